@@ -1,0 +1,40 @@
+# Every target sets up what it needs in .venv; PYTHON chooses the interpreter.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# The version the suite runs on; on Linux without a GPU set TORCH to a CPU build to save gigabytes.
+TORCH ?= torch==2.13.0
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench docs clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet "$(TORCH)"
+	$(BIN)/python -m pip install --quiet -e ".[dev]"
+	@touch $@
+
+demo: $(VENV)/.ready ## The main job on made-up data, on the CPU, in minutes
+	$(BIN)/sidtune demo
+
+test: $(VENV)/.ready ## The whole suite, with coverage
+	$(BIN)/python -m coverage erase
+	$(BIN)/python -m pytest --cov --cov-report=
+
+check: $(VENV)/.ready ## Ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.ready ## The benchmarks behind the README's figures
+	$(BIN)/python benchmarks/encoding.py
+
+docs: $(VENV)/.ready ## Check that the documentation's links and commands exist
+	$(BIN)/python -m pytest tests/unit/test_docs.py
+
+clean: ## Remove the virtual environment and caches
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .coverage*

@@ -1,0 +1,92 @@
+"""Steps as a data set: one item is this rank's micro-batches of one optimizer update."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TypedDict
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from sidtune.batching.layouts import Layout, MicroBatch, idle_micro_batch
+from sidtune.batching.plan import Plan
+from sidtune.encoding.corpus import Corpus
+
+
+class Step(TypedDict):
+    """One optimizer update, as one rank sees it."""
+
+    micro_batches: list[MicroBatch]
+    label_count: int  # over all ranks
+    examples: int  # over all ranks
+
+
+class Steps(Dataset[Step]):
+    """The steps of a plan for one rank; item `i` is step `i` counted over all epochs."""
+
+    def __init__(self, corpus: Corpus, plan: Plan, layout: Layout, rank: int, world_size: int) -> None:
+        self.corpus, self.plan, self.layout = corpus, plan, layout
+        self.rank, self.world_size = rank, world_size
+
+    def __getitem__(self, number: int) -> Step:
+        examples = self.plan.step(number)
+        share = shared_out(examples, self.corpus.lengths, self.rank, self.world_size)
+        micro_batches = self.layout.micro_batches([self.corpus[int(i)] for i in share])
+        return Step(
+            micro_batches=micro_batches or [idle_micro_batch(self.corpus[int(examples[0])], self.layout.pad_id)],
+            label_count=int(self.corpus.label_counts[examples].sum()),
+            examples=len(examples),
+        )
+
+
+def shared_out(
+    examples: np.ndarray[tuple[int], np.dtype[np.int64]],
+    lengths: np.ndarray[tuple[int], np.dtype[np.int64]],
+    rank: int,
+    world_size: int,
+) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """This rank's examples: dealt out longest first, so that every rank has about as many tokens."""
+    if world_size == 1:
+        return examples
+    return examples[np.argsort(-lengths[examples], kind="stable")][rank::world_size]
+
+
+class StepSampler(Sampler[list[int]]):
+    """Step numbers of one epoch, each a batch of its own."""
+
+    def __init__(self, steps_per_epoch: int) -> None:
+        self.steps_per_epoch, self.epoch = steps_per_epoch, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Number the steps of this epoch from here on."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.steps_per_epoch
+
+    def __iter__(self) -> Iterator[list[int]]:
+        start = self.epoch * self.steps_per_epoch
+        return ([number] for number in range(start, start + self.steps_per_epoch))
+
+
+class StepLoader(DataLoader[Step]):
+    """The loader Trainer iterates over; it hands `set_epoch` on, which a bare one would not."""
+
+    def __init__(self, steps: Steps) -> None:
+        # A generator of its own: the default draws a worker seed from the global one and so disturbs dropout.
+        super().__init__(
+            steps,
+            batch_sampler=StepSampler(steps.plan.steps_per_epoch),
+            collate_fn=_only,
+            generator=torch.Generator(),
+        )
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Trainer at the start of every epoch."""
+        assert isinstance(self.batch_sampler, StepSampler)
+        self.batch_sampler.set_epoch(epoch)
+
+
+def _only(steps: list[Step]) -> Step:
+    return steps[0]

@@ -1,0 +1,241 @@
+"""`sidtune check`: everything that can be found wrong without training, all at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from transformers import PreTrainedConfig
+
+from sidtune.config import Config
+from sidtune.data.catalogue import Catalogue
+from sidtune.data.rows import Disagreement, Rows, disagreements
+from sidtune.encoding.build import Mixture, load_catalogue
+from sidtune.errors import UserError
+from sidtune.model.tokenizer import load_config, load_tokenizer
+from sidtune.model.vocabulary import Vocabulary, extend_vocabulary
+from sidtune.tasks.source import Split
+
+Severity = Literal["error", "warning", "note"]
+SHOWN = 3
+SAMPLED = 50
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing worth knowing.
+
+    Args:
+        where: the file or key it is about.
+        message: what was found.
+        examples: the first offending rows.
+        remedy: what to do next; empty for notes.
+    """
+
+    severity: Severity
+    where: str
+    message: str
+    examples: list[str] = field(default_factory=list)
+    remedy: str = ""
+
+
+class Subject:
+    """What the checks look at, loaded once; loading raises `UserError` where it is broken."""
+
+    def __init__(self, config: Config, trust_remote_code: bool = False) -> None:
+        self.config, self.trust_remote_code = config, trust_remote_code
+
+    @cached_property
+    def catalogue(self) -> Catalogue:
+        """The catalogue."""
+        return load_catalogue(self.config)
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The extended tokenizer."""
+        tokenizer = load_tokenizer(self.config.model.base, self.trust_remote_code)
+        return extend_vocabulary(tokenizer, self.catalogue.sid_tokens)
+
+    @cached_property
+    def header(self) -> PreTrainedConfig:
+        """The model's configuration; weights are not read."""
+        return load_config(self.config.model.base, self.trust_remote_code)
+
+    @cached_property
+    def mixture(self) -> Mixture:
+        """Templates and tasks."""
+        return Mixture(self.config, self.catalogue, self.vocabulary)
+
+    def rows(self, split: Split) -> Rows:
+        """Interaction rows of a split."""
+        return self.mixture.source(split).rows
+
+
+def run_checks(subject: Subject) -> list[Finding]:
+    """Every finding of every check, errors first; a check that cannot go on says why and the others still run."""
+    findings: list[Finding] = []
+    failed: set[str] = set()
+    for check in CHECKS:
+        try:
+            findings.extend(check(subject))
+        except UserError as error:
+            # A broken file stops several checks with the same words; once is enough.
+            if error.message not in failed:
+                findings.append(Finding("error", check.__name__.strip("_"), error.message, [], error.hint))
+            failed.add(error.message)
+    order: list[Severity] = ["error", "warning", "note"]
+    return sorted(findings, key=lambda finding: order.index(finding.severity))
+
+
+def exit_status(findings: Sequence[Finding]) -> int:
+    """0 for nothing but notes, 1 for warnings, 2 for errors."""
+    severities = {finding.severity for finding in findings}
+    return 2 if "error" in severities else 1 if "warning" in severities else 0
+
+
+def _catalogue(subject: Subject) -> Iterator[Finding]:
+    catalogue, data = subject.catalogue, subject.config.data
+    depths = sorted({len(sid) for sid in catalogue.sids})
+    shared = {sid: items for sid, items in catalogue.items_of.items() if len(items) > 1}
+    yield Finding(
+        "note",
+        str(data.index),
+        f"{len(catalogue.ids):,} items, {len(catalogue.items_of):,} distinct SIDs of {'/'.join(map(str, depths))} "
+        f"tokens, {len(catalogue.sid_tokens):,} SID tokens",
+    )
+    if shared:
+        items = sum(len(group) for group in shared.values())
+        examples = [f"{''.join(sid)}: items {', '.join(catalogue.ids[i] for i in g)}" for sid, g in shared.items()]
+        yield Finding("note", str(data.index), f"{items:,} items share a SID with another item", examples[:SHOWN])
+
+
+def _rows(subject: Subject, split: Split) -> Iterator[Finding]:
+    path = subject.config.data.train if split == "train" else subject.config.data.valid
+    rows = subject.rows(split)
+    lengths = rows.history.lengths
+    yield Finding(
+        "note",
+        str(path),
+        f"{len(rows.target):,} rows, histories of {lengths.min()} to {lengths.max()} items (mean {lengths.mean():.1f})",
+    )
+    repeats = np.flatnonzero(rows.history.values[rows.history.offsets[1:] - 1] == rows.target)
+    if len(repeats):
+        shown = [f"row {row + 1}" for row in repeats[:SHOWN]]
+        remedy = "data.dedup: true leaves them out of training."
+        yield Finding("note", str(path), f"{len(repeats):,} targets repeat the last history item", shown, remedy)
+    differing = disagreements(path, subject.catalogue)
+    if differing:
+        yield Finding(
+            "warning",
+            str(path),
+            f"{len(differing):,} cells disagree with the catalogue, which is what training uses",
+            [_cell(entry) for entry in differing[:SHOWN]],
+            "Check that the rows and the catalogue are of the same version.",
+        )
+
+
+def _cell(entry: Disagreement) -> str:
+    return f"row {entry.row}, {entry.column}: {entry.found!r:.60} here, {entry.expected!r:.60} in the catalogue"
+
+
+def _train_rows(subject: Subject) -> Iterator[Finding]:
+    yield from _rows(subject, "train")
+
+
+def _valid_rows(subject: Subject) -> Iterator[Finding]:
+    yield from _rows(subject, "valid")
+
+
+def _leakage(subject: Subject) -> Iterator[Finding]:
+    """A validation row that also stands among the training rows flatters the validation loss."""
+    train = _row_keys(subject.rows("train"))
+    leaked = [row + 1 for row, key in enumerate(_row_keys(subject.rows("valid"))) if key in set(train)] if train else []
+    if leaked:
+        yield Finding(
+            "warning",
+            str(subject.config.data.valid),
+            f"{len(leaked):,} rows (user, history and target) also stand in the training file",
+            [f"row {row}" for row in leaked[:SHOWN]],
+            "Split by time or by user, so that validation rows are unseen.",
+        )
+
+
+def _row_keys(rows: Rows) -> list[tuple[str, bytes, int]]:
+    users, targets = rows.users.to_pylist(), rows.target.tolist()
+    return [(users[i], rows.history[i].tobytes(), targets[i]) for i in range(len(targets))]
+
+
+def _vocabulary(subject: Subject) -> Iterator[Finding]:
+    vocabulary = subject.vocabulary
+    known = len(vocabulary.sid_ids) - len(vocabulary.new_ids)
+    message = f"{vocabulary.known:,} tokens, and {len(vocabulary.new_ids):,} new ones for SIDs"
+    yield Finding(
+        "note",
+        subject.config.model.base,
+        message + (f"; {known:,} SID tokens known already" if known else ""),
+    )
+
+
+def _model(subject: Subject) -> Iterator[Finding]:
+    text, cutoff = subject.header.get_text_config(), subject.config.encoding.cutoff_len
+    yield Finding("note", subject.config.model.base, f"{text.model_type} with a vocabulary of {text.vocab_size:,} rows")
+    longest = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None)
+    if longest and cutoff > longest:
+        yield Finding(
+            "error",
+            "encoding.cutoff_len",
+            f"{cutoff} tokens, but the model has only {longest} positions",
+            remedy=f"Set encoding.cutoff_len to at most {longest}.",
+        )
+    if subject.config.model.tuning == "frozen" and not len(subject.vocabulary.sid_ids):
+        yield Finding("error", "model.tuning", "frozen tuning trains SID rows, and there is no SID token")
+
+
+def _encoding(subject: Subject) -> Iterator[Finding]:
+    """Decoding the ids of a sample of examples must give their text back."""
+    mixture, tokenizer = subject.mixture, subject.vocabulary.tokenizer
+    for name, options in subject.config.task_options().items():
+        for part in mixture.parts(name, "train", options):
+            lost = [
+                row for row in range(min(SAMPLED, len(part))) if not mixture.encoder.reversible(part, row, tokenizer)
+            ]
+            if lost:
+                yield Finding(
+                    "warning",
+                    f"task {name}",
+                    f"{len(lost)} of {min(SAMPLED, len(part))} sampled examples do not decode to the text they encode",
+                    [f"row {part.rows[row] + 1}" for row in lost[:SHOWN]],
+                    "The tokenizer changes such text (lower case, unknown characters); `sidtune preview` shows how.",
+                )
+
+
+def _templates(subject: Subject) -> Iterator[Finding]:
+    given = subject.config.template.file
+    if given:
+        yield Finding(
+            "note", str(given), f"{len(subject.mixture.templates)} forms, those of this file in place of ours"
+        )
+
+
+def _output(subject: Subject) -> Iterator[Finding]:
+    folder: Path = subject.config.output_dir
+    if (folder / "final_checkpoint").exists():
+        message, remedy = "holds a finished run", "Choose another output_dir to train again."
+        yield Finding("warning", f"output_dir {folder}", message, [], remedy)
+
+
+CHECKS: list[Callable[[Subject], Iterator[Finding]]] = [
+    _catalogue,
+    _model,
+    _vocabulary,
+    _templates,
+    _train_rows,
+    _valid_rows,
+    _leakage,
+    _encoding,
+    _output,
+]

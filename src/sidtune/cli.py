@@ -1,0 +1,266 @@
+"""The commands: parse, call, print. What they do is elsewhere, and imported only when asked for."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from sidtune import __version__
+from sidtune.errors import UserError
+from sidtune.terminal import console
+
+if TYPE_CHECKING:
+    from sidtune.check import Finding
+    from sidtune.config import Config
+
+app = typer.Typer(
+    help="Fine-tune a causal language model into a generative recommender over semantic IDs.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="The configuration.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[section.key=value]...", help="Keys that replace those of the file."),
+]
+TrustRemoteCode = Annotated[
+    bool,
+    typer.Option("--trust-remote-code", help="Let Python code that comes with the base run on this machine."),
+]
+Resume = Annotated[
+    str,
+    typer.Option(metavar="auto|never|PATH", help="Go on from the newest complete checkpoint, or from this folder."),
+]
+Processes = Annotated[int | None, typer.Option(min=1, help="Start this many processes, one for each GPU.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text for people.")]
+
+
+def main() -> None:
+    """Entry point: a user's mistake becomes one message and exit status 2."""
+    try:
+        app()
+    except UserError as error:
+        if os.environ.get("RANK", "0") == "0":
+            typer.secho("error: ", fg="red", bold=True, err=True, nl=False)
+            typer.echo(str(error), err=True)
+        sys.exit(2)
+
+
+@app.callback(invoke_without_command=True)
+def root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    """Options of the program itself."""
+    if version:
+        typer.echo(f"sidtune {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def train(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Do everything up to the first step; print the plan.")
+    ] = False,
+    resume: Resume = "auto",
+    processes: Processes = None,
+    trust_remote_code: TrustRemoteCode = False,
+) -> None:
+    """Check the data, encode it (cached), train, and save a plain Hugging Face checkpoint.
+
+    Example: `sidtune train recipes/amazon-industrial.yaml training.epochs=3`
+    """
+    from sidtune.config import load_config
+
+    _train(load_config(config, overrides or []), resume, dry_run, processes, trust_remote_code)
+
+
+@app.command()
+def sft(
+    base_model: Annotated[str, typer.Option("--base_model", help="Folder or hub name of the base.")],
+    train_file: Annotated[Path, typer.Option("--train_file", help="Training rows (CSV).")],
+    eval_file: Annotated[Path, typer.Option("--eval_file", help="Validation rows (CSV).")],
+    output_dir: Annotated[Path, typer.Option("--output_dir", help="Folder of the run.")],
+    sid_index_path: Annotated[Path, typer.Option("--sid_index_path", help="The .index.json file.")],
+    item_meta_path: Annotated[Path, typer.Option("--item_meta_path", help="The .item.json file.")],
+    sample: Annotated[int, typer.Option("--sample", help="Rows for each task; -1 for all.")] = -1,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of everything random.")] = 42,
+    batch_size: Annotated[int, typer.Option("--batch_size", help="Examples of a step, over all processes.")] = 128,
+    micro_batch_size: Annotated[
+        int,
+        typer.Option("--micro_batch_size", help="Bounds memory: this many times cutoff_len tokens at once."),
+    ] = 4,
+    num_epochs: Annotated[int, typer.Option("--num_epochs", help="Epochs.")] = 10,
+    learning_rate: Annotated[float, typer.Option("--learning_rate", help="Peak learning rate.")] = 3e-4,
+    cutoff_len: Annotated[int, typer.Option("--cutoff_len", help="Longest example, in tokens.")] = 512,
+    group_by_length: Annotated[str, typer.Option("--group_by_length", help="True or False.")] = "False",
+    freeze_llm: Annotated[str, typer.Option("--freeze_LLM", help="True or False: train the SID rows alone.")] = "False",
+    wandb_project: Annotated[str, typer.Option("--wandb_project", help="Log to this W&B project.")] = "",
+    wandb_run_name: Annotated[str, typer.Option("--wandb_run_name", help="Name of the W&B run.")] = "",
+    resume_from_checkpoint: Annotated[
+        str, typer.Option("--resume_from_checkpoint", help="auto, never, or a folder.")
+    ] = "auto",
+    category: Annotated[str, typer.Option("--category", help="Any text; our wordings do not mention it.")] = "",
+    train_from_scratch: Annotated[
+        str, typer.Option("--train_from_scratch", help="True or False: random weights of the base's shape.")
+    ] = "False",
+    processes: Processes = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Do everything up to the first step; print the plan.")
+    ] = False,
+) -> None:
+    """Train with the flags of MiniOneRec's script; prints the configuration they stand for.
+
+    Example: `sidtune sft --base_model Qwen/Qwen2.5-0.5B --train_file train.csv --eval_file valid.csv
+    --output_dir runs/a --sid_index_path a.index.json --item_meta_path a.item.json --freeze_LLM False`
+    """
+    from sidtune import minionerec
+    from sidtune.config import dump_config, parse_config
+
+    tree = minionerec.to_config(
+        base_model=base_model,
+        train_file=train_file,
+        eval_file=eval_file,
+        output_dir=output_dir,
+        sid_index_path=sid_index_path,
+        item_meta_path=item_meta_path,
+        sample=sample,
+        seed=seed,
+        batch_size=batch_size,
+        micro_batch_size=micro_batch_size,
+        num_epochs=num_epochs,
+        learning_rate=learning_rate,
+        cutoff_len=cutoff_len,
+        group_by_length=minionerec.boolean(group_by_length),
+        freeze_llm=minionerec.boolean(freeze_llm),
+        train_from_scratch=minionerec.boolean(train_from_scratch),
+        wandb_project=wandb_project,
+        wandb_run_name=wandb_run_name,
+    )
+    config = parse_config(tree, "the flags")
+    if os.environ.get("RANK", "0") == "0":
+        console.print(
+            "# The configuration these flags stand for; save it and use it with `sidtune train`.", style="dim"
+        )
+        console.print(escape(dump_config(config)))
+        if category:
+            console.print(f"--category {escape(category)}: noted; the wordings here do not mention it.", style="dim")
+    _train(config, resume_from_checkpoint, dry_run, processes, trust_remote_code=False)
+
+
+@app.command()
+def check(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    trust_remote_code: TrustRemoteCode = False,
+) -> None:
+    """List everything wrong or worth knowing in configuration, data, tokenizer and model, at once.
+
+    Exit status: 0 all well, 1 warnings, 2 errors. Example: `sidtune check recipes/amazon-industrial.yaml`
+    """
+    from sidtune.check import Subject, exit_status, run_checks
+    from sidtune.config import load_config
+
+    findings = run_checks(Subject(load_config(config, overrides or []), trust_remote_code))
+    if as_json:
+        typer.echo(json.dumps([vars(finding) for finding in findings], indent=1, ensure_ascii=False))
+    else:
+        _print_findings(findings)
+    raise typer.Exit(exit_status(findings))
+
+
+@app.command()
+def preview(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    task: Annotated[str | None, typer.Option(help="Only this task.")] = None,
+    n: Annotated[int, typer.Option("-n", min=1, help="Examples of each form.")] = 3,
+    as_json: AsJson = False,
+    trust_remote_code: TrustRemoteCode = False,
+) -> None:
+    """Show examples as the model sees them: labels green, a red bar after every segment.
+
+    Example: `sidtune preview recipes/amazon-industrial.yaml --task sid_next -n 2`
+    """
+    from sidtune import preview as room
+    from sidtune.config import load_config
+
+    examples = room.preview(load_config(config, overrides or []), task, n, trust_remote_code)
+    if as_json:
+        typer.echo(json.dumps(room.as_json(examples), indent=1, ensure_ascii=False))
+        return
+    for example in examples:
+        console.print(room.render(example), soft_wrap=True)
+
+
+@app.command()
+def new_model(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the new base goes; must not exist.")],
+    items: Annotated[Path, typer.Option(help="The .item.json whose text the tokenizer is trained on.")],
+    hidden: Annotated[int, typer.Option(help="Hidden size, a multiple of 32.")] = 128,
+    layers: Annotated[int, typer.Option(help="Transformer blocks.")] = 4,
+    vocab: Annotated[int, typer.Option(help="Tokens of the byte-level BPE, at most.")] = 8000,
+    seed: Annotated[int, typer.Option(help="Seed of the random weights.")] = 0,
+) -> None:
+    """Make a small base (Qwen3 type, byte-level BPE) for when there is no pretrained one.
+
+    Example: `sidtune new-model bases/small --items data/shop.item.json`
+    """
+    from sidtune.data.catalogue import read_texts
+    from sidtune.model.new_base import create_base
+
+    made = create_base(folder, read_texts(items), hidden, layers, vocab, seed)
+    console.print(f"{folder}: {made.parameters:,} parameters, {made.tokens:,} tokens. Use it as model.base.")
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option(help="Folder for data, base and run; must not exist.")] = Path("demo"),
+) -> None:
+    """The main job on made-up data, on the CPU, in under three minutes.
+
+    Example: `sidtune demo --output /tmp/demo`
+    """
+    from sidtune.demo import run_demo
+
+    run_demo(output)
+
+
+def _train(config: Config, resume: str, dry_run: bool, processes: int | None, trust_remote_code: bool) -> None:
+    from sidtune.training import launch
+    from sidtune.training.train import train as run
+
+    if processes and processes > 1 and not launch.launched():
+        raise typer.Exit(launch.launch(processes, sys.argv[1:]))
+    result = run(config, resume, dry_run, trust_remote_code)
+    if result and os.environ.get("RANK", "0") == "0":
+        console.print(
+            f"{result.steps:,} steps in {result.seconds:.0f} s; sid_next validation loss "
+            f"{result.first_loss:.4f} → {result.best_loss:.4f}. Model: {escape(str(result.folder))}"
+        )
+
+
+def _print_findings(findings: list[Finding]) -> None:
+    styles = {"error": "bold red", "warning": "bold yellow", "note": "dim"}
+    for finding in findings:
+        console.print(
+            f"[{styles[finding.severity]}]{finding.severity}[/] {escape(finding.where)}: {escape(finding.message)}"
+        )
+        for example in finding.examples:
+            console.print(f"    {escape(example)}")
+        if finding.remedy:
+            console.print(f"    → {escape(finding.remedy)}")
+    counts: dict[Any, int] = {name: sum(f.severity == name for f in findings) for name in styles}
+    console.print(", ".join(f"{count} {name}{'s' * (count != 1)}" for name, count in counts.items()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,256 @@
+"""The configuration: frozen models read from YAML, with dotted overrides; unknown keys are refused."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from sidtune.data.files import read_text
+from sidtune.errors import UserError, did_you_mean
+from sidtune.tasks import DEFAULT_TASKS, TASKS
+from sidtune.tasks.base import TaskOptions
+
+
+def _expanded(text: str) -> str:
+    """Environment variables and `~` filled in; a variable that is not set is an error, not an empty string."""
+    missing = [name for name in re.findall(r"\$\{?(\w+)", text) if name not in os.environ]
+    if missing:
+        raise ValueError(f"the environment variable {missing[0]} is not set (export {missing[0]}=…)")
+    return os.path.expanduser(os.path.expandvars(text))
+
+
+ExpandedPath = Annotated[Path, AfterValidator(lambda path: Path(_expanded(str(path))))]
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+CONFIG_HINT = "docs/configuration.md lists every key."
+
+
+class Section(BaseModel):
+    """One block of the configuration."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+
+class ModelConfig(Section):
+    """Which language model is tuned, and how much of it."""
+
+    base: Annotated[str, AfterValidator(_expanded), Field(min_length=1)]
+    from_scratch: bool = False
+    tuning: Literal["full", "frozen"] = "full"
+    new_rows: Literal["mean"] = "mean"
+
+    @model_validator(mode="after")
+    def _scratch_is_not_frozen(self) -> Self:
+        if self.from_scratch and self.tuning == "frozen":
+            raise ValueError("from_scratch leaves nothing worth freezing: choose tuning: full, or a pretrained base")
+        return self
+
+
+class DataConfig(Section):
+    """The files, and which of their rows are used."""
+
+    items: ExpandedPath
+    index: ExpandedPath
+    train: ExpandedPath
+    valid: ExpandedPath
+    preferences: ExpandedPath | None = None
+    instructions: ExpandedPath | None = None
+    sample: Positive | None = None
+    dedup: bool = False
+    description_tokens: Positive = 128
+
+
+class TemplateConfig(Section):
+    """The wording of the tasks: a file whose entries replace ours, and plain text or the chat template."""
+
+    file: ExpandedPath | None = None
+    format: Literal["plain", "chat"] = "plain"
+
+
+class EncodingConfig(Section):
+    """The length that examples are cut to, and where encoded examples are kept."""
+
+    cutoff_len: Annotated[int, Field(ge=8)] = 512
+    cache_dir: ExpandedPath = Path("~/.cache/sidtune")
+
+
+class TrainingConfig(Section):
+    """The step, the optimizer and its schedule."""
+
+    epochs: Positive = 3
+    max_steps: Positive | None = None
+    batch_size: Positive = 128
+    layout: Literal["bucketed", "padded"] = "bucketed"
+    max_tokens: Positive = 8192
+    micro_batch_size: Positive = 4
+    order: Literal["random", "length"] = "random"
+    learning_rate: Annotated[float, Field(gt=0)] = 3e-4
+    min_lr_ratio: Annotated[float, Field(ge=0, le=1)] = 0.1
+    warmup: Annotated[int, Field(ge=0)] | Share = 20
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    gradient_checkpointing: bool = False
+    compile: bool = False
+
+    @model_validator(mode="after")
+    def _one_bound(self) -> Self:
+        other = {"bucketed": ("micro_batch_size", "max_tokens"), "padded": ("max_tokens", "micro_batch_size")}
+        idle, used = other[self.layout]
+        if idle in self.model_fields_set and used not in self.model_fields_set:
+            raise ValueError(f"{idle} has no effect with layout: {self.layout}; use {used}")
+        return self
+
+
+class EvalConfig(Section):
+    """When validation runs (a checkpoint follows each time), on how much, and when training stops."""
+
+    every: Positive | Share = 0.05
+    max_rows: Positive = 5000
+    task_rows: Positive = 200
+    patience: Positive | None = 3
+    save_total_limit: Positive = 1
+
+
+class LoggingConfig(Section):
+    """What is logged besides the console and metrics.jsonl."""
+
+    every: Positive = 1
+    tensorboard: bool = False
+    wandb_project: str | None = None
+    wandb_run_name: str | None = None
+
+
+class Config(Section):
+    """One training run."""
+
+    output_dir: ExpandedPath
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
+    model: ModelConfig
+    data: DataConfig
+    tasks: dict[str, Any] = Field(default_factory=lambda: dict.fromkeys(DEFAULT_TASKS))
+    template: TemplateConfig = TemplateConfig()
+    encoding: EncodingConfig = EncodingConfig()
+    training: TrainingConfig = TrainingConfig()
+    eval: EvalConfig = EvalConfig()
+    logging: LoggingConfig = LoggingConfig()
+
+    @model_validator(mode="after")
+    def _known_tasks(self) -> Self:
+        if not self.tasks:
+            raise ValueError(f"tasks: none given; known are {', '.join(TASKS)}")
+        for name in self.tasks:
+            if name not in TASKS:
+                raise ValueError(f"tasks.{name}: no such task{did_you_mean(name, TASKS)} Known are {', '.join(TASKS)}")
+        for name, needs in (("preference", "preferences"), ("instruction", "instructions")):
+            used = [task for task in self.tasks if task.startswith(name)]
+            if used and getattr(self.data, needs) is None:
+                raise ValueError(f"tasks.{used[0]} needs data.{needs}")
+        return self
+
+    def task_options(self) -> dict[str, TaskOptions]:
+        """The tasks of the mixture with their options, checked."""
+        return {name: TASKS[name].options.model_validate(given or {}) for name, given in self.tasks.items()}
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML file and apply `section.key=value` overrides.
+
+    Raises:
+        UserError: for a missing or broken file, an unknown key or a value of the wrong type.
+    """
+    tree = read_yaml(path)
+    for override in overrides:
+        _apply(tree, override)
+    return parse_config(tree, str(path))
+
+
+def parse_config(tree: Mapping[str, Any], where: str) -> Config:
+    """Check a configuration given as nested mappings; every fault is listed in one `UserError`."""
+    try:
+        config = Config.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(f"{where}: {_faults(error, Config)}", CONFIG_HINT) from None
+    for name, given in config.tasks.items():
+        try:
+            TASKS[name].options.model_validate(given or {})
+        except ValidationError as error:
+            raise UserError(f"{where}: {_faults(error, TASKS[name].options, f'tasks.{name}.')}", CONFIG_HINT) from None
+    return config
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping; `UserError` with line and column where it is broken."""
+    try:
+        tree = yaml.safe_load(read_text(path))
+    except (yaml.YAMLError, RecursionError) as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise UserError(f"{path}: expected a mapping of keys to values, found {type(tree).__name__}")
+    return tree
+
+
+def dump_config(config: Config) -> str:
+    """The resolved configuration as YAML that `load_config` reads back."""
+    tree = config.model_dump(mode="json", exclude_none=True)
+    tree["tasks"] = {name: options.model_dump(exclude_none=True) for name, options in config.task_options().items()}
+    idle = "micro_batch_size" if config.training.layout == "bucketed" else "max_tokens"
+    del tree["training"][idle]
+    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    dotted, equals, text = override.partition("=")
+    keys = dotted.split(".")
+    if not equals or not all(keys):
+        raise UserError(f"override {override!r}: expected section.key=value, such as training.epochs=3")
+    for key in keys[:-1]:
+        if tree.get(key) is None:
+            tree[key] = {}
+        tree = tree[key]
+        if not isinstance(tree, dict):
+            raise UserError(f"override {override!r}: {key} is a value, not a section")
+    try:
+        tree[keys[-1]] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        tree[keys[-1]] = text
+
+
+def _faults(error: ValidationError, root: type[BaseModel], prefix: str = "") -> str:
+    """One line a fault, in the file's own key names; the several complaints about a union become one."""
+    lines: dict[str, str] = {}
+    for fault in error.errors():
+        keys = [str(part) for part in fault["loc"]]
+        section = _section_of(root, keys)
+        if fault["type"] == "extra_forbidden":
+            key = prefix + ".".join(keys)
+            lines[key] = f"{key}: unknown key{did_you_mean(keys[-1], section.model_fields)}"
+            continue
+        key = prefix + _without_union(keys)
+        message = fault["msg"].removeprefix("Value error, ")
+        found = "" if isinstance(fault["input"], dict) or fault["type"] == "missing" else f", found {fault['input']!r}"
+        lines[key] = f"{lines[key]}; or {message}" if key in lines else f"{key}: {message}{found}"
+    return "\n".join(lines.values())
+
+
+def _without_union(keys: list[str]) -> str:
+    """Pydantic appends the tried member of a union to the location; the user never wrote it."""
+    named = [key for key in keys if re.fullmatch(r"[a-z_][a-z0-9_]*", key)]
+    return ".".join(key for key in named if key not in ("int", "float", "str")) or "configuration"
+
+
+def _section_of(root: type[BaseModel], keys: list[str]) -> type[BaseModel]:
+    """The section class that holds the last key."""
+    section = root
+    for key in keys[:-1]:
+        field = section.model_fields.get(key)
+        inner = field.annotation if field else None
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            section = inner
+    return section

@@ -1,0 +1,134 @@
+"""Items, their texts and their SIDs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from sidtune.data.files import read_json_object
+from sidtune.data.literals import parse_list
+from sidtune.errors import UserError
+
+SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """All items.
+
+    Args:
+        ids: item ids, in the order of the index file.
+        titles, descriptions: one text an item; where there is no description, the title.
+        sids: SID tokens of each item; depths may differ, and several items may share a SID.
+    """
+
+    ids: list[str]
+    titles: list[str]
+    descriptions: list[str]
+    sids: list[tuple[str, ...]]
+
+    @cached_property
+    def sid_tokens(self) -> list[str]:
+        """Every SID token once, sorted."""
+        return sorted({token for sid in self.sids for token in sid})
+
+    @cached_property
+    def items_of(self) -> dict[tuple[str, ...], list[int]]:
+        """SID → positions of the items that have it."""
+        groups: dict[tuple[str, ...], list[int]] = {}
+        for position, sid in enumerate(self.sids):
+            groups.setdefault(sid, []).append(position)
+        return groups
+
+    def positions(self, ids: pa.Array) -> NDArray[np.int32]:
+        """Catalogue positions of item ids, `(n,)`; -1 where there is no such item."""
+        found = pc.fill_null(pc.index_in(ids, value_set=pa.array(self.ids, pa.string())), -1)
+        positions: NDArray[np.int32] = found.to_numpy(zero_copy_only=False)
+        return positions.astype(np.int32)
+
+
+def read_catalogue(items: Path, index: Path) -> Catalogue:
+    """Read `.item.json` (id → title, description, …) and `.index.json` (id → SID tokens).
+
+    Raises:
+        UserError: for items without SID, SIDs without item, and records of another shape.
+    """
+    records, sids = read_json_object(items), read_json_object(index)
+    _same_items(records, sids, items, index)
+    ids = list(sids)
+    return Catalogue(
+        ids,
+        [_title(records[item], item, items) for item in ids],
+        [_description(records[item], item, items) for item in ids],
+        [_sid(sids[item], item, index) for item in ids],
+    )
+
+
+def read_texts(items: Path) -> list[str]:
+    """Titles and descriptions of an `.item.json`, to train a tokenizer on."""
+    records = read_json_object(items)
+    titles = [_title(record, item, items) for item, record in records.items()]
+    return titles + [_description(record, item, items) for item, record in records.items()]
+
+
+def _same_items(records: Mapping[str, Any], sids: Mapping[str, Any], items: Path, index: Path) -> None:
+    without_sid = [item for item in records if item not in sids]
+    if without_sid:
+        raise UserError(
+            f"{items}: {len(without_sid):,} items have no SID in {index.name}: {_first(without_sid)}",
+            "Take items and index from the same build, or remove these items.",
+        )
+    without_item = [item for item in sids if item not in records]
+    if without_item:
+        raise UserError(
+            f"{index}: {len(without_item):,} SIDs have no item in {items.name}: {_first(without_item)}",
+            "Take items and index from the same build, or remove these SIDs.",
+        )
+
+
+def _title(record: Any, item: str, path: Path) -> str:
+    if not isinstance(record, dict):
+        raise UserError(f"{path}: item {item}: expected an object with a title, found {record!r:.60}")
+    title = record.get("title")
+    if not isinstance(title, str) or not title.strip():
+        raise UserError(f"{path}: item {item} has no title (found {title!r:.60})", "Every item needs a title.")
+    return title
+
+
+def _description(record: Mapping[str, Any], item: str, path: Path) -> str:
+    """The longest non-empty entry of a text, a list, or a list literal in a text; without one, the title."""
+    given = record.get("description")
+    if given is None:
+        given = []
+    if isinstance(given, str):
+        given = _literal_or_text(given)
+    if not isinstance(given, list) or not all(isinstance(entry, str) for entry in given):
+        raise UserError(f"{path}: item {item}: expected a text or a list of texts as description, found {given!r:.60}")
+    return max((entry.strip() for entry in given), key=len, default="") or str(record["title"])
+
+
+def _literal_or_text(text: str) -> list[str]:
+    if text.lstrip().startswith("["):
+        try:
+            return parse_list(text)
+        except ValueError:
+            return [text]
+    return [text]
+
+
+def _sid(tokens: Any, item: str, path: Path) -> tuple[str, ...]:
+    if not isinstance(tokens, list) or not tokens or not all(isinstance(token, str) for token in tokens):
+        raise UserError(f"{path}: item {item}: expected a list of SID tokens, found {tokens!r:.60}")
+    return tuple(tokens)
+
+
+def _first(ids: Sequence[str]) -> str:
+    return ", ".join(ids[:SHOWN]) + (" …" if len(ids) > SHOWN else "")

@@ -1,0 +1,107 @@
+"""Opening outside files: UTF-8 text, plain or gzipped, and JSON with a place for every fault."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sidtune.errors import UserError, did_you_mean
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a file, unpacked where it is gzipped, without a byte-order mark.
+
+    Raises:
+        UserError: for a file that is missing, a folder, empty, or damaged.
+    """
+    if path.is_dir():
+        raise UserError(f"{path} is a folder, expected a file")
+    if not path.exists():
+        siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise UserError(
+            f"no such file: {path}{did_you_mean(path.name, siblings)}", "Check the path in the configuration."
+        )
+    data = path.read_bytes()
+    if path.suffix == ".gz":
+        try:
+            data = gzip.decompress(data)
+        except (OSError, EOFError, zlib.error) as error:
+            raise UserError(f"{path}: damaged gzip file ({error})", "Copy or download it again.") from None
+    data = data.removeprefix(b"\xef\xbb\xbf")
+    if not data.strip():
+        raise UserError(f"{path} is empty")
+    return data
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file; a byte-order mark and gzip are accepted.
+
+    Raises:
+        UserError: as `read_bytes`, and for text that is not UTF-8.
+    """
+    data = read_bytes(path)
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"{path}: not UTF-8: byte 0x{data[error.start]:02x} in line {line}",
+            f"Convert it first, for example: iconv -f LATIN1 -t UTF-8 {path.name}",
+        ) from None
+
+
+def read_json(path: Path) -> Any:
+    """The value of a JSON file.
+
+    Raises:
+        UserError: as `read_text`, for broken JSON (line and column), and for a key that an object holds twice.
+    """
+    return parse_json(read_text(path), str(path))
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """The object of a JSON file whose top level is one."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: expected a JSON object at the top level, found {_kind(value)}")
+    if not value:
+        raise UserError(f"{path}: the JSON object is empty")
+    return value
+
+
+def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of a JSON Lines file with their line numbers, counted from 1; empty lines are passed over."""
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if line.strip():
+            value = parse_json(line, f"{path}, line {number}")
+            if not isinstance(value, dict):
+                raise UserError(f"{path}, line {number}: expected a JSON object, found {_kind(value)}")
+            yield number, value
+
+
+def parse_json(text: str, where: str) -> Any:
+    """Parse JSON; faults are reported with line and column."""
+    try:
+        return json.loads(text, object_pairs_hook=lambda pairs: _unique(pairs, where))
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise UserError(f"{where}: not valid JSON: {error.msg} at {place}") from None
+    except RecursionError:
+        raise UserError(f"{where}: the JSON is nested too deeply") from None
+
+
+def _unique(pairs: list[tuple[str, Any]], where: str) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise UserError(f"{where}: the key {twice!r} stands twice in one object", "Which one counts? Remove the other.")
+    return found
+
+
+def _kind(value: Any) -> str:
+    return {dict: "an object", list: "a list", str: "text", type(None): "null"}.get(type(value), type(value).__name__)

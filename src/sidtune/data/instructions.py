@@ -1,0 +1,28 @@
+"""Plain instruction data, to mix in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+
+from sidtune.data.files import read_jsonl
+from sidtune.errors import UserError
+
+INSTRUCTIONS = pa.schema([("prompt", pa.string()), ("response", pa.string())])
+
+
+def read_instructions(path: Path) -> pa.Table:
+    """Read JSONL records `prompt, response`; other fields are ignored.
+
+    Raises:
+        UserError: names file, line and field of what is missing or empty.
+    """
+    rows = []
+    for line, record in read_jsonl(path):
+        for name in INSTRUCTIONS.names:
+            value = record.get(name)
+            if not isinstance(value, str) or not value:
+                raise UserError(f"{path}, line {line}: {name}: expected text, found {value!r:.60}")
+        rows.append({name: record[name] for name in INSTRUCTIONS.names})
+    return pa.Table.from_pylist(rows, INSTRUCTIONS)

@@ -1,0 +1,66 @@
+"""What users said or showed they prefer, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from sidtune.data.files import read_json, read_jsonl
+from sidtune.data.rows import ROWS
+from sidtune.errors import UserError
+
+PREFERENCES = pa.schema([*ROWS, ("preference", pa.string()), ("split", pa.string())])
+
+
+def read_preferences(path: Path) -> pa.Table:
+    """Read records `user, user_preference, split, context: {history_items, target_item}` from JSON or JSONL.
+
+    Raises:
+        UserError: names file, record and field of what is missing or of another type.
+    """
+    rows = [_row(record, f"{path}, record {number}") for number, record in _records(path)]
+    if not rows:
+        raise UserError(f"{path} holds no records")
+    return pa.Table.from_pylist(rows, PREFERENCES)
+
+
+def _records(path: Path) -> Iterator[tuple[int, Any]]:
+    if path.name.removesuffix(".gz").endswith(".jsonl"):
+        return read_jsonl(path)
+    value = read_json(path)
+    if not isinstance(value, list):
+        raise UserError(f"{path}: expected a list of records at the top level")
+    return enumerate(value, start=1)
+
+
+def _row(record: Any, where: str) -> dict[str, Any]:
+    context = _field(record, "context", where)
+    history = _field(context, "history_items", where)
+    if not isinstance(history, list) or not history or not all(isinstance(item, str | int) for item in history):
+        raise UserError(f"{where}: context.history_items: expected a list of item ids, found {history!r:.60}")
+    preference = _field(record, "user_preference", where)
+    if not isinstance(preference, str) or not preference.strip():
+        raise UserError(f"{where}: user_preference: expected text, found {preference!r:.60}")
+    return {
+        "user_id": _identifier(record, "user", where),
+        "history": [str(item) for item in history],
+        "target": _identifier(context, "target_item", where),
+        "preference": preference,
+        "split": str(record.get("split", "train")),
+    }
+
+
+def _field(record: Any, name: str, where: str) -> Any:
+    if not isinstance(record, dict) or name not in record:
+        raise UserError(f"{where}: no field {name!r} in {record!r:.60}")
+    return record[name]
+
+
+def _identifier(record: Any, name: str, where: str) -> str:
+    value = _field(record, name, where)
+    if not isinstance(value, str | int) or value == "":
+        raise UserError(f"{where}: {name}: expected an id, found {value!r:.60}")
+    return str(value)

@@ -1,0 +1,163 @@
+"""The mixture of tasks as encoded files, from the configuration."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterator
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sidtune.config import Config
+from sidtune.data.catalogue import Catalogue, read_catalogue
+from sidtune.encoding.chat import make_frame
+from sidtune.encoding.corpus import (
+    FORMAT_VERSION,
+    EncodedTask,
+    cached_task,
+    digest,
+    encode_in_chunks,
+    file_digest,
+)
+from sidtune.encoding.encoder import Encoded, Encoder
+from sidtune.encoding.tokenizers import segment_tokenizers
+from sidtune.errors import UserError
+from sidtune.model.vocabulary import Vocabulary
+from sidtune.tasks import TASKS
+from sidtune.tasks.base import Part, Source, TaskOptions
+from sidtune.tasks.source import Split, load_source
+from sidtune.templates import load_templates
+from sidtune.terminal import progress
+
+
+class Mixture:
+    """Builds, encodes and caches the configured tasks.
+
+    Files are read only when something is not in the cache.
+    """
+
+    def __init__(self, config: Config, catalogue: Catalogue, vocabulary: Vocabulary) -> None:
+        self.config, self.catalogue, self.vocabulary = config, catalogue, vocabulary
+        self.templates = load_templates(config.template.file)
+        segments = segment_tokenizers(vocabulary.tokenizer, catalogue.sid_tokens)
+        self.frame = make_frame(vocabulary.tokenizer, segments, config.template.format)
+        self.encoder = Encoder(
+            segments,
+            self.frame,
+            catalogue,
+            self.templates,
+            config.encoding.cutoff_len,
+            config.data.description_tokens,
+            config.seed,
+        )
+        self._sources: dict[Split, Source] = {}
+
+    def train(self) -> list[EncodedTask]:
+        """The training examples of every task of the mixture.
+
+        Raises:
+            UserError: where a task has no example at all.
+        """
+        encoded = [self._encoded(name, "train", options) for name, options in self.config.task_options().items()]
+        for task in encoded:
+            if not len(task):
+                raise UserError(
+                    f"task {task.name} has no training example ({task.counts.dropped} did not fit encoding.cutoff_len)",
+                    "Raise encoding.cutoff_len, or leave the task out of `tasks`.",
+                )
+        return encoded
+
+    def valid(self) -> list[EncodedTask]:
+        """The validation examples: `sid_next` first, then a few fixed ones of each other task that has any."""
+        options = self.config.task_options()
+        limits = {"sid_next": self.config.eval.max_rows} | {
+            name: self.config.eval.task_rows for name in options if name != "sid_next"
+        }
+        encoded = []
+        for name, limit in limits.items():
+            given = options.get(name, TASKS[name].options())
+            encoded.append(self._encoded(name, "valid", given.model_copy(update={"sample": limit})))
+        if not len(encoded[0]):
+            raise UserError(
+                f"{self.config.data.valid}: no row fits encoding.cutoff_len={self.config.encoding.cutoff_len}",
+                "Raise encoding.cutoff_len.",
+            )
+        return [task for task in encoded if len(task)]
+
+    def parts(self, name: str, split: Split, options: TaskOptions) -> list[Part]:
+        """The examples of one task before encoding, sampled as the options say."""
+        task, source = TASKS[name], self.source(split)
+        size = task.size(source)
+        cap = min(limit for limit in (options.sample, self.config.data.sample, size) if limit is not None)
+        seed = zlib.crc32(f"{name} {split}".encode()) ^ self.config.seed
+        rows = np.sort(np.random.default_rng(seed).permutation(size)[:cap])
+        return list(task.build(source, rows, options, seed))
+
+    def source(self, split: Split) -> Source:
+        """What tasks draw on, read once."""
+        if split not in self._sources:
+            self._sources[split] = load_source(self.config.data, self.catalogue, split)
+        return self._sources[split]
+
+    def identity(self) -> dict[str, Any]:
+        """What a resumed run must have in common with the one it resumes, in words a person can compare."""
+        tasks = {
+            f"task {name}": digest(self._fingerprint(name, "train", given))[:12]
+            for name, given in self.config.task_options().items()
+        }
+        return self._files | tasks | {"vocabulary": self._tokenizer[:12]}
+
+    def _encoded(self, name: str, split: Split, options: TaskOptions) -> EncodedTask:
+        def encode() -> Iterator[Encoded]:
+            parts = self.parts(name, split, options)
+            chunks = encode_in_chunks(self.encoder, parts)
+            return progress(
+                chunks, f"encoding {name} ({split})", sum(map(len, parts)), lambda c: len(c.rows) + c.dropped
+            )
+
+        return cached_task(name, self._fingerprint(name, split, options), self.config.encoding.cache_dir, encode)
+
+    def _fingerprint(self, name: str, split: Split, options: TaskOptions) -> dict[str, Any]:
+        wordings = {form: [asdict(wording) for wording in self.templates[form]] for form in TASKS[name].forms}
+        return {
+            "version": FORMAT_VERSION,
+            "task": name,
+            "split": split,
+            # The weight says how often examples are seen, not what they are.
+            "options": options.model_dump(exclude={"weight"}),
+            "sample": self.config.data.sample,
+            "dedup": self.config.data.dedup,
+            "description_tokens": self.config.data.description_tokens,
+            "cutoff_len": self.config.encoding.cutoff_len,
+            "seed": self.config.seed,
+            "template": json.loads(json.dumps(wordings)),
+            "frame": asdict(self.frame),
+            "tokenizer": self._tokenizer,
+            "files": self._files,
+        }
+
+    @cached_property
+    def _files(self) -> dict[str, str]:
+        named = {name: getattr(self.config.data, name) for name in DATA_FILES}
+        return {f"data.{name}": file_digest(path)[:12] for name, path in named.items() if path is not None}
+
+    @cached_property
+    def _tokenizer(self) -> str:
+        tokenizer = self.vocabulary.tokenizer
+        return digest([tokenizer.backend_tokenizer.to_str(), tokenizer.bos_token_id, tokenizer.eos_token_id])
+
+
+DATA_FILES = ("items", "index", "train", "valid", "preferences", "instructions")
+
+
+def load_catalogue(config: Config) -> Catalogue:
+    """The catalogue of a configuration."""
+    for name in DATA_FILES:
+        path: Path | None = getattr(config.data, name)
+        if path is not None and not path.is_file():
+            raise UserError(f"data.{name}: no such file: {path}", "Paths are relative to the current folder.")
+    return read_catalogue(config.data.items, config.data.index)

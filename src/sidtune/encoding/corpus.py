@@ -1,0 +1,185 @@
+"""Encoded examples in Arrow files: memory-mapped, cached by fingerprint, never trusted when damaged."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from sidtune.encoding.encoder import Encoded, Encoder
+from sidtune.ragged import Ragged
+from sidtune.tasks.base import Part
+
+FORMAT_VERSION = 1
+EXAMPLES, MANIFEST = "examples.arrow", "manifest.json"
+SCHEMA = pa.schema([("input_ids", pa.large_list(pa.int32())), ("label_spans", pa.large_list(pa.int32()))])
+EXAMPLES_AT_ONCE = 65_536
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What encoding one task came to; lengths in tokens."""
+
+    examples: int = 0
+    tokens: int = 0
+    labels: int = 0
+    longest: int = 0
+    truncated: int = 0
+    dropped: int = 0
+
+    def plus(self, encoded: Encoded) -> Counts:
+        """The counts with one more chunk."""
+        lengths = encoded.input_ids.lengths
+        return Counts(
+            self.examples + len(lengths),
+            self.tokens + int(lengths.sum()),
+            self.labels + int(_label_counts(encoded.label_spans).sum()),
+            max(self.longest, int(lengths.max(initial=0))),
+            self.truncated + encoded.truncated,
+            self.dropped + encoded.dropped,
+        )
+
+
+class EncodedTask:
+    """The encoded examples of one task, read from disk as they are asked for.
+
+    Args:
+        name: the task.
+        folder: a complete cache entry.
+    """
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.name, self.folder = name, folder
+        self.counts = Counts(**json.loads((folder / MANIFEST).read_text())["counts"])
+        reader = pa.ipc.open_file(pa.memory_map(str(folder / EXAMPLES)))
+        batches = [reader.get_batch(index) for index in range(reader.num_record_batches)]
+        self._input_ids = [_ragged(batch.column("input_ids")) for batch in batches]
+        self._label_spans = [_ragged(batch.column("label_spans")) for batch in batches]
+        self._starts = np.cumsum([0, *(len(ids) for ids in self._input_ids)])
+        self.lengths = _joined([ids.lengths for ids in self._input_ids])
+        self.label_counts = _joined([_label_counts(spans) for spans in self._label_spans])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, index: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """`input_ids (length,)` and `label_spans (spans, 2)` of one example."""
+        batch = int(np.searchsorted(self._starts, index, side="right")) - 1
+        row = index - int(self._starts[batch])
+        return self._input_ids[batch][row], self._label_spans[batch][row].reshape(-1, 2)
+
+
+class Corpus:
+    """Several encoded tasks as one numbered list of examples."""
+
+    def __init__(self, tasks: Sequence[EncodedTask]) -> None:
+        self.tasks = list(tasks)
+        self._starts = np.cumsum([0, *(len(task) for task in tasks)])
+        self.lengths = _joined([task.lengths for task in tasks])
+        self.label_counts = _joined([task.label_counts for task in tasks])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, index: int) -> tuple[NDArray[np.int32], NDArray[np.int32], int]:
+        """`input_ids (length,)`, `label_spans (spans, 2)` and the task's number."""
+        task = int(np.searchsorted(self._starts, index, side="right")) - 1
+        return *self.tasks[task][index - int(self._starts[task])], task
+
+
+def cached_task(
+    name: str, fingerprint: dict[str, Any], cache_dir: Path, encode: Callable[[], Iterator[Encoded]]
+) -> EncodedTask:
+    """The encoded task from the cache, or encoded now and put there.
+
+    Args:
+        name: the task.
+        fingerprint: everything the result depends on; its hash names the cache entry.
+        cache_dir: holds all entries.
+        encode: yields the task's examples in chunks; called only when the cache has no sound entry.
+    """
+    folder = cache_dir / f"{name}-{digest(fingerprint)[:32]}"
+    if not _sound(folder):
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=".partial-", dir=cache_dir))
+        try:
+            _write(aside, fingerprint, encode())
+            shutil.rmtree(folder, ignore_errors=True)
+            _publish(aside, folder)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+    return EncodedTask(name, folder)
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a JSON value, the same whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def encode_in_chunks(encoder: Encoder, parts: Sequence[Part]) -> Iterator[Encoded]:
+    """Encode parts of any size in bounded memory."""
+    for part in parts:
+        for start in range(0, len(part), EXAMPLES_AT_ONCE):
+            yield encoder.encode(part.take(np.arange(start, min(start + EXAMPLES_AT_ONCE, len(part)))))
+
+
+def _write(folder: Path, fingerprint: dict[str, Any], chunks: Iterator[Encoded]) -> None:
+    counts = Counts()
+    with pa.OSFile(str(folder / EXAMPLES), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
+        for chunk in chunks:
+            writer.write_batch(pa.record_batch([chunk.input_ids.to_arrow(), chunk.label_spans.to_arrow()], SCHEMA))
+            counts = counts.plus(chunk)
+    manifest = {
+        "sha256": file_digest(folder / EXAMPLES),
+        "counts": asdict(counts),
+        "fingerprint": fingerprint,
+    }
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
+
+
+def _publish(aside: Path, folder: Path) -> None:
+    try:
+        os.rename(aside, folder)
+    except OSError:
+        # Another process finished the same entry first; whoever lost the race uses the winner's.
+        if not _sound(folder):
+            raise
+
+
+def _sound(folder: Path) -> bool:
+    """Whether a cache entry is complete and undamaged."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        return bool(manifest["sha256"] == file_digest(folder / EXAMPLES))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _ragged(column: pa.LargeListArray) -> Ragged:
+    return Ragged(column.values.to_numpy(), column.offsets.to_numpy())
+
+
+def _label_counts(spans: Ragged) -> NDArray[np.int64]:
+    """Labels of each example, `(n,)`."""
+    lengths = np.concatenate([[0], np.cumsum(spans.values[1::2] - spans.values[::2], dtype=np.int64)])
+    return np.diff(lengths[spans.offsets // 2])
+
+
+def _joined(parts: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+    return np.concatenate([np.zeros(0, np.int64), *parts])

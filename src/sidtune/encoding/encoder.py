@@ -1,0 +1,274 @@
+"""Examples → token ids: segments tokenised once, gathered and joined by vectorised code."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerFast
+
+from sidtune.data.catalogue import Catalogue
+from sidtune.encoding.chat import Frame
+from sidtune.encoding.tokenizers import SegmentTokenizers, refuse_token_text
+from sidtune.ragged import Ragged, concatenate, repeat, stack
+from sidtune.tasks.base import Column, ItemField, Items, Part, Texts
+from sidtune.templates import Segment, Templates, Wording
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Encoded examples.
+
+    Args:
+        input_ids: n lists of token ids.
+        label_spans: n lists of `start, end` pairs into `input_ids`.
+        rows: `(n,)`, the part's rows that were kept.
+        truncated: how many of them lost history items.
+        dropped: how many examples did not fit and are missing.
+    """
+
+    input_ids: Ragged
+    label_spans: Ragged
+    rows: NDArray[np.int64]
+    truncated: int
+    dropped: int
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some tokens of one example, as preview shows them."""
+
+    ids: list[int]
+    label: bool
+
+
+class Encoder:
+    """Encodes the parts of all tasks with one tokenizer, one set of templates and one length limit.
+
+    Args:
+        segments: the tokenizers of the extended tokenizer.
+        frame: what stands before, between and after prompt and response (`plain` or `chat`).
+        catalogue: descriptions are written up to `description_tokens` tokens.
+        templates: wordings by form.
+        cutoff_len: longest example in tokens.
+        seed: chooses among several wordings of a form.
+    """
+
+    def __init__(
+        self,
+        segments: SegmentTokenizers,
+        frame: Frame,
+        catalogue: Catalogue,
+        templates: Templates,
+        cutoff_len: int,
+        description_tokens: int,
+        seed: int,
+    ) -> None:
+        self.segments, self.frame, self.catalogue, self.templates = segments, frame, catalogue, templates
+        self.cutoff_len, self.description_tokens, self.seed = cutoff_len, description_tokens, seed
+        self.item_texts = cache(self._item_texts)
+        self.item_tokens = cache(self._item_tokens)
+        self.safe_texts = cache(self._safe_texts)
+
+    def encode(self, part: Part) -> Encoded:
+        """Encode every example of a part; the order stays."""
+        wordings = self.templates[part.form]
+        choice = self.choose(part, len(wordings))
+        pieces = [
+            self._encode_worded(part.take(chosen), wording, chosen)
+            for index, wording in enumerate(wordings)
+            if len(chosen := np.flatnonzero(choice == index))
+        ]
+        if not pieces:
+            return Encoded(repeat([], 0), repeat([], 0), part.rows, 0, 0)
+        positions = np.concatenate([piece.rows for piece in pieces])
+        order = np.argsort(positions, kind="stable")
+        return Encoded(
+            stack([piece.input_ids for piece in pieces]).take(order),
+            stack([piece.label_spans for piece in pieces]).take(order),
+            part.rows[positions[order]],
+            sum(piece.truncated for piece in pieces),
+            sum(piece.dropped for piece in pieces),
+        )
+
+    def choose(self, part: Part, wordings: int) -> NDArray[np.int64]:
+        """Which wording each example gets, `(n,)`: a hash of seed, form and source row, the same in every run."""
+        key = _mix(np.array([zlib.crc32(part.form.encode()) << 32 | self.seed], np.uint64))
+        return (_mix(part.rows.astype(np.uint64) + key) % np.uint64(wordings)).astype(np.int64)
+
+    def explain(self, part: Part, index: int) -> list[Piece]:
+        """The segments of one example as they end up in `input_ids`, in order."""
+        one = part.take(np.array([index]))
+        wording = self._wording(one)
+        drop, _ = self._fit(one, wording)
+        prompt, response = self._pieces(one.drop_oldest(drop), wording)
+        tagged = [(piece, False) for piece in prompt] + [(piece, True) for piece in response]
+        return [Piece(piece[0].tolist(), label) for piece, label in tagged if len(piece.values)]
+
+    def _wording(self, one: Part) -> Wording:
+        wordings = self.templates[one.form]
+        return wordings[int(self.choose(one, len(wordings))[0])]
+
+    def reversible(self, part: Part, index: int, tokenizer: PreTrainedTokenizerFast) -> bool:
+        """Whether decoding one example's ids gives back the text they came from, up to white space at its ends."""
+        one = part.take(np.array([index]))
+        wording = self._wording(one)
+        prompt, response = self._content(one, wording)
+        decoded = str(tokenizer.decode(concatenate([*prompt, *response])[0].tolist(), skip_special_tokens=False))
+        segments = [*wording.prompt, *wording.response]
+        text = "".join(self._formatted(segment, one, wording.separator, safe=False)[0] for segment in segments)
+        return decoded.strip() == text.strip()
+
+    def _encode_worded(self, part: Part, wording: Wording, positions: NDArray[np.int64]) -> Encoded:
+        prompt, response = self._join(part, wording)
+        long = np.flatnonzero(prompt.lengths + response.lengths > self.cutoff_len)
+        drop, fits = self._fit(part.take(long), wording)
+        shortened = long[fits]
+        if len(shortened):
+            redone = self._join(part.take(shortened).drop_oldest(drop[fits]), wording)
+            prompt, response = (stack([old, new]) for old, new in zip((prompt, response), redone, strict=True))
+        source = np.arange(len(part))
+        source[shortened] = len(part) + np.arange(len(shortened))
+        kept = np.delete(np.arange(len(part)), long[~fits])
+        prompt, response = prompt.take(source[kept]), response.take(source[kept])
+        spans = np.stack([prompt.lengths, prompt.lengths + response.lengths], axis=1).astype(np.int32)
+        label_spans = Ragged(spans.reshape(-1), np.arange(len(kept) + 1, dtype=np.int64) * 2)
+        ids = concatenate([prompt, response])
+        return Encoded(ids, label_spans, positions[kept], len(shortened), len(part) - len(kept))
+
+    def _fit(self, part: Part, wording: Wording) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """How many of the oldest history items each example loses, and whether it then fits, both `(n,)`.
+
+        At least one item always stays: an example without any history asks about nobody.
+        """
+        drop = np.zeros(len(part), np.int64)
+        fits = np.ones(len(part), bool)
+        pending = np.arange(len(part))
+        while len(pending):
+            current = part.take(pending).drop_oldest(drop[pending])
+            prompt, response = self._join(current, wording)
+            excess = prompt.lengths + response.lengths - self.cutoff_len
+            hopeless = (excess > 0) & (current.history_lengths <= 1)
+            fits[pending[hopeless]] = False
+            more = np.flatnonzero((excess > 0) & ~hopeless)
+            if len(more):
+                needed = self._items_worth(current.take(more), wording, excess[more])
+                drop[pending[more]] += np.minimum(needed, current.history_lengths[more] - 1)
+            pending = pending[more]
+        return drop, fits
+
+    def _items_worth(self, part: Part, wording: Wording, tokens: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The fewest oldest items that make up `tokens` tokens, `(n,)`; one where items are not written one by one."""
+        slots = [part.columns[s.slot] for s in wording.prompt if s.slot]
+        for column in slots:
+            if isinstance(column, Items) and column.many:
+                items = column.positions
+                cost = self.item_tokens(column.field, False).lengths[items.values] + self._separator_tokens(wording)
+                total = np.concatenate([[0], np.cumsum(cost)])
+                starts = items.offsets[:-1]
+                return np.searchsorted(total, total[starts] + tokens) - starts
+        return np.ones(len(part), np.int64)
+
+    def _separator_tokens(self, wording: Wording) -> int:
+        return len(self._constant(wording.separator, False)) if wording.separator else 0
+
+    def _join(self, part: Part, wording: Wording) -> tuple[Ragged, Ragged]:
+        prompt, response = self._pieces(part, wording)
+        return concatenate(prompt), concatenate(response)
+
+    def _pieces(self, part: Part, wording: Wording) -> tuple[list[Ragged], list[Ragged]]:
+        """Prompt and response, segment by segment, with the frame's own tokens around them."""
+        n, frame = len(part), self.frame
+        prompt, response = self._content(part, wording)
+        return (
+            [repeat(frame.before, n), *prompt, repeat(frame.between, n)],
+            [*response, repeat(frame.after, n)],
+        )
+
+    def _content(self, part: Part, wording: Wording) -> tuple[list[Ragged], list[Ragged]]:
+        """Prompt and response, segment by segment."""
+        opens = not self.frame.text_before
+        prompt = [
+            self._segment(segment, part, wording.separator, first=opens and index == 0)
+            for index, segment in enumerate(wording.prompt)
+        ]
+        return prompt, [self._segment(segment, part, wording.separator, first=False) for segment in wording.response]
+
+    def _segment(self, segment: Segment, part: Part, separator: str, first: bool) -> Ragged:
+        if not segment.names:
+            return repeat(self._constant(segment.pieces[0][0], first), len(part))
+        if segment.slot is None:
+            return Ragged.from_lists(self.segments.template(self._formatted(segment, part, separator), first))
+        column = part.columns[segment.slot]
+        if isinstance(column, Texts):
+            return Ragged.from_lists(self.segments.data(column.values.to_pylist(), first))
+        if first or (column.many and separator):
+            return self._listed(column, separator, first)
+        return column.positions.flatten(self.item_tokens(column.field, False))
+
+    def _listed(self, column: Items, separator: str, first: bool) -> Ragged:
+        """Items with the separator between them: the table holds each item with and without one in front."""
+        table = self.item_tokens(column.field, False)
+        between = repeat(self._constant(separator, False) if separator else [], len(table))
+        opening = self.item_tokens(column.field, first)
+        both = stack([concatenate([between, table]), opening])
+        positions = column.positions.values.copy()
+        leading = column.positions.offsets[:-1][column.positions.lengths > 0]
+        positions[leading] += len(table)
+        return Ragged(positions, column.positions.offsets).flatten(both)
+
+    def _formatted(self, segment: Segment, part: Part, separator: str, safe: bool = True) -> list[str]:
+        """The segment's text for every example; `safe` refuses data text that would turn into tokens."""
+        names = dict.fromkeys(segment.names)
+        columns = {name: self._column_texts(part.columns[name], separator, name, safe) for name in names}
+        return [
+            "".join(text + (columns[name][row] if name else "") for text, name in segment.pieces)
+            for row in range(len(part))
+        ]
+
+    def _column_texts(self, column: Column, separator: str, name: str, safe: bool) -> list[str]:
+        if isinstance(column, Texts):
+            texts: list[str] = column.values.to_pylist()
+            if safe:
+                refuse_token_text(texts, self.segments, name)
+            return texts
+        items = self.safe_texts(column.field) if safe else self.item_texts(column.field)
+        offsets, flat = column.positions.offsets, [items[position] for position in column.positions.values]
+        return [separator.join(flat[offsets[row] : offsets[row + 1]]) for row in range(len(column.positions))]
+
+    def _constant(self, text: str, first: bool) -> list[int]:
+        return self.segments.template([text], first)[0]
+
+    def _item_texts(self, field: ItemField) -> list[str]:
+        if field == "sid":
+            return ["".join(sid) for sid in self.catalogue.sids]
+        if field == "title":
+            return self.catalogue.titles
+        return self.segments.cut(self.catalogue.descriptions, self.description_tokens)
+
+    def _safe_texts(self, field: ItemField) -> list[str]:
+        texts: list[str] = self.item_texts(field)
+        if field != "sid":
+            refuse_token_text(texts, self.segments, f"the {field}")
+        return texts
+
+    def _item_tokens(self, field: ItemField, first: bool) -> Ragged:
+        """Ids of every item's SID, title or description; computed once."""
+        if field == "sid":
+            ids: Sequence[Sequence[int]] = [
+                [self.segments.added[token] for token in sid] for sid in self.catalogue.sids
+            ]
+        else:
+            ids = self.segments.data(self.item_texts(field), first)
+        return Ragged.from_lists(ids)
+
+
+def _mix(keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The finaliser of SplitMix64 (Steele, Lea and Flood, 2014): every bit of the key moves every bit of the result."""
+    keys = (keys ^ (keys >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    keys = (keys ^ (keys >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return keys ^ (keys >> np.uint64(31))

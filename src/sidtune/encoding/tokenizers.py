@@ -1,0 +1,141 @@
+"""The Rust tokenizers behind a segment: template text or data text, at the start of the sequence or inside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
+
+from sidtune.errors import UserError
+
+# Rust hands back one object a text; this many at a time keeps them from piling up.
+TEXTS_AT_ONCE = 50_000
+
+
+@dataclass(frozen=True)
+class SegmentTokenizers:
+    """How the segments of one run become ids.
+
+    Template text sees the SID tokens and the special tokens; data text sees neither, so `<a_1>` or `</s>` inside a
+    title stays text. A segment that does not open the sequence gets no space in front that its text does not have.
+
+    Args:
+        template_first, template_inner, data_first, data_inner: the four Rust tokenizers.
+        prefix_ids: BOS where the tokenizer puts one in front by itself.
+        added: every added token by content, SID tokens included, to its id.
+    """
+
+    template_first: Tokenizer
+    template_inner: Tokenizer
+    data_first: Tokenizer
+    data_inner: Tokenizer
+    prefix_ids: list[int]
+    added: dict[str, int]
+
+    def template(self, texts: Sequence[str], first: bool) -> list[list[int]]:
+        """Ids of texts written in a template."""
+        return _encode(self.template_first if first else self.template_inner, texts)
+
+    def data(self, texts: Sequence[str], first: bool) -> list[list[int]]:
+        """Ids of texts that come from data."""
+        return _encode(self.data_first if first else self.data_inner, texts)
+
+    def cut(self, texts: Sequence[str], limit: int) -> list[str]:
+        """Each text up to the end of its `limit`-th token."""
+        short: list[str] = []
+        for batch in _batches(texts):
+            encodings = self.data_inner.encode_batch(batch, add_special_tokens=False)
+            for text, encoding in zip(batch, encodings, strict=True):
+                short.append(text[: encoding.offsets[limit - 1][1]] if len(encoding.ids) > limit else text)
+        return short
+
+
+def segment_tokenizers(tokenizer: PreTrainedTokenizerFast, sid_tokens: Sequence[str]) -> SegmentTokenizers:
+    """Derive the four tokenizers from the extended one.
+
+    Args:
+        tokenizer: knows the SID tokens.
+        sid_tokens: the catalogue's tokens, which data text must not match.
+    """
+    definition = json.loads(tokenizer.backend_tokenizer.to_str())
+    definition["truncation"] = definition["padding"] = None
+    plain = {**definition, "added_tokens": _without(definition["added_tokens"], set(sid_tokens))}
+    inner, plain_inner = _unprefixed(definition), _unprefixed(plain)
+    return SegmentTokenizers(
+        template_first=_build(definition),
+        template_inner=_build(inner),
+        data_first=_build(plain, special_is_text=True),
+        data_inner=_build(plain_inner, special_is_text=True),
+        prefix_ids=_prefix_ids(tokenizer),
+        added=dict(tokenizer.get_added_vocab()),
+    )
+
+
+def _encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
+    ids: list[list[int]] = []
+    for batch in _batches(texts):
+        ids.extend(encoding.ids for encoding in tokenizer.encode_batch_fast(batch, add_special_tokens=False))
+    return ids
+
+
+def _batches(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(texts), TEXTS_AT_ONCE):
+        yield texts[start : start + TEXTS_AT_ONCE]
+
+
+def _build(definition: dict[str, Any], special_is_text: bool = False) -> Tokenizer:
+    tokenizer = Tokenizer.from_str(json.dumps(definition))
+    tokenizer.encode_special_tokens = special_is_text
+    return tokenizer
+
+
+def _without(added: list[dict[str, Any]], sid_tokens: set[str]) -> list[dict[str, Any]]:
+    """The added tokens that came before the first SID token; a later one would change its id, and stays text too."""
+    first = min((token["id"] for token in added if token["content"] in sid_tokens), default=None)
+    return [token for token in added if first is None or token["id"] < first]
+
+
+def _unprefixed(definition: dict[str, Any]) -> dict[str, Any]:
+    """The same tokenizer, never putting a space in front: no Metaspace prefix, no `Prepend` normaliser."""
+    changed: dict[str, Any] = json.loads(json.dumps(definition))
+    for step in _steps(changed["pre_tokenizer"], "pretokenizers"):
+        if step["type"] == "Metaspace":
+            step["prepend_scheme"] = "never"
+        if step["type"] == "ByteLevel":
+            step["add_prefix_space"] = False
+    for step in _steps(changed["normalizer"], "normalizers"):
+        if step["type"] == "Prepend":
+            step["prepend"] = ""
+    return changed
+
+
+def _steps(component: dict[str, Any] | None, key: str) -> list[dict[str, Any]]:
+    if component is None:
+        return []
+    return [step for inner in component[key] for step in _steps(inner, key)] if key in component else [component]
+
+
+def _prefix_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:
+    """What the tokenizer itself puts before a text (BOS, or nothing)."""
+    with_special = tokenizer("a").input_ids
+    return [tokenizer.bos_token_id] if with_special[:1] == [tokenizer.bos_token_id] else []
+
+
+def refuse_token_text(texts: Sequence[str], tokenizers: SegmentTokenizers, what: str) -> None:
+    """Refuse data text that would turn into tokens inside a longer template segment.
+
+    Raises:
+        UserError: names the first such text.
+    """
+    read = tokenizers.template(texts, first=False)
+    plain = tokenizers.data(texts, first=False)
+    for text, ids, plain_ids in zip(texts, read, plain, strict=True):
+        if ids != plain_ids:
+            raise UserError(
+                f"{what} {text!r:.120} holds a token of the model, and the template puts it inside a longer segment",
+                "Give the placeholder a segment of its own, or change the text.",
+            )

@@ -1,0 +1,164 @@
+"""Models on disk: always the ordinary Hugging Face folder, whatever was trained of them."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from sidtune.errors import UserError
+from sidtune.model.frozen import SidEmbedding, is_frozen, load_sid_rows, sid_rows
+
+SID_ROWS = "sid_rows.safetensors"
+WEIGHTS, INDEX, OLD_WEIGHTS = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
+
+
+def plain_state_dict(model: PreTrainedModel, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+    """The weights under the ordinary model's names, SID rows merged in, a tied head left out.
+
+    Args:
+        dtype: of floating-point weights; None leaves them as they are.
+    """
+    state = {name: value.detach() for name, value in model.state_dict().items()}
+    if is_frozen(model):
+        state = _merged(model, state)
+    if _tied(model):
+        state.pop(f"{_head_name(model)}.weight", None)
+    return {
+        name: (value.to(dtype) if dtype and value.is_floating_point() else value).contiguous()
+        for name, value in state.items()
+    }
+
+
+def load_plain_state_dict(model: PreTrainedModel, weights: dict[str, Tensor]) -> None:
+    """Load ordinary weights into a model, frozen or not.
+
+    Raises:
+        UserError: names weights that are missing, unexpected or of another shape.
+    """
+    weights = dict(weights)
+    if _tied(model):
+        weights.pop(f"{_head_name(model)}.weight", None)
+    expected = {name: tuple(value.shape) for name, value in plain_state_dict(model).items()}
+    given = {name: tuple(value.shape) for name, value in weights.items()}
+    wrong = [name for name in {**expected, **given} if expected.get(name) != given.get(name)]
+    if wrong:
+        raise UserError(
+            f"{len(wrong)} weights do not fit the model, such as {wrong[0]}: "
+            f"{given.get(wrong[0], 'missing')} in the file, {expected.get(wrong[0], 'unknown')} in the model",
+            "Start from weights of the same base with the same SID tokens.",
+        )
+    rows = _rows_of(model, weights) if is_frozen(model) else {}
+    model.load_state_dict({_own_name(model, name): value for name, value in weights.items()}, strict=False)
+    if rows:
+        load_sid_rows(model, rows)
+
+
+def save_pretrained(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path, dtype: torch.dtype | None
+) -> None:
+    """Save an ordinary Hugging Face folder.
+
+    Args:
+        dtype: of the saved weights; None for those of the model as it is.
+    """
+    state = plain_state_dict(model, dtype)
+    # The class's own saver writes configuration and shards; an empty twin keeps our modules out of its sight.
+    with torch.device("meta"):
+        twin = type(model)(copy.deepcopy(model.config)).to(dtype or model.dtype)
+    twin.generation_config = copy.deepcopy(model.generation_config)
+    twin.save_pretrained(folder, state_dict=state)
+    tokenizer.save_pretrained(folder)
+
+
+def save_training_state(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Save what a run goes on from: full precision, and a plain model besides."""
+    save_pretrained(model, tokenizer, folder, None)
+    if is_frozen(model):
+        rows = {name: row.detach().contiguous() for name, row in sid_rows(model).items()}
+        safetensors.torch.save_file(rows, folder / SID_ROWS)
+
+
+def load_training_state(model: PreTrainedModel, folder: Path) -> None:
+    """Load what `save_training_state` saved."""
+    load_plain_state_dict(model, load_weights(folder))
+    if is_frozen(model):
+        load_sid_rows(model, safetensors.torch.load_file(folder / SID_ROWS))
+
+
+def load_weights(folder: Path) -> dict[str, Tensor]:
+    """The weights of a folder: safetensors, sharded or not, or `pytorch_model.bin` without running anything in it.
+
+    Raises:
+        UserError: where there are none, or they are damaged.
+    """
+    try:
+        if (folder / INDEX).is_file():
+            shards = sorted(set(json.loads((folder / INDEX).read_text())["weight_map"].values()))
+            parts = [safetensors.torch.load_file(folder / Path(shard).name) for shard in shards]
+            return {name: value for part in parts for name, value in part.items()}
+        if (folder / WEIGHTS).is_file():
+            return safetensors.torch.load_file(folder / WEIGHTS)
+        if (folder / OLD_WEIGHTS).is_file():
+            return dict(torch.load(folder / OLD_WEIGHTS, map_location="cpu", weights_only=True))
+    except (OSError, ValueError, KeyError, RuntimeError, EOFError) as error:
+        raise UserError(f"{folder}: damaged weights: {str(error)[:200]}", "Use another checkpoint.") from None
+    except (safetensors.SafetensorError, pickle.UnpicklingError) as error:
+        raise UserError(f"{folder}: damaged weights: {str(error)[:200]}", "Use another checkpoint.") from None
+    raise UserError(f"{folder} holds no weights ({WEIGHTS} or {OLD_WEIGHTS})", "Give a model or checkpoint folder.")
+
+
+def _tied(model: PreTrainedModel) -> bool:
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if isinstance(embedding, SidEmbedding):
+        return bool(embedding.base.weight is head.base.weight)
+    return bool(embedding.weight is head.weight)
+
+
+def _embedding_name(model: PreTrainedModel) -> str:
+    return next(name for name, module in model.named_modules() if module is model.get_input_embeddings())
+
+
+def _head_name(model: PreTrainedModel) -> str:
+    return next(name for name, module in model.named_modules() if module is model.get_output_embeddings())
+
+
+def _merged(model: PreTrainedModel, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A frozen model's weights as the plain model's: names without our modules, SID rows in their matrices."""
+    names = {_embedding_name(model): "input", _head_name(model): "output"}
+    ids = model.get_output_embeddings().sid_ids
+    merged = {}
+    for name, value in state.items():
+        module = next((prefix for prefix in names if name.startswith(f"{prefix}.")), None)
+        if module is None:
+            merged[name] = value
+        elif name.startswith(f"{module}.base."):
+            rows = sid_rows(model)
+            rows.setdefault("output", rows["input"])
+            matrix = name == f"{module}.base.weight"
+            own = rows[names[module]].detach().to(value.dtype)
+            merged[name.replace(".base.", ".", 1)] = value.index_copy(0, ids, own) if matrix else value
+    return merged
+
+
+def _own_name(model: PreTrainedModel, name: str) -> str:
+    """The plain model's name of a weight as this model's."""
+    if is_frozen(model):
+        for module in (_embedding_name(model), _head_name(model)):
+            if name.startswith(f"{module}."):
+                return f"{module}.base.{name.removeprefix(module + '.')}"
+    return name
+
+
+def _rows_of(model: PreTrainedModel, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The SID rows of plain weights, as `load_sid_rows` takes them."""
+    ids = model.get_output_embeddings().sid_ids.cpu()
+    modules = {"input": _embedding_name(model), "output": _head_name(model)}
+    return {name: weights[f"{modules[name]}.weight"][ids] for name in sid_rows(model)}

@@ -1,0 +1,110 @@
+"""Frozen tuning: the base stays as it is, and the SID tokens' rows are parameters of their own."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+
+class SidEmbedding(nn.Module):
+    """The base's embedding, with rows of its own for the SID tokens.
+
+    Args:
+        base: the original module, frozen.
+        sid_ids: `(SID tokens,)` ids, ascending.
+    """
+
+    row_of: Tensor
+
+    def __init__(self, base: nn.Embedding, sid_ids: Tensor) -> None:
+        super().__init__()
+        self.base = base
+        # A copy, not a plain nn.Embedding: some models scale inside theirs.
+        self.rows = copy.copy(base)
+        self.rows._parameters = {"weight": nn.Parameter(base.weight.detach()[sid_ids].float())}
+        self.rows.padding_idx = None
+        row_of = torch.full((len(base.weight),), -1)
+        row_of[sid_ids] = torch.arange(len(sid_ids))
+        self.register_buffer("row_of", row_of, persistent=False)
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """`(batch, length)` ids → `(batch, length, hidden)`."""
+        rows = self.row_of[input_ids]
+        base = self.base(input_ids)
+        # Looked up everywhere, so that the parameter is in every graph: DDP waits for its gradient.
+        own = self.rows(rows.clamp(min=0)).to(base.dtype)
+        return torch.where((rows >= 0)[..., None], own, base)
+
+
+class SidHead(nn.Module):
+    """The base's output head, with the SID tokens' logits from rows of their own.
+
+    Args:
+        base: the original module, frozen.
+        sid_ids: `(SID tokens,)` ids, ascending.
+        weight: `(SID tokens, hidden)` float32; the embedding's own where the base ties them.
+    """
+
+    sid_ids: Tensor
+
+    def __init__(self, base: nn.Linear, sid_ids: Tensor, weight: nn.Parameter) -> None:
+        super().__init__()
+        self.base, self.weight = base, weight
+        self.register_buffer("sid_ids", sid_ids, persistent=False)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """`(…, hidden)` → `(…, vocabulary)` logits."""
+        logits = self.base(hidden)
+        own = nn.functional.linear(hidden.to(self.weight.dtype), self.weight)
+        bias = getattr(self.base, "bias", None)
+        if bias is not None:
+            own = own + bias[self.sid_ids]
+        combined: Tensor = logits.index_copy(-1, self.sid_ids, own.to(logits.dtype))
+        return combined
+
+
+def freeze(model: PreTrainedModel, sid_ids: Tensor) -> None:
+    """Freeze every parameter and give the SID tokens float32 rows, one set if tied and two if not.
+
+    Args:
+        model: its embedding and head modules are replaced.
+        sid_ids: ids of the SID tokens, ascending.
+    """
+    model.requires_grad_(False)
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    tied = embedding.weight is head.weight
+    own = SidEmbedding(embedding, sid_ids)
+    rows = own.rows.weight if tied else nn.Parameter(head.weight.detach()[sid_ids].float())
+    model.set_input_embeddings(own)
+    model.set_output_embeddings(SidHead(head, sid_ids, rows))
+
+
+def is_frozen(model: PreTrainedModel) -> bool:
+    """Whether `freeze` was called on the model."""
+    return isinstance(model.get_input_embeddings(), SidEmbedding)
+
+
+def parameter_counts(model: PreTrainedModel) -> tuple[int, int]:
+    """Trained parameters, and all parameters as the plain model counts them."""
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    total = sum(parameter.numel() for parameter in model.parameters())
+    return trained, total - trained if is_frozen(model) else total
+
+
+def sid_rows(model: PreTrainedModel) -> dict[str, Tensor]:
+    """The trained rows of a frozen model, `(SID tokens, hidden)` float32: `input`, and `output` unless tied."""
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    assert isinstance(embedding, SidEmbedding)
+    assert isinstance(head, SidHead)
+    rows = {"input": embedding.rows.weight}
+    return rows if head.weight is embedding.rows.weight else rows | {"output": head.weight}
+
+
+@torch.no_grad()
+def load_sid_rows(model: PreTrainedModel, rows: dict[str, Tensor]) -> None:
+    """Put saved rows back."""
+    for name, parameter in sid_rows(model).items():
+        parameter.copy_(rows[name])

@@ -1,0 +1,110 @@
+"""Loading or building the language model, with rows for the new tokens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, set_seed
+
+from sidtune.config import ModelConfig
+from sidtune.errors import UserError
+from sidtune.model.frozen import freeze
+from sidtune.model.initialise import INITIALISERS
+from sidtune.model.tokenizer import load_config
+from sidtune.model.vocabulary import Vocabulary
+
+ROWS_MULTIPLE = 64
+
+
+def load_model(
+    config: ModelConfig, vocabulary: Vocabulary, seed: int, trust_remote_code: bool = False
+) -> PreTrainedModel:
+    """The model ready to train: rows for every token, trained parameters in float32, the rest frozen as configured.
+
+    Raises:
+        UserError: for frozen tuning without SID tokens, and for a base whose weights are missing or incomplete.
+    """
+    if config.tuning == "frozen" and not len(vocabulary.sid_ids):
+        raise UserError("model.tuning is frozen, but the index has no SID token, so nothing would be trained")
+    header = load_config(config.base, trust_remote_code)
+    if config.from_scratch:
+        return _build(header, vocabulary, seed, trust_remote_code)
+    model = _load(config.base, trust_remote_code)
+    _make_room(model, _rows_needed(header, vocabulary))
+    _initialise(model, vocabulary, config.new_rows, seed)
+    if config.tuning == "full":
+        return model.float()
+    freeze(model, torch.from_numpy(vocabulary.sid_ids))
+    return model
+
+
+def base_dtype(config: ModelConfig, trust_remote_code: bool = False) -> torch.dtype:
+    """The data type of the base's weights, which the result is saved in."""
+    dtype = load_config(config.base, trust_remote_code).dtype
+    return dtype if isinstance(dtype, torch.dtype) else torch.float32
+
+
+def _build(header: PreTrainedConfig, vocabulary: Vocabulary, seed: int, trust_remote_code: bool) -> PreTrainedModel:
+    """Random weights of the base's shape; the new rows are drawn like all others."""
+    header.get_text_config().vocab_size = _rows_needed(header, vocabulary)
+    set_seed(seed)
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(
+        header, dtype=torch.float32, trust_remote_code=trust_remote_code
+    )
+    return model
+
+
+def _rows_needed(header: PreTrainedConfig, vocabulary: Vocabulary) -> int:
+    """Never fewer than the base has (some keep spare rows), and a multiple of 64."""
+    rows = max(int(header.get_text_config().vocab_size), len(vocabulary.tokenizer))
+    return -(-rows // ROWS_MULTIPLE) * ROWS_MULTIPLE
+
+
+def _load(base: str, trust_remote_code: bool) -> PreTrainedModel:
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            base, dtype="auto", trust_remote_code=trust_remote_code, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"model.base: the weights of {base} cannot be loaded: {reason}",
+            "model.from_scratch: true needs no weights." if Path(base).is_dir() else "Check the name and the network.",
+        ) from None
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise UserError(
+            f"model.base: {base} lacks {len(missing)} weights, such as {missing[0]}",
+            "They would be random: get the complete model, or say model.from_scratch: true.",
+        )
+    assert isinstance(model, PreTrainedModel)
+    return model
+
+
+def _make_room(model: PreTrainedModel, rows: int) -> None:
+    if model.get_input_embeddings().weight.shape[0] != rows:
+        model.resize_token_embeddings(rows, mean_resizing=False)
+
+
+@torch.no_grad()
+def _initialise(model: PreTrainedModel, vocabulary: Vocabulary, initialiser: str, seed: int) -> None:
+    """Start the rows of tokens that are new to the tokenizer, by id: a model's spare rows are not trained rows."""
+    if not len(vocabulary.new_ids):
+        return
+    new = torch.from_numpy(vocabulary.new_ids)
+    fresh = set(vocabulary.new_ids.tolist())
+    known = torch.tensor([i for i in sorted(vocabulary.tokenizer.get_vocab().values()) if i not in fresh])
+    generator = torch.Generator().manual_seed(seed)
+    for matrix in _matrices(model):
+        matrix[new] = INITIALISERS[initialiser](matrix[known], len(new), generator).to(matrix.dtype)
+    bias = getattr(model.get_output_embeddings(), "bias", None)
+    if bias is not None:
+        bias[new] = bias[known].mean()
+
+
+def _matrices(model: PreTrainedModel) -> list[nn.Parameter]:
+    """Input rows, and output rows where they are others."""
+    inputs, outputs = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+    return [inputs] if inputs is outputs else [inputs, outputs]

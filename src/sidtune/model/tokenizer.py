@@ -1,0 +1,73 @@
+"""Reading a base's tokenizer and configuration, and refusing what cannot be trained here."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerFast
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from sidtune.errors import UserError
+
+
+def load_tokenizer(base: str, trust_remote_code: bool = False) -> PreTrainedTokenizerFast:
+    """The fast tokenizer of a base; a missing pad token becomes EOS.
+
+    Raises:
+        UserError: for a base that is not there, and tokenizers that are slow, lack EOS or want to run their own code.
+    """
+    tokenizer = _from_pretrained(AutoTokenizer, base, trust_remote_code)
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise UserError(f"{base}: no fast tokenizer ({type(tokenizer).__name__})", "The folder needs a tokenizer.json.")
+    if tokenizer.eos_token_id is None:
+        raise UserError(
+            f"{base}: the tokenizer has no EOS token, which closes every response",
+            "Set eos_token in its tokenizer_config.json.",
+        )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_config(base: str, trust_remote_code: bool = False) -> PreTrainedConfig:
+    """The model configuration of a base.
+
+    Raises:
+        UserError: for a base that is not there, or that is no causal language model.
+    """
+    config = _from_pretrained(AutoConfig, base, trust_remote_code)
+    if config.is_encoder_decoder:
+        raise UserError(f"{base} is an encoder-decoder model ({config.model_type})", "Use a causal language model.")
+    own_code = trust_remote_code and "AutoModelForCausalLM" in getattr(config, "auto_map", {})
+    if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not own_code:
+        raise UserError(f"{base} is no causal language model ({config.model_type})", "Use one, such as Qwen or LLaMA.")
+    assert isinstance(config, PreTrainedConfig)
+    return config
+
+
+def _from_pretrained(loader: Any, base: str, trust_remote_code: bool) -> Any:
+    """Load with a message that names the base and the next step; nothing of its code runs without the flag."""
+    looks_local = Path(base).is_absolute() or base.startswith((".", "~")) or base.count("/") > 1
+    if looks_local and not Path(base).is_dir():
+        raise UserError(f"model.base: no such folder: {base}", "`sidtune new-model DIR` makes a small base.")
+    try:
+        return loader.from_pretrained(base, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, ImportError, KeyError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+    if "trust_remote_code" in reason:
+        raise UserError(
+            f"{base} comes with Python code of its own, which is not run unasked",
+            "Read that code; if you trust it, add --trust-remote-code.",
+        )
+    if Path(base).is_dir():
+        raise UserError(
+            f"model.base: {base} cannot be read: {reason[:300]}", "It must hold config.json and tokenizer.json."
+        )
+    offline = os.environ.get("HF_HUB_OFFLINE", "0") not in ("0", "")
+    hint = "Offline mode is on (HF_HUB_OFFLINE): nothing is downloaded. " if offline else ""
+    raise UserError(
+        f"model.base: {base} is neither a local folder nor a model that can be fetched",
+        f"{hint}Check the name; without a network nothing is downloaded. `sidtune new-model DIR` makes a small base.",
+    )

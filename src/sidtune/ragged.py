@@ -1,0 +1,101 @@
+"""Lists of unequal length as two flat arrays, and the few vectorised operations that encoding needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """`n` lists: list `i` is `values[offsets[i]:offsets[i + 1]]`.
+
+    Args:
+        values: `(sum of lengths,)`, int32.
+        offsets: `(n + 1,)`, int64, ascending, from 0 to `len(values)`.
+    """
+
+    values: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+
+    @classmethod
+    def from_lists(cls, lists: Sequence[Iterable[int]]) -> Ragged:
+        """Flatten Python lists."""
+        sized = [list(entry) for entry in lists]
+        return cls(np.fromiter(chain.from_iterable(sized), np.int32), _offsets([len(entry) for entry in sized]))
+
+    @classmethod
+    def column(cls, values: NDArray[np.int32]) -> Ragged:
+        """One value a list: `(n,)` becomes n lists of length 1."""
+        return cls(values, np.arange(len(values) + 1, dtype=np.int64))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Length of each list, `(n,)`."""
+        return np.diff(self.offsets)
+
+    def __getitem__(self, row: int) -> NDArray[np.int32]:
+        return self.values[self.offsets[row] : self.offsets[row + 1]]
+
+    def take(self, rows: NDArray[np.integer]) -> Ragged:
+        """The lists at `rows`, in that order, `(len(rows),)` of them."""
+        starts, lengths = self.offsets[rows], self.lengths[rows]
+        offsets = _offsets(lengths)
+        return Ragged(self.values[_ranges(starts, lengths, offsets)], offsets)
+
+    def drop_front(self, counts: NDArray[np.integer]) -> Ragged:
+        """Each list without its first `counts[i]` values."""
+        lengths = self.lengths - counts
+        offsets = _offsets(lengths)
+        return Ragged(self.values[_ranges(self.offsets[:-1] + counts, lengths, offsets)], offsets)
+
+    def flatten(self, inner: Ragged) -> Ragged:
+        """Treat the values as rows of `inner` and join what they name: lists of items become lists of tokens."""
+        tokens = inner.take(self.values)
+        return Ragged(tokens.values, tokens.offsets[self.offsets])
+
+    def to_arrow(self) -> pa.LargeListArray:
+        """As an Arrow `large_list<int32>`, without a copy."""
+        return pa.LargeListArray.from_arrays(pa.array(self.offsets), pa.array(self.values, pa.int32()))
+
+
+def concatenate(parts: Sequence[Ragged]) -> Ragged:
+    """Join row by row: list `i` of the result is list `i` of every part, one after the other."""
+    lengths = np.stack([part.lengths for part in parts])
+    offsets = _offsets(lengths.sum(axis=0))
+    starts = offsets[:-1] + np.cumsum(lengths, axis=0) - lengths
+    values = np.empty(offsets[-1], np.int32)
+    for part, start in zip(parts, starts, strict=True):
+        values[_ranges(start, part.lengths, part.offsets)] = part.values
+    return Ragged(values, offsets)
+
+
+def stack(parts: Sequence[Ragged]) -> Ragged:
+    """All lists of the first part, then all lists of the second, and so on."""
+    lengths = np.concatenate([part.lengths for part in parts])
+    return Ragged(np.concatenate([part.values for part in parts]), _offsets(lengths))
+
+
+def repeat(ids: Sequence[int], n: int) -> Ragged:
+    """The same list `n` times."""
+    values = np.tile(np.asarray(ids, np.int32), n)
+    return Ragged(values, np.arange(n + 1, dtype=np.int64) * len(ids))
+
+
+def _offsets(lengths: Sequence[int] | NDArray[np.integer]) -> NDArray[np.int64]:
+    offsets = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return offsets
+
+
+def _ranges(starts: NDArray[np.integer], lengths: NDArray[np.integer], offsets: NDArray[np.int64]) -> NDArray[np.int64]:
+    """`start, start + 1, …` for each range, one after the other; `offsets` are those of `lengths`."""
+    return np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])

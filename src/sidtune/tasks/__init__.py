@@ -1,0 +1,24 @@
+"""The tasks; `TASKS` is the only registry."""
+
+from sidtune.tasks.base import Task
+from sidtune.tasks.fusion import Fusion
+from sidtune.tasks.instruction import Instruction
+from sidtune.tasks.item_feature import ItemFeature
+from sidtune.tasks.preference import Preference
+from sidtune.tasks.preference_to_sid import PreferenceToSid
+from sidtune.tasks.sid_next import SidNext
+from sidtune.tasks.title_next import TitleNext
+from sidtune.tasks.title_to_sid import TitleToSid
+
+TASKS: dict[str, Task] = {
+    "sid_next": SidNext(),
+    "item_feature": ItemFeature(),
+    "fusion": Fusion(),
+    "title_next": TitleNext(),
+    "title_to_sid": TitleToSid(),
+    "preference": Preference(),
+    "preference_to_sid": PreferenceToSid(),
+    "instruction": Instruction(),
+}
+
+DEFAULT_TASKS = ("sid_next", "item_feature", "fusion", "title_next", "title_to_sid")

@@ -1,0 +1,176 @@
+"""What every task is made of: columns of placeholders, and the parts that carry them to the encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal, Protocol
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from sidtune.data.catalogue import Catalogue
+from sidtune.data.rows import Rows
+from sidtune.ragged import Ragged
+
+ItemField = Literal["sid", "title", "description"]
+
+
+@dataclass(frozen=True)
+class Items:
+    """A placeholder that stands for one item an example, or for a list of items (`many`).
+
+    Args:
+        positions: catalogue positions of the items, n lists; of length 1 unless `many`.
+        field: what is written of each item.
+    """
+
+    positions: Ragged
+    field: ItemField
+    many: bool = False
+
+    def take(self, rows: NDArray[np.integer]) -> Items:
+        """The column at the given examples."""
+        return Items(self.positions.take(rows), self.field, self.many)
+
+
+@dataclass(frozen=True)
+class Texts:
+    """A placeholder that stands for text out of the data, `(n,)` strings."""
+
+    values: pa.Array
+
+    def take(self, rows: NDArray[np.integer]) -> Texts:
+        """The column at the given examples."""
+        return Texts(self.values.take(pa.array(rows)))
+
+
+Column = Items | Texts
+
+
+@dataclass(frozen=True)
+class Placeholders:
+    """What the wording of a form must hold, in prompt and in response."""
+
+    prompt: tuple[str, ...]
+    response: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Examples of one form, column by column.
+
+    Args:
+        form: key of the wording in the template file.
+        columns: placeholder → values, n of each.
+        rows: `(n,)`, where each example stands in the task's source, before sampling.
+    """
+
+    form: str
+    columns: Mapping[str, Column]
+    rows: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, chosen: NDArray[np.integer]) -> Part:
+        """The part at the given examples."""
+        return Part(self.form, {name: c.take(chosen) for name, c in self.columns.items()}, self.rows[chosen])
+
+    def drop_oldest(self, counts: NDArray[np.int64]) -> Part:
+        """Every history without its first `counts[i]` items."""
+        columns = dict(self.columns)
+        for name, column in columns.items():
+            if isinstance(column, Items) and column.many:
+                columns[name] = Items(column.positions.drop_front(counts), column.field, many=True)
+        return Part(self.form, columns, self.rows)
+
+    @property
+    def history_lengths(self) -> NDArray[np.int64]:
+        """Items of each example's history, `(n,)`; zeros where the form has none."""
+        for column in self.columns.values():
+            if isinstance(column, Items) and column.many:
+                return column.positions.lengths
+        return np.zeros(len(self), np.int64)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Everything a task may draw on, for one split.
+
+    Args:
+        preferences, instructions: the readers' tables, empty where the configuration names no file.
+        preference_rows: the interactions of `preferences`, resolved against the catalogue.
+    """
+
+    catalogue: Catalogue
+    rows: Rows
+    preferences: pa.Table
+    preference_rows: Rows
+    instructions: pa.Table
+
+
+class TaskOptions(BaseModel):
+    """What can be said of every task in the configuration.
+
+    `weight` is the number of passes over the task's examples in one epoch; a fraction draws a new share each epoch.
+    `sample` caps the rows the task is built from.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    sample: Annotated[int, Field(ge=1)] | None = None
+
+
+class Task(Protocol):
+    """Turns rows, items or preferences into parts."""
+
+    @property
+    def options(self) -> type[TaskOptions]:
+        """What the configuration may say of the task."""
+
+    @property
+    def forms(self) -> Mapping[str, Placeholders]:
+        """The wordings it needs, and what they must hold."""
+
+    def size(self, source: Source) -> int:
+        """How many rows (or items, or records) the source holds for this task."""
+
+    def build(self, source: Source, rows: NDArray[np.int64], options: TaskOptions, seed: int) -> Sequence[Part]:
+        """The parts made of the chosen `rows`, in order."""
+
+
+def history_columns(rows: Rows, chosen: NDArray[np.int64]) -> dict[str, Column]:
+    """What every form over interaction rows may mention: the history and its target, by SID, title and description."""
+    history = rows.history.take(chosen)
+    target = Ragged.column(rows.target[chosen])
+    return {
+        "history_sids": Items(history, "sid", many=True),
+        "history_titles": Items(history, "title", many=True),
+        "target_sid": Items(target, "sid"),
+        "target_title": Items(target, "title"),
+        "target_description": Items(target, "description"),
+    }
+
+
+class HistoryTask:
+    """A task with one example for each interaction row."""
+
+    options: ClassVar[type[TaskOptions]] = TaskOptions
+    forms: ClassVar[Mapping[str, Placeholders]]
+
+    def size(self, source: Source) -> int:
+        """Number of interaction rows."""
+        return len(source.rows.target)
+
+    def build(self, source: Source, rows: NDArray[np.int64], options: TaskOptions, seed: int) -> Sequence[Part]:
+        """One part for each form."""
+        columns = history_columns(source.rows, rows)
+        return [Part(form, columns, rows) for form in self.chosen_forms(options)]
+
+    def chosen_forms(self, options: TaskOptions) -> Sequence[str]:
+        """The forms that the options ask for: all of them, unless a task says otherwise."""
+        return list(self.forms)

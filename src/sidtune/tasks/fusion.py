@@ -1,0 +1,27 @@
+"""SID history → what the next item is called, or how it is described: ties SIDs to language inside a sequence."""
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal
+
+from sidtune.tasks.base import HistoryTask, Placeholders, TaskOptions
+
+
+class FusionOptions(TaskOptions):
+    """`target`: the title, the description, or one example for each of them."""
+
+    target: Literal["title", "description", "both"] = "title"
+
+
+class Fusion(HistoryTask):
+    """One example for each interaction row and asked-for text."""
+
+    options: ClassVar[type[TaskOptions]] = FusionOptions
+    forms: ClassVar[Mapping[str, Placeholders]] = {
+        "fusion.title": Placeholders(prompt=("history_sids",), response=("target_title",)),
+        "fusion.description": Placeholders(prompt=("history_sids",), response=("target_description",)),
+    }
+
+    def chosen_forms(self, options: TaskOptions) -> Sequence[str]:
+        """The forms of `options.target`."""
+        assert isinstance(options, FusionOptions)
+        return list(self.forms) if options.target == "both" else [f"fusion.{options.target}"]

@@ -1,0 +1,48 @@
+"""SID → title and title → SID: what each item is, without any user."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sidtune.ragged import Ragged
+from sidtune.tasks.base import Items, Part, Placeholders, Source, TaskOptions
+
+
+class ItemFeatureOptions(TaskOptions):
+    """`directions`: both, one of them, or one drawn for each item by the seed."""
+
+    directions: Literal["both", "sid_to_title", "title_to_sid", "one"] = "both"
+
+
+class ItemFeature:
+    """One example for each item and direction; items that share a SID have one each."""
+
+    options: ClassVar[type[TaskOptions]] = ItemFeatureOptions
+    forms: ClassVar[Mapping[str, Placeholders]] = {
+        "item_feature.sid_to_title": Placeholders(prompt=("sid",), response=("title",)),
+        "item_feature.title_to_sid": Placeholders(prompt=("title",), response=("sid",)),
+    }
+
+    def size(self, source: Source) -> int:
+        """Number of items."""
+        return len(source.catalogue.ids)
+
+    def build(self, source: Source, rows: NDArray[np.int64], options: TaskOptions, seed: int) -> Sequence[Part]:
+        """One part for each direction."""
+        assert isinstance(options, ItemFeatureOptions)
+        forward, backward = self.forms
+        if options.directions == "one":
+            drawn = np.random.default_rng(seed).random(self.size(source))[rows] < 0.5
+            return [_part(forward, rows[drawn]), _part(backward, rows[~drawn])]
+        wanted = {"both": [forward, backward]}.get(options.directions, [f"item_feature.{options.directions}"])
+        return [_part(form, rows) for form in wanted]
+
+
+def _part(form: str, items: NDArray[np.int64]) -> Part:
+    positions = Ragged.column(items.astype(np.int32))
+    columns = {name: Items(positions, name) for name in ("sid", "title", "description")}
+    return Part(form, columns, items)

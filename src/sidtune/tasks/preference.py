@@ -1,0 +1,30 @@
+"""SID history → what the user prefers, in words, and then the next item's SID."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sidtune.tasks.base import Part, Placeholders, Source, TaskOptions, Texts, history_columns
+
+
+class Preference:
+    """One example for each preference record."""
+
+    options: ClassVar[type[TaskOptions]] = TaskOptions
+    forms: ClassVar[Mapping[str, Placeholders]] = {
+        "preference": Placeholders(prompt=("history_sids",), response=("preference", "target_sid"))
+    }
+
+    def size(self, source: Source) -> int:
+        """Number of preference records."""
+        return int(source.preferences.num_rows)
+
+    def build(self, source: Source, rows: NDArray[np.int64], options: TaskOptions, seed: int) -> Sequence[Part]:
+        """One part for each form."""
+        texts = source.preferences.column("preference").combine_chunks()
+        columns = history_columns(source.preference_rows, rows) | {"preference": Texts(texts).take(rows)}
+        return [Part(form, columns, rows) for form in self.forms]

@@ -1,0 +1,15 @@
+"""SID history and the user's preference in words → the next item's SID."""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from sidtune.tasks.base import Placeholders
+from sidtune.tasks.preference import Preference
+
+
+class PreferenceToSid(Preference):
+    """One example for each preference record."""
+
+    forms: ClassVar[Mapping[str, Placeholders]] = {
+        "preference_to_sid": Placeholders(prompt=("history_sids", "preference"), response=("target_sid",))
+    }

@@ -1,0 +1,14 @@
+"""SID history → the next item's SID: the task that recommends, and the validation set."""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from sidtune.tasks.base import HistoryTask, Placeholders
+
+
+class SidNext(HistoryTask):
+    """One example for each interaction row."""
+
+    forms: ClassVar[Mapping[str, Placeholders]] = {
+        "sid_next": Placeholders(prompt=("history_sids",), response=("target_sid",))
+    }

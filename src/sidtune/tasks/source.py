@@ -1,0 +1,57 @@
+"""From configured files to what tasks draw on, one split at a time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from sidtune.config import DataConfig
+from sidtune.data.catalogue import Catalogue
+from sidtune.data.instructions import INSTRUCTIONS, read_instructions
+from sidtune.data.preferences import PREFERENCES, read_preferences
+from sidtune.data.rows import Rows, read_rows, resolve_rows
+from sidtune.errors import UserError
+from sidtune.tasks.base import Source
+
+Split = Literal["train", "valid"]
+VALID_NAMES = ("valid", "val", "validation", "eval", "dev")
+
+
+def load_source(data: DataConfig, catalogue: Catalogue, split: Split) -> Source:
+    """Read one split of every configured file.
+
+    `data.dedup` leaves validation as it is, so that its figures stay comparable. Instructions have no split: they
+    are training data.
+    """
+    path = data.train if split == "train" else data.valid
+    rows = resolve_rows(read_rows(path), catalogue, path)
+    if data.dedup and split == "train":
+        rows = _without_repeats(rows)
+        if not len(rows.target):
+            raise UserError(f"{path}: every row's target repeats the last history item", "Set data.dedup: false.")
+    preferences, preference_rows = _preferences(data, catalogue, split)
+    instructions = INSTRUCTIONS.empty_table()
+    if data.instructions and split == "train":
+        instructions = read_instructions(data.instructions)
+    return Source(catalogue, rows, preferences, preference_rows, instructions)
+
+
+def _preferences(data: DataConfig, catalogue: Catalogue, split: Split) -> tuple[pa.Table, Rows]:
+    if data.preferences is None:
+        table = PREFERENCES.empty_table()
+        return table, resolve_rows(table.select(["user_id", "history", "target"]), catalogue, data.items)
+    table = read_preferences(data.preferences)
+    names = ("train",) if split == "train" else VALID_NAMES
+    table = table.filter(pc.is_in(table["split"], pa.array(names)))
+    return table, resolve_rows(table.select(["user_id", "history", "target"]), catalogue, data.preferences)
+
+
+def _without_repeats(rows: Rows) -> Rows:
+    last: NDArray[np.int32] = rows.history.values[rows.history.offsets[1:] - 1]
+    kept = np.flatnonzero(last != rows.target)
+    return replace(rows, users=rows.users.take(kept), history=rows.history.take(kept), target=rows.target[kept])

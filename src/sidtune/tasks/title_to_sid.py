@@ -1,0 +1,14 @@
+"""Title history → the next item's SID."""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from sidtune.tasks.base import HistoryTask, Placeholders
+
+
+class TitleToSid(HistoryTask):
+    """One example for each interaction row."""
+
+    forms: ClassVar[Mapping[str, Placeholders]] = {
+        "title_to_sid": Placeholders(prompt=("history_titles",), response=("target_sid",))
+    }

@@ -1,0 +1,87 @@
+"""The configuration in Trainer's words."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+
+import torch
+from transformers import TrainingArguments
+
+from sidtune.config import Config, TrainingConfig
+from sidtune.errors import UserError
+
+# Ranks wait here while the first one encodes: long enough for millions of rows.
+PATIENCE_SECONDS = 4 * 3600
+
+
+def training_arguments(config: Config) -> TrainingArguments:
+    """Trainer's arguments; creating them also joins the process group that torchrun prepared.
+
+    Raises:
+        UserError: for a batch smaller than the number of processes, bf16 without hardware for it, a missing logger.
+    """
+    training, bf16 = config.training, _bf16(config.training)
+    arguments = TrainingArguments(
+        output_dir=str(config.output_dir),
+        seed=config.seed,
+        per_device_train_batch_size=1,
+        learning_rate=training.learning_rate,
+        lr_scheduler_type="cosine_with_min_lr",
+        lr_scheduler_kwargs={"min_lr_rate": training.min_lr_ratio},
+        warmup_steps=training.warmup,
+        weight_decay=training.weight_decay,
+        max_grad_norm=training.max_grad_norm,
+        optim="adamw_torch_fused",
+        bf16=bf16,
+        use_cpu=not torch.cuda.is_available() and not torch.backends.mps.is_available(),
+        eval_strategy="steps",
+        eval_steps=config.eval.every,
+        eval_on_start=True,
+        save_strategy="steps",
+        save_steps=config.eval.every,
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_sid_next_loss",
+        greater_is_better=False,
+        logging_steps=config.logging.every,
+        logging_nan_inf_filter=False,
+        report_to=_reporters(config),
+        run_name=config.logging.wandb_run_name,
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        restore_callback_states_from_checkpoint=True,
+        ddp_find_unused_parameters=False,
+        ddp_timeout=PATIENCE_SECONDS,
+        torch_compile=training.compile,
+    )
+    if training.batch_size < arguments.world_size:
+        raise UserError(
+            f"training.batch_size is {training.batch_size}, but there are {arguments.world_size} processes",
+            "Every process needs at least one example a step: raise training.batch_size.",
+        )
+    return arguments
+
+
+def _bf16(training: TrainingConfig) -> bool:
+    able = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    if training.precision == "bf16" and torch.cuda.is_available() and not able:
+        raise UserError("training.precision is bf16, which this GPU does not have", "Use precision: fp32 or auto.")
+    return training.precision == "bf16" or (training.precision == "auto" and able)
+
+
+def _reporters(config: Config) -> list[str]:
+    reporters = []
+    if config.logging.tensorboard:
+        _require("tensorboard", "logging.tensorboard")
+        os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(config.output_dir / "tensorboard"))
+        reporters.append("tensorboard")
+    if config.logging.wandb_project:
+        _require("wandb", "logging.wandb_project")
+        os.environ["WANDB_PROJECT"] = config.logging.wandb_project
+        reporters.append("wandb")
+    return reporters
+
+
+def _require(package: str, key: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        raise UserError(f"{key} needs the package {package}", f"pip install 'sidtune[{package}]'")

@@ -1,0 +1,132 @@
+"""What is shown and written down while training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.progress import TaskID
+from rich.table import Table
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from sidtune.terminal import console, progress_bar
+
+METRICS = "metrics.jsonl"
+
+
+class LastStepEvaluation(TrainerCallback):
+    """Evaluate and save after the last step too, so that it can be the best."""
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> TrainerControl:
+        """Called by Trainer."""
+        if state.global_step >= state.max_steps:
+            control.should_evaluate = control.should_save = True
+        return control
+
+
+class MetricsFile(TrainerCallback):
+    """Appends every log entry to `metrics.jsonl`; a resumed run first drops what lies past its checkpoint."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / METRICS
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Called by Trainer, with `state.global_step` at the checkpoint."""
+        if not state.is_world_process_zero:
+            return
+        lines = self.path.read_text().splitlines() if self.path.exists() and state.global_step else []
+        kept = [line for line in lines if json.loads(line)["step"] <= state.global_step]
+        self.path.write_text("".join(f"{line}\n" for line in kept))
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        """Called by Trainer."""
+        if state.is_world_process_zero:
+            with self.path.open("a") as file:
+                file.write(json.dumps({"step": state.global_step, **(logs or {})}) + "\n")
+
+
+class ConsoleTable(TrainerCallback):
+    """One line for each evaluation, and on a terminal a bar that counts steps in between.
+
+    Args:
+        valid: names of the validation tasks, the one that decides first.
+    """
+
+    def __init__(self, valid: list[str]) -> None:
+        self.valid, self.bar = valid, progress_bar()
+        self.step_bar: TaskID | None = None
+        self.recent: list[dict[str, float]] = []
+        self.best = float("inf")
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Called by Trainer."""
+        if not state.is_world_process_zero:
+            return
+        titles = ["step", "epoch", "train loss", *(f"{name}" for name in self.valid), "examples/s"]
+        console.print("[dim]validation loss by task, in nats a label[/dim]")
+        console.print(_row(titles), style="bold")
+        self.bar.start()
+        self.step_bar = self.bar.add_task("training", total=state.max_steps, completed=state.global_step)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        """Called by Trainer; training entries are averaged until the next evaluation."""
+        if logs and "loss" in logs:
+            self.recent.append(logs)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Called by Trainer."""
+        if self.step_bar is not None:
+            self.bar.update(self.step_bar, completed=state.global_step)
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        """Called by Trainer."""
+        if not state.is_world_process_zero or metrics is None:
+            return
+        losses = [metrics[f"eval_{name}_loss"] for name in self.valid]
+        best = losses[0] < self.best
+        self.best = min(self.best, losses[0])
+        cells = [str(state.global_step), f"{state.epoch or 0:.2f}", _mean(self.recent, "loss", ".4f")]
+        cells += [f"{loss:.4f}" for loss in losses] + [_mean(self.recent, "examples_per_second", ".0f")]
+        console.print(_row([*cells, "best" if best else ""]))
+        self.recent.clear()
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Called by Trainer."""
+        self.bar.stop()
+
+
+def _mean(entries: list[dict[str, float]], key: str, form: str) -> str:
+    return format(sum(entry[key] for entry in entries) / len(entries), form) if entries else "–"
+
+
+def _row(cells: list[str]) -> Table:
+    """One line of a table that grows: fixed widths instead of a look ahead."""
+    table = Table.grid(padding=(0, 1))
+    for cell in cells:
+        table.add_column(justify="right", width=max(len(cell), 10), no_wrap=True)
+    table.add_row(*cells)
+    return table

@@ -1,0 +1,94 @@
+"""The plan of a run in words and numbers, before its first step."""
+
+from __future__ import annotations
+
+import math
+
+from rich.table import Table
+from transformers import PreTrainedModel, TrainingArguments
+
+from sidtune.batching.plan import Plan
+from sidtune.batching.steps import Steps
+from sidtune.config import Config, ModelConfig, TrainingConfig
+from sidtune.encoding.corpus import EncodedTask
+from sidtune.model.frozen import parameter_counts
+from sidtune.model.vocabulary import Vocabulary
+from sidtune.terminal import console
+
+BYTES = {"weights": 4, "gradients": 4, "optimizer": 8}
+# Activations kept for the backward pass, in values a token and layer: about 34 in units of the hidden size for a
+# block with a two- to four-fold MLP (Korthikanti et al., 2022, eq. 2, without dropout masks and attention scores).
+ACTIVATION_VALUES = 17
+GIB = 2**30
+
+
+def total_steps(training: TrainingConfig, plan: Plan) -> int:
+    """Optimizer updates of the whole run."""
+    return training.max_steps or plan.steps_per_epoch * training.epochs
+
+
+def describe_model(model: PreTrainedModel, vocabulary: Vocabulary, config: ModelConfig) -> None:
+    """Parameters, and the rows of the SID tokens."""
+    trainable, total = parameter_counts(model)
+    rows = model.config.get_text_config().vocab_size
+    console.print(
+        f"{model.config.model_type} · {config.tuning} tuning · {trainable:,} of {total:,} parameters trained · "
+        f"{len(vocabulary.sid_ids):,} SID tokens ({len(vocabulary.new_ids):,} new) of {rows:,} rows"
+    )
+
+
+def describe_plan(
+    config: Config,
+    tasks: list[EncodedTask],
+    steps: Steps,
+    model: PreTrainedModel,
+    arguments: TrainingArguments,
+) -> None:
+    """Examples and tokens by task, steps, and an estimate of memory."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("task")
+    for title in ("examples", "weight", "tokens", "labels", "mean", "longest", "truncated", "dropped"):
+        table.add_column(title, justify="right")
+    options = config.task_options()
+    for task in tasks:
+        counts = task.counts
+        numbers = [counts.examples, options[task.name].weight, counts.tokens, counts.labels]
+        numbers += [
+            round(counts.tokens / max(1, counts.examples)),
+            counts.longest,
+            counts.truncated,
+            counts.dropped,
+        ]
+        table.add_row(
+            task.name, *(f"{number:,g}" if isinstance(number, float) else f"{number:,}" for number in numbers)
+        )
+    console.print(table)
+    console.print(_steps_line(config, steps, arguments))
+    console.print(_memory_line(config, model))
+
+
+def _steps_line(config: Config, steps: Steps, arguments: TrainingArguments) -> str:
+    plan, training = steps.plan, config.training
+    total = total_steps(training, plan)
+    every = config.eval.every if isinstance(config.eval.every, int) else math.ceil(total * config.eval.every)
+    precision = "bf16 autocast" if arguments.bf16 else "fp32"
+    return (
+        f"{total:,} steps = {total / plan.steps_per_epoch:.4g} epochs of {plan.steps_per_epoch:,} · "
+        f"{training.batch_size} examples a step over {arguments.world_size} process(es) · layout {training.layout} · "
+        f"{precision} on {arguments.device.type} · evaluation and checkpoint every {every:,} steps"
+    )
+
+
+def _memory_line(config: Config, model: PreTrainedModel) -> str:
+    """A rough sum of what one process holds at the peak."""
+    trainable, total = parameter_counts(model)
+    state = total * BYTES["weights"] + trainable * (BYTES["gradients"] + BYTES["optimizer"])
+    training, text = config.training, model.config.get_text_config()
+    padded = training.micro_batch_size * config.encoding.cutoff_len
+    tokens = training.max_tokens if training.layout == "bucketed" else padded
+    layers = 1 if training.gradient_checkpointing else text.num_hidden_layers
+    activations = 4 * ACTIVATION_VALUES * tokens * text.hidden_size * layers
+    return (
+        f"memory, estimated: {state / GIB:.2f} GiB for weights, gradients and optimizer + up to "
+        f"{activations / GIB:.2f} GiB of activations at {tokens:,} tokens a forward pass"
+    )

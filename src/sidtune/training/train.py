@@ -1,0 +1,174 @@
+"""Training from start to finish; read `train` from top to bottom."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArguments
+from transformers.utils import logging as transformers_logging
+
+from sidtune.batching.layouts import Layout
+from sidtune.batching.plan import Plan
+from sidtune.batching.steps import Steps
+from sidtune.config import Config
+from sidtune.encoding.build import Mixture, load_catalogue
+from sidtune.encoding.corpus import Corpus, EncodedTask
+from sidtune.model.checkpoint_files import load_plain_state_dict, load_weights
+from sidtune.model.load import base_dtype, load_model
+from sidtune.model.tokenizer import load_tokenizer
+from sidtune.model.vocabulary import Vocabulary, extend_vocabulary
+from sidtune.terminal import console
+from sidtune.training import output
+from sidtune.training.arguments import training_arguments
+from sidtune.training.callbacks import ConsoleTable, LastStepEvaluation, MetricsFile
+from sidtune.training.describe import describe_model, describe_plan, total_steps
+from sidtune.training.launch import pin_first_gpu
+from sidtune.training.objective import LabelLoss
+from sidtune.training.output import Start
+from sidtune.training.trainer import StepTrainer
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished run left behind.
+
+    Args:
+        folder: the trained model, as a plain Hugging Face folder.
+        steps: optimizer updates made.
+        first_loss, best_loss: `sid_next` validation loss before training and of the saved model, in nats a label.
+        seconds: of training and evaluation.
+    """
+
+    folder: Path
+    steps: int
+    first_loss: float
+    best_loss: float
+    seconds: float
+
+
+def train(
+    config: Config, resume: str = "auto", dry_run: bool = False, trust_remote_code: bool = False
+) -> Result | None:
+    """Fine-tune as configured; nothing is returned of a dry run.
+
+    Args:
+        resume: `auto`, `never`, or the path of a checkpoint or of weights to start from.
+        dry_run: do everything up to the first step, print the plan and stop.
+        trust_remote_code: let the base's own Python code run.
+
+    Raises:
+        UserError: for anything the user can mend.
+    """
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    pin_first_gpu()
+    arguments = training_arguments(config)
+    catalogue = load_catalogue(config)
+    vocabulary = extend_vocabulary(load_tokenizer(config.model.base, trust_remote_code), catalogue.sid_tokens)
+    with arguments.main_process_first(desc="encoding"):
+        mixture = Mixture(config, catalogue, vocabulary)
+        training_tasks, valid_tasks = mixture.train(), mixture.valid()
+    steps = lay_out(config, training_tasks, vocabulary, arguments)
+    identity = run_identity(config, mixture, arguments.world_size)
+    start = Start() if dry_run else output.find_start(config.output_dir, resume, identity)
+
+    model = load_model(config.model, vocabulary, config.seed, trust_remote_code)
+    if arguments.process_index == 0:
+        describe_model(model, vocabulary, config.model)
+        describe_plan(config, training_tasks, steps, model, arguments)
+    if dry_run:
+        return None
+
+    announce(start, arguments)
+    if start.weights:
+        load_plain_state_dict(model, load_weights(start.weights))
+    if arguments.should_save:
+        output.write_config(config)
+    arguments.eval_on_start = start.checkpoint is None
+    arguments.max_steps = total_steps(config.training, steps.plan)
+    trainer = StepTrainer(
+        model=LabelLoss(model, len(training_tasks)),
+        arguments=arguments,
+        steps=steps,
+        tasks=[task.name for task in training_tasks],
+        valid=valid_tasks,
+        tokenizer=vocabulary.tokenizer,
+        identity=identity,
+        save_total_limit=config.eval.save_total_limit,
+        callbacks=callbacks(config, valid_tasks),
+    )
+    began = time.monotonic()
+    trainer.train(resume_from_checkpoint=str(start.checkpoint) if start.checkpoint else None)
+    if arguments.should_save:
+        output.write_result(model, vocabulary.tokenizer, config.output_dir, base_dtype(config.model, trust_remote_code))
+    trainer.accelerator.wait_for_everyone()
+    return summarise(trainer, config.output_dir, time.monotonic() - began)
+
+
+def lay_out(config: Config, tasks: list[EncodedTask], vocabulary: Vocabulary, arguments: TrainingArguments) -> Steps:
+    """The plan of the whole run, and how this process sees its steps."""
+    corpus, training = Corpus(tasks), config.training
+    options = config.task_options()
+    plan = Plan(
+        lengths=corpus.lengths,
+        task_sizes=[len(task) for task in tasks],
+        weights=[options[task.name].weight for task in tasks],
+        batch_size=training.batch_size,
+        order=training.order,
+        seed=config.seed,
+    )
+    limit = training.max_tokens if training.layout == "bucketed" else training.micro_batch_size
+    layout = Layout(training.layout, limit, int(vocabulary.tokenizer.pad_token_id))
+    return Steps(corpus, plan, layout, arguments.process_index, arguments.world_size)
+
+
+def run_identity(config: Config, mixture: Mixture, world_size: int) -> dict[str, Any]:
+    """What a resumed run must share with the run it goes on from: else it would not be the same run."""
+    training = config.training
+    return {
+        **mixture.identity(),
+        **{f"weight of {name}": options.weight for name, options in config.task_options().items()},
+        "model.tuning": config.model.tuning,
+        "seed": config.seed,
+        "training.batch_size": training.batch_size,
+        "training.order": training.order,
+        "training.learning_rate": training.learning_rate,
+        "training.weight_decay": training.weight_decay,
+        "processes": world_size,
+    }
+
+
+def announce(start: Start, arguments: TrainingArguments) -> None:
+    """Say where the run begins."""
+    if arguments.process_index:
+        return
+    for folder in start.skipped:
+        console.print(f"Skipping {folder}: it is not complete.")
+    if start.checkpoint:
+        console.print(f"Resuming from {start.checkpoint}.")
+    if start.weights:
+        console.print(
+            f"Starting from the weights in {start.weights}: optimizer, schedule and position in the data start anew."
+        )
+
+
+def callbacks(config: Config, valid: list[EncodedTask]) -> list[TrainerCallback]:
+    """What watches the run; the last step is evaluated before early stopping and the logs look at it."""
+    watching: list[TrainerCallback] = [
+        LastStepEvaluation(),
+        MetricsFile(config.output_dir),
+        ConsoleTable([task.name for task in valid]),
+    ]
+    if config.eval.patience:
+        watching.append(EarlyStoppingCallback(config.eval.patience))
+    return watching
+
+
+def summarise(trainer: StepTrainer, folder: Path, seconds: float) -> Result:
+    """Read the result off the run's own log."""
+    losses = [entry["eval_sid_next_loss"] for entry in trainer.state.log_history if "eval_sid_next_loss" in entry]
+    best = trainer.state.best_metric
+    return Result(folder, trainer.state.global_step, losses[0], losses[-1] if best is None else best, seconds)

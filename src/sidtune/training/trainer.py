@@ -1,0 +1,198 @@
+"""Transformers' Trainer with the step as its batch."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerFast, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import ExportableState, PrinterCallback
+
+from sidtune.batching.layouts import MicroBatch
+from sidtune.batching.steps import Step, StepLoader, Steps, shared_out
+from sidtune.encoding.corpus import Corpus, EncodedTask
+from sidtune.model.checkpoint_files import load_training_state, save_training_state
+from sidtune.training import checkpoints
+from sidtune.training.objective import LabelLoss
+
+EVALUATION_EXAMPLES = 512
+
+
+class StepTrainer(Trainer):
+    """Trains on `Steps`: one item of the loader is this rank's micro-batches of one optimizer update.
+
+    The loss of a step is the negative log likelihood summed over its labels and divided by their number, both over
+    all processes, so layout, micro-batch size and number of processes change it by rounding alone.
+
+    Args:
+        model: the loss module around the language model.
+        steps: the training plan, laid out.
+        tasks: names of the training tasks, as numbered in the corpus.
+        valid: validation examples by task; the first is the one the best model is chosen by.
+        tokenizer: saved with every checkpoint.
+        identity: what a run that resumes must share.
+        save_total_limit: checkpoints kept besides the best.
+    """
+
+    def __init__(
+        self,
+        model: LabelLoss,
+        arguments: TrainingArguments,
+        steps: Steps,
+        tasks: list[str],
+        valid: list[EncodedTask],
+        tokenizer: PreTrainedTokenizerFast,
+        identity: Mapping[str, Any],
+        save_total_limit: int,
+        callbacks: list[TrainerCallback],
+    ) -> None:
+        by_name = {task.name: task for task in valid}
+        super().__init__(model=model, args=arguments, train_dataset=steps, eval_dataset=by_name, callbacks=callbacks)
+        # It prints every entry as a raw mapping; ours are shown by our own callbacks.
+        self.remove_callback(PrinterCallback)
+        self.steps, self.task_names, self.valid, self.tokenizer = steps, tasks, valid, tokenizer
+        self.identity, self.save_total_limit = dict(identity), save_total_limit
+        self._task_losses = torch.zeros(len(tasks), 2, dtype=torch.float64)
+        self._examples, self._since = 0, time.monotonic()
+
+    # --- the step ---
+
+    def get_train_dataloader(self) -> StepLoader:
+        """The plan already knows rank and world size, so nothing may shard it again."""
+        return StepLoader(self.steps)
+
+    def training_step(self, model: nn.Module, inputs: Step, num_items_in_batch: Any = None) -> Tensor:  # type: ignore[override]
+        """Run the micro-batches of one step; gradients are exchanged with the last of them."""
+        model.train()
+        # DDP averages gradients over the processes; the loss is a sum over them.
+        scale = self.args.world_size / inputs["label_count"]
+        micro_batches = inputs["micro_batches"]
+        sums = torch.zeros(len(self.task_names), device=self.args.device)
+        for index, micro_batch in enumerate(micro_batches):
+            last = index == len(micro_batches) - 1
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
+                by_task = model(**micro_batch.to(self.args.device))
+                self.accelerator.backward(by_task.sum() * scale)
+            sums += by_task.detach()
+        self._count(inputs, sums)
+        loss: Tensor = sums.sum() * scale
+        return loss
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Not counted: Trainer's estimate knows nothing of a list of micro-batches."""
+        return 0
+
+    def _count(self, step: Step, sums: Tensor) -> None:
+        labels = [torch.bincount(batch.tasks, minlength=len(self.task_names)) for batch in step["micro_batches"]]
+        counts = torch.stack(labels).sum(0)
+        self._task_losses += torch.stack([sums.double().cpu(), counts.double()], dim=1)
+        self._examples += step["examples"]
+
+    # --- evaluation and logs ---
+
+    @torch.no_grad()
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Loss of every validation task, weighted by labels."""
+        self.language_model.eval()
+        losses = {f"eval_{task.name}_loss": self._validation_loss(task) for task in self.valid}
+        self.log(dict(losses))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, losses)
+        self._since = time.monotonic()
+        return losses
+
+    def _validation_loss(self, task: EncodedTask) -> float:
+        """Sum over labels divided by labels, over all processes."""
+        corpus = Corpus([task])
+        everything = torch.arange(len(corpus)).numpy()
+        share = shared_out(everything, corpus.lengths, self.args.process_index, self.args.world_size)
+        total = torch.zeros(2, dtype=torch.float64)
+        for start in range(0, len(share), EVALUATION_EXAMPLES):
+            examples = [corpus[int(i)] for i in share[start : start + EVALUATION_EXAMPLES]]
+            for micro_batch in self.steps.layout.micro_batches(examples):
+                loss = self._forward(micro_batch).sum().item()
+                total += torch.tensor([loss, len(micro_batch.labels)], dtype=torch.float64)
+        loss, labels = self._summed(total).tolist()
+        return float(loss / labels)
+
+    def _forward(self, micro_batch: MicroBatch) -> Tensor:
+        # Not the DDP wrapper: ranks may have unequal numbers of forward passes here.
+        model = self.accelerator.unwrap_model(self.model_wrapped, keep_fp32_wrapper=True)
+        with self.accelerator.autocast():
+            losses: Tensor = model(**micro_batch.to(self.args.device))
+        return losses
+
+    def _summed(self, values: Tensor) -> Tensor:
+        """Sum over all processes."""
+        if self.args.world_size > 1:
+            values = values.to(self.args.device)
+            dist.all_reduce(values)
+        return values.cpu()
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the losses by task and the speed to every training entry."""
+        if "loss" in logs:
+            for name, (loss, labels) in zip(self.task_names, self._summed(self._task_losses).tolist(), strict=True):
+                if labels:
+                    logs[f"{name}_loss"] = loss / labels
+            logs["examples_per_second"] = self._examples / (time.monotonic() - self._since)
+            self._task_losses.zero_()
+            self._examples, self._since = 0, time.monotonic()
+        super().log(logs, start_time)
+
+    # --- checkpoints ---
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Write everything aside, then make it visible; only then let older checkpoints go."""
+        run, step = self.run, self.state.global_step
+        final = run / f"{checkpoints.PREFIX}{step}"
+        partial = run / f".{final.name}.partial"
+        if self.args.should_save:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+        self.accelerator.wait_for_everyone()
+        self._save_rng_state(str(partial))
+        if self.args.should_save:
+            save_training_state(self.language_model, self.tokenizer, partial)
+            self._save_optimizer_and_scheduler(str(partial))
+            self._save_trainer_state(partial)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            checkpoints.publish(partial, final, self.identity)
+            best = self.state.best_model_checkpoint
+            checkpoints.rotate(run, self.save_total_limit, Path(best) if best else None)
+        self.accelerator.wait_for_everyone()
+
+    def _save_trainer_state(self, folder: Path) -> None:
+        if self.state.best_global_step:
+            best = f"{checkpoints.PREFIX}{self.state.best_global_step}"
+            self.state.best_model_checkpoint = str(self.run / best)
+        callbacks: dict[str, Any] = self.state.stateful_callbacks  # type: ignore[assignment]
+        for callback in [*self.callback_handler.callbacks, self.control]:
+            if isinstance(callback, ExportableState):
+                callbacks[type(callback).__name__] = callback.state()
+        self.state.save_to_json(str(folder / "trainer_state.json"))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        load_training_state(self.language_model, Path(resume_from_checkpoint))
+
+    def _load_best_model(self) -> None:
+        best = self.state.best_model_checkpoint
+        assert best is not None
+        load_training_state(self.language_model, Path(best))
+
+    @property
+    def run(self) -> Path:
+        """The output folder."""
+        return Path(str(self.args.output_dir))
+
+    @property
+    def language_model(self) -> Any:
+        """The model inside the loss module."""
+        return self.accelerator.unwrap_model(self.model, keep_torch_compile=False).model

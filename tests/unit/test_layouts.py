@@ -1,0 +1,65 @@
+"""How examples lie in micro-batches."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidtune.batching.layouts import Example, Layout, idle_micro_batch
+
+PAD = 99
+
+
+def example(length: int, spans: list[tuple[int, int]], task: int = 0, start: int = 0) -> Example:
+    return np.arange(start, start + length, dtype=np.int32), np.array(spans, np.int32).reshape(-1, 2), task
+
+
+def test_right_padding_by_hand() -> None:
+    (batch,) = Layout("bucketed", 100, PAD).micro_batches(
+        [example(3, [(2, 3)], 1), example(4, [(1, 2), (3, 4)], 0, 10)]
+    )
+    assert batch.input_ids.tolist() == [[10, 11, 12, 13], [0, 1, 2, PAD]]
+    assert batch.attention_mask is None
+    assert batch.position_ids is None
+    assert batch.rows.tolist() == [0, 0, 1]
+    assert batch.columns.tolist() == [0, 2, 1], "the state before a label predicts it"
+    assert batch.labels.tolist() == [11, 13, 2]
+    assert batch.tasks.tolist() == [0, 0, 1]
+
+
+def test_left_padding_by_hand() -> None:
+    (batch,) = Layout("padded", 2, PAD).micro_batches([example(3, [(2, 3)]), example(9, [(8, 9)])])
+    assert batch.input_ids.shape == (2, 16), "a multiple of eight"
+    assert batch.input_ids[0].tolist() == [PAD] * 13 + [0, 1, 2]
+    assert batch.attention_mask is not None
+    assert batch.attention_mask.sum(1).tolist() == [3, 9]
+    assert batch.position_ids is not None
+    assert batch.position_ids[0].tolist() == [0] * 13 + [0, 1, 2]
+    assert batch.columns.tolist() == [14, 14]
+    assert batch.labels.tolist() == [2, 8]
+
+
+@given(st.lists(st.integers(2, 60), min_size=1, max_size=40), st.integers(20, 120))
+def test_buckets_hold_every_example_once_within_the_limit(lengths: list[int], limit: int) -> None:
+    examples = [example(length, [(1, length)], task) for task, length in enumerate(lengths)]
+    batches = Layout("bucketed", limit, PAD).micro_batches(examples)
+    assert sum(len(batch.labels) for batch in batches) == sum(length - 1 for length in lengths)
+    assert sorted({int(t) for batch in batches for t in batch.tasks}) == list(range(len(lengths)))
+    for batch in batches:
+        rows, width = batch.input_ids.shape
+        assert rows * width <= limit or rows == 1, "only an example over the limit stands alone"
+        assert (batch.input_ids == PAD).sum() <= 0.25 * rows * width + (PAD in batch.labels)
+
+
+@pytest.mark.parametrize(("n", "size", "groups"), [(5, 2, [2, 2, 1]), (3, 8, [3]), (4, 4, [4])])
+def test_padded_takes_examples_in_order(n: int, size: int, groups: list[int]) -> None:
+    batches = Layout("padded", size, PAD).micro_batches([example(3, [(1, 3)]) for _ in range(n)])
+    assert [len(batch.input_ids) for batch in batches] == groups
+
+
+def test_an_idle_micro_batch_has_no_label() -> None:
+    batch = idle_micro_batch(example(9, [(4, 9)]), PAD)
+    assert batch.input_ids.shape == (1, 2)
+    assert len(batch.labels) == len(batch.rows) == len(batch.tasks) == 0
+    assert batch.rows.dtype == torch.int64
