@@ -72,7 +72,8 @@ def save_pretrained(
     state = plain_state_dict(model, dtype)
     # The class's own saver writes configuration and shards; an empty twin keeps our modules out of its sight.
     with torch.device("meta"):
-        twin = type(model)(copy.deepcopy(model.config)).to(dtype or model.dtype)
+        twin = type(model)(copy.deepcopy(model.config))
+    torch.nn.Module.to(twin, dtype or model.dtype)
     twin.generation_config = copy.deepcopy(model.generation_config)
     twin.save_pretrained(folder, state_dict=state)
     tokenizer.save_pretrained(folder)
@@ -123,11 +124,16 @@ def _tied(model: PreTrainedModel) -> bool:
 
 
 def _embedding_name(model: PreTrainedModel) -> str:
-    return next(name for name, module in model.named_modules() if module is model.get_input_embeddings())
+    return _name(model, model.get_input_embeddings())
 
 
 def _head_name(model: PreTrainedModel) -> str:
-    return next(name for name, module in model.named_modules() if module is model.get_output_embeddings())
+    return _name(model, model.get_output_embeddings())
+
+
+def _name(model: PreTrainedModel, wanted: torch.nn.Module) -> str:
+    names: list[str] = [name for name, module in model.named_modules() if module is wanted]
+    return names[0]
 
 
 def _merged(model: PreTrainedModel, state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -74,10 +75,11 @@ def freeze(model: PreTrainedModel, sid_ids: Tensor) -> None:
         sid_ids: ids of the SID tokens, ascending.
     """
     model.requires_grad_(False)
-    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    embedding: Any = model.get_input_embeddings()
+    head: Any = model.get_output_embeddings()
     tied = embedding.weight is head.weight
     own = SidEmbedding(embedding, sid_ids)
-    rows = own.rows.weight if tied else nn.Parameter(head.weight.detach()[sid_ids].float())
+    rows: Any = own.rows.weight if tied else nn.Parameter(head.weight.detach()[sid_ids].float())
     model.set_input_embeddings(own)
     model.set_output_embeddings(SidHead(head, sid_ids, rows))
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, set_seed
 
 from sidtune.config import ModelConfig
@@ -32,10 +33,11 @@ def load_model(
     if config.from_scratch:
         return _build(header, vocabulary, seed, trust_remote_code)
     model = _load(config.base, trust_remote_code)
-    _make_room(model, _rows_needed(header, vocabulary))
-    _initialise(model, vocabulary, config.new_rows, seed)
+    added = _make_room(model, _rows_needed(header, vocabulary))
+    _initialise(model, vocabulary, added, config.new_rows, seed)
     if config.tuning == "full":
-        return model.float()
+        model.float()
+        return model
     freeze(model, torch.from_numpy(vocabulary.sid_ids))
     return model
 
@@ -64,7 +66,7 @@ def _rows_needed(header: PreTrainedConfig, vocabulary: Vocabulary) -> int:
 
 def _load(base: str, trust_remote_code: bool) -> PreTrainedModel:
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             base, dtype="auto", trust_remote_code=trust_remote_code, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError) as error:
@@ -73,6 +75,7 @@ def _load(base: str, trust_remote_code: bool) -> PreTrainedModel:
             f"model.base: the weights of {base} cannot be loaded: {reason}",
             "model.from_scratch: true needs no weights." if Path(base).is_dir() else "Check the name and the network.",
         ) from None
+    model, report = loaded
     missing = sorted(report["missing_keys"])
     if missing:
         raise UserError(
@@ -83,18 +86,24 @@ def _load(base: str, trust_remote_code: bool) -> PreTrainedModel:
     return model
 
 
-def _make_room(model: PreTrainedModel, rows: int) -> None:
-    if model.get_input_embeddings().weight.shape[0] != rows:
+def _make_room(model: PreTrainedModel, rows: int) -> range:
+    """Grow the matrices to `rows` rows; which rows were added."""
+    before = len(_matrices(model)[0])
+    if before != rows:
         model.resize_token_embeddings(rows, mean_resizing=False)
+    return range(before, rows)
 
 
 @torch.no_grad()
-def _initialise(model: PreTrainedModel, vocabulary: Vocabulary, initialiser: str, seed: int) -> None:
-    """Start the rows of tokens that are new to the tokenizer, by id: a model's spare rows are not trained rows."""
-    if not len(vocabulary.new_ids):
+def _initialise(model: PreTrainedModel, vocabulary: Vocabulary, added: range, initialiser: str, seed: int) -> None:
+    """Start the rows of tokens that are new to the tokenizer, by id: a model's spare rows are not trained rows.
+
+    Rows that were added as padding start the same way, so that they depend on the seed alone.
+    """
+    fresh = {*vocabulary.new_ids.tolist(), *added}
+    if not fresh:
         return
-    new = torch.from_numpy(vocabulary.new_ids)
-    fresh = set(vocabulary.new_ids.tolist())
+    new = torch.tensor(sorted(fresh))
     known = torch.tensor([i for i in sorted(vocabulary.tokenizer.get_vocab().values()) if i not in fresh])
     generator = torch.Generator().manual_seed(seed)
     for matrix in _matrices(model):
@@ -104,7 +113,8 @@ def _initialise(model: PreTrainedModel, vocabulary: Vocabulary, initialiser: str
         bias[new] = bias[known].mean()
 
 
-def _matrices(model: PreTrainedModel) -> list[nn.Parameter]:
+def _matrices(model: PreTrainedModel) -> list[Tensor]:
     """Input rows, and output rows where they are others."""
-    inputs, outputs = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+    embedding: Any = model.get_input_embeddings()
+    inputs, outputs = embedding.weight, model.get_output_embeddings().weight
     return [inputs] if inputs is outputs else [inputs, outputs]
