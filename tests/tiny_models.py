@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from pathlib import Path
 
@@ -34,15 +35,14 @@ def _backend(kind: str) -> str:
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = decoders.ByteLevel()
         alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    elif kind == "prepend":
-        tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-        tokenizer.decoder = decoders.Sequence(
-            [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
-        )
-        alphabet = []
     else:
-        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=kind)
-        tokenizer.decoder = decoders.Metaspace(prepend_scheme=kind)
+        if kind == "prepend":
+            tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+        else:
+            tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=kind)
+        strip = [] if kind == "never" else [decoders.Strip(" ", 1, 0)]
+        steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), *strip]
+        tokenizer.decoder = decoders.Sequence(steps)
         alphabet = []
     if not kind.startswith("byte"):
         special += [f"<0x{byte:02X}>" for byte in range(256)]
@@ -54,8 +54,10 @@ def _backend(kind: str) -> str:
         tokenizer.post_processor = processors.TemplateProcessing(
             single="<s> $A", special_tokens=[("<s>", tokenizer.token_to_id("<s>"))]
         )
-    text: str = tokenizer.to_str()
-    return text
+    # Byte tokens are ordinary ones in real models; only the trainer needed them named.
+    definition = json.loads(tokenizer.to_str())
+    definition["added_tokens"] = definition["added_tokens"][:3]
+    return json.dumps(definition)
 
 
 def make_tokenizer(kind: str = "byte") -> PreTrainedTokenizerFast:

@@ -1,0 +1,342 @@
+"""Whole training runs on a tiny shop: one loss whatever the layout, exact resume, plain results."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.tiny_data import tiny_config
+from tests.tiny_models import make_base
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from sidtune.batching.layouts import Layout
+from sidtune.batching.plan import Plan
+from sidtune.config import Config, load_config
+from sidtune.encoding.build import Mixture, load_catalogue
+from sidtune.encoding.corpus import Corpus
+from sidtune.errors import UserError
+from sidtune.model.checkpoint_files import load_weights
+from sidtune.model.load import load_model
+from sidtune.model.tokenizer import load_tokenizer
+from sidtune.model.vocabulary import extend_vocabulary
+from sidtune.training.objective import LabelLoss
+from sidtune.training.train import Result, train
+from sidtune.training.trainer import StepTrainer
+
+QUIET = {"examples_per_second", "train_runtime", "train_samples_per_second", "train_steps_per_second", "train_loss"}
+
+
+def run(config: Config, **options: Any) -> Result:
+    result = train(config, **options)
+    assert result is not None
+    return result
+
+
+def metrics(config: Config) -> list[dict[str, float]]:
+    lines = (config.output_dir / "metrics.jsonl").read_text().splitlines()
+    return [
+        {k: v for k, v in json.loads(line).items() if k not in QUIET} for line in lines if "train_runtime" not in line
+    ]
+
+
+def losses(config: Config) -> list[float]:
+    return [entry["loss"] for entry in metrics(config) if "loss" in entry]
+
+
+def prepared(config: Config) -> tuple[Corpus, Any, Plan]:
+    catalogue = load_catalogue(config)
+    vocabulary = extend_vocabulary(load_tokenizer(config.model.base), catalogue.sid_tokens)
+    corpus = Corpus(Mixture(config, catalogue, vocabulary).train())
+    model = load_model(config.model, vocabulary, config.seed)
+    sizes = [len(task) for task in corpus.tasks]
+    return corpus, model, Plan(corpus.lengths, sizes, [1.0] * len(sizes), 16, "random", config.seed)
+
+
+@pytest.mark.parametrize("architecture", ["qwen3", "gpt2", "gemma2"])
+@pytest.mark.parametrize("layout", [("padded", 3), ("padded", 16), ("bucketed", 60), ("bucketed", 10_000)])
+def test_every_layout_gives_the_loss_of_one_example_at_a_time(
+    tmp_path: Path, architecture: str, layout: tuple[Any, int]
+) -> None:
+    """The slow reference: each example alone through the plain model, with ordinary shifted labels."""
+    make_base(tmp_path / "base", architecture)
+    corpus, model, plan = prepared(tiny_config(tmp_path))
+    examples = [corpus[int(i)] for i in plan.step(0)]
+    reference = torch.zeros(len(corpus.tasks))
+    with torch.no_grad():
+        for ids, spans, task in examples:
+            tokens = torch.tensor(ids, dtype=torch.long)[None]
+            logits = model(input_ids=tokens).logits[0].log_softmax(-1)
+            for start, end in spans:
+                for place in range(start, end):
+                    reference[task] -= logits[place - 1, tokens[0, place]]
+        objective = LabelLoss(model, len(corpus.tasks))
+        batches = Layout(layout[0], layout[1], pad_id=2).micro_batches(examples)
+        total = sum(objective(**batch.to(torch.device("cpu"))) for batch in batches)
+    torch.testing.assert_close(total, reference, rtol=1e-5, atol=1e-3)
+
+
+def test_layouts_train_alike(tmp_path: Path) -> None:
+    kinds = [{"layout": "padded", "micro_batch_size": 3}, {"max_tokens": 150}, {"max_tokens": 100_000}]
+    curves, weights = [], []
+    for number, kind in enumerate(kinds):
+        training = {"epochs": 1, "batch_size": 16, "learning_rate": 0.01, **kind}
+        config = tiny_config(tmp_path, output_dir=str(tmp_path / f"run{number}"), training=training)
+        run(config)
+        curves.append(losses(config))
+        weights.append(load_weights(config.output_dir / "final_checkpoint"))
+    assert len(curves[0]) > 5
+    for curve, weight in zip(curves[1:], weights[1:], strict=True):
+        assert curve == pytest.approx(curves[0], rel=1e-4)
+        for name, value in weight.items():
+            torch.testing.assert_close(value, weights[0][name], rtol=1e-2, atol=2e-3)
+
+
+def test_the_result_is_an_ordinary_model_that_writes_sids(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, training={"epochs": 12, "batch_size": 16, "learning_rate": 0.01, "warmup": 2})
+    result = run(config)
+    assert result.best_loss < 0.7 * result.first_loss
+    final = result.folder / "final_checkpoint"
+    for name in (
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "generation_config.json",
+    ):
+        assert os.path.samefile(final / name, result.folder / name)
+    assert load_config(result.folder / "config.yaml") == load_config(result.folder / "config.yaml")
+    assert not list(result.folder.glob(".*")), "nothing half-written is left"
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(result.folder), AutoTokenizer.from_pretrained(final)
+    prompt = "A user's interactions, oldest first:\n<a_0><b_0><c_0>\nThe next item is:\n"
+    ids = tokenizer(prompt, return_tensors="pt").input_ids
+    written = model.generate(ids, max_new_tokens=4, do_sample=False)[0, ids.shape[1] :]
+    tokens = tokenizer.convert_ids_to_tokens(written.tolist())
+    assert [token[:3] for token in tokens] == ["<a_", "<b_", "<c_", "</s"]
+
+
+def test_the_resolved_configuration_trains_the_same(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, training={"max_steps": 3, "batch_size": 16})
+    run(config)
+    again = load_config(config.output_dir / "config.yaml", [f"output_dir={tmp_path / 'again'}"])
+    run(again)
+    assert metrics(again) == metrics(config)
+
+
+def test_task_losses_are_logged_and_average_to_the_loss(tmp_path: Path) -> None:
+    config = tiny_config(
+        tmp_path, tasks={"sid_next": None, "title_next": None}, training={"batch_size": 16, "max_steps": 2}
+    )
+    run(config)
+    entry = next(entry for entry in metrics(config) if "loss" in entry)
+    low, high = sorted([entry["sid_next_loss"], entry["title_next_loss"]])
+    assert low < entry["loss"] < high
+    names = {key for entry in metrics(config) for key in entry if key.startswith("eval_")}
+    assert names == {"eval_sid_next_loss", "eval_title_next_loss"}
+
+
+class Crash(Exception):
+    """What a killed run looks like from inside."""
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "qwen3"])
+@pytest.mark.parametrize("tuning", ["full", "frozen"])
+# An epoch has seven steps: the checkpoint lies inside the first, at the border, or inside the second.
+@pytest.mark.parametrize(("crash", "every"), [(5, 3), (9, 7), (13, 5)], ids=["mid-epoch", "border", "second-epoch"])
+def test_resume_is_exact(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, architecture: str, tuning: str, crash: int, every: int
+) -> None:
+    if architecture == "qwen3" and crash == 13:
+        pytest.skip("one architecture suffices here")
+    base = make_base(tmp_path / "base", architecture, dtype=torch.bfloat16 if tuning == "frozen" else torch.float32)
+    if architecture == "gpt2":
+        with_dropout(base)
+    steps = {"epochs": 2, "batch_size": 16, "learning_rate": 0.01, "order": "length"}
+    shared: dict[str, Any] = {
+        "model": {"base": str(base), "tuning": tuning},
+        "training": steps,
+        "eval": {"every": every, "patience": 3},
+        "tasks": {"sid_next": {"weight": 1.5}, "item_feature": {"directions": "one"}, "title_to_sid": None},
+    }
+    whole = tiny_config(tmp_path, output_dir=str(tmp_path / "whole"), **shared)
+    run(whole)
+    broken = tiny_config(tmp_path, output_dir=str(tmp_path / "broken"), **shared)
+    ordinary = StepTrainer.training_step
+
+    def crashing(self: StepTrainer, *args: Any, **kwargs: Any) -> torch.Tensor:
+        if self.state.global_step == crash:
+            raise Crash
+        return ordinary(self, *args, **kwargs)
+
+    monkeypatch.setattr(StepTrainer, "training_step", crashing)
+    with pytest.raises(Crash):
+        train(broken)
+    monkeypatch.undo()
+    checkpoint = crash // every * every
+    assert (broken.output_dir / f"checkpoint-{checkpoint}").is_dir()
+    run(broken)
+    assert metrics(broken) == metrics(whole)
+    for name, value in load_weights(whole.output_dir / "final_checkpoint").items():
+        assert torch.equal(value, load_weights(broken.output_dir / "final_checkpoint")[name]), name
+
+
+def with_dropout(base: Path) -> None:
+    config = json.loads((base / "config.json").read_text())
+    config.update(resid_pdrop=0.2, embd_pdrop=0.1, attn_pdrop=0.1)
+    (base / "config.json").write_text(json.dumps(config))
+
+
+def crashed(config: Config, monkeypatch: pytest.MonkeyPatch, step: int = 7) -> None:
+    """Leave a run behind that died in the middle."""
+
+    def crashing(self: StepTrainer, logs: dict[str, float], start_time: float | None = None) -> None:
+        if self.state.global_step == step:
+            raise Crash
+        ordinary(self, logs, start_time)
+
+    ordinary = StepTrainer.log
+    with monkeypatch.context() as patch:
+        patch.setattr(StepTrainer, "log", crashing)
+        with pytest.raises(Crash):
+            train(config)
+
+
+def test_resume_skips_an_incomplete_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    config = tiny_config(tmp_path, eval={"every": 3, "save_total_limit": 3})
+    crashed(config, monkeypatch)
+    newest = config.output_dir / "checkpoint-6"
+    weights = newest / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-10])
+    run(config)
+    output = " ".join(capsys.readouterr().out.split())
+    assert "checkpoint-6: it is not complete" in output.replace("- 6", "-6")
+    assert "checkpoint-3" in output
+
+
+@pytest.mark.parametrize(
+    ("section", "named"),
+    [
+        ({"tasks": {"sid_next": None}}, "task fusion"),
+        ({"tasks": {"sid_next": {"weight": 2}}}, "weight of sid_next"),
+        ({"training": {"batch_size": 8}}, "training.batch_size"),
+        ({"training": {"batch_size": 16, "learning_rate": 0.5}}, "training.learning_rate"),
+        ({"seed": 5}, "seed"),
+    ],
+)
+def test_resume_of_another_run_is_refused_with_the_difference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, section: dict[str, Any], named: str
+) -> None:
+    crashed(tiny_config(tmp_path), monkeypatch)
+    with pytest.raises(UserError, match=named) as refusal:
+        train(tiny_config(tmp_path, **section))
+    assert "in the checkpoint" in str(refusal.value)
+    assert (tmp_path / "run" / "checkpoint-5").is_dir(), "nothing was touched"
+
+
+def test_changed_data_and_vocabulary_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny_config(tmp_path)
+    crashed(config, monkeypatch)
+    index = config.data.index
+    index.write_text(index.read_text().replace("<c_0>", "<c_9>"))
+    train_file = config.data.train
+    train_file.write_text("\n".join(train_file.read_text().splitlines()[:-1]) + "\n")
+    with pytest.raises(UserError) as refusal:
+        train(config)
+    for name in ("data.index", "data.train", "vocabulary"):
+        assert name in str(refusal.value)
+
+
+def test_a_finished_run_and_foreign_folders_are_left_alone(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, training={"max_steps": 2, "batch_size": 16})
+    run(config)
+    with pytest.raises(UserError, match="holds this run, finished"):
+        train(config)
+    with pytest.raises(UserError, match="holds another run"):
+        train(config, resume="never")
+    other = tmp_path / "documents"
+    other.mkdir()
+    (other / "thesis.txt").write_text("years of work")
+    with pytest.raises(UserError, match=r"not empty \(thesis.txt\)"):
+        train(tiny_config(tmp_path, output_dir=str(other)))
+    assert [path.name for path in other.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize("old_format", [False, True], ids=["safetensors", "pytorch_model.bin"])
+def test_weights_alone_start_a_new_run(tmp_path: Path, capsys: Any, old_format: bool) -> None:
+    first = tiny_config(tmp_path, training={"max_steps": 8, "batch_size": 16, "learning_rate": 0.01})
+    result = run(first)
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    state = load_weights(result.folder / "final_checkpoint")
+    if old_format:
+        torch.save(state, weights / "pytorch_model.bin")
+    else:
+        (weights / "model.safetensors").write_bytes((result.folder / "model.safetensors").read_bytes())
+    second = tiny_config(tmp_path, output_dir=str(tmp_path / "second"), training={"max_steps": 1, "batch_size": 16})
+    again = run(second, resume=str(weights))
+    assert again.first_loss == pytest.approx(result.best_loss, rel=1e-4)
+    assert "start anew" in " ".join(capsys.readouterr().out.split())
+
+
+def test_frozen_training_leaves_the_base_bit_for_bit(tmp_path: Path) -> None:
+    base = make_base(tmp_path / "base", "llama", tied=False, dtype=torch.bfloat16)
+    training = {"epochs": 1, "batch_size": 16, "learning_rate": 0.05, "weight_decay": 0.3}
+    config = tiny_config(tmp_path, model={"base": str(base), "tuning": "frozen"}, training=training)
+    result = run(config)
+    assert result.best_loss < result.first_loss
+    before, after = load_weights(base), load_weights(result.folder)
+    rows = len(before["model.embed_tokens.weight"])
+    for name, value in before.items():
+        assert after[name].dtype == torch.bfloat16
+        assert torch.equal(after[name][: len(value)], value), name
+    sid_ids = AutoTokenizer.from_pretrained(result.folder).convert_tokens_to_ids(["<a_0>", "<b_1>"])
+    assert min(sid_ids) >= rows
+
+
+def test_early_stopping_and_the_best_model(tmp_path: Path) -> None:
+    """A learning rate that diverges: training stops after `patience` evaluations and the best weights are kept."""
+    training = {"epochs": 30, "batch_size": 16, "learning_rate": 3.0, "warmup": 4}
+    config = tiny_config(tmp_path, training=training, eval={"every": 2, "patience": 2})
+    result = run(config)
+    curve = [entry["eval_sid_next_loss"] for entry in metrics(config) if "eval_sid_next_loss" in entry][1:]
+    best = curve.index(min(curve))
+    assert len(curve) == best + 3, "two evaluations without a new best, then stop"
+    assert result.best_loss == min(curve)
+    saved, checkpoint = load_weights(result.folder), load_weights(config.output_dir / f"checkpoint-{2 * (best + 1)}")
+    assert all(torch.equal(saved[name], checkpoint[name]) for name in saved)
+
+
+def test_a_dry_run_writes_nothing_and_names_the_plan(tmp_path: Path, capsys: Any) -> None:
+    config = tiny_config(tmp_path)
+    assert train(config, dry_run=True) is None
+    output = " ".join(capsys.readouterr().out.split())
+    assert not config.output_dir.exists()
+    for word in ("truncated", "dropped", "longest", "steps", "epochs", "parameters trained", "memory, estimated"):
+        assert word in output
+
+
+@pytest.mark.parametrize("extra", [{"gradient_checkpointing": True}, {"precision": "bf16"}])
+def test_memory_and_precision_options_train(tmp_path: Path, extra: dict[str, Any]) -> None:
+    plain = tiny_config(tmp_path, training={"max_steps": 3, "batch_size": 16})
+    run(plain)
+    other = tiny_config(
+        tmp_path, output_dir=str(tmp_path / "other"), training={"max_steps": 3, "batch_size": 16, **extra}
+    )
+    run(other)
+    assert losses(other) == pytest.approx(losses(plain), rel=1e-4 if "gradient_checkpointing" in extra else 3e-2)
+    if "precision" in extra:
+        assert losses(other) != losses(plain)
+
+
+def test_from_scratch_follows_the_seed(tmp_path: Path) -> None:
+    def first_loss(name: str, seed: int) -> float:
+        base = {"base": str(tmp_path / "base"), "from_scratch": True}
+        training = {"max_steps": 1, "batch_size": 16}
+        config = tiny_config(tmp_path, output_dir=str(tmp_path / name), seed=seed, model=base, training=training)
+        return run(config).first_loss
+
+    assert first_loss("one", 1) == first_loss("same", 1)
+    assert first_loss("one more", 2) != first_loss("again", 1)
