@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from sidtune import __version__
 from sidtune.errors import UserError
-from sidtune.terminal import console
+from sidtune.terminal import console, quiet_libraries
 
 if TYPE_CHECKING:
     from sidtune.check import Finding
@@ -169,6 +169,7 @@ def check(
     from sidtune.check import Subject, exit_status, run_checks
     from sidtune.config import load_config
 
+    quiet_libraries()
     findings = run_checks(Subject(load_config(config, overrides or []), trust_remote_code))
     if as_json:
         typer.echo(json.dumps([vars(finding) for finding in findings], indent=1, ensure_ascii=False))
@@ -193,6 +194,7 @@ def preview(
     from sidtune import preview as room
     from sidtune.config import load_config
 
+    quiet_libraries()
     examples = room.preview(load_config(config, overrides or []), task, n, trust_remote_code)
     if as_json:
         typer.echo(json.dumps(room.as_json(examples), indent=1, ensure_ascii=False))
@@ -217,6 +219,7 @@ def new_model(
     from sidtune.data.catalogue import read_texts
     from sidtune.model.new_base import create_base
 
+    quiet_libraries()
     made = create_base(folder, read_texts(items), hidden, layers, vocab, seed)
     console.print(f"{folder}: {made.parameters:,} parameters, {made.tokens:,} tokens. Use it as model.base.")
 
@@ -231,6 +234,7 @@ def demo(
     """
     from sidtune.demo import run_demo
 
+    quiet_libraries()
     run_demo(output)
 
 
@@ -238,6 +242,7 @@ def _train(config: Config, resume: str, dry_run: bool, processes: int | None, tr
     from sidtune.training import launch
     from sidtune.training.train import train as run
 
+    quiet_libraries()
     if processes and processes > 1 and not launch.launched():
         raise typer.Exit(launch.launch(processes, sys.argv[1:]))
     result = run(config, resume, dry_run, trust_remote_code)

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-console = Console(highlight=False)
+# Where nobody looks, lines are not folded at eighty characters: logs are read with other tools.
+LOG_WIDTH = 120
+
+console = Console(highlight=False, width=None if sys.stdout.isatty() else LOG_WIDTH)
 T = TypeVar("T")
+
+
+def quiet_libraries() -> None:
+    """No progress bars and no chatter from Transformers: what the user should know, we say."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
 
 
 def progress_bar() -> Progress:

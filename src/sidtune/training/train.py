@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArguments
-from transformers.utils import logging as transformers_logging
 
 from sidtune.batching.layouts import Layout
 from sidtune.batching.plan import Plan
@@ -62,8 +61,6 @@ def train(
     Raises:
         UserError: for anything the user can mend.
     """
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
     pin_first_gpu()
     arguments = training_arguments(config)
     catalogue = load_catalogue(config)
