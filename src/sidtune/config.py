@@ -34,7 +34,7 @@ CONFIG_HINT = "docs/configuration.md lists every key."
 class Section(BaseModel):
     """One block of the configuration."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
 class ModelConfig(Section):
@@ -224,19 +224,19 @@ def _apply(tree: dict[str, Any], override: str) -> None:
 
 def _faults(error: ValidationError, root: type[BaseModel], prefix: str = "") -> str:
     """One line a fault, in the file's own key names; the several complaints about a union become one."""
-    lines: dict[str, str] = {}
+    messages: dict[str, list[str]] = {}
+    found: dict[str, str] = {}
     for fault in error.errors():
         keys = [str(part) for part in fault["loc"]]
-        section = _section_of(root, keys)
         if fault["type"] == "extra_forbidden":
-            key = prefix + ".".join(keys)
-            lines[key] = f"{key}: unknown key{did_you_mean(keys[-1], section.model_fields)}"
+            known = _section_of(root, keys).model_fields
+            messages[prefix + ".".join(keys)] = [f"unknown key{did_you_mean(keys[-1], known)}"]
             continue
         key = prefix + _without_union(keys)
-        message = fault["msg"].removeprefix("Value error, ")
-        found = "" if isinstance(fault["input"], dict) or fault["type"] == "missing" else f", found {fault['input']!r}"
-        lines[key] = f"{lines[key]}; or {message}" if key in lines else f"{key}: {message}{found}"
-    return "\n".join(lines.values())
+        messages.setdefault(key, []).append(fault["msg"].removeprefix("Value error, "))
+        if fault["type"] != "missing" and not isinstance(fault["input"], dict):
+            found[key] = f", found {fault['input']!r}"
+    return "\n".join(f"{key}: {'; or '.join(said)}{found.get(key, '')}" for key, said in messages.items())
 
 
 def _without_union(keys: list[str]) -> str:

@@ -1,0 +1,21 @@
+"""Settings and fixtures of the whole suite."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")
+
+
+@pytest.fixture(scope="session")
+def amazon() -> Path:
+    """The folder of real data, or a skip that says why."""
+    root = Path(os.environ.get("SIDTUNE_DATA", Path(__file__).parents[1] / "../shared/data"))
+    folder = root / "amazon-industrial"
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}; set SIDTUNE_DATA")
+    return folder

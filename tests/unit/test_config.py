@@ -1,0 +1,114 @@
+"""The configuration: overrides, suggestions, and refusals that name the key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from sidtune.config import dump_config, load_config, parse_config
+from sidtune.errors import UserError
+
+TREE: dict[str, Any] = {
+    "output_dir": "out",
+    "model": {"base": "b"},
+    "data": {"items": "i", "index": "x", "train": "t", "valid": "v"},
+}
+
+
+def changed(**sections: Any) -> dict[str, Any]:
+    return {**TREE, **sections}
+
+
+def test_defaults() -> None:
+    config = parse_config(TREE, "test")
+    assert list(config.task_options()) == ["sid_next", "item_feature", "fusion", "title_next", "title_to_sid"]
+    assert (config.training.layout, config.eval.every, config.eval.patience) == ("bucketed", 0.05, 3)
+
+
+def test_overrides_replace_keys(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(yaml.safe_dump(TREE))
+    overrides = [
+        "training.learning_rate=1e-4",
+        "tasks.fusion.target=both",
+        "seed=7",
+        "model.base=other",
+        "data.sample=5",
+    ]
+    config = load_config(file, overrides)
+    assert config.training.learning_rate == 1e-4, "PyYAML reads 1e-4 as text"
+    assert config.seed == 7
+    assert config.model.base == "other"
+    assert list(config.task_options()) == ["fusion"]
+
+
+@pytest.mark.parametrize("override", ["seed", "=3", "training..epochs=3", "seed.x=3"])
+def test_malformed_overrides(tmp_path: Path, override: str) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(yaml.safe_dump(changed(seed=3)))
+    with pytest.raises(UserError, match="override"):
+        load_config(file, [override])
+
+
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        (changed(trainning={}), r"trainning: unknown key; did you mean training\?"),
+        (changed(training={"learning_rat": 1}), r"training.learning_rat: unknown key; did you mean learning_rate\?"),
+        (changed(tasks={"fusion": {"targt": "title"}}), r"tasks.fusion.targt: unknown key; did you mean target\?"),
+        (changed(tasks={"fushion": None}), r"tasks.fushion: no such task; did you mean fusion\?"),
+        (
+            changed(tasks={"fusion": {"target": "name"}}),
+            r"tasks.fusion.target: .*'title', 'description' or 'both', found 'name'",
+        ),
+        (changed(tasks={}), r"tasks: none given"),
+        (changed(tasks={"preference": None}), r"tasks.preference needs data.preferences"),
+        (changed(tasks={"instruction": None}), r"tasks.instruction needs data.instructions"),
+        (changed(training={"epochs": "many"}), r"training.epochs: .*integer.*, found 'many'"),
+        (changed(training={"warmup": -1}), r"training.warmup: .*greater than or equal to 0.*; or .*, found -1"),
+        (changed(training={"layout": "padded", "max_tokens": 9}), r"max_tokens has no effect with layout: padded"),
+        (changed(training={"micro_batch_size": 9}), r"micro_batch_size has no effect with layout: bucketed"),
+        (changed(model={"base": "b", "from_scratch": True, "tuning": "frozen"}), r"model: from_scratch leaves nothing"),
+        (changed(data={"items": "i"}), r"data.index: Field required"),
+        (changed(output_dir="$NOWHERE_SET/x"), r"output_dir: the environment variable NOWHERE_SET is not set"),
+    ],
+)
+def test_mistakes_are_named(tree: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        parse_config(tree, "test")
+
+
+def test_every_mistake_is_listed_at_once() -> None:
+    with pytest.raises(UserError) as error:
+        parse_config(changed(sed=1, training={"epochs": 0, "layout": "heap"}), "file.yaml")
+    for word in ("file.yaml", "sed:", "training.epochs", "training.layout"):
+        assert word in str(error.value)
+
+
+def test_environment_variables_in_paths(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHOP", "/data/shop")
+    config = parse_config(changed(output_dir="$SHOP/run", model={"base": "${SHOP}/base"}), "test")
+    assert config.output_dir == Path("/data/shop/run")
+    assert config.model.base == "/data/shop/base"
+
+
+@pytest.mark.parametrize("layout", [{}, {"layout": "padded", "micro_batch_size": 2}])
+def test_the_dump_reads_back(tmp_path: Path, layout: dict[str, Any]) -> None:
+    config = parse_config(changed(training={"epochs": 9, **layout}, tasks={"fusion": {"target": "both"}}), "test")
+    file = tmp_path / "c.yaml"
+    file.write_text(dump_config(config))
+    again = load_config(file)
+    assert dump_config(again) == dump_config(config)
+    assert again.task_options() == config.task_options()
+    assert again.training == config.training
+
+
+@pytest.mark.parametrize("text", ["a: [", "- 1\n- 2", "!!python/object/apply:os.system ['x']", "x: &a [*a, *a]\n y: 1"])
+def test_broken_yaml(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError, match=r"c\.yaml"):
+        load_config(file)

@@ -1,0 +1,353 @@
+"""Readers of outside files: what is accepted, and one clear error for everything else."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.tiny_data import TITLES, write_shop
+
+from sidtune.data.catalogue import Catalogue, read_catalogue, read_texts
+from sidtune.data.files import read_json, read_text
+from sidtune.data.instructions import read_instructions
+from sidtune.data.literals import CellError, parse_list, parse_lists
+from sidtune.data.preferences import read_preferences
+from sidtune.data.rows import disagreements, read_rows, resolve_rows
+from sidtune.errors import UserError
+
+
+def write(path: Path, text: str | bytes) -> Path:
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return path
+
+
+def catalogue(folder: Path) -> Catalogue:
+    data = write_shop(folder)
+    return read_catalogue(Path(data["items"]), Path(data["index"]))
+
+
+# --- files ---
+
+
+def test_text_may_be_gzipped_and_carry_a_byte_order_mark(tmp_path: Path) -> None:
+    text = "\ufeffGröße\r\nمرحبا"
+    plain = write(tmp_path / "a.txt", text)
+    packed = write(tmp_path / "a.txt.gz", gzip.compress(text.encode()))
+    assert read_text(plain) == read_text(packed) == "Größe\r\nمرحبا"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.json", b"", "is empty"),
+        ("a.json", b"\n \n", "is empty"),
+        ("a.json", b'{"a": \xff}', "not UTF-8: byte 0xff in line 1"),
+        ("a.json", b'{"a": 1,\n "b" 2}', "line 2, column 6"),
+        ("a.json", b'{"a": 1, "a": 2}', "'a' stands twice"),
+        ("a.json", b"[" * 200_000, "nested too deeply"),
+        ("a.json.gz", b"not gzip", "damaged gzip"),
+        ("a.json.gz", gzip.compress(b'{"a": 1}' * 50)[:-9], "damaged gzip"),
+    ],
+)
+def test_broken_files(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    with pytest.raises(UserError, match=message) as error:
+        read_json(write(tmp_path / name, content))
+    assert name in str(error.value)
+
+
+def test_a_missing_file_suggests_its_neighbour(tmp_path: Path) -> None:
+    write(tmp_path / "shop.item.json", "{}")
+    with pytest.raises(UserError, match=r"did you mean shop\.item\.json"):
+        read_json(tmp_path / "shop.items.json")
+    with pytest.raises(UserError, match="is a folder"):
+        read_json(tmp_path)
+
+
+# --- literals ---
+
+
+@pytest.mark.parametrize(
+    ("text", "entries"),
+    [
+        ("[3437, 642]", ["3437", "642"]),
+        ("['a', \"it's\"]", ["a", "it's"]),
+        ('["x", "y"]', ["x", "y"]),
+        (" [ ] ", []),
+        ("['[[[[', 'b']", ["[[[[", "b"]),
+        ("['a\\'b', 1.5]", ["a'b", "1.5"]),
+    ],
+)
+def test_lists_of_plain_values(text: str, entries: list[str]) -> None:
+    assert parse_list(text) == entries
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "__import__('os').system('touch {marker}')",
+        "[__import__('os').system('touch {marker}')]",
+        "[1, [2]]",
+        "[(1, 2)]",
+        "{'a': 1}",
+        "[1",
+        "",
+        "3",
+        "[" * 5000 + "]" * 5000,
+        "[1]" + " " * 1_000_001,
+        "[1] + [2]",
+    ],
+)
+def test_nothing_else_is_a_list_and_nothing_runs(tmp_path: Path, text: str) -> None:
+    marker = tmp_path / "ran"
+    with pytest.raises(ValueError, match=r"expected a|characters"):
+        parse_list(text.replace("{marker}", str(marker)))
+    assert not marker.exists()
+
+
+@given(st.lists(st.lists(st.integers(0, 10**9), max_size=5), min_size=1, max_size=8), st.data())
+def test_the_fast_way_reads_what_the_slow_one_reads(lists: list[list[int]], data: st.DataObject) -> None:
+    cells = [str(entry) if data.draw(st.booleans()) else str(list(map(str, entry))) for entry in lists]
+    expected = [[str(value) for value in entry] for entry in lists]
+    assert parse_lists(pa.array(cells)).to_pylist() == [parse_list(cell) for cell in cells] == expected
+
+
+def test_a_bad_cell_is_named() -> None:
+    with pytest.raises(CellError) as error:
+        parse_lists(pa.array(["[1]", "[2]", "nonsense", None]))
+    assert error.value.row == 2
+
+
+# --- catalogue ---
+
+
+def test_catalogue(tmp_path: Path) -> None:
+    shop = catalogue(tmp_path)
+    assert shop.ids == [str(i) for i in range(8)]
+    assert shop.titles == TITLES
+    assert shop.sids[4] == ("<a_1>", "<b_1>", "<c_4>")
+    assert shop.sid_tokens == sorted(
+        ["<a_0>", "<a_1>", "<a_2>", "<b_0>", "<b_1>", "<b_2>", *(f"<c_{i}>" for i in range(7))]
+    )
+    assert {sid: items for sid, items in shop.items_of.items() if len(items) > 1} == {
+        ("<a_0>", "<b_2>", "<c_6>"): [6, 7]
+    }
+    assert shop.positions(pa.array(["7", "nine", "0"])).tolist() == [7, -1, 0]
+
+
+def small(folder: Path, items: object, index: object) -> Catalogue:
+    return read_catalogue(write(folder / "i.json", json.dumps(items)), write(folder / "x.json", json.dumps(index)))
+
+
+@pytest.mark.parametrize(
+    ("description", "expected"),
+    [
+        (None, "T"),
+        ("", "T"),
+        ([], "T"),
+        ("[]", "T"),
+        (["", "  "], "T"),
+        ("plain text", "plain text"),
+        ("['short', 'the longest one', 'mid']", "the longest one"),
+        (["a", " padded entry "], "padded entry"),
+        ("[not a literal", "[not a literal"),
+        ("[__import__('os')]", "[__import__('os')]"),
+    ],
+)
+def test_the_longest_entry_is_the_description(tmp_path: Path, description: object, expected: str) -> None:
+    shop = small(tmp_path, {"1": {"title": "T", "description": description, "brand": 3}}, {"1": ["<a_1>"]})
+    assert shop.descriptions == [expected]
+
+
+def test_odd_titles_and_depths_are_accepted(tmp_path: Path) -> None:
+    titles = ["x" * 100_000, "مرحبا بالعالم", "</s> <a_1>", "日本\t語"]
+    items = {str(i): {"title": title} for i, title in enumerate(titles)}
+    shop = small(tmp_path, items, {"0": ["<a_1>"], "1": ["<a_1>", "<b_1>"], "2": ["<a_2>"], "3": ["<b_9>"] * 5})
+    assert shop.titles == titles
+    assert [len(sid) for sid in shop.sids] == [1, 2, 1, 5]
+    assert read_texts(tmp_path / "i.json") == titles * 2
+
+
+GOOD = {"1": {"title": "T"}}
+
+
+@pytest.mark.parametrize(
+    ("items", "index", "message"),
+    [
+        ({**GOOD, "2": {"title": "U"}}, {"1": ["<a>"]}, r"i.json: 1 items have no SID in x.json: 2"),
+        (GOOD, {"1": ["<a>"], "7": ["<b>"], "8": ["<b>"]}, r"x.json: 2 SIDs have no item in i.json: 7, 8"),
+        (GOOD, {"1": []}, r"x.json: item 1: expected a list of SID tokens"),
+        (GOOD, {"1": "<a>"}, r"x.json: item 1: expected a list of SID tokens"),
+        (GOOD, {"1": [3]}, r"item 1: expected a list of SID tokens"),
+        ({"1": {}}, {"1": ["<a>"]}, r"item 1 has no title"),
+        ({"1": {"title": " "}}, {"1": ["<a>"]}, r"item 1 has no title"),
+        ({"1": "T"}, {"1": ["<a>"]}, r"item 1: expected an object"),
+        ({"1": {"title": "T", "description": 5}}, {"1": ["<a>"]}, r"item 1: expected a text or a list"),
+        ([], {"1": ["<a>"]}, r"expected a JSON object at the top level, found a list"),
+        ({}, {"1": ["<a>"]}, r"is empty"),
+    ],
+)
+def test_broken_catalogues(tmp_path: Path, items: object, index: object, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        small(tmp_path, items, index)
+
+
+# --- rows ---
+
+EXPECTED = [
+    {"user_id": "u", "history": ["1", "2"], "target": "3"},
+    {"user_id": "v", "history": ["2"], "target": "1"},
+]
+
+
+def row_files(folder: Path) -> list[Path]:
+    """The same two rows in every accepted form."""
+    records = [{"user_id": r["user_id"], "history": r["history"], "item_id": r["target"], "x": 1} for r in EXPECTED]
+    numbers = [{**r, "history": [int(i) for i in r["history"]], "item_id": int(str(r["item_id"]))} for r in records]
+    lines = "".join(json.dumps(record) + "\n" for record in numbers)
+    tables = {"p": pa.Table.from_pylist(records), "numbers": pa.Table.from_pylist(numbers)}
+    for name, table in tables.items():
+        pyarrow.parquet.write_table(table, folder / f"{name}.parquet")
+    mini = 'user_id,history_item_id,item_id,extra\r\nu,"[1, 2]",3,"a\nb"\r\nv,[2],1,\r\n'
+    return [
+        folder / "p.parquet",
+        folder / "numbers.parquet",
+        write(folder / "r.jsonl", lines),
+        write(folder / "r.jsonl.gz", gzip.compress(lines.encode())),
+        write(folder / "r.csv", 'user_id,history,item_id\nu,"[1, 2]",3\nv,"[""2""]",1\n'),
+        write(folder / "mini.csv", "\ufeff" + mini),
+        write(folder / "mini.csv.gz", gzip.compress(mini.encode())),
+        write(folder / "quoted.csv", "\"item_id\",user_id,history_item_id\n3,u,\"['1', '2']\"\n1,v,['2']\n"),
+    ]
+
+
+def test_every_form_of_rows_gives_one_table(tmp_path: Path) -> None:
+    for path in row_files(tmp_path):
+        assert read_rows(path).to_pylist() == EXPECTED, path.name
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("r.csv", "user_id,history,itemid\nu,[1],3\n", r"no column 'item_id'; did you mean itemid\?; found user_id"),
+        ("r.csv", "user_id,history_item_id\nu,[1]\n", r"no column 'item_id'"),
+        ("r.csv", "user_id,item_id\nu,1\n", r"no column 'history'"),
+        ("r.csv", "user_id,history,item_id\n", r"holds no rows"),
+        ("r.csv", "", r"is empty"),
+        (
+            "r.csv",
+            "user_id,history,item_id\nu,[1],3\nv,__import__('os').system('x'),3\n",
+            r"row 2, column history: expected",
+        ),
+        ("r.csv", "user_id,history,item_id\nu,[],3\n", r"row 1, column history: empty history"),
+        ("r.csv", "user_id,history,item_id\nu,[1],\n", r"row 1, column item_id: empty"),
+        ("r.csv", "user_id,history,item_id\n,[1],2\n", r"row 1, column user_id: empty"),
+        ("r.csv", "user_id,history,item_id\nu,[1],2\nu,[1],2,9,9\n", r"not a readable CSV"),
+        ("r.csv", b"user_id,history,item_id\nu,[1],\xff\n", r"not UTF-8: byte 0xff in line 2"),
+        ("r.jsonl", '{"user_id": "u", "history": "1", "item_id": 2}\n', r"row 1, column history: expected a list"),
+        ("r.jsonl", '{"user_id": "u", "item_id": 2}\n', r"no column 'history'"),
+        ("r.jsonl", '{"user_id": "u", "history": [1], "item_id": 2}\n{"user_id": "u"', r"line 2: not valid JSON"),
+        ("r.jsonl", "[1]\n", r"line 1: expected a JSON object"),
+        ("r.parquet", "not parquet at all", r"not a readable Parquet"),
+        ("r.txt", "x", r"unknown kind of file '.txt'"),
+        ("missing.csv", None, r"no such file"),
+    ],
+)
+def test_broken_rows(tmp_path: Path, name: str, text: str | bytes | None, message: str) -> None:
+    if text is not None:
+        write(tmp_path / name, text)
+    with pytest.raises(UserError, match=message) as error:
+        read_rows(tmp_path / name)
+    assert name in str(error.value)
+
+
+def test_unknown_items_are_named_with_their_rows(tmp_path: Path) -> None:
+    shop = catalogue(tmp_path)
+    path = write(tmp_path / "r.csv", 'user_id,history,item_id\nu,[1],2\nu,"[1, 99]",2\nv,[1],nine\n')
+    with pytest.raises(UserError, match=r"2 rows mention items that have no SID: 99, nine \(first in row 2\)"):
+        resolve_rows(read_rows(path), shop, path)
+
+
+def test_rows_resolve_to_positions(tmp_path: Path) -> None:
+    shop = catalogue(tmp_path)
+    path = write(tmp_path / "r.csv", 'user_id,history,item_id\nu,"[7, 1]",2\nv,[3],0\n')
+    rows = resolve_rows(read_rows(path), shop, path)
+    assert [rows.history[i].tolist() for i in range(2)] == [[7, 1], [3]]
+    assert rows.target.tolist() == [2, 0]
+    assert rows.users.to_pylist() == ["u", "v"]
+
+
+def test_cells_that_disagree_with_the_catalogue(tmp_path: Path) -> None:
+    data = write_shop(tmp_path)
+    shop, path = catalogue(tmp_path), Path(data["train"])
+    assert disagreements(path, shop) == []
+    lines = path.read_text().splitlines()
+    lines[3] = lines[3].replace("<a_", "<z_")
+    path.write_text("\n".join(lines) + "\n")
+    found = disagreements(path, shop)
+    assert {entry.row for entry in found} == {3}
+    assert {entry.column for entry in found} == {"history_item_sid", "item_sid"}
+    assert any("<z_" in entry.found and "<a_" in entry.expected for entry in found)
+
+
+def test_real_data_reads_whole_and_agrees(amazon: Path) -> None:
+    shop = read_catalogue(*(amazon / f"Industrial_and_Scientific.{kind}.json" for kind in ("item", "index")))
+    assert (len(shop.ids), len(shop.items_of), len(shop.sid_tokens)) == (3686, 3670, 560)
+    for name, count in (("train", 10_393), ("valid", 4_532), ("test", 4_533)):
+        path = amazon / f"{name}.csv"
+        assert len(resolve_rows(read_rows(path), shop, path).target) == count
+    assert disagreements(amazon / "valid.csv", shop) == []
+
+
+# --- preferences and instructions ---
+
+RECORD = {
+    "user": 7,
+    "user_preference": "likes tents",
+    "split": "valid",
+    "context": {"history_items": [1, "2"], "target_item": 3, "more": 0},
+    "more": 1,
+}
+
+
+def test_preferences_as_json_and_jsonl(tmp_path: Path) -> None:
+    expected = {"user_id": "7", "history": ["1", "2"], "target": "3", "preference": "likes tents", "split": "valid"}
+    assert read_preferences(write(tmp_path / "p.json", json.dumps([RECORD]))).to_pylist() == [expected]
+    assert read_preferences(write(tmp_path / "p.jsonl", json.dumps(RECORD) + "\n")).to_pylist() == [expected]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"context": {}}, "no field 'history_items'"),
+        ({"context": {"history_items": [], "target_item": 1}}, "context.history_items: expected a list"),
+        ({"context": {"history_items": [1]}}, "no field 'target_item'"),
+        ({"context": None}, "no field 'history_items'"),
+        ({"user_preference": ""}, "user_preference: expected text"),
+        ({"user": ["x"]}, "user: expected an id"),
+    ],
+)
+def test_broken_preferences(tmp_path: Path, change: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=f"p.json, record 2: {message}"):
+        read_preferences(write(tmp_path / "p.json", json.dumps([RECORD, {**RECORD, **change}])))
+
+
+def test_instructions(tmp_path: Path) -> None:
+    path = write(tmp_path / "i.jsonl", '{"prompt": "a", "response": "b", "x": 1}\n\n{"prompt": "c", "response": "d"}\n')
+    assert read_instructions(path).to_pylist() == [{"prompt": "a", "response": "b"}, {"prompt": "c", "response": "d"}]
+    with pytest.raises(UserError, match="line 2: response: expected text"):
+        read_instructions(
+            write(tmp_path / "j.jsonl", '{"prompt": "a", "response": "b"}\n{"prompt": "a", "response": ""}\n')
+        )
+
+
+def test_other_top_levels_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="expected a list of records"):
+        read_preferences(write(tmp_path / "p.json", "{}"))
+    with pytest.raises(UserError, match="holds no records"):
+        read_preferences(write(tmp_path / "p.json", "[]"))
