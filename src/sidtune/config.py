@@ -28,6 +28,8 @@ def _expanded(text: str) -> str:
 ExpandedPath = Annotated[Path, AfterValidator(lambda path: Path(_expanded(str(path))))]
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
+# Tasks by the start of their name, and the data file they are made from.
+NEEDED_FILES = (("preference", "preferences"), ("instruction", "instructions"))
 CONFIG_HINT = "docs/configuration.md lists every key."
 
 
@@ -148,7 +150,7 @@ class Config(Section):
         for name in self.tasks:
             if name not in TASKS:
                 raise ValueError(f"tasks.{name}: no such task{did_you_mean(name, TASKS)} Known are {', '.join(TASKS)}")
-        for name, needs in (("preference", "preferences"), ("instruction", "instructions")):
+        for name, needs in NEEDED_FILES:
             used = [task for task in self.tasks if task.startswith(name)]
             if used and getattr(self.data, needs) is None:
                 raise ValueError(f"tasks.{used[0]} needs data.{needs}")

@@ -17,8 +17,12 @@ from sidtune.training.train import Result, train
 SEED = 0
 
 
-def run_demo(folder: Path) -> Result:
+def run_demo(folder: Path, users: int = 900) -> Result:
     """Make data and base, train from scratch, and say where everything lies.
+
+    Args:
+        folder: must be new or empty.
+        users: customers of the made-up shop.
 
     Raises:
         UserError: where the folder is not empty.
@@ -26,7 +30,7 @@ def run_demo(folder: Path) -> Result:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is not empty", "Choose another folder: sidtune demo --output DIR")
     console.print("[bold]1. Data[/bold]: a made-up shop and its customers")
-    paths = write_demo_data(folder / "data", SEED)
+    paths = write_demo_data(folder / "data", SEED, users)
     console.print(f"   {escape(str(folder / 'data'))}")
     console.print("[bold]2. Base[/bold]: a small Qwen3-type model with random weights")
     made = create_base(folder / "base", read_texts(paths.items), hidden=128, layers=4, vocab=2000, seed=SEED)

@@ -1,0 +1,275 @@
+"""The commands, as people and programs meet them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tests.tiny_data import tiny_tree, write_shop
+from tests.tiny_models import make_base
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from sidtune.cli import app
+from sidtune.config import load_config
+from sidtune.demo import run_demo
+
+OPTIONS = {
+    "train": "config overrides --dry-run --resume --processes --trust-remote-code",
+    "sft": "--base_model --train_file --eval_file --output_dir --sid_index_path --item_meta_path --sample --seed "
+    "--batch_size --micro_batch_size --num_epochs --learning_rate --cutoff_len --group_by_length --freeze_LLM "
+    "--wandb_project --wandb_run_name --resume_from_checkpoint --category --train_from_scratch --processes --dry-run",
+    "check": "config overrides --json --trust-remote-code",
+    "preview": "config overrides --task -n --json --trust-remote-code",
+    "new-model": "folder --items --hidden --layers --vocab --seed",
+    "demo": "--output",
+}
+
+
+def config_file(folder: Path, **sections: Any) -> Path:
+    file = folder / "config.yaml"
+    file.write_text(yaml.safe_dump(tiny_tree(folder, **sections)))
+    return file
+
+
+def call(*arguments: object) -> Any:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def shell(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "sidtune", *map(str, arguments)]
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    return subprocess.run(command, capture_output=True, text=True, env=variables, timeout=300)
+
+
+def flat(text: str) -> str:
+    return " ".join(text.split())
+
+
+# --- the surface ---
+
+
+def test_the_options_stay_as_they_are() -> None:
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    found = {
+        name: " ".join(p.opts[0] for p in command.params if p.name not in ("help",))
+        for name, command in commands.items()
+    }
+    assert found == OPTIONS
+
+
+@pytest.mark.parametrize("command", OPTIONS)
+def test_help_says_what_it_does_with_an_example(command: str) -> None:
+    result = call(command, "--help")
+    assert result.exit_code == 0
+    assert f"sidtune {command}" in flat(result.output).replace("│", "")
+    assert "Example:" in result.output
+
+
+def test_help_needs_no_torch() -> None:
+    code = "import sys, sidtune.cli; print([m for m in ('torch', 'transformers', 'pyarrow') if m in sys.modules])"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+def test_version() -> None:
+    assert call("--version").output.startswith("sidtune 0.")
+
+
+def test_a_mistake_is_one_message_and_status_two(tmp_path: Path) -> None:
+    done = shell("train", config_file(tmp_path), "training.epoch=3")
+    assert done.returncode == 2
+    assert "error: " in done.stderr
+    assert "training.epoch: unknown key; did you mean epochs?" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# --- check ---
+
+
+def test_check_of_good_data(tmp_path: Path) -> None:
+    result = call("check", config_file(tmp_path))
+    assert result.exit_code == 0, result.output
+    text = flat(result.output)
+    assert "8 items, 7 distinct SIDs of 3 tokens, 13 SID tokens" in text
+    assert "2 items share a SID" in text
+    assert "0 errors, 0 warnings" in text
+
+
+def test_check_lists_everything_at_once(tmp_path: Path) -> None:
+    file = config_file(tmp_path, encoding={"cutoff_len": 9000})
+    config = load_config(file)
+    valid, train = config.data.valid, config.data.train
+    lines = train.read_text().splitlines()
+    valid.write_text(valid.read_text() + lines[1] + "\n")
+    train.write_text(train.read_text().replace("Red Tent", "Green Tent", 1) + "u9,['x'],x,[77],5,['s'],s\n")
+    result = call("check", file, "--json")
+    assert result.exit_code == 2
+    findings = json.loads(result.output)
+    errors = [finding for finding in findings if finding["severity"] == "error"]
+    assert [finding["severity"] for finding in findings] == sorted(
+        (finding["severity"] for finding in findings), key=["error", "warning", "note"].index
+    )
+    assert any("9000 tokens, but the model has only 256 positions" in error["message"] for error in errors)
+    assert any("77" in error["message"] and "no SID" in error["message"] for error in errors)
+    assert all(error["remedy"] for error in errors)
+
+
+def test_check_warns_of_leaks_and_disagreements(tmp_path: Path) -> None:
+    file = config_file(tmp_path)
+    config = load_config(file)
+    valid, train = config.data.valid, config.data.train
+    valid.write_text(valid.read_text() + train.read_text().splitlines()[1] + "\n")
+    train.write_text(train.read_text().replace("Red Tent", "Green Tent", 1))
+    result = call("check", file)
+    assert result.exit_code == 1
+    text = flat(result.output)
+    assert "1 rows (user, history and target) also stand in the training file row 13" in text
+    assert "1 cells disagree with the catalogue" in text
+    assert "row 1, item_title: 'Green Tent' here, 'Red Tent' in the catalogue" in text
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (lambda data: Path(data["items"]).write_text("{"), "not valid JSON"),
+        (lambda data: Path(data["train"]).unlink(), "data.train: no such file"),
+        (lambda data: Path(data["valid"]).write_text("user_id,history_item_id\nu,[1]\n"), "no column 'item_id'"),
+        (lambda data: Path(data["index"]).write_text('{"0": ["<a 1>"]}'), "items have no SID"),
+    ],
+)
+def test_check_of_broken_files(tmp_path: Path, break_it: Any, message: str) -> None:
+    file = config_file(tmp_path)
+    break_it(load_config(file).data.model_dump(mode="json"))
+    result = call("check", file)
+    assert result.exit_code == 2
+    assert flat(result.output).count(message) == 1, "said once, however many checks it stops"
+
+
+# --- preview ---
+
+
+def test_preview_shows_segments_and_labels(tmp_path: Path) -> None:
+    result = call("preview", config_file(tmp_path), "--task", "sid_next", "-n", "1")
+    assert result.exit_code == 0, result.output
+    text = result.output
+    assert "interactions, oldest first:↵\n│<a_0><b_0><c_0>│↵\nThe next item is:↵\n│<a_1><b_0><c_1>│</s>│" in text
+    assert "4 of them labels" in text
+
+
+def test_preview_as_json(tmp_path: Path) -> None:
+    result = call("preview", config_file(tmp_path), "--json", "-n", "2")
+    examples = json.loads(result.output)
+    assert [example["form"] for example in examples[:4]] == ["sid_next"] * 2 + ["item_feature.sid_to_title"] * 2
+    for example in examples:
+        ids = [token for segment in example["segments"] for token in segment["ids"]]
+        assert len(ids) == example["length"]
+        assert sum(len(s["ids"]) for s in example["segments"] if s["label"]) == example["labels"] > 0
+
+
+def test_preview_of_an_unknown_task(tmp_path: Path) -> None:
+    done = shell("preview", config_file(tmp_path), "--task", "sid_nxt")
+    assert done.returncode == 2
+    assert "did you mean sid_next?" in done.stderr
+
+
+def test_preview_disarms_escape_sequences(tmp_path: Path) -> None:
+    file = config_file(tmp_path)
+    items = load_config(file).data.items
+    items.write_text(items.read_text().replace("Blue Mug", "[red]\\u001b[31mBlue"))
+    result = call("preview", file, "--task", "item_feature", "-n", "1")
+    assert "\x1b" not in result.output
+    assert "[red]\\x1b[31mBlue" in result.output
+
+
+# --- new-model, sft, demo ---
+
+
+def test_new_model(tmp_path: Path) -> None:
+    data = write_shop(tmp_path / "data")
+    result = call(
+        "new-model", tmp_path / "base", "--items", data["items"], "--hidden", 32, "--layers", 1, "--vocab", 300
+    )
+    assert result.exit_code == 0, result.output
+    assert "300 tokens" in result.output
+    assert (tmp_path / "base" / "model.safetensors").is_file()
+
+
+def sft_flags(folder: Path) -> list[object]:
+    data = write_shop(folder / "data")
+    base = folder / "base"
+    if not base.exists():
+        make_base(base)
+    return [
+        *("--base_model", base, "--train_file", data["train"], "--eval_file", data["valid"]),
+        *("--output_dir", folder / "run", "--sid_index_path", data["index"], "--item_meta_path", data["items"]),
+    ]
+
+
+def printed_config(output: str) -> dict[str, Any]:
+    lines = output.splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("output_dir:"))
+    end = next(number for number in range(start, len(lines)) if not lines[number].strip())
+    tree: dict[str, Any] = yaml.safe_load("\n".join(lines[start:end]))
+    return tree
+
+
+def test_sft_has_minionerecs_defaults(tmp_path: Path) -> None:
+    result = call("sft", *sft_flags(tmp_path), "--dry-run")
+    assert result.exit_code == 0, result.output
+    tree = printed_config(result.output)
+    assert tree["seed"] == 42
+    assert tree["model"] == {
+        "base": str(tmp_path / "base"),
+        "from_scratch": False,
+        "tuning": "full",
+        "new_rows": "mean",
+    }
+    training = tree["training"]
+    assert (training["batch_size"], training["epochs"], training["learning_rate"], training["warmup"]) == (
+        128,
+        10,
+        3e-4,
+        20,
+    )
+    assert (training["max_tokens"], training["order"], tree["encoding"]["cutoff_len"]) == (4 * 512, "random", 512)
+    assert (tree["eval"]["every"], tree["eval"]["save_total_limit"], tree["logging"]["every"]) == (0.05, 1, 1)
+    assert "sample" not in tree["data"]
+
+
+def test_sft_trains_with_its_flags(tmp_path: Path) -> None:
+    flags = ["--batch_size", 16, "--num_epochs", 1, "--learning_rate", 0.01, "--sample", 10, "--cutoff_len", 128]
+    flags += ["--freeze_LLM", "True", "--group_by_length", "True", "--category", "Ships in bottles", "--seed", 3]
+    done = shell("sft", *sft_flags(tmp_path), *flags, HOME=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    tree = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert tree["model"]["tuning"] == "frozen"
+    assert tree["training"]["order"] == "length"
+    assert tree["data"]["sample"] == 10
+    assert "frozen tuning · 416 of" in done.stdout
+    assert "Ships in bottles" in done.stdout
+    assert (tmp_path / "run" / "final_checkpoint" / "model.safetensors").is_file()
+
+
+def test_sft_wants_true_or_false(tmp_path: Path) -> None:
+    done = shell("sft", *sft_flags(tmp_path), "--freeze_LLM", "maybe")
+    assert done.returncode == 2
+    assert "expected True or False, found 'maybe'" in done.stderr
+
+
+def test_the_demo_leaves_a_model_and_says_what_is_next(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = run_demo(tmp_path / "demo", users=40)
+    output = flat(capsys.readouterr().out)
+    assert result.best_loss < result.first_loss
+    assert (tmp_path / "demo" / "run" / "final_checkpoint" / "config.json").is_file()
+    for words in ("Done in", "before", "after", "sidtune preview", "sidtune check"):
+        assert words in output
+    assert load_config(tmp_path / "demo" / "demo.yaml").model.from_scratch
+    done = shell("demo", "--output", tmp_path / "demo")
+    assert done.returncode == 2
+    assert "is not empty" in done.stderr

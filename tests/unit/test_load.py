@@ -1,0 +1,221 @@
+"""Bases, tokenizers and vocabularies: what is accepted, what is refused, what new rows start as."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.tiny_models import make_base, make_tokenizer
+from transformers import BartConfig, BertConfig
+
+from sidtune.config import ModelConfig
+from sidtune.errors import UserError
+from sidtune.model.checkpoint_files import load_weights
+from sidtune.model.initialise import mean_rows
+from sidtune.model.load import base_dtype, load_model
+from sidtune.model.tokenizer import load_config, load_tokenizer
+from sidtune.model.vocabulary import extend_vocabulary
+
+SIDS = ["<a_0>", "<a_1>", "<b_0>"]
+
+
+def loaded(base: Path, sids: list[str] = SIDS, seed: int = 0, **config: Any) -> tuple[Any, Any]:
+    vocabulary = extend_vocabulary(load_tokenizer(str(base)), sids)
+    return load_model(ModelConfig(base=str(base), **config), vocabulary, seed), vocabulary
+
+
+# --- vocabulary ---
+
+
+def test_tokens_are_added_sorted_and_once() -> None:
+    tokenizer = make_tokenizer()
+    known = len(tokenizer)
+    vocabulary = extend_vocabulary(tokenizer, ["<b_0>", "<a_0>", "<b_0>", "<a_1>"])
+    assert tokenizer.convert_tokens_to_ids(SIDS) == [known, known + 1, known + 2]
+    assert vocabulary.known == known
+    assert vocabulary.sid_ids.tolist() == vocabulary.new_ids.tolist() == [known, known + 1, known + 2]
+    assert not set(SIDS) & set(map(str, tokenizer.all_special_tokens))
+    assert tokenizer.tokenize("x<a_0>y <a_1>") == ["x", "<a_0>", *tokenizer.tokenize("y "), "<a_1>"]
+
+
+def test_known_tokens_keep_their_ids() -> None:
+    tokenizer = make_tokenizer()
+    first = extend_vocabulary(tokenizer, ["<b_0>"])
+    grown = extend_vocabulary(tokenizer, SIDS)
+    assert first.new_ids[0] in grown.sid_ids
+    assert len(grown.new_ids) == 2
+    assert len(grown.sid_ids) == 3
+
+
+@pytest.mark.parametrize(
+    ("tokens", "message"),
+    [
+        (["<a 1>"], r"1 SID tokens are empty or hold white space: '<a 1>'"),
+        (["<a>\n"], r"hold white space"),
+        ([""], r"are empty"),
+        (["<a_1", "<a_12>"], r"are the beginning of another: '<a_1 of <a_12>'"),
+        (["</s>"], r"are special tokens of the tokenizer: '</s>'"),
+        (["t"], r"are ordinary text to the tokenizer already: 't'"),
+    ],
+)
+def test_tokens_that_cannot_be(tokens: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        extend_vocabulary(make_tokenizer(), [*tokens, "<fine>"])
+
+
+# --- bases ---
+
+
+def test_a_missing_base(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such folder"):
+        load_tokenizer(str(tmp_path / "nothing"))
+    with pytest.raises(UserError, match="neither a local folder nor a model that can be fetched") as error:
+        load_tokenizer("nobody/nothing-at-all")
+    assert "nothing is downloaded" in error.value.hint
+    with pytest.raises(UserError, match="cannot be read"):
+        load_config(str(tmp_path))
+
+
+def test_a_tokenizer_without_eos(tmp_path: Path) -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.eos_token = None
+    tokenizer.save_pretrained(tmp_path / "t")
+    config = tmp_path / "t" / "tokenizer_config.json"
+    settings = json.loads(config.read_text())
+    settings.pop("eos_token", None)
+    config.write_text(json.dumps(settings))
+    make_base(tmp_path / "base")
+    for file in (tmp_path / "t").iterdir():
+        shutil.copy(file, tmp_path / "base" / file.name)
+    with pytest.raises(UserError, match="no EOS token"):
+        load_tokenizer(str(tmp_path / "base"))
+
+
+def test_a_missing_pad_token_becomes_eos(tmp_path: Path) -> None:
+    base = make_base(tmp_path / "base")
+    settings = json.loads((base / "tokenizer_config.json").read_text())
+    settings.pop("pad_token")
+    (base / "tokenizer_config.json").write_text(json.dumps(settings))
+    tokenizer = load_tokenizer(str(base))
+    assert tokenizer.pad_token_id == tokenizer.eos_token_id
+
+
+@pytest.mark.parametrize(("config", "message"), [(BartConfig(), "encoder-decoder"), (BertConfig(), None)])
+def test_other_kinds_of_model(tmp_path: Path, config: Any, message: str | None) -> None:
+    config.save_pretrained(tmp_path)
+    if message is None:
+        tree = json.loads((tmp_path / "config.json").read_text()) | {"model_type": "vit"}
+        (tmp_path / "config.json").write_text(json.dumps(tree))
+        message = "no causal language model"
+    with pytest.raises(UserError, match=message):
+        load_config(str(tmp_path))
+
+
+def test_code_of_a_base_is_not_run_unasked(tmp_path: Path) -> None:
+    base = make_base(tmp_path / "base")
+    marker = tmp_path / "ran"
+    (base / "modeling_evil.py").write_text(
+        f"open({str(marker)!r}, 'w').write('x')\nclass Evil: pass\nclass Config: pass\n"
+    )
+    tree = json.loads((base / "config.json").read_text())
+    tree["model_type"] = "evil"
+    tree["auto_map"] = {"AutoConfig": "modeling_evil.Config", "AutoModelForCausalLM": "modeling_evil.Evil"}
+    (base / "config.json").write_text(json.dumps(tree))
+    with pytest.raises(UserError, match="Python code of its own") as error:
+        load_config(str(base))
+    assert "--trust-remote-code" in error.value.hint
+    assert not marker.exists()
+
+
+def test_missing_and_incomplete_weights_are_refused(tmp_path: Path) -> None:
+    base = make_base(tmp_path / "base")
+    weights = load_weights(base)
+    lost = next(name for name in weights if "mlp" in name)
+    from safetensors.torch import save_file
+
+    save_file({k: v for k, v in weights.items() if k != lost}, base / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match="lacks 1 weights"):
+        loaded(base)
+    (base / "model.safetensors").unlink()
+    with pytest.raises(UserError, match="cannot be loaded") as error:
+        loaded(base)
+    assert "from_scratch" in error.value.hint
+    assert loaded(base, from_scratch=True)[0].config.vocab_size % 64 == 0
+
+
+@pytest.mark.parametrize("content", [None, b"", b"nonsense" * 40])
+def test_damaged_weights(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "model.safetensors").write_bytes(content)
+    with pytest.raises(UserError, match="holds no weights" if content is None else "damaged weights"):
+        load_weights(tmp_path)
+
+
+def test_a_pickle_posing_as_weights_does_not_run(tmp_path: Path) -> None:
+    import pickle
+
+    marker = tmp_path / "ran"
+
+    class Evil:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (open, (str(marker), "w"))
+
+    (tmp_path / "pytorch_model.bin").write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(UserError, match="damaged weights"):
+        load_weights(tmp_path)
+    assert not marker.exists()
+
+
+# --- rows ---
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("spare", [0, 100])
+def test_rows_are_kept_added_and_started(tmp_path: Path, tied: bool, spare: int) -> None:
+    base = make_base(tmp_path / "base", tied=tied, spare=spare)
+    before = load_weights(base)["model.embed_tokens.weight"]
+    model, vocabulary = loaded(base)
+    matrix = model.get_input_embeddings().weight.detach()
+    assert len(matrix) >= len(before)
+    assert len(matrix) % 64 == 0
+    assert model.config.vocab_size == len(matrix)
+    known = torch.arange(vocabulary.known)
+    assert torch.equal(matrix[known], before[known])
+    new = matrix[torch.from_numpy(vocabulary.new_ids)]
+    mean, spread = before[known].mean(0), before[known].std(0)
+    assert ((new - mean).abs() < 0.6 * spread).all(), "near the mean of the known rows, spare ones left out"
+    assert len({tuple(row.tolist()) for row in new}) == len(SIDS), "told apart by their noise"
+    assert (model.get_output_embeddings().weight is model.get_input_embeddings().weight) == tied
+
+
+def test_new_rows_follow_the_seed(tmp_path: Path) -> None:
+    base = make_base(tmp_path / "base")
+    one, same, other = (loaded(base, seed=seed)[0].get_input_embeddings().weight for seed in (1, 1, 2))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+
+
+def test_mean_rows_by_hand() -> None:
+    known = torch.tensor([[0.0, 2.0], [2.0, 2.0]])
+    rows = mean_rows(known, 3, torch.Generator().manual_seed(0))
+    noise = torch.randn(3, 2, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(rows, torch.stack([1 + 0.1 * noise[:, 0], torch.full((3,), 2.0)], dim=1))
+
+
+def test_from_scratch_is_seeded_and_large_enough(tmp_path: Path) -> None:
+    base = make_base(tmp_path / "base", dtype=torch.bfloat16)
+    one, same, other = (loaded(base, seed=seed, from_scratch=True)[0] for seed in (1, 1, 2))
+    assert one.dtype == torch.float32
+    assert base_dtype(ModelConfig(base=str(base))) == torch.bfloat16
+    weight = one.get_input_embeddings().weight
+    assert torch.equal(weight, same.get_input_embeddings().weight)
+    assert not torch.equal(weight, other.get_input_embeddings().weight)
+
+
+def test_frozen_needs_sid_tokens(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nothing would be trained"):
+        loaded(make_base(tmp_path / "base"), sids=[], tuning="frozen")
