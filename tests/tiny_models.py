@@ -75,10 +75,10 @@ def make_config(architecture: str, tied: bool, rows: int) -> PreTrainedConfig:
     """A configuration of about twenty thousand parameters."""
     shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
     if architecture == "gpt2":
-        shape = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 256}
+        shape = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 1024}
         shape |= {"attn_pdrop": 0.0, "resid_pdrop": 0.0, "embd_pdrop": 0.0}
     else:
-        shape |= {"num_key_value_heads": 1, "head_dim": 16, "max_position_embeddings": 256}
+        shape |= {"num_key_value_heads": 1, "head_dim": 16, "max_position_embeddings": 1024}
     return AutoConfig.for_model(
         architecture,
         vocab_size=rows,

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from transformers import PreTrainedConfig
+from rich.markup import escape
 
-from sidtune.config import Config
-from sidtune.data.catalogue import Catalogue
 from sidtune.data.rows import Disagreement, Rows, disagreements
-from sidtune.encoding.build import Mixture, load_catalogue
 from sidtune.errors import UserError
-from sidtune.model.tokenizer import load_config, load_tokenizer
-from sidtune.model.vocabulary import Vocabulary, extend_vocabulary
+from sidtune.inputs import Inputs
 from sidtune.tasks.source import Split
+from sidtune.terminal import console
 
 Severity = Literal["error", "warning", "note"]
 SHOWN = 3
@@ -43,45 +39,13 @@ class Finding:
     remedy: str = ""
 
 
-class Subject:
-    """What the checks look at, loaded once; loading raises `UserError` where it is broken."""
-
-    def __init__(self, config: Config, trust_remote_code: bool = False) -> None:
-        self.config, self.trust_remote_code = config, trust_remote_code
-
-    @cached_property
-    def catalogue(self) -> Catalogue:
-        """The catalogue."""
-        return load_catalogue(self.config)
-
-    @cached_property
-    def vocabulary(self) -> Vocabulary:
-        """The extended tokenizer."""
-        tokenizer = load_tokenizer(self.config.model.base, self.trust_remote_code)
-        return extend_vocabulary(tokenizer, self.catalogue.sid_tokens)
-
-    @cached_property
-    def header(self) -> PreTrainedConfig:
-        """The model's configuration; weights are not read."""
-        return load_config(self.config.model.base, self.trust_remote_code)
-
-    @cached_property
-    def mixture(self) -> Mixture:
-        """Templates and tasks."""
-        return Mixture(self.config, self.catalogue, self.vocabulary)
-
-    def rows(self, split: Split) -> Rows:
-        """Interaction rows of a split."""
-        return self.mixture.source(split).rows
-
-
-def run_checks(subject: Subject) -> list[Finding]:
+def run_checks(inputs: Inputs) -> list[Finding]:
     """Every finding of every check, errors first; a check that cannot go on says why and the others still run."""
     findings: list[Finding] = []
     failed: set[str] = set()
     for check in CHECKS:
         try:
-            findings.extend(check(subject))
+            findings.extend(check(inputs))
         except UserError as error:
             # A broken file stops several checks with the same words; once is enough.
             if error.message not in failed:
@@ -91,14 +55,30 @@ def run_checks(subject: Subject) -> list[Finding]:
     return sorted(findings, key=lambda finding: order.index(finding.severity))
 
 
+def refuse_errors(inputs: Inputs) -> None:
+    """Run every check before training: errors end it, all of them at once, and warnings are shown.
+
+    Raises:
+        UserError: lists the errors.
+    """
+    findings = run_checks(inputs)
+    errors = [finding for finding in findings if finding.severity == "error"]
+    if errors:
+        lines = [f"{error.message}\n  {error.remedy}".rstrip() for error in errors]
+        raise UserError("\n".join(lines), "`sidtune check` shows everything else worth knowing.")
+    for finding in findings:
+        if finding.severity == "warning":
+            console.print(f"warning: {escape(finding.where)}: {escape(finding.message)} {escape(finding.remedy)}")
+
+
 def exit_status(findings: Sequence[Finding]) -> int:
     """0 for nothing but notes, 1 for warnings, 2 for errors."""
     severities = {finding.severity for finding in findings}
     return 2 if "error" in severities else 1 if "warning" in severities else 0
 
 
-def _catalogue(subject: Subject) -> Iterator[Finding]:
-    catalogue, data = subject.catalogue, subject.config.data
+def _catalogue(inputs: Inputs) -> Iterator[Finding]:
+    catalogue, data = inputs.catalogue, inputs.config.data
     depths = sorted({len(sid) for sid in catalogue.sids})
     shared = {sid: items for sid, items in catalogue.items_of.items() if len(items) > 1}
     yield Finding(
@@ -113,9 +93,9 @@ def _catalogue(subject: Subject) -> Iterator[Finding]:
         yield Finding("note", str(data.index), f"{items:,} items share a SID with another item", examples[:SHOWN])
 
 
-def _rows(subject: Subject, split: Split) -> Iterator[Finding]:
-    path = subject.config.data.train if split == "train" else subject.config.data.valid
-    rows = subject.rows(split)
+def _rows(inputs: Inputs, split: Split) -> Iterator[Finding]:
+    path = inputs.config.data.train if split == "train" else inputs.config.data.valid
+    rows = inputs.mixture.source(split).rows
     lengths = rows.history.lengths
     yield Finding(
         "note",
@@ -127,7 +107,7 @@ def _rows(subject: Subject, split: Split) -> Iterator[Finding]:
         shown = [f"row {row + 1}" for row in repeats[:SHOWN]]
         remedy = "data.dedup: true leaves them out of training."
         yield Finding("note", str(path), f"{len(repeats):,} targets repeat the last history item", shown, remedy)
-    differing = disagreements(path, subject.catalogue)
+    differing = disagreements(path, inputs.catalogue)
     if differing:
         yield Finding(
             "warning",
@@ -142,22 +122,26 @@ def _cell(entry: Disagreement) -> str:
     return f"row {entry.row}, {entry.column}: {entry.found!r:.60} here, {entry.expected!r:.60} in the catalogue"
 
 
-def _train_rows(subject: Subject) -> Iterator[Finding]:
-    yield from _rows(subject, "train")
+def _train_rows(inputs: Inputs) -> Iterator[Finding]:
+    yield from _rows(inputs, "train")
 
 
-def _valid_rows(subject: Subject) -> Iterator[Finding]:
-    yield from _rows(subject, "valid")
+def _valid_rows(inputs: Inputs) -> Iterator[Finding]:
+    yield from _rows(inputs, "valid")
 
 
-def _leakage(subject: Subject) -> Iterator[Finding]:
+def _leakage(inputs: Inputs) -> Iterator[Finding]:
     """A validation row that also stands among the training rows flatters the validation loss."""
-    train = _row_keys(subject.rows("train"))
-    leaked = [row + 1 for row, key in enumerate(_row_keys(subject.rows("valid"))) if key in set(train)] if train else []
+    train = _row_keys(inputs.mixture.source("train").rows)
+    leaked = (
+        [row + 1 for row, key in enumerate(_row_keys(inputs.mixture.source("valid").rows)) if key in set(train)]
+        if train
+        else []
+    )
     if leaked:
         yield Finding(
             "warning",
-            str(subject.config.data.valid),
+            str(inputs.config.data.valid),
             f"{len(leaked):,} rows (user, history and target) also stand in the training file",
             [f"row {row}" for row in leaked[:SHOWN]],
             "Split by time or by user, so that validation rows are unseen.",
@@ -169,20 +153,20 @@ def _row_keys(rows: Rows) -> list[tuple[str, bytes, int]]:
     return [(users[i], rows.history[i].tobytes(), targets[i]) for i in range(len(targets))]
 
 
-def _vocabulary(subject: Subject) -> Iterator[Finding]:
-    vocabulary = subject.vocabulary
+def _vocabulary(inputs: Inputs) -> Iterator[Finding]:
+    vocabulary = inputs.vocabulary
     known = len(vocabulary.sid_ids) - len(vocabulary.new_ids)
     message = f"{vocabulary.known:,} tokens, and {len(vocabulary.new_ids):,} new ones for SIDs"
     yield Finding(
         "note",
-        subject.config.model.base,
+        inputs.config.model.base,
         message + (f"; {known:,} SID tokens known already" if known else ""),
     )
 
 
-def _model(subject: Subject) -> Iterator[Finding]:
-    text, cutoff = subject.header.get_text_config(), subject.config.encoding.cutoff_len
-    yield Finding("note", subject.config.model.base, f"{text.model_type} with a vocabulary of {text.vocab_size:,} rows")
+def _model(inputs: Inputs) -> Iterator[Finding]:
+    text, cutoff = inputs.header.get_text_config(), inputs.config.encoding.cutoff_len
+    yield Finding("note", inputs.config.model.base, f"{text.model_type} with a vocabulary of {text.vocab_size:,} rows")
     longest = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None)
     if longest and cutoff > longest:
         yield Finding(
@@ -191,14 +175,14 @@ def _model(subject: Subject) -> Iterator[Finding]:
             f"{cutoff} tokens, but the model has only {longest} positions",
             remedy=f"Set encoding.cutoff_len to at most {longest}.",
         )
-    if subject.config.model.tuning == "frozen" and not len(subject.vocabulary.sid_ids):
+    if inputs.config.model.tuning == "frozen" and not len(inputs.vocabulary.sid_ids):
         yield Finding("error", "model.tuning", "frozen tuning trains SID rows, and there is no SID token")
 
 
-def _encoding(subject: Subject) -> Iterator[Finding]:
+def _encoding(inputs: Inputs) -> Iterator[Finding]:
     """Decoding the ids of a sample of examples must give their text back."""
-    mixture, tokenizer = subject.mixture, subject.vocabulary.tokenizer
-    for name, options in subject.config.task_options().items():
+    mixture, tokenizer = inputs.mixture, inputs.vocabulary.tokenizer
+    for name, options in inputs.config.task_options().items():
         for part in mixture.parts(name, "train", options):
             lost = [
                 row for row in range(min(SAMPLED, len(part))) if not mixture.encoder.reversible(part, row, tokenizer)
@@ -213,22 +197,20 @@ def _encoding(subject: Subject) -> Iterator[Finding]:
                 )
 
 
-def _templates(subject: Subject) -> Iterator[Finding]:
-    given = subject.config.template.file
+def _templates(inputs: Inputs) -> Iterator[Finding]:
+    given = inputs.config.template.file
     if given:
-        yield Finding(
-            "note", str(given), f"{len(subject.mixture.templates)} forms, those of this file in place of ours"
-        )
+        yield Finding("note", str(given), f"{len(inputs.mixture.templates)} forms, those of this file in place of ours")
 
 
-def _output(subject: Subject) -> Iterator[Finding]:
-    folder: Path = subject.config.output_dir
+def _output(inputs: Inputs) -> Iterator[Finding]:
+    folder: Path = inputs.config.output_dir
     if (folder / "final_checkpoint").exists():
         message, remedy = "holds a finished run", "Choose another output_dir to train again."
         yield Finding("warning", f"output_dir {folder}", message, [], remedy)
 
 
-CHECKS: list[Callable[[Subject], Iterator[Finding]]] = [
+CHECKS: list[Callable[[Inputs], Iterator[Finding]]] = [
     _catalogue,
     _model,
     _vocabulary,

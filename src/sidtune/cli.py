@@ -166,11 +166,12 @@ def check(
 
     Exit status: 0 all well, 1 warnings, 2 errors. Example: `sidtune check recipes/amazon-industrial.yaml`
     """
-    from sidtune.check import Subject, exit_status, run_checks
+    from sidtune.check import exit_status, run_checks
     from sidtune.config import load_config
+    from sidtune.inputs import Inputs
 
     quiet_libraries()
-    findings = run_checks(Subject(load_config(config, overrides or []), trust_remote_code))
+    findings = run_checks(Inputs(load_config(config, overrides or []), trust_remote_code))
     if as_json:
         typer.echo(json.dumps([vars(finding) for finding in findings], indent=1, ensure_ascii=False))
     else:
@@ -193,9 +194,10 @@ def preview(
     """
     from sidtune import preview as room
     from sidtune.config import load_config
+    from sidtune.inputs import Inputs
 
     quiet_libraries()
-    examples = room.preview(load_config(config, overrides or []), task, n, trust_remote_code)
+    examples = room.preview(Inputs(load_config(config, overrides or []), trust_remote_code), task, n)
     if as_json:
         typer.echo(json.dumps(room.as_json(examples), indent=1, ensure_ascii=False))
         return

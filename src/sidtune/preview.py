@@ -6,11 +6,8 @@ from dataclasses import asdict, dataclass
 
 from rich.text import Text
 
-from sidtune.config import Config
-from sidtune.encoding.build import Mixture, load_catalogue
 from sidtune.errors import UserError, did_you_mean
-from sidtune.model.tokenizer import load_tokenizer
-from sidtune.model.vocabulary import extend_vocabulary
+from sidtune.inputs import Inputs
 
 LABEL, MASKED, BORDER = "bold green", "default", "│"
 
@@ -36,15 +33,13 @@ class PreviewExample:
     segments: list[PreviewSegment]
 
 
-def preview(config: Config, task: str | None, n: int, trust_remote_code: bool = False) -> list[PreviewExample]:
+def preview(inputs: Inputs, task: str | None, n: int) -> list[PreviewExample]:
     """The first `n` examples of every task, or of one.
 
     Raises:
         UserError: for a task that the configuration does not have.
     """
-    catalogue = load_catalogue(config)
-    vocabulary = extend_vocabulary(load_tokenizer(config.model.base, trust_remote_code), catalogue.sid_tokens)
-    mixture, options = Mixture(config, catalogue, vocabulary), config.task_options()
+    mixture, vocabulary, options = inputs.mixture, inputs.vocabulary, inputs.config.task_options()
     if task is not None and task not in options:
         raise UserError(
             f"the configuration has no task {task!r}{did_you_mean(task, options)}",

@@ -115,7 +115,7 @@ def test_check_lists_everything_at_once(tmp_path: Path) -> None:
     assert [finding["severity"] for finding in findings] == sorted(
         (finding["severity"] for finding in findings), key=["error", "warning", "note"].index
     )
-    assert any("9000 tokens, but the model has only 256 positions" in error["message"] for error in errors)
+    assert any("9000 tokens, but the model has only 1024 positions" in error["message"] for error in errors)
     assert any("77" in error["message"] and "no SID" in error["message"] for error in errors)
     assert all(error["remedy"] for error in errors)
 

@@ -12,13 +12,13 @@ from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArgumen
 from sidtune.batching.layouts import Layout
 from sidtune.batching.plan import Plan
 from sidtune.batching.steps import Steps
+from sidtune.check import refuse_errors
 from sidtune.config import Config
-from sidtune.encoding.build import Mixture, load_catalogue
 from sidtune.encoding.corpus import Corpus, EncodedTask
+from sidtune.inputs import Inputs
 from sidtune.model.checkpoint_files import load_plain_state_dict, load_weights
 from sidtune.model.load import base_dtype, load_model
-from sidtune.model.tokenizer import load_tokenizer
-from sidtune.model.vocabulary import Vocabulary, extend_vocabulary
+from sidtune.model.vocabulary import Vocabulary
 from sidtune.terminal import console
 from sidtune.training import output
 from sidtune.training.arguments import training_arguments
@@ -63,13 +63,14 @@ def train(
     """
     pin_first_gpu()
     arguments = training_arguments(config)
-    catalogue = load_catalogue(config)
-    vocabulary = extend_vocabulary(load_tokenizer(config.model.base, trust_remote_code), catalogue.sid_tokens)
+    inputs = Inputs(config, trust_remote_code)
     with arguments.main_process_first(desc="encoding"):
-        mixture = Mixture(config, catalogue, vocabulary)
-        training_tasks, valid_tasks = mixture.train(), mixture.valid()
+        if arguments.process_index == 0:
+            refuse_errors(inputs)
+        training_tasks, valid_tasks = inputs.mixture.train(), inputs.mixture.valid()
+    vocabulary = inputs.vocabulary
     steps = lay_out(config, training_tasks, vocabulary, arguments)
-    identity = run_identity(config, mixture, arguments.world_size)
+    identity = run_identity(inputs, arguments.world_size)
     start = Start() if dry_run else output.find_start(config.output_dir, resume, identity)
 
     model = load_model(config.model, vocabulary, config.seed, trust_remote_code)
@@ -122,11 +123,11 @@ def lay_out(config: Config, tasks: list[EncodedTask], vocabulary: Vocabulary, ar
     return Steps(corpus, plan, layout, arguments.process_index, arguments.world_size)
 
 
-def run_identity(config: Config, mixture: Mixture, world_size: int) -> dict[str, Any]:
+def run_identity(inputs: Inputs, world_size: int) -> dict[str, Any]:
     """What a resumed run must share with the run it goes on from: else it would not be the same run."""
-    training = config.training
+    config, training = inputs.config, inputs.config.training
     return {
-        **mixture.identity(),
+        **inputs.mixture.identity(),
         **{f"weight of {name}": options.weight for name, options in config.task_options().items()},
         "model.tuning": config.model.tuning,
         "seed": config.seed,

@@ -1,0 +1,45 @@
+"""Everything a configuration names, each loaded once and only when asked for."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from transformers import PreTrainedConfig
+
+from sidtune.config import Config
+from sidtune.data.catalogue import Catalogue
+from sidtune.encoding.build import Mixture, load_catalogue
+from sidtune.model.tokenizer import load_config, load_tokenizer
+from sidtune.model.vocabulary import Vocabulary, extend_vocabulary
+
+
+class Inputs:
+    """What `train`, `check` and `preview` start from; a part that is broken raises `UserError` when it is asked for.
+
+    Args:
+        trust_remote_code: let the base's own Python code run.
+    """
+
+    def __init__(self, config: Config, trust_remote_code: bool = False) -> None:
+        self.config, self.trust_remote_code = config, trust_remote_code
+
+    @cached_property
+    def catalogue(self) -> Catalogue:
+        """Items, texts and SIDs."""
+        return load_catalogue(self.config)
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The base's tokenizer, extended by the SID tokens."""
+        tokenizer = load_tokenizer(self.config.model.base, self.trust_remote_code)
+        return extend_vocabulary(tokenizer, self.catalogue.sid_tokens)
+
+    @cached_property
+    def header(self) -> PreTrainedConfig:
+        """The model's configuration; weights are not read."""
+        return load_config(self.config.model.base, self.trust_remote_code)
+
+    @cached_property
+    def mixture(self) -> Mixture:
+        """Templates, tasks and their examples."""
+        return Mixture(self.config, self.catalogue, self.vocabulary)
