@@ -97,7 +97,7 @@ def disagreements(path: Path, catalogue: Catalogue) -> list[Disagreement]:
     """Cells of a MiniOneRec CSV whose titles or SIDs are not those of the catalogue; none for other files."""
     if Path(path.name.removesuffix(".gz")).suffix != ".csv":
         return []
-    table = _read_csv(path)
+    table = _read_csv(path, every_column=True)
     if "history_item_id" not in table.column_names:
         return []
     rows = resolve_rows(read_rows(path), catalogue, path)
@@ -131,10 +131,14 @@ def _entries(cell: str) -> list[str]:
         return [cell]
 
 
-def _read_csv(path: Path) -> pa.Table:
+def _read_csv(path: Path, every_column: bool = False) -> pa.Table:
+    """The columns that rows are made of, or all of them, as text."""
     text = read_bytes(path)
+    names = _header(text, path)
+    if not every_column:
+        names = ["user_id", _history_column(names, path), "item_id"]
     options = pyarrow.csv.ConvertOptions(
-        column_types={name: pa.string() for name in _header(text, path)}, strings_can_be_null=False
+        include_columns=names, column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False
     )
     try:
         return pyarrow.csv.read_csv(

@@ -124,20 +124,21 @@ class Encoder:
         return decoded.strip() == text.strip()
 
     def _encode_worded(self, part: Part, wording: Wording, positions: NDArray[np.int64]) -> Encoded:
-        prompt, response = self._join(part, wording)
-        long = np.flatnonzero(prompt.lengths + response.lengths > self.cutoff_len)
-        drop, fits = self._fit(part.take(long), wording)
-        shortened = long[fits]
-        if len(shortened):
-            redone = self._join(part.take(shortened).drop_oldest(drop[fits]), wording)
-            prompt, response = (stack([old, new]) for old, new in zip((prompt, response), redone, strict=True))
-        source = np.arange(len(part))
-        source[shortened] = len(part) + np.arange(len(shortened))
-        kept = np.delete(np.arange(len(part)), long[~fits])
-        prompt, response = prompt.take(source[kept]), response.take(source[kept])
-        spans = np.stack([prompt.lengths, prompt.lengths + response.lengths], axis=1).astype(np.int32)
+        ids, starts = self._join(part, wording)
+        kept = np.arange(len(part))
+        long = np.flatnonzero(ids.lengths > self.cutoff_len)
+        shortened = long[:0]
+        if len(long):
+            drop, fits = self._fit(part.take(long), wording)
+            shortened = long[fits]
+            shorter, starts[shortened] = self._join(part.take(shortened).drop_oldest(drop[fits]), wording)
+            kept = np.delete(kept, long[~fits])
+            # Shortened examples are read from behind the others, where they are stacked.
+            source = np.arange(len(part))
+            source[shortened] = len(part) + np.arange(len(shortened))
+            ids, starts = stack([ids, shorter]).take(source[kept]), starts[kept]
+        spans = np.stack([starts, ids.lengths], axis=1).astype(np.int32)
         label_spans = Ragged(spans.reshape(-1), np.arange(len(kept) + 1, dtype=np.int64) * 2)
-        ids = concatenate([prompt, response])
         return Encoded(ids, label_spans, positions[kept], len(shortened), len(part) - len(kept))
 
     def _fit(self, part: Part, wording: Wording) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
@@ -150,8 +151,7 @@ class Encoder:
         pending = np.arange(len(part))
         while len(pending):
             current = part.take(pending).drop_oldest(drop[pending])
-            prompt, response = self._join(current, wording)
-            excess = prompt.lengths + response.lengths - self.cutoff_len
+            excess = self._join(current, wording)[0].lengths - self.cutoff_len
             hopeless = (excess > 0) & (current.history_lengths <= 1)
             fits[pending[hopeless]] = False
             more = np.flatnonzero((excess > 0) & ~hopeless)
@@ -176,9 +176,11 @@ class Encoder:
     def _separator_tokens(self, wording: Wording) -> int:
         return len(self._constant(wording.separator, False)) if wording.separator else 0
 
-    def _join(self, part: Part, wording: Wording) -> tuple[Ragged, Ragged]:
+    def _join(self, part: Part, wording: Wording) -> tuple[Ragged, NDArray[np.int64]]:
+        """The ids of every example, and where its response starts."""
         prompt, response = self._pieces(part, wording)
-        return concatenate(prompt), concatenate(response)
+        starts: NDArray[np.int64] = np.sum([piece.lengths for piece in prompt], axis=0)
+        return concatenate([*prompt, *response]), starts
 
     def _pieces(self, part: Part, wording: Wording) -> tuple[list[Ragged], list[Ragged]]:
         """Prompt and response, segment by segment, with the frame's own tokens around them."""
