@@ -23,7 +23,7 @@ demo: $(VENV)/.ready ## The main job on made-up data, on the CPU, in minutes
 
 test: $(VENV)/.ready ## The whole suite, with coverage
 	$(BIN)/python -m coverage erase
-	$(BIN)/python -m pytest --cov --cov-report=
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
 
 check: $(VENV)/.ready ## Ruff and mypy
 	$(BIN)/ruff check .

@@ -1,0 +1,96 @@
+"""Documentation and recipes are true: keys, defaults, links and commands exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel
+from typer.main import get_command
+
+from sidtune.cli import app
+from sidtune.config import Config, load_config
+from sidtune.tasks import TASKS
+from sidtune.templates import FORMS
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+
+
+def keys(section: type[BaseModel], prefix: str = "") -> dict[str, Any]:
+    """Every configuration key with its default."""
+    found: dict[str, Any] = {}
+    for name, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            found |= keys(field.annotation, f"{prefix}{name}.")
+        elif name != "tasks":
+            found[prefix + name] = "required" if field.is_required() else field.default
+    return found
+
+
+def test_every_key_is_documented_with_its_default() -> None:
+    text = (ROOT / "docs" / "configuration.md").read_text()
+    rows = dict(re.findall(r"^\| `([\w.]+)` \| (\S+) \|", text, re.MULTILINE))
+    tasks = {name: rows.pop(name) for name in TASKS if name in rows}
+    expected = {
+        key: str(default)
+        if isinstance(default, str | Path | float | int) and not isinstance(default, bool)
+        else default
+        for key, default in keys(Config).items()
+    }
+    documented = {key: {"true": True, "false": False, "null": None}.get(value, value) for key, value in rows.items()}
+    assert documented == expected
+    assert not tasks, "tasks are described by what they do, not by a default"
+    assert all(f"`{name}`" in text for name in TASKS)
+
+
+def test_every_form_is_documented() -> None:
+    text = (ROOT / "docs" / "templates.md").read_text()
+    rows = re.findall(r"^\| `([\w.]+)` \| (.+) \| (.+) \|", text, re.MULTILINE)
+    documented = {form: tuple(tuple(re.findall(r"`(\w+)`", cell)) for cell in cells) for form, *cells in rows}
+    assert documented == {form: (needs.prompt, needs.response) for form, needs in FORMS.items()}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_exist_with_their_options(page: Path) -> None:
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    text = page.read_text().replace("\\\n", " ")
+    for name, rest in re.findall(r"\bsidtune ([a-z][a-z-]*)([^`\n]*)", text):
+        if name not in commands and not rest.startswith(" --"):
+            continue
+        options = {option for parameter in commands[name].params for option in parameter.opts}
+        for option in re.findall(r"(?<!\S)(--?[A-Za-z][\w-]*)", rest):
+            assert option in options or option == "--help", f"sidtune {name} {option}"
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
+def test_recipes_load_and_open_with_their_command(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIDTUNE_DATA", "/data")
+    config = load_config(recipe)
+    opening = recipe.read_text().split("\n\n")[0]
+    assert all(line.startswith("#") for line in opening.splitlines())
+    assert f"sidtune train recipes/{recipe.name}" in opening
+    assert str(config.output_dir).startswith("runs/")
+
+
+def test_there_are_recipes() -> None:
+    assert RECIPES
+    assert all(isinstance(yaml.safe_load(recipe.read_text()), dict) for recipe in RECIPES)
+
+
+def test_the_project_speaks_of_itself_alone() -> None:
+    """No path of one machine in what is shipped."""
+    for folder in ("src", "docs", "recipes", "benchmarks"):
+        for path in (ROOT / folder).rglob("*"):
+            if path.suffix in {".py", ".md", ".yaml", ".json"}:
+                assert not re.search(r"/(root|work|home)/", path.read_text(encoding="utf-8")), path
