@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from rich.markup import escape
 
+from sidtune.config import NEEDED_FILES
 from sidtune.data.rows import Disagreement, Rows, disagreements
 from sidtune.errors import UserError
 from sidtune.inputs import Inputs
@@ -203,6 +204,18 @@ def _templates(inputs: Inputs) -> Iterator[Finding]:
         yield Finding("note", str(given), f"{len(inputs.mixture.templates)} forms, those of this file in place of ours")
 
 
+def _idle_options(inputs: Inputs) -> Iterator[Finding]:
+    """Files and keys that nothing reads."""
+    config, tasks = inputs.config, inputs.config.task_options()
+    for name, needs in NEEDED_FILES:
+        if getattr(config.data, needs) is not None and not any(task.startswith(name) for task in tasks):
+            remedy = f"Add a task that reads it ({name}), or leave it out."
+            yield Finding("warning", f"data.{needs}", "given, but no task of the mixture reads it", [], remedy)
+    if config.model.from_scratch and "new_rows" in config.model.model_fields_set:
+        message = "has no effect with from_scratch: every row is drawn anew"
+        yield Finding("warning", "model.new_rows", message, [], "Leave it out.")
+
+
 def _output(inputs: Inputs) -> Iterator[Finding]:
     folder: Path = inputs.config.output_dir
     if (folder / "final_checkpoint").exists():
@@ -219,5 +232,6 @@ CHECKS: list[Callable[[Inputs], Iterator[Finding]]] = [
     _valid_rows,
     _leakage,
     _encoding,
+    _idle_options,
     _output,
 ]

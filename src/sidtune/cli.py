@@ -166,12 +166,15 @@ def check(
 
     Exit status: 0 all well, 1 warnings, 2 errors. Example: `sidtune check recipes/amazon-industrial.yaml`
     """
-    from sidtune.check import exit_status, run_checks
+    from sidtune.check import Finding, exit_status, run_checks
     from sidtune.config import load_config
     from sidtune.inputs import Inputs
 
     quiet_libraries()
-    findings = run_checks(Inputs(load_config(config, overrides or []), trust_remote_code))
+    try:
+        findings = run_checks(Inputs(load_config(config, overrides or []), trust_remote_code))
+    except UserError as error:
+        findings = [Finding("error", "configuration", error.message, [], error.hint)]
     if as_json:
         typer.echo(json.dumps([vars(finding) for finding in findings], indent=1, ensure_ascii=False))
     else:

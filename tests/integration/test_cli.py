@@ -134,6 +134,22 @@ def test_check_warns_of_leaks_and_disagreements(tmp_path: Path) -> None:
     assert "row 1, item_title: 'Green Tent' here, 'Red Tent' in the catalogue" in text
 
 
+def test_check_reports_faults_of_the_configuration_as_findings(tmp_path: Path) -> None:
+    result = call("check", config_file(tmp_path), "training.epoch=1", "--json")
+    assert result.exit_code == 2
+    (finding,) = json.loads(result.output)
+    assert finding["severity"] == "error"
+    assert "did you mean epochs" in finding["message"]
+
+
+def test_check_names_files_that_nothing_reads(tmp_path: Path) -> None:
+    extra = tmp_path / "i.jsonl"
+    extra.write_text('{"prompt": "a", "response": "b"}\n')
+    result = call("check", config_file(tmp_path, data={"instructions": str(extra)}))
+    assert result.exit_code == 1
+    assert "data.instructions: given, but no task of the mixture reads it" in flat(result.output)
+
+
 @pytest.mark.parametrize(
     ("break_it", "message"),
     [

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArguments
+from transformers import EarlyStoppingCallback, PreTrainedModel, TrainerCallback, TrainingArguments
 
 from sidtune.batching.layouts import Layout
 from sidtune.batching.plan import Plan
@@ -83,6 +83,9 @@ def train(
     announce(start, arguments)
     if start.weights:
         load_plain_state_dict(model, load_weights(start.weights))
+    if config.training.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    stop_at(model, inputs.mixture.frame.after[-1])
     if arguments.should_save:
         output.write_config(config)
     arguments.eval_on_start = start.checkpoint is None
@@ -137,6 +140,16 @@ def run_identity(inputs: Inputs, world_size: int) -> dict[str, Any]:
         "training.weight_decay": training.weight_decay,
         "processes": world_size,
     }
+
+
+def stop_at(model: PreTrainedModel, closing: int) -> None:
+    """Let `generate` stop at the token that closes every response, besides those it stops at already."""
+    settings = model.generation_config
+    assert settings is not None
+    known = settings.eos_token_id
+    stops = known if isinstance(known, list) else [] if known is None else [known]
+    if closing not in stops:
+        settings.eos_token_id = [*stops, closing]
 
 
 def announce(start: Start, arguments: TrainingArguments) -> None:
