@@ -121,30 +121,11 @@ def sft(
     Example: `sidtune sft --base_model Qwen/Qwen2.5-0.5B --train_file train.csv --eval_file valid.csv
     --output_dir runs/a --sid_index_path a.index.json --item_meta_path a.item.json --freeze_LLM False`
     """
+    flags = dict(locals())
     from sidtune import minionerec
     from sidtune.config import dump_config, parse_config
 
-    tree = minionerec.to_config(
-        base_model=base_model,
-        train_file=train_file,
-        eval_file=eval_file,
-        output_dir=output_dir,
-        sid_index_path=sid_index_path,
-        item_meta_path=item_meta_path,
-        sample=sample,
-        seed=seed,
-        batch_size=batch_size,
-        micro_batch_size=micro_batch_size,
-        num_epochs=num_epochs,
-        learning_rate=learning_rate,
-        cutoff_len=cutoff_len,
-        group_by_length=minionerec.boolean(group_by_length),
-        freeze_llm=minionerec.boolean(freeze_llm),
-        train_from_scratch=minionerec.boolean(train_from_scratch),
-        wandb_project=wandb_project,
-        wandb_run_name=wandb_run_name,
-    )
-    config = parse_config(tree, "the flags")
+    config = parse_config(minionerec.to_config(**flags), "the flags")
     if os.environ.get("RANK", "0") == "0":
         console.print(
             "# The configuration these flags stand for; save it and use it with `sidtune train`.", style="dim"

@@ -31,23 +31,25 @@ def to_config(
     num_epochs: int,
     learning_rate: float,
     cutoff_len: int,
-    group_by_length: bool,
-    freeze_llm: bool,
-    train_from_scratch: bool,
+    group_by_length: str,
+    freeze_llm: str,
+    train_from_scratch: str,
     wandb_project: str,
     wandb_run_name: str,
+    **_elsewhere: Any,
 ) -> dict[str, Any]:
     """The configuration tree that MiniOneRec's flags stand for.
 
-    `micro_batch_size` bounds memory there; here the same bound is `micro_batch_size × cutoff_len` tokens.
+    `micro_batch_size` bounds memory there; here the same bound is `micro_batch_size × cutoff_len` tokens. Flags that no
+    configuration key stands for (`category`, resuming, launching) may be given too.
     """
     return {
         "output_dir": str(output_dir),
         "seed": seed,
         "model": {
             "base": base_model,
-            "from_scratch": train_from_scratch,
-            "tuning": "frozen" if freeze_llm else "full",
+            "from_scratch": boolean(train_from_scratch),
+            "tuning": "frozen" if boolean(freeze_llm) else "full",
         },
         "data": {
             "items": str(item_meta_path),
@@ -61,7 +63,7 @@ def to_config(
             "epochs": num_epochs,
             "batch_size": batch_size,
             "max_tokens": micro_batch_size * cutoff_len,
-            "order": "length" if group_by_length else "random",
+            "order": "length" if boolean(group_by_length) else "random",
             "learning_rate": learning_rate,
             "warmup": 20,
         },
