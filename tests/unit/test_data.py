@@ -51,6 +51,7 @@ def test_text_may_be_gzipped_and_carry_a_byte_order_mark(tmp_path: Path) -> None
         ("a.json", b'{"a": 1,\n "b" 2}', "line 2, column 6"),
         ("a.json", b'{"a": 1, "a": 2}', "'a' stands twice"),
         ("a.json", b"[" * 200_000, "nested too deeply"),
+        ("a.json", b'{"a": "x\\ud800y"}', r"\\ud800 is half a character"),
         ("a.json.gz", b"not gzip", "damaged gzip"),
         ("a.json.gz", gzip.compress(b'{"a": 1}' * 50)[:-9], "damaged gzip"),
     ],
@@ -59,6 +60,10 @@ def test_broken_files(tmp_path: Path, name: str, content: bytes, message: str) -
     with pytest.raises(UserError, match=message) as error:
         read_json(write(tmp_path / name, content))
     assert name in str(error.value)
+
+
+def test_whole_surrogate_pairs_are_accepted(tmp_path: Path) -> None:
+    assert read_json(write(tmp_path / "a.json", b'{"a": "\\ud83d\\ude00"}')) == {"a": "😀"}
 
 
 def test_a_missing_file_suggests_its_neighbour(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_bf16_without_hardware_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_logger_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ordinary = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "wandb" else ordinary(name))
-    with pytest.raises(UserError, match="logging.wandb_project needs the package wandb") as error:
+    with pytest.raises(UserError, match=r"logging\.wandb_project needs the package wandb") as error:
         training_arguments(tiny_config(tmp_path, logging={"wandb_project": "shop"}))
     assert error.value.hint == "pip install 'sidtune[wandb]'"
 

@@ -86,7 +86,16 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def parse_json(text: str, where: str) -> Any:
     """Parse JSON; faults are reported with line and column."""
     try:
-        return json.loads(text, object_pairs_hook=lambda pairs: _unique(pairs, where))
+        value = json.loads(text, object_pairs_hook=lambda pairs: _unique(pairs, where))
+        if "\\ud" in text.lower():
+            # Half a surrogate pair is legal JSON, but no text: no tokenizer and no file takes it.
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
+    except UnicodeEncodeError as error:
+        half = f"\\u{ord(error.object[error.start]):04x}"
+        raise UserError(
+            f"{where}: {half} is half a character", "Write the whole surrogate pair, or remove it."
+        ) from None
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
         raise UserError(f"{where}: not valid JSON: {error.msg} at {place}") from None
