@@ -133,12 +133,8 @@ def _valid_rows(inputs: Inputs) -> Iterator[Finding]:
 
 def _leakage(inputs: Inputs) -> Iterator[Finding]:
     """A validation row that also stands among the training rows flatters the validation loss."""
-    train = _row_keys(inputs.mixture.source("train").rows)
-    leaked = (
-        [row + 1 for row, key in enumerate(_row_keys(inputs.mixture.source("valid").rows)) if key in set(train)]
-        if train
-        else []
-    )
+    seen = set(_row_keys(inputs.mixture.source("train").rows))
+    leaked = [row + 1 for row, key in enumerate(_row_keys(inputs.mixture.source("valid").rows)) if key in seen]
     if leaked:
         yield Finding(
             "warning",

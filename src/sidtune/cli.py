@@ -207,7 +207,9 @@ def new_model(
 
     quiet_libraries()
     made = create_base(folder, read_texts(items), hidden, layers, vocab, seed)
-    console.print(f"{folder}: {made.parameters:,} parameters, {made.tokens:,} tokens. Use it as model.base.")
+    console.print(
+        f"{escape(str(folder))}: {made.parameters:,} parameters, {made.tokens:,} tokens. Use it as model.base."
+    )
 
 
 @app.command()

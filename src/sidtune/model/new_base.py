@@ -12,6 +12,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM, set_seed
 
 from sidtune.errors import UserError
+from sidtune.terminal import console
 
 EOS, PAD, TURN, END_OF_TURN = "<|endoftext|>", "<|pad|>", "<|im_start|>", "<|im_end|>"
 CHAT_TEMPLATE = (
@@ -84,7 +85,7 @@ def _tokenizer(texts: Sequence[str], vocab: int) -> PreTrainedTokenizerFast:
         vocab_size=vocab,
         special_tokens=[EOS, PAD, TURN, END_OF_TURN],
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
+        show_progress=console.is_terminal,
     )
     backend.train_from_iterator(_training_texts(texts), trainer)
     return PreTrainedTokenizerFast(

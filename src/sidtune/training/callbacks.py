@@ -66,7 +66,6 @@ class ConsoleTable(TrainerCallback):
         self.valid, self.bar = valid, progress_bar()
         self.step_bar: TaskID | None = None
         self.recent: list[dict[str, float]] = []
-        self.best = float("inf")
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Called by Trainer."""
@@ -93,7 +92,14 @@ class ConsoleTable(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Called by Trainer."""
         if self.step_bar is not None:
-            self.bar.update(self.step_bar, completed=state.global_step)
+            self.bar.update(self.step_bar, completed=state.global_step, description="training")
+
+    def on_prediction_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Called during evaluation."""
+        if self.step_bar is not None:
+            self.bar.update(self.step_bar, description="evaluating")
 
     def on_evaluate(
         self,
@@ -107,8 +113,8 @@ class ConsoleTable(TrainerCallback):
         if not state.is_world_process_zero or metrics is None:
             return
         losses = [metrics[f"eval_{name}_loss"] for name in self.valid]
-        best = losses[0] < self.best
-        self.best = min(self.best, losses[0])
+        # Trainer notes the best after this; what was measured before the first step does not count.
+        best = state.global_step and (state.best_metric is None or losses[0] < state.best_metric)
         cells = [str(state.global_step), f"{state.epoch or 0:.2f}", _mean(self.recent, "loss", ".4f")]
         cells += [f"{loss:.4f}" for loss in losses] + [_mean(self.recent, "examples_per_second", ".0f")]
         console.print(_row([*cells, "best" if best else ""]))

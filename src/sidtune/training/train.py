@@ -19,7 +19,7 @@ from sidtune.inputs import Inputs
 from sidtune.model.checkpoint_files import load_plain_state_dict, load_weights
 from sidtune.model.load import base_dtype, load_model
 from sidtune.model.vocabulary import Vocabulary
-from sidtune.terminal import console
+from sidtune.terminal import console, library_bars
 from sidtune.training import output
 from sidtune.training.arguments import training_arguments
 from sidtune.training.callbacks import ConsoleTable, LastStepEvaluation, MetricsFile
@@ -73,7 +73,8 @@ def train(
     identity = run_identity(inputs, arguments.world_size)
     start = Start() if dry_run else output.find_start(config.output_dir, resume, identity)
 
-    model = load_model(config.model, vocabulary, config.seed, trust_remote_code)
+    with library_bars():
+        model = load_model(config.model, vocabulary, config.seed, trust_remote_code)
     if arguments.process_index == 0:
         describe_model(model, vocabulary, config.model)
         describe_plan(config, training_tasks, steps, model, arguments)
@@ -157,12 +158,13 @@ def announce(start: Start, arguments: TrainingArguments) -> None:
     if arguments.process_index:
         return
     for folder in start.skipped:
-        console.print(f"Skipping {folder}: it is not complete.")
+        console.print(f"Skipping {folder}: it is not complete.", markup=False)
     if start.checkpoint:
-        console.print(f"Resuming from {start.checkpoint}.")
+        console.print(f"Resuming from {start.checkpoint}.", markup=False)
     if start.weights:
         console.print(
-            f"Starting from the weights in {start.weights}: optimizer, schedule and position in the data start anew."
+            f"Starting from the weights in {start.weights}: optimizer, schedule and position in the data start anew.",
+            markup=False,
         )
 
 

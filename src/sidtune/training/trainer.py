@@ -117,6 +117,7 @@ class StepTrainer(Trainer):
             examples = [corpus[int(i)] for i in share[start : start + EVALUATION_EXAMPLES]]
             for micro_batch in self.steps.layout.micro_batches(examples):
                 loss = self._forward(micro_batch).sum().item()
+                self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
                 total += torch.tensor([loss, len(micro_batch.labels)], dtype=torch.float64)
         loss, labels = self._summed(total).tolist()
         return float(loss / labels)
