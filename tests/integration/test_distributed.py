@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -61,6 +62,30 @@ def test_two_uneven_processes_equal_one(tmp_path: Path, tuning: str) -> None:
     left, right = (load_weights(Path(tree["output_dir"]) / "final_checkpoint") for tree in trees)
     for name, value in left.items():
         torch.testing.assert_close(right[name], value, rtol=2e-2, atol=2e-3)
+
+
+def test_two_processes_resume_exactly(tmp_path: Path) -> None:
+    """A copy of the folder as it was in the middle of an epoch goes on like the run it was taken from."""
+    make_base(tmp_path / "base", "gpt2")
+    shared: dict[str, Any] = {
+        "tasks": {"sid_next": None, "title_to_sid": None},
+        "training": {"epochs": 2, "batch_size": 15, "learning_rate": 0.01},
+        "eval": {"every": 3, "save_total_limit": 9},
+    }
+    whole, copy = (tiny_tree(tmp_path, output_dir=str(tmp_path / name), **shared) for name in ("whole", "copy"))
+    assert launch(whole, tmp_path, 2).returncode == 0
+    for name in ("config.yaml", "metrics.jsonl"):
+        (tmp_path / "copy").mkdir(exist_ok=True)
+        shutil.copy(tmp_path / "whole" / name, tmp_path / "copy" / name)
+    shutil.copytree(tmp_path / "whole" / "checkpoint-3", tmp_path / "copy" / "checkpoint-3")
+    done = launch(copy, tmp_path, 2)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "Resuming from" in done.stdout
+    assert metrics(copy) == metrics(whole)
+    left, right = (load_weights(Path(tree["output_dir"]) / "final_checkpoint") for tree in (whole, copy))
+    assert all(torch.equal(right[name], value) for name, value in left.items())
+    refused = launch(copy, tmp_path, 1)
+    assert "processes: 2 in the checkpoint, 1 now" in refused.stderr
 
 
 def test_a_batch_smaller_than_the_processes_is_refused(tmp_path: Path) -> None:

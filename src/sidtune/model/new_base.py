@@ -24,6 +24,8 @@ LONGEST_WORD = 100
 LONGEST_TEXT = 10_000
 SMALLEST_VOCABULARY = 300
 POSITIONS = 4096
+# More texts than this take long enough to deserve a bar.
+MANY_TEXTS = 20_000
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def _tokenizer(texts: Sequence[str], vocab: int) -> PreTrainedTokenizerFast:
         vocab_size=vocab,
         special_tokens=[EOS, PAD, TURN, END_OF_TURN],
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=console.is_terminal,
+        show_progress=console.is_terminal and len(texts) > MANY_TEXTS,
     )
     backend.train_from_iterator(_training_texts(texts), trainer)
     return PreTrainedTokenizerFast(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from transformers import EarlyStoppingCallback, PreTrainedModel, TrainerCallback, TrainingArguments
 
 from sidtune.batching.layouts import Layout
@@ -87,6 +88,8 @@ def train(
     if config.training.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     stop_at(model, inputs.mixture.frame.after[-1])
+    # Every process has looked at the output folder before the first one writes into it.
+    PartialState().wait_for_everyone()
     if arguments.should_save:
         output.write_config(config)
     arguments.eval_on_start = start.checkpoint is None
