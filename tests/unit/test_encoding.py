@@ -180,6 +180,24 @@ def test_a_token_inside_a_whole_prompt_is_refused(tmp_path: Path) -> None:
         encoder("byte", text, tmp_path).encode(histories([[0]], [0], "title_to_sid"))
 
 
+def test_given_text_inside_a_longer_segment(tmp_path: Path) -> None:
+    made = encoder("byte", 'instruction: {prompt: ["Q: {prompt}\\nA:"], response: ["{response}"]}', tmp_path)
+
+    def part(prompt: str) -> Part:
+        return Part(
+            "instruction", {"prompt": Texts(pa.array([prompt])), "response": Texts(pa.array(["x"]))}, np.arange(1)
+        )
+
+    assert split(made, part("a tent?"))[0] == made.tokenizer("Q: a tent?\nA:").input_ids  # type: ignore[attr-defined]
+    with pytest.raises(UserError, match=r"prompt 'so </s>' holds a token"):
+        made.encode(part("so </s>"))
+
+
+def test_no_examples_encode_to_none() -> None:
+    encoded = encoder().encode(histories([], []))
+    assert (len(encoded.input_ids), len(encoded.label_spans), encoded.dropped) == (0, 0, 0)
+
+
 def test_chat_wraps_prompt_and_response(tmp_path: Path) -> None:
     made = encoder("byte_bos", style="chat")
     prompt, labels = split(made, histories([[0]], [1]))

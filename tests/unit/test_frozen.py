@@ -210,3 +210,33 @@ def test_sid_rows_need_not_lie_together(tmp_path: Path) -> None:
     assert torch.equal(plain.get_input_embeddings().weight[known], before), "trained rows are kept"
     ids = batch(grown)
     torch.testing.assert_close(second(ids).logits, plain(ids).logits, rtol=1e-5, atol=1e-5)
+
+
+def test_a_bias_of_the_head_stays_the_bases(tmp_path: Path) -> None:
+    """GPT-J has one; its SID entries start as the mean of the known ones and stay."""
+    from transformers import GPTJConfig, GPTJForCausalLM
+
+    base = make_base(tmp_path / "base", "gpt2")
+    rows = len(load_tokenizer(str(base)))
+    config = GPTJConfig(vocab_size=rows, n_embd=32, n_layer=1, n_head=2, rotary_dim=8, n_positions=64)
+    GPTJForCausalLM(config).save_pretrained(base)
+    plain, vocabulary = load(base, "full")
+    frozen, _ = load(base, "frozen")
+    ids = batch(vocabulary)
+    torch.testing.assert_close(frozen(ids).logits, plain(ids).logits, rtol=1e-5, atol=1e-5)
+    bias = plain.lm_head.bias
+    expected = bias[: vocabulary.known].mean().expand(len(SIDS))
+    torch.testing.assert_close(bias[torch.from_numpy(vocabulary.sid_ids)], expected)
+    save_pretrained(frozen, vocabulary.tokenizer, tmp_path / "saved", torch.float32)
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
+    torch.testing.assert_close(again(ids).logits, frozen(ids).logits, rtol=1e-5, atol=1e-5)
+
+
+def test_sharded_weights_are_read(tmp_path: Path) -> None:
+    base = make_base(tmp_path / "base")
+    model = AutoModelForCausalLM.from_pretrained(base)
+    model.save_pretrained(tmp_path / "shards", max_shard_size="20KB")
+    assert not (tmp_path / "shards" / "model.safetensors").exists()
+    whole, parts = load_weights(base), load_weights(tmp_path / "shards")
+    assert whole.keys() == parts.keys()
+    assert all(torch.equal(parts[name], value) for name, value in whole.items())
