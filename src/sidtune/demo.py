@@ -17,7 +17,7 @@ from sidtune.training.train import Result, train
 SEED = 0
 
 
-def run_demo(folder: Path, users: int = 900) -> Result:
+def run_demo(folder: Path, users: int = 600) -> Result:
     """Make data and base, train from scratch, and say where everything lies.
 
     Args:

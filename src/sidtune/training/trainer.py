@@ -183,6 +183,12 @@ class StepTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         load_training_state(self.language_model, Path(resume_from_checkpoint))
 
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """By way of the CPU: older Trainers read straight onto `cpu:0`, which torch does not know, under gloo."""
+        if checkpoint is not None:
+            for state, name in ((self.optimizer, "optimizer.pt"), (self.lr_scheduler, "scheduler.pt")):
+                state.load_state_dict(torch.load(Path(checkpoint) / name, map_location="cpu", weights_only=True))
+
     def _load_best_model(self) -> None:
         best = self.state.best_model_checkpoint
         assert best is not None
