@@ -186,7 +186,8 @@ class StepTrainer(Trainer):
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """By way of the CPU: older Trainers read straight onto `cpu:0`, which torch does not know, under gloo."""
         if checkpoint is not None:
-            for state, name in ((self.optimizer, "optimizer.pt"), (self.lr_scheduler, "scheduler.pt")):
+            saved: dict[str, Any] = {"optimizer.pt": self.optimizer, "scheduler.pt": self.lr_scheduler}
+            for name, state in saved.items():
                 state.load_state_dict(torch.load(Path(checkpoint) / name, map_location="cpu", weights_only=True))
 
     def _load_best_model(self) -> None:
