@@ -23,7 +23,7 @@ TEXT = [
     "tents and stoves, brushes and trowels; 'quoted' \"twice\"\tand tabs\n\n\nblank lines",
 ] * 4
 KINDS = ("byte", "byte_bos", "always", "first", "never", "prepend")
-ARCHITECTURES = ("qwen2", "qwen3", "llama", "mistral", "gpt2", "gemma", "gemma2")
+ARCHITECTURES = ("qwen2", "qwen3", "llama", "mistral", "gpt2", "gemma", "gemma2", "qwen3_moe", "gpt_neox")
 
 
 @cache
@@ -79,6 +79,8 @@ def make_config(architecture: str, tied: bool, rows: int) -> PreTrainedConfig:
         shape |= {"attn_pdrop": 0.0, "resid_pdrop": 0.0, "embd_pdrop": 0.0}
     else:
         shape |= {"num_key_value_heads": 1, "head_dim": 16, "max_position_embeddings": 1024}
+    if architecture == "qwen3_moe":
+        shape |= {"moe_intermediate_size": 16, "num_experts": 4, "num_experts_per_tok": 2}
     return AutoConfig.for_model(
         architecture,
         vocab_size=rows,

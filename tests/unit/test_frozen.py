@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from sidtune.config import ModelConfig
 from sidtune.errors import UserError
 from sidtune.model.checkpoint_files import (
+    SID_ROWS,
     load_plain_state_dict,
     load_training_state,
     load_weights,
@@ -21,7 +22,7 @@ from sidtune.model.checkpoint_files import (
     save_pretrained,
     save_training_state,
 )
-from sidtune.model.frozen import parameter_counts, sid_rows
+from sidtune.model.frozen import load_sid_rows, module_name, parameter_counts, sid_rows
 from sidtune.model.load import load_model
 from sidtune.model.tokenizer import load_tokenizer
 from sidtune.model.vocabulary import Vocabulary, extend_vocabulary
@@ -97,7 +98,11 @@ def test_gradients_are_those_of_peft(tmp_path: Path, architecture: str, tied: bo
 @TIES
 def test_training_moves_the_sid_rows_and_nothing_else(tmp_path: Path, architecture: str, tied: bool) -> None:
     base = make_base(tmp_path / "base", architecture, tied, dtype=torch.bfloat16, spare=70)
-    before = load_weights(base)
+    plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
+    before = plain.state_dict()
+    matrices = {
+        f"{module_name(plain, m)}.weight" for m in (plain.get_input_embeddings(), plain.get_output_embeddings())
+    }
     model, vocabulary = load(base, "frozen")
     start = {name: row.detach().clone() for name, row in sid_rows(model).items()}
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -114,9 +119,11 @@ def test_training_moves_the_sid_rows_and_nothing_else(tmp_path: Path, architectu
     after = plain_state_dict(model)
     sid_ids = torch.from_numpy(vocabulary.sid_ids)
     for name, value in before.items():
+        if tied and name not in after:
+            continue
         now = after[name]
         assert now.dtype == torch.bfloat16
-        if now.shape == value.shape and len(value) <= 128:
+        if name not in matrices:
             assert torch.equal(now, value), name
         else:
             old = torch.ones(len(value), dtype=torch.bool)
@@ -167,6 +174,84 @@ def test_a_frozen_state_comes_back_in_full_precision(tmp_path: Path, tied: bool)
     load_training_state(other, tmp_path / "state")
     for name, row in sid_rows(model).items():
         assert torch.equal(sid_rows(other)[name], row)
+
+
+@MODELS
+@TIES
+@pytest.mark.parametrize("tuning", ["full", "frozen"])
+def test_a_training_state_comes_back_bit_by_bit(tmp_path: Path, architecture: str, tied: bool, tuning: str) -> None:
+    """Also where files name weights otherwise than the model does, and in float32 where the base is bfloat16."""
+    base = make_base(tmp_path / "base", architecture, tied, dtype=torch.bfloat16)
+    model, vocabulary = load(base, tuning)
+    with torch.no_grad():
+        for parameter in (p for p in model.parameters() if p.requires_grad):
+            parameter.add_(1e-5 * torch.randn_like(parameter))
+    save_training_state(model, vocabulary.tokenizer, tmp_path / "state")
+    other, _ = load(base, tuning, seed=9)
+    load_training_state(other, tmp_path / "state")
+    expected, found = dict(model.named_parameters()), dict(other.named_parameters())
+    assert expected.keys() == found.keys()
+    # A frozen base's own rows at SID ids are never looked up.
+    same = [name for name in expected if expected[name].requires_grad or ".base." not in name]
+    assert all(torch.equal(found[name], expected[name]) for name in same)
+
+
+@TIES
+def test_frozen_and_full_read_the_same_weights(tmp_path: Path, tied: bool) -> None:
+    base = make_base(tmp_path / "base", tied=tied)
+    full, vocabulary = load(base, "full", seed=5)
+    frozen, _ = load(base, "frozen")
+    ids = batch(vocabulary)
+    assert not torch.allclose(frozen(ids).logits, full(ids).logits, atol=1e-5)
+    load_plain_state_dict(frozen, plain_state_dict(full))
+    torch.testing.assert_close(frozen(ids).logits, full(ids).logits, rtol=1e-5, atol=1e-5)
+    merged = plain_state_dict(frozen)
+    assert all(torch.equal(merged[name], value) for name, value in plain_state_dict(full).items())
+
+
+@MODELS
+@TIES
+def test_tying_again_changes_nothing(tmp_path: Path, architecture: str, tied: bool) -> None:
+    model, _ = load(make_base(tmp_path / "base", architecture, tied), "frozen")
+    before = {name: id(parameter) for name, parameter in model.named_parameters(remove_duplicate=False)}
+    model.tie_weights()
+    assert {name: id(parameter) for name, parameter in model.named_parameters(remove_duplicate=False)} == before
+
+
+def test_a_frozen_state_without_its_rows_is_refused(tmp_path: Path) -> None:
+    model, vocabulary = load(make_base(tmp_path / "base"), "frozen")
+    save_training_state(model, vocabulary.tokenizer, tmp_path / "state")
+    (tmp_path / "state" / SID_ROWS).write_bytes(b"x")
+    with pytest.raises(UserError, match="damaged weights"):
+        load_training_state(model, tmp_path / "state")
+    (tmp_path / "state" / SID_ROWS).unlink()
+    with pytest.raises(UserError, match="damaged weights"):
+        load_training_state(model, tmp_path / "state")
+
+
+def test_rows_of_other_tokens_are_refused(tmp_path: Path) -> None:
+    model, _ = load(make_base(tmp_path / "base"), "frozen")
+    with pytest.raises(UserError, match=r"SID rows do not fit.*\(1, 32\)"):
+        load_sid_rows(model, {"input": torch.zeros(1, 32)})
+    with pytest.raises(UserError, match="SID rows do not fit"):
+        load_sid_rows(model, {})
+
+
+def test_faults_of_renamed_weights_are_named(tmp_path: Path) -> None:
+    """Experts lie in the files one by one and in the model together."""
+    base = make_base(tmp_path / "base", "qwen3_moe")
+    model, vocabulary = load(base, "full")
+    save_training_state(model, vocabulary.tokenizer, tmp_path / "state")
+    weights = load_weights(tmp_path / "state")
+    with pytest.raises(UserError, match=r"model\.norm\.weight: missing in the file"):
+        load_plain_state_dict(model, {name: w for name, w in weights.items() if name != "model.norm.weight"})
+    with pytest.raises(UserError, match=r"extra: \(1,\) in the file, unknown in the model"):
+        load_plain_state_dict(model, weights | {"extra": torch.zeros(1)})
+    with pytest.raises(UserError, match=r"model\.norm\.weight: \(5,\) in the file"):
+        load_plain_state_dict(model, weights | {"model.norm.weight": torch.zeros(5)})
+    lost = next(name for name in weights if ".experts.2." in name)
+    with pytest.raises(UserError, match=r"experts\.\w+"):
+        load_plain_state_dict(model, {name: w for name, w in weights.items() if name != lost})
 
 
 @pytest.mark.parametrize("tuning", ["full", "frozen"])

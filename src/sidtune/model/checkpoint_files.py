@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import pickle
+import struct
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -14,10 +18,22 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from sidtune.errors import UserError
-from sidtune.model.frozen import SidEmbedding, is_frozen, load_sid_rows, sid_rows
+from sidtune.model.frozen import SidEmbedding, is_frozen, load_sid_rows, module_name, sid_rows
 
 SID_ROWS = "sid_rows.safetensors"
 WEIGHTS, INDEX, OLD_WEIGHTS = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
+# What the readers of weights raise, as flipping and cutting bytes showed, for files that are damaged or missing.
+UNREADABLE = (
+    OSError,
+    ValueError,
+    LookupError,
+    AssertionError,
+    RuntimeError,
+    EOFError,
+    struct.error,
+    safetensors.SafetensorError,
+    pickle.UnpicklingError,
+)
 
 
 def plain_state_dict(model: PreTrainedModel, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
@@ -40,13 +56,16 @@ def plain_state_dict(model: PreTrainedModel, dtype: torch.dtype | None = None) -
 def load_plain_state_dict(model: PreTrainedModel, weights: dict[str, Tensor]) -> None:
     """Load ordinary weights into a model, frozen or not.
 
+    Args:
+        weights: under the names of the model or of its files.
+
     Raises:
         UserError: names weights that are missing, unexpected or of another shape.
     """
-    weights = dict(weights)
+    expected = {name: tuple(value.shape) for name, value in plain_state_dict(model).items()}
+    weights = dict(weights) if expected.keys() <= weights.keys() else _under_model_names(model, weights)
     if _tied(model):
         weights.pop(f"{_head_name(model)}.weight", None)
-    expected = {name: tuple(value.shape) for name, value in plain_state_dict(model).items()}
     given = {name: tuple(value.shape) for name, value in weights.items()}
     wrong = [name for name in {**expected, **given} if expected.get(name) != given.get(name)]
     if wrong:
@@ -88,10 +107,16 @@ def save_training_state(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFa
 
 
 def load_training_state(model: PreTrainedModel, folder: Path) -> None:
-    """Load what `save_training_state` saved."""
+    """Load what `save_training_state` saved.
+
+    Raises:
+        UserError: where something is missing, damaged or of another model.
+    """
     load_plain_state_dict(model, load_weights(folder))
     if is_frozen(model):
-        load_sid_rows(model, safetensors.torch.load_file(folder / SID_ROWS))
+        with _refusing_damage(folder):
+            rows = safetensors.torch.load_file(folder / SID_ROWS)
+        load_sid_rows(model, rows)
 
 
 def load_weights(folder: Path) -> dict[str, Tensor]:
@@ -100,20 +125,57 @@ def load_weights(folder: Path) -> dict[str, Tensor]:
     Raises:
         UserError: where there are none, or they are damaged.
     """
-    try:
+    with _refusing_damage(folder):
         if (folder / INDEX).is_file():
-            shards = sorted(set(json.loads((folder / INDEX).read_text())["weight_map"].values()))
-            parts = [safetensors.torch.load_file(folder / Path(shard).name) for shard in shards]
+            parts = [safetensors.torch.load_file(folder / shard) for shard in _shards(folder / INDEX)]
             return {name: value for part in parts for name, value in part.items()}
         if (folder / WEIGHTS).is_file():
             return safetensors.torch.load_file(folder / WEIGHTS)
         if (folder / OLD_WEIGHTS).is_file():
-            return dict(torch.load(folder / OLD_WEIGHTS, map_location="cpu", weights_only=True))
-    except (OSError, ValueError, KeyError, RuntimeError, EOFError) as error:
-        raise UserError(f"{folder}: damaged weights: {str(error)[:200]}", "Use another checkpoint.") from None
-    except (safetensors.SafetensorError, pickle.UnpicklingError) as error:
-        raise UserError(f"{folder}: damaged weights: {str(error)[:200]}", "Use another checkpoint.") from None
+            return _tensors(torch.load(folder / OLD_WEIGHTS, map_location="cpu", weights_only=True))
     raise UserError(f"{folder} holds no weights ({WEIGHTS} or {OLD_WEIGHTS})", "Give a model or checkpoint folder.")
+
+
+@contextlib.contextmanager
+def _refusing_damage(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except UNREADABLE as error:
+        raise UserError(f"{folder}: damaged weights: {str(error)[:200]}", "Use another checkpoint.") from None
+
+
+def _shards(index: Path) -> list[str]:
+    """The file names in the index of sharded weights."""
+    tree = json.loads(index.read_text())
+    files = tree.get("weight_map") if isinstance(tree, dict) else None
+    if not isinstance(files, dict) or not all(isinstance(file, str) for file in files.values()):
+        raise ValueError(f"{index.name} has no weight_map from weights to files")
+    # Nothing outside the folder is read, whatever the index says.
+    return sorted({Path(file).name for file in files.values()})
+
+
+def _tensors(loaded: Any) -> dict[str, Tensor]:
+    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
+        raise ValueError(f"{OLD_WEIGHTS} holds something else than named weights")
+    return loaded
+
+
+def _under_model_names(model: PreTrainedModel, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rename weights as Transformers does on loading: its files name some otherwise, such as experts one by one."""
+    # Float32 holds every smaller type exactly; the configuration's own type would round what was trained.
+    loaded: Any = type(model).from_pretrained(
+        None,
+        config=copy.deepcopy(model.config),
+        state_dict=dict(weights),
+        dtype=torch.float32,
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
+    )
+    plain, report = loaded
+    found = {name: value for name, value in plain.state_dict().items() if name not in report["missing_keys"]}
+    unknown = {name: weights[name] for name in report["unexpected_keys"]}
+    misshapen = {name: torch.empty(shape, device="meta") for name, shape, _ in report["mismatched_keys"]}
+    return found | unknown | misshapen
 
 
 def _tied(model: PreTrainedModel) -> bool:
@@ -124,16 +186,11 @@ def _tied(model: PreTrainedModel) -> bool:
 
 
 def _embedding_name(model: PreTrainedModel) -> str:
-    return _name(model, model.get_input_embeddings())
+    return module_name(model, model.get_input_embeddings())
 
 
 def _head_name(model: PreTrainedModel) -> str:
-    return _name(model, model.get_output_embeddings())
-
-
-def _name(model: PreTrainedModel, wanted: torch.nn.Module) -> str:
-    names: list[str] = [name for name, module in model.named_modules() if module is wanted]
-    return names[0]
+    return module_name(model, model.get_output_embeddings())
 
 
 def _merged(model: PreTrainedModel, state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from sidtune.errors import UserError
+
 
 class SidEmbedding(nn.Module):
     """The base's embedding, with rows of its own for the SID tokens.
@@ -27,8 +29,8 @@ class SidEmbedding(nn.Module):
         self.rows = copy.copy(base)
         self.rows._parameters = {"weight": nn.Parameter(base.weight.detach()[sid_ids].float())}
         self.rows.padding_idx = None
-        row_of = torch.full((len(base.weight),), -1)
-        row_of[sid_ids] = torch.arange(len(sid_ids))
+        row_of = torch.full((len(base.weight),), -1, device=sid_ids.device)
+        row_of[sid_ids] = torch.arange(len(sid_ids), device=sid_ids.device)
         self.register_buffer("row_of", row_of, persistent=False)
 
     def forward(self, input_ids: Tensor) -> Tensor:
@@ -78,10 +80,27 @@ def freeze(model: PreTrainedModel, sid_ids: Tensor) -> None:
     embedding: Any = model.get_input_embeddings()
     head: Any = model.get_output_embeddings()
     tied = embedding.weight is head.weight
+    sid_ids = sid_ids.to(embedding.weight.device)
     own = SidEmbedding(embedding, sid_ids)
     rows: Any = own.rows.weight if tied else nn.Parameter(head.weight.detach()[sid_ids].float())
+    names = (module_name(model, embedding), module_name(model, head))
     model.set_input_embeddings(own)
     model.set_output_embeddings(SidHead(head, sid_ids, rows))
+    if tied:
+        _tell_ties(model, *names)
+
+
+def _tell_ties(model: PreTrainedModel, embedding: str, head: str) -> None:
+    """Tell the model which of its weights are one now: `tie_weights` would look for those it had."""
+    ties = {f"{head}.base.weight": f"{embedding}.base.weight", f"{head}.weight": f"{embedding}.rows.weight"}
+    model._tied_weights_keys = ties
+    model.all_tied_weights_keys = dict(ties)
+
+
+def module_name(model: nn.Module, wanted: nn.Module) -> str:
+    """The name that a module of the model is registered under."""
+    names: list[str] = [name for name, module in model.named_modules() if module is wanted]
+    return names[0]
 
 
 def is_frozen(model: PreTrainedModel) -> bool:
@@ -107,6 +126,21 @@ def sid_rows(model: PreTrainedModel) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def load_sid_rows(model: PreTrainedModel, rows: dict[str, Tensor]) -> None:
-    """Put saved rows back."""
-    for name, parameter in sid_rows(model).items():
+    """Put saved rows back.
+
+    Args:
+        rows: as `sid_rows` gives them.
+
+    Raises:
+        UserError: for rows of other SID tokens or another model.
+    """
+    own = sid_rows(model)
+    given = {name: tuple(value.shape) for name, value in rows.items()}
+    expected = {name: tuple(value.shape) for name, value in own.items()}
+    if given != expected:
+        raise UserError(
+            f"saved SID rows do not fit the model: {given}, expected {expected}",
+            "Resume with the base and the SID tokens of the run that saved them.",
+        )
+    for name, parameter in own.items():
         parameter.copy_(rows[name])

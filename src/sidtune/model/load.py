@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from sidtune.config import ModelConfig
 from sidtune.errors import UserError
+from sidtune.model.checkpoint_files import UNREADABLE
 from sidtune.model.frozen import freeze
 from sidtune.model.initialise import INITIALISERS
 from sidtune.model.tokenizer import load_config
@@ -45,6 +46,9 @@ def load_model(
 def base_dtype(config: ModelConfig, trust_remote_code: bool = False) -> torch.dtype:
     """The data type of the base's weights, which the result is saved in."""
     dtype = load_config(config.base, trust_remote_code).dtype
+    if dtype is None and not config.from_scratch:
+        # Older configurations do not say; the weights do, and on the meta device only their headers are read.
+        dtype = _load(config.base, trust_remote_code, device_map="meta").config.dtype
     return dtype if isinstance(dtype, torch.dtype) else torch.float32
 
 
@@ -64,12 +68,12 @@ def _rows_needed(header: PreTrainedConfig, vocabulary: Vocabulary) -> int:
     return -(-rows // ROWS_MULTIPLE) * ROWS_MULTIPLE
 
 
-def _load(base: str, trust_remote_code: bool) -> PreTrainedModel:
+def _load(base: str, trust_remote_code: bool, **options: Any) -> PreTrainedModel:
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            base, dtype="auto", trust_remote_code=trust_remote_code, output_loading_info=True
+            base, dtype="auto", trust_remote_code=trust_remote_code, output_loading_info=True, **options
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except UNREADABLE as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(
             f"model.base: the weights of {base} cannot be loaded: {reason}",

@@ -6,8 +6,12 @@ import os
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerFast
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+)
 
 from sidtune.errors import UserError
 
@@ -35,7 +39,7 @@ def load_config(base: str, trust_remote_code: bool = False) -> PreTrainedConfig:
     """The model configuration of a base.
 
     Raises:
-        UserError: for a base that is not there, or that is no causal language model.
+        UserError: for a base that is not there, that is no causal language model, or whose tokens see later ones.
     """
     config = _from_pretrained(AutoConfig, base, trust_remote_code)
     if config.is_encoder_decoder:
@@ -43,8 +47,20 @@ def load_config(base: str, trust_remote_code: bool = False) -> PreTrainedConfig:
     own_code = trust_remote_code and "AutoModelForCausalLM" in getattr(config, "auto_map", {})
     if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not own_code:
         raise UserError(f"{base} is no causal language model ({config.model_type})", "Use one, such as Qwen or LLaMA.")
+    if _sees_ahead(config):
+        raise UserError(
+            f"{base} is no causal language model: its tokens see those after them ({config.model_type})",
+            "Use one, such as Qwen or LLaMA.",
+        )
     assert isinstance(config, PreTrainedConfig)
     return config
+
+
+def _sees_ahead(config: Any) -> bool:
+    """Transformers loads encoders such as BERT as causal models too, and leaves their attention open both ways."""
+    encoder = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False)
+    both_ways = getattr(config.get_text_config(), "use_bidirectional_attention", False) in (True, "all")
+    return encoder or both_ways
 
 
 def _from_pretrained(loader: Any, base: str, trust_remote_code: bool) -> Any:
@@ -54,7 +70,7 @@ def _from_pretrained(loader: Any, base: str, trust_remote_code: bool) -> Any:
         raise UserError(f"model.base: no such folder: {base}", "`sidtune new-model DIR` makes a small base.")
     try:
         return loader.from_pretrained(base, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, ImportError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, ImportError, KeyError, TypeError, AttributeError, StrictDataclassError) as error:
         reason = " ".join(str(error).split())
     if "trust_remote_code" in reason:
         raise UserError(

@@ -36,7 +36,8 @@ def extend_vocabulary(tokenizer: PreTrainedTokenizerFast, sid_tokens: Sequence[s
     """Add the SID tokens as hard boundaries; those that the tokenizer already has as added tokens keep their ids.
 
     Raises:
-        UserError: names tokens that hold white space, begin another, or are ordinary text or special tokens.
+        UserError: names tokens that hold white space, begin another, are ordinary text or special tokens, or cannot
+            have an id of their own.
     """
     tokens = sorted(set(sid_tokens))
     _refuse(
@@ -49,7 +50,9 @@ def extend_vocabulary(tokenizer: PreTrainedTokenizerFast, sid_tokens: Sequence[s
         "Close every token, as in <a_1>.",
     )
     added = tokenizer.get_added_vocab()
-    special = {str(token) for token in tokenizer.all_special_tokens}
+    # A token can be special without a role, and then is not among `all_special_tokens`.
+    special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    special.update(map(str, tokenizer.all_special_tokens))
     _refuse((t for t in tokens if t in special), "are special tokens of the tokenizer", "Rename them.")
     vocabulary = tokenizer.get_vocab()
     _refuse(
@@ -61,6 +64,12 @@ def extend_vocabulary(tokenizer: PreTrainedTokenizerFast, sid_tokens: Sequence[s
     new = [token for token in tokens if token not in added]
     tokenizer.add_tokens(
         [AddedToken(t, normalized=False, lstrip=False, rstrip=False, single_word=False, special=False) for t in new]
+    )
+    taken = set(vocabulary.values())
+    _refuse(
+        (t for t in new if tokenizer.convert_tokens_to_ids(t) in taken),
+        "get the ids of other tokens, because the tokenizer's own ids have gaps",
+        "Use a base whose tokenizer numbers its tokens without gaps.",
     )
     return Vocabulary(tokenizer, _ids(tokenizer, tokens), _ids(tokenizer, new), known)
 
