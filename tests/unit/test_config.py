@@ -106,6 +106,12 @@ def test_the_dump_reads_back(tmp_path: Path, layout: dict[str, Any]) -> None:
     assert again.training == config.training
 
 
+def test_the_dump_leaves_out_what_has_no_effect() -> None:
+    tree = yaml.safe_load(dump_config(parse_config(changed(model={"base": "b", "from_scratch": True}), "test")))
+    assert "new_rows" not in tree["model"]
+    assert "micro_batch_size" not in tree["training"]
+
+
 @pytest.mark.parametrize("text", ["a: [", "- 1\n- 2", "!!python/object/apply:os.system ['x']", "x: &a [*a, *a]\n y: 1"])
 def test_broken_yaml(tmp_path: Path, text: str) -> None:
     file = tmp_path / "c.yaml"
