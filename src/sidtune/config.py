@@ -199,9 +199,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def dump_config(config: Config) -> str:
-    """The resolved configuration as YAML that `load_config` reads back; keys without effect in its mode are left out."""
-    tree = config.model_dump(mode="json", exclude_none=True)
-    tree["tasks"] = {name: options.model_dump(exclude_none=True) for name, options in config.task_options().items()}
+    """The resolved configuration as YAML that `load_config` reads back, less the keys without effect in its mode."""
+    tree = config.model_dump(mode="json")
+    tree["tasks"] = {name: options.model_dump() for name, options in config.task_options().items()}
     idle = "micro_batch_size" if config.training.layout == "bucketed" else "max_tokens"
     del tree["training"][idle]
     if config.model.from_scratch:

@@ -255,7 +255,7 @@ def test_sft_has_minionerecs_defaults(tmp_path: Path) -> None:
     )
     assert (training["max_tokens"], training["order"], tree["encoding"]["cutoff_len"]) == (4 * 512, "random", 512)
     assert (tree["eval"]["every"], tree["eval"]["save_total_limit"], tree["logging"]["every"]) == (0.05, 1, 1)
-    assert "sample" not in tree["data"]
+    assert tree["data"]["sample"] is None
 
 
 def test_sft_trains_with_its_flags(tmp_path: Path) -> None:

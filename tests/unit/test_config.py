@@ -97,13 +97,16 @@ def test_environment_variables_in_paths(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize("layout", [{}, {"layout": "padded", "micro_batch_size": 2}])
 def test_the_dump_reads_back(tmp_path: Path, layout: dict[str, Any]) -> None:
-    config = parse_config(changed(training={"epochs": 9, **layout}, tasks={"fusion": {"target": "both"}}), "test")
+    config = parse_config(
+        changed(training={"epochs": 9, **layout}, eval={"patience": None}, tasks={"fusion": {"target": "both"}}), "test"
+    )
     file = tmp_path / "c.yaml"
     file.write_text(dump_config(config))
     again = load_config(file)
     assert dump_config(again) == dump_config(config)
     assert again.task_options() == config.task_options()
     assert again.training == config.training
+    assert again.eval == config.eval
 
 
 def test_the_dump_leaves_out_what_has_no_effect() -> None:
