@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +217,43 @@ def test_resume_skips_an_incomplete_checkpoint(tmp_path: Path, monkeypatch: pyte
     output = " ".join(capsys.readouterr().out.split())
     assert "checkpoint-6: it is not complete" in output.replace("- 6", "-6")
     assert "checkpoint-3" in output
+
+
+def test_without_any_complete_checkpoint_nothing_is_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_config(tmp_path)
+    crashed(config, monkeypatch)
+    only = config.output_dir / "checkpoint-5"
+    (only / "optimizer.pt").unlink()
+    with pytest.raises(UserError, match=r"no checkpoint is complete \(checkpoint-5\)"):
+        train(config)
+    with pytest.raises(UserError, match="it is not complete"):
+        train(config, resume=str(only))
+    with pytest.raises(UserError, match="no such folder"):
+        train(config, resume=str(only / "nothing"))
+
+
+def test_a_checkpoint_can_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    config = tiny_config(tmp_path, eval={"every": 2, "save_total_limit": 9})
+    crashed(config, monkeypatch)
+    result = run(config, resume=str(config.output_dir / "checkpoint-4"))
+    assert "Resuming from" in capsys.readouterr().out
+    assert result.steps == 20
+    with pytest.raises(UserError, match="holds this run, finished"):
+        train(config, resume=str(config.output_dir / "checkpoint-4"))
+
+
+def test_a_run_that_died_while_writing_its_result_writes_it_again(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, training={"max_steps": 4, "batch_size": 16})
+    first = run(config)
+    weights = load_weights(first.folder / "final_checkpoint")
+    shutil.move(first.folder / "final_checkpoint", first.folder / ".final_checkpoint.partial")
+    (first.folder / "model.safetensors").unlink()
+    second = run(config)
+    assert second.best_loss == first.best_loss
+    again = load_weights(second.folder)
+    assert all(torch.equal(again[name], value) for name, value in weights.items())
 
 
 @pytest.mark.parametrize(

@@ -53,10 +53,14 @@ def shared_out(
 
 
 class StepSampler(Sampler[list[int]]):
-    """Step numbers of one epoch, each a batch of its own."""
+    """Step numbers of one epoch, each a batch of its own.
 
-    def __init__(self, steps_per_epoch: int) -> None:
-        self.steps_per_epoch, self.epoch = steps_per_epoch, 0
+    None past the last step of the run: Trainer looks at its bound after a step only, and would take one more when it
+    resumes a run that had just reached it.
+    """
+
+    def __init__(self, steps_per_epoch: int, last: int) -> None:
+        self.steps_per_epoch, self.last, self.epoch = steps_per_epoch, last, 0
 
     def set_epoch(self, epoch: int) -> None:
         """Number the steps of this epoch from here on."""
@@ -67,17 +71,17 @@ class StepSampler(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         start = self.epoch * self.steps_per_epoch
-        return ([number] for number in range(start, start + self.steps_per_epoch))
+        return ([number] for number in range(start, min(start + self.steps_per_epoch, self.last)))
 
 
 class StepLoader(DataLoader[Step]):
     """The loader Trainer iterates over; it hands `set_epoch` on, which a bare one would not."""
 
-    def __init__(self, steps: Steps) -> None:
+    def __init__(self, steps: Steps, last: int) -> None:
         # A generator of its own: the default draws a worker seed from the global one and so disturbs dropout.
         super().__init__(
             steps,
-            batch_sampler=StepSampler(steps.plan.steps_per_epoch),
+            batch_sampler=StepSampler(steps.plan.steps_per_epoch, last),
             collate_fn=_only,
             generator=torch.Generator(),
         )

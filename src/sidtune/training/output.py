@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from sidtune.config import Config, dump_config
 from sidtune.errors import UserError
 from sidtune.model.checkpoint_files import save_pretrained
-from sidtune.training.checkpoints import IDENTITY, checkpoints, compare_identity, newest_complete
+from sidtune.training.checkpoints import checkpoints, compare_identity, complete, newest_complete
 
 CONFIG, FINAL = "config.yaml", "final_checkpoint"
-STATE = "trainer_state.json"
 
 
 @dataclass(frozen=True)
@@ -48,20 +47,31 @@ def find_start(output_dir: Path, resume: str, identity: dict[str, Any]) -> Start
         return _given(Path(resume), output_dir, identity)
     newest, skipped = newest_complete(output_dir)
     if resume == "auto" and newest:
-        compare_identity(newest, identity)
-        if (output_dir / FINAL).exists():
-            raise UserError(f"{output_dir} holds this run, finished", "To train again, choose another output_dir.")
-        return Start(checkpoint=newest, skipped=tuple(skipped))
+        return _continued(newest, skipped, identity)
+    if resume == "auto" and skipped:
+        names = ", ".join(folder.name for folder in skipped)
+        raise UserError(
+            f"{output_dir}: no checkpoint is complete ({names})",
+            "Delete that folder to start anew, or choose another output_dir.",
+        )
     _refuse_occupied(output_dir, resume)
-    return Start(skipped=tuple(skipped))
+    return Start()
+
+
+def _continued(checkpoint: Path, skipped: Sequence[Path], identity: dict[str, Any]) -> Start:
+    compare_identity(checkpoint, identity)
+    if (checkpoint.parent / FINAL).exists():
+        raise UserError(f"{checkpoint.parent} holds this run, finished", "To train again, choose another output_dir.")
+    return Start(checkpoint=checkpoint, skipped=tuple(skipped))
 
 
 def _given(folder: Path, output_dir: Path, identity: dict[str, Any]) -> Start:
     if not folder.is_dir():
         raise UserError(f"--resume {folder}: no such folder", "Give a checkpoint folder, `auto` or `never`.")
-    if (folder / STATE).is_file() and (folder / IDENTITY).is_file() and folder.parent.resolve() == output_dir.resolve():
-        compare_identity(folder, identity)
-        return Start(checkpoint=folder)
+    if folder in checkpoints(output_dir) or folder.resolve() in checkpoints(output_dir.resolve()):
+        if not complete(folder):
+            raise UserError(f"--resume {folder}: it is not complete", "--resume auto takes the newest complete one.")
+        return _continued(folder, [], identity)
     _refuse_occupied(output_dir, "PATH")
     return Start(weights=folder)
 
@@ -89,7 +99,7 @@ def write_config(config: Config) -> None:
 
 def write_result(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, output_dir: Path, dtype: torch.dtype
-) -> Path:
+) -> None:
     """The trained model in `output_dir` itself and, the same files, in `final_checkpoint/`; the latter appears last."""
     partial = output_dir / f".{FINAL}.partial"
     shutil.rmtree(partial, ignore_errors=True)
@@ -97,7 +107,6 @@ def write_result(
     for source in sorted(partial.iterdir()):
         _link(source, output_dir / source.name)
     os.rename(partial, output_dir / FINAL)
-    return output_dir / FINAL
 
 
 def _link(source: Path, target: Path) -> None:
@@ -107,9 +116,3 @@ def _link(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:
         shutil.copy2(source, target)
-
-
-def read_identity(checkpoint: Path) -> dict[str, Any]:
-    """The identity a checkpoint was saved with."""
-    identity: dict[str, Any] = json.loads((checkpoint / IDENTITY).read_text())
-    return identity

@@ -66,7 +66,7 @@ class StepTrainer(Trainer):
 
     def get_train_dataloader(self) -> StepLoader:
         """The plan already knows rank and world size, so nothing may shard it again."""
-        return StepLoader(self.steps)
+        return StepLoader(self.steps, self.args.max_steps)
 
     def training_step(self, model: nn.Module, inputs: Step, num_items_in_batch: Any = None) -> Tensor:  # type: ignore[override]
         """Run the micro-batches of one step; gradients are exchanged with the last of them."""
