@@ -1,0 +1,224 @@
+"""Is one run better than another, or only luckier? A paired bootstrap over the rows that all of them predicted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet
+from numpy.typing import NDArray
+from rich.markup import escape
+from rich.table import Table
+
+from sidtune.data.files import read_json_object
+from sidtune.errors import UserError
+from sidtune.evaluation.metrics import metric_names, per_row
+
+KEYS = pa.schema([("row", pa.int64()), ("user_id", pa.string()), ("target", pa.string())])
+RANKS = pa.schema([("sid_rank", pa.int64()), ("item_rank", pa.int64())])
+LEVELS = {"SID": "sid_rank", "item": "item_rank"}
+METRICS = ("HR@1", "HR@5", "HR@10", "NDCG@5", "NDCG@10", "MRR")
+RESAMPLES = 10_000
+SEED = 0
+INTERVAL = (0.025, 0.975)
+# How many counts are held at once: 32 MB of float64.
+CHUNK_COUNTS = 4_000_000
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Predictions of one run.
+
+    Args:
+        name: how the user calls the run.
+        table: the columns of `KEYS` and `RANKS`, a row of the data each; a rank of 0 is a miss.
+        depth: length of the lists that the ranks are places in.
+    """
+
+    name: str
+    table: pa.Table
+    depth: int
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One metric of two runs, other minus first, with the bootstrap's 95% interval.
+
+    `real` says that the interval leaves out zero.
+    """
+
+    level: str
+    metric: str
+    first: float
+    other: float
+    difference: float
+    low: float
+    high: float
+    real: bool
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two runs on the `rows` that all compared runs share, in lists cut to `depth`, and how many rows each has more."""
+
+    first: str
+    other: str
+    depth: int
+    rows: int
+    first_left_out: int
+    other_left_out: int
+    differences: list[Difference]
+
+
+def read_evaluated(run: Path, split: str) -> Evaluated:
+    """Read what `sidtune evaluate` wrote into a run's folder.
+
+    Raises:
+        UserError: for a run without this evaluation, and for files of another shape.
+    """
+    table_path, summary_path = (run / "evaluation" / f"{split}.{kind}" for kind in ("predictions.parquet", "json"))
+    if not table_path.exists() or not summary_path.exists():
+        raise UserError(f"{run} has no evaluation of {split}", f"sidtune evaluate {run} --split {split}")
+    return Evaluated(str(run), _read_table(table_path), _read_depth(summary_path))
+
+
+def compare(first: Evaluated, others: Sequence[Evaluated]) -> list[Comparison]:
+    """Compare each of the others with the first, all on the same rows and with the same resamples.
+
+    The interval is the percentile interval of the bootstrap (Efron, 1979): rows are drawn with replacement, each with
+    its values of both runs and of all metrics.
+
+    Raises:
+        UserError: where there is no row that all runs share.
+    """
+    runs = [first, *others]
+    tables = _shared([run.table for run in runs])
+    if not tables[0].num_rows:
+        raise UserError(
+            f"{', '.join(run.name for run in runs)} share no rows: none has the same row, user and target in all",
+            "Evaluate them on the same file.",
+        )
+    depth = min(run.depth for run in runs)
+    measures = list(product(LEVELS, (name for name in METRICS if name in metric_names(depth))))
+    values = [_values(table, measures, depth) for table in tables]
+    intervals = np.split(_intervals(np.hstack([other - values[0] for other in values[1:]])), len(others), axis=1)
+    left_out = [run.table.num_rows - tables[0].num_rows for run in runs]
+    return [
+        Comparison(
+            first.name, run.name, depth, len(own), left_out[0], left, _differences(measures, values[0], own, ends)
+        )
+        for run, own, left, ends in zip(others, values[1:], left_out[1:], intervals, strict=True)
+    ]
+
+
+def render(comparison: Comparison) -> Table:
+    """For the screen: a line for each level and metric."""
+    table = Table(box=None, pad_edge=False, header_style="bold", title=_title(comparison), title_justify="left")
+    table.add_column("level")
+    table.add_column("metric")
+    for title in (comparison.first, comparison.other, "difference", "95% interval"):
+        table.add_column(escape(title), justify="right")
+    table.add_column("real")
+    for entry in comparison.differences:
+        table.add_row(
+            entry.level,
+            entry.metric,
+            f"{entry.first:.4f}",
+            f"{entry.other:.4f}",
+            f"{entry.difference:+.4f}",
+            f"{entry.low:+.4f} to {entry.high:+.4f}",
+            "yes" if entry.real else "no",
+        )
+    return table
+
+
+def as_json(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
+    """The same as plain JSON values."""
+    return [asdict(comparison) for comparison in comparisons]
+
+
+def _title(comparison: Comparison) -> str:
+    title = f"{comparison.rows:,} rows · lists of {comparison.depth}"
+    lacking = ((comparison.first, comparison.first_left_out), (comparison.other, comparison.other_left_out))
+    notes = [f"left out of {escape(name)}: {rows:,}" for name, rows in lacking if rows]
+    return " · ".join([title, *notes])
+
+
+def _read_table(path: Path) -> pa.Table:
+    try:
+        table = pyarrow.parquet.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path}: not a readable Parquet file: {error}", "Evaluate the run again.") from None
+    for field in (*KEYS, *RANKS):
+        if field.name not in table.column_names:
+            raise UserError(f"{path} has no column {field.name}", "Evaluate the run again.")
+        column = table[field.name]
+        if column.type != field.type or column.null_count:
+            found = f"{column.type} with {column.null_count:,} nulls"
+            raise UserError(f"{path}, column {field.name}: expected {field.type}, found {found}")
+    if pc.count_distinct(table["row"]).as_py() < table.num_rows:
+        raise UserError(f"{path}, column row: the same number stands in several rows", "Evaluate the run again.")
+    return table.select([*KEYS.names, *RANKS.names])
+
+
+def _read_depth(path: Path) -> int:
+    settings = read_json_object(path).get("settings")
+    beams = settings.get("beams") if isinstance(settings, dict) else None
+    if not isinstance(beams, int) or beams < 1:
+        raise UserError(f"{path}: settings.beams: expected a number from 1, found {beams!r}", "Evaluate the run again.")
+    return beams
+
+
+def _shared(tables: Sequence[pa.Table]) -> list[pa.Table]:
+    """The rows that all tables have, in the same order in each."""
+    keys = tables[0].select(KEYS.names)
+    for table in tables[1:]:
+        keys = keys.join(table.select(KEYS.names), KEYS.names, join_type="inner")
+    return [keys.join(table, KEYS.names, join_type="inner").sort_by("row") for table in tables]
+
+
+def _values(table: pa.Table, measures: Sequence[tuple[str, str]], depth: int) -> NDArray[np.float64]:
+    """Each row's value of each level and metric, `(rows, measures)`."""
+    ranks = {level: table[column].to_numpy() for level, column in LEVELS.items()}
+    return np.stack([per_row(ranks[level], metric, depth) for level, metric in measures], axis=1)
+
+
+def _intervals(differences: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Ends of the interval of each column's mean, `(2, columns)`, from `differences` `(rows, columns)`."""
+    rows = len(differences)
+    random = np.random.default_rng(SEED)
+    size = max(1, CHUNK_COUNTS // rows)
+    # How often a resample draws each row is all its means depend on: they are one matrix product.
+    means = [
+        _draw(random, min(size, RESAMPLES - start), rows) @ differences / rows for start in range(0, RESAMPLES, size)
+    ]
+    ends: NDArray[np.float64] = np.quantile(np.concatenate(means), INTERVAL, axis=0)
+    # An end that is zero but for rounding must not pass for a real difference.
+    return ends.round(12)
+
+
+def _draw(random: np.random.Generator, resamples: int, rows: int) -> NDArray[np.float64]:
+    """How often each resample draws each row, `(resamples, rows)`."""
+    counts = np.empty((resamples, rows))
+    for resample in counts:
+        resample[:] = np.bincount(random.integers(rows, size=rows), minlength=rows)
+    return counts
+
+
+def _differences(
+    measures: Sequence[tuple[str, str]],
+    first: NDArray[np.float64],
+    other: NDArray[np.float64],
+    ends: NDArray[np.float64],
+) -> list[Difference]:
+    columns = zip(measures, first.mean(axis=0).tolist(), other.mean(axis=0).tolist(), ends.T.tolist(), strict=True)
+    return [
+        Difference(level, metric, before, after, after - before, low, high, low > 0 or high < 0)
+        for (level, metric), before, after, (low, high) in columns
+    ]

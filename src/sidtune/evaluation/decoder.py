@@ -1,0 +1,193 @@
+"""Running a language model over prompts and, from there, over beams."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+
+from sidtune.evaluation.head import Head, head_device
+
+Precision = Callable[[], AbstractContextManager[Any]]
+
+
+class Decoder(Protocol):
+    """Computes the states behind prompts, and behind beams that continue them."""
+
+    head: Head
+    device: torch.device
+
+    def start(self, prompts: Sequence[NDArray[np.int32]]) -> Tensor:
+        """Run prompts; the states of their last tokens, `(users, …)`."""
+
+    def extend(self, parents: Tensor, tokens: Tensor) -> Tensor:
+        """Add a token to every beam; the states behind it, `(users × beams, …)`.
+
+        Args:
+            parents: `(users, beams)`, the beam of the last call that each one continues.
+            tokens: `(users, beams)` vocabulary ids.
+        """
+
+    def tokens(self, prompt: int, beams: int, depth: int) -> int:
+        """Tokens held for one user at the most, for a prompt of this length and SIDs of this depth."""
+
+
+def make_decoder(model: PreTrainedModel, precision: Precision = nullcontext) -> Decoder:
+    """The fastest decoder that is exact for a model.
+
+    Args:
+        model: in evaluation mode.
+        precision: the context that forward passes run in.
+    """
+    shared = SharedPrompts(model, precision)
+    return shared if shared.exact() else WholeSequences(model, precision)
+
+
+class _Runner:
+    """What both decoders are made of."""
+
+    def __init__(self, model: PreTrainedModel, precision: Precision = nullcontext) -> None:
+        self.model, self.precision = model, precision
+        self.head = Head(model)
+        self.device = head_device(self.head.module)
+
+    def _states(self, input_ids: Tensor, rows: Tensor, columns: Tensor, **given: Any) -> Tensor:
+        """States at some places of a forward pass, `(places, …)`."""
+        with self.head.at(rows, columns), self.precision():
+            states: Tensor = self.model(input_ids=input_ids, **given).logits[0]
+        return states
+
+    def _padded(self, prompts: Sequence[NDArray[np.int32]]) -> tuple[Tensor, Tensor]:
+        """Prompts `(users, length)` and their lengths; padding stands on the right, where causality hides it."""
+        lengths = [len(prompt) for prompt in prompts]
+        ids = torch.zeros(len(prompts), max(lengths), dtype=torch.long)
+        for row, prompt in enumerate(prompts):
+            ids[row, : len(prompt)] = torch.from_numpy(prompt)
+        return ids.to(self.device), torch.tensor(lengths, device=self.device)
+
+
+class SharedPrompts(_Runner):
+    """Runs each prompt once and holds it once, however many beams continue it.
+
+    The beams of a user are the tokens of one sequence behind the prompt: each sees the prompt, its own ancestors and no
+    other beam. Choosing among beams then moves a mask, never keys and values.
+    """
+
+    def __init__(self, model: PreTrainedModel, precision: Precision = nullcontext) -> None:
+        super().__init__(model, precision)
+        # Transformers renamed the argument within version 5.
+        names = inspect.signature(model.forward).parameters
+        self._cache_argument = "cache" if "cache" in names else "past_key_values"
+
+    def start(self, prompts: Sequence[NDArray[np.int32]]) -> Tensor:
+        """As `Decoder` says."""
+        ids, self._lengths = self._padded(prompts)
+        self._cache = DynamicCache()
+        self._prompt = torch.arange(ids.shape[1], device=self.device)
+        self._ancestors = torch.zeros(len(ids), 1, 0, dtype=torch.bool, device=self.device)
+        self._beam_positions = torch.zeros(0, dtype=torch.long, device=self.device)
+        rows = torch.arange(len(ids), device=self.device)
+        return self._states(ids, rows, self._lengths - 1, use_cache=True, **{self._cache_argument: self._cache})
+
+    def extend(self, parents: Tensor, tokens: Tensor) -> Tensor:
+        """As `Decoder` says."""
+        users, beams = tokens.shape
+        older = self._ancestors.gather(1, parents[..., None].expand(-1, -1, self._ancestors.shape[2]))
+        itself = torch.eye(beams, dtype=torch.bool, device=self.device).expand(users, -1, -1)
+        self._ancestors = torch.cat([older, itself], dim=2)
+        depth = int(self._beam_positions[-1]) + 1 if len(self._beam_positions) else 0
+        self._beam_positions = torch.cat([self._beam_positions, torch.full((beams,), depth, device=self.device)])
+        return self._states(
+            tokens,
+            torch.arange(users, device=self.device).repeat_interleave(beams),
+            torch.arange(beams, device=self.device).repeat(users),
+            position_ids=(self._lengths + depth)[:, None].expand(users, beams),
+            attention_mask=self._masks(depth),
+            use_cache=True,
+            **{self._cache_argument: self._cache},
+        )
+
+    def tokens(self, prompt: int, beams: int, depth: int) -> int:
+        """As `Decoder` says."""
+        return prompt + beams * max(1, depth - 1)
+
+    @torch.no_grad()
+    def exact(self) -> bool:
+        """Whether the model honours masks and positions given to it; seen on two beams behind one token.
+
+        Recurrent states, and positions that are counted off the mask, do not.
+        """
+        ids = torch.tensor([1, 2, 3], dtype=torch.int32)
+        try:
+            self.start([ids[:1].numpy()])
+            seen = self.extend(torch.tensor([[0, 0]], device=self.device), ids[1:][None].long().to(self.device))
+        except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError):
+            return False
+        alone = WholeSequences(self.model, self.precision)
+        alone.start([ids[:1].numpy()])
+        expected = alone.extend(torch.tensor([[0, 0]], device=self.device), ids[1:][None].long().to(self.device))
+        difference = (seen - expected).float().abs().max()
+        # Rounding adds up to far less than the root of the type's own step; a token seen or placed wrongly does not.
+        return bool(difference <= torch.finfo(self._dtype).eps ** 0.5 * expected.float().std())
+
+    def _masks(self, depth: int) -> Any:
+        """What each beam sees, `(users, 1, beams, prompt + all beams)`, to be added to attention scores.
+
+        Layers that look back over a window see less, once the window is shorter than prompt and beam.
+        """
+        users, beams = self._ancestors.shape[:2]
+        prompt = (self._prompt < self._lengths[:, None])[:, None].expand(-1, beams, -1)
+        seen = torch.cat([prompt, self._ancestors], dim=2)
+        window = getattr(self.model.config.get_text_config(), "sliding_window", None)
+        if not window or int(self._lengths.max()) + depth < window:
+            return self._added(seen)
+        place = torch.cat([self._prompt.expand(users, -1), self._lengths[:, None] + self._beam_positions], dim=1)
+        near = (self._lengths + depth)[:, None, None] - place[:, None] < window
+        layers = getattr(self.model.config.get_text_config(), "layer_types", None)
+        if layers is None:
+            return self._added(seen & near)
+        return {"full_attention": self._added(seen), "sliding_attention": self._added(seen & near)}
+
+    def _added(self, seen: Tensor) -> Tensor:
+        """Zero where seen, the least number where not."""
+        added = torch.zeros(seen.shape, dtype=self._dtype, device=self.device)
+        return added.masked_fill(~seen, torch.finfo(self._dtype).min)[:, None]
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        """What attention computes in, whatever the precision of the weights."""
+        keys: Tensor = self._cache.layers[0].keys
+        return keys.dtype
+
+
+class WholeSequences(_Runner):
+    """Runs prompt and beam anew for every beam and token: slow, and right for any causal language model."""
+
+    def start(self, prompts: Sequence[NDArray[np.int32]]) -> Tensor:
+        """As `Decoder` says."""
+        ids, self._lengths = self._padded(prompts)
+        self._ids = ids[:, None]
+        return self._states(ids, torch.arange(len(ids), device=self.device), self._lengths - 1, use_cache=False)
+
+    def extend(self, parents: Tensor, tokens: Tensor) -> Tensor:
+        """As `Decoder` says."""
+        users, beams = tokens.shape
+        chosen = self._ids.gather(1, parents[..., None].expand(-1, -1, self._ids.shape[2]))
+        room = torch.zeros(users, beams, 1, dtype=torch.long, device=self.device)
+        place = self._lengths[:, None, None].expand(users, beams, 1)
+        self._ids = torch.cat([chosen, room], dim=2).scatter(2, place, tokens[..., None])
+        self._lengths = self._lengths + 1
+        rows = torch.arange(users * beams, device=self.device)
+        columns = (self._lengths - 1).repeat_interleave(beams)
+        return self._states(self._ids.flatten(0, 1), rows, columns, use_cache=False)
+
+    def tokens(self, prompt: int, beams: int, depth: int) -> int:
+        """As `Decoder` says."""
+        return beams * (prompt + depth)

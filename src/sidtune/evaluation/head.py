@@ -1,0 +1,134 @@
+"""Log-probabilities of a few wanted tokens, with or without the whole vocabulary in the denominator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from sidtune.model.frozen import SidHead
+
+# Products of states and vocabulary are made in tiles of this size, summed and forgotten. On the CPU a tile stays in the
+# cache, which halves the time at a vocabulary of 152,064; on a GPU it must be large enough to fill the device.
+TILES = {"cpu": (800, 512)}
+LARGE_TILE = (4096, 16384)
+
+
+class Head:
+    """A model's output head, asked for few tokens at few positions.
+
+    Most models return what their head computes. There the product with the vocabulary is never held as a whole. Where
+    something follows the head (a soft cap, a scale), the model computes all logits itself.
+
+    Args:
+        model: any causal language model, frozen or not.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+        self.module: Any = model.get_output_embeddings()
+        self.ends_model = _ends_model(model, self.module)
+
+    @contextmanager
+    def at(self, rows: Tensor, columns: Tensor) -> Iterator[None]:
+        """Let the model return states, `(1, positions, …)`, of the given places instead of logits of all.
+
+        Args:
+            rows, columns: `(positions,)` each, into batch and length.
+        """
+        self.model.set_output_embeddings(_Pick(None if self.ends_model else self.module, rows, columns))
+        try:
+            yield
+        finally:
+            self.model.set_output_embeddings(self.module)
+
+    def logits(self, states: Tensor, tokens: Tensor) -> Tensor:
+        """Logits of the wanted tokens: `(positions, …)` states → `(positions, tokens)`, float32."""
+        if not self.ends_model:
+            return states[:, tokens].float()
+        return self._product(states, tokens, torch.float32)
+
+    def normaliser(self, states: Tensor) -> Tensor:
+        """Log of the sum over the whole vocabulary, `(positions,)`, float32."""
+        if not self.ends_model:
+            return states.float().logsumexp(-1)
+        rows, columns = TILES.get(states.device.type, LARGE_TILE)
+        vocabulary = torch.arange(self.vocabulary, device=states.device)
+        return torch.cat(
+            [
+                torch.stack(
+                    [self._product(part, tile, None).float().logsumexp(-1) for tile in vocabulary.split(columns)]
+                ).logsumexp(0)
+                for part in states.split(rows)
+            ]
+        )
+
+    @property
+    def vocabulary(self) -> int:
+        """Rows of the head."""
+        return len(self._base.weight)
+
+    @property
+    def _base(self) -> Any:
+        return self.module.base if isinstance(self.module, SidHead) else self.module
+
+    def _product(self, states: Tensor, tokens: Tensor, dtype: torch.dtype | None) -> Tensor:
+        """States times the rows of `tokens`, in `dtype` or that of the weights."""
+        weight, bias = self._base.weight, getattr(self._base, "bias", None)
+        dtype = dtype or weight.dtype
+        matrix = self._with_own_rows(_rows(weight, tokens), tokens).to(dtype)
+        own_bias = None if bias is None else _rows(bias, tokens).to(dtype)
+        with torch.autocast(states.device.type, enabled=False):
+            return F.linear(states.to(dtype), matrix, own_bias)
+
+    def _with_own_rows(self, matrix: Tensor, tokens: Tensor) -> Tensor:
+        """A frozen model's SID tokens have rows of their own; `tokens` ascend."""
+        if not isinstance(self.module, SidHead):
+            return matrix
+        ids = self.module.sid_ids
+        place = torch.searchsorted(tokens, ids).clamp(max=len(tokens) - 1)
+        there = tokens[place] == ids
+        return matrix.index_copy(0, place[there], self.module.weight[there].to(matrix.dtype))
+
+
+class _Pick(nn.Module):
+    """Stands in for the head: keeps the states at some places, and applies the head where one is given."""
+
+    def __init__(self, head: nn.Module | None, rows: Tensor, columns: Tensor) -> None:
+        super().__init__()
+        self.head, self.rows, self.columns = head, rows, columns
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """`(batch, length, hidden)` → `(1, positions, hidden or vocabulary)`."""
+        picked = hidden[self.rows, self.columns][None]
+        return picked if self.head is None else self.head(picked)
+
+
+def _rows(values: Tensor, tokens: Tensor) -> Tensor:
+    """The rows of ascending tokens; a view where they lie side by side."""
+    first, last = int(tokens[0]), int(tokens[-1])
+    return values[first : last + 1] if last - first + 1 == len(tokens) else values[tokens]
+
+
+@torch.no_grad()
+def _ends_model(model: PreTrainedModel, head: Any) -> bool:
+    """Whether the model returns its head's output as it is; seen on one token."""
+    seen: list[Tensor] = []
+    watch = head.register_forward_hook(lambda _, __, output: seen.append(output))
+    try:
+        token = torch.zeros(1, 1, dtype=torch.long, device=head_device(head))
+        logits = model(input_ids=token, use_cache=False).logits
+    finally:
+        watch.remove()
+    return torch.equal(logits, seen[0])
+
+
+def head_device(head: Any) -> torch.device:
+    """Where the head's weights are."""
+    device: torch.device = next(head.parameters()).device
+    return device

@@ -1,0 +1,148 @@
+"""Constrained beam search: the best SIDs of the catalogue for many prompts at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sidtune.evaluation.decoder import Decoder
+from sidtune.evaluation.trie import NOTHING, Level, Trie
+from sidtune.ragged import Ragged
+
+Normalize = Literal["full", "trie"]
+NEVER = -torch.inf
+# Numbers of candidates and logits held at once, besides the tokens.
+MOST_VALUES = 1 << 26
+
+
+@dataclass(frozen=True)
+class Search:
+    """How SIDs are looked for.
+
+    The score of a SID is the sum of the log-probabilities of its tokens, plus that of the closing token where it is the
+    beginning of another; it is not divided by length. At each level the best `beams` candidates are looked at: those
+    that are whole SIDs are put aside, and the best `beams` of the others go on.
+
+    Args:
+        trie: the SIDs that may be answered.
+        beams: width of the search, and SIDs returned at the most.
+        normalize: probabilities over the full vocabulary, or over the tokens that the trie allows.
+        max_tokens: of one forward pass; bounds memory, changes nothing but rounding.
+    """
+
+    trie: Trie
+    beams: int
+    normalize: Normalize
+    max_tokens: int
+
+    def batches(self, decoder: Decoder, lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """Rows that are searched together, longest prompts first, `(rows,)` each."""
+        order = np.argsort(-lengths, kind="stable")
+        batches, start = [], 0
+        while start < len(order):
+            size = self._users(decoder, int(lengths[order[start]]))
+            batches.append(order[start : start + size])
+            start += size
+        return batches
+
+    @torch.inference_mode()
+    def run(self, decoder: Decoder, prompts: Ragged, excluded: Ragged | None = None) -> tuple[Tensor, Tensor]:
+        """Search for all prompts in one batch.
+
+        Args:
+            decoder: on the device of the trie.
+            excluded: SID numbers that each prompt may not be answered with.
+
+        Returns:
+            Numbers of SIDs, best first, and their scores, both `(prompts, at most beams)`; -1 and minus infinity where
+            there are no more.
+        """
+        found = _Found.none(len(prompts), decoder.device)
+        barred = None if excluded is None else _rectangle(excluded, decoder.device)
+        states = decoder.start([prompts[row] for row in range(len(prompts))])
+        nodes = torch.zeros(len(prompts), 1, dtype=torch.long, device=decoder.device)
+        scores = torch.zeros(len(prompts), 1, device=decoder.device)
+        for level in self.trie.levels:
+            children, columns, candidates = self._candidates(decoder, level, states, nodes, scores)
+            sids = torch.where(children >= 0, level.sids[children], NOTHING)
+            if level.complete:
+                found = found.best_of(sids, _without(candidates, sids, barred), self.beams)
+            if not level.open:
+                break
+            scores, chosen = _best(candidates.masked_fill(sids >= 0, NEVER), self.beams)
+            nodes = children.gather(1, chosen).clamp(min=0)
+            tokens = level.tokens[columns.gather(1, chosen)]
+            states = decoder.extend(chosen // level.fan_out, tokens)
+        return found.sids, found.scores
+
+    def _candidates(
+        self, decoder: Decoder, level: Level, states: Tensor, nodes: Tensor, scores: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Children, their columns and their scores, each `(users, beams × fan-out)`."""
+        children, columns = level.expand(nodes)
+        logits = decoder.head.logits(states, level.tokens).view(*nodes.shape, -1).gather(-1, columns)
+        logits = logits.masked_fill(children < 0, NEVER)
+        if self.normalize == "full":
+            normaliser = decoder.head.normaliser(states).view(nodes.shape)
+        else:
+            normaliser = logits.logsumexp(-1)
+        # Where nothing is allowed both are infinite.
+        summed = (scores[..., None] + logits - normaliser[..., None]).masked_fill(children < 0, NEVER)
+        return children.flatten(1), columns.flatten(1), summed.flatten(1)
+
+    def _users(self, decoder: Decoder, prompt: int) -> int:
+        widest = max(level.fan_out + len(level.tokens) for level in self.trie.levels)
+        if not decoder.head.ends_model:
+            widest = max(widest, decoder.head.vocabulary)
+        by_values = MOST_VALUES // (self.beams * widest)
+        return max(1, min(self.max_tokens // decoder.tokens(prompt, self.beams, len(self.trie.levels)), by_values))
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Whole SIDs so far, best first: numbers and scores, `(users, SIDs)`."""
+
+    sids: Tensor
+    scores: Tensor
+
+    @classmethod
+    def none(cls, users: int, device: torch.device) -> _Found:
+        """Nothing yet."""
+        return cls(
+            torch.zeros(users, 0, dtype=torch.long, device=device), torch.zeros(users, 0, device=device)
+        )
+
+    def best_of(self, sids: Tensor, candidates: Tensor, beams: int) -> _Found:
+        """The best SIDs, with those among the best candidates of a level, `(users, candidates)`."""
+        scores, chosen = _best(candidates, beams)
+        new = sids.gather(1, chosen)
+        scores = torch.cat([self.scores, scores.masked_fill(new < 0, NEVER)], dim=1)
+        scores, kept = _best(scores, beams)
+        sids = torch.cat([self.sids, new], dim=1).gather(1, kept)
+        return _Found(sids.masked_fill(scores == NEVER, NOTHING), scores)
+
+
+def _best(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The highest scores of each row and their places, best first."""
+    best = scores.topk(min(count, scores.shape[1]), dim=1)
+    return best.values, best.indices
+
+
+def _without(candidates: Tensor, sids: Tensor, barred: Tensor | None) -> Tensor:
+    """Scores of candidates, minus infinity for SIDs that a user may not be answered with."""
+    if barred is None or not barred.shape[1]:
+        return candidates
+    return candidates.masked_fill((sids[..., None] == barred[:, None]).any(-1), NEVER)
+
+
+def _rectangle(lists: Ragged, device: torch.device) -> Tensor:
+    """Lists as rows of a tensor; what fills them up is no SID's number."""
+    rows = np.full((len(lists), int(lists.lengths.max(initial=0))), -2, np.int64)
+    rows[np.arange(rows.shape[1]) < lists.lengths[:, None]] = lists.values
+    return torch.from_numpy(rows).to(device)
+
