@@ -95,7 +95,7 @@ def _catalogue(inputs: Inputs) -> Iterator[Finding]:
 
 
 def _rows(inputs: Inputs, split: Split) -> Iterator[Finding]:
-    path = inputs.config.data.train if split == "train" else inputs.config.data.valid
+    path = getattr(inputs.config.data, split)
     rows = inputs.mixture.source(split).rows
     lengths = rows.history.lengths
     yield Finding(
@@ -131,18 +131,25 @@ def _valid_rows(inputs: Inputs) -> Iterator[Finding]:
     yield from _rows(inputs, "valid")
 
 
+def _test_rows(inputs: Inputs) -> Iterator[Finding]:
+    if inputs.config.data.test is not None:
+        yield from _rows(inputs, "test")
+
+
 def _leakage(inputs: Inputs) -> Iterator[Finding]:
-    """A validation row that also stands among the training rows flatters the validation loss."""
+    """A row that also stands among the training rows flatters what is measured on it."""
     seen = set(_row_keys(inputs.mixture.source("train").rows))
-    leaked = [row + 1 for row, key in enumerate(_row_keys(inputs.mixture.source("valid").rows)) if key in seen]
-    if leaked:
-        yield Finding(
-            "warning",
-            str(inputs.config.data.valid),
-            f"{len(leaked):,} rows (user, history and target) also stand in the training file",
-            [f"row {row}" for row in leaked[:SHOWN]],
-            "Split by time or by user, so that validation rows are unseen.",
-        )
+    held_out: list[Split] = ["valid"] if inputs.config.data.test is None else ["valid", "test"]
+    for split in held_out:
+        leaked = [row + 1 for row, key in enumerate(_row_keys(inputs.mixture.source(split).rows)) if key in seen]
+        if leaked:
+            yield Finding(
+                "warning",
+                str(getattr(inputs.config.data, split)),
+                f"{len(leaked):,} rows (user, history and target) also stand in the training file",
+                [f"row {row}" for row in leaked[:SHOWN]],
+                "Split by time or by user, so that these rows are unseen.",
+            )
 
 
 def _row_keys(rows: Rows) -> list[tuple[str, bytes, int]]:
@@ -207,6 +214,10 @@ def _idle_options(inputs: Inputs) -> Iterator[Finding]:
         if getattr(config.data, needs) is not None and not any(task.startswith(name) for task in tasks):
             remedy = f"Add a task that reads it ({name}), or leave it out."
             yield Finding("warning", f"data.{needs}", "given, but no task of the mixture reads it", [], remedy)
+    if config.eval.ranking.every is None and config.eval.ranking.model_fields_set - {"every"}:
+        yield Finding(
+            "warning", "eval.ranking", "has no effect without eval.ranking.every", [], "Set it, such as to 1."
+        )
     if config.model.from_scratch and "new_rows" in config.model.model_fields_set:
         message = "has no effect with from_scratch: every row is drawn anew"
         yield Finding("warning", "model.new_rows", message, [], "Leave it out.")
@@ -226,6 +237,7 @@ CHECKS: list[Callable[[Inputs], Iterator[Finding]]] = [
     _templates,
     _train_rows,
     _valid_rows,
+    _test_rows,
     _leakage,
     _encoding,
     _idle_options,

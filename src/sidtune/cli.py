@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.markup import escape
@@ -40,6 +40,17 @@ Resume = Annotated[
     typer.Option(metavar="auto|never|PATH", help="Go on from the newest complete checkpoint, or from this folder."),
 ]
 Processes = Annotated[int | None, typer.Option(min=1, help="Start this many processes, one for each GPU.")]
+ModelFolder = Annotated[Path, typer.Argument(metavar="MODEL_OR_RUN", help="A run's folder, or one of its checkpoints.")]
+Split = Literal["test", "valid", "train"]
+Normalization = Annotated[
+    Literal["full", "trie"],
+    typer.Option(help="Probabilities over the full vocabulary, as published, or over the tokens that may follow."),
+]
+Beams = Annotated[int, typer.Option(min=1, help="Width of the search, and SIDs of a list.")]
+ExcludeHistory = Annotated[bool, typer.Option("--exclude-history", help="Never answer with an item of the history.")]
+Candidates = Annotated[Path | None, typer.Option(metavar="FILE", help="Answer only with these items, an id a line.")]
+# As in `RankOptions`, which would import torch; a test compares them.
+BEAMS, MAX_TOKENS = 50, 8192
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text for people.")]
 
 
@@ -187,6 +198,106 @@ def preview(
         return
     for example in examples:
         console.print(room.render(example), soft_wrap=True)
+
+
+@app.command()
+def evaluate(
+    model: ModelFolder,
+    split: Annotated[Split, typer.Option(help="Which rows of the run's configuration.")] = "test",
+    beams: Beams = BEAMS,
+    normalize: Normalization = "full",
+    limit: Annotated[int | None, typer.Option(min=1, help="At most this many rows, drawn by a fixed seed.")] = None,
+    exclude_history: ExcludeHistory = False,
+    candidates: Candidates = None,
+    rows: Annotated[Path | None, typer.Option(help="Rows to rank, in place of the run's split.")] = None,
+    train: Annotated[Path | None, typer.Option(help="Training rows for the baselines, in place of the run's.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder of the results; MODEL/evaluation by default.")] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens of one forward pass; bounds memory.")] = MAX_TOKENS,
+    as_json: AsJson = False,
+    processes: Processes = None,
+    trust_remote_code: TrustRemoteCode = False,
+) -> None:
+    """Rank the rows of a split over the whole catalogue: HR@K, NDCG@K and MRR beside three baselines.
+
+    Writes SPLIT.json with every figure and SPLIT.predictions.parquet with every list.
+
+    Example: `sidtune evaluate runs/shop`
+    """
+    from sidtune.evaluation.evaluate import Request
+    from sidtune.evaluation.evaluate import evaluate as run
+    from sidtune.evaluation.ranker import RankOptions
+    from sidtune.evaluation.tables import render
+    from sidtune.training import launch
+
+    quiet_libraries()
+    if processes and processes > 1 and not launch.launched():
+        raise typer.Exit(launch.launch(processes, sys.argv[1:]))
+    options = RankOptions(beams, normalize, exclude_history, max_tokens)
+    report = run(Request(model, split, options, limit, candidates, rows, train, output, trust_remote_code))
+    if report and as_json:
+        typer.echo(json.dumps(report.as_json(), indent=1, ensure_ascii=False))
+    elif report:
+        for table in render(report):
+            console.print(table)
+
+
+@app.command()
+def recommend(
+    model: ModelFolder,
+    history: Annotated[str | None, typer.Option(metavar="ID,ID,…", help="Item ids, oldest first.")] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            "--input", metavar="FILE", help='JSON lines such as {"user_id": "u1", "history": ["17"]}; - reads.'
+        ),
+    ] = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="Items of a list.")] = 10,
+    beams: Beams = BEAMS,
+    normalize: Normalization = "full",
+    exclude_history: ExcludeHistory = False,
+    candidates: Candidates = None,
+    as_json: AsJson = False,
+    trust_remote_code: TrustRemoteCode = False,
+) -> None:
+    """Recommend items to one history, or to every line of a file: title, SID and log-probability.
+
+    Example: `sidtune recommend runs/shop --history 12,7 -k 5`
+    """
+    from sidtune.evaluation import stream
+
+    if (history is None) == (source is None):
+        raise UserError("give either --history or --input", "sidtune recommend MODEL --history 12,7")
+    quiet_libraries()
+    recommender = stream.load(model, candidates, trust_remote_code)
+    asked = stream.histories(recommender, history, source)
+    for answer in stream.answer(recommender, asked, k, beams, normalize, exclude_history):
+        if as_json:
+            typer.echo(json.dumps(stream.as_json(answer), ensure_ascii=False))
+        else:
+            console.print(stream.render(answer))
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN_A RUN_B ...", help="Evaluated runs, the yardstick first.")],
+    split: Annotated[Split, typer.Option(help="Which of their evaluations.")] = "test",
+    as_json: AsJson = False,
+) -> None:
+    """Say which differences between evaluated runs are real: a paired bootstrap over the rows they share.
+
+    Example: `sidtune compare runs/a runs/b`
+    """
+    from sidtune.evaluation import compare as room
+
+    if len(runs) < 2:
+        raise UserError("nothing to compare", "Give at least two runs: sidtune compare RUN_A RUN_B")
+    first, *others = [room.read_evaluated(run, split) for run in runs]
+    comparisons = room.compare(first, others)
+    if as_json:
+        typer.echo(json.dumps(room.as_json(comparisons), indent=1, ensure_ascii=False))
+        return
+    for comparison in comparisons:
+        console.print(room.render(comparison))
 
 
 @app.command()

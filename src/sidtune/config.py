@@ -30,6 +30,8 @@ Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 # Tasks by the start of their name, and the data file they are made from.
 NEEDED_FILES = (("preference", "preferences"), ("instruction", "instructions"))
+# The K of the metrics that a best model may be chosen by.
+METRIC_DEPTH = 10
 CONFIG_HINT = "docs/configuration.md lists every key."
 
 
@@ -61,6 +63,7 @@ class DataConfig(Section):
     index: ExpandedPath
     train: ExpandedPath
     valid: ExpandedPath
+    test: ExpandedPath | None = None
     preferences: ExpandedPath | None = None
     instructions: ExpandedPath | None = None
     sample: Positive | None = None
@@ -110,14 +113,34 @@ class TrainingConfig(Section):
         return self
 
 
+class RankingConfig(Section):
+    """Ranking metrics while training: with which evaluations, on how many validation rows, how wide a search."""
+
+    every: Positive | None = None
+    sample: Positive = 500
+    beams: Positive = 20
+
+
 class EvalConfig(Section):
     """When validation runs (a checkpoint follows each time), on how much, and when training stops."""
 
     every: Positive | Share = 0.05
     max_rows: Positive = 5000
     task_rows: Positive = 200
+    ranking: RankingConfig = RankingConfig()
+    metric: Literal["loss", "ndcg@10", "hr@10"] = "loss"
     patience: Positive | None = 3
     save_total_limit: Positive = 1
+
+    @model_validator(mode="after")
+    def _metric_is_computed(self) -> Self:
+        if self.metric == "loss":
+            return self
+        if self.ranking.every != 1:
+            raise ValueError(f"metric {self.metric} is needed at every evaluation: set eval.ranking.every: 1")
+        if self.ranking.beams < METRIC_DEPTH:
+            raise ValueError(f"metric {self.metric} needs eval.ranking.beams of at least {METRIC_DEPTH}")
+        return self
 
 
 class LoggingConfig(Section):
@@ -204,6 +227,8 @@ def dump_config(config: Config) -> str:
     tree["tasks"] = {name: options.model_dump() for name, options in config.task_options().items()}
     idle = "micro_batch_size" if config.training.layout == "bucketed" else "max_tokens"
     del tree["training"][idle]
+    if config.eval.ranking.every is None:
+        tree["eval"]["ranking"] = {"every": None}
     if config.model.from_scratch:
         del tree["model"]["new_rows"]
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)

@@ -40,7 +40,7 @@ def run_demo(folder: Path, users: int = 600) -> Result:
             "output_dir": str(folder / "run"),
             "seed": SEED,
             "model": {"base": str(folder / "base"), "from_scratch": True},
-            "data": {name: str(getattr(paths, name)) for name in ("items", "index", "train", "valid")},
+            "data": {name: str(getattr(paths, name)) for name in ("items", "index", "train", "valid", "test")},
             "encoding": {"cache_dir": str(folder / "cache"), "cutoff_len": 256},
             "training": {"epochs": 1, "batch_size": 64, "learning_rate": 2e-3},
             "eval": {"every": 0.2},

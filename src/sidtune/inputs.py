@@ -6,8 +6,10 @@ from functools import cached_property
 
 from transformers import PreTrainedConfig
 
+from sidtune.bundle import TASK, Bundle, make_bundle
 from sidtune.config import Config
 from sidtune.data.catalogue import Catalogue
+from sidtune.data.popularity import popularity
 from sidtune.encoding.build import Mixture, load_catalogue
 from sidtune.model.tokenizer import load_config, load_tokenizer
 from sidtune.model.vocabulary import Vocabulary, extend_vocabulary
@@ -38,6 +40,12 @@ class Inputs:
     def header(self) -> PreTrainedConfig:
         """The model's configuration; weights are not read."""
         return load_config(self.config.model.base, self.trust_remote_code)
+
+    @cached_property
+    def bundle(self) -> Bundle:
+        """What the trained model carries beside its weights."""
+        users = popularity(self.mixture.source("train").rows, len(self.catalogue.ids))
+        return make_bundle(self.config, self.catalogue, self.mixture.templates[TASK], users)
 
     @cached_property
     def mixture(self) -> Mixture:

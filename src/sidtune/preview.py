@@ -8,6 +8,7 @@ from rich.text import Text
 
 from sidtune.errors import UserError, did_you_mean
 from sidtune.inputs import Inputs
+from sidtune.terminal import visible
 
 LABEL, MASKED, BORDER = "bold green", "default", "│"
 
@@ -64,12 +65,6 @@ def render(example: PreviewExample) -> Text:
         text.append(visible(segment.text), style=LABEL if segment.label else MASKED)
         text.append(BORDER, style="bold red")
     return text.append("\n")
-
-
-def visible(text: str) -> str:
-    """Line breaks and tabs as signs, other control characters as their code: nothing steers the terminal."""
-    signs = {"\n": "↵\n", "\t": "⇥"}
-    return "".join(signs.get(c, c if c.isprintable() else f"\\x{ord(c):02x}") for c in text)
 
 
 def as_json(examples: list[PreviewExample]) -> list[dict[str, object]]:

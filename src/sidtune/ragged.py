@@ -30,6 +30,11 @@ class Ragged:
         return cls(np.fromiter(chain.from_iterable(sized), np.int32), _offsets([len(entry) for entry in sized]))
 
     @classmethod
+    def from_lengths(cls, values: NDArray[np.integer], lengths: NDArray[np.integer]) -> Ragged:
+        """Cut values into lists of these lengths."""
+        return cls(values.astype(np.int32), _offsets(lengths))
+
+    @classmethod
     def column(cls, values: NDArray[np.int32]) -> Ragged:
         """One value a list: `(n,)` becomes n lists of length 1."""
         return cls(values, np.arange(len(values) + 1, dtype=np.int64))
@@ -56,6 +61,12 @@ class Ragged:
         lengths = self.lengths - counts
         offsets = _offsets(lengths)
         return Ragged(self.values[_ranges(self.offsets[:-1] + counts, lengths, offsets)], offsets)
+
+    def drop_back(self, counts: NDArray[np.integer]) -> Ragged:
+        """Each list without its last `counts[i]` values."""
+        lengths = self.lengths - counts
+        offsets = _offsets(lengths)
+        return Ragged(self.values[_ranges(self.offsets[:-1], lengths, offsets)], offsets)
 
     def flatten(self, inner: Ragged) -> Ragged:
         """Treat the values as rows of `inner` and join what they name: lists of items become lists of tokens."""
@@ -88,6 +99,16 @@ def repeat(ids: Sequence[int], n: int) -> Ragged:
     """The same list `n` times."""
     values = np.tile(np.asarray(ids, np.int32), n)
     return Ragged(values, np.arange(n + 1, dtype=np.int64) * len(ids))
+
+
+def row_of(lists: Ragged) -> NDArray[np.int64]:
+    """The list that each value stands in, `(values,)`."""
+    return np.repeat(np.arange(len(lists)), lists.lengths)
+
+
+def place_of(lists: Ragged) -> NDArray[np.int64]:
+    """The place of each value in its list, from 0, `(values,)`."""
+    return np.arange(len(lists.values)) - np.repeat(lists.offsets[:-1], lists.lengths)
 
 
 def _offsets(lengths: Sequence[int] | NDArray[np.integer]) -> NDArray[np.int64]:

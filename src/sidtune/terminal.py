@@ -53,3 +53,9 @@ def progress(items: Iterable[T], description: str, total: int, size: Callable[[T
         for item in items:
             yield item
             bar.advance(task, size(item))
+
+
+def visible(text: str) -> str:
+    """Line breaks and tabs as signs, other control characters as their code: nothing steers the terminal."""
+    signs = {"\n": "↵\n", "\t": "⇥"}
+    return "".join(signs.get(c, c if c.isprintable() else f"\\x{ord(c):02x}") for c in text)

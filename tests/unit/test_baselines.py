@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidtune.data.catalogue import read_catalogue
+from sidtune.data.popularity import popularity
 from sidtune.data.rows import Rows, read_rows, resolve_rows
 from sidtune.evaluation import baselines
-from sidtune.evaluation.baselines import popularity, rank_baselines
+from sidtune.evaluation.baselines import rank_baselines
 from sidtune.evaluation.metrics import summarise
 from sidtune.evaluation.ranking import Ranking
 from sidtune.ragged import Ragged

@@ -151,12 +151,13 @@ class Mixture:
         return digest([tokenizer.backend_tokenizer.to_str(), tokenizer.bos_token_id, tokenizer.eos_token_id])
 
 
+# What examples are made of; test rows never are.
 DATA_FILES = ("items", "index", "train", "valid", "preferences", "instructions")
 
 
 def load_catalogue(config: Config) -> Catalogue:
     """The catalogue of a configuration."""
-    for name in DATA_FILES:
+    for name in (*DATA_FILES, "test"):
         path: Path | None = getattr(config.data, name)
         if path is not None and not path.is_file():
             raise UserError(f"data.{name}: no such file: {path}", "Paths are relative to the current folder.")

@@ -10,9 +10,10 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from sidtune.data.popularity import owned
 from sidtune.data.rows import Rows
 from sidtune.evaluation.ranking import Ranking
-from sidtune.ragged import Ragged
+from sidtune.ragged import Ragged, row_of
 
 CHUNK_SCORES = 4_000_000
 # Scores nearer than this count as tied. A million steps of popularity fit into it and stay distinct in float64 beside
@@ -23,11 +24,6 @@ DECAY = 0.5
 
 # Histories to scores, `(rows, items)`; higher is better.
 Scorer = Callable[[Ragged], NDArray[np.float64]]
-
-
-def popularity(rows: Rows, items: int) -> NDArray[np.int64]:
-    """Number of distinct users that have each item, in a history or as a target, `(items,)`."""
-    return _per_item(_owned(rows, items))
 
 
 def rank_baselines(
@@ -55,13 +51,13 @@ def rank_baselines(
         allowed: `(items,)`, which items may be listed; all by default.
         exclude_history: list no item of the row's own history. What repeat last adds to most popular is then gone.
     """
-    owned = _owned(train, len(sid_of))
-    popular = _per_item(owned)
+    user, item = owned(train, len(sid_of))
+    popular = np.bincount(item, minlength=len(sid_of))
     lists = _Lists(_tie_break(popular), _Sids.of(sid_of), depth, allowed, exclude_history)
     scorers: Mapping[str, Scorer] = {
         "most popular": partial(_no_score, items=len(sid_of)),
         "repeat last": partial(_repeat_last, items=len(sid_of)),
-        "co-occurrence": partial(_co_occurrence, conditional=_conditional(owned, popular)),
+        "co-occurrence": partial(_co_occurrence, conditional=_conditional(_matrix(user, item, len(sid_of)), popular)),
     }
     return {name: _rank(scorer, history, target, lists) for name, scorer in scorers.items()}
 
@@ -107,7 +103,7 @@ class _Lists:
         if self.allowed is not None:
             scores[:, ~self.allowed] = -np.inf
         if self.exclude_history:
-            scores[_row_of(history), history.values] = -np.inf
+            scores[row_of(history), history.values] = -np.inf
         sid_ranks = _places(self.sids.best(scores), self.sids.column[target])
         return Ranking(sid_ranks, _places(scores, target), _top(scores, self.depth))
 
@@ -125,16 +121,9 @@ def _rank(scorer: Scorer, history: Ragged, target: NDArray[np.integer], lists: _
     )
 
 
-def _owned(rows: Rows, items: int) -> sp.csr_array:
-    """1 where a user has an item, in a history or as a target, `(users, items)`."""
-    users = rows.users.dictionary_encode().indices.to_numpy().astype(np.int64)
-    pairs = np.concatenate([users[_row_of(rows.history)] * items + rows.history.values, users * items + rows.target])
-    user, item = np.divmod(np.unique(pairs), items)
-    return sp.csr_array((np.ones(len(user)), (user, item)), shape=(int(users.max()) + 1, items))
-
-
-def _per_item(owned: sp.csr_array) -> NDArray[np.int64]:
-    return np.bincount(owned.indices, minlength=owned.shape[1])
+def _matrix(user: NDArray[np.int64], item: NDArray[np.int64], items: int) -> sp.csr_array:
+    """1 where a user has an item, `(users, items)`."""
+    return sp.csr_array((np.ones(len(user)), (user, item)), shape=(int(user.max()) + 1, items))
 
 
 def _tie_break(popular: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -152,17 +141,17 @@ def _no_score(history: Ragged, items: int) -> NDArray[np.float64]:
 def _repeat_last(history: Ragged, items: int) -> NDArray[np.float64]:
     """An item's latest place in the history, from 1; 0 for all other items."""
     scores = np.zeros((len(history), items))
-    places = history.lengths[_row_of(history)] - _ages(history)
-    np.maximum.at(scores, (_row_of(history), history.values), places)
+    places = history.lengths[row_of(history)] - _ages(history)
+    np.maximum.at(scores, (row_of(history), history.values), places)
     return scores
 
 
-def _conditional(owned: sp.csr_array, popular: NDArray[np.int64]) -> sp.csr_array:
+def _conditional(matrix: sp.csr_array, popular: NDArray[np.int64]) -> sp.csr_array:
     """P(j | i), `(items, items)`: of the users of item i, the share that also has item j (Deshpande & Karypis, 2004).
 
     P(i | i) is 1, for an item without users too: people buy again, and a list that leaves out what they have is weak.
     """
-    shares = sp.diags_array(1 / np.maximum(popular, 1)) @ (owned.T @ owned)
+    shares = sp.diags_array(1 / np.maximum(popular, 1)) @ (matrix.T @ matrix)
     return (shares + sp.diags_array((popular == 0).astype(np.float64))).tocsr()
 
 
@@ -178,11 +167,6 @@ def _co_occurrence(history: Ragged, conditional: sp.csr_array) -> NDArray[np.flo
     )
     scores: NDArray[np.float64] = (weights @ conditional).toarray()
     return scores
-
-
-def _row_of(lists: Ragged) -> NDArray[np.int64]:
-    """The row of each value, `(values,)`."""
-    return np.repeat(np.arange(len(lists)), lists.lengths)
 
 
 def _ages(lists: Ragged) -> NDArray[np.int64]:

@@ -163,8 +163,9 @@ class SharedPrompts(_Runner):
     @property
     def _dtype(self) -> torch.dtype:
         """What attention computes in, whatever the precision of the weights."""
-        keys: Tensor = self._cache.layers[0].keys
-        return keys.dtype
+        first: Any = self._cache.layers[0]
+        dtype: torch.dtype = first.keys.dtype
+        return dtype
 
 
 class WholeSequences(_Runner):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -58,15 +58,13 @@ class Head:
         if not self.ends_model:
             return states.float().logsumexp(-1)
         rows, columns = TILES.get(states.device.type, LARGE_TILE)
-        vocabulary = torch.arange(self.vocabulary, device=states.device)
-        return torch.cat(
-            [
-                torch.stack(
-                    [self._product(part, tile, None).float().logsumexp(-1) for tile in vocabulary.split(columns)]
-                ).logsumexp(0)
-                for part in states.split(rows)
-            ]
-        )
+        tiles = torch.arange(self.vocabulary, device=states.device).tensor_split(-(-self.vocabulary // columns))
+        parts = states.tensor_split(-(-len(states) // rows))
+        return torch.cat([self._summed(part, tiles) for part in parts])
+
+    def _summed(self, states: Tensor, tiles: Sequence[Tensor]) -> Tensor:
+        sums = [_logsumexp(self._product(states, tile, None).float()) for tile in tiles]
+        return torch.stack(sums).logsumexp(0)
 
     @property
     def vocabulary(self) -> int:
@@ -107,6 +105,11 @@ class _Pick(nn.Module):
         """`(batch, length, hidden)` → `(1, positions, hidden or vocabulary)`."""
         picked = hidden[self.rows, self.columns][None]
         return picked if self.head is None else self.head(picked)
+
+
+def _logsumexp(logits: Tensor) -> Tensor:
+    """Over the last axis; by way of log-softmax, which is one pass where torch.logsumexp is four."""
+    return logits[:, 0] - logits.log_softmax(-1)[:, 0]
 
 
 def _rows(values: Tensor, tokens: Tensor) -> Tensor:

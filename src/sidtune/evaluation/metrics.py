@@ -13,7 +13,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from sidtune.ragged import Ragged
+from sidtune.ragged import Ragged, row_of
 
 CUTOFFS = (1, 3, 5, 10, 20, 50)
 GROUP_CUTOFF = 10
@@ -148,7 +148,7 @@ def repeated(lists: NDArray[np.integer], history: Ragged) -> float:
     items = 1 + max(int(lists.max()), int(history.values.max(initial=0)))
     rows = np.arange(len(lists))
     listed = (rows[:, None] * items + lists)[filled]
-    owned = np.repeat(rows, history.lengths) * items + history.values
+    owned = row_of(history) * items + history.values
     return float(np.isin(listed, owned).mean())
 
 

@@ -50,7 +50,7 @@ class Search:
             start += size
         return batches
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def run(self, decoder: Decoder, prompts: Ragged, excluded: Ragged | None = None) -> tuple[Tensor, Tensor]:
         """Search for all prompts in one batch.
 
@@ -113,9 +113,7 @@ class _Found:
     @classmethod
     def none(cls, users: int, device: torch.device) -> _Found:
         """Nothing yet."""
-        return cls(
-            torch.zeros(users, 0, dtype=torch.long, device=device), torch.zeros(users, 0, device=device)
-        )
+        return cls(torch.zeros(users, 0, dtype=torch.long, device=device), torch.zeros(users, 0, device=device))
 
     def best_of(self, sids: Tensor, candidates: Tensor, beams: int) -> _Found:
         """The best SIDs, with those among the best candidates of a level, `(users, candidates)`."""
@@ -145,4 +143,3 @@ def _rectangle(lists: Ragged, device: torch.device) -> Tensor:
     rows = np.full((len(lists), int(lists.lengths.max(initial=0))), -2, np.int64)
     rows[np.arange(rows.shape[1]) < lists.lengths[:, None]] = lists.values
     return torch.from_numpy(rows).to(device)
-

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,8 +51,10 @@ class Level:
 
     def to(self, device: torch.device) -> Level:
         """The level on another device."""
-        moved = (value.to(device) for value in (self.tokens, self.starts, self.columns, self.sids))
-        return Level(*moved, self.fan_out, self.complete, self.open)
+        moved: dict[str, Any] = {
+            name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)
+        }
+        return replace(self, **moved)
 
 
 @dataclass(frozen=True)
@@ -89,8 +92,7 @@ def distinct_sids(sids: Sequence[tuple[str, ...]], token_ids: dict[str, int]) ->
     numbers = np.empty(len(sids), np.int64)
     numbers[order] = np.cumsum(fresh) - 1
     first = order[fresh]
-    offsets = np.concatenate([[0], np.cumsum(lengths[first])])
-    return Ragged(paths[first][paths[first] != NOTHING].astype(np.int32), offsets), numbers
+    return Ragged.from_lengths(paths[first][paths[first] != NOTHING], lengths[first]), numbers
 
 
 def build_trie(sids: Ragged, closing: int) -> Trie:
@@ -118,9 +120,7 @@ def build_trie(sids: Ragged, closing: int) -> Trie:
     return Trie(levels, len(sids))
 
 
-def _level(
-    tokens: NDArray[np.int64], parents: NDArray[np.int64], parent_count: int, sids: NDArray[np.int64]
-) -> Level:
+def _level(tokens: NDArray[np.int64], parents: NDArray[np.int64], parent_count: int, sids: NDArray[np.int64]) -> Level:
     vocabulary, columns = np.unique(tokens, return_inverse=True)
     starts = np.concatenate([[0], np.cumsum(np.bincount(parents, minlength=parent_count))])
     return Level(

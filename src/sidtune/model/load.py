@@ -43,6 +43,18 @@ def load_model(
     return model
 
 
+def load_trained(folder: Path, device: torch.device, trust_remote_code: bool = False) -> PreTrainedModel:
+    """A model folder ready to answer, in its own precision on a GPU and in float32 elsewhere.
+
+    Raises:
+        UserError: for weights that are missing, damaged or incomplete.
+    """
+    dtype = "auto" if device.type == "cuda" else torch.float32
+    model = _load(str(folder), trust_remote_code, "Give another checkpoint.", dtype=dtype)
+    moved: Any = model.to(device)  # type: ignore[arg-type]
+    return moved.eval()  # type: ignore[no-any-return]
+
+
 def base_dtype(config: ModelConfig, trust_remote_code: bool = False) -> torch.dtype:
     """The data type of the base's weights, which the result is saved in."""
     dtype = load_config(config.base, trust_remote_code).dtype
@@ -68,23 +80,25 @@ def _rows_needed(header: PreTrainedConfig, vocabulary: Vocabulary) -> int:
     return -(-rows // ROWS_MULTIPLE) * ROWS_MULTIPLE
 
 
-def _load(base: str, trust_remote_code: bool, **options: Any) -> PreTrainedModel:
+def _load(base: str, trust_remote_code: bool, hint: str = "", dtype: Any = "auto", **options: Any) -> PreTrainedModel:
+    """Weights of a base; `hint` says what to do without them."""
+    scratch = "model.from_scratch: true needs no weights."
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            base, dtype="auto", trust_remote_code=trust_remote_code, output_loading_info=True, **options
+            base, dtype=dtype, trust_remote_code=trust_remote_code, output_loading_info=True, **options
         )
     except UNREADABLE as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(
-            f"model.base: the weights of {base} cannot be loaded: {reason}",
-            "model.from_scratch: true needs no weights." if Path(base).is_dir() else "Check the name and the network.",
+            f"the weights of {base} cannot be loaded: {reason}",
+            hint or (scratch if Path(base).is_dir() else "Check the name and the network."),
         ) from None
     model, report = loaded
     missing = sorted(report["missing_keys"])
     if missing:
         raise UserError(
-            f"model.base: {base} lacks {len(missing)} weights, such as {missing[0]}",
-            "They would be random: get the complete model, or say model.from_scratch: true.",
+            f"{base} lacks {len(missing)} weights, such as {missing[0]}",
+            hint or f"They would be random: get the complete model. {scratch}",
         )
     assert isinstance(model, PreTrainedModel)
     return model

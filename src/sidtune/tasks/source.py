@@ -18,7 +18,7 @@ from sidtune.data.rows import Rows, read_rows, resolve_rows
 from sidtune.errors import UserError
 from sidtune.tasks.base import Source
 
-Split = Literal["train", "valid"]
+Split = Literal["train", "valid", "test"]
 VALID_NAMES = ("valid", "val", "validation", "eval", "dev")
 
 
@@ -28,7 +28,7 @@ def load_source(data: DataConfig, catalogue: Catalogue, split: Split) -> Source:
     `data.dedup` leaves validation as it is, so that its figures stay comparable. Instructions have no split: they
     are training data.
     """
-    path = data.train if split == "train" else data.valid
+    path = getattr(data, split)
     rows = resolve_rows(read_rows(path), catalogue, path)
     if data.dedup and split == "train":
         rows = _without_repeats(rows)

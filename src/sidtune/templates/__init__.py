@@ -32,6 +32,12 @@ class Segment:
         return [name for _, name in self.pieces if name is not None]
 
     @property
+    def text(self) -> str:
+        """The segment as it is written in a template."""
+        escaped = ((text.replace("{", "{{").replace("}", "}}"), name) for text, name in self.pieces)
+        return "".join(text + (f"{{{name}}}" if name else "") for text, name in escaped)
+
+    @property
     def slot(self) -> str | None:
         """The placeholder's name where the segment is exactly one placeholder."""
         return self.pieces[0][1] if len(self.pieces) == 1 and self.pieces[0][0] == "" else None
@@ -65,6 +71,24 @@ def load_templates(file: Path | None = None) -> Templates:
     theirs = read_yaml(file) if file else {}
     templates = {form: _wordings(form, given, "en.yaml") for form, given in ours.items()}
     return templates | {form: _wordings(form, given, str(file)) for form, given in theirs.items()}
+
+
+def parse_wording(form: str, entry: Any, where: str) -> Wording:
+    """One wording of a form, given as a template file gives it.
+
+    Raises:
+        UserError: as `load_templates`.
+    """
+    return _wording(entry, FORMS[form], where)
+
+
+def as_tree(wording: Wording) -> dict[str, Any]:
+    """A wording as a template file gives it: `parse_wording` reads it back."""
+    return {
+        "prompt": [segment.text for segment in wording.prompt],
+        "response": [segment.text for segment in wording.response],
+        "separator": wording.separator,
+    }
 
 
 def _wordings(form: str, given: Any, where: str) -> tuple[Wording, ...]:

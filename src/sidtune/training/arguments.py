@@ -22,6 +22,7 @@ def training_arguments(config: Config) -> TrainingArguments:
         UserError: for a batch smaller than the number of processes, bf16 without hardware for it, a missing logger.
     """
     training, bf16 = config.training, _bf16(config.training)
+    by_loss = config.eval.metric == "loss"
     arguments = TrainingArguments(
         output_dir=str(config.output_dir),
         seed=config.seed,
@@ -41,8 +42,8 @@ def training_arguments(config: Config) -> TrainingArguments:
         save_strategy="steps",
         save_steps=config.eval.every,
         load_best_model_at_end=True,
-        metric_for_best_model="eval_sid_next_loss",
-        greater_is_better=False,
+        metric_for_best_model="eval_sid_next_loss" if by_loss else f"eval_{config.eval.metric}",
+        greater_is_better=not by_loss,
         logging_steps=config.logging.every,
         logging_nan_inf_filter=False,
         report_to=_reporters(config),

@@ -13,6 +13,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from sidtune.terminal import console, progress_bar
 
 METRICS = "metrics.jsonl"
+# Wide enough for a loss with four decimals, or for a million steps.
+NARROWEST = 7
 
 
 class LastStepEvaluation(TrainerCallback):
@@ -59,21 +61,24 @@ class ConsoleTable(TrainerCallback):
     """One line for each evaluation, and on a terminal a bar that counts steps in between.
 
     Args:
-        valid: names of the validation tasks, the one that decides first.
+        valid: names of the validation tasks, `sid_next` first.
+        ranking: names of the ranking metrics that are shown.
     """
 
-    def __init__(self, valid: list[str]) -> None:
-        self.valid, self.bar = valid, progress_bar()
+    def __init__(self, valid: list[str], ranking: list[str]) -> None:
+        self.valid, self.ranking, self.bar = valid, ranking, progress_bar()
         self.step_bar: TaskID | None = None
+        self.widths: list[int] = []
         self.recent: list[dict[str, float]] = []
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Called by Trainer."""
         if not state.is_world_process_zero:
             return
-        titles = ["step", "epoch", "train loss", *(f"{name}" for name in self.valid), "examples/s"]
+        titles = ["step", "epoch", "train loss", *self.valid, *self.ranking, "examples/s", ""]
+        self.widths = [max(len(title), NARROWEST) for title in titles]
         console.print("[dim]validation loss by task, in nats a label[/dim]")
-        console.print(_row(titles), style="bold")
+        console.print(_row(titles, self.widths), style="bold")
         self.bar.start()
         self.step_bar = self.bar.add_task("training", total=state.max_steps, completed=state.global_step)
 
@@ -112,12 +117,13 @@ class ConsoleTable(TrainerCallback):
         """Called by Trainer."""
         if not state.is_world_process_zero or metrics is None:
             return
-        losses = [metrics[f"eval_{name}_loss"] for name in self.valid]
-        # Trainer notes the best after this; what was measured before the first step does not count.
-        best = state.global_step and (state.best_metric is None or losses[0] < state.best_metric)
         cells = [str(state.global_step), f"{state.epoch or 0:.2f}", _mean(self.recent, "loss", ".4f")]
-        cells += [f"{loss:.4f}" for loss in losses] + [_mean(self.recent, "examples_per_second", ".0f")]
-        console.print(_row([*cells, "best" if best else ""]))
+        cells += [f"{metrics[f'eval_{name}_loss']:.4f}" for name in self.valid]
+        ranked = [metrics.get(f"eval_{name}") for name in self.ranking]
+        cells += ["–" if value is None else f"{value:.4f}" for value in ranked]
+        cells.append(_mean(self.recent, "examples_per_second", ".0f"))
+        cells.append("best" if _is_best(args, state, metrics) else "")
+        console.print(_row(cells, self.widths))
         self.recent.clear()
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -125,14 +131,24 @@ class ConsoleTable(TrainerCallback):
         self.bar.stop()
 
 
+def _is_best(args: TrainingArguments, state: TrainerState, metrics: dict[str, float]) -> bool:
+    """Whether this evaluation is the best yet; Trainer notes it after the callbacks have looked.
+
+    What was measured before the first step does not count.
+    """
+    assert args.metric_for_best_model is not None
+    value, best = metrics[args.metric_for_best_model], state.best_metric
+    return bool(state.global_step) and (best is None or (value > best if args.greater_is_better else value < best))
+
+
 def _mean(entries: list[dict[str, float]], key: str, form: str) -> str:
     return format(sum(entry[key] for entry in entries) / len(entries), form) if entries else "–"
 
 
-def _row(cells: list[str]) -> Table:
+def _row(cells: list[str], widths: list[int]) -> Table:
     """One line of a table that grows: fixed widths instead of a look ahead."""
     table = Table.grid(padding=(0, 1))
-    for cell in cells:
-        table.add_column(justify="right", width=max(len(cell), 10), no_wrap=True)
+    for width in widths:
+        table.add_column(justify="right", width=width, no_wrap=True)
     table.add_row(*cells)
     return table

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from sidtune.bundle import Bundle, write_bundle
 from sidtune.config import Config, dump_config
 from sidtune.errors import UserError
 from sidtune.model.checkpoint_files import save_pretrained
@@ -98,12 +99,13 @@ def write_config(config: Config) -> None:
 
 
 def write_result(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, output_dir: Path, dtype: torch.dtype
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, bundle: Bundle, output_dir: Path, dtype: torch.dtype
 ) -> None:
     """The trained model in `output_dir` itself and, the same files, in `final_checkpoint/`; the latter appears last."""
     partial = output_dir / f".{FINAL}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     save_pretrained(model, tokenizer, partial, dtype)
+    write_bundle(bundle, partial)
     for source in sorted(partial.iterdir()):
         _link(source, output_dir / source.name)
     os.rename(partial, output_dir / FINAL)

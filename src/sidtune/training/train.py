@@ -14,7 +14,7 @@ from sidtune.batching.layouts import Layout
 from sidtune.batching.plan import Plan
 from sidtune.batching.steps import Steps
 from sidtune.check import refuse_errors
-from sidtune.config import Config
+from sidtune.config import METRIC_DEPTH, Config
 from sidtune.encoding.corpus import Corpus, EncodedTask
 from sidtune.inputs import Inputs
 from sidtune.model.checkpoint_files import load_plain_state_dict, load_weights
@@ -28,6 +28,7 @@ from sidtune.training.describe import describe_model, describe_plan, total_steps
 from sidtune.training.launch import pin_first_gpu
 from sidtune.training.objective import LabelLoss
 from sidtune.training.output import Start
+from sidtune.training.ranking import ValidationRanking
 from sidtune.training.trainer import StepTrainer
 
 
@@ -94,6 +95,7 @@ def train(
         output.write_config(config)
     arguments.eval_on_start = start.checkpoint is None
     arguments.max_steps = total_steps(config.training, steps.plan)
+    ranking = validation_ranking(inputs) if config.eval.ranking.every else None
     trainer = StepTrainer(
         model=LabelLoss(model, len(training_tasks)),
         arguments=arguments,
@@ -103,12 +105,15 @@ def train(
         tokenizer=vocabulary.tokenizer,
         identity=identity,
         save_total_limit=config.eval.save_total_limit,
+        bundle=lambda: inputs.bundle,
+        ranking=ranking,
         callbacks=callbacks(config, valid_tasks),
     )
     began = time.monotonic()
     trainer.train(resume_from_checkpoint=str(start.checkpoint) if start.checkpoint else None)
     if arguments.should_save:
-        output.write_result(model, vocabulary.tokenizer, config.output_dir, base_dtype(config.model, trust_remote_code))
+        dtype = base_dtype(config.model, trust_remote_code)
+        output.write_result(model, vocabulary.tokenizer, inputs.bundle, config.output_dir, dtype)
     trainer.accelerator.wait_for_everyone()
     return summarise(trainer, config.output_dir, time.monotonic() - began)
 
@@ -142,8 +147,15 @@ def run_identity(inputs: Inputs, world_size: int) -> dict[str, Any]:
         "training.order": training.order,
         "training.learning_rate": training.learning_rate,
         "training.weight_decay": training.weight_decay,
+        "eval.metric": config.eval.metric,
         "processes": world_size,
     }
+
+
+def validation_ranking(inputs: Inputs) -> ValidationRanking:
+    """Ranking metrics of the validation rows, as configured."""
+    rows, config = inputs.mixture.source("valid").rows, inputs.config
+    return ValidationRanking(inputs.bundle, inputs.vocabulary.tokenizer, rows, config.eval.ranking, config.seed)
 
 
 def stop_at(model: PreTrainedModel, closing: int) -> None:
@@ -176,15 +188,25 @@ def callbacks(config: Config, valid: list[EncodedTask]) -> list[TrainerCallback]
     watching: list[TrainerCallback] = [
         LastStepEvaluation(),
         MetricsFile(config.output_dir),
-        ConsoleTable([task.name for task in valid]),
+        ConsoleTable([task.name for task in valid], _shown_metrics(config)),
     ]
     if config.eval.patience:
         watching.append(EarlyStoppingCallback(config.eval.patience))
     return watching
 
 
+def _shown_metrics(config: Config) -> list[str]:
+    shown = config.eval.ranking.every and config.eval.ranking.beams >= METRIC_DEPTH
+    return [f"hr@{METRIC_DEPTH}", f"ndcg@{METRIC_DEPTH}"] if shown else []
+
+
 def summarise(trainer: StepTrainer, folder: Path, seconds: float) -> Result:
     """Read the result off the run's own log."""
-    losses = [entry["eval_sid_next_loss"] for entry in trainer.state.log_history if "eval_sid_next_loss" in entry]
-    best = trainer.state.best_metric
-    return Result(folder, trainer.state.global_step, losses[0], losses[-1] if best is None else best, seconds)
+    losses = {
+        entry["step"]: entry["eval_sid_next_loss"]
+        for entry in trainer.state.log_history
+        if "eval_sid_next_loss" in entry
+    }
+    first, last = min(losses), max(losses)
+    best = trainer.state.best_global_step or last
+    return Result(folder, trainer.state.global_step, losses[first], losses[best], seconds)

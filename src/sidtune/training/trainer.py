@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,12 @@ from transformers.trainer_callback import ExportableState, PrinterCallback
 
 from sidtune.batching.layouts import MicroBatch
 from sidtune.batching.steps import Step, StepLoader, Steps, shared_out
+from sidtune.bundle import Bundle, write_bundle
 from sidtune.encoding.corpus import Corpus, EncodedTask
 from sidtune.model.checkpoint_files import load_training_state, save_training_state
 from sidtune.training import checkpoints
 from sidtune.training.objective import LabelLoss
+from sidtune.training.ranking import ValidationRanking
 
 EVALUATION_EXAMPLES = 512
 
@@ -39,6 +41,8 @@ class StepTrainer(Trainer):
         tokenizer: saved with every checkpoint.
         identity: what a run that resumes must share.
         save_total_limit: checkpoints kept besides the best.
+        bundle: what every checkpoint carries beside its weights; asked for only where one is written.
+        ranking: ranks a validation sample, if any.
     """
 
     def __init__(
@@ -51,6 +55,8 @@ class StepTrainer(Trainer):
         tokenizer: PreTrainedTokenizerFast,
         identity: Mapping[str, Any],
         save_total_limit: int,
+        bundle: Callable[[], Bundle],
+        ranking: ValidationRanking | None,
         callbacks: list[TrainerCallback],
     ) -> None:
         by_name = {task.name: task for task in valid}
@@ -59,6 +65,7 @@ class StepTrainer(Trainer):
         self.remove_callback(PrinterCallback)
         self.steps, self.task_names, self.valid, self.tokenizer = steps, tasks, valid, tokenizer
         self.identity, self.save_total_limit = dict(identity), save_total_limit
+        self.bundle, self.ranking = bundle, ranking
         self._task_losses = torch.zeros(len(tasks), 2, dtype=torch.float64)
         self._examples, self._since = 0, time.monotonic()
 
@@ -99,13 +106,15 @@ class StepTrainer(Trainer):
 
     @torch.no_grad()
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Loss of every validation task, weighted by labels."""
+        """Loss of every validation task, weighted by labels; and ranking metrics, when it is time for them."""
         self.language_model.eval()
-        losses = {f"eval_{task.name}_loss": self._validation_loss(task) for task in self.valid}
-        self.log(dict(losses))
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, losses)
+        metrics = {f"eval_{task.name}_loss": self._validation_loss(task) for task in self.valid}
+        if self.ranking and self.ranking.due(self.state):
+            metrics |= self.ranking.measure(self.language_model, self.accelerator.autocast)
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         self._since = time.monotonic()
-        return losses
+        return metrics
 
     def _validation_loss(self, task: EncodedTask) -> float:
         """Sum over labels divided by labels, over all processes."""
@@ -161,6 +170,7 @@ class StepTrainer(Trainer):
         self._save_rng_state(str(partial))
         if self.args.should_save:
             save_training_state(self.language_model, self.tokenizer, partial)
+            write_bundle(self.bundle(), partial)
             self._save_optimizer_and_scheduler(str(partial))
             self._save_trainer_state(partial)
         self.accelerator.wait_for_everyone()

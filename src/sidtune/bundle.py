@@ -1,0 +1,123 @@
+"""What a model folder carries beside its weights, so that it can be asked without any configuration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sidtune.config import Config
+from sidtune.data.catalogue import Catalogue
+from sidtune.data.files import read_json_object
+from sidtune.errors import UserError
+from sidtune.templates import Wording, as_tree, parse_wording
+
+CATALOGUE, QUESTION = "sid_catalogue.parquet", "sid_recommender.json"
+SCHEMA = pa.schema(
+    [("item_id", pa.string()), ("title", pa.string()), ("sid", pa.list_(pa.string())), ("users", pa.int64())]
+)
+FORMAT_VERSION: Final = 1
+TASK: Final = "sid_next"
+HINT = "Train with sidtune, or copy the file from the run that trained the model."
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """How a model is asked, and what its answers mean.
+
+    Args:
+        catalogue: items with titles and SIDs; descriptions are not carried.
+        users: `(items,)`, training users that have each item.
+        wording: the first one of the task that recommends.
+        format: what stands around prompt and response.
+        cutoff_len: longest prompt and response in tokens.
+    """
+
+    catalogue: Catalogue
+    users: NDArray[np.int64]
+    wording: Wording
+    format: Literal["plain", "chat"]
+    cutoff_len: int
+
+
+class _Question(BaseModel):
+    """The JSON file."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    version: Literal[1]
+    task: Literal["sid_next"]
+    wording: dict[str, object]
+    format: Literal["plain", "chat"]
+    cutoff_len: int = Field(ge=8)
+
+
+def make_bundle(
+    config: Config, catalogue: Catalogue, wordings: tuple[Wording, ...], users: NDArray[np.int64]
+) -> Bundle:
+    """The bundle of a run.
+
+    Args:
+        wordings: of the task that recommends; where there are several, the first is the one that is asked.
+        users: training users that have each item, `(items,)`.
+    """
+    return Bundle(catalogue, users, wordings[0], config.template.format, config.encoding.cutoff_len)
+
+
+def write_bundle(bundle: Bundle, folder: Path) -> None:
+    """Write both files into a model folder."""
+    catalogue = bundle.catalogue
+    columns = [catalogue.ids, catalogue.titles, [list(sid) for sid in catalogue.sids], bundle.users]
+    table = pa.table([pa.array(column, kind.type) for column, kind in zip(columns, SCHEMA, strict=True)], schema=SCHEMA)
+    pyarrow.parquet.write_table(table, folder / CATALOGUE)
+    question = _Question(
+        version=FORMAT_VERSION,
+        task=TASK,
+        wording=as_tree(bundle.wording),
+        format=bundle.format,
+        cutoff_len=bundle.cutoff_len,
+    )
+    (folder / QUESTION).write_text(question.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """Read what `write_bundle` wrote.
+
+    Raises:
+        UserError: for files that are missing or of another shape.
+    """
+    for name in (CATALOGUE, QUESTION):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder} has no {name}, which says what the model's answers mean", HINT)
+    question = _read_question(folder / QUESTION)
+    catalogue, users = _read_catalogue(folder / CATALOGUE)
+    wording = parse_wording(TASK, question.wording, str(folder / QUESTION))
+    return Bundle(catalogue, users, wording, question.format, question.cutoff_len)
+
+
+def _read_question(path: Path) -> _Question:
+    try:
+        return _Question.model_validate(read_json_object(path))
+    except ValidationError as error:
+        fault = error.errors()[0]
+        place = ".".join(map(str, fault["loc"]))
+        raise UserError(f"{path}: {place}: {fault['msg']}", HINT) from None
+
+
+def _read_catalogue(path: Path) -> tuple[Catalogue, NDArray[np.int64]]:
+    try:
+        table = pyarrow.parquet.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path}: not a readable Parquet file: {str(error)[:200]}", HINT) from None
+    if not table.schema.equals(SCHEMA) or not table.num_rows or any(column.null_count for column in table.columns):
+        raise UserError(f"{path} is no catalogue: expected {', '.join(SCHEMA.names)} for at least one item", HINT)
+    ids, titles, sids = (table[name].to_pylist() for name in ("item_id", "title", "sid"))
+    if not all(sid and None not in sid for sid in sids) or len(set(ids)) < len(ids):
+        raise UserError(f"{path} is no catalogue: an item has no SID, or an id stands twice", HINT)
+    return Catalogue(ids, titles, titles, [tuple(sid) for sid in sids]), table["users"].to_numpy()

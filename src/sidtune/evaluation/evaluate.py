@@ -1,0 +1,214 @@
+"""`sidtune evaluate`: rank the rows of a split with a model and with the baselines, and write down how well."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import torch
+from accelerate import PartialState
+
+from sidtune import __version__
+from sidtune.config import load_config
+from sidtune.data.rows import Rows, read_rows, resolve_rows
+from sidtune.encoding.corpus import file_digest
+from sidtune.errors import UserError
+from sidtune.evaluation.answers import read_candidates
+from sidtune.evaluation.baselines import rank_baselines
+from sidtune.evaluation.ranker import Lists, RankOptions
+from sidtune.evaluation.ranking import Ranking
+from sidtune.evaluation.recommender import Recommender, refuse_other_folders
+from sidtune.evaluation.report import Report, make_report
+from sidtune.ragged import Ragged, row_of
+from sidtune.tasks.source import Split
+from sidtune.terminal import console
+from sidtune.training.launch import pin_first_gpu
+from sidtune.training.output import CONFIG
+
+FOLDER = "evaluation"
+LIMIT_SEED = 0
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to evaluate.
+
+    Args:
+        model: a run's folder, or a checkpoint.
+        split: which rows of the run's configuration; it also names the results.
+        limit: at most this many rows, drawn by a fixed seed.
+        candidates: a file with the ids of the items that may be answered.
+        rows, train: files in place of those of the run's configuration.
+        output: the folder for the results; `evaluation` in the model's folder by default.
+    """
+
+    model: Path
+    split: Split = "test"
+    options: RankOptions = field(default_factory=RankOptions)
+    limit: int | None = None
+    candidates: Path | None = None
+    rows: Path | None = None
+    train: Path | None = None
+    output: Path | None = None
+    trust_remote_code: bool = False
+
+
+def evaluate(request: Request) -> Report | None:
+    """Evaluate, write the results, and return them in the first process; the others get nothing.
+
+    Raises:
+        UserError: for anything the user can mend.
+    """
+    pin_first_gpu()
+    state = PartialState()
+    console.quiet = not state.is_main_process
+    refuse_other_folders(request.model)
+    path, train_path = _files(request)
+    recommender = Recommender.load(request.model, str(state.device), request.trust_remote_code)
+    if request.candidates:
+        recommender = recommender.among(read_candidates(request.candidates))
+    rows, chosen = _limited(_rows(path, recommender), request.limit)
+    folder = _output_folder(request)
+    began = time.monotonic()
+    lists = recommender.lists(rows.history, request.options)
+    seconds = time.monotonic() - began
+    if not state.is_main_process:
+        return None
+    rankings = {"model": _model_ranking(recommender, rows, lists, request.options)}
+    if train_path:
+        rankings |= _baseline_rankings(recommender, rows, _rows(train_path, recommender), request)
+    else:
+        console.print("No training rows are known, so there are no baselines; --train FILE names them.")
+    settings = _settings(request, path, train_path, seconds, state.num_processes)
+    report = make_report(
+        settings,
+        rows,
+        recommender.answers.sid_of,
+        recommender.bundle.users,
+        len(lists.unasked),
+        rankings,
+        request.options.exclude_history,
+    )
+    table = _predictions(recommender, rows, chosen, lists, rankings["model"], request.options)
+    _publish(folder / f"{request.split}.predictions.parquet", lambda to: pyarrow.parquet.write_table(table, to))
+    text = json.dumps(report.as_json(), indent=1, ensure_ascii=False) + "\n"
+    _publish(folder / f"{request.split}.json", lambda to: to.write_text(text, encoding="utf-8"))
+    return report
+
+
+def _files(request: Request) -> tuple[Path, Path | None]:
+    """The rows to rank and the training rows; the latter may be unknown."""
+    if request.rows and request.train:
+        return request.rows, request.train
+    found = [folder / CONFIG for folder in (request.model, request.model.parent) if (folder / CONFIG).is_file()]
+    if not found:
+        if request.rows:
+            return request.rows, None
+        raise UserError(
+            f"{request.model} has no {CONFIG}, which names the rows", "Name them yourself: --rows FILE --train FILE."
+        )
+    data = load_config(found[0]).data
+    rows = request.rows or getattr(data, request.split)
+    if rows is None:
+        raise UserError(f"{found[0]} names no data.{request.split}", "Name the rows yourself: --rows FILE.")
+    return rows, request.train or data.train
+
+
+def _rows(path: Path, recommender: Recommender) -> Rows:
+    return resolve_rows(read_rows(path), recommender.bundle.catalogue, path)
+
+
+def _limited(rows: Rows, limit: int | None) -> tuple[Rows, np.ndarray[Any, np.dtype[np.int64]]]:
+    """At most `limit` rows, and where they stand in the file, from 0."""
+    chosen = np.sort(np.random.default_rng(LIMIT_SEED).permutation(len(rows.target))[:limit])
+    return Rows(rows.users.take(pa.array(chosen)), rows.history.take(chosen), rows.target[chosen]), chosen
+
+
+def _output_folder(request: Request) -> Path:
+    """Made before anything is computed, so that nothing is computed in vain."""
+    folder = request.output or request.model / FOLDER
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be made: {error.strerror}", "--output DIR chooses another folder.") from None
+    return folder
+
+
+def _hidden(rows: Rows, options: RankOptions) -> Ragged | None:
+    """The items that no list of a row may hold."""
+    return rows.history if options.exclude_history else None
+
+
+def _model_ranking(recommender: Recommender, rows: Rows, lists: Lists, options: RankOptions) -> Ranking:
+    return recommender.answers.rank(lists.sids, rows.target, _hidden(rows, options))
+
+
+def _baseline_rankings(recommender: Recommender, rows: Rows, train: Rows, request: Request) -> dict[str, Ranking]:
+    sid_of = recommender.answers.sid_of
+    return rank_baselines(
+        train,
+        rows.history,
+        rows.target,
+        sid_of,
+        request.options.beams,
+        allowed=sid_of >= 0,
+        exclude_history=request.options.exclude_history,
+    )
+
+
+def _settings(request: Request, path: Path, train_path: Path | None, seconds: float, processes: int) -> dict[str, Any]:
+    """Everything that gave the figures."""
+    named = {"rows": path, "train": train_path, "candidates": request.candidates}
+    digests = {f"{name}_sha256": file_digest(file) for name, file in named.items() if file}
+    options = asdict(request.options)
+    return {
+        "model": str(request.model),
+        "split": request.split,
+        **{name: file and str(file) for name, file in named.items()},
+        **digests,
+        "limit": request.limit,
+        **options,
+        "processes": processes,
+        "ranking_seconds": round(seconds, 2),
+        "versions": {"sidtune": __version__, "torch": torch.__version__},
+    }
+
+
+def _predictions(
+    recommender: Recommender,
+    rows: Rows,
+    chosen: np.ndarray[Any, np.dtype[np.int64]],
+    lists: Lists,
+    ranking: Ranking,
+    options: RankOptions,
+) -> pa.Table:
+    """A row each: who, what was wanted, where it stands, and the list with its scores."""
+    ids = pa.array(recommender.bundle.catalogue.ids, pa.string())
+    items, columns = recommender.answers.shown(lists.sids, _hidden(rows, options))
+    offsets, scores = pa.array(items.offsets.astype(np.int32)), lists.scores[row_of(items), columns]
+    return pa.table(
+        {
+            "row": chosen + 1,
+            "user_id": rows.users,
+            "target": ids.take(pa.array(rows.target)),
+            "sid_rank": ranking.sid_ranks,
+            "item_rank": ranking.item_ranks,
+            "items": pa.ListArray.from_arrays(offsets, ids.take(pa.array(items.values))),
+            "scores": pa.ListArray.from_arrays(offsets, pa.array(scores)),
+        }
+    )
+
+
+def _publish(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file aside and rename it: nobody sees half of it."""
+    aside = path.with_name(f".{path.name}.partial")
+    write(aside)
+    os.replace(aside, path)

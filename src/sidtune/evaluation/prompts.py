@@ -1,0 +1,83 @@
+"""Asking a model for the next item: the prompts of training, cut off where the answer's SID begins."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerFast
+
+from sidtune.bundle import TASK, Bundle
+from sidtune.data.rows import Rows
+from sidtune.encoding.chat import make_frame
+from sidtune.encoding.encoder import Encoder
+from sidtune.encoding.tokenizers import segment_tokenizers
+from sidtune.errors import UserError
+from sidtune.ragged import Ragged
+from sidtune.tasks.base import Part, history_columns
+
+SHOWN = 3
+
+
+class Prompts:
+    """Encodes histories as training encoded them, by the same encoder.
+
+    An example needs a target: it gets the deepest SID of the catalogue, so that every answer has room, and loses it.
+
+    Args:
+        bundle: of the model.
+        tokenizer: of the model; knows the SID tokens.
+
+    Raises:
+        UserError: for a tokenizer that does not know them.
+    """
+
+    def __init__(self, bundle: Bundle, tokenizer: PreTrainedTokenizerFast) -> None:
+        catalogue = bundle.catalogue
+        segments = segment_tokenizers(tokenizer, catalogue.sid_tokens)
+        _refuse_unknown(catalogue.sid_tokens, segments.added)
+        frame = make_frame(tokenizer, segments, bundle.format)
+        # Descriptions stand in no prompt of the task, and with one wording there is nothing to draw.
+        self._encoder = Encoder(
+            segments, frame, catalogue, {TASK: (bundle.wording,)}, bundle.cutoff_len, description_tokens=1, seed=0
+        )
+        self._stand_in = max(range(len(catalogue.sids)), key=lambda item: len(catalogue.sids[item]))
+        self.token_ids = {token: segments.added[token] for token in catalogue.sid_tokens}
+        self.closing, self._before = self._response()
+
+    def encode(self, history: Ragged) -> tuple[Ragged, NDArray[np.int64]]:
+        """Prompts up to the first SID token of the answer.
+
+        Args:
+            history: n lists of catalogue positions, oldest first, none of them empty.
+
+        Returns:
+            Token ids, and `(prompts,)` which of the lists they are of: one that does not fit `cutoff_len` has none.
+        """
+        encoded = self._encoder.encode(self._part(history))
+        starts, ends = encoded.label_spans.values[::2], encoded.label_spans.values[1::2]
+        answers = ends.astype(np.int64) - starts - self._before
+        return encoded.input_ids.drop_back(answers), encoded.rows
+
+    def _response(self) -> tuple[int, int]:
+        """The token behind the SID in every response, and the number of tokens before it."""
+        pieces = self._encoder.explain(self._part(Ragged.column(np.array([self._stand_in], np.int32))), 0)
+        response = [token for piece in pieces if piece.label for token in piece.ids]
+        sid = [self.token_ids[token] for token in self._encoder.catalogue.sids[self._stand_in]]
+        before = next(at for at in range(len(response)) if response[at : at + len(sid)] == sid)
+        return response[before + len(sid)], before
+
+    def _part(self, history: Ragged) -> Part:
+        n = len(history)
+        rows = Rows(pa.nulls(n, pa.string()), history, np.full(n, self._stand_in, np.int32))
+        return Part(TASK, history_columns(rows, np.arange(n)), np.arange(n))
+
+
+def _refuse_unknown(sid_tokens: list[str], added: dict[str, int]) -> None:
+    unknown = [token for token in sid_tokens if token not in added]
+    if unknown:
+        raise UserError(
+            f"the tokenizer does not know {len(unknown):,} of the catalogue's {len(sid_tokens):,} SID tokens, such as "
+            f"{', '.join(unknown[:SHOWN])}",
+            "The model was trained with another index: take model and catalogue from the same run.",
+        )

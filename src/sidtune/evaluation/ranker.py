@@ -1,0 +1,100 @@
+"""The best SIDs for any number of histories, shared out over processes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sidtune.evaluation.answers import Answers
+from sidtune.evaluation.decoder import Decoder
+from sidtune.evaluation.prompts import Prompts
+from sidtune.evaluation.search import Normalize, Search
+from sidtune.ragged import Ragged
+from sidtune.terminal import progress
+
+BEAMS, MAX_TOKENS = 50, 8192
+# Histories whose prompts are held at once.
+ROWS_AT_ONCE = 65_536
+
+
+@dataclass(frozen=True)
+class RankOptions:
+    """How lists are made.
+
+    Args:
+        beams: width of the search, and SIDs of a list.
+        normalize: probabilities over the full vocabulary, or over the tokens that the trie allows.
+        exclude_history: answer with no item of the user's own history.
+        max_tokens: of one forward pass; bounds memory.
+    """
+
+    beams: int = BEAMS
+    normalize: Normalize = "full"
+    exclude_history: bool = False
+    max_tokens: int = MAX_TOKENS
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Numbers of SIDs, best first, padded with -1, and their scores; both `(rows, beams)`.
+
+    `unasked` are the rows whose prompt does not fit; their lists are empty.
+    """
+
+    sids: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    unasked: NDArray[np.int64]
+
+
+def rank_histories(
+    decoder: Decoder, prompts: Prompts, answers: Answers, history: Ragged, options: RankOptions
+) -> Lists:
+    """The best SIDs for every history.
+
+    Where several processes run, each searches for its share of the batches, and all of them get all lists. A batch is
+    the same whoever searches it, so the lists are too.
+
+    Args:
+        history: n lists of catalogue positions, oldest first, none of them empty.
+    """
+    chunks = [
+        _rank_chunk(decoder, prompts, answers, history.take(rows), options)
+        for rows in np.split(np.arange(len(history)), range(ROWS_AT_ONCE, len(history), ROWS_AT_ONCE))
+    ]
+    return Lists(
+        np.concatenate([chunk.sids for chunk in chunks]),
+        np.concatenate([chunk.scores for chunk in chunks]),
+        np.concatenate([chunk.unasked + number * ROWS_AT_ONCE for number, chunk in enumerate(chunks)]),
+    )
+
+
+def _rank_chunk(decoder: Decoder, prompts: Prompts, answers: Answers, history: Ragged, options: RankOptions) -> Lists:
+    asked, rows = prompts.encode(history)
+    spent = answers.spent(history).take(rows) if options.exclude_history else None
+    search = Search(answers.trie.to(decoder.device), options.beams, options.normalize, options.max_tokens)
+    rank, world_size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    # One more than the number of a SID, so that what other processes find can be added.
+    sids = torch.zeros(len(history), options.beams, dtype=torch.long, device=decoder.device)
+    scores = torch.zeros(len(history), options.beams, device=decoder.device)
+    share = search.batches(decoder, asked.lengths)[rank::world_size]
+    for batch in progress(share, "ranking", sum(map(len, share)), len):
+        found, their_scores = search.run(decoder, asked.take(batch), spent and spent.take(batch))
+        place = torch.from_numpy(rows[batch]).to(decoder.device)
+        sids[place, : found.shape[1]] = found + 1
+        scores[place, : found.shape[1]] = their_scores
+    numbers = (_over_processes(sids) - 1).cpu().numpy()
+    summed = _over_processes(scores).cpu().numpy()
+    unasked = np.setdiff1d(np.arange(len(history)), rows)
+    return Lists(numbers, np.where(numbers >= 0, summed, -np.inf).astype(np.float32), unasked)
+
+
+def _over_processes(values: Tensor) -> Tensor:
+    """The sum over all processes."""
+    if dist.is_initialized():
+        dist.all_reduce(values)
+    return values

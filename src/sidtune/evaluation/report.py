@@ -1,0 +1,128 @@
+"""What an evaluation found, as values; how it looks is decided elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sidtune.data.rows import Rows
+from sidtune.evaluation.metrics import (
+    GROUP_CUTOFF,
+    Estimate,
+    Group,
+    breakdown,
+    coverage,
+    history_groups,
+    popularity_groups,
+    repeated,
+    summarise,
+)
+from sidtune.evaluation.ranking import Ranking
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One ranker's figures.
+
+    Args:
+        sid, item: metrics by name; a hit is the right SID, or the right item.
+        coverage: share of the items that stand in any of the first `list_length` places.
+        repeated: share of those places that hold an item of the user's own history.
+        by_history, by_popularity: item-level, of rows by the length of history, and by the target's training users.
+    """
+
+    sid: dict[str, Estimate]
+    item: dict[str, Estimate]
+    coverage: float
+    repeated: float
+    by_history: list[Group]
+    by_popularity: list[Group]
+
+
+@dataclass(frozen=True)
+class Report:
+    """An evaluation.
+
+    Args:
+        settings: everything that gave the figures.
+        rows: ranked rows, all of which count.
+        items: items that could be answered.
+        unasked: rows whose prompt does not fit; they count as misses.
+        barred: rows whose target may not be answered; they count as misses.
+        colliding: share of targets that share their SID with another item.
+        list_length: places that coverage and repeats are counted in.
+        rankers: the model first.
+    """
+
+    settings: dict[str, Any]
+    rows: int
+    items: int
+    unasked: int
+    barred: int
+    colliding: float
+    list_length: int
+    rankers: dict[str, Summary]
+
+    def as_json(self) -> dict[str, Any]:
+        """The report as JSON values."""
+        return asdict(self)
+
+
+def make_report(
+    settings: dict[str, Any],
+    rows: Rows,
+    sid_of: NDArray[np.int64],
+    users: NDArray[np.int64],
+    unasked: int,
+    rankings: Mapping[str, Ranking],
+    exclude_history: bool,
+) -> Report:
+    """Put the figures together.
+
+    Args:
+        rows: that were ranked.
+        sid_of: `(items,)`, the number of each item's SID; -1 for items that may not be answered.
+        users: `(items,)`, training users of each item.
+        rankings: of every ranker, the model first.
+    """
+    depth = next(iter(rankings.values())).items.shape[1]
+    groups = history_groups(rows.history.lengths), popularity_groups(users[rows.target])
+    answerable = sid_of >= 0
+    sizes = np.bincount(sid_of[answerable])
+    barred = ~answerable[rows.target]
+    if exclude_history:
+        owned = np.repeat(rows.target, rows.history.lengths) == rows.history.values
+        barred |= np.logical_or.reduceat(owned, rows.history.offsets[:-1])
+    return Report(
+        settings=settings,
+        rows=len(rows.target),
+        items=int(answerable.sum()),
+        unasked=unasked,
+        barred=int(barred.sum()),
+        colliding=float((sizes[sid_of[rows.target]] > 1)[answerable[rows.target]].sum() / len(rows.target)),
+        list_length=min(GROUP_CUTOFF, depth),
+        rankers={name: _summary(ranking, depth, rows, answerable, groups) for name, ranking in rankings.items()},
+    )
+
+
+def _summary(
+    ranking: Ranking,
+    depth: int,
+    rows: Rows,
+    answerable: NDArray[np.bool_],
+    groups: tuple[tuple[NDArray[np.int64], tuple[str, ...]], tuple[NDArray[np.int64], tuple[str, ...]]],
+) -> Summary:
+    lists = ranking.items[:, : min(GROUP_CUTOFF, depth)]
+    by_history, by_popularity = (breakdown(ranking.item_ranks, depth, *group) for group in groups)
+    return Summary(
+        sid=summarise(ranking.sid_ranks, depth),
+        item=summarise(ranking.item_ranks, depth),
+        coverage=coverage(lists, int(answerable.sum())),
+        repeated=repeated(lists, rows.history),
+        by_history=by_history,
+        by_popularity=by_popularity,
+    )

@@ -1,0 +1,136 @@
+"""`sidtune recommend` over many histories: lines in, answers out, a few at a time."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from rich.table import Table
+from rich.text import Text
+
+from sidtune.data.files import parse_json
+from sidtune.errors import UserError
+from sidtune.evaluation.answers import read_candidates
+from sidtune.evaluation.recommender import Recommendation, Recommender
+from sidtune.evaluation.search import Normalize
+from sidtune.terminal import visible
+
+# Enough for several full batches, few enough to answer soon.
+LINES_AT_ONCE = 1024
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one history is answered with.
+
+    Args:
+        user_id: as the line gave it, if it did.
+        unknown: items of the history that the catalogue does not have; the others were asked.
+        items: best first; none where no item of the history is known.
+    """
+
+    user_id: Any
+    unknown: list[str]
+    items: list[Recommendation]
+
+
+def load(folder: Path, candidates: Path | None, trust_remote_code: bool) -> Recommender:
+    """The recommender of a folder, restricted to the items of a file if one is given."""
+    recommender = Recommender.load(folder, trust_remote_code=trust_remote_code)
+    return recommender.among(read_candidates(candidates)) if candidates else recommender
+
+
+def histories(recommender: Recommender, history: str | None, source: Path | None) -> Iterator[tuple[Any, list[str]]]:
+    """The one history given as text, or those of a file or of standard input (`-`), line by line.
+
+    Raises:
+        UserError: for items of the one history that the catalogue does not have, and for lines of another shape.
+    """
+    if history is not None:
+        items = [item.strip() for item in history.split(",") if item.strip()]
+        recommender.positions([items])
+        yield None, items
+    elif str(source) == "-":
+        yield from read_histories(sys.stdin, "standard input")
+    else:
+        assert source is not None
+        if not source.is_file():
+            raise UserError(f"no such file: {source}", "Check the path of --input.")
+        with source.open(encoding="utf-8") as lines:
+            yield from read_histories(lines, str(source))
+
+
+def read_histories(lines: Iterable[str], where: str) -> Iterator[tuple[Any, list[str]]]:
+    """User and history of JSON lines such as `{"user_id": "u1", "history": ["17", "4"]}`.
+
+    Raises:
+        UserError: names the line that is something else.
+    """
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            value = parse_json(line, f"{where}, line {number}")
+            history = value.get("history") if isinstance(value, dict) else None
+            if not isinstance(history, list) or not history or not all(isinstance(i, str | int) for i in history):
+                raise UserError(
+                    f"{where}, line {number}: expected an object with a history, a list of item ids, found {line:.80}",
+                    'Such as {"user_id": "u1", "history": ["17", "4"]}.',
+                )
+            yield value.get("user_id"), [str(item) for item in history]
+
+
+def answer(
+    recommender: Recommender,
+    histories: Iterable[tuple[Any, Sequence[str]]],
+    k: int,
+    beams: int,
+    normalize: Normalize,
+    exclude_history: bool,
+) -> Iterator[Answer]:
+    """Answer histories in the order they come, in bounded memory; items that nobody knows are passed over."""
+    waiting = iter(histories)
+    while batch := list(islice(waiting, LINES_AT_ONCE)):
+        known = _known(recommender, [history for _, history in batch])
+        asked = [history for history in known if history]
+        found = iter(recommender.recommend(asked, k, beams=beams, normalize=normalize, exclude_history=exclude_history))
+        for (user, history), kept in zip(batch, known, strict=True):
+            unknown = [item for item in history if item not in set(kept)]
+            yield Answer(user, unknown, next(found) if kept else [])
+
+
+def _known(recommender: Recommender, histories: list[Sequence[str]]) -> list[list[str]]:
+    """The histories without the items that the catalogue does not have."""
+    flat = [item for history in histories for item in history]
+    there = iter((recommender.bundle.catalogue.positions(pa.array(flat, pa.string())) >= 0).tolist())
+    return [[item for item in history if next(there)] for history in histories]
+
+
+def as_json(answer: Answer) -> dict[str, Any]:
+    """The answer as JSON values; what the line did not give is left out."""
+    tree = asdict(answer)
+    return {name: value for name, value in tree.items() if name == "items" or value}
+
+
+def render(answer: Answer) -> Table:
+    """A table of one user's items."""
+    table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left", title=_title(answer))
+    table.add_column("", justify="right")
+    table.add_column("title")
+    table.add_column("SID")
+    table.add_column("item")
+    table.add_column("log p", justify="right")
+    for place, item in enumerate(answer.items, start=1):
+        cells = (Text(visible(text)) for text in (item.title, item.sid, item.item_id))
+        table.add_row(str(place), *cells, f"{item.score:.2f}")
+    return table
+
+
+def _title(answer: Answer) -> Text | None:
+    said = [] if answer.user_id is None else [str(answer.user_id)]
+    if answer.unknown:
+        said.append(f"not in the catalogue: {', '.join(answer.unknown)}")
+    return Text(visible(" · ".join(said))) if said else None

@@ -1,0 +1,89 @@
+"""An evaluation on the screen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rich.columns import Columns
+from rich.console import RenderableType
+from rich.table import Table
+
+from sidtune.evaluation.metrics import Estimate, Group
+from sidtune.evaluation.report import Report, Summary
+
+
+def render(report: Report) -> Iterator[RenderableType]:
+    """Metrics of every ranker by SID and by item, then the model's by group, then what the lists are made of."""
+    settings = report.settings
+    yield (
+        f"[bold]{settings['split']}[/bold]: {report.rows:,} rows, {report.items:,} items, {settings['beams']} beams, "
+        f"ranked in {settings['ranking_seconds']:.0f} s"
+    )
+    yield from _notes(report)
+    yield metrics_table(report)
+    model = next(iter(report.rankers.values()))
+    groups = [
+        _groups("history length", model.by_history, report.list_length),
+        _groups("target's users", model.by_popularity, report.list_length),
+    ]
+    yield Columns([_lists(report), *groups], padding=(1, 4))
+
+
+def metrics_table(report: Report) -> RenderableType:
+    """HR, NDCG and MRR of every ranker, by SID and by item: side by side where there is room."""
+    tables = [
+        _level(report.rankers, [getattr(summary, level) for summary in report.rankers.values()], title)
+        for level, title in (("sid", "by SID"), ("item", "by item"))
+    ]
+    return Columns(tables, padding=(1, 4))
+
+
+def _level(rankers: dict[str, Summary], estimates: Sequence[dict[str, Estimate]], title: str) -> Table:
+    model, *others = rankers
+    headings = [title, model, "± 95%", *(name.replace(" ", "\n").replace("-", "-\n") for name in others)]
+    table = _table(*headings)
+    for metric in estimates[0]:
+        # At 1 it is HR@1.
+        if metric != "NDCG@1":
+            first, *rest = (entry[metric] for entry in estimates)
+            table.add_row(metric, _value(first), _width(first), *map(_value, rest))
+    return table
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for number, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if number else "left", vertical="bottom", no_wrap=True)
+    return table
+
+
+def _notes(report: Report) -> Iterator[str]:
+    yield f"{report.colliding:.1%} of the targets share their SID with another item"
+    if report.unasked:
+        yield f"{report.unasked:,} rows were not asked, because their prompt does not fit; they count as misses"
+    if report.barred:
+        yield f"{report.barred:,} rows have a target that may not be answered; they count as misses"
+
+
+def _lists(report: Report) -> Table:
+    table = _table(f"first {report.list_length} places", "items\nshown", "from the\nhistory")
+    for name, summary in report.rankers.items():
+        table.add_row(name, f"{summary.coverage:.1%}", f"{summary.repeated:.1%}")
+    return table
+
+
+def _groups(what: str, groups: list[Group], cutoff: int) -> Table:
+    table = _table(f"{what}", "rows", f"HR@{cutoff}", "± 95%", f"NDCG@{cutoff}", "± 95%")
+    for group in groups:
+        estimates = (group.hr, group.ndcg)
+        table.add_row(group.name, f"{group.rows:,}", *(cell for e in estimates for cell in (_value(e), _width(e))))
+    return table
+
+
+def _value(estimate: Estimate) -> str:
+    return f"{estimate.value:.4f}"
+
+
+def _width(estimate: Estimate) -> str:
+    """Half of the interval."""
+    return f"{(estimate.high - estimate.low) / 2:.4f}"

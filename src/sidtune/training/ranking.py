@@ -1,0 +1,46 @@
+"""HR@K and NDCG@K of a fixed sample of validation rows, while training."""
+
+from __future__ import annotations
+
+import numpy as np
+from transformers import PreTrainedModel, PreTrainedTokenizerFast, TrainerState
+
+from sidtune.bundle import Bundle
+from sidtune.config import RankingConfig
+from sidtune.data.rows import Rows
+from sidtune.evaluation.answers import make_answers
+from sidtune.evaluation.decoder import Precision, make_decoder
+from sidtune.evaluation.metrics import summarise
+from sidtune.evaluation.prompts import Prompts
+from sidtune.evaluation.ranker import RankOptions, rank_histories
+
+
+class ValidationRanking:
+    """Recommends to some validation users and looks where their targets stand, items of one SID one after the other.
+
+    Args:
+        bundle: as the trained model will carry it, so that it is asked now as it will be then.
+        rows: the validation rows the sample is drawn from.
+        seed: draws the sample.
+    """
+
+    def __init__(
+        self, bundle: Bundle, tokenizer: PreTrainedTokenizerFast, rows: Rows, config: RankingConfig, seed: int
+    ) -> None:
+        assert config.every is not None
+        self.every, self.options = config.every, RankOptions(config.beams)
+        sample = np.sort(np.random.default_rng(seed).permutation(len(rows.target))[: config.sample])
+        self.history, self.target = rows.history.take(sample), rows.target[sample]
+        self.prompts = Prompts(bundle, tokenizer)
+        self.answers = make_answers(bundle, self.prompts)
+
+    def due(self, state: TrainerState) -> bool:
+        """Whether this evaluation ranks: every n-th does, the one before the first step and the last one too."""
+        return state.global_step >= state.max_steps or state.global_step // state.eval_steps % self.every == 0
+
+    def measure(self, model: PreTrainedModel, precision: Precision) -> dict[str, float]:
+        """The metrics by the names they are logged under, such as `eval_ndcg@10`; the same in every process."""
+        lists = rank_histories(make_decoder(model, precision), self.prompts, self.answers, self.history, self.options)
+        ranking = self.answers.rank(lists.sids, self.target)
+        estimates = summarise(ranking.item_ranks, self.options.beams)
+        return {f"eval_{name.lower()}": estimate.value for name, estimate in estimates.items()}
