@@ -22,14 +22,15 @@ def write_shop(folder: Path, users: int = 12) -> dict[str, str]:
     index[str(n - 1)] = index[str(n - 2)]
     (folder / "shop.item.json").write_text(json.dumps(items))
     (folder / "shop.index.json").write_text(json.dumps(index))
-    for split, extra in (("train", 0), ("valid", 1)):
+    for split, extra in (("train", 0), ("valid", 1), ("test", 2)):
         rows = []
         for user in range(users):
             walk = [(user * 3 + step * (1 + user % 2)) % n for step in range(4 + user % 3 + extra)]
             cuts = range(1, len(walk) - 1) if split == "train" else [len(walk) - 1]
             rows += [(f"u{user}", walk[:cut], walk[cut]) for cut in cuts]
         write_rows(folder / f"{split}.csv", rows, index)
-    names = {"items": "shop.item.json", "index": "shop.index.json", "train": "train.csv", "valid": "valid.csv"}
+    names = {"items": "shop.item.json", "index": "shop.index.json"}
+    names |= {split: f"{split}.csv" for split in ("train", "valid", "test")}
     return {name: str(folder / file) for name, file in names.items()}
 
 

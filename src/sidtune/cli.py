@@ -327,7 +327,7 @@ def new_model(
 def demo(
     output: Annotated[Path, typer.Option(help="Folder for data, base and run; must not exist.")] = Path("demo"),
 ) -> None:
-    """The main job on made-up data, on the CPU, in under three minutes.
+    """The main job on made-up data, on the CPU, in under three minutes: train, evaluate, recommend.
 
     Example: `sidtune demo --output /tmp/demo`
     """

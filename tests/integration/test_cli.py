@@ -28,6 +28,11 @@ OPTIONS = {
     "check": "config overrides --json --trust-remote-code",
     "preview": "config overrides --task -n --json --trust-remote-code",
     "new-model": "folder --items --hidden --layers --vocab --seed",
+    "evaluate": "model --split --beams --normalize --limit --exclude-history --candidates --rows --train --output "
+    "--max-tokens --json --processes --trust-remote-code",
+    "recommend": "model --history --input -k --beams --normalize --exclude-history --candidates --json "
+    "--trust-remote-code",
+    "compare": "runs --split --json",
     "demo": "--output",
 }
 
@@ -279,11 +284,13 @@ def test_sft_wants_true_or_false(tmp_path: Path) -> None:
 
 
 def test_the_demo_leaves_a_model_and_says_what_is_next(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    result = run_demo(tmp_path / "demo", users=40)
+    report = run_demo(tmp_path / "demo", users=40)
     output = flat(capsys.readouterr().out)
-    assert result.best_loss < result.first_loss
+    assert list(report.rankers) == ["model", "most popular", "repeat last", "co-occurrence"]
+    assert output.count("last bought:") == 3
+    assert output.count("→") >= 9
     assert (tmp_path / "demo" / "run" / "final_checkpoint" / "config.json").is_file()
-    for words in ("Done in", "before", "after", "sidtune preview", "sidtune check"):
+    for words in ("Done.", "before", "after", "NDCG@10", "sidtune preview", "sidtune check"):
         assert words in output
     assert load_config(tmp_path / "demo" / "demo.yaml").model.from_scratch
     done = shell("demo", "--output", tmp_path / "demo")
