@@ -18,7 +18,7 @@ from tests.tiny_models import make_base
 
 from sidtune.model.checkpoint_files import load_weights
 
-STEADY = ("loss", "sid_next_loss", "eval_sid_next_loss", "grad_norm", "learning_rate")
+STEADY = ("loss", "sid_next_loss", "eval_sid_next_loss", "eval_ndcg@10", "grad_norm", "learning_rate")
 
 
 def launch(tree: dict[str, Any], folder: Path, processes: int, *options: str) -> subprocess.CompletedProcess[str]:
@@ -50,6 +50,7 @@ def test_two_uneven_processes_equal_one(tmp_path: Path, tuning: str) -> None:
         "model": {"base": str(tmp_path / "base"), "tuning": tuning},
         "tasks": {"sid_next": None, "item_feature": None, "title_to_sid": {"sample": 24}},
         "training": {"epochs": 2, "batch_size": 15, "learning_rate": 0.01},
+        "eval": {"ranking": {"every": 1, "sample": 7, "beams": 10}},
     }
     trees = [tiny_tree(tmp_path, output_dir=str(tmp_path / f"run{n}"), **shared) for n in (1, 2)]
     for processes, tree in enumerate(trees, start=1):

@@ -163,6 +163,20 @@ def test_sharing_prompts_is_running_whole_sequences(tmp_path: Folder, architectu
         assert_same(mine, right)
 
 
+@pytest.mark.parametrize("weights", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("architecture", ["qwen3", "gpt2", "gemma2"])
+def test_coarse_precision_does_not_pass_for_a_mask_ignored(
+    tmp_path: Folder, architecture: str, weights: torch.dtype
+) -> None:
+    model = model_of(tmp_path, architecture).to(weights)  # type: ignore[call-arg,arg-type]
+    decoder = make_decoder(model, lambda: torch.autocast("cpu", torch.bfloat16))
+    assert isinstance(decoder, SharedPrompts)
+    exact = found(search_of(random_sids(1, (2, 3), 30), 64, "full"), decoder, PROMPTS)
+    for prompt, mine in zip(PROMPTS, exact, strict=True):
+        right = dict(Reference(model, prompt, closed(random_sids(1, (2, 3), 30), CLOSING), "full").best())
+        assert dict(mine) == pytest.approx(right, abs=0.3)
+
+
 @pytest.mark.parametrize("window", [4, 6])
 @pytest.mark.parametrize("architecture", ["mistral", "gemma2", "qwen3"])
 def test_layers_that_look_back_over_a_window_see_no_further(architecture: str, window: int) -> None:

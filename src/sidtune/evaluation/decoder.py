@@ -134,8 +134,11 @@ class SharedPrompts(_Runner):
         alone.start([ids[:1].numpy()])
         expected = alone.extend(torch.tensor([[0, 0]], device=self.device), ids[1:][None].long().to(self.device))
         difference = (seen - expected).float().abs().max()
+        with self.precision():
+            autocast = torch.is_autocast_enabled(self.device.type)
+            dtype = torch.get_autocast_dtype(self.device.type) if autocast else self._dtype
         # Rounding adds up to far less than the root of the type's own step; a token seen or placed wrongly does not.
-        return bool(difference <= torch.finfo(self._dtype).eps ** 0.5 * expected.float().std())
+        return bool(difference <= torch.finfo(dtype).eps ** 0.5 * expected.float().std())
 
     def _masks(self, depth: int) -> Any:
         """What each beam sees, `(users, 1, beams, prompt + all beams)`, to be added to attention scores.

@@ -68,11 +68,13 @@ def evaluate(request: Request) -> Report | None:
         UserError: for anything the user can mend.
     """
     pin_first_gpu()
-    state = PartialState()
+    state = PartialState(cpu=not torch.cuda.is_available())
     console.quiet = not state.is_main_process
     refuse_other_folders(request.model)
     path, train_path = _files(request)
-    recommender = Recommender.load(request.model, str(state.device), request.trust_remote_code)
+    # One of several processes has a device of its own; a single one takes the best there is.
+    device = str(state.device) if state.num_processes > 1 else None
+    recommender = Recommender.load(request.model, device, request.trust_remote_code)
     if request.candidates:
         recommender = recommender.among(read_candidates(request.candidates))
     rows, chosen = _limited(_rows(path, recommender), request.limit)

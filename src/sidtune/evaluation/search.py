@@ -17,7 +17,7 @@ from sidtune.ragged import Ragged
 Normalize = Literal["full", "trie"]
 NEVER = -torch.inf
 # Numbers of candidates and logits held at once, besides the tokens.
-MOST_VALUES = 1 << 26
+MOST_VALUES = 1 << 25
 
 
 @dataclass(frozen=True)
