@@ -1,10 +1,11 @@
 """Constrained beam search, users a second: ours against `generate` with `prefix_allowed_tokens_fn`.
 
 Both answer test users of amazon-industrial with 50 beams and the same model of about two million parameters with
-random weights, at its own vocabulary and at one of 152,064 rows. Rounds alternate, and a ratio is the median over
-them. With the full vocabulary in the denominator both must give the same SIDs and scores, or the script fails. Asking
-`generate` for the allowed tokens alone costs it one operation more, so both of our rates are divided by the same runs
-of it. The last line builds the trie of a million items.
+random weights: with our prompts and with prompts as long as MiniOneRec's, at the base's own vocabulary and at one of
+152,064 rows. Rounds alternate, and a ratio is the median over them. With the full vocabulary in the denominator both
+must give the same SIDs and scores, or the script fails. Asking `generate` for the allowed tokens alone costs it one
+operation more, so both of our rates are divided by the same runs of it. The last line builds the trie of a million
+items.
 
     SIDTUNE_DATA=folder python benchmarks/decoding.py
 """
@@ -22,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from transformers import PreTrainedModel
 
 from sidtune.config import Config, parse_config
@@ -40,10 +42,25 @@ from sidtune.terminal import quiet_libraries
 
 BEAMS, ROUNDS = 50, 5
 # Users of one round: what takes generate some seconds, and ours several full batches.
-GENERATE_USERS, OUR_USERS = {8: 32, 152: 8}, {8: 324, 152: 162}
+GENERATE_USERS, OUR_USERS = {"8k": 32, "8k, long": 24, "152k": 8}, {"8k": 324, "8k, long": 324, "152k": 162}
 # Its fastest here: batches of 1, 4, 8 and 16 users gave 10.8, 10.7, 10.0 and 8.0 users a second at 8.6k rows.
 GENERATE_BATCH = 4
 LARGE_VOCABULARY = 152_064
+# As long as MiniOneRec's examples, which are 150 tokens on average, and like them mostly the same for everyone.
+LONG_WORDING = {
+    "sid_next": {
+        "prompt": [
+            "Below is a task for an assistant that knows the catalogue of a shop. Every item of the shop is named by a "
+            "short code of three parts, and items that are alike have codes that begin alike. Read what the customer "
+            "has bought so far, oldest first, think of what the customer may need next, and answer with the code of "
+            "exactly one item of the catalogue. Write the code alone, without any comment.\n\nThe purchases so far:\n",
+            "{history_sids}",
+            "\nThe code of the item that the customer will most likely buy next:\n",
+        ],
+        "separator": ", ",
+        "response": ["{target_sid}"],
+    }
+}
 MILLION = 1_000_000
 PREDICTION = (
     "Written down before the first run of this script, from timings of the parts: generate runs each prompt 50 "
@@ -66,33 +83,41 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder) / "base"
         create_base(base, read_texts(data / "Industrial_and_Scientific.item.json"))
+        (base / "long.yaml").write_text(yaml.safe_dump(LONG_WORDING))
         inputs = Inputs(config_of(data, base))
-        prompts = Prompts(inputs.bundle, inputs.vocabulary.tokenizer)
-        asked, _ = prompts.encode(inputs.mixture.source("test").rows.history)
-        answers = make_answers(inputs.bundle, prompts)
         model = load_model(inputs.config.model, inputs.vocabulary, seed=0).eval()
-        results = {"8k": compare(model, answers, asked, 8)}
+        long = questions(Inputs(config_of(data, base, base / "long.yaml")))
+        asked, answers = questions(inputs)
+        results = {"8k": compare(model, asked, answers, "8k"), "8k, long": compare(model, *long, "8k, long")}
         model.resize_token_embeddings(LARGE_VOCABULARY, mean_resizing=False)
-        results["152k"] = compare(model, answers, asked, 152)
+        results["152k"] = compare(model, asked, answers, "152k")
     report(results, trie_of_a_million())
 
 
-def config_of(data: Path, base: Path) -> Config:
+def questions(inputs: Inputs) -> tuple[Ragged, Answers]:
+    """The prompts of all test users, and what may be answered."""
+    prompts = Prompts(inputs.bundle, inputs.vocabulary.tokenizer)
+    asked, _ = prompts.encode(inputs.mixture.source("test").rows.history)
+    return asked, make_answers(inputs.bundle, prompts)
+
+
+def config_of(data: Path, base: Path, template: Path | None = None) -> Config:
     """A configuration that trains nothing; it names the files and the base."""
     files = {"items": "Industrial_and_Scientific.item.json", "index": "Industrial_and_Scientific.index.json"}
     files |= {"train": "train.csv", "valid": "valid.csv", "test": "test.csv"}
     named = {name: str(data / file) for name, file in files.items()}
-    tree = {"output_dir": "unused", "model": {"base": str(base), "from_scratch": True}, "data": named}
+    tree: dict[str, Any] = {"output_dir": "unused", "model": {"base": str(base), "from_scratch": True}, "data": named}
+    tree["template"] = {"file": str(template)} if template else {}
     return parse_config(tree, "benchmark")
 
 
-def compare(model: PreTrainedModel, answers: Answers, asked: Ragged, size: int) -> dict[str, float]:
+def compare(model: PreTrainedModel, asked: Ragged, answers: Answers, row: str) -> dict[str, float]:
     """Users a second of generate and of ours, and the medians of the ratios, over alternating rounds."""
     random = np.random.default_rng(0)
     rates: dict[str, list[float]] = {"generate": [], "full": [], "trie": []}
     for _ in range(ROUNDS):
-        users = asked.take(random.permutation(len(asked))[: OUR_USERS[size]])
-        few = users.take(np.arange(GENERATE_USERS[size]))
+        users = asked.take(random.permutation(len(asked))[: OUR_USERS[row]])
+        few = users.take(np.arange(GENERATE_USERS[row]))
         began = time.perf_counter()
         expected = list(generate(model, answers, few))
         rates["generate"].append(len(few) / (time.perf_counter() - began))
@@ -102,11 +127,11 @@ def compare(model: PreTrainedModel, answers: Answers, asked: Ragged, size: int) 
             rates[name].append(len(users) / (time.perf_counter() - began))
             if name == "full":
                 check(found, expected, sid_paths(answers))
-    row = {name: statistics.median(values) for name, values in rates.items()}
+    result = {name: statistics.median(values) for name, values in rates.items()}
     for name in ("full", "trie"):
         ratios = [mine / theirs for mine, theirs in zip(rates[name], rates["generate"], strict=True)]
-        row |= {f"{name} ratio": statistics.median(ratios), f"{name} least ratio": min(ratios)}
-    return row | {"vocabulary": float(model.get_output_embeddings().weight.shape[0])}
+        result |= {f"{name} ratio": statistics.median(ratios), f"{name} least ratio": min(ratios)}
+    return result | {"vocabulary": len(model.get_output_embeddings().weight), "tokens": float(asked.lengths.mean())}
 
 
 def ours(model: PreTrainedModel, answers: Answers, users: Ragged, normalize: Normalize) -> Found:
@@ -200,10 +225,12 @@ def trie_of_a_million() -> float:
 
 def report(results: dict[str, dict[str, float]], million: float) -> None:
     """Print the table; keep the JSON."""
-    print(f"{'vocabulary':>10}  {'generate':>9}  {'full':>16}  {'trie':>16}   users/s with {BEAMS} beams")
+    print(
+        f"{'vocabulary':>10}  {'prompt':>6}  {'generate':>9}  {'full':>16}  {'trie':>16}   users/s with {BEAMS} beams"
+    )
     for row in results.values():
         cells = [f"{row[name]:>8.1f} {row[f'{name} ratio']:>6.1f}x" for name in ("full", "trie")]
-        print(f"{row['vocabulary']:>10,.0f}  {row['generate']:>9.2f}  {cells[0]}  {cells[1]}")
+        print(f"{row['vocabulary']:>10,}  {row['tokens']:>6.0f}  {row['generate']:>9.2f}  {cells[0]}  {cells[1]}")
     print(f"trie of {MILLION:,} items: {million:.1f} s")
     tree = {"prediction": PREDICTION, "rounds": ROUNDS, "beams": BEAMS, "results": results, "million_seconds": million}
     OUTCOME.write_text(json.dumps(tree, indent=1) + "\n")

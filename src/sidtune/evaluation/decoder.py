@@ -74,7 +74,7 @@ class _Runner:
 
 
 class SharedPrompts(_Runner):
-    """Runs each prompt once and holds it once, however many beams continue it.
+    """Runs each prompt once and holds it once, however many beams continue it; what all prompts open with runs once.
 
     The beams of a user are the tokens of one sequence behind the prompt: each sees the prompt, its own ancestors and no
     other beam. Choosing among beams then moves a mask, never keys and values.
@@ -94,7 +94,12 @@ class SharedPrompts(_Runner):
         self._ancestors = torch.zeros(len(ids), 1, 0, dtype=torch.bool, device=self.device)
         self._beam_positions = torch.zeros(0, dtype=torch.long, device=self.device)
         rows = torch.arange(len(ids), device=self.device)
-        return self._states(ids, rows, self._lengths - 1, use_cache=True, **{self._cache_argument: self._cache})
+        opening = _opening(prompts)
+        if opening:
+            self._cached(ids[:1, :opening], rows[:1], rows[:1])
+            self._cache.batch_repeat_interleave(len(ids))
+        positions = self._prompt[opening:].expand(len(ids), -1)
+        return self._cached(ids[:, opening:], rows, self._lengths - 1 - opening, position_ids=positions)
 
     def extend(self, parents: Tensor, tokens: Tensor) -> Tensor:
         """As `Decoder` says."""
@@ -104,14 +109,12 @@ class SharedPrompts(_Runner):
         self._ancestors = torch.cat([older, itself], dim=2)
         depth = int(self._beam_positions[-1]) + 1 if len(self._beam_positions) else 0
         self._beam_positions = torch.cat([self._beam_positions, torch.full((beams,), depth, device=self.device)])
-        return self._states(
+        return self._cached(
             tokens,
             torch.arange(users, device=self.device).repeat_interleave(beams),
             torch.arange(beams, device=self.device).repeat(users),
             position_ids=(self._lengths + depth)[:, None].expand(users, beams),
             attention_mask=self._masks(depth),
-            use_cache=True,
-            **{self._cache_argument: self._cache},
         )
 
     def tokens(self, prompt: int, beams: int, depth: int) -> int:
@@ -139,6 +142,10 @@ class SharedPrompts(_Runner):
             dtype = torch.get_autocast_dtype(self.device.type) if autocast else self._dtype
         # Rounding adds up to far less than the root of the type's own step; a token seen or placed wrongly does not.
         return bool(difference <= torch.finfo(dtype).eps ** 0.5 * expected.float().std())
+
+    def _cached(self, input_ids: Tensor, rows: Tensor, columns: Tensor, **given: Any) -> Tensor:
+        """States behind tokens that follow what the cache holds; it then holds them too."""
+        return self._states(input_ids, rows, columns, use_cache=True, **{self._cache_argument: self._cache}, **given)
 
     def _masks(self, depth: int) -> Any:
         """What each beam sees, `(users, 1, beams, prompt + all beams)`, to be added to attention scores.
@@ -195,3 +202,10 @@ class WholeSequences(_Runner):
     def tokens(self, prompt: int, beams: int, depth: int) -> int:
         """As `Decoder` says."""
         return beams * (prompt + depth)
+
+
+def _opening(prompts: Sequence[NDArray[np.int32]]) -> int:
+    """How many tokens all prompts open with; at least one is left to each."""
+    most = min(len(prompt) for prompt in prompts) - 1
+    same = np.all([prompt[:most] == prompts[0][:most] for prompt in prompts], axis=0)
+    return int(np.argmin(np.append(same, False)))

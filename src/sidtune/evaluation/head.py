@@ -15,7 +15,7 @@ from sidtune.model.frozen import SidHead
 
 # Products of states and vocabulary are made in tiles of this size, summed and forgotten. On the CPU a tile stays in the
 # cache, which halves the time at a vocabulary of 152,064; on a GPU it must be large enough to fill the device.
-TILES = {"cpu": (800, 512)}
+TILES = {"cpu": (700, 512)}
 LARGE_TILE = (4096, 16384)
 
 
@@ -58,11 +58,11 @@ class Head:
         if not self.ends_model:
             return states.float().logsumexp(-1)
         rows, columns = TILES.get(states.device.type, LARGE_TILE)
-        tiles = torch.arange(self.vocabulary, device=states.device).tensor_split(-(-self.vocabulary // columns))
+        tiles = [slice(start, min(start + columns, self.vocabulary)) for start in range(0, self.vocabulary, columns)]
         parts = states.tensor_split(-(-len(states) // rows))
         return torch.cat([self._summed(part, tiles) for part in parts])
 
-    def _summed(self, states: Tensor, tiles: Sequence[Tensor]) -> Tensor:
+    def _summed(self, states: Tensor, tiles: Sequence[slice]) -> Tensor:
         sums = [_logsumexp(self._product(states, tile, None).float()) for tile in tiles]
         return torch.stack(sums).logsumexp(0)
 
@@ -75,19 +75,21 @@ class Head:
     def _base(self) -> Any:
         return self.module.base if isinstance(self.module, SidHead) else self.module
 
-    def _product(self, states: Tensor, tokens: Tensor, dtype: torch.dtype | None) -> Tensor:
-        """States times the rows of `tokens`, in `dtype` or that of the weights."""
+    def _product(self, states: Tensor, tokens: Tensor | slice, dtype: torch.dtype | None) -> Tensor:
+        """States times the rows of some tokens, ids or a slice of them, in `dtype` or that of the weights."""
         weight, bias = self._base.weight, getattr(self._base, "bias", None)
         dtype = dtype or weight.dtype
-        matrix = self._with_own_rows(_rows(weight, tokens), tokens).to(dtype)
-        own_bias = None if bias is None else _rows(bias, tokens).to(dtype)
+        matrix = self._with_own_rows(weight[tokens], tokens).to(dtype)
+        own_bias = None if bias is None else bias[tokens].to(dtype)
         with torch.autocast(states.device.type, enabled=False):
             return F.linear(states.to(dtype), matrix, own_bias)
 
-    def _with_own_rows(self, matrix: Tensor, tokens: Tensor) -> Tensor:
-        """A frozen model's SID tokens have rows of their own; `tokens` ascend."""
+    def _with_own_rows(self, matrix: Tensor, tokens: Tensor | slice) -> Tensor:
+        """A frozen model's SID tokens have rows of their own; tokens ascend."""
         if not isinstance(self.module, SidHead):
             return matrix
+        if isinstance(tokens, slice):
+            tokens = torch.arange(tokens.start, tokens.stop, device=matrix.device)
         ids = self.module.sid_ids
         place = torch.searchsorted(tokens, ids).clamp(max=len(tokens) - 1)
         there = tokens[place] == ids
@@ -110,12 +112,6 @@ class _Pick(nn.Module):
 def _logsumexp(logits: Tensor) -> Tensor:
     """Over the last axis; by way of log-softmax, which is one pass where torch.logsumexp is four."""
     return logits[:, 0] - logits.log_softmax(-1)[:, 0]
-
-
-def _rows(values: Tensor, tokens: Tensor) -> Tensor:
-    """The rows of ascending tokens; a view where they lie side by side."""
-    first, last = int(tokens[0]), int(tokens[-1])
-    return values[first : last + 1] if last - first + 1 == len(tokens) else values[tokens]
 
 
 @torch.no_grad()
