@@ -24,7 +24,7 @@ SCHEMA = pa.schema(
 )
 FORMAT_VERSION: Final = 1
 TASK: Final = "sid_next"
-HINT = "Train with sidtune, or copy the file from the run that trained the model."
+HINT = "It is written when sidtune trains a model; take it from the same run, or train anew with this version."
 
 
 @dataclass(frozen=True)

@@ -264,17 +264,19 @@ def recommend(
     Example: `sidtune recommend runs/shop --history 12,7 -k 5`
     """
     from sidtune.evaluation import stream
+    from sidtune.evaluation.ranker import RankOptions
 
     if (history is None) == (source is None):
         raise UserError("give either --history or --input", "sidtune recommend MODEL --history 12,7")
     quiet_libraries()
     recommender = stream.load(model, candidates, trust_remote_code)
     asked = stream.histories(recommender, history, source)
-    for answer in stream.answer(recommender, asked, k, beams, normalize, exclude_history):
+    for answer in stream.answer(recommender, asked, k, RankOptions(beams, normalize, exclude_history)):
         if as_json:
             typer.echo(json.dumps(stream.as_json(answer), ensure_ascii=False))
         else:
-            console.print(stream.render(answer))
+            for part in stream.render(answer):
+                console.print(part)
 
 
 @app.command()

@@ -14,7 +14,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 LOG_WIDTH = 120
 
 console = Console(highlight=False, width=None if sys.stdout.isatty() else LOG_WIDTH)
+_errors = Console(highlight=False, stderr=True, width=None if sys.stderr.isatty() else LOG_WIDTH)
 T = TypeVar("T")
+
+
+def warn(message: str) -> None:
+    """Say something the user should know beside the results, which may be read by a program."""
+    if not console.quiet:
+        _errors.print(f"warning: {visible(message)}", markup=False, style="yellow")
 
 
 def quiet_libraries() -> None:

@@ -106,6 +106,20 @@ def test_check_of_good_data(tmp_path: Path) -> None:
     assert "0 errors, 0 warnings" in text
 
 
+def test_check_reads_the_test_rows_too(tmp_path: Path) -> None:
+    file = config_file(tmp_path)
+    config = load_config(file)
+    test = Path(str(config.data.test))
+    test.write_text(test.read_text() + config.data.train.read_text().splitlines()[1] + "\n")
+    result = call("check", file, "--json")
+    assert result.exit_code == 1
+    (warning,) = (finding for finding in json.loads(result.output) if finding["severity"] == "warning")
+    assert warning["where"] == str(test)
+    assert "1 rows (user, history and target) also stand in the training file" in warning["message"]
+    test.unlink()
+    assert f"data.test: no such file: {test}" in call("check", file).output.replace("\n", "")
+
+
 def test_check_lists_everything_at_once(tmp_path: Path) -> None:
     file = config_file(tmp_path, encoding={"cutoff_len": 9000})
     config = load_config(file)

@@ -61,7 +61,7 @@ def test_items_that_may_not_be_answered_do_not_count() -> None:
 
 def test_unknown_candidates_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
     assert allowed_items(["s", "nobody", "p", "s"], CATALOGUE).tolist() == [True, False, False, True, False, False]
-    assert "1 of 3 ids are not in the catalogue: nobody" in capsys.readouterr().out
+    assert "1 of 3 ids are not in the catalogue: nobody" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("ids", [[], ["nobody", "none"]])

@@ -179,7 +179,8 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     predictions = table([1, 0, 3], [2, 0, 3])
     extra = predictions.append_column("items", pa.array([[1], [2], [3]]))
     found = read_evaluated(write(tmp_path / "run", extra), "test")
-    assert found == Evaluated(str(tmp_path / "run"), predictions, 20)
+    settings = {"beams": 20, "normalize": None, "exclude_history": None, "candidates_sha256": None}
+    assert found == Evaluated(str(tmp_path / "run"), predictions, 20, settings)
 
 
 def test_a_run_without_evaluation_names_the_command(tmp_path: Path) -> None:

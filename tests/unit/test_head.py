@@ -44,6 +44,20 @@ def test_it_agrees_with_the_models_own_logits(
     torch.testing.assert_close(model(IDS).logits[PLACES].log_softmax(-1), expected)
 
 
+@torch.no_grad()
+def test_coarse_weights_give_no_probability_above_one(tmp_path: Path) -> None:
+    """Numerator and denominator are of one precision, also where logits are large."""
+    model = AutoModelForCausalLM.from_pretrained(make_base(tmp_path, tied=False)).eval()
+    model.get_output_embeddings().weight.mul_(60)
+    model.to(torch.bfloat16)
+    head = Head(model)
+    with head.at(*PLACES):
+        states = model(IDS, use_cache=False).logits[0]
+    mine = head.logits(states, torch.arange(head.vocabulary)) - head.normaliser(states)[:, None]
+    assert mine.max() <= 1e-4
+    torch.testing.assert_close(mine.exp().sum(-1), torch.ones(3), rtol=1e-4, atol=1e-4)
+
+
 def test_the_head_is_put_back_when_the_model_fails(tmp_path: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(make_base(tmp_path)).eval()
     head = Head(model)

@@ -38,7 +38,7 @@ def test_one_process_takes_the_first_gpu_and_says_so(gpus: Any, capsys: Any) -> 
     gpus(3)
     launch.pin_first_gpu()
     assert visible() == "4"
-    assert "--processes 3 uses all of them" in capsys.readouterr().out
+    assert "--processes 3 uses all of them" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("count", [0, 1])

@@ -195,11 +195,30 @@ def test_layers_that_look_back_over_a_window_see_no_further(architecture: str, w
         assert_same(answer, Reference(model, prompt, closed(sids, CLOSING), "full").best())
 
 
-def test_a_model_that_ignores_masks_is_decoded_whole() -> None:
-    """Bloom takes no mask of ours: it counts positions off one with two dimensions."""
+SMALL = {"vocab_size": 400, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+# Positions counted off a mask; windows counted in places of the cache; chunks; a recurrent state.
+UNMASKABLE: dict[str, dict[str, Any]] = {
+    "bloom": {"vocab_size": 400, "hidden_size": 32, "n_layer": 2, "n_head": 2},
+    "gpt_neo": {
+        **SMALL, "num_layers": 2, "num_heads": 2, "attention_types": [[["global", "local"], 1]], "window_size": 4,
+    },
+    "llama4_text": {
+        **SMALL, "intermediate_size": 48, "intermediate_size_mlp": 48, "num_key_value_heads": 1, "head_dim": 16,
+        "attention_chunk_size": 4, "num_local_experts": 2, "num_experts_per_tok": 1, "pad_token_id": 0,
+    },
+    "mamba": {"vocab_size": 400, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 8},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("architecture", UNMASKABLE)
+def test_a_model_that_ignores_masks_is_decoded_whole(architecture: str) -> None:
     set_seed(0)
-    config = AutoConfig.for_model("bloom", vocab_size=400, hidden_size=32, n_layer=2, n_head=2)
+    config = AutoConfig.for_model(architecture, **UNMASKABLE[architecture])
     model = AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(0, 0.15)
     decoder = make_decoder(model)
     assert isinstance(decoder, WholeSequences)
     sids = random_sids(7, (2, 3), 30)
@@ -245,6 +264,24 @@ def test_what_is_excluded_is_never_answered_and_the_rest_keeps_its_scores(tmp_pa
         reference = Reference(model, prompt, closed(sids, CLOSING), "full")
         assert_same(mine, reference.best(lambda number, barred=barred: number not in barred))  # type: ignore[misc]
     assert answers[2] == []
+
+
+@pytest.mark.parametrize("beams", [2, 5])
+def test_exclusions_leave_no_list_short(tmp_path: Folder, beams: int) -> None:
+    """The search goes as if excluded SIDs were not in the trie: they take no beam from others."""
+    model = model_of(tmp_path)
+    sids = random_sids(12, (2, 3), 60)
+    search = search_of(sids, beams, "full")
+    plain = found(search, make_decoder(model), PROMPTS)
+    # What would be answered first, so that every beam leads to something excluded.
+    excluded = [sorted({place, *(sid for sid, _ in row)}) for place, row in enumerate(plain)]
+    answers = found(search, make_decoder(model), PROMPTS, excluded)
+    for prompt, barred, mine in zip(PROMPTS, excluded, answers, strict=True):
+        assert len(mine) == beams
+        left = [path for number, path in enumerate(closed(sids, CLOSING)) if number not in barred]
+        right = Reference(model, prompt, left, "full").beam_search(beams)
+        numbers = [number for number in range(len(sids)) if number not in barred]
+        assert_same(mine, [(numbers[place], score) for place, score in right])
 
 
 @pytest.mark.parametrize("max_tokens", [1, 60, 200])

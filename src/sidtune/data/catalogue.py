@@ -48,9 +48,13 @@ class Catalogue:
             groups.setdefault(sid, []).append(position)
         return groups
 
+    @cached_property
+    def _ids(self) -> pa.Array:
+        return pa.array(self.ids, pa.string())
+
     def positions(self, ids: pa.Array) -> NDArray[np.int32]:
         """Catalogue positions of item ids, `(n,)`; -1 where there is no such item."""
-        found = pc.fill_null(pc.index_in(ids, value_set=pa.array(self.ids, pa.string())), -1)
+        found = pc.fill_null(pc.index_in(ids, value_set=self._ids), -1)
         positions: NDArray[np.int32] = found.to_numpy(zero_copy_only=False)
         return positions.astype(np.int32)
 

@@ -18,7 +18,7 @@ from sidtune.evaluation.prompts import Prompts
 from sidtune.evaluation.ranking import Ranking
 from sidtune.evaluation.trie import Trie, build_trie, distinct_sids
 from sidtune.ragged import Ragged, place_of, row_of
-from sidtune.terminal import console
+from sidtune.terminal import warn
 
 SHOWN = 3
 
@@ -48,8 +48,11 @@ class Answers:
             Catalogue positions, at most `beams` a row, and the column in `sids` that each comes from, `(items,)`.
         """
         there = sids >= 0
-        items = Ragged.from_lengths(sids[there], there.sum(axis=1)).flatten(self.items)
-        columns = np.repeat(np.nonzero(there)[1], self.items.lengths[sids[there]])
+        # No SID shows more items than a list has places, besides those that are hidden.
+        most = sids.shape[1] + (0 if hidden is None else int(hidden.lengths.max(initial=0)))
+        groups = self.items.drop_back(np.maximum(self.items.lengths - most, 0))
+        items = Ragged.from_lengths(sids[there], there.sum(axis=1)).flatten(groups)
+        columns = np.repeat(np.nonzero(there)[1], groups.lengths[sids[there]])
         if hidden is not None:
             items, columns = _kept(items, columns, ~_among(items, hidden, len(self.sid_of)))
         return _kept(items, columns, place_of(items) < sids.shape[1])
@@ -116,10 +119,7 @@ def allowed_items(ids: Sequence[str], catalogue: Catalogue) -> NDArray[np.bool_]
             f"candidates: none of {len(names):,} ids is in the catalogue: {shown}", "Give ids of its items, one a line."
         )
     if unknown:
-        console.print(
-            f"warning: candidates: {len(unknown):,} of {len(names):,} ids are not in the catalogue: {shown}",
-            markup=False,
-        )
+        warn(f"candidates: {len(unknown):,} of {len(names):,} ids are not in the catalogue: {shown}")
     allowed = np.zeros(len(catalogue.ids), bool)
     allowed[positions[positions >= 0]] = True
     return allowed

@@ -14,6 +14,7 @@ from sidtune.data.popularity import owned
 from sidtune.data.rows import Rows
 from sidtune.evaluation.ranking import Ranking
 from sidtune.ragged import Ragged, row_of
+from sidtune.terminal import progress
 
 CHUNK_SCORES = 4_000_000
 # Scores nearer than this count as tied. A million steps of popularity fit into it and stay distinct in float64 beside
@@ -59,7 +60,7 @@ def rank_baselines(
         "repeat last": partial(_repeat_last, items=len(sid_of)),
         "co-occurrence": partial(_co_occurrence, conditional=_conditional(_matrix(user, item, len(sid_of)), popular)),
     }
-    return {name: _rank(scorer, history, target, lists) for name, scorer in scorers.items()}
+    return {name: _rank(name, scorer, history, target, lists) for name, scorer in scorers.items()}
 
 
 @dataclass(frozen=True)
@@ -108,12 +109,13 @@ class _Lists:
         return Ranking(sid_ranks, _places(scores, target), _top(scores, self.depth))
 
 
-def _rank(scorer: Scorer, history: Ragged, target: NDArray[np.integer], lists: _Lists) -> Ranking:
+def _rank(name: str, scorer: Scorer, history: Ragged, target: NDArray[np.integer], lists: _Lists) -> Ranking:
     """Rank all rows, so many at a time that `CHUNK_SCORES` scores are held at once."""
     size = max(1, CHUNK_SCORES // len(lists.tie_break))
     chunks = np.split(np.arange(len(target)), range(size, len(target), size))
     histories = [history.take(rows) for rows in chunks]
-    parts = [lists.rank(scorer(past), past, target[rows]) for past, rows in zip(histories, chunks, strict=True)]
+    work = progress(list(zip(histories, chunks, strict=True)), name, len(target), lambda chunk: len(chunk[1]))
+    parts = [lists.rank(scorer(past), past, target[rows]) for past, rows in work]
     return Ranking(
         np.concatenate([part.sid_ranks for part in parts]),
         np.concatenate([part.item_ranks for part in parts]),

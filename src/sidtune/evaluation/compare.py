@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from sidtune.evaluation.metrics import metric_names, per_row
 KEYS = pa.schema([("row", pa.int64()), ("user_id", pa.string()), ("target", pa.string())])
 RANKS = pa.schema([("sid_rank", pa.int64()), ("item_rank", pa.int64())])
 LEVELS = {"SID": "sid_rank", "item": "item_rank"}
+# What lists depend on besides the model and its rows.
+SETTINGS = ("beams", "normalize", "exclude_history", "candidates_sha256")
 METRICS = ("HR@1", "HR@5", "HR@10", "NDCG@5", "NDCG@10", "MRR")
 RESAMPLES = 10_000
 SEED = 0
@@ -39,11 +41,13 @@ class Evaluated:
         name: how the user calls the run.
         table: the columns of `KEYS` and `RANKS`, a row of the data each; a rank of 0 is a miss.
         depth: length of the lists that the ranks are places in.
+        settings: what else the lists depend on besides the model, as in the JSON file.
     """
 
     name: str
     table: pa.Table
     depth: int
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,10 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two runs on the `rows` that all compared runs share, in lists cut to `depth`, and how many rows each has more."""
+    """Two runs on the `rows` that all compared runs share, in lists cut to `depth`, and how many rows each has more.
+
+    `unlike` names settings in which the two evaluations differ, so that more than the models is compared.
+    """
 
     first: str
     other: str
@@ -73,19 +80,23 @@ class Comparison:
     rows: int
     first_left_out: int
     other_left_out: int
+    unlike: list[str]
     differences: list[Difference]
 
 
 def read_evaluated(run: Path, split: str) -> Evaluated:
-    """Read what `sidtune evaluate` wrote into a run's folder.
+    """Read what `sidtune evaluate` wrote into a run's folder, or into one of its own (`--output`).
 
     Raises:
         UserError: for a run without this evaluation, and for files of another shape.
     """
-    table_path, summary_path = (run / "evaluation" / f"{split}.{kind}" for kind in ("predictions.parquet", "json"))
-    if not table_path.exists() or not summary_path.exists():
-        raise UserError(f"{run} has no evaluation of {split}", f"sidtune evaluate {run} --split {split}")
-    return Evaluated(str(run), _read_table(table_path), _read_depth(summary_path))
+    for folder in (run / "evaluation", run):
+        table_path, summary_path = (folder / f"{split}.{kind}" for kind in ("predictions.parquet", "json"))
+        if table_path.exists() and summary_path.exists():
+            settings = _read_settings(summary_path)
+            told = {name: settings.get(name) for name in SETTINGS}
+            return Evaluated(str(run), _read_table(table_path), settings["beams"], told)
+    raise UserError(f"{run} has no evaluation of {split}", f"sidtune evaluate {run} --split {split}")
 
 
 def compare(first: Evaluated, others: Sequence[Evaluated]) -> list[Comparison]:
@@ -111,7 +122,14 @@ def compare(first: Evaluated, others: Sequence[Evaluated]) -> list[Comparison]:
     left_out = [run.table.num_rows - tables[0].num_rows for run in runs]
     return [
         Comparison(
-            first.name, run.name, depth, len(own), left_out[0], left, _differences(measures, values[0], own, ends)
+            first.name,
+            run.name,
+            depth,
+            len(own),
+            left_out[0],
+            left,
+            [name for name in SETTINGS if first.settings.get(name) != run.settings.get(name)],
+            _differences(measures, values[0], own, ends),
         )
         for run, own, left, ends in zip(others, values[1:], left_out[1:], intervals, strict=True)
     ]
@@ -146,8 +164,9 @@ def as_json(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
 def _title(comparison: Comparison) -> str:
     title = f"{comparison.rows:,} rows · lists of {comparison.depth}"
     lacking = ((comparison.first, comparison.first_left_out), (comparison.other, comparison.other_left_out))
+    unlike = [f"evaluated with different {', '.join(comparison.unlike)}"] if comparison.unlike else []
     notes = [f"left out of {escape(name)}: {rows:,}" for name, rows in lacking if rows]
-    return " · ".join([title, *notes])
+    return " · ".join([title, *notes, *unlike])
 
 
 def _read_table(path: Path) -> pa.Table:
@@ -155,24 +174,24 @@ def _read_table(path: Path) -> pa.Table:
         table = pyarrow.parquet.read_table(path)
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path}: not a readable Parquet file: {error}", "Evaluate the run again.") from None
-    for field in (*KEYS, *RANKS):
-        if field.name not in table.column_names:
-            raise UserError(f"{path} has no column {field.name}", "Evaluate the run again.")
-        column = table[field.name]
-        if column.type != field.type or column.null_count:
+    for wanted in (*KEYS, *RANKS):
+        if wanted.name not in table.column_names:
+            raise UserError(f"{path} has no column {wanted.name}", "Evaluate the run again.")
+        column = table[wanted.name]
+        if column.type != wanted.type or column.null_count:
             found = f"{column.type} with {column.null_count:,} nulls"
-            raise UserError(f"{path}, column {field.name}: expected {field.type}, found {found}")
+            raise UserError(f"{path}, column {wanted.name}: expected {wanted.type}, found {found}")
     if pc.count_distinct(table["row"]).as_py() < table.num_rows:
         raise UserError(f"{path}, column row: the same number stands in several rows", "Evaluate the run again.")
     return table.select([*KEYS.names, *RANKS.names])
 
 
-def _read_depth(path: Path) -> int:
+def _read_settings(path: Path) -> dict[str, Any]:
     settings = read_json_object(path).get("settings")
     beams = settings.get("beams") if isinstance(settings, dict) else None
-    if not isinstance(beams, int) or beams < 1:
+    if not isinstance(settings, dict) or not isinstance(beams, int) or beams < 1:
         raise UserError(f"{path}: settings.beams: expected a number from 1, found {beams!r}", "Evaluate the run again.")
-    return beams
+    return settings
 
 
 def _shared(tables: Sequence[pa.Table]) -> list[pa.Table]:

@@ -14,6 +14,10 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from sidtune.evaluation.head import Head, head_device
+from sidtune.terminal import warn
+
+# The kinds of layers, by the names of Transformers' configurations, that see what a mask says.
+MASKABLE_LAYERS = {"full_attention", "sliding_attention"}
 
 Precision = Callable[[], AbstractContextManager[Any]]
 
@@ -47,7 +51,10 @@ def make_decoder(model: PreTrainedModel, precision: Precision = nullcontext) -> 
         precision: the context that forward passes run in.
     """
     shared = SharedPrompts(model, precision)
-    return shared if shared.exact() else WholeSequences(model, precision)
+    if shared.exact():
+        return shared
+    warn(f"{model.config.model_type}: its attention takes no mask of ours, so every beam runs its whole prompt: slow")
+    return WholeSequences(model, precision)
 
 
 class _Runner:
@@ -123,19 +130,19 @@ class SharedPrompts(_Runner):
 
     @torch.no_grad()
     def exact(self) -> bool:
-        """Whether the model honours masks and positions given to it; seen on two beams behind one token.
+        """Whether the model honours the masks and positions that are given to it.
 
-        Recurrent states, and positions that are counted off the mask, do not.
+        Recurrent states, and positions that are counted off the mask, do not: seen on a few beams. Windows that count
+        places in the cache, and chunks, show on long prompts only, so the configuration has to rule them out.
         """
-        ids = torch.tensor([1, 2, 3], dtype=torch.int32)
-        try:
-            self.start([ids[:1].numpy()])
-            seen = self.extend(torch.tensor([[0, 0]], device=self.device), ids[1:][None].long().to(self.device))
-        except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, KeyError):
+        text = self.model.config.get_text_config()
+        if hasattr(text, "attention_types") or not set(getattr(text, "layer_types", None) or ()) <= MASKABLE_LAYERS:
             return False
-        alone = WholeSequences(self.model, self.precision)
-        alone.start([ids[:1].numpy()])
-        expected = alone.extend(torch.tensor([[0, 0]], device=self.device), ids[1:][None].long().to(self.device))
+        try:
+            seen = _probe(self)
+        except (TypeError, ValueError, RuntimeError, AttributeError):
+            return False
+        expected = _probe(WholeSequences(self.model, self.precision))
         difference = (seen - expected).float().abs().max()
         with self.precision():
             autocast = torch.is_autocast_enabled(self.device.type)
@@ -202,6 +209,14 @@ class WholeSequences(_Runner):
     def tokens(self, prompt: int, beams: int, depth: int) -> int:
         """As `Decoder` says."""
         return beams * (prompt + depth)
+
+
+def _probe(decoder: SharedPrompts | WholeSequences) -> Tensor:
+    """States of three beams two tokens behind a short prompt, two of them from one parent."""
+    decoder.start([np.array([1, 2, 3, 4, 5], np.int32)])
+    for parents, tokens in (([0, 0, 0], [6, 7, 8]), ([2, 0, 2], [9, 10, 11])):
+        states = decoder.extend(*(torch.tensor([row], device=decoder.device) for row in (parents, tokens)))
+    return states
 
 
 def _opening(prompts: Sequence[NDArray[np.int32]]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -29,7 +30,7 @@ from sidtune.evaluation.recommender import Recommender, refuse_other_folders
 from sidtune.evaluation.report import Report, make_report
 from sidtune.ragged import Ragged, row_of
 from sidtune.tasks.source import Split
-from sidtune.terminal import console
+from sidtune.terminal import console, warn
 from sidtune.training.launch import pin_first_gpu
 from sidtune.training.output import CONFIG
 
@@ -82,27 +83,23 @@ def evaluate(request: Request) -> Report | None:
     began = time.monotonic()
     lists = recommender.lists(rows.history, request.options)
     seconds = time.monotonic() - began
-    if not state.is_main_process:
-        return None
-    rankings = {"model": _model_ranking(recommender, rows, lists, request.options)}
-    if train_path:
-        rankings |= _baseline_rankings(recommender, rows, _rows(train_path, recommender), request)
-    else:
-        console.print("No training rows are known, so there are no baselines; --train FILE names them.")
-    settings = _settings(request, path, train_path, seconds, state.num_processes)
-    report = make_report(
-        settings,
-        rows,
-        recommender.answers.sid_of,
-        recommender.bundle.users,
-        len(lists.unasked),
-        rankings,
-        request.options.exclude_history,
-    )
-    table = _predictions(recommender, rows, chosen, lists, rankings["model"], request.options)
-    _publish(folder / f"{request.split}.predictions.parquet", lambda to: pyarrow.parquet.write_table(table, to))
-    text = json.dumps(report.as_json(), indent=1, ensure_ascii=False) + "\n"
-    _publish(folder / f"{request.split}.json", lambda to: to.write_text(text, encoding="utf-8"))
+    report = None
+    if state.is_main_process:
+        settings = _settings(request, path, train_path, seconds, state.num_processes)
+        rankings = {"model": recommender.answers.rank(lists.sids, rows.target, _hidden(rows, request.options))}
+        if train_path:
+            rankings |= _baseline_rankings(recommender, rows, _rows(train_path, recommender), request.options)
+        else:
+            warn("no training rows are known, so there are no baselines; --train FILE names them")
+        report = make_report(
+            settings, rows, recommender.answers.sid_of, recommender.bundle.users, len(lists.unasked), rankings
+        )
+        table = _predictions(recommender, rows, chosen, lists, rankings["model"], _hidden(rows, request.options))
+        _write(folder, request.split, report, table)
+    if state.num_processes > 1:
+        # One that left early would tear the connection from under those that still close it.
+        state.wait_for_everyone()
+        state.destroy_process_group()
     return report
 
 
@@ -110,7 +107,9 @@ def _files(request: Request) -> tuple[Path, Path | None]:
     """The rows to rank and the training rows; the latter may be unknown."""
     if request.rows and request.train:
         return request.rows, request.train
-    found = [folder / CONFIG for folder in (request.model, request.model.parent) if (folder / CONFIG).is_file()]
+    found = [
+        folder / CONFIG for folder in (request.model, request.model.resolve().parent) if (folder / CONFIG).is_file()
+    ]
     if not found:
         if request.rows:
             return request.rows, None
@@ -139,8 +138,10 @@ def _output_folder(request: Request) -> Path:
     folder = request.output or request.model / FOLDER
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise UserError(f"{folder} cannot be made: {error.strerror}", "--output DIR chooses another folder.") from None
+        message = f"{folder} cannot be written to: {error.strerror}"
+        raise UserError(message, "--output DIR chooses another folder.") from None
     return folder
 
 
@@ -149,20 +150,16 @@ def _hidden(rows: Rows, options: RankOptions) -> Ragged | None:
     return rows.history if options.exclude_history else None
 
 
-def _model_ranking(recommender: Recommender, rows: Rows, lists: Lists, options: RankOptions) -> Ranking:
-    return recommender.answers.rank(lists.sids, rows.target, _hidden(rows, options))
-
-
-def _baseline_rankings(recommender: Recommender, rows: Rows, train: Rows, request: Request) -> dict[str, Ranking]:
+def _baseline_rankings(recommender: Recommender, rows: Rows, train: Rows, options: RankOptions) -> dict[str, Ranking]:
     sid_of = recommender.answers.sid_of
     return rank_baselines(
         train,
         rows.history,
         rows.target,
         sid_of,
-        request.options.beams,
+        options.beams,
         allowed=sid_of >= 0,
-        exclude_history=request.options.exclude_history,
+        exclude_history=options.exclude_history,
     )
 
 
@@ -190,11 +187,11 @@ def _predictions(
     chosen: np.ndarray[Any, np.dtype[np.int64]],
     lists: Lists,
     ranking: Ranking,
-    options: RankOptions,
+    hidden: Ragged | None,
 ) -> pa.Table:
     """A row each: who, what was wanted, where it stands, and the list with its scores."""
     ids = pa.array(recommender.bundle.catalogue.ids, pa.string())
-    items, columns = recommender.answers.shown(lists.sids, _hidden(rows, options))
+    items, columns = recommender.answers.shown(lists.sids, hidden)
     offsets, scores = pa.array(items.offsets.astype(np.int32)), lists.scores[row_of(items), columns]
     return pa.table(
         {
@@ -207,6 +204,13 @@ def _predictions(
             "scores": pa.ListArray.from_arrays(offsets, pa.array(scores)),
         }
     )
+
+
+def _write(folder: Path, split: Split, report: Report, predictions: pa.Table) -> None:
+    """Leave the lists and, last, the figures."""
+    _publish(folder / f"{split}.predictions.parquet", lambda to: pyarrow.parquet.write_table(predictions, to))
+    text = json.dumps(report.as_json(), indent=1, ensure_ascii=False) + "\n"
+    _publish(folder / f"{split}.json", lambda to: to.write_text(text, encoding="utf-8"))
 
 
 def _publish(path: Path, write: Callable[[Path], object]) -> None:

@@ -41,7 +41,7 @@ class Head:
         Args:
             rows, columns: `(positions,)` each, into batch and length.
         """
-        self.model.set_output_embeddings(_Pick(None if self.ends_model else self.module, rows, columns))
+        self.model.set_output_embeddings(_Pick(self.module, not self.ends_model, rows, columns))
         try:
             yield
         finally:
@@ -51,7 +51,7 @@ class Head:
         """Logits of the wanted tokens: `(positions, …)` states → `(positions, tokens)`, float32."""
         if not self.ends_model:
             return states[:, tokens].float()
-        return self._product(states, tokens, torch.float32)
+        return self._product(states, tokens)
 
     def normaliser(self, states: Tensor) -> Tensor:
         """Log of the sum over the whole vocabulary, `(positions,)`, float32."""
@@ -63,7 +63,7 @@ class Head:
         return torch.cat([self._summed(part, tiles) for part in parts])
 
     def _summed(self, states: Tensor, tiles: Sequence[slice]) -> Tensor:
-        sums = [_logsumexp(self._product(states, tile, None).float()) for tile in tiles]
+        sums = [_logsumexp(self._product(states, tile)) for tile in tiles]
         return torch.stack(sums).logsumexp(0)
 
     @property
@@ -75,14 +75,16 @@ class Head:
     def _base(self) -> Any:
         return self.module.base if isinstance(self.module, SidHead) else self.module
 
-    def _product(self, states: Tensor, tokens: Tensor | slice, dtype: torch.dtype | None) -> Tensor:
-        """States times the rows of some tokens, ids or a slice of them, in `dtype` or that of the weights."""
+    def _product(self, states: Tensor, tokens: Tensor | slice) -> Tensor:
+        """States times the rows of some tokens, ids or a slice of them, in float32 whatever the weights are.
+
+        Rounded logits would make ties, and log-probabilities above zero.
+        """
         weight, bias = self._base.weight, getattr(self._base, "bias", None)
-        dtype = dtype or weight.dtype
-        matrix = self._with_own_rows(weight[tokens], tokens).to(dtype)
-        own_bias = None if bias is None else bias[tokens].to(dtype)
+        matrix = self._with_own_rows(weight[tokens].float(), tokens)
+        own_bias = None if bias is None else bias[tokens].float()
         with torch.autocast(states.device.type, enabled=False):
-            return F.linear(states.to(dtype), matrix, own_bias)
+            return F.linear(states.float(), matrix, own_bias)
 
     def _with_own_rows(self, matrix: Tensor, tokens: Tensor | slice) -> Tensor:
         """A frozen model's SID tokens have rows of their own; tokens ascend."""
@@ -97,16 +99,22 @@ class Head:
 
 
 class _Pick(nn.Module):
-    """Stands in for the head: keeps the states at some places, and applies the head where one is given."""
+    """Stands in for the head: keeps the states at some places, and applies the head where something follows it."""
 
-    def __init__(self, head: nn.Module | None, rows: Tensor, columns: Tensor) -> None:
+    def __init__(self, head: Any, applied: bool, rows: Tensor, columns: Tensor) -> None:
         super().__init__()
-        self.head, self.rows, self.columns = head, rows, columns
+        self.head, self.applied, self.rows, self.columns = head, applied, rows, columns
+
+    @property
+    def weight(self) -> Tensor:
+        """The head's own: some models look at its type."""
+        weight: Tensor = self.head.base.weight if isinstance(self.head, SidHead) else self.head.weight
+        return weight
 
     def forward(self, hidden: Tensor) -> Tensor:
         """`(batch, length, hidden)` → `(1, positions, hidden or vocabulary)`."""
         picked = hidden[self.rows, self.columns][None]
-        return picked if self.head is None else self.head(picked)
+        return self.head(picked) if self.applied else picked
 
 
 def _logsumexp(logits: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sidtune.errors import UserError
 from sidtune.evaluation.answers import Answers
 from sidtune.evaluation.decoder import Decoder
 from sidtune.evaluation.prompts import Prompts
@@ -52,7 +53,7 @@ class Lists:
 
 
 def rank_histories(
-    decoder: Decoder, prompts: Prompts, answers: Answers, history: Ragged, options: RankOptions
+    decoder: Decoder, prompts: Prompts, answers: Answers, history: Ragged, options: RankOptions, bar: bool = True
 ) -> Lists:
     """The best SIDs for every history.
 
@@ -61,9 +62,14 @@ def rank_histories(
 
     Args:
         history: n lists of catalogue positions, oldest first, none of them empty.
+        bar: draw a progress bar.
+
+    Raises:
+        UserError: for a model whose outputs are not numbers.
     """
+    search = Search(answers.trie.to(decoder.device), options.beams, options.normalize, options.max_tokens)
     chunks = [
-        _rank_chunk(decoder, prompts, answers, history.take(rows), options)
+        _rank_chunk(decoder, prompts, answers, search, history.take(rows), options.exclude_history, bar)
         for rows in np.split(np.arange(len(history)), range(ROWS_AT_ONCE, len(history), ROWS_AT_ONCE))
     ]
     return Lists(
@@ -73,22 +79,33 @@ def rank_histories(
     )
 
 
-def _rank_chunk(decoder: Decoder, prompts: Prompts, answers: Answers, history: Ragged, options: RankOptions) -> Lists:
+def _rank_chunk(
+    decoder: Decoder,
+    prompts: Prompts,
+    answers: Answers,
+    search: Search,
+    history: Ragged,
+    exclude_history: bool,
+    bar: bool,
+) -> Lists:
     asked, rows = prompts.encode(history)
-    spent = answers.spent(history).take(rows) if options.exclude_history else None
-    search = Search(answers.trie.to(decoder.device), options.beams, options.normalize, options.max_tokens)
+    spent = answers.spent(history).take(rows) if exclude_history else None
     rank, world_size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     # One more than the number of a SID, so that what other processes find can be added.
-    sids = torch.zeros(len(history), options.beams, dtype=torch.long, device=decoder.device)
-    scores = torch.zeros(len(history), options.beams, device=decoder.device)
+    sids = torch.zeros(len(history), search.beams, dtype=torch.long, device=decoder.device)
+    scores = torch.zeros(len(history), search.beams, device=decoder.device)
     share = search.batches(decoder, asked.lengths)[rank::world_size]
-    for batch in progress(share, "ranking", sum(map(len, share)), len):
+    for batch in progress(share, "ranking", sum(map(len, share)), len) if bar else share:
         found, their_scores = search.run(decoder, asked.take(batch), spent and spent.take(batch))
         place = torch.from_numpy(rows[batch]).to(decoder.device)
         sids[place, : found.shape[1]] = found + 1
         scores[place, : found.shape[1]] = their_scores
     numbers = (_over_processes(sids) - 1).cpu().numpy()
     summed = _over_processes(scores).cpu().numpy()
+    if np.isnan(summed).any():
+        raise UserError(
+            "the model's outputs are not numbers (NaN)", "Its training diverged: take an earlier checkpoint."
+        )
     unasked = np.setdiff1d(np.arange(len(history)), rows)
     return Lists(numbers, np.where(numbers >= 0, summed, -np.inf).astype(np.float32), unasked)
 

@@ -105,18 +105,24 @@ class Recommender:
         Raises:
             UserError: for items that the catalogue does not have, and histories that are empty or do not fit.
         """
-        if not 1 <= k <= beams:
-            raise UserError(f"k is {k}, and the search has {beams} beams", "k is at least 1 and at most the beams.")
+        check_size(k, beams)
         if not histories:
             return []
-        history = self.positions(histories)
-        lists = self.lists(history, RankOptions(beams, normalize, exclude_history))
-        if len(lists.unasked):
-            raise UserError(
-                f"history {lists.unasked[0] + 1}: its prompt does not fit cutoff_len={self.bundle.cutoff_len}",
-                "Train with a larger encoding.cutoff_len.",
-            )
-        return self._named(lists, history if exclude_history else None, k)
+        options = RankOptions(beams, normalize, exclude_history)
+        answers = []
+        for number, answer in enumerate(self.answer(self.positions(histories), k, options), start=1):
+            if answer is None:
+                message = f"history {number}: its prompt does not fit cutoff_len={self.bundle.cutoff_len}"
+                raise UserError(message, "Train with a larger encoding.cutoff_len.")
+            answers.append(answer)
+        return answers
+
+    def answer(self, history: Ragged, k: int, options: RankOptions) -> list[list[Recommendation] | None]:
+        """The best `k` items for histories of catalogue positions; None where the prompt does not fit."""
+        lists = self.lists(history, options)
+        named = self._named(lists, history if options.exclude_history else None, k)
+        unasked = set(lists.unasked.tolist())
+        return [None if row in unasked else answer for row, answer in enumerate(named)]
 
     def lists(self, history: Ragged, options: RankOptions) -> Lists:
         """The best SIDs for histories of catalogue positions."""
@@ -155,6 +161,12 @@ class Recommender:
     def _recommendation(self, item: int, score: float) -> Recommendation:
         catalogue = self.bundle.catalogue
         return Recommendation(catalogue.ids[item], catalogue.titles[item], "".join(catalogue.sids[item]), score)
+
+
+def check_size(k: int, beams: int) -> None:
+    """Refuse lists that are longer than the search is wide."""
+    if not 1 <= k <= beams:
+        raise UserError(f"k is {k}, and the search has {beams} beams", "Search with at least as many beams as items.")
 
 
 def refuse_other_folders(folder: Path) -> None:

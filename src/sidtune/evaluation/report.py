@@ -79,11 +79,11 @@ def make_report(
     users: NDArray[np.int64],
     unasked: int,
     rankings: Mapping[str, Ranking],
-    exclude_history: bool,
 ) -> Report:
     """Put the figures together.
 
     Args:
+        settings: as `Report` has them; `exclude_history` among them.
         rows: that were ranked.
         sid_of: `(items,)`, the number of each item's SID; -1 for items that may not be answered.
         users: `(items,)`, training users of each item.
@@ -94,7 +94,7 @@ def make_report(
     answerable = sid_of >= 0
     sizes = np.bincount(sid_of[answerable])
     barred = ~answerable[rows.target]
-    if exclude_history:
+    if settings["exclude_history"]:
         owned = np.repeat(rows.target, rows.history.lengths) == rows.history.values
         barred |= np.logical_or.reduceat(owned, rows.history.offsets[:-1])
     return Report(

@@ -56,7 +56,8 @@ class Search:
 
         Args:
             decoder: on the device of the trie.
-            excluded: SID numbers that each prompt may not be answered with.
+            excluded: SID numbers, each once, that each prompt may not be answered with; the search goes as if they were
+                not in the trie, but they keep their share of the probability.
 
         Returns:
             Numbers of SIDs, best first, and their scores, both `(prompts, at most beams)`; -1 and minus infinity where
@@ -69,9 +70,11 @@ class Search:
         scores = torch.zeros(len(prompts), 1, device=decoder.device)
         for level in self.trie.levels:
             children, columns, candidates = self._candidates(decoder, level, states, nodes, scores)
+            if barred is not None:
+                candidates = _without(candidates, children, level.spent(barred))
             sids = torch.where(children >= 0, level.sids[children], NOTHING)
             if level.complete:
-                found = found.best_of(sids, _without(candidates, sids, barred), self.beams)
+                found = found.best_of(sids, candidates, self.beams)
             if not level.open:
                 break
             scores, chosen = _best(candidates.masked_fill(sids >= 0, NEVER), self.beams)
@@ -96,10 +99,11 @@ class Search:
         return children.flatten(1), columns.flatten(1), summed.flatten(1)
 
     def _users(self, decoder: Decoder, prompt: int) -> int:
-        widest = max(level.fan_out + len(level.tokens) for level in self.trie.levels)
-        if not decoder.head.ends_model:
-            widest = max(widest, decoder.head.vocabulary)
-        by_values = MOST_VALUES // (self.beams * widest)
+        # At the first levels there may be fewer nodes than beams.
+        beams = [min(self.beams, len(level.starts) - 1) for level in self.trie.levels]
+        logits = 0 if decoder.head.ends_model else decoder.head.vocabulary
+        widths = [max(logits, level.fan_out + len(level.tokens)) for level in self.trie.levels]
+        by_values = MOST_VALUES // max(count * width for count, width in zip(beams, widths, strict=True))
         return max(1, min(self.max_tokens // decoder.tokens(prompt, self.beams, len(self.trie.levels)), by_values))
 
 
@@ -131,15 +135,15 @@ def _best(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return best.values, best.indices
 
 
-def _without(candidates: Tensor, sids: Tensor, barred: Tensor | None) -> Tensor:
-    """Scores of candidates, minus infinity for SIDs that a user may not be answered with."""
-    if barred is None or not barred.shape[1]:
-        return candidates
-    return candidates.masked_fill((sids[..., None] == barred[:, None]).any(-1), NEVER)
+def _without(candidates: Tensor, children: Tensor, spent: Tensor) -> Tensor:
+    """Scores of candidates, minus infinity for children that a user may not be led to."""
+    for column in spent.T:
+        candidates = candidates.masked_fill(children == column[:, None], NEVER)
+    return candidates
 
 
 def _rectangle(lists: Ragged, device: torch.device) -> Tensor:
-    """Lists as rows of a tensor; what fills them up is no SID's number."""
-    rows = np.full((len(lists), int(lists.lengths.max(initial=0))), -2, np.int64)
+    """Lists as rows of a tensor, filled up with -1."""
+    rows = np.full((len(lists), int(lists.lengths.max(initial=0))), NOTHING, np.int64)
     rows[np.arange(rows.shape[1]) < lists.lengths[:, None]] = lists.values
     return torch.from_numpy(rows).to(device)

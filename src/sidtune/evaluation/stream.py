@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import sys
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -10,14 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from sidtune.data.files import parse_json
 from sidtune.errors import UserError
 from sidtune.evaluation.answers import read_candidates
-from sidtune.evaluation.recommender import Recommendation, Recommender
-from sidtune.evaluation.search import Normalize
+from sidtune.evaluation.ranker import RankOptions
+from sidtune.evaluation.recommender import Recommendation, Recommender, check_size
 from sidtune.terminal import visible
 
 # Enough for several full batches, few enough to answer soon.
@@ -31,12 +34,14 @@ class Answer:
     Args:
         user_id: as the line gave it, if it did.
         unknown: items of the history that the catalogue does not have; the others were asked.
-        items: best first; none where no item of the history is known.
+        items: best first; none where no item of the history is known, or the prompt does not fit.
+        fits: whether the prompt fits the model's `cutoff_len`.
     """
 
     user_id: Any
     unknown: list[str]
     items: list[Recommendation]
+    fits: bool = True
 
 
 def load(folder: Path, candidates: Path | None, trust_remote_code: bool) -> Recommender:
@@ -59,10 +64,19 @@ def histories(recommender: Recommender, history: str | None, source: Path | None
         yield from read_histories(sys.stdin, "standard input")
     else:
         assert source is not None
-        if not source.is_file():
+        if not source.exists() or source.is_dir():
             raise UserError(f"no such file: {source}", "Check the path of --input.")
-        with source.open(encoding="utf-8") as lines:
-            yield from read_histories(lines, str(source))
+        opened: Any = gzip.open if source.suffix == ".gz" else open
+        with opened(source, "rt", encoding="utf-8-sig") as lines:
+            yield from read_histories(_readable(lines, source), str(source))
+
+
+def _readable(lines: Iterable[str], source: Path) -> Iterator[str]:
+    try:
+        yield from lines
+    except (UnicodeDecodeError, OSError, EOFError, zlib.error) as error:
+        hint = f"Convert it first, for example: iconv -f LATIN1 -t UTF-8 {source.name}"
+        raise UserError(f"{source}: not readable as UTF-8 text: {error}", hint) from None
 
 
 def read_histories(lines: Iterable[str], where: str) -> Iterator[tuple[Any, list[str]]]:
@@ -87,19 +101,19 @@ def answer(
     recommender: Recommender,
     histories: Iterable[tuple[Any, Sequence[str]]],
     k: int,
-    beams: int,
-    normalize: Normalize,
-    exclude_history: bool,
+    options: RankOptions,
 ) -> Iterator[Answer]:
     """Answer histories in the order they come, in bounded memory; items that nobody knows are passed over."""
+    check_size(k, options.beams)
     waiting = iter(histories)
     while batch := list(islice(waiting, LINES_AT_ONCE)):
         known = _known(recommender, [history for _, history in batch])
-        asked = [history for history in known if history]
-        found = iter(recommender.recommend(asked, k, beams=beams, normalize=normalize, exclude_history=exclude_history))
+        asked = recommender.positions([history for history in known if history])
+        found = iter(recommender.answer(asked, k, options) if len(asked) else [])
         for (user, history), kept in zip(batch, known, strict=True):
             unknown = [item for item in history if item not in set(kept)]
-            yield Answer(user, unknown, next(found) if kept else [])
+            items = next(found) if kept else []
+            yield Answer(user, unknown, items or [], fits=items is not None)
 
 
 def _known(recommender: Recommender, histories: list[Sequence[str]]) -> list[list[str]]:
@@ -112,12 +126,21 @@ def _known(recommender: Recommender, histories: list[Sequence[str]]) -> list[lis
 def as_json(answer: Answer) -> dict[str, Any]:
     """The answer as JSON values; what the line did not give is left out."""
     tree = asdict(answer)
-    return {name: value for name, value in tree.items() if name == "items" or value}
+    silent: dict[str, Any] = {"user_id": None, "unknown": [], "fits": True}
+    return {name: value for name, value in tree.items() if name not in silent or value != silent[name]}
 
 
-def render(answer: Answer) -> Table:
-    """A table of one user's items."""
-    table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left", title=_title(answer))
+def render(answer: Answer) -> Iterator[RenderableType]:
+    """Who is answered and what is to be said of it, if anything, and a table of items."""
+    said = _remarks(answer)
+    if said:
+        yield Text(visible(" · ".join(said)))
+    if answer.items:
+        yield _table(answer)
+
+
+def _table(answer: Answer) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("", justify="right")
     table.add_column("title")
     table.add_column("SID")
@@ -129,8 +152,10 @@ def render(answer: Answer) -> Table:
     return table
 
 
-def _title(answer: Answer) -> Text | None:
+def _remarks(answer: Answer) -> list[str]:
     said = [] if answer.user_id is None else [str(answer.user_id)]
+    if not answer.fits:
+        said.append("the history does not fit the longest prompt of the model")
     if answer.unknown:
         said.append(f"not in the catalogue: {', '.join(answer.unknown)}")
-    return Text(visible(" · ".join(said))) if said else None
+    return said

@@ -8,7 +8,7 @@ from rich.columns import Columns
 from rich.console import RenderableType
 from rich.table import Table
 
-from sidtune.evaluation.metrics import Estimate, Group
+from sidtune.evaluation.metrics import CUTOFFS, Estimate, Group
 from sidtune.evaluation.report import Report, Summary
 
 
@@ -40,13 +40,13 @@ def metrics_table(report: Report) -> RenderableType:
 
 def _level(rankers: dict[str, Summary], estimates: Sequence[dict[str, Estimate]], title: str) -> Table:
     model, *others = rankers
-    headings = [title, model, "± 95%", *(name.replace(" ", "\n").replace("-", "-\n") for name in others)]
+    headings = [title, model, "95%", *(name.replace(" ", "\n").replace("-", "-\n") for name in others)]
     table = _table(*headings)
     for metric in estimates[0]:
         # At 1 it is HR@1.
         if metric != "NDCG@1":
             first, *rest = (entry[metric] for entry in estimates)
-            table.add_row(metric, _value(first), _width(first), *map(_value, rest))
+            table.add_row(metric, _value(first), _interval(first), *map(_value, rest))
     return table
 
 
@@ -59,6 +59,9 @@ def _table(*headings: str) -> Table:
 
 def _notes(report: Report) -> Iterator[str]:
     yield f"{report.colliding:.1%} of the targets share their SID with another item"
+    left_out = [str(k) for k in CUTOFFS if k > report.settings["beams"]]
+    if left_out:
+        yield f"K of {', '.join(left_out)} left out: lists have {report.settings['beams']} places, one for each beam"
     if report.unasked:
         yield f"{report.unasked:,} rows were not asked, because their prompt does not fit; they count as misses"
     if report.barred:
@@ -73,10 +76,10 @@ def _lists(report: Report) -> Table:
 
 
 def _groups(what: str, groups: list[Group], cutoff: int) -> Table:
-    table = _table(f"{what}", "rows", f"HR@{cutoff}", "± 95%", f"NDCG@{cutoff}", "± 95%")
+    table = _table(f"{what}", "rows", f"HR@{cutoff}", "95%", f"NDCG@{cutoff}", "95%")
     for group in groups:
         estimates = (group.hr, group.ndcg)
-        table.add_row(group.name, f"{group.rows:,}", *(cell for e in estimates for cell in (_value(e), _width(e))))
+        table.add_row(group.name, f"{group.rows:,}", *(cell for e in estimates for cell in (_value(e), _interval(e))))
     return table
 
 
@@ -84,6 +87,5 @@ def _value(estimate: Estimate) -> str:
     return f"{estimate.value:.4f}"
 
 
-def _width(estimate: Estimate) -> str:
-    """Half of the interval."""
-    return f"{(estimate.high - estimate.low) / 2:.4f}"
+def _interval(estimate: Estimate) -> str:
+    return f"{estimate.low:.3f}–{estimate.high:.3f}"

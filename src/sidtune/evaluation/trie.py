@@ -26,6 +26,8 @@ class Level:
         starts: `(nodes + 1,)`, the children of node `i` are `starts[i]` to `starts[i + 1]`.
         columns: `(children,)`, where each child's token stands in `tokens`.
         sids: `(children,)`, the number of the SID that ends in a child, -1 where none does.
+        below: `(children,)`, how many SIDs a child leads to.
+        child_of: `(SIDs,)`, the child that leads to each SID, -1 where it ended before.
         fan_out: children of the widest node.
         complete, open: whether any child ends a SID, and whether any does not.
     """
@@ -34,6 +36,8 @@ class Level:
     starts: Tensor
     columns: Tensor
     sids: Tensor
+    below: Tensor
+    child_of: Tensor
     fan_out: int
     complete: bool
     open: bool
@@ -48,6 +52,16 @@ class Level:
         there = children < end
         children = torch.where(there, children, 0)
         return torch.where(there, children, NOTHING), self.columns[children]
+
+    def spent(self, barred: Tensor) -> Tensor:
+        """The children that lead to nothing but barred SIDs, `(users, SIDs)`, filled up with -2.
+
+        Args:
+            barred: `(users, SIDs)` numbers, each once, filled up with -1.
+        """
+        children = torch.where(barred >= 0, self.child_of[barred], NOTHING)
+        together = (children[:, :, None] == children[:, None]).sum(-1)
+        return torch.where((children >= 0) & (together == self.below[children]), children, NOTHING - 1)
 
     def to(self, device: torch.device) -> Level:
         """The level on another device."""
@@ -116,11 +130,19 @@ def build_trie(sids: Ragged, closing: int) -> Trie:
         parents = nodes[rows, depth - 1] if depth else np.zeros(len(rows), np.int64)
         parent_count = int(fresh[:, depth - 1].sum()) if depth else 1
         finished = np.where(ends[rows] == depth + 1, numbers[rows], NOTHING)
-        levels.append(_level(paths[rows, depth], parents, parent_count, finished))
+        child_of = np.full(len(sids), NOTHING)
+        child_of[numbers] = np.where(ends > depth, nodes[:, depth], NOTHING)
+        levels.append(_level(paths[rows, depth], parents, parent_count, finished, child_of))
     return Trie(levels, len(sids))
 
 
-def _level(tokens: NDArray[np.int64], parents: NDArray[np.int64], parent_count: int, sids: NDArray[np.int64]) -> Level:
+def _level(
+    tokens: NDArray[np.int64],
+    parents: NDArray[np.int64],
+    parent_count: int,
+    sids: NDArray[np.int64],
+    child_of: NDArray[np.int64],
+) -> Level:
     vocabulary, columns = np.unique(tokens, return_inverse=True)
     starts = np.concatenate([[0], np.cumsum(np.bincount(parents, minlength=parent_count))])
     return Level(
@@ -128,6 +150,8 @@ def _level(tokens: NDArray[np.int64], parents: NDArray[np.int64], parent_count: 
         torch.from_numpy(starts),
         torch.from_numpy(columns),
         torch.from_numpy(sids),
+        torch.from_numpy(np.bincount(child_of[child_of >= 0])),
+        torch.from_numpy(child_of),
         int(np.diff(starts).max()),
         bool((sids >= 0).any()),
         bool((sids < 0).any()),

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 
 from sidtune.errors import UserError
-from sidtune.terminal import console
+from sidtune.terminal import warn
 
 
 def launched() -> bool:
@@ -42,4 +42,4 @@ def pin_first_gpu() -> None:
         return
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus))))
     os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[0]
-    console.print(f"Using the first of {gpus} GPUs; --processes {gpus} uses all of them.")
+    warn(f"using the first of {gpus} GPUs; --processes {gpus} uses all of them")

@@ -40,7 +40,9 @@ class ValidationRanking:
 
     def measure(self, model: PreTrainedModel, precision: Precision) -> dict[str, float]:
         """The metrics by the names they are logged under, such as `eval_ndcg@10`; the same in every process."""
-        lists = rank_histories(make_decoder(model, precision), self.prompts, self.answers, self.history, self.options)
+        decoder = make_decoder(model, precision)
+        # Training draws a bar of its own, and a terminal has one at a time.
+        lists = rank_histories(decoder, self.prompts, self.answers, self.history, self.options, bar=False)
         ranking = self.answers.rank(lists.sids, self.target)
         estimates = summarise(ranking.item_ranks, self.options.beams)
         return {f"eval_{name.lower()}": estimate.value for name, estimate in estimates.items()}

@@ -82,20 +82,14 @@ def train(
         describe_plan(config, training_tasks, steps, model, arguments)
     if dry_run:
         return None
-
     announce(start, arguments)
-    if start.weights:
-        load_plain_state_dict(model, load_weights(start.weights))
-    if config.training.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    stop_at(model, inputs.mixture.frame.after[-1])
+    prepare(model, start, inputs)
     # Every process has looked at the output folder before the first one writes into it.
     PartialState().wait_for_everyone()
     if arguments.should_save:
         output.write_config(config)
     arguments.eval_on_start = start.checkpoint is None
     arguments.max_steps = total_steps(config.training, steps.plan)
-    ranking = validation_ranking(inputs) if config.eval.ranking.every else None
     trainer = StepTrainer(
         model=LabelLoss(model, len(training_tasks)),
         arguments=arguments,
@@ -106,7 +100,7 @@ def train(
         identity=identity,
         save_total_limit=config.eval.save_total_limit,
         bundle=lambda: inputs.bundle,
-        ranking=ranking,
+        ranking=validation_ranking(inputs),
         callbacks=callbacks(config, valid_tasks),
     )
     began = time.monotonic()
@@ -138,6 +132,8 @@ def lay_out(config: Config, tasks: list[EncodedTask], vocabulary: Vocabulary, ar
 def run_identity(inputs: Inputs, world_size: int) -> dict[str, Any]:
     """What a resumed run must share with the run it goes on from: else it would not be the same run."""
     config, training = inputs.config, inputs.config.training
+    # What the best model so far was chosen by.
+    ranked = {f"eval.ranking.{name}": getattr(config.eval.ranking, name) for name in ("sample", "beams")}
     return {
         **inputs.mixture.identity(),
         **{f"weight of {name}": options.weight for name, options in config.task_options().items()},
@@ -147,13 +143,24 @@ def run_identity(inputs: Inputs, world_size: int) -> dict[str, Any]:
         "training.order": training.order,
         "training.learning_rate": training.learning_rate,
         "training.weight_decay": training.weight_decay,
-        "eval.metric": config.eval.metric,
+        **({} if config.eval.metric == "loss" else {"eval.metric": config.eval.metric} | ranked),
         "processes": world_size,
     }
 
 
-def validation_ranking(inputs: Inputs) -> ValidationRanking:
-    """Ranking metrics of the validation rows, as configured."""
+def prepare(model: PreTrainedModel, start: Start, inputs: Inputs) -> None:
+    """Weights to start from, checkpointing of activations, and where `generate` stops."""
+    if start.weights:
+        load_plain_state_dict(model, load_weights(start.weights))
+    if inputs.config.training.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    stop_at(model, inputs.mixture.frame.after[-1])
+
+
+def validation_ranking(inputs: Inputs) -> ValidationRanking | None:
+    """Ranking metrics of the validation rows, where they are configured."""
+    if inputs.config.eval.ranking.every is None:
+        return None
     rows, config = inputs.mixture.source("valid").rows, inputs.config
     return ValidationRanking(inputs.bundle, inputs.vocabulary.tokenizer, rows, config.eval.ranking, config.seed)
 

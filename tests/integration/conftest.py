@@ -1,0 +1,28 @@
+"""One model trained in seconds, for all tests that ask it something."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from tests.tiny_data import tiny_config
+
+from sidtune.config import Config
+from sidtune.training.train import train
+
+
+@pytest.fixture(scope="session")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """A trained run."""
+    made = tiny_config(tmp_path_factory.mktemp("shop"), training={"epochs": 4, "batch_size": 16, "learning_rate": 0.01})
+    assert train(made)
+    return made
+
+
+@pytest.fixture
+def run(config: Config, tmp_path: Path) -> Path:
+    """The run's folder, to write into."""
+    copy = tmp_path / "run"
+    shutil.copytree(config.output_dir, copy)
+    return copy
