@@ -81,7 +81,7 @@ def evaluate(request: Request) -> Report | None:
     rows, chosen = _limited(_rows(path, recommender), request.limit)
     folder = _output_folder(request)
     began = time.monotonic()
-    lists = recommender.lists(rows.history, request.options)
+    lists = recommender.lists(rows.history, request.options, together=True)
     seconds = time.monotonic() - began
     report = None
     if state.is_main_process:

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
-from torch import Tensor
 
 from sidtune.errors import UserError
 from sidtune.evaluation.answers import Answers
@@ -53,23 +52,30 @@ class Lists:
 
 
 def rank_histories(
-    decoder: Decoder, prompts: Prompts, answers: Answers, history: Ragged, options: RankOptions, bar: bool = True
+    decoder: Decoder,
+    prompts: Prompts,
+    answers: Answers,
+    history: Ragged,
+    options: RankOptions,
+    *,
+    together: bool = False,
+    bar: bool = True,
 ) -> Lists:
     """The best SIDs for every history.
 
-    Where several processes run, each searches for its share of the batches, and all of them get all lists. A batch is
-    the same whoever searches it, so the lists are too.
-
     Args:
         history: n lists of catalogue positions, oldest first, none of them empty.
+        together: all processes of the group ask the same: each searches for its share of the batches, and all of them
+            get all lists. A batch is the same whoever searches it, so the lists are too.
         bar: draw a progress bar.
 
     Raises:
         UserError: for a model whose outputs are not numbers.
     """
     search = Search(answers.trie.to(decoder.device), options.beams, options.normalize, options.max_tokens)
+    shared = together and dist.is_initialized()
     chunks = [
-        _rank_chunk(decoder, prompts, answers, search, history.take(rows), options.exclude_history, bar)
+        _rank_chunk(decoder, prompts, answers, search, history.take(rows), options.exclude_history, shared, bar)
         for rows in np.split(np.arange(len(history)), range(ROWS_AT_ONCE, len(history), ROWS_AT_ONCE))
     ]
     return Lists(
@@ -86,11 +92,12 @@ def _rank_chunk(
     search: Search,
     history: Ragged,
     exclude_history: bool,
+    shared: bool,
     bar: bool,
 ) -> Lists:
     asked, rows = prompts.encode(history)
     spent = answers.spent(history).take(rows) if exclude_history else None
-    rank, world_size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    rank, world_size = (dist.get_rank(), dist.get_world_size()) if shared else (0, 1)
     # One more than the number of a SID, so that what other processes find can be added.
     sids = torch.zeros(len(history), search.beams, dtype=torch.long, device=decoder.device)
     scores = torch.zeros(len(history), search.beams, device=decoder.device)
@@ -100,18 +107,13 @@ def _rank_chunk(
         place = torch.from_numpy(rows[batch]).to(decoder.device)
         sids[place, : found.shape[1]] = found + 1
         scores[place, : found.shape[1]] = their_scores
-    numbers = (_over_processes(sids) - 1).cpu().numpy()
-    summed = _over_processes(scores).cpu().numpy()
+    if shared:
+        dist.all_reduce(sids)
+        dist.all_reduce(scores)
+    numbers, summed = (sids - 1).cpu().numpy(), scores.cpu().numpy()
     if np.isnan(summed).any():
         raise UserError(
             "the model's outputs are not numbers (NaN)", "Its training diverged: take an earlier checkpoint."
         )
     unasked = np.setdiff1d(np.arange(len(history)), rows)
     return Lists(numbers, np.where(numbers >= 0, summed, -np.inf).astype(np.float32), unasked)
-
-
-def _over_processes(values: Tensor) -> Tensor:
-    """The sum over all processes."""
-    if dist.is_initialized():
-        dist.all_reduce(values)
-    return values

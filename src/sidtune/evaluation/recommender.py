@@ -36,7 +36,7 @@ class Recommendation:
 
 
 class Recommender:
-    """Answers histories with items.
+    """Answers histories with items; one thread at a time.
 
     Args:
         prompts: how the model is asked.
@@ -124,9 +124,9 @@ class Recommender:
         unasked = set(lists.unasked.tolist())
         return [None if row in unasked else answer for row, answer in enumerate(named)]
 
-    def lists(self, history: Ragged, options: RankOptions) -> Lists:
-        """The best SIDs for histories of catalogue positions."""
-        return rank_histories(self.decoder, self.prompts, self.answers, history, options)
+    def lists(self, history: Ragged, options: RankOptions, together: bool = False) -> Lists:
+        """The best SIDs for histories of catalogue positions; `together` as in `rank_histories`."""
+        return rank_histories(self.decoder, self.prompts, self.answers, history, options, together=together)
 
     def positions(self, histories: Sequence[Sequence[str]]) -> Ragged:
         """Catalogue positions of item ids.

@@ -9,7 +9,7 @@ from sidtune.bundle import Bundle
 from sidtune.config import RankingConfig
 from sidtune.data.rows import Rows
 from sidtune.evaluation.answers import make_answers
-from sidtune.evaluation.decoder import Precision, make_decoder
+from sidtune.evaluation.decoder import Decoder, Precision, make_decoder
 from sidtune.evaluation.metrics import summarise
 from sidtune.evaluation.prompts import Prompts
 from sidtune.evaluation.ranker import RankOptions, rank_histories
@@ -33,16 +33,23 @@ class ValidationRanking:
         self.history, self.target = rows.history.take(sample), rows.target[sample]
         self.prompts = Prompts(bundle, tokenizer)
         self.answers = make_answers(bundle, self.prompts)
+        self.decoder: Decoder | None = None
 
     def due(self, state: TrainerState) -> bool:
         """Whether this evaluation ranks: every n-th does, the one before the first step and the last one too."""
         return state.global_step >= state.max_steps or state.global_step // state.eval_steps % self.every == 0
 
     def measure(self, model: PreTrainedModel, precision: Precision) -> dict[str, float]:
-        """The metrics by the names they are logged under, such as `eval_ndcg@10`; the same in every process."""
-        decoder = make_decoder(model, precision)
+        """The metrics by the names they are logged under, such as `eval_ndcg@10`; the same in every process.
+
+        Args:
+            model: the same at every call, in evaluation mode.
+        """
+        self.decoder = self.decoder or make_decoder(model, precision)
         # Training draws a bar of its own, and a terminal has one at a time.
-        lists = rank_histories(decoder, self.prompts, self.answers, self.history, self.options, bar=False)
+        lists = rank_histories(
+            self.decoder, self.prompts, self.answers, self.history, self.options, together=True, bar=False
+        )
         ranking = self.answers.rank(lists.sids, self.target)
         estimates = summarise(ranking.item_ranks, self.options.beams)
         return {f"eval_{name.lower()}": estimate.value for name, estimate in estimates.items()}
