@@ -69,7 +69,7 @@ def refuse_errors(inputs: Inputs) -> None:
         raise UserError("\n".join(lines), "`sidtune check` shows everything else worth knowing.")
     for finding in findings:
         if finding.severity == "warning":
-            console.print(f"warning: {escape(finding.where)}: {escape(finding.message)} {escape(finding.remedy)}")
+            console.print(f"warning: {escape(finding.where)}: {escape(finding.message)}. {escape(finding.remedy)}")
 
 
 def exit_status(findings: Sequence[Finding]) -> int:
@@ -106,7 +106,7 @@ def _rows(inputs: Inputs, split: Split) -> Iterator[Finding]:
     repeats = np.flatnonzero(rows.history.values[rows.history.offsets[1:] - 1] == rows.target)
     if len(repeats):
         shown = [f"row {row + 1}" for row in repeats[:SHOWN]]
-        remedy = "data.dedup: true leaves them out of training."
+        remedy = "data.dedup: true leaves them out of training." if split == "train" else ""
         yield Finding("note", str(path), f"{len(repeats):,} targets repeat the last history item", shown, remedy)
     differing = disagreements(path, inputs.catalogue)
     if differing:

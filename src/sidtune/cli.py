@@ -46,7 +46,7 @@ Normalization = Annotated[
     Literal["full", "trie"],
     typer.Option(help="Probabilities over the full vocabulary, as published, or over the tokens that may follow."),
 ]
-Beams = Annotated[int, typer.Option(min=1, help="Width of the search, and SIDs of a list.")]
+Beams = Annotated[int, typer.Option(min=1, help="Width of the search, and length of the lists.")]
 ExcludeHistory = Annotated[bool, typer.Option("--exclude-history", help="Never answer with an item of the history.")]
 Candidates = Annotated[Path | None, typer.Option(metavar="FILE", help="Answer only with these items, an id a line.")]
 # As in `RankOptions`, which would import torch; a test compares them.
@@ -223,8 +223,7 @@ def evaluate(
 
     Example: `sidtune evaluate runs/shop`
     """
-    from sidtune.evaluation.evaluate import Request
-    from sidtune.evaluation.evaluate import evaluate as run
+    from sidtune.evaluation import evaluate as room
     from sidtune.evaluation.ranker import RankOptions
     from sidtune.evaluation.tables import render
     from sidtune.training import launch
@@ -233,12 +232,15 @@ def evaluate(
     if processes and processes > 1 and not launch.launched():
         raise typer.Exit(launch.launch(processes, sys.argv[1:]))
     options = RankOptions(beams, normalize, exclude_history, max_tokens)
-    report = run(Request(model, split, options, limit, candidates, rows, train, output, trust_remote_code))
+    request = room.Request(model, split, options, limit, candidates, rows, train, output, trust_remote_code)
+    report = room.evaluate(request)
     if report and as_json:
         typer.echo(json.dumps(report.as_json(), indent=1, ensure_ascii=False))
     elif report:
         for table in render(report):
             console.print(table)
+        folder = escape(str(room.results_folder(request)))
+        console.print(f"Every figure: {folder}/{split}.json. Every list: {folder}/{split}.predictions.parquet")
 
 
 @app.command()
@@ -299,7 +301,8 @@ def compare(
         typer.echo(json.dumps(room.as_json(comparisons), indent=1, ensure_ascii=False))
         return
     for comparison in comparisons:
-        console.print(room.render(comparison))
+        for part in room.render(comparison):
+            console.print(part)
 
 
 @app.command()
@@ -349,8 +352,9 @@ def _train(config: Config, resume: str, dry_run: bool, processes: int | None, tr
     result = run(config, resume, dry_run, trust_remote_code)
     if result and os.environ.get("RANK", "0") == "0":
         console.print(
-            f"{result.steps:,} steps in {result.seconds:.0f} s; sid_next validation loss "
-            f"{result.first_loss:.4f} → {result.best_loss:.4f}. Model: {escape(str(result.folder))}"
+            f"{result.steps:,} steps in {result.seconds:.0f} s; best by {config.eval.metric} at step "
+            f"{result.best_step:,}: sid_next validation loss {result.first_loss:.4f} → {result.best_loss:.4f}. "
+            f"Model: {escape(str(result.folder))}"
         )
 
 

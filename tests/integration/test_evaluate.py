@@ -118,6 +118,18 @@ def test_fewer_rows_and_beams(run: Path) -> None:
     assert all(len(p["items"]) == 3 for p in predictions)
 
 
+def test_an_evaluation_made_otherwise_is_kept(run: Path, tmp_path: Path) -> None:
+    assert call("evaluate", run).exit_code == 0
+    before = (run / "evaluation" / "test.json").read_text()
+    said = message("evaluate", run, "--limit", 5, "--beams", 3)
+    assert "holds an evaluation with other settings (beams, limit)" in said
+    assert (run / "evaluation" / "test.json").read_text() == before
+    assert call("evaluate", run, "--limit", 5, "--output", tmp_path / "other").exit_code == 0
+    again = call("evaluate", run)
+    assert again.exit_code == 0
+    assert f"{run}/evaluation/test.json" in again.output.replace("\n", "")
+
+
 @pytest.mark.parametrize("beams", [1, 2, 4])
 def test_with_few_beams_it_is_the_textbook_search(config: Config, run: Path, beams: int) -> None:
     assert call("evaluate", run, "--beams", beams).exit_code == 0
@@ -198,6 +210,8 @@ def test_compare_two_runs(config: Config, run: Path, tmp_path: Path) -> None:
 
 def test_a_folder_without_a_model(tmp_path: Path, config: Config, run: Path) -> None:
     assert "no such folder" in message("evaluate", tmp_path / "nothing")
+    assert "is a file" in message("evaluate", run / "config.yaml")
+    assert f"Do you mean {run}?" in message("evaluate", tmp_path)
     assert "holds no model" in message("recommend", tmp_path, "--history", "1")
     for file in run.iterdir():
         if file.is_file() and file.name != "config.yaml":
@@ -248,6 +262,7 @@ def test_a_folder_that_cannot_be_written(run: Path, tmp_path: Path) -> None:
 def test_compare_mistakes(run: Path) -> None:
     assert "nothing to compare" in message("compare", run)
     assert f"sidtune evaluate {run} --split test" in message("compare", run, run)
+    assert "no such folder" in message("compare", run / "nowhere", run)
 
 
 def test_defaults_of_the_command_line_are_the_rankers() -> None:

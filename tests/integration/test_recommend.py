@@ -38,15 +38,16 @@ def test_recommend_many_lines(config: Config, tmp_path: Path, monkeypatch: pytes
         {"user_id": "a", "history": ["1"]},
         {"user_id": "b", "history": ["1", "nobody", 2]},
         {"history": ["none"]},
+        {"history": []},
         {"user_id": 0, "history": ["5", "5"]},
     ]
     text = "\n".join(map(json.dumps, lines)) + "\n\n"
     (tmp_path / "asked.jsonl").write_text(text)
     done = call("recommend", config.output_dir, "--input", tmp_path / "asked.jsonl", "-k", 2, "--json")
     answers = [json.loads(line) for line in done.output.splitlines()]
-    assert [answer.get("user_id") for answer in answers] == ["a", "b", None, 0]
-    assert [answer.get("unknown") for answer in answers] == [None, ["nobody"], ["none"], None]
-    asked = [["1"], ["1", "2"], None, ["5", "5"]]
+    assert [answer.get("user_id") for answer in answers] == ["a", "b", None, None, 0]
+    assert [answer.get("unknown") for answer in answers] == [None, ["nobody"], ["none"], None, None]
+    asked = [["1"], ["1", "2"], None, None, ["5", "5"]]
     for answer, history in zip(answers, asked, strict=True):
         expected = [item for item, _ in plainly_ranked(config, history)[:2]] if history else []
         assert [entry["item_id"] for entry in answer["items"]] == expected
@@ -96,6 +97,9 @@ def test_recommend_in_python(config: Config) -> None:
     assert [r.item_id for r in first] == [item for item, _ in plainly_ranked(config, ["1"])[:3]]
     assert isinstance(second[0], sidtune.Recommendation)
     assert recommender.recommend([]) == []
+    assert recommender.recommend([[1]], k=3)[0][0].item_id == first[0].item_id  # type: ignore[list-item]
+    with pytest.raises(UserError, match="history 1 is text: '12'"):
+        recommender.recommend(["12", "7"])
     kept = recommender.among(["2", "4", "5"]).recommend([["4", "2"]], k=3, exclude_history=True)
     assert [[r.item_id for r in row] for row in kept] == [["5"]]
     again = recommender.recommend([["1"]], k=3)[0]
@@ -132,7 +136,7 @@ def test_a_catalogue_that_is_not_the_models(config: Config, run: Path) -> None:
     [
         ([], "give either --history or --input"),
         (["--history", "1", "--input", "x"], "give either --history or --input"),
-        (["--history", "1,nobody"], "1 items are not in the catalogue: nobody"),
+        (["--history", "1,nobody"], "not in the catalogue: 'nobody' (1 in all)"),
         (["--history", " , "], "history 1 is empty"),
         (["--history", "1", "-k", "60"], "k is 60, and the search has 50 beams"),
         (["--input", "nothing.jsonl"], "no such file: nothing.jsonl"),
@@ -142,9 +146,7 @@ def test_recommend_mistakes(config: Config, arguments: list[str], said: str) -> 
     assert said in message("recommend", config.output_dir, *arguments)
 
 
-@pytest.mark.parametrize(
-    "line", ["{", "[1]", '{"history": "1"}', '{"history": []}', '{"history": [[1]]}', '{"user_id": 1}']
-)
+@pytest.mark.parametrize("line", ["{", "[1]", '{"history": "1"}', '{"history": [[1]]}', '{"user_id": 1}'])
 def test_a_broken_line_is_named(config: Config, line: str) -> None:
     said = message("recommend", config.output_dir, "--input", "-", stdin='{"history": [1]}\n' + line + "\n")
     assert "standard input, line 2" in said

@@ -98,11 +98,13 @@ def test_wilson_interval_as_published(ones: int, rows: int, low: float, high: fl
     assert (round(estimate.low, 4), round(estimate.high, 4)) == (low, high)
 
 
-def test_summary_uses_wilson_for_shares_and_the_normal_for_means() -> None:
+def test_where_nothing_is_found_every_interval_is_wilsons() -> None:
     summary = summarise(np.zeros(20, np.int64), 10)
     assert summary["HR@10"].high == pytest.approx(0.1611, abs=5e-5)
-    assert summary["NDCG@10"].high == 0
-    assert summary["MRR"].high == 0
+    assert summary["NDCG@10"].high == pytest.approx(summary["HR@10"].high), (
+        "none was found, which says as little of both"
+    )
+    assert summary["MRR"].high == pytest.approx(summary["HR@10"].high)
 
 
 def test_interval_of_a_mean_by_hand() -> None:
@@ -115,7 +117,9 @@ def test_interval_of_a_mean_by_hand() -> None:
 
 
 def test_one_row_tells_nothing_of_the_spread() -> None:
-    assert (mean(np.array([0.3])).low, mean(np.array([0.3])).high) == (0, 1)
+    lone = mean(np.array([0.3]))
+    # Wilson's upper end for none of one is z² / (1 + z²) = 3.8415 / 4.8415 = 0.7935.
+    assert (lone.low, lone.high) == pytest.approx((0.3 * 0.2065, 0.3 + 0.7 * 0.7935), abs=1e-4)
 
 
 @pytest.mark.parametrize("estimate", [mean, proportion])

@@ -22,9 +22,7 @@ def read_bytes(path: Path) -> bytes:
         raise UserError(f"{path} is a folder, expected a file")
     if not path.exists():
         siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise UserError(
-            f"no such file: {path}{did_you_mean(path.name, siblings)}", "Check the path in the configuration."
-        )
+        raise UserError(f"no such file: {path}{did_you_mean(path.name, siblings)}", "Check the path.")
     data = path.read_bytes()
     if path.suffix == ".gz":
         try:

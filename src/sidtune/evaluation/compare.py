@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import product
 from pathlib import Path
@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet
 from numpy.typing import NDArray
+from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table
 
@@ -90,10 +91,12 @@ def read_evaluated(run: Path, split: str) -> Evaluated:
     Raises:
         UserError: for a run without this evaluation, and for files of another shape.
     """
+    if not run.is_dir():
+        raise UserError(f"no such folder: {run}", "Give a run's folder, or the --output of its evaluation.")
     for folder in (run / "evaluation", run):
         table_path, summary_path = (folder / f"{split}.{kind}" for kind in ("predictions.parquet", "json"))
         if table_path.exists() and summary_path.exists():
-            settings = _read_settings(summary_path)
+            settings = read_settings(summary_path)
             told = {name: settings.get(name) for name in SETTINGS}
             return Evaluated(str(run), _read_table(table_path), settings["beams"], told)
     raise UserError(f"{run} has no evaluation of {split}", f"sidtune evaluate {run} --split {split}")
@@ -135,12 +138,13 @@ def compare(first: Evaluated, others: Sequence[Evaluated]) -> list[Comparison]:
     ]
 
 
-def render(comparison: Comparison) -> Table:
-    """For the screen: a line for each level and metric."""
-    table = Table(box=None, pad_edge=False, header_style="bold", title=_title(comparison), title_justify="left")
+def render(comparison: Comparison) -> Iterator[RenderableType]:
+    """For the screen: what is compared, and a line for each level and metric."""
+    yield from _notes(comparison)
+    table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("level")
     table.add_column("metric")
-    for title in (comparison.first, comparison.other, "difference", "95% interval"):
+    for title in (comparison.first, comparison.other, "second − first", "95% interval"):
         table.add_column(escape(title), justify="right")
     table.add_column("real")
     for entry in comparison.differences:
@@ -153,7 +157,7 @@ def render(comparison: Comparison) -> Table:
             f"{entry.low:+.4f} to {entry.high:+.4f}",
             "yes" if entry.real else "no",
         )
-    return table
+    yield table
 
 
 def as_json(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
@@ -161,12 +165,13 @@ def as_json(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
     return [asdict(comparison) for comparison in comparisons]
 
 
-def _title(comparison: Comparison) -> str:
-    title = f"{comparison.rows:,} rows · lists of {comparison.depth}"
-    lacking = ((comparison.first, comparison.first_left_out), (comparison.other, comparison.other_left_out))
-    unlike = [f"evaluated with different {', '.join(comparison.unlike)}"] if comparison.unlike else []
-    notes = [f"left out of {escape(name)}: {rows:,}" for name, rows in lacking if rows]
-    return " · ".join([title, *notes, *unlike])
+def _notes(comparison: Comparison) -> Iterator[str]:
+    yield f"{comparison.rows:,} rows, lists of {comparison.depth}"
+    for name, rows in ((comparison.first, comparison.first_left_out), (comparison.other, comparison.other_left_out)):
+        if rows:
+            yield f"left out of {escape(name)}: {rows:,} rows that others lack"
+    if comparison.unlike:
+        yield f"[yellow]evaluated with different {', '.join(comparison.unlike)}[/yellow]"
 
 
 def _read_table(path: Path) -> pa.Table:
@@ -186,7 +191,12 @@ def _read_table(path: Path) -> pa.Table:
     return table.select([*KEYS.names, *RANKS.names])
 
 
-def _read_settings(path: Path) -> dict[str, Any]:
+def read_settings(path: Path) -> dict[str, Any]:
+    """The settings of an evaluation's JSON file.
+
+    Raises:
+        UserError: for a file of another shape.
+    """
     settings = read_json_object(path).get("settings")
     beams = settings.get("beams") if isinstance(settings, dict) else None
     if not isinstance(settings, dict) or not isinstance(beams, int) or beams < 1:

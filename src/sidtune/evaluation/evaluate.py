@@ -24,6 +24,7 @@ from sidtune.encoding.corpus import file_digest
 from sidtune.errors import UserError
 from sidtune.evaluation.answers import read_candidates
 from sidtune.evaluation.baselines import rank_baselines
+from sidtune.evaluation.compare import SETTINGS, read_settings
 from sidtune.evaluation.ranker import Lists, RankOptions
 from sidtune.evaluation.ranking import Ranking
 from sidtune.evaluation.recommender import Recommender, refuse_other_folders
@@ -80,12 +81,14 @@ def evaluate(request: Request) -> Report | None:
         recommender = recommender.among(read_candidates(request.candidates))
     rows, chosen = _limited(_rows(path, recommender), request.limit)
     folder = _output_folder(request)
+    settings = _settings(request, path, train_path, state.num_processes)
+    _refuse_other_settings(folder / f"{request.split}.json", settings)
     began = time.monotonic()
     lists = recommender.lists(rows.history, request.options, together=True)
     seconds = time.monotonic() - began
     report = None
     if state.is_main_process:
-        settings = _settings(request, path, train_path, seconds, state.num_processes)
+        settings["ranking_seconds"] = round(seconds, 2)
         rankings = {"model": recommender.answers.rank(lists.sids, rows.target, _hidden(rows, request.options))}
         if train_path:
             rankings |= _baseline_rankings(recommender, rows, _rows(train_path, recommender), request.options)
@@ -133,9 +136,14 @@ def _limited(rows: Rows, limit: int | None) -> tuple[Rows, np.ndarray[Any, np.dt
     return Rows(rows.users.take(pa.array(chosen)), rows.history.take(chosen), rows.target[chosen]), chosen
 
 
+def results_folder(request: Request) -> Path:
+    """Where the results lie."""
+    return request.output or request.model / FOLDER
+
+
 def _output_folder(request: Request) -> Path:
     """Made before anything is computed, so that nothing is computed in vain."""
-    folder = request.output or request.model / FOLDER
+    folder = results_folder(request)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
@@ -143,6 +151,19 @@ def _output_folder(request: Request) -> Path:
         message = f"{folder} cannot be written to: {error.strerror}"
         raise UserError(message, "--output DIR chooses another folder.") from None
     return folder
+
+
+def _refuse_other_settings(summary: Path, settings: dict[str, Any]) -> None:
+    """Keep an evaluation that was made otherwise: `compare` would take the new one for it."""
+    if not summary.is_file():
+        return
+    earlier = read_settings(summary)
+    unlike = [name for name in (*SETTINGS, "limit", "rows_sha256") if earlier.get(name) != settings.get(name)]
+    if unlike:
+        raise UserError(
+            f"{summary} holds an evaluation with other settings ({', '.join(unlike)})",
+            "--output DIR keeps both; delete that file to replace it.",
+        )
 
 
 def _hidden(rows: Rows, options: RankOptions) -> Ragged | None:
@@ -163,7 +184,7 @@ def _baseline_rankings(recommender: Recommender, rows: Rows, train: Rows, option
     )
 
 
-def _settings(request: Request, path: Path, train_path: Path | None, seconds: float, processes: int) -> dict[str, Any]:
+def _settings(request: Request, path: Path, train_path: Path | None, processes: int) -> dict[str, Any]:
     """Everything that gave the figures."""
     named = {"rows": path, "train": train_path, "candidates": request.candidates}
     digests = {f"{name}_sha256": file_digest(file) for name, file in named.items() if file}
@@ -176,7 +197,6 @@ def _settings(request: Request, path: Path, train_path: Path | None, seconds: fl
         "limit": request.limit,
         **options,
         "processes": processes,
-        "ranking_seconds": round(seconds, 2),
         "versions": {"sidtune": __version__, "torch": torch.__version__},
     }
 

@@ -97,12 +97,16 @@ def proportion(values: NDArray[np.float64]) -> Estimate:
 def mean(values: NDArray[np.float64]) -> Estimate:
     """The mean of values between 0 and 1, `(rows,)`, with the interval of the normal approximation, cut to [0, 1].
 
-    One row says nothing about the spread: its interval is all of [0, 1]. Rows that all agree have a width of 0.
+    Rows that all agree say nothing about the spread: as far as rows may lie elsewhere by Wilson's interval, so may the
+    mean.
     """
     n = len(values)
     assert n, "no rows"
     middle = float(values.mean())
-    half = Z * float(values.std(ddof=1)) / np.sqrt(n) if n > 1 else 1.0
+    if np.ptp(values) == 0:
+        elsewhere = proportion(np.zeros(n)).high
+        return Estimate(middle, middle * (1 - elsewhere), middle + (1 - middle) * elsewhere)
+    half = Z * float(values.std(ddof=1)) / np.sqrt(n)
     return Estimate(middle, float(max(0.0, middle - half)), float(min(1.0, middle + half)))
 
 

@@ -134,15 +134,19 @@ class Recommender:
         Raises:
             UserError: for ids that the catalogue does not have, and for an empty history.
         """
+        for number, history in enumerate(histories, start=1):
+            if isinstance(history, str):
+                raise UserError(f"history {number} is text: {history!r:.60}", "Give lists of item ids: [['12', '7']].")
         lengths = np.array([len(history) for history in histories], np.int64)
         if not lengths.all():
             raise UserError(f"history {int(np.argmin(lengths)) + 1} is empty", "Give at least one item.")
-        ids = [item for history in histories for item in history]
+        ids = [str(item) for history in histories for item in history]
         positions = self.bundle.catalogue.positions(pa.array(ids, pa.string()))
         unknown = list(dict.fromkeys(item for item, at in zip(ids, positions, strict=True) if at < 0))
         if unknown:
             raise UserError(
-                f"{len(unknown):,} items are not in the catalogue: {', '.join(unknown[:SHOWN])}", "Leave them out."
+                f"not in the catalogue: {', '.join(map(repr, unknown[:SHOWN]))} ({len(unknown):,} in all)",
+                "Leave them out; several ids are separated by commas.",
             )
         return Ragged.from_lengths(positions, lengths)
 
@@ -171,11 +175,16 @@ def check_size(k: int, beams: int) -> None:
 
 def refuse_other_folders(folder: Path) -> None:
     """Refuse a folder that holds no model, and say which one may be meant."""
+    if folder.is_file():
+        raise UserError(f"{folder} is a file", "Give the run's folder: output_dir in its configuration.")
     if not folder.is_dir():
         raise UserError(f"no such folder: {folder}", "Give a run's folder, or one of its checkpoints.")
     if not (folder / "config.json").is_file():
-        found = [checkpoint.name for checkpoint in checkpoints(folder)]
-        hint = f"Its run is not finished; give a checkpoint: {folder / found[0]}" if found else "Give a run's folder."
+        found = checkpoints(folder)
+        inside = sorted(path.parent for path in folder.glob("*/sid_recommender.json"))
+        hint = f"Its run is not finished; give a checkpoint: {found[0]}" if found else "Give a run's folder."
+        if inside and not found:
+            hint = f"Do you mean {inside[0]}?"
         raise UserError(f"{folder} holds no model", hint)
 
 

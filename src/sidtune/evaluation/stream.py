@@ -89,7 +89,7 @@ def read_histories(lines: Iterable[str], where: str) -> Iterator[tuple[Any, list
         if line.strip():
             value = parse_json(line, f"{where}, line {number}")
             history = value.get("history") if isinstance(value, dict) else None
-            if not isinstance(history, list) or not history or not all(isinstance(i, str | int) for i in history):
+            if not isinstance(history, list) or not all(isinstance(item, str | int) for item in history):
                 raise UserError(
                     f"{where}, line {number}: expected an object with a history, a list of item ids, found {line:.80}",
                     'Such as {"user_id": "u1", "history": ["17", "4"]}.',

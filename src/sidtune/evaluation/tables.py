@@ -24,7 +24,7 @@ def render(report: Report) -> Iterator[RenderableType]:
     model = next(iter(report.rankers.values()))
     groups = [
         _groups("history length", model.by_history, report.list_length),
-        _groups("target's users", model.by_popularity, report.list_length),
+        _groups("training users of target", model.by_popularity, report.list_length),
     ]
     yield Columns([_lists(report), *groups], padding=(1, 4))
 

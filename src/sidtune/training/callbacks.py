@@ -77,7 +77,8 @@ class ConsoleTable(TrainerCallback):
             return
         titles = ["step", "epoch", "train loss", *self.valid, *self.ranking, "examples/s", ""]
         self.widths = [max(len(title), NARROWEST) for title in titles]
-        console.print("[dim]validation loss by task, in nats a label[/dim]")
+        ranked = f"; {' and '.join(self.ranking)} by item, of a sample" if self.ranking else ""
+        console.print(f"[dim]validation loss by task, in nats a label{ranked}[/dim]")
         console.print(_row(titles, self.widths), style="bold")
         self.bar.start()
         self.step_bar = self.bar.add_task("training", total=state.max_steps, completed=state.global_step)

@@ -39,12 +39,14 @@ class Result:
     Args:
         folder: the trained model, as a plain Hugging Face folder.
         steps: optimizer updates made.
+        best_step: when the saved model was evaluated.
         first_loss, best_loss: `sid_next` validation loss before training and of the saved model, in nats a label.
         seconds: of training and evaluation.
     """
 
     folder: Path
     steps: int
+    best_step: int
     first_loss: float
     best_loss: float
     seconds: float
@@ -216,4 +218,4 @@ def summarise(trainer: StepTrainer, folder: Path, seconds: float) -> Result:
     }
     first, last = min(losses), max(losses)
     best = trainer.state.best_global_step or last
-    return Result(folder, trainer.state.global_step, losses[first], losses[best], seconds)
+    return Result(folder, trainer.state.global_step, int(best), losses[first], losses[best], seconds)
