@@ -12,7 +12,6 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from sidtune.config import Config
 from sidtune.data.catalogue import Catalogue
 from sidtune.data.files import read_json_object
 from sidtune.errors import UserError
@@ -34,7 +33,7 @@ class Bundle:
     Args:
         catalogue: items with titles and SIDs; descriptions are not carried.
         users: `(items,)`, training users that have each item.
-        wording: the first one of the task that recommends.
+        wording: of the task that recommends; where it has several, the first is the one that is asked.
         format: what stands around prompt and response.
         cutoff_len: longest prompt and response in tokens.
     """
@@ -56,18 +55,6 @@ class _Question(BaseModel):
     wording: dict[str, object]
     format: Literal["plain", "chat"]
     cutoff_len: int = Field(ge=8)
-
-
-def make_bundle(
-    config: Config, catalogue: Catalogue, wordings: tuple[Wording, ...], users: NDArray[np.int64]
-) -> Bundle:
-    """The bundle of a run.
-
-    Args:
-        wordings: of the task that recommends; where there are several, the first is the one that is asked.
-        users: training users that have each item, `(items,)`.
-    """
-    return Bundle(catalogue, users, wordings[0], config.template.format, config.encoding.cutoff_len)
 
 
 def write_bundle(bundle: Bundle, folder: Path) -> None:

@@ -6,7 +6,7 @@ from functools import cached_property
 
 from transformers import PreTrainedConfig
 
-from sidtune.bundle import TASK, Bundle, make_bundle
+from sidtune.bundle import TASK, Bundle
 from sidtune.config import Config
 from sidtune.data.catalogue import Catalogue
 from sidtune.data.popularity import popularity
@@ -45,7 +45,8 @@ class Inputs:
     def bundle(self) -> Bundle:
         """What the trained model carries beside its weights."""
         users = popularity(self.mixture.source("train").rows, len(self.catalogue.ids))
-        return make_bundle(self.config, self.catalogue, self.mixture.templates[TASK], users)
+        wording, config = self.mixture.templates[TASK][0], self.config
+        return Bundle(self.catalogue, users, wording, config.template.format, config.encoding.cutoff_len)
 
     @cached_property
     def mixture(self) -> Mixture:

@@ -52,26 +52,35 @@ class Ragged:
 
     def take(self, rows: NDArray[np.integer]) -> Ragged:
         """The lists at `rows`, in that order, `(len(rows),)` of them."""
-        starts, lengths = self.offsets[rows], self.lengths[rows]
-        offsets = _offsets(lengths)
-        return Ragged(self.values[_ranges(starts, lengths, offsets)], offsets)
+        return self._cut(self.offsets[rows], self.lengths[rows])
 
     def drop_front(self, counts: NDArray[np.integer]) -> Ragged:
         """Each list without its first `counts[i]` values."""
-        lengths = self.lengths - counts
-        offsets = _offsets(lengths)
-        return Ragged(self.values[_ranges(self.offsets[:-1] + counts, lengths, offsets)], offsets)
+        return self._cut(self.offsets[:-1] + counts, self.lengths - counts)
 
     def drop_back(self, counts: NDArray[np.integer]) -> Ragged:
         """Each list without its last `counts[i]` values."""
-        lengths = self.lengths - counts
-        offsets = _offsets(lengths)
-        return Ragged(self.values[_ranges(self.offsets[:-1], lengths, offsets)], offsets)
+        return self._cut(self.offsets[:-1], self.lengths - counts)
+
+    def keep(self, kept: NDArray[np.bool_]) -> Ragged:
+        """Each list with those of its values that are marked in `kept`, `(values,)`."""
+        return Ragged.from_lengths(self.values[kept], np.bincount(row_of(self)[kept], minlength=len(self)))
+
+    def rectangle(self, width: int, fill: int = -1) -> NDArray[np.int64]:
+        """The lists as rows `(n, width)`, filled up at the end."""
+        rows = np.full((len(self), width), fill, np.int64)
+        rows[row_of(self), place_of(self)] = self.values
+        return rows
 
     def flatten(self, inner: Ragged) -> Ragged:
         """Treat the values as rows of `inner` and join what they name: lists of items become lists of tokens."""
         tokens = inner.take(self.values)
         return Ragged(tokens.values, tokens.offsets[self.offsets])
+
+    def _cut(self, starts: NDArray[np.integer], lengths: NDArray[np.integer]) -> Ragged:
+        """The lists of these lengths that start at these values."""
+        offsets = _offsets(lengths)
+        return Ragged(self.values[_ranges(starts, lengths, offsets)], offsets)
 
     def to_arrow(self) -> pa.LargeListArray:
         """As an Arrow `large_list<int32>`, without a copy."""

@@ -42,6 +42,10 @@ class Rows:
     history: Ragged
     target: NDArray[np.int32]
 
+    def take(self, chosen: NDArray[np.integer]) -> Rows:
+        """The rows at these places, in that order."""
+        return Rows(self.users.take(pa.array(chosen)), self.history.take(chosen), self.target[chosen])
+
 
 @dataclass(frozen=True)
 class Disagreement:
@@ -51,6 +55,11 @@ class Disagreement:
     column: str
     found: str
     expected: str
+
+
+def drawn(count: int, limit: int | None, seed: int) -> NDArray[np.int64]:
+    """At most `limit` of `count` rows, ascending; the same for the same seed."""
+    return np.sort(np.random.default_rng(seed).permutation(count)[:limit])
 
 
 def read_rows(path: Path) -> pa.Table:

@@ -10,10 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from sidtune.config import Config
 from sidtune.data.catalogue import Catalogue, read_catalogue
+from sidtune.data.rows import drawn
 from sidtune.encoding.chat import make_frame
 from sidtune.encoding.corpus import (
     FORMAT_VERSION,
@@ -94,8 +93,7 @@ class Mixture:
         size = task.size(source)
         cap = min(limit for limit in (options.sample, self.config.data.sample, size) if limit is not None)
         seed = zlib.crc32(f"{name} {split}".encode()) ^ self.config.seed
-        rows = np.sort(np.random.default_rng(seed).permutation(size)[:cap])
-        return list(task.build(source, rows, options, seed))
+        return list(task.build(source, drawn(size, cap, seed), options, seed))
 
     def source(self, split: Split) -> Source:
         """What tasks draw on, read once."""

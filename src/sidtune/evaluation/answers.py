@@ -54,8 +54,10 @@ class Answers:
         items = Ragged.from_lengths(sids[there], there.sum(axis=1)).flatten(groups)
         columns = np.repeat(np.nonzero(there)[1], groups.lengths[sids[there]])
         if hidden is not None:
-            items, columns = _kept(items, columns, ~_among(items, hidden, len(self.sid_of)))
-        return _kept(items, columns, place_of(items) < sids.shape[1])
+            seen = ~_among(items, hidden, len(self.sid_of))
+            items, columns = items.keep(seen), columns[seen]
+        fits = place_of(items) < sids.shape[1]
+        return items.keep(fits), columns[fits]
 
     def spent(self, history: Ragged) -> Ragged:
         """For each history, the SIDs of which it holds every item."""
@@ -75,9 +77,7 @@ class Answers:
             target: `(rows,)` catalogue positions.
             hidden: items that each list leaves out.
         """
-        items, _ = self.shown(sids, hidden)
-        lists = np.full(sids.shape, -1, np.int64)
-        lists[row_of(items), place_of(items)] = items.values
+        lists = self.shown(sids, hidden)[0].rectangle(sids.shape[1])
         same_item = (lists == target[:, None]) & (lists >= 0)
         same_sid = (sids == self.sid_of[target][:, None]) & (sids >= 0)
         return Ranking(_first(same_sid), _first(same_item), lists)
@@ -128,11 +128,6 @@ def allowed_items(ids: Sequence[str], catalogue: Catalogue) -> NDArray[np.bool_]
 def _first(hits: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Place of the first hit of each row, from 1; 0 where there is none."""
     return np.where(hits.any(axis=1), hits.argmax(axis=1) + 1, 0)
-
-
-def _kept(items: Ragged, columns: NDArray[np.int64], kept: NDArray[np.bool_]) -> tuple[Ragged, NDArray[np.int64]]:
-    lengths = np.bincount(row_of(items)[kept], minlength=len(items))
-    return Ragged.from_lengths(items.values[kept], lengths), columns[kept]
 
 
 def _among(items: Ragged, hidden: Ragged, count: int) -> NDArray[np.bool_]:

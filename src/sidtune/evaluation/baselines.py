@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sidtune.data.popularity import owned
 from sidtune.data.rows import Rows
 from sidtune.evaluation.ranking import Ranking
-from sidtune.ragged import Ragged, row_of
+from sidtune.ragged import Ragged, place_of, row_of
 from sidtune.terminal import progress
 
 CHUNK_SCORES = 4_000_000
@@ -143,8 +143,7 @@ def _no_score(history: Ragged, items: int) -> NDArray[np.float64]:
 def _repeat_last(history: Ragged, items: int) -> NDArray[np.float64]:
     """An item's latest place in the history, from 1; 0 for all other items."""
     scores = np.zeros((len(history), items))
-    places = history.lengths[row_of(history)] - _ages(history)
-    np.maximum.at(scores, (row_of(history), history.values), places)
+    np.maximum.at(scores, (row_of(history), history.values), place_of(history) + 1)
     return scores
 
 
@@ -173,7 +172,7 @@ def _co_occurrence(history: Ragged, conditional: sp.csr_array) -> NDArray[np.flo
 
 def _ages(lists: Ragged) -> NDArray[np.int64]:
     """How many values of the same row come after each value, `(values,)`."""
-    return np.repeat(lists.offsets[1:], lists.lengths) - 1 - np.arange(len(lists.values))
+    return np.repeat(lists.lengths, lists.lengths) - 1 - place_of(lists)
 
 
 def _places(scores: NDArray[np.float64], target: NDArray[np.integer]) -> NDArray[np.int64]:

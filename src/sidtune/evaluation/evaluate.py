@@ -16,10 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet
 import torch
 from accelerate import PartialState
+from numpy.typing import NDArray
 
 from sidtune import __version__
 from sidtune.config import load_config
-from sidtune.data.rows import Rows, read_rows, resolve_rows
+from sidtune.data.rows import Rows, drawn, read_rows, resolve_rows
 from sidtune.encoding.corpus import file_digest
 from sidtune.errors import UserError
 from sidtune.evaluation.answers import read_candidates
@@ -79,7 +80,9 @@ def evaluate(request: Request) -> Report | None:
     recommender = Recommender.load(request.model, device, request.trust_remote_code)
     if request.candidates:
         recommender = recommender.among(read_candidates(request.candidates))
-    rows, chosen = _limited(_rows(path, recommender), request.limit)
+    every_row = _rows(path, recommender)
+    chosen = drawn(len(every_row.target), request.limit, LIMIT_SEED)
+    rows = every_row.take(chosen)
     folder = _output_folder(request)
     settings = _settings(request, path, train_path, state.num_processes)
     _refuse_other_settings(folder / f"{request.split}.json", settings)
@@ -128,12 +131,6 @@ def _files(request: Request) -> tuple[Path, Path | None]:
 
 def _rows(path: Path, recommender: Recommender) -> Rows:
     return resolve_rows(read_rows(path), recommender.bundle.catalogue, path)
-
-
-def _limited(rows: Rows, limit: int | None) -> tuple[Rows, np.ndarray[Any, np.dtype[np.int64]]]:
-    """At most `limit` rows, and where they stand in the file, from 0."""
-    chosen = np.sort(np.random.default_rng(LIMIT_SEED).permutation(len(rows.target))[:limit])
-    return Rows(rows.users.take(pa.array(chosen)), rows.history.take(chosen), rows.target[chosen]), chosen
 
 
 def results_folder(request: Request) -> Path:
@@ -204,7 +201,7 @@ def _settings(request: Request, path: Path, train_path: Path | None, processes: 
 def _predictions(
     recommender: Recommender,
     rows: Rows,
-    chosen: np.ndarray[Any, np.dtype[np.int64]],
+    chosen: NDArray[np.int64],
     lists: Lists,
     ranking: Ranking,
     hidden: Ragged | None,

@@ -69,19 +69,16 @@ class Head:
     @property
     def vocabulary(self) -> int:
         """Rows of the head."""
-        return len(self._base.weight)
-
-    @property
-    def _base(self) -> Any:
-        return self.module.base if isinstance(self.module, SidHead) else self.module
+        return len(_base(self.module).weight)
 
     def _product(self, states: Tensor, tokens: Tensor | slice) -> Tensor:
         """States times the rows of some tokens, ids or a slice of them, in float32 whatever the weights are.
 
         Rounded logits would make ties, and log-probabilities above zero.
         """
-        weight, bias = self._base.weight, getattr(self._base, "bias", None)
-        matrix = self._with_own_rows(weight[tokens].float(), tokens)
+        base = _base(self.module)
+        bias = getattr(base, "bias", None)
+        matrix = self._with_own_rows(base.weight[tokens].float(), tokens)
         own_bias = None if bias is None else bias[tokens].float()
         with torch.autocast(states.device.type, enabled=False):
             return F.linear(states.float(), matrix, own_bias)
@@ -108,13 +105,18 @@ class _Pick(nn.Module):
     @property
     def weight(self) -> Tensor:
         """The head's own: some models look at its type."""
-        weight: Tensor = self.head.base.weight if isinstance(self.head, SidHead) else self.head.weight
+        weight: Tensor = _base(self.head).weight
         return weight
 
     def forward(self, hidden: Tensor) -> Tensor:
         """`(batch, length, hidden)` → `(1, positions, hidden or vocabulary)`."""
         picked = hidden[self.rows, self.columns][None]
         return self.head(picked) if self.applied else picked
+
+
+def _base(head: Any) -> Any:
+    """The original head, of a frozen model too."""
+    return head.base if isinstance(head, SidHead) else head
 
 
 def _logsumexp(logits: Tensor) -> Tensor:

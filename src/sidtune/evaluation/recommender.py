@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from sidtune.bundle import Bundle, read_bundle
+from sidtune.bundle import QUESTION, Bundle, read_bundle
 from sidtune.errors import UserError
 from sidtune.evaluation.answers import Answers, allowed_items, make_answers
 from sidtune.evaluation.decoder import Decoder, make_decoder
@@ -181,7 +181,7 @@ def refuse_other_folders(folder: Path) -> None:
         raise UserError(f"no such folder: {folder}", "Give a run's folder, or one of its checkpoints.")
     if not (folder / "config.json").is_file():
         found = checkpoints(folder)
-        inside = sorted(path.parent for path in folder.glob("*/sid_recommender.json"))
+        inside = sorted(path.parent for path in folder.glob(f"*/{QUESTION}"))
         hint = f"Its run is not finished; give a checkpoint: {found[0]}" if found else "Give a run's folder."
         if inside and not found:
             hint = f"Do you mean {inside[0]}?"

@@ -64,7 +64,9 @@ class Search:
             there are no more.
         """
         found = _Found.none(len(prompts), decoder.device)
-        barred = None if excluded is None else _rectangle(excluded, decoder.device)
+        barred = None
+        if excluded is not None:
+            barred = torch.from_numpy(excluded.rectangle(int(excluded.lengths.max(initial=0)))).to(decoder.device)
         states = decoder.start([prompts[row] for row in range(len(prompts))])
         nodes = torch.zeros(len(prompts), 1, dtype=torch.long, device=decoder.device)
         scores = torch.zeros(len(prompts), 1, device=decoder.device)
@@ -140,10 +142,3 @@ def _without(candidates: Tensor, children: Tensor, spent: Tensor) -> Tensor:
     for column in spent.T:
         candidates = candidates.masked_fill(children == column[:, None], NEVER)
     return candidates
-
-
-def _rectangle(lists: Ragged, device: torch.device) -> Tensor:
-    """Lists as rows of a tensor, filled up with -1."""
-    rows = np.full((len(lists), int(lists.lengths.max(initial=0))), NOTHING, np.int64)
-    rows[np.arange(rows.shape[1]) < lists.lengths[:, None]] = lists.values
-    return torch.from_numpy(rows).to(device)

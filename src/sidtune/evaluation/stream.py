@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from rich.console import RenderableType
 from rich.table import Table
@@ -21,6 +22,7 @@ from sidtune.errors import UserError
 from sidtune.evaluation.answers import read_candidates
 from sidtune.evaluation.ranker import RankOptions
 from sidtune.evaluation.recommender import Recommendation, Recommender, check_size
+from sidtune.ragged import Ragged
 from sidtune.terminal import visible
 
 # Enough for several full batches, few enough to answer soon.
@@ -107,20 +109,20 @@ def answer(
     check_size(k, options.beams)
     waiting = iter(histories)
     while batch := list(islice(waiting, LINES_AT_ONCE)):
-        known = _known(recommender, [history for _, history in batch])
-        asked = recommender.positions([history for history in known if history])
-        found = iter(recommender.answer(asked, k, options) if len(asked) else [])
-        for (user, history), kept in zip(batch, known, strict=True):
-            unknown = [item for item in history if item not in set(kept)]
-            items = next(found) if kept else []
+        located = _located(recommender, [history for _, history in batch])
+        known = located.keep(located.values >= 0)
+        asked = np.flatnonzero(known.lengths)
+        found = iter(recommender.answer(known.take(asked), k, options) if len(asked) else [])
+        for row, (user, history) in enumerate(batch):
+            unknown = [item for item, place in zip(history, located[row], strict=True) if place < 0]
+            items = next(found) if known.lengths[row] else []
             yield Answer(user, unknown, items or [], fits=items is not None)
 
 
-def _known(recommender: Recommender, histories: list[Sequence[str]]) -> list[list[str]]:
-    """The histories without the items that the catalogue does not have."""
-    flat = [item for history in histories for item in history]
-    there = iter((recommender.bundle.catalogue.positions(pa.array(flat, pa.string())) >= 0).tolist())
-    return [[item for item in history if next(there)] for history in histories]
+def _located(recommender: Recommender, histories: list[Sequence[str]]) -> Ragged:
+    """Catalogue positions of the items of histories, -1 for those that the catalogue does not have."""
+    flat = pa.array([item for history in histories for item in history], pa.string())
+    return Ragged.from_lengths(recommender.bundle.catalogue.positions(flat), np.array([len(h) for h in histories]))
 
 
 def as_json(answer: Answer) -> dict[str, Any]:

@@ -100,7 +100,7 @@ def distinct_sids(sids: Sequence[tuple[str, ...]], token_ids: dict[str, int]) ->
     ids = np.fromiter(token_ids.values(), np.int64, len(names))
     flat = np.fromiter((place[token] for token in chain.from_iterable(sids)), np.int64)
     lengths = np.fromiter(map(len, sids), np.int64, len(sids))
-    paths = _padded(ids[flat], lengths)
+    paths = _padded(Ragged.from_lengths(ids[flat], lengths))
     order = _sorted(paths)
     fresh = np.concatenate([[True], np.any(paths[order[1:]] != paths[order[:-1]], axis=1)])
     numbers = np.empty(len(sids), np.int64)
@@ -116,7 +116,7 @@ def build_trie(sids: Ragged, closing: int) -> Trie:
         sids: distinct paths of vocabulary ids, as `distinct_sids` sorts them.
         closing: the token that follows a whole SID in every response.
     """
-    paths = _closed(_padded(sids.values.astype(np.int64), sids.lengths), sids.lengths, closing)
+    paths = _closed(_padded(sids), sids.lengths, closing)
     order = _sorted(paths)
     paths, numbers = paths[order], order
     changed = np.ones(paths.shape, bool)
@@ -158,11 +158,9 @@ def _level(
     )
 
 
-def _padded(values: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Paths as rows `(paths, longest + 1)`, filled up with -1; the last column leaves room for a closing token."""
-    rows = np.full((len(lengths), int(lengths.max()) + 1), NOTHING, np.int64)
-    rows[np.arange(rows.shape[1]) < lengths[:, None]] = values
-    return rows
+def _padded(paths: Ragged) -> NDArray[np.int64]:
+    """Paths as rows `(paths, longest + 1)`; the last column leaves room for a closing token."""
+    return paths.rectangle(int(paths.lengths.max()) + 1, NOTHING)
 
 
 def _sorted(paths: NDArray[np.int64]) -> NDArray[np.int64]:

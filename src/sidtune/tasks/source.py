@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -53,5 +52,4 @@ def _preferences(data: DataConfig, catalogue: Catalogue, split: Split) -> tuple[
 
 def _without_repeats(rows: Rows) -> Rows:
     last: NDArray[np.int32] = rows.history.values[rows.history.offsets[1:] - 1]
-    kept = np.flatnonzero(last != rows.target)
-    return replace(rows, users=rows.users.take(kept), history=rows.history.take(kept), target=rows.target[kept])
+    return rows.take(np.flatnonzero(last != rows.target))

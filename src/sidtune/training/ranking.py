@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, TrainerState
 
 from sidtune.bundle import Bundle
 from sidtune.config import RankingConfig
-from sidtune.data.rows import Rows
+from sidtune.data.rows import Rows, drawn
 from sidtune.evaluation.answers import make_answers
 from sidtune.evaluation.decoder import Decoder, Precision, make_decoder
 from sidtune.evaluation.metrics import summarise
@@ -29,8 +28,7 @@ class ValidationRanking:
     ) -> None:
         assert config.every is not None
         self.every, self.options = config.every, RankOptions(config.beams)
-        sample = np.sort(np.random.default_rng(seed).permutation(len(rows.target))[: config.sample])
-        self.history, self.target = rows.history.take(sample), rows.target[sample]
+        self.rows = rows.take(drawn(len(rows.target), config.sample, seed))
         self.prompts = Prompts(bundle, tokenizer)
         self.answers = make_answers(bundle, self.prompts)
         self.decoder: Decoder | None = None
@@ -48,8 +46,8 @@ class ValidationRanking:
         self.decoder = self.decoder or make_decoder(model, precision)
         # Training draws a bar of its own, and a terminal has one at a time.
         lists = rank_histories(
-            self.decoder, self.prompts, self.answers, self.history, self.options, together=True, bar=False
+            self.decoder, self.prompts, self.answers, self.rows.history, self.options, together=True, bar=False
         )
-        ranking = self.answers.rank(lists.sids, self.target)
+        ranking = self.answers.rank(lists.sids, self.rows.target)
         estimates = summarise(ranking.item_ranks, self.options.beams)
         return {f"eval_{name.lower()}": estimate.value for name, estimate in estimates.items()}
