@@ -30,9 +30,9 @@ from sidtune.config import Config, parse_config
 from sidtune.data.catalogue import read_texts
 from sidtune.evaluation.answers import Answers, make_answers
 from sidtune.evaluation.decoder import make_decoder
+from sidtune.evaluation.options import MAX_TOKENS, Normalize
 from sidtune.evaluation.prompts import Prompts
-from sidtune.evaluation.ranker import MAX_TOKENS
-from sidtune.evaluation.search import Normalize, Search
+from sidtune.evaluation.search import Search
 from sidtune.evaluation.trie import build_trie, distinct_sids
 from sidtune.inputs import Inputs
 from sidtune.model.load import load_model

@@ -13,6 +13,7 @@ from rich.markup import escape
 
 from sidtune import __version__
 from sidtune.errors import UserError
+from sidtune.evaluation.options import BEAMS, MAX_TOKENS, Normalize, RankOptions
 from sidtune.terminal import console, quiet_libraries
 
 if TYPE_CHECKING:
@@ -43,14 +44,12 @@ Processes = Annotated[int | None, typer.Option(min=1, help="Start this many proc
 ModelFolder = Annotated[Path, typer.Argument(metavar="MODEL_OR_RUN", help="A run's folder, or one of its checkpoints.")]
 Split = Literal["test", "valid", "train"]
 Normalization = Annotated[
-    Literal["full", "trie"],
+    Normalize,
     typer.Option(help="Probabilities over the full vocabulary, as published, or over the tokens that may follow."),
 ]
 Beams = Annotated[int, typer.Option(min=1, help="Width of the search, and length of the lists.")]
 ExcludeHistory = Annotated[bool, typer.Option("--exclude-history", help="Never answer with an item of the history.")]
 Candidates = Annotated[Path | None, typer.Option(metavar="FILE", help="Answer only with these items, an id a line.")]
-# As in `RankOptions`, which would import torch; a test compares them.
-BEAMS, MAX_TOKENS = 50, 8192
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text for people.")]
 
 
@@ -224,7 +223,6 @@ def evaluate(
     Example: `sidtune evaluate runs/shop`
     """
     from sidtune.evaluation import evaluate as room
-    from sidtune.evaluation.ranker import RankOptions
     from sidtune.evaluation.tables import render
     from sidtune.training import launch
 
@@ -266,7 +264,6 @@ def recommend(
     Example: `sidtune recommend runs/shop --history 12,7 -k 5`
     """
     from sidtune.evaluation import stream
-    from sidtune.evaluation.ranker import RankOptions
 
     if (history is None) == (source is None):
         raise UserError("give either --history or --input", "sidtune recommend MODEL --history 12,7")

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,13 @@ import pytest
 import torch
 from tests.asking import call, message, plain_reference, plainly_ranked, results
 from transformers import AutoModelForCausalLM
+from typer.main import get_command
 
-from sidtune.cli import BEAMS, MAX_TOKENS
+from sidtune.cli import app
 from sidtune.config import Config
 from sidtune.data.catalogue import read_catalogue
 from sidtune.data.rows import read_rows
-from sidtune.evaluation import ranker
+from sidtune.evaluation.options import RankOptions
 
 
 def test_every_prediction_is_that_of_scoring_all_items_plainly(config: Config, run: Path) -> None:
@@ -265,5 +267,9 @@ def test_compare_mistakes(run: Path) -> None:
     assert "no such folder" in message("compare", run / "nowhere", run)
 
 
-def test_defaults_of_the_command_line_are_the_rankers() -> None:
-    assert (BEAMS, MAX_TOKENS) == (ranker.BEAMS, ranker.MAX_TOKENS)
+@pytest.mark.parametrize("command", ["evaluate", "recommend"])
+def test_defaults_of_the_command_line_are_the_rankers(command: str) -> None:
+    defaults = {p.name: p.default for p in get_command(app).commands[command].params}  # type: ignore[attr-defined]
+    for name, value in asdict(RankOptions()).items():
+        assert defaults.get(name, value) == value
+    assert {"beams", "normalize", "exclude_history"} <= defaults.keys()

@@ -13,7 +13,8 @@ from tests.tiny_models import ARCHITECTURES, make_base, make_config, make_tokeni
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, set_seed
 
 from sidtune.evaluation.decoder import Decoder, SharedPrompts, WholeSequences, make_decoder
-from sidtune.evaluation.search import Normalize, Search
+from sidtune.evaluation.options import Normalize
+from sidtune.evaluation.search import Search
 from sidtune.evaluation.trie import build_trie
 from sidtune.model.checkpoint_files import save_pretrained
 from sidtune.model.frozen import freeze, sid_rows

@@ -26,7 +26,8 @@ from sidtune.errors import UserError
 from sidtune.evaluation.answers import read_candidates
 from sidtune.evaluation.baselines import rank_baselines
 from sidtune.evaluation.compare import SETTINGS, read_settings
-from sidtune.evaluation.ranker import Lists, RankOptions
+from sidtune.evaluation.options import RankOptions
+from sidtune.evaluation.ranker import Lists
 from sidtune.evaluation.ranking import Ranking
 from sidtune.evaluation.recommender import Recommender, refuse_other_folders
 from sidtune.evaluation.report import Report, make_report

@@ -12,31 +12,14 @@ from numpy.typing import NDArray
 from sidtune.errors import UserError
 from sidtune.evaluation.answers import Answers
 from sidtune.evaluation.decoder import Decoder
+from sidtune.evaluation.options import RankOptions
 from sidtune.evaluation.prompts import Prompts
-from sidtune.evaluation.search import Normalize, Search
+from sidtune.evaluation.search import Search
 from sidtune.ragged import Ragged
 from sidtune.terminal import progress
 
-BEAMS, MAX_TOKENS = 50, 8192
 # Histories whose prompts are held at once.
 ROWS_AT_ONCE = 65_536
-
-
-@dataclass(frozen=True)
-class RankOptions:
-    """How lists are made.
-
-    Args:
-        beams: width of the search, and SIDs of a list.
-        normalize: probabilities over the full vocabulary, or over the tokens that the trie allows.
-        exclude_history: answer with no item of the user's own history.
-        max_tokens: of one forward pass; bounds memory.
-    """
-
-    beams: int = BEAMS
-    normalize: Normalize = "full"
-    exclude_history: bool = False
-    max_tokens: int = MAX_TOKENS
 
 
 @dataclass(frozen=True)

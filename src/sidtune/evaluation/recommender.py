@@ -14,9 +14,9 @@ from sidtune.bundle import QUESTION, Bundle, read_bundle
 from sidtune.errors import UserError
 from sidtune.evaluation.answers import Answers, allowed_items, make_answers
 from sidtune.evaluation.decoder import Decoder, make_decoder
+from sidtune.evaluation.options import BEAMS, Normalize, RankOptions
 from sidtune.evaluation.prompts import Prompts
-from sidtune.evaluation.ranker import BEAMS, Lists, RankOptions, rank_histories
-from sidtune.evaluation.search import Normalize
+from sidtune.evaluation.ranker import Lists, rank_histories
 from sidtune.model.load import load_trained
 from sidtune.model.tokenizer import load_tokenizer
 from sidtune.ragged import Ragged

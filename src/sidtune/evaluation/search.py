@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -11,10 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sidtune.evaluation.decoder import Decoder
+from sidtune.evaluation.options import Normalize
 from sidtune.evaluation.trie import NOTHING, Level, Trie
 from sidtune.ragged import Ragged
 
-Normalize = Literal["full", "trie"]
 NEVER = -torch.inf
 # Numbers of candidates and logits held at once, besides the tokens.
 MOST_VALUES = 1 << 25

@@ -20,7 +20,7 @@ from rich.text import Text
 from sidtune.data.files import parse_json
 from sidtune.errors import UserError
 from sidtune.evaluation.answers import read_candidates
-from sidtune.evaluation.ranker import RankOptions
+from sidtune.evaluation.options import RankOptions
 from sidtune.evaluation.recommender import Recommendation, Recommender, check_size
 from sidtune.ragged import Ragged
 from sidtune.terminal import visible

@@ -10,8 +10,9 @@ from sidtune.data.rows import Rows, drawn
 from sidtune.evaluation.answers import make_answers
 from sidtune.evaluation.decoder import Decoder, Precision, make_decoder
 from sidtune.evaluation.metrics import summarise
+from sidtune.evaluation.options import RankOptions
 from sidtune.evaluation.prompts import Prompts
-from sidtune.evaluation.ranker import RankOptions, rank_histories
+from sidtune.evaluation.ranker import rank_histories
 
 
 class ValidationRanking:
