@@ -15,17 +15,9 @@ from tests.tiny_models import make_base
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.models.qwen3.modeling_qwen3 import Qwen3MLP
 
-from sidtune.batching.layouts import Layout
-from sidtune.batching.plan import Plan
 from sidtune.config import Config, load_config
-from sidtune.encoding.build import Mixture, load_catalogue
-from sidtune.encoding.corpus import Corpus
 from sidtune.errors import UserError
 from sidtune.model.checkpoint_files import load_weights
-from sidtune.model.load import load_model
-from sidtune.model.tokenizer import load_tokenizer
-from sidtune.model.vocabulary import extend_vocabulary
-from sidtune.training.objective import LabelLoss
 from sidtune.training.train import Result, train
 from sidtune.training.trainer import StepTrainer
 
@@ -49,40 +41,14 @@ def losses(config: Config) -> list[float]:
     return [entry["loss"] for entry in metrics(config) if "loss" in entry]
 
 
-def prepared(config: Config) -> tuple[Corpus, Any, Plan]:
-    catalogue = load_catalogue(config)
-    vocabulary = extend_vocabulary(load_tokenizer(config.model.base), catalogue.sid_tokens)
-    corpus = Corpus(Mixture(config, catalogue, vocabulary).train())
-    model = load_model(config.model, vocabulary, config.seed)
-    sizes = [len(task) for task in corpus.tasks]
-    return corpus, model, Plan(corpus.lengths, sizes, [1.0] * len(sizes), 16, "random", config.seed)
-
-
-@pytest.mark.parametrize("architecture", ["qwen3", "gpt2", "gemma2"])
-@pytest.mark.parametrize("layout", [("padded", 3), ("padded", 16), ("bucketed", 60), ("bucketed", 10_000)])
-def test_every_layout_gives_the_loss_of_one_example_at_a_time(
-    tmp_path: Path, architecture: str, layout: tuple[Any, int]
-) -> None:
-    """The slow reference: each example alone through the plain model, with ordinary shifted labels."""
-    make_base(tmp_path / "base", architecture)
-    corpus, model, plan = prepared(tiny_config(tmp_path))
-    examples = [corpus[int(i)] for i in plan.step(0)]
-    reference = torch.zeros(len(corpus.tasks))
-    with torch.no_grad():
-        for ids, spans, task in examples:
-            tokens = torch.tensor(ids, dtype=torch.long)[None]
-            logits = model(input_ids=tokens).logits[0].log_softmax(-1)
-            for start, end in spans:
-                for place in range(start, end):
-                    reference[task] -= logits[place - 1, tokens[0, place]]
-        objective = LabelLoss(model, len(corpus.tasks))
-        batches = Layout(layout[0], layout[1], pad_id=2).micro_batches(examples)
-        total = sum(objective(**batch.to(torch.device("cpu"))) for batch in batches)
-    torch.testing.assert_close(total, reference, rtol=1e-5, atol=1e-3)
-
-
 def test_layouts_train_alike(tmp_path: Path) -> None:
-    kinds = [{"layout": "padded", "micro_batch_size": 3}, {"max_tokens": 150}, {"max_tokens": 100_000}]
+    kinds: list[dict[str, Any]] = [
+        {"layout": "padded", "micro_batch_size": 3},
+        {"layout": "bucketed", "max_tokens": 150},
+        {"layout": "bucketed"},
+        {"layout": "tree", "max_tokens": 150},
+        {"layout": "tree", "workers": 0},
+    ]
     curves, weights = [], []
     for number, kind in enumerate(kinds):
         training = {"epochs": 1, "batch_size": 16, "learning_rate": 0.01, **kind}

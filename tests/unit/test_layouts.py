@@ -1,5 +1,7 @@
 """How examples lie in micro-batches."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
@@ -16,7 +18,7 @@ def example(length: int, spans: list[tuple[int, int]], task: int = 0, start: int
 
 
 def test_right_padding_by_hand() -> None:
-    (batch,) = Layout("bucketed", 100, PAD).micro_batches(
+    (batch,) = Layout("bucketed", 100, PAD, pass_cost=10).micro_batches(
         [example(3, [(2, 3)], 1), example(4, [(1, 2), (3, 4)], 0, 10)]
     )
     assert batch.input_ids.tolist() == [[10, 11, 12, 13], [0, 1, 2, PAD]]
@@ -40,16 +42,64 @@ def test_left_padding_by_hand() -> None:
     assert batch.labels.tolist() == [2, 8]
 
 
-@given(st.lists(st.integers(2, 60), min_size=1, max_size=40), st.integers(20, 120))
-def test_buckets_hold_every_example_once_within_the_limit(lengths: list[int], limit: int) -> None:
+@given(st.lists(st.integers(2, 60), min_size=1, max_size=40), st.integers(20, 120), st.sampled_from([0, 10, 200]))
+def test_buckets_hold_every_example_once_within_the_limit(lengths: list[int], limit: int, pass_cost: int) -> None:
     examples = [example(length, [(1, length)], task) for task, length in enumerate(lengths)]
-    batches = Layout("bucketed", limit, PAD).micro_batches(examples)
+    batches = Layout("bucketed", limit, PAD, pass_cost).micro_batches(examples)
     assert sum(len(batch.labels) for batch in batches) == sum(length - 1 for length in lengths)
     assert sorted({int(t) for batch in batches for t in batch.tasks}) == list(range(len(lengths)))
+    assert sum(batch.tokens for batch in batches) == sum(lengths)
     for batch in batches:
         rows, width = batch.input_ids.shape
         assert rows * width <= limit or rows == 1, "only an example over the limit stands alone"
-        assert (batch.input_ids == PAD).sum() <= 0.25 * rows * width + (PAD in batch.labels)
+
+
+@given(st.lists(st.integers(2, 9), min_size=1, max_size=7), st.integers(8, 40), st.integers(0, 12))
+def test_buckets_are_the_cheapest(lengths: list[int], limit: int, pass_cost: int) -> None:
+    """Against every way to cut the sorted examples."""
+
+    def cost(groups: list[list[int]]) -> float:
+        padded = [len(group) * max(group) for group in groups]
+        allowed = all(p <= limit or len(g) == 1 for p, g in zip(padded, groups, strict=True))
+        return sum(padded) + pass_cost * len(groups) if allowed else float("inf")
+
+    ordered = sorted(lengths, reverse=True)
+    ways = []
+    for cuts in product([False, True], repeat=len(ordered) - 1):
+        groups = [[ordered[0]]]
+        for length, cut in zip(ordered[1:], cuts, strict=True):
+            if cut:
+                groups.append([])
+            groups[-1].append(length)
+        ways.append(cost(groups))
+    batches = Layout("bucketed", limit, PAD, pass_cost).micro_batches([example(n, [(1, n)]) for n in lengths])
+    assert sum(batch.input_ids.numel() + pass_cost for batch in batches) == min(ways)
+
+
+def test_trees_by_hand() -> None:
+    def made(ids: list[int], start: int, task: int) -> Example:
+        return np.array(ids, np.int32), np.array([[start, len(ids)]], np.int32), task
+
+    (batch,) = Layout("tree", 100, PAD, pass_cost=50, token_cost=4).micro_batches(
+        [made([5, 6, 8, 9], 2, 0), made([7, 7, 7, 7, 7], 4, 1), made([5, 6, 7, 9], 2, 2)]
+    )
+    assert batch.input_ids.tolist() == [[5, 6, 7, 8], [7, 7, 7, 7]], "closing labels are not read"
+    assert batch.position_ids is not None
+    assert batch.ends is not None
+    assert batch.position_ids.tolist() == [[0, 1, 2, 2], [0, 1, 2, 3]]
+    assert batch.ends.tolist() == [[4, 4, 3, 4], [4, 4, 4, 4]]
+    found = sorted(zip(*(v.tolist() for v in (batch.tasks, batch.rows, batch.columns, batch.labels)), strict=True))
+    assert found == [(0, 0, 1, 8), (0, 0, 3, 9), (1, 1, 3, 7), (2, 0, 1, 7), (2, 0, 2, 9)]
+    assert batch.tokens == 8
+
+
+def test_padding_of_trees_sees_itself_alone() -> None:
+    examples = [example(3, [(2, 3)]), example(6, [(5, 6)], 0, 50)]
+    (batch,) = Layout("tree", 100, PAD, pass_cost=50).micro_batches(examples)
+    assert batch.input_ids.tolist() == [[50, 51, 52, 53, 54], [0, 1, PAD, PAD, PAD]]
+    assert batch.ends is not None
+    assert batch.ends[1].tolist() == [2, 2, 3, 4, 5]
+    assert batch.tokens == 7
 
 
 @pytest.mark.parametrize(("n", "size", "groups"), [(5, 2, [2, 2, 1]), (3, 8, [3]), (4, 4, [4])])

@@ -78,7 +78,8 @@ def grow(sequences: Sequence[NDArray[np.int32]], token_cost: float, widest: int)
 def _shared(table: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
     """How many tokens each sequence shares with the one before it, `(sequences,)`."""
     same = np.cumprod(table[1:] == table[:-1], axis=1).sum(1)
-    return np.minimum(np.append(0, same), lengths)
+    shared: NDArray[np.int64] = np.minimum(np.append(0, same), lengths)
+    return shared
 
 
 def _row_starts(

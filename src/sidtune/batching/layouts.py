@@ -10,15 +10,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sidtune.batching.forest import grow, lexicographic
+from sidtune.batching.forest import Forest, grow, lexicographic
 
 Example = tuple[NDArray[np.int32], NDArray[np.int32], int]
 LayoutName = Literal["padded", "bucketed", "tree"]
 
 PADDED_MULTIPLE = 8
 NEVER = 2**60
-# A tree's mask has the square of its nodes; wider rows would save little more.
-WIDEST_TREE = 1024
+# A row of trees has a mask of its width squared; wider rows would save little more.
+WIDEST_ROW = 1024
 
 
 @dataclass(frozen=True)
@@ -163,35 +163,40 @@ def _trees(examples: Sequence[Example], layout: Layout) -> list[MicroBatch]:
     read = [ids[: spans[-1, 1] - 1] for ids, spans, _ in examples]
     order = lexicographic(read)
     examples, read = [examples[i] for i in order], [read[i] for i in order]
-    forest = grow(read, layout.token_cost, min(WIDEST_TREE, layout.limit))
-    example, place, tasks = _label_places(examples)
-    labels = np.concatenate([ids for ids, _, _ in examples]).astype(np.int64)
+    forest = grow(read, layout.token_cost, min(WIDEST_ROW, layout.limit))
+    owner, place, task = _label_places(examples)
     starts = np.cumsum([0, *(len(ids) for ids, _, _ in examples)])
-    labels = labels[starts[example] + place]
-    row, node = forest.row[example], forest.node[example, place - 1]
-
+    label = np.concatenate([ids for ids, _, _ in examples])[starts[owner] + place]
+    row, node = forest.row[owner], forest.node[owner, place - 1]
     batches = []
     for group in _buckets(forest.widths, layout):
-        width = int(forest.widths[group].max())
-        tokens, depths, ends = (values[group, :width] for values in (forest.tokens, forest.depths, forest.ends))
-        padding = ends < 0
         chosen = np.isin(row, group)
-        row_in_group = np.zeros(len(forest.widths), np.int64)
-        row_in_group[group] = np.arange(len(group))
-        batches.append(
-            MicroBatch(
-                torch.from_numpy(np.where(padding, layout.pad_id, tokens)),
-                None,
-                torch.from_numpy(np.maximum(depths, 0)),
-                torch.from_numpy(np.where(padding, np.arange(1, width + 1), ends)),
-                torch.from_numpy(row_in_group[row[chosen]]),
-                torch.from_numpy(node[chosen]),
-                torch.from_numpy(labels[chosen]),
-                torch.from_numpy(tasks[chosen]),
-                int(forest.widths[group].sum()),
-            )
-        )
+        # Groups hold their rows widest first.
+        row_in_group = np.argsort(group)[np.searchsorted(np.sort(group), row[chosen])]
+        labels = [row_in_group, node[chosen], label[chosen].astype(np.int64), task[chosen]]
+        batches.append(_rows_of_trees(forest, group, layout.pad_id, labels))
     return batches
+
+
+def _rows_of_trees(
+    forest: Forest, group: NDArray[np.int64], pad_id: int, labels: Sequence[NDArray[np.int64]]
+) -> MicroBatch:
+    """Some rows of a forest, filled up with tokens that see and are seen by nothing else."""
+    width = int(forest.widths[group].max())
+    tokens, depths, ends = (values[group, :width] for values in (forest.tokens, forest.depths, forest.ends))
+    padding = ends < 0
+    row, node, label, task = map(torch.from_numpy, labels)
+    return MicroBatch(
+        torch.from_numpy(np.where(padding, pad_id, tokens)),
+        None,
+        torch.from_numpy(np.maximum(depths, 0)),
+        torch.from_numpy(np.where(padding, np.arange(1, width + 1), ends)),
+        row,
+        node,
+        label,
+        task,
+        int(forest.widths[group].sum()),
+    )
 
 
 def _label_places(examples: Sequence[Example]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:

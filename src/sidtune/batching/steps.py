@@ -51,7 +51,8 @@ def shared_out(
     behind = np.cumsum(lengths[examples])
     # An example belongs to the rank that its middle falls to.
     middle = behind - lengths[examples] / 2
-    return examples[(middle * world_size // behind[-1]).astype(np.int64) == rank]
+    share: NDArray[np.int64] = examples[(middle * world_size // behind[-1]).astype(np.int64) == rank]
+    return share
 
 
 class StepSampler(Sampler[list[int]]):

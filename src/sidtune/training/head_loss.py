@@ -40,7 +40,7 @@ def head_loss(hidden: Tensor, head: Any, labels: Tensor, scale: float) -> tuple[
 
 
 class _HeadLoss(torch.autograd.Function):
-    """Makes the gradients in the forward pass, while the logits are at hand: three products where recomputing needs four.
+    """Makes the gradients in the forward pass, while the logits are at hand: recomputing would need a fourth product.
 
     Nothing of the size labels × vocabulary outlives a block, and in frozen mode nothing of the size vocabulary × hidden
     is made at all.
@@ -61,7 +61,9 @@ class _HeadLoss(torch.autograd.Function):
         """See `head_loss`; `own` and `ids` are a frozen model's rows and the tokens they belong to."""
         given = (hidden, weight, bias, own)
         wanted = [differentiate and needed for needed in ctx.needs_input_grad[: len(given)]]
-        gradients = [torch.empty_like(t) if t is not None and w else None for t, w in zip(given, wanted, strict=True)]
+        # The first block writes, the others add; without labels there is no block.
+        make = torch.empty_like if len(labels) else torch.zeros_like
+        gradients = [make(t) if w and t is not None else None for t, w in zip(given, wanted, strict=True)]
         matrix = weight.to(hidden.dtype)
         losses = torch.empty(len(labels), dtype=torch.promote_types(hidden.dtype, torch.float32), device=hidden.device)
         for part, logits in _blocks(hidden, matrix, bias, own, ids):

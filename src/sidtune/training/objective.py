@@ -73,7 +73,7 @@ class LabelLoss(nn.Module):
         return loss, losses.new_zeros(self.tasks).index_add(0, tasks, losses)
 
     def _answer(self, head: Any, hidden: Tensor) -> Tensor:
-        """`(batch, length, hidden)` → the loss `(1,)`, or `(1, labels, vocabulary)`; all logits when nothing is asked."""
+        """`(batch, length, hidden)` → the loss `(1,)` or logits `(1, labels, vocabulary)`; unasked, all logits."""
         if self._asked is None:
             return type(head).forward(head, hidden)  # type: ignore[no-any-return]
         rows, columns, labels, scale = self._asked

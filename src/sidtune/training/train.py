@@ -21,8 +21,8 @@ from sidtune.training import output
 from sidtune.training.arguments import training_arguments
 from sidtune.training.callbacks import ConsoleTable, LastStepEvaluation, MetricsFile
 from sidtune.training.describe import describe_model, describe_plan, total_steps
-from sidtune.training.lay_out import lay_out
 from sidtune.training.launch import pin_first_gpu
+from sidtune.training.lay_out import lay_out
 from sidtune.training.objective import LabelLoss
 from sidtune.training.output import Start
 from sidtune.training.ranking import ValidationRanking

@@ -92,11 +92,12 @@ class StepTrainer(Trainer):
         for index, micro_batch in enumerate(micro_batches):
             last = index == len(micro_batches) - 1
             with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
-                loss, by_task = model(**micro_batch.to(self.args.device), scale=scale)
-                self.accelerator.backward(loss)
+                part, by_task = model(**micro_batch.to(self.args.device), scale=scale)
+                self.accelerator.backward(part)
             sums += by_task
         self._count(inputs, sums)
-        return sums.sum() * scale
+        loss: Tensor = sums.sum() * scale
+        return loss
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Not counted: Trainer's estimate knows nothing of a list of micro-batches."""
