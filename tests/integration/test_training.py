@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,28 @@ from tests.tiny_models import make_base
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.models.qwen3.modeling_qwen3 import Qwen3MLP
 
+from sidtune.batching.steps import Steps
 from sidtune.config import Config, load_config
 from sidtune.errors import UserError
 from sidtune.model.checkpoint_files import load_weights
 from sidtune.training.train import Result, train
 from sidtune.training.trainer import StepTrainer
 
-QUIET = {"examples_per_second", "train_runtime", "train_samples_per_second", "train_steps_per_second", "train_loss"}
+QUIET = {
+    "waiting",
+    "examples_per_second",
+    "train_runtime",
+    "train_samples_per_second",
+    "train_steps_per_second",
+    "train_loss",
+}
+    "waiting",
+    "examples_per_second",
+    "train_runtime",
+    "train_samples_per_second",
+    "train_steps_per_second",
+    "train_loss",
+}
 
 
 def run(config: Config, **options: Any) -> Result:
@@ -113,17 +130,29 @@ class Crash(Exception):
 @pytest.mark.parametrize("tuning", ["full", "frozen"])
 # An epoch has seven steps: the checkpoint lies inside the first, at the border, or inside the second.
 @pytest.mark.parametrize(
-    ("architecture", "crash", "every"),
-    [("gpt2", 5, 3), ("gpt2", 9, 7), ("gpt2", 13, 5), ("qwen3", 5, 3), ("qwen3", 9, 7)],
+    ("architecture", "crash", "every", "plan"),
+    [
+        ("gpt2", 5, 3, {"order": "length"}),
+        ("gpt2", 9, 7, {"group_by": "user"}),
+        ("gpt2", 13, 5, {"layout": "bucketed"}),
+        ("qwen3", 5, 3, {"group_by": "user", "workers": 0}),
+        ("qwen3", 9, 7, {"layout": "padded"}),
+    ],
     ids=["dropout-mid-epoch", "dropout-border", "dropout-second-epoch", "mid-epoch", "border"],
 )
 def test_resume_is_exact(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, architecture: str, tuning: str, crash: int, every: int
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    architecture: str,
+    tuning: str,
+    crash: int,
+    every: int,
+    plan: dict[str, Any],
 ) -> None:
     base = make_base(tmp_path / "base", architecture, dtype=torch.bfloat16 if tuning == "frozen" else torch.float32)
     if architecture == "gpt2":
         with_dropout(base)
-    steps = {"epochs": 2, "batch_size": 16, "learning_rate": 0.01, "order": "length"}
+    steps = {"epochs": 2, "batch_size": 16, "learning_rate": 0.01, **plan}
     shared: dict[str, Any] = {
         "model": {"base": str(base), "tuning": tuning},
         "training": steps,
@@ -322,6 +351,27 @@ def test_a_dry_run_writes_nothing_and_names_the_plan(tmp_path: Path, capsys: Any
     assert not config.output_dir.exists()
     for word in ("truncated", "dropped", "longest", "steps", "epochs", "parameters trained", "memory, estimated"):
         assert word in output
+    found = re.search(r"layout tree, examples by example: (\S+) tokens a step and process, (\S+) after sharing", output)
+    assert found
+    before, after = (int(number.replace(",", "")) for number in found.groups())
+    assert 0.2 * before < after < before
+
+
+def test_waiting_for_steps_is_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without workers, a step that is slow to prepare is waited for."""
+    ordinary = Steps.__getitem__
+
+    def slow(self: Steps, number: int) -> Any:
+        time.sleep(0.2)
+        return ordinary(self, number)
+
+    monkeypatch.setattr(Steps, "__getitem__", slow)
+    config = tiny_config(tmp_path, training={"max_steps": 2, "batch_size": 16, "workers": 0})
+    run(config)
+    lines = [json.loads(line) for line in (config.output_dir / "metrics.jsonl").read_text().splitlines()]
+    shares = [line["waiting"] for line in lines if "loss" in line]
+    assert len(shares) == 2
+    assert all(0.2 < share < 1 for share in shares)
 
 
 @pytest.mark.parametrize("tuning", ["full", "frozen"])

@@ -23,5 +23,5 @@ def token_cost(model: PreTrainedModel) -> float:
 def pass_cost(model: PreTrainedModel) -> float:
     """What a forward and backward pass costs besides its tokens, in tokens."""
     text = model.config.get_text_config()
-    shape = float(text.vocab_size) / (text.hidden_size * text.num_hidden_layers)
+    shape: float = text.vocab_size / (text.hidden_size * text.num_hidden_layers)
     return TOKENS_PER_PASS + GRADIENT_TOKENS * shape
