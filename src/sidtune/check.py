@@ -11,7 +11,8 @@ import numpy as np
 from rich.markup import escape
 
 from sidtune.config import NEEDED_FILES
-from sidtune.data.rows import Disagreement, Rows, disagreements
+from sidtune.data.disagreements import Disagreement, disagreements
+from sidtune.data.rows import Rows
 from sidtune.errors import UserError
 from sidtune.inputs import Inputs
 from sidtune.tasks.source import Split

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sidtune.data.catalogue import read_catalogue
 from sidtune.data.popularity import popularity
-from sidtune.data.rows import Rows, read_rows, resolve_rows
+from sidtune.data.rows import Rows, load_rows
 from sidtune.evaluation import baselines
 from sidtune.evaluation.baselines import rank_baselines
 from sidtune.evaluation.metrics import summarise
@@ -174,7 +174,7 @@ def test_chunks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_figures_on_real_data(amazon: Path) -> None:
     catalogue = read_catalogue(*(amazon / f"Industrial_and_Scientific.{kind}.json" for kind in ("item", "index")))
     train, valid = (
-        resolve_rows(read_rows(path), catalogue, path) for path in (amazon / "train.csv", amazon / "valid.csv")
+        load_rows(path, catalogue) for path in (amazon / "train.csv", amazon / "valid.csv")
     )
     found = rank_baselines(train, valid.history, valid.target, np.arange(len(catalogue.ids)), 10)
     metrics = {name: summarise(ranking.item_ranks, 10) for name, ranking in found.items()}
