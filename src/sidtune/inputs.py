@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from functools import cached_property
 
+import numpy as np
+from numpy.typing import NDArray
 from transformers import PreTrainedConfig
 
 from sidtune.bundle import TASK, Bundle
@@ -44,9 +46,14 @@ class Inputs:
     @cached_property
     def bundle(self) -> Bundle:
         """What the trained model carries beside its weights."""
-        users = popularity(self.mixture.source("train").rows, len(self.catalogue.ids))
+        users = self.mixture.remembered("popularity", lambda: self._popularity().tolist())
         wording, config = self.mixture.templates[TASK][0], self.config
-        return Bundle(self.catalogue, users, wording, config.template.format, config.encoding.cutoff_len)
+        return Bundle(
+            self.catalogue, np.array(users, np.int64), wording, config.template.format, config.encoding.cutoff_len
+        )
+
+    def _popularity(self) -> NDArray[np.int64]:
+        return popularity(self.mixture.source("train").rows, len(self.catalogue.ids))
 
     @cached_property
     def mixture(self) -> Mixture:

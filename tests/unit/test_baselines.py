@@ -173,9 +173,7 @@ def test_chunks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_figures_on_real_data(amazon: Path) -> None:
     catalogue = read_catalogue(*(amazon / f"Industrial_and_Scientific.{kind}.json" for kind in ("item", "index")))
-    train, valid = (
-        load_rows(path, catalogue) for path in (amazon / "train.csv", amazon / "valid.csv")
-    )
+    train, valid = (load_rows(path, catalogue) for path in (amazon / "train.csv", amazon / "valid.csv"))
     found = rank_baselines(train, valid.history, valid.target, np.arange(len(catalogue.ids)), 10)
     metrics = {name: summarise(ranking.item_ranks, 10) for name, ranking in found.items()}
     hr = {name: round(values["HR@10"].value, 3) for name, values in metrics.items()}

@@ -28,7 +28,7 @@ class Disagreement:
 
 
 def disagreements(path: Path, catalogue: Catalogue) -> Iterator[Disagreement]:
-    """Cells of a MiniOneRec CSV whose titles or SIDs are not those of the catalogue, row by row; none of other files."""
+    """Cells of a MiniOneRec CSV whose titles or SIDs are not the catalogue's, row by row; none of other files."""
     if kind_of(path) != ".csv":
         return
     texts = {"item_title": catalogue.titles, "item_sid": ["".join(sid) for sid in catalogue.sids]}

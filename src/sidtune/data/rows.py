@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from sidtune.data.catalogue import Catalogue
-from sidtune.data.row_files import ROWS, row_batches
+from sidtune.data.row_files import row_batches
 from sidtune.errors import UserError
 from sidtune.ragged import Ragged, row_of, stack
 
