@@ -46,14 +46,14 @@ class Inputs:
     @cached_property
     def bundle(self) -> Bundle:
         """What the trained model carries beside its weights."""
-        users = self.mixture.remembered("popularity", lambda: self._popularity().tolist())
         wording, config = self.mixture.templates[TASK][0], self.config
-        return Bundle(
-            self.catalogue, np.array(users, np.int64), wording, config.template.format, config.encoding.cutoff_len
-        )
+        return Bundle(self.catalogue, self._users(), wording, config.template.format, config.encoding.cutoff_len)
 
-    def _popularity(self) -> NDArray[np.int64]:
-        return popularity(self.mixture.source("train").rows, len(self.catalogue.ids))
+    def _users(self) -> NDArray[np.int64]:
+        def count() -> object:
+            return popularity(self.mixture.source("train").rows, len(self.catalogue.ids)).tolist()
+
+        return np.array(self.mixture.remembered("popularity", count), np.int64)
 
     @cached_property
     def mixture(self) -> Mixture:
