@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from sidtune.data.rows import Rows
 from sidtune.hashing import mix
-from sidtune.ragged import place_of, row_of
+from sidtune.ragged import place_of
 
 # As Python objects a row takes twenty times its memory: never more of them than this at once.
 ROWS_AT_ONCE = 65_536
@@ -23,15 +23,22 @@ def repeated_rows(rows: Rows, among: Rows) -> NDArray[np.int64]:
     users = among.users.dictionary_encode()
     theirs = _hashes(among, users.indices)
     ours = _hashes(rows, pc.fill_null(pc.index_in(rows.users, value_set=users.dictionary), -1))
-    alike = np.flatnonzero(np.isin(ours, theirs))
+    alike = np.flatnonzero(_among(ours, theirs))
     blocks = [alike[start : start + ROWS_AT_ONCE] for start in range(0, len(alike), ROWS_AT_ONCE)]
-    found = [_repeated(rows, block, among, np.flatnonzero(np.isin(theirs, ours[block]))) for block in blocks]
+    found = [_repeated(rows, block, among, np.flatnonzero(_among(theirs, ours[block]))) for block in blocks]
     return np.concatenate([alike[:0], *found])
 
 
 def _repeated(rows: Rows, candidates: NDArray[np.int64], among: Rows, others: NDArray[np.int64]) -> NDArray[np.int64]:
     known = set(_keys(among.take(others)))
     return candidates[[key in known for key in _keys(rows.take(candidates))]]
+
+
+def _among(hashes: NDArray[np.uint64], known: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Which hashes are among the known ones, `(n,)`; sorting is many times faster than NumPy's table of millions."""
+    known = np.sort(known)
+    found: NDArray[np.bool_] = known[np.searchsorted(known, hashes) % len(known)] == hashes
+    return found
 
 
 def _keys(rows: Rows) -> list[tuple[str, bytes, int]]:
@@ -47,5 +54,5 @@ def _hashes(rows: Rows, users: pa.Array) -> NDArray[np.uint64]:
         block = np.arange(start, min(start + ROWS_AT_ONCE, len(hashes)))
         history = rows.history.take(block)
         entries = mix(history.values.astype(np.uint64) << np.uint64(32) | place_of(history).astype(np.uint64))
-        np.add.at(hashes, block[row_of(history)], entries)
+        hashes[block] += np.add.reduceat(entries, history.offsets[:-1])  # no history is empty
     return mix(hashes)

@@ -19,7 +19,7 @@ def owned(rows: Rows, items: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]
         _pairs(rows, users, np.arange(start, min(start + ROWS_AT_ONCE, len(users))), items)
         for start in range(0, len(users), ROWS_AT_ONCE)
     ]
-    user, item = np.divmod(np.unique(np.concatenate([np.zeros(0, np.int64), *pairs])), items)
+    user, item = np.divmod(_distinct(np.concatenate([np.zeros(0, np.int64), *pairs])), items)
     return user, item
 
 
@@ -31,4 +31,10 @@ def popularity(rows: Rows, items: int) -> NDArray[np.int64]:
 def _pairs(rows: Rows, users: NDArray[np.int32], block: NDArray[np.int64], items: int) -> NDArray[np.int64]:
     """User and item of some rows as one number, each once."""
     first, history = users[block].astype(np.int64) * items, rows.history.take(block)
-    return np.unique(np.concatenate([first[row_of(history)] + history.values, first + rows.target[block]]))
+    return _distinct(np.concatenate([first[row_of(history)] + history.values, first + rows.target[block]]))
+
+
+def _distinct(values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Each value once, ascending; many times faster than NumPy's table of millions."""
+    ordered = np.sort(values)
+    return ordered[np.diff(ordered, prepend=-1) > 0]
