@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sidtune.data import popularity as counting
 from sidtune.data.catalogue import read_catalogue
 from sidtune.data.popularity import popularity
 from sidtune.data.rows import Rows, load_rows
@@ -116,6 +117,13 @@ def test_ties_of_a_million_items_are_broken() -> None:
 
 def slow_popularity(train: list[Row]) -> dict[int, int]:
     return {item: len({user for user, past, aim in train if item in [*past, aim]}) for item in range(ITEMS)}
+
+
+@given(ROWS)
+def test_popularity_counted_some_rows_at_a_time(train: list[Row]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(counting, "ROWS_AT_ONCE", 2)
+        assert popularity(rows_of(train), ITEMS).tolist() == list(slow_popularity(train).values())
 
 
 def slow_scores(train: list[Row], history: list[int]) -> dict[str, dict[int, float]]:
