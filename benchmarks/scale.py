@@ -1,10 +1,10 @@
 """What millions of rows cost: seconds and memory to encode them, and to start training on them once they are encoded.
 
 A made-up shop of 100,000 items with SIDs of three levels; users with histories that grow from 1 to 10 items. Rows are
-written by one process, encoded, checked, and started on by three others, so that the peak memory of each is its own;
-only `sid_next` is encoded, and seconds do not count imports. A start ends when the first step's batch is there; a step is 128 examples in buckets.
-Each MB is the peak up to there; the last one counts the pages of the mapped file that 200 steps from anywhere touched,
-which the system takes back when it needs them.
+written by one process, encoded, checked, and started on by three others, so that the peak memory of each is its own.
+Only `sid_next` is encoded, and seconds do not count imports. A start ends when the first step's batch is there; a step
+is 128 examples in buckets. Each MB is the peak up to there; the last one counts the pages of the mapped file that 200
+steps from anywhere touched, which the system takes back when it needs them.
 
     python benchmarks/scale.py [--rows 10000,100000]
 """
