@@ -91,10 +91,12 @@ class TrainingConfig(Section):
     epochs: Positive = 3
     max_steps: Positive | None = None
     batch_size: Positive = 128
-    layout: Literal["bucketed", "padded"] = "bucketed"
-    max_tokens: Positive = 8192
-    micro_batch_size: Positive = 4
+    group_by: Literal["example", "user"] = "example"
     order: Literal["random", "length"] = "random"
+    layout: Literal["tree", "bucketed", "padded"] = "tree"
+    max_tokens: Positive | Literal["auto"] = "auto"
+    micro_batch_size: Positive = 4
+    workers: Annotated[int, Field(ge=0)] = 1
     learning_rate: Annotated[float, Field(gt=0)] = 3e-4
     min_lr_ratio: Annotated[float, Field(ge=0, le=1)] = 0.1
     warmup: Annotated[int, Field(ge=0)] | Share = 20
@@ -106,10 +108,17 @@ class TrainingConfig(Section):
 
     @model_validator(mode="after")
     def _one_bound(self) -> Self:
-        other = {"bucketed": ("micro_batch_size", "max_tokens"), "padded": ("max_tokens", "micro_batch_size")}
-        idle, used = other[self.layout]
+        idle, used = "micro_batch_size", "max_tokens"
+        if self.layout == "padded":
+            idle, used = used, idle
         if idle in self.model_fields_set and used not in self.model_fields_set:
             raise ValueError(f"{idle} has no effect with layout: {self.layout}; use {used}")
+        return self
+
+    @model_validator(mode="after")
+    def _one_order(self) -> Self:
+        if self.group_by == "user" and self.order == "length":
+            raise ValueError("order: length has no effect with group_by: user, whose examples stand together")
         return self
 
 
@@ -225,7 +234,7 @@ def dump_config(config: Config) -> str:
     """The resolved configuration as YAML that `load_config` reads back, less the keys without effect in its mode."""
     tree = config.model_dump(mode="json")
     tree["tasks"] = {name: options.model_dump() for name, options in config.task_options().items()}
-    idle = "micro_batch_size" if config.training.layout == "bucketed" else "max_tokens"
+    idle = "max_tokens" if config.training.layout == "padded" else "micro_batch_size"
     del tree["training"][idle]
     if config.eval.ranking.every is None:
         tree["eval"]["ranking"] = {"every": None}

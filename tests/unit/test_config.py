@@ -25,7 +25,7 @@ def changed(**sections: Any) -> dict[str, Any]:
 def test_defaults() -> None:
     config = parse_config(TREE, "test")
     assert list(config.task_options()) == ["sid_next", "item_feature", "fusion", "title_next", "title_to_sid"]
-    assert (config.training.layout, config.eval.every, config.eval.patience) == ("bucketed", 0.05, 3)
+    assert (config.training.layout, config.eval.every, config.eval.patience) == ("tree", 0.05, 3)
 
 
 def test_overrides_replace_keys(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ CHUNKS = [([[1, 2, 3], [4, 5]], [[1, 3], [1, 2]]), ([[6, 7, 8, 9]], [[1, 2, 3, 4
 
 def chunks() -> Iterator[Encoded]:
     for ids, spans in CHUNKS:
-        yield Encoded(Ragged.from_lists(ids), Ragged.from_lists(spans), np.arange(len(ids)), 1, 2)
+        yield Encoded(Ragged.from_lists(ids), Ragged.from_lists(spans), np.arange(len(ids)), np.arange(len(ids)), 1, 2)
 
 
 def store(cache: Path, calls: list[int], fingerprint: dict[str, Any] | None = None) -> EncodedTask:

@@ -1,14 +1,26 @@
 """Which examples make which step."""
 
+from typing import Literal
+
 import numpy as np
 import pytest
 
 from sidtune.batching.plan import Plan
 
 
-def make(sizes: list[int], weights: list[float], batch: int = 4, order: str = "random", seed: int = 1) -> Plan:
-    lengths = np.random.default_rng(0).integers(5, 90, sum(sizes))
-    return Plan(lengths, sizes, weights, batch, order, seed)  # type: ignore[arg-type]
+def make(
+    sizes: list[int],
+    weights: list[float],
+    batch: int = 4,
+    order: Literal["random", "length"] = "random",
+    seed: int = 1,
+    group_by: Literal["example", "user"] = "example",
+) -> Plan:
+    """Every third example is about no user, the others about users 0 to 4."""
+    count = sum(sizes)
+    lengths = np.random.default_rng(0).integers(5, 90, count)
+    users = np.where(np.arange(count) % 3 == 2, -1, np.arange(count) % 5)
+    return Plan(lengths, users, sizes, weights, batch, order, group_by, seed)
 
 
 def epoch(plan: Plan, number: int) -> np.ndarray:
@@ -16,9 +28,11 @@ def epoch(plan: Plan, number: int) -> np.ndarray:
     return np.concatenate([plan.step(first + index) for index in range(plan.steps_per_epoch)])
 
 
-@pytest.mark.parametrize("order", ["random", "length"])
-def test_an_epoch_holds_every_example_once(order: str) -> None:
-    plan = make([7, 6], [1, 1], order=order)
+@pytest.mark.parametrize(("order", "group_by"), [("random", "example"), ("length", "example"), ("random", "user")])
+def test_an_epoch_holds_every_example_once(
+    order: Literal["random", "length"], group_by: Literal["example", "user"]
+) -> None:
+    plan = make([7, 6], [1, 1], order=order, group_by=group_by)
     assert plan.steps_per_epoch == 4
     assert [len(plan.step(index)) for index in range(4)] == [4, 4, 4, 1]
     for number in range(3):
@@ -61,3 +75,30 @@ def test_order_by_length_makes_steps_of_like_length() -> None:
         return float(np.mean([step.max() - step.min() for step in steps]))
 
     assert spread(make([400], [1], batch=8, order="length")) < 0.2 * spread(make([400], [1], batch=8))
+
+
+def test_by_user_the_examples_of_a_user_stand_together_in_corpus_order() -> None:
+    plan = make([20, 10], [1, 1], group_by="user")
+    order = epoch(plan, 0)
+    users = plan.users[order]
+    assert np.isin(np.unique(plan.users), [-1, 0, 1, 2, 3, 4]).all()
+    for user in range(5):
+        places = np.flatnonzero(users == user)
+        assert len(places) == (plan.users == user).sum()
+        assert np.array_equal(places, np.arange(places[0], places[0] + len(places)))
+        assert np.array_equal(order[places], np.sort(order[places]))
+    assert not np.array_equal(users, plan.users[epoch(plan, 1)]), "users are shuffled anew"
+
+
+def test_by_user_examples_about_no_user_are_shuffled_one_by_one() -> None:
+    plan = make([60], [1], group_by="user")
+    alone = np.flatnonzero(plan.users[epoch(plan, 0)] < 0)
+    assert (np.diff(alone) > 1).sum() >= 3, "users stand between them"
+
+
+def test_by_user_repeats_stand_with_their_user() -> None:
+    plan = make([12], [2], group_by="user", batch=24)
+    users = plan.users[plan.step(0)]
+    assert len(users) == 24
+    changes = (np.diff(users[users >= 0]) != 0).sum()
+    assert changes == 4, "five users, each in one piece"

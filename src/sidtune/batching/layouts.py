@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,12 +10,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-Example = tuple[NDArray[np.int32], NDArray[np.int32], int]
+from sidtune.batching.forest import grow, lexicographic
 
-# A bucket is closed early where the next example is shorter than this share of the bucket's longest: on a step of
-# 128 real examples that leaves under a tenth of padding, for a handful of forward passes more.
-SHORTEST_SHARE = 0.75
+Example = tuple[NDArray[np.int32], NDArray[np.int32], int]
+LayoutName = Literal["padded", "bucketed", "tree"]
+
 PADDED_MULTIPLE = 8
+NEVER = 2**60
+# A tree's mask has the square of its nodes; wider rows would save little more.
+WIDEST_TREE = 1024
 
 
 @dataclass(frozen=True)
@@ -26,23 +29,30 @@ class MicroBatch:
         input_ids: `(batch, length)`.
         attention_mask: `(batch, length)`, or None where causality alone keeps padding out.
         position_ids: `(batch, length)`, or None for 0, 1, 2, ….
+        ends: `(batch, length)`, the first token behind the subtree of each one in layout `tree`, else None. A token is
+            seen by itself and by what lies between it and there.
         rows, columns: `(labels,)`, where the hidden state lies that predicts each label.
         labels: `(labels,)` token ids.
         tasks: `(labels,)` number of the task each label belongs to.
+        tokens: how many of the tokens are not padding.
     """
 
     input_ids: torch.Tensor
     attention_mask: torch.Tensor | None
     position_ids: torch.Tensor | None
+    ends: torch.Tensor | None
     rows: torch.Tensor
     columns: torch.Tensor
     labels: torch.Tensor
     tasks: torch.Tensor
+    tokens: int
 
     def to(self, device: torch.device) -> dict[str, torch.Tensor | None]:
-        """The fields by name, moved."""
+        """What the model is given, by name, moved."""
         return {
-            name: None if value is None else value.to(device, non_blocking=True) for name, value in vars(self).items()
+            name: None if value is None else value.to(device, non_blocking=True)
+            for name, value in vars(self).items()
+            if name != "tokens"
         }
 
 
@@ -51,79 +61,145 @@ class Layout:
     """Groups the examples of one rank's share of a step and lays each group out.
 
     Args:
-        name: `bucketed` or `padded`.
-        limit: padded tokens of a micro-batch (`bucketed`; a longer example stands alone), or its examples (`padded`).
+        name: `padded`, `bucketed` or `tree`.
+        limit: padded tokens of a micro-batch (a longer example stands alone); for `padded`, its examples.
         pad_id: fills up; never attended to by a label.
+        pass_cost: what a forward and backward pass costs besides its tokens, in tokens.
+        token_cost: for `tree`: what a token costs outside attention, in pairs of tokens inside it.
     """
 
-    name: Literal["bucketed", "padded"]
+    name: LayoutName
     limit: int
     pad_id: int
+    pass_cost: float = 0.0
+    token_cost: float = 0.0
 
     def micro_batches(self, examples: Sequence[Example]) -> list[MicroBatch]:
         """Lay examples out; the sum of their losses does not depend on how."""
-        groups = _GROUPINGS[self.name](np.array([len(ids) for ids, _, _ in examples], np.int64), self.limit)
-        side: Literal["left", "right"] = "left" if self.name == "padded" else "right"
-        multiple = PADDED_MULTIPLE if self.name == "padded" else 1
-        return [_lay_out([examples[i] for i in group], self.pad_id, side, multiple) for group in groups]
+        if not examples:
+            return []
+        if self.name == "tree":
+            return _trees(examples, self)
+        lengths = np.array([len(ids) for ids, _, _ in examples], np.int64)
+        if self.name == "padded":
+            groups = [range(i, min(i + self.limit, len(examples))) for i in range(0, len(examples), self.limit)]
+            return [_left_padded([examples[i] for i in group], self.pad_id) for group in groups]
+        return [_right_padded([examples[i] for i in group], self.pad_id) for group in _buckets(lengths, self)]
 
 
 def idle_micro_batch(example: Example, pad_id: int) -> MicroBatch:
     """A forward pass that counts for nothing, for a rank whose share of the step is empty: no label is kept."""
     ids, _, task = example
-    return _lay_out([(ids[:2], np.zeros((0, 2), np.int32), task)], pad_id, "right", 1)
+    return _right_padded([(ids[:2], np.zeros((0, 2), np.int32), task)], pad_id)
 
 
-def _bucketed(lengths: NDArray[np.int64], max_tokens: int) -> list[list[int]]:
-    """Longest first; a bucket holds at most `max_tokens` padded tokens and lengths of one kind."""
-    groups: list[list[int]] = []
-    longest = 0
-    for index in np.argsort(-lengths, kind="stable").tolist():
-        length = int(lengths[index])
-        if not groups or length < SHORTEST_SHARE * longest or (len(groups[-1]) + 1) * longest > max_tokens:
-            groups.append([])
-            longest = length
-        groups[-1].append(index)
-    return groups
+def _buckets(widths: NDArray[np.int64], layout: Layout) -> list[NDArray[np.int64]]:
+    """Rows in groups of like width, so that padding and passes together cost the least.
+
+    By dynamic programming over the rows, widest first: the best groups of the first `n` rows end with a group that
+    starts somewhere, and are the best groups of the rows before it.
+    """
+    order = np.argsort(-widths, kind="stable")
+    width, count = widths[order], np.arange(len(widths) + 1)
+    best, start = np.zeros(len(count)), np.zeros(len(count), np.int64)
+    for end in count[1:]:
+        padded = (end - count[:end]) * width[:end]
+        padded[padded > layout.limit] = NEVER
+        padded[end - 1] = width[end - 1]
+        cost = best[:end] + padded
+        start[end] = cost.argmin()
+        best[end] = cost[start[end]] + layout.pass_cost
+    groups, end = [], len(widths)
+    while end:
+        groups.append(order[start[end] : end])
+        end = start[end]
+    return groups[::-1]
 
 
-def _in_order(lengths: NDArray[np.int64], micro_batch_size: int) -> list[list[int]]:
-    n = len(lengths)
-    return [list(range(start, min(start + micro_batch_size, n))) for start in range(0, n, micro_batch_size)]
+def _left_padded(examples: Sequence[Example], pad_id: int) -> MicroBatch:
+    """As the usual collators do: a multiple of eight wide, and a mask."""
+    width = max(len(ids) for ids, _, _ in examples)
+    width = -(-width // PADDED_MULTIPLE) * PADDED_MULTIPLE
+    starts = width - np.array([len(ids) for ids, _, _ in examples])
+    places = np.arange(width) - starts[:, None]
+    mask, positions = torch.from_numpy((places >= 0).astype(np.int64)), torch.from_numpy(np.maximum(places, 0))
+    return _rectangle(examples, width, starts, pad_id, mask, positions)
 
 
-_GROUPINGS: dict[str, Callable[[NDArray[np.int64], int], list[list[int]]]] = {
-    "bucketed": _bucketed,
-    "padded": _in_order,
-}
+def _right_padded(examples: Sequence[Example], pad_id: int) -> MicroBatch:
+    """No real token sees what follows it, so this needs neither mask nor positions."""
+    width = max(len(ids) for ids, _, _ in examples)
+    return _rectangle(examples, width, np.zeros(len(examples), np.int64), pad_id, None, None)
 
 
-def _lay_out(examples: Sequence[Example], pad_id: int, side: Literal["left", "right"], multiple: int) -> MicroBatch:
-    lengths = np.array([len(ids) for ids, _, _ in examples])
-    width = -(-int(lengths.max()) // multiple) * multiple
-    starts = width - lengths if side == "left" else np.zeros_like(lengths)
+def _rectangle(
+    examples: Sequence[Example],
+    width: int,
+    starts: NDArray[np.int64],
+    pad_id: int,
+    mask: torch.Tensor | None,
+    positions: torch.Tensor | None,
+) -> MicroBatch:
     input_ids = np.full((len(examples), width), pad_id, np.int64)
-    rows, columns, tasks = [], [], []
-    for index, ((ids, spans, task), start) in enumerate(zip(examples, starts, strict=True)):
+    for index, ((ids, _, _), start) in enumerate(zip(examples, starts, strict=True)):
         input_ids[index, start : start + len(ids)] = ids
-        labelled = np.concatenate([np.zeros(0, np.int64), *(np.arange(a, b) for a, b in spans.tolist())]) + start
-        rows.append(np.full(len(labelled), index))
-        columns.append(labelled)
-        tasks.append(np.full(len(labelled), task))
-    row, column = np.concatenate(rows), np.concatenate(columns).astype(np.int64)
-    mask, positions = _left_padding(width, starts) if side == "left" else (None, None)
+    row, place, tasks = _label_places(examples)
+    column = place + starts[row]
     return MicroBatch(
         torch.from_numpy(input_ids),
         mask,
         positions,
+        None,
         torch.from_numpy(row),
         torch.from_numpy(column - 1),
         torch.from_numpy(input_ids[row, column]),
-        torch.from_numpy(np.concatenate(tasks)),
+        torch.from_numpy(tasks),
+        int(sum(len(ids) for ids, _, _ in examples)),
     )
 
 
-def _left_padding(width: int, starts: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mask and positions `(batch, width)`; right padding needs neither, since no real token sees what follows it."""
-    distance = np.arange(width)[None, :] - starts[:, None]
-    return torch.from_numpy((distance >= 0).astype(np.int64)), torch.from_numpy(np.maximum(distance, 0))
+def _trees(examples: Sequence[Example], layout: Layout) -> list[MicroBatch]:
+    """Every shared prefix once; the last label of an example is only predicted, never read."""
+    read = [ids[: spans[-1, 1] - 1] for ids, spans, _ in examples]
+    order = lexicographic(read)
+    examples, read = [examples[i] for i in order], [read[i] for i in order]
+    forest = grow(read, layout.token_cost, min(WIDEST_TREE, layout.limit))
+    example, place, tasks = _label_places(examples)
+    labels = np.concatenate([ids for ids, _, _ in examples]).astype(np.int64)
+    starts = np.cumsum([0, *(len(ids) for ids, _, _ in examples)])
+    labels = labels[starts[example] + place]
+    row, node = forest.row[example], forest.node[example, place - 1]
+
+    batches = []
+    for group in _buckets(forest.widths, layout):
+        width = int(forest.widths[group].max())
+        tokens, depths, ends = (values[group, :width] for values in (forest.tokens, forest.depths, forest.ends))
+        padding = ends < 0
+        chosen = np.isin(row, group)
+        row_in_group = np.zeros(len(forest.widths), np.int64)
+        row_in_group[group] = np.arange(len(group))
+        batches.append(
+            MicroBatch(
+                torch.from_numpy(np.where(padding, layout.pad_id, tokens)),
+                None,
+                torch.from_numpy(np.maximum(depths, 0)),
+                torch.from_numpy(np.where(padding, np.arange(1, width + 1), ends)),
+                torch.from_numpy(row_in_group[row[chosen]]),
+                torch.from_numpy(node[chosen]),
+                torch.from_numpy(labels[chosen]),
+                torch.from_numpy(tasks[chosen]),
+                int(forest.widths[group].sum()),
+            )
+        )
+    return batches
+
+
+def _label_places(examples: Sequence[Example]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Of every label, `(labels,)` each: its example, its place there, and its task."""
+    spans = [spans for _, spans, _ in examples]
+    flat = np.concatenate(spans).astype(np.int64).reshape(-1, 2)
+    lengths = flat[:, 1] - flat[:, 0]
+    within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    owner = np.repeat(np.repeat(np.arange(len(spans)), [len(span) for span in spans]), lengths)
+    tasks = np.array([task for _, _, task in examples], np.int64)
+    return owner, np.repeat(flat[:, 0], lengths) + within, tasks[owner]

@@ -21,18 +21,22 @@ class Plan:
 
     Args:
         lengths: tokens of each example of the corpus, `(examples,)`.
+        users: key of the user each example is about, `(examples,)`; negative where it is about none.
         task_sizes: examples of each task, in corpus order.
         weights: passes over each task's examples in one epoch.
         batch_size: examples of a step, over all processes; an epoch's last step may hold fewer.
         order: `random`, or `length` for steps of like length.
+        group_by: `example` shuffles examples; `user` shuffles users, whose examples of an epoch stand together.
         seed: of the shuffle.
     """
 
     lengths: NDArray[np.int64]
+    users: NDArray[np.int64]
     task_sizes: Sequence[int]
     weights: Sequence[float]
     batch_size: int
     order: Literal["random", "length"]
+    group_by: Literal["example", "user"]
     seed: int
 
     @property
@@ -62,12 +66,26 @@ def _epoch(plan: Plan, epoch: int) -> NDArray[np.int64]:
         rest = random.permutation(size)[: _share(size, weight) - whole * size]
         drawn.append(start + np.concatenate([np.tile(np.arange(size), whole), rest]))
         start += size
+    if plan.group_by == "user":
+        return _by_user(plan, np.concatenate(drawn).astype(np.int64), random)
     examples = random.permutation(np.concatenate(drawn).astype(np.int64))
     return _by_length(plan, examples, random) if plan.order == "length" else examples
 
 
 def _share(size: int, weight: float) -> int:
     return max(1, round(size * weight)) if size else 0
+
+
+def _by_user(plan: Plan, examples: NDArray[np.int64], random: np.random.Generator) -> NDArray[np.int64]:
+    """Users in random order, each one's examples in corpus order, so that a cut between steps splits few tasks.
+
+    An example about no user is a user of its own.
+    """
+    known, users = np.unique(plan.users[examples], return_inverse=True)
+    alone = plan.users[examples] < 0
+    users[alone] = len(known) + np.arange(alone.sum())
+    shuffled = random.permutation(len(known) + int(alone.sum()))
+    return examples[np.lexsort((examples, shuffled[users]))]
 
 
 def _by_length(plan: Plan, examples: NDArray[np.int64], random: np.random.Generator) -> NDArray[np.int64]:

@@ -7,6 +7,7 @@ from typing import TypedDict
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from sidtune.batching.layouts import Layout, MicroBatch, idle_micro_batch
@@ -29,10 +30,13 @@ class Steps(Dataset[Step]):
         self.corpus, self.plan, self.layout = corpus, plan, layout
         self.rank, self.world_size = rank, world_size
 
+    def share(self, number: int) -> NDArray[np.int64]:
+        """The examples of a step that fall to this rank."""
+        return shared_out(self.plan.step(number), self.corpus.lengths, self.rank, self.world_size)
+
     def __getitem__(self, number: int) -> Step:
         examples = self.plan.step(number)
-        share = shared_out(examples, self.corpus.lengths, self.rank, self.world_size)
-        micro_batches = self.layout.micro_batches([self.corpus[int(i)] for i in share])
+        micro_batches = self.layout.micro_batches([self.corpus[int(i)] for i in self.share(number)])
         return Step(
             micro_batches=micro_batches or [idle_micro_batch(self.corpus[int(examples[0])], self.layout.pad_id)],
             label_count=int(self.corpus.label_counts[examples].sum()),
@@ -41,15 +45,13 @@ class Steps(Dataset[Step]):
 
 
 def shared_out(
-    examples: np.ndarray[tuple[int], np.dtype[np.int64]],
-    lengths: np.ndarray[tuple[int], np.dtype[np.int64]],
-    rank: int,
-    world_size: int,
-) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """This rank's examples: dealt out longest first, so that every rank has about as many tokens."""
-    if world_size == 1:
-        return examples
-    return examples[np.argsort(-lengths[examples], kind="stable")][rank::world_size]
+    examples: NDArray[np.int64], lengths: NDArray[np.int64], rank: int, world_size: int
+) -> NDArray[np.int64]:
+    """This rank's examples: one stretch of them, so that neighbours stay together, and about as many tokens for all."""
+    behind = np.cumsum(lengths[examples])
+    # An example belongs to the rank that its middle falls to.
+    middle = behind - lengths[examples] / 2
+    return examples[(middle * world_size // behind[-1]).astype(np.int64) == rank]
 
 
 class StepSampler(Sampler[list[int]]):
@@ -75,15 +77,21 @@ class StepSampler(Sampler[list[int]]):
 
 
 class StepLoader(DataLoader[Step]):
-    """The loader Trainer iterates over; it hands `set_epoch` on, which a bare one would not."""
+    """The loader Trainer iterates over; it hands `set_epoch` on, which a bare one would not.
 
-    def __init__(self, steps: Steps, last: int) -> None:
+    Args:
+        last: the first step that is not taken any more.
+        workers: processes that prepare steps ahead; with none, each step is prepared when it is asked for.
+    """
+
+    def __init__(self, steps: Steps, last: int, workers: int) -> None:
         # A generator of its own: the default draws a worker seed from the global one and so disturbs dropout.
         super().__init__(
             steps,
             batch_sampler=StepSampler(steps.plan.steps_per_epoch, last),
             collate_fn=_only,
             generator=torch.Generator(),
+            num_workers=workers,
         )
 
     def set_epoch(self, epoch: int) -> None:

@@ -20,9 +20,10 @@ from sidtune.encoding.encoder import Encoded, Encoder
 from sidtune.ragged import Ragged
 from sidtune.tasks.base import Part
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 EXAMPLES, MANIFEST = "examples.arrow", "manifest.json"
-SCHEMA = pa.schema([("input_ids", pa.large_list(pa.int32())), ("label_spans", pa.large_list(pa.int32()))])
+LISTS = pa.large_list(pa.int32())
+SCHEMA = pa.schema([("input_ids", LISTS), ("label_spans", LISTS), ("user", pa.int64())])
 EXAMPLES_AT_ONCE = 65_536
 
 
@@ -68,6 +69,11 @@ class EncodedTask:
         self._starts = np.cumsum([0, *(len(ids) for ids in self._input_ids)])
         self.lengths = _joined([ids.lengths for ids in self._input_ids])
         self.label_counts = _joined([_label_counts(spans) for spans in self._label_spans])
+        self.users = _joined([batch.column("user").to_numpy() for batch in batches])
+
+    def __reduce__(self) -> tuple[type[EncodedTask], tuple[str, Path]]:
+        """A worker process opens the file itself instead of being sent its contents."""
+        return EncodedTask, (self.name, self.folder)
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -87,6 +93,7 @@ class Corpus:
         self._starts = np.cumsum([0, *(len(task) for task in tasks)])
         self.lengths = _joined([task.lengths for task in tasks])
         self.label_counts = _joined([task.label_counts for task in tasks])
+        self.users = _joined([task.users for task in tasks])
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -143,7 +150,8 @@ def _write(folder: Path, fingerprint: dict[str, Any], chunks: Iterator[Encoded])
     counts = Counts()
     with pa.OSFile(str(folder / EXAMPLES), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
         for chunk in chunks:
-            writer.write_batch(pa.record_batch([chunk.input_ids.to_arrow(), chunk.label_spans.to_arrow()], SCHEMA))
+            columns = [chunk.input_ids.to_arrow(), chunk.label_spans.to_arrow(), pa.array(chunk.users)]
+            writer.write_batch(pa.record_batch(columns, SCHEMA))
             counts = counts.plus(chunk)
     manifest = {
         "sha256": file_digest(folder / EXAMPLES),

@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from sidtune.evaluation.head import Head, head_device
+from sidtune.evaluation.head import Head
+from sidtune.model.attention import added_mask, agree, attention_dtype, takes_masks
+from sidtune.model.head import head_device
 from sidtune.terminal import warn
-
-# The kinds of layers, by the names of Transformers' configurations, that see what a mask says.
-MASKABLE_LAYERS = {"full_attention", "sliding_attention"}
 
 Precision = Callable[[], AbstractContextManager[Any]]
 
@@ -135,20 +134,15 @@ class SharedPrompts(_Runner):
         Recurrent states, and positions that are counted off the mask, do not: seen on a few beams. Windows that count
         places in the cache, and chunks, show on long prompts only, so the configuration has to rule them out.
         """
-        text = self.model.config.get_text_config()
-        if hasattr(text, "attention_types") or not set(getattr(text, "layer_types", None) or ()) <= MASKABLE_LAYERS:
+        if not takes_masks(self.model):
             return False
         try:
             seen = _probe(self)
         except (TypeError, ValueError, RuntimeError, AttributeError):
             return False
         expected = _probe(WholeSequences(self.model, self.precision))
-        difference = (seen - expected).float().abs().max()
         with self.precision():
-            autocast = torch.is_autocast_enabled(self.device.type)
-            dtype = torch.get_autocast_dtype(self.device.type) if autocast else self._dtype
-        # Rounding adds up to far less than the root of the type's own step; a token seen or placed wrongly does not.
-        return bool(difference <= torch.finfo(dtype).eps ** 0.5 * expected.float().std())
+            return agree(seen, expected, attention_dtype(self._dtype, self.device))
 
     def _cached(self, input_ids: Tensor, rows: Tensor, columns: Tensor, **given: Any) -> Tensor:
         """States behind tokens that follow what the cache holds; it then holds them too."""
@@ -174,8 +168,7 @@ class SharedPrompts(_Runner):
 
     def _added(self, seen: Tensor) -> Tensor:
         """Zero where seen, the least number where not."""
-        added = torch.zeros(seen.shape, dtype=self._dtype, device=self.device)
-        return added.masked_fill(~seen, torch.finfo(self._dtype).min)[:, None]
+        return added_mask(seen, self._dtype)
 
     @property
     def _dtype(self) -> torch.dtype:

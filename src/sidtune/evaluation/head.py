@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from sidtune.model.frozen import SidHead
+from sidtune.model.head import base_head, ends_model
 
 # Products of states and vocabulary are made in tiles of this size, summed and forgotten. On the CPU a tile stays in the
 # cache, which halves the time at a vocabulary of 152,064; on a GPU it must be large enough to fill the device.
@@ -32,7 +33,7 @@ class Head:
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
         self.module: Any = model.get_output_embeddings()
-        self.ends_model = _ends_model(model, self.module)
+        self.ends_model = ends_model(model)
 
     @contextmanager
     def at(self, rows: Tensor, columns: Tensor) -> Iterator[None]:
@@ -69,14 +70,14 @@ class Head:
     @property
     def vocabulary(self) -> int:
         """Rows of the head."""
-        return len(_base(self.module).weight)
+        return len(base_head(self.module).weight)
 
     def _product(self, states: Tensor, tokens: Tensor | slice) -> Tensor:
         """States times the rows of some tokens, ids or a slice of them, in float32 whatever the weights are.
 
         Rounded logits would make ties, and log-probabilities above zero.
         """
-        base = _base(self.module)
+        base = base_head(self.module)
         bias = getattr(base, "bias", None)
         matrix = self._with_own_rows(base.weight[tokens].float(), tokens)
         own_bias = None if bias is None else bias[tokens].float()
@@ -105,7 +106,7 @@ class _Pick(nn.Module):
     @property
     def weight(self) -> Tensor:
         """The head's own: some models look at its type."""
-        weight: Tensor = _base(self.head).weight
+        weight: Tensor = base_head(self.head).weight
         return weight
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -114,30 +115,6 @@ class _Pick(nn.Module):
         return self.head(picked) if self.applied else picked
 
 
-def _base(head: Any) -> Any:
-    """The original head, of a frozen model too."""
-    return head.base if isinstance(head, SidHead) else head
-
-
 def _logsumexp(logits: Tensor) -> Tensor:
     """Over the last axis; by way of log-softmax, which is one pass where torch.logsumexp is four."""
     return logits[:, 0] - logits.log_softmax(-1)[:, 0]
-
-
-@torch.no_grad()
-def _ends_model(model: PreTrainedModel, head: Any) -> bool:
-    """Whether the model returns its head's output as it is; seen on one token."""
-    seen: list[Tensor] = []
-    watch = head.register_forward_hook(lambda _, __, output: seen.append(output))
-    try:
-        token = torch.zeros(1, 1, dtype=torch.long, device=head_device(head))
-        logits = model(input_ids=token, use_cache=False).logits
-    finally:
-        watch.remove()
-    return torch.equal(logits, seen[0])
-
-
-def head_device(head: Any) -> torch.device:
-    """Where the head's weights are."""
-    device: torch.device = next(head.parameters()).device
-    return device

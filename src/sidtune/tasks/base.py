@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Literal, Protocol
 
 import numpy as np
@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from sidtune.data.catalogue import Catalogue
 from sidtune.data.rows import Rows
+from sidtune.data.users import user_keys
 from sidtune.ragged import Ragged
 
 ItemField = Literal["sid", "title", "description"]
@@ -66,18 +67,21 @@ class Part:
         form: key of the wording in the template file.
         columns: placeholder → values, n of each.
         rows: `(n,)`, where each example stands in the task's source, before sampling.
+        users: `(n,)`, a key of the user each example is about; None where it is about no user.
     """
 
     form: str
     columns: Mapping[str, Column]
     rows: NDArray[np.int64]
+    users: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def take(self, chosen: NDArray[np.integer]) -> Part:
         """The part at the given examples."""
-        return Part(self.form, {name: c.take(chosen) for name, c in self.columns.items()}, self.rows[chosen])
+        columns = {name: column.take(chosen) for name, column in self.columns.items()}
+        return Part(self.form, columns, self.rows[chosen], None if self.users is None else self.users[chosen])
 
     def drop_oldest(self, counts: NDArray[np.int64]) -> Part:
         """Every history without its first `counts[i]` items."""
@@ -85,7 +89,7 @@ class Part:
         for name, column in columns.items():
             if isinstance(column, Items) and column.many:
                 columns[name] = Items(column.positions.drop_front(counts), column.field, many=True)
-        return Part(self.form, columns, self.rows)
+        return replace(self, columns=columns)
 
     @property
     def history_lengths(self) -> NDArray[np.int64]:
@@ -168,8 +172,8 @@ class HistoryTask:
 
     def build(self, source: Source, rows: NDArray[np.int64], options: TaskOptions, seed: int) -> Sequence[Part]:
         """One part for each form."""
-        columns = history_columns(source.rows, rows)
-        return [Part(form, columns, rows) for form in self.chosen_forms(options)]
+        columns, users = history_columns(source.rows, rows), user_keys(source.rows.users)[rows]
+        return [Part(form, columns, rows, users) for form in self.chosen_forms(options)]
 
     def chosen_forms(self, options: TaskOptions) -> Sequence[str]:
         """The forms that the options ask for: all of them, unless a task says otherwise."""

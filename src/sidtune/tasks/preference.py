@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from sidtune.data.users import user_keys
 from sidtune.tasks.base import Part, Placeholders, Source, TaskOptions, Texts, history_columns
 
 
@@ -27,4 +28,5 @@ class Preference:
         """One part for each form."""
         texts = source.preferences.column("preference").combine_chunks()
         columns = history_columns(source.preference_rows, rows) | {"preference": Texts(texts).take(rows)}
-        return [Part(form, columns, rows) for form in self.forms]
+        users = user_keys(source.preference_rows.users)[rows]
+        return [Part(form, columns, rows, users) for form in self.forms]

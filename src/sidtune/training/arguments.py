@@ -46,6 +46,7 @@ def training_arguments(config: Config) -> TrainingArguments:
         greater_is_better=not by_loss,
         logging_steps=config.logging.every,
         logging_nan_inf_filter=False,
+        dataloader_num_workers=training.workers,
         report_to=_reporters(config),
         run_name=config.logging.wandb_run_name,
         disable_tqdm=True,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 from rich.table import Table
 from transformers import PreTrainedModel, TrainingArguments
 
+from sidtune.batching.layouts import Layout
 from sidtune.batching.plan import Plan
 from sidtune.batching.steps import Steps
 from sidtune.config import Config, ModelConfig, TrainingConfig
@@ -20,6 +22,7 @@ BYTES = {"weights": 4, "gradients": 4, "optimizer": 8}
 # block with a two- to four-fold MLP (Korthikanti et al., 2022, eq. 2, without dropout masks and attention scores).
 ACTIVATION_VALUES = 17
 GIB = 2**30
+SAMPLED_STEPS = 20
 
 
 def total_steps(training: TrainingConfig, plan: Plan) -> int:
@@ -64,7 +67,8 @@ def describe_plan(
         )
     console.print(table)
     console.print(_steps_line(config, steps, arguments))
-    console.print(_memory_line(config, model))
+    console.print(_tokens_line(steps))
+    console.print(_memory_line(config, steps.layout, model))
 
 
 def _steps_line(config: Config, steps: Steps, arguments: TrainingArguments) -> str:
@@ -74,18 +78,33 @@ def _steps_line(config: Config, steps: Steps, arguments: TrainingArguments) -> s
     precision = "bf16 autocast" if arguments.bf16 else "fp32"
     return (
         f"{total:,} steps = {total / plan.steps_per_epoch:.4g} epochs of {plan.steps_per_epoch:,} · "
-        f"{training.batch_size} examples a step over {arguments.world_size} process(es) · layout {training.layout} · "
+        f"{training.batch_size} examples a step over {arguments.world_size} process(es) · "
         f"{precision} on {arguments.device.type} · evaluation and checkpoint every {every:,} steps"
     )
 
 
-def _memory_line(config: Config, model: PreTrainedModel) -> str:
+def _tokens_line(steps: Steps) -> str:
+    """What the layout makes of the tokens of a step, seen on a few steps of the first epoch."""
+    total = steps.plan.steps_per_epoch
+    seen = range(0, total, -(-total // SAMPLED_STEPS))
+    examples = np.concatenate([steps.share(number) for number in seen])
+    batches = [batch for number in seen for batch in steps[number]["micro_batches"]]
+    before, after = int(steps.corpus.lengths[examples].sum()), sum(batch.tokens for batch in batches)
+    computed = sum(batch.input_ids.numel() for batch in batches)
+    return (
+        f"layout {steps.layout.name}, examples by {steps.plan.group_by}: {before / len(seen):,.0f} tokens a step and "
+        f"process, {after / len(seen):,.0f} after sharing prefixes, {computed / len(seen):,.0f} with padding, in "
+        f"{len(batches) / len(seen):.1f} forward passes (mean of {len(seen)} steps)"
+    )
+
+
+def _memory_line(config: Config, layout: Layout, model: PreTrainedModel) -> str:
     """A rough sum of what one process holds at the peak."""
     trainable, total = parameter_counts(model)
     state = total * BYTES["weights"] + trainable * (BYTES["gradients"] + BYTES["optimizer"])
     training, text = config.training, model.config.get_text_config()
     padded = training.micro_batch_size * config.encoding.cutoff_len
-    tokens = training.max_tokens if training.layout == "bucketed" else padded
+    tokens = padded if layout.name == "padded" else layout.limit
     layers = 1 if training.gradient_checkpointing else text.num_hidden_layers
     activations = 4 * ACTIVATION_VALUES * tokens * text.hidden_size * layers
     return (

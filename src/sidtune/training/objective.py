@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from sidtune.model.attention import attention_dtype, tree_mask
+from sidtune.model.head import ends_model
+from sidtune.training.head_loss import head_loss
+
 
 class LabelLoss(nn.Module):
-    """A language model that answers with the summed negative log likelihood of its labels, task by task.
+    """A language model that answers with the negative log likelihood of its labels.
 
-    A hook in front of the output head keeps the hidden states at label positions and drops the others, so whatever the
-    model does to its logits (bias, scale, soft cap) stays the model's own.
+    The forward of the output head is replaced: it keeps the hidden states at label positions, drops the others, and
+    gives the loss. The head is still called as a module, so whatever wraps it sees it. Where something follows
+    the head in the model (a soft cap, a scale), it gives logits and the loss is made of what the model returns.
 
     Args:
         model: any causal language model of Transformers.
@@ -22,33 +30,55 @@ class LabelLoss(nn.Module):
     def __init__(self, model: PreTrainedModel, tasks: int) -> None:
         super().__init__()
         self.model, self.tasks = model, tasks
-        self._gather: tuple[Tensor, Tensor] | None = None
-        model.get_output_embeddings().register_forward_pre_hook(self._keep_label_positions)
+        self._ends_model = ends_model(model)
+        self._asked: tuple[Tensor, Tensor, Tensor, float] | None = None
+        self._losses: Tensor | None = None
+        head: Any = model.get_output_embeddings()
+        head.forward = partial(self._answer, head)
 
     def forward(
         self,
         input_ids: Tensor,
         attention_mask: Tensor | None,
         position_ids: Tensor | None,
+        ends: Tensor | None,
         rows: Tensor,
         columns: Tensor,
         labels: Tensor,
         tasks: Tensor,
-    ) -> Tensor:
-        """Sum of `-log p(label)` for each task, `(tasks,)`, in float32; arguments as in `MicroBatch`."""
-        self._gather = (rows, columns)
+        scale: float = 1.0,
+    ) -> tuple[Tensor, Tensor]:
+        """The loss of a micro-batch; arguments as in `MicroBatch`.
+
+        Returns:
+            `scale * sum(-log p(label))`, differentiable, and the sum without the scale for each task, `(tasks,)`,
+            which is not; both in float32 or wider.
+        """
+        if ends is not None:
+            attention_mask = tree_mask(ends, attention_dtype(self.model.dtype, ends.device))
+        self._asked = (rows, columns, labels, scale)
         try:
             output = self.model(
                 input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
-            )
+            ).logits
+            if self._ends_model:
+                assert self._losses is not None
+                loss, losses = output[0], self._losses
+            else:
+                logits = output[0].to(torch.promote_types(output.dtype, torch.float32))
+                losses = F.cross_entropy(logits, labels, reduction="none")
+                loss, losses = losses.sum() * scale, losses.detach()
         finally:
-            self._gather = None
-        losses = F.cross_entropy(output.logits[0].float(), labels, reduction="none")
-        return torch.zeros(self.tasks, device=losses.device).index_add(0, tasks, losses)
+            self._asked = self._losses = None
+        return loss, losses.new_zeros(self.tasks).index_add(0, tasks, losses)
 
-    def _keep_label_positions(self, head: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-        """Hidden states `(batch, length, hidden)` → `(1, labels, hidden)`."""
-        if self._gather is None:
-            return None
-        rows, columns = self._gather
-        return (arguments[0][rows, columns][None], *arguments[1:])
+    def _answer(self, head: Any, hidden: Tensor) -> Tensor:
+        """`(batch, length, hidden)` → the loss `(1,)`, or `(1, labels, vocabulary)`; all logits when nothing is asked."""
+        if self._asked is None:
+            return type(head).forward(head, hidden)  # type: ignore[no-any-return]
+        rows, columns, labels, scale = self._asked
+        picked = hidden[rows, columns]
+        if not self._ends_model:
+            return type(head).forward(head, picked[None])  # type: ignore[no-any-return]
+        loss, self._losses = head_loss(picked, head, labels, scale)
+        return loss[None]

@@ -10,21 +10,18 @@ from typing import Any
 from accelerate import PartialState
 from transformers import EarlyStoppingCallback, PreTrainedModel, TrainerCallback, TrainingArguments
 
-from sidtune.batching.layouts import Layout
-from sidtune.batching.plan import Plan
-from sidtune.batching.steps import Steps
 from sidtune.check import refuse_errors
 from sidtune.config import METRIC_DEPTH, Config
-from sidtune.encoding.corpus import Corpus, EncodedTask
+from sidtune.encoding.corpus import EncodedTask
 from sidtune.inputs import Inputs
 from sidtune.model.checkpoint_files import load_plain_state_dict, load_weights
 from sidtune.model.load import base_dtype, load_model
-from sidtune.model.vocabulary import Vocabulary
 from sidtune.terminal import console, library_bars
 from sidtune.training import output
 from sidtune.training.arguments import training_arguments
 from sidtune.training.callbacks import ConsoleTable, LastStepEvaluation, MetricsFile
 from sidtune.training.describe import describe_model, describe_plan, total_steps
+from sidtune.training.lay_out import lay_out
 from sidtune.training.launch import pin_first_gpu
 from sidtune.training.objective import LabelLoss
 from sidtune.training.output import Start
@@ -73,12 +70,12 @@ def train(
             refuse_errors(inputs)
         training_tasks, valid_tasks = inputs.mixture.train(), inputs.mixture.valid()
     vocabulary = inputs.vocabulary
-    steps = lay_out(config, training_tasks, vocabulary, arguments)
     identity = run_identity(inputs, arguments.world_size)
     start = Start() if dry_run else output.find_start(config.output_dir, resume, identity)
 
     with library_bars():
         model = load_model(config.model, vocabulary, config.seed, trust_remote_code)
+    steps = lay_out(config, training_tasks, model, vocabulary, arguments)
     if arguments.process_index == 0:
         describe_model(model, vocabulary, config.model)
         describe_plan(config, training_tasks, steps, model, arguments)
@@ -114,23 +111,6 @@ def train(
     return summarise(trainer, config.output_dir, time.monotonic() - began)
 
 
-def lay_out(config: Config, tasks: list[EncodedTask], vocabulary: Vocabulary, arguments: TrainingArguments) -> Steps:
-    """The plan of the whole run, and how this process sees its steps."""
-    corpus, training = Corpus(tasks), config.training
-    options = config.task_options()
-    plan = Plan(
-        lengths=corpus.lengths,
-        task_sizes=[len(task) for task in tasks],
-        weights=[options[task.name].weight for task in tasks],
-        batch_size=training.batch_size,
-        order=training.order,
-        seed=config.seed,
-    )
-    limit = training.max_tokens if training.layout == "bucketed" else training.micro_batch_size
-    layout = Layout(training.layout, limit, int(vocabulary.tokenizer.pad_token_id))
-    return Steps(corpus, plan, layout, arguments.process_index, arguments.world_size)
-
-
 def run_identity(inputs: Inputs, world_size: int) -> dict[str, Any]:
     """What a resumed run must share with the run it goes on from: else it would not be the same run."""
     config, training = inputs.config, inputs.config.training
@@ -143,6 +123,7 @@ def run_identity(inputs: Inputs, world_size: int) -> dict[str, Any]:
         "seed": config.seed,
         "training.batch_size": training.batch_size,
         "training.order": training.order,
+        "training.group_by": training.group_by,
         "training.learning_rate": training.learning_rate,
         "training.weight_decay": training.weight_decay,
         **({} if config.eval.metric == "loss" else {"eval.metric": config.eval.metric} | ranked),

@@ -67,13 +67,20 @@ class StepTrainer(Trainer):
         self.identity, self.save_total_limit = dict(identity), save_total_limit
         self.bundle, self.ranking = bundle, ranking
         self._task_losses = torch.zeros(len(tasks), 2, dtype=torch.float64)
-        self._examples, self._since = 0, time.monotonic()
+        self._start_counting()
 
     # --- the step ---
 
     def get_train_dataloader(self) -> StepLoader:
         """The plan already knows rank and world size, so nothing may shard it again."""
-        return StepLoader(self.steps, self.args.max_steps)
+        return StepLoader(self.steps, self.args.max_steps, self.args.dataloader_num_workers)
+
+    def get_batch_samples(self, *args: Any) -> tuple[list[Step], Any]:
+        """Note how long the step was waited for."""
+        began = time.monotonic()
+        batches: tuple[list[Step], Any] = super().get_batch_samples(*args)
+        self._waited += time.monotonic() - began
+        return batches
 
     def training_step(self, model: nn.Module, inputs: Step, num_items_in_batch: Any = None) -> Tensor:  # type: ignore[override]
         """Run the micro-batches of one step; gradients are exchanged with the last of them."""
@@ -85,12 +92,11 @@ class StepTrainer(Trainer):
         for index, micro_batch in enumerate(micro_batches):
             last = index == len(micro_batches) - 1
             with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
-                by_task = model(**micro_batch.to(self.args.device))
-                self.accelerator.backward(by_task.sum() * scale)
-            sums += by_task.detach()
+                loss, by_task = model(**micro_batch.to(self.args.device), scale=scale)
+                self.accelerator.backward(loss)
+            sums += by_task
         self._count(inputs, sums)
-        loss: Tensor = sums.sum() * scale
-        return loss
+        return sums.sum() * scale
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Not counted: Trainer's estimate knows nothing of a list of micro-batches."""
@@ -107,13 +113,14 @@ class StepTrainer(Trainer):
     @torch.no_grad()
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Loss of every validation task, weighted by labels; and ranking metrics, when it is time for them."""
+        began = time.monotonic()
         self.language_model.eval()
         metrics = {f"eval_{task.name}_loss": self._validation_loss(task) for task in self.valid}
         if self.ranking and self.ranking.due(self.state):
             metrics |= self.ranking.measure(self.language_model, self.accelerator.autocast)
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        self._since = time.monotonic()
+        self._evaluated += time.monotonic() - began
         return metrics
 
     def _validation_loss(self, task: EncodedTask) -> float:
@@ -135,8 +142,8 @@ class StepTrainer(Trainer):
         # Not the DDP wrapper: ranks may have unequal numbers of forward passes here.
         model = self.accelerator.unwrap_model(self.model_wrapped, keep_fp32_wrapper=True)
         with self.accelerator.autocast():
-            losses: Tensor = model(**micro_batch.to(self.args.device))
-        return losses
+            _, by_task = model(**micro_batch.to(self.args.device))
+        return by_task  # type: ignore[no-any-return]
 
     def _summed(self, values: Tensor) -> Tensor:
         """Sum over all processes."""
@@ -146,15 +153,21 @@ class StepTrainer(Trainer):
         return values.cpu()
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the losses by task and the speed to every training entry."""
+        """Add the losses by task, the speed, and the share of time spent waiting for steps to every training entry."""
         if "loss" in logs:
             for name, (loss, labels) in zip(self.task_names, self._summed(self._task_losses).tolist(), strict=True):
                 if labels:
                     logs[f"{name}_loss"] = loss / labels
-            logs["examples_per_second"] = self._examples / (time.monotonic() - self._since)
+            seconds = time.monotonic() - self._since - self._evaluated
+            logs["examples_per_second"] = self._examples / seconds
+            logs["waiting"] = self._waited / seconds
             self._task_losses.zero_()
-            self._examples, self._since = 0, time.monotonic()
+            self._start_counting()
         super().log(logs, start_time)
+
+    def _start_counting(self) -> None:
+        """Examples, and seconds in all, waiting for steps, and evaluating, since the last entry of the log."""
+        self._examples, self._since, self._waited, self._evaluated = 0, time.monotonic(), 0.0, 0.0
 
     # --- checkpoints ---
 

@@ -1,0 +1,108 @@
+"""Sequences as prefix trees: what several of them open with is held once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Forest:
+    """Prefix trees in rows; the nodes of a row are numbered from 0 in preorder, so that a subtree is a range.
+
+    Args:
+        row: the row that each sequence lies in, `(sequences,)`, ascending.
+        node: the node of each place of each sequence, `(sequences, longest)`; -1 behind its end.
+        tokens, depths, ends: `(rows, widest)` each, of every node: its token, its place in the sequences it belongs to,
+            and the first node behind its subtree; -1 where a row is shorter.
+    """
+
+    row: NDArray[np.int64]
+    node: NDArray[np.int64]
+    tokens: NDArray[np.int64]
+    depths: NDArray[np.int64]
+    ends: NDArray[np.int64]
+
+    @property
+    def widths(self) -> NDArray[np.int64]:
+        """Nodes of each row, `(rows,)`."""
+        widths: NDArray[np.int64] = (self.ends >= 0).sum(1)
+        return widths
+
+
+def lexicographic(sequences: Sequence[NDArray[np.int32]]) -> list[int]:
+    """The order that puts sequences with a common prefix side by side."""
+    # Big-endian bytes compare like the numbers do.
+    keys = [sequence.astype(">u4").tobytes() for sequence in sequences]
+    return sorted(range(len(keys)), key=keys.__getitem__)
+
+
+def grow(sequences: Sequence[NDArray[np.int32]], token_cost: float, widest: int) -> Forest:
+    """Build the trees of sequences in lexicographic order.
+
+    A sequence joins the row before it where the tokens it shares cost more than the attention that a longer row takes.
+
+    Args:
+        sequences: none of them empty.
+        token_cost: what one token costs outside attention, in pairs of tokens inside it.
+        widest: nodes of a row at the most; a longer sequence stands alone.
+    """
+    lengths = np.array([len(sequence) for sequence in sequences], np.int64)
+    table = np.full((len(sequences), int(lengths.max())), -1, np.int64)
+    column = np.arange(table.shape[1])
+    inside = column < lengths[:, None]
+    table[inside] = np.concatenate(sequences)
+    shared = _shared(table, lengths)
+    opens = _row_starts(lengths, shared, token_cost, widest)
+    shared[opens] = 0
+    row = np.cumsum(opens) - 1
+
+    new = inside & (column >= shared[:, None])
+    number = np.cumsum(new).reshape(new.shape) - 1
+    first = number[:, 0][opens]  # a row opens with a node of its own
+    node = np.maximum.accumulate(np.where(new, number, -1), axis=0)
+    end = _ends(shared, np.cumsum(new.sum(1)), table.shape[1])
+
+    width = np.diff(np.append(first, new.sum()))
+    at = np.repeat(row, new.sum(1)), (number - first[row][:, None])[new]
+    shape = (len(first), int(width.max()))
+    tokens, depths, ends = (np.full(shape, -1, np.int64) for _ in range(3))
+    tokens[at], depths[at] = table[new], np.broadcast_to(column, new.shape)[new]
+    ends[at] = (end - first[row][:, None])[new]
+    return Forest(row, np.where(inside, node - first[row][:, None], -1), tokens, depths, ends)
+
+
+def _shared(table: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many tokens each sequence shares with the one before it, `(sequences,)`."""
+    same = np.cumprod(table[1:] == table[:-1], axis=1).sum(1)
+    return np.minimum(np.append(0, same), lengths)
+
+
+def _row_starts(
+    lengths: NDArray[np.int64], shared: NDArray[np.int64], token_cost: float, widest: int
+) -> NDArray[np.bool_]:
+    """Which sequences open a row, `(sequences,)`."""
+    opens = np.ones(len(lengths), bool)
+    width = 0
+    for index, (length, common) in enumerate(zip(lengths.tolist(), shared.tolist(), strict=True)):
+        joined = width + length - common
+        more_pairs = joined**2 - width**2 - length**2
+        opens[index] = index == 0 or joined > widest or more_pairs > common * token_cost
+        width = length if opens[index] else joined
+    return opens
+
+
+def _ends(shared: NDArray[np.int64], behind: NDArray[np.int64], width: int) -> NDArray[np.int64]:
+    """The first node behind the subtree of the node that a sequence adds in a column, `(sequences, width)`.
+
+    Args:
+        behind: the first node that the sequences after each one add, `(sequences,)`.
+    """
+    # A subtree ends before the next sequence that shares fewer tokens than the node is deep.
+    leaves = np.append(shared[1:], 0)[:, None] <= np.arange(width)
+    ends = np.where(leaves, behind[:, None], behind[-1])
+    reached: NDArray[np.int64] = np.minimum.accumulate(ends[::-1], axis=0)[::-1]
+    return reached

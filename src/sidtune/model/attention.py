@@ -1,0 +1,94 @@
+"""Masks of our own, and the models that honour them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+# The kinds of layers, by the names of Transformers' configurations, that see what a mask says.
+MASKABLE_LAYERS = {"full_attention", "sliding_attention"}
+# Implementations of attention that take an explicit mask.
+MASKED_ATTENTION = ("sdpa", "eager")
+
+
+def takes_masks(model: PreTrainedModel) -> bool:
+    """Whether the kinds of a model's layers allow for a mask.
+
+    Windows that count places in the cache, and chunks, show on long sequences only: a probe of a few tokens would miss
+    them.
+    """
+    text = model.config.get_text_config()
+    return not hasattr(text, "attention_types") and set(getattr(text, "layer_types", None) or ()) <= MASKABLE_LAYERS
+
+
+def added_mask(seen: Tensor, dtype: torch.dtype) -> Tensor:
+    """What is added to attention scores: zero where seen, the least number where not.
+
+    Args:
+        seen: `(batch, queries, keys)`, booleans.
+
+    Returns:
+        `(batch, 1, queries, keys)`.
+    """
+    added = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
+    return added.masked_fill_(~seen, torch.finfo(dtype).min)[:, None]
+
+
+def tree_mask(ends: Tensor, dtype: torch.dtype) -> Tensor:
+    """Each token of a row of prefix trees sees itself and its ancestors.
+
+    Args:
+        ends: `(batch, length)`, the first token behind each one's subtree, tokens in preorder.
+    """
+    place = torch.arange(ends.shape[1], device=ends.device)
+    return added_mask((place <= place[:, None]) & (place[:, None] < ends[:, None]), dtype)
+
+
+def attention_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """What attention computes in, where a model of this type runs under the present autocast."""
+    return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else dtype
+
+
+def agree(seen: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:
+    """Whether two results are one, up to what computing in a type may change."""
+    # Rounding adds up to far less than the root of the type's own step; a token seen or placed wrongly does not.
+    return bool((seen - expected).float().abs().max() <= torch.finfo(dtype).eps ** 0.5 * expected.float().std())
+
+
+@torch.no_grad()
+def runs_trees(model: PreTrainedModel, longest: int) -> bool:
+    """Whether a model computes a prefix tree as it computes the sequences; seen on three short ones.
+
+    Args:
+        longest: tokens of a sequence at the most: a sliding window must hold them all.
+    """
+    text = model.config.get_text_config()
+    window = getattr(text, "sliding_window", None)
+    if model.config._attn_implementation not in MASKED_ATTENTION or not takes_masks(model):
+        return False
+    if window and window < longest:
+        return False
+    training = model.training
+    model.eval()
+    try:
+        return _tree_equals_sequences(model)
+    except (TypeError, ValueError, RuntimeError, AttributeError):
+        return False
+    finally:
+        model.train(training)
+
+
+def _tree_equals_sequences(model: PreTrainedModel) -> bool:
+    """The sequences 1 2 3 4, 1 2 5 6 and 7 8, as one row of trees and one by one."""
+    device, dtype = model.device, model.dtype
+    row, depths = torch.tensor([[1, 2, 3, 4, 5, 6, 7, 8]]), torch.tensor([[0, 1, 2, 3, 2, 3, 0, 1]])
+    ends = torch.tensor([[6, 6, 4, 4, 6, 6, 8, 8]])
+    mask = tree_mask(ends.to(device), dtype)
+    given = {"attention_mask": mask, "position_ids": depths.to(device), "use_cache": False}
+    seen = model(input_ids=row.to(device), **given).logits[0]
+    for places in ([0, 1, 2, 3], [0, 1, 4, 5], [6, 7]):
+        expected = model(input_ids=row[:, places].to(device), use_cache=False).logits[0]
+        if not agree(seen[places], expected, dtype):
+            return False
+    return True

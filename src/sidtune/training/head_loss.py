@@ -1,0 +1,142 @@
+"""Negative log likelihood straight from hidden states: logits are made in blocks of rows, used and overwritten."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from sidtune.model.frozen import SidHead
+
+# Logits held at once. Blocks that are much smaller are slower: each reads and writes the matrix's whole gradient.
+BLOCK_VALUES = 2**26
+
+
+def head_loss(hidden: Tensor, head: Any, labels: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """The loss of labels whose hidden states are given, for a head whose output is the model's.
+
+    Args:
+        hidden: `(labels, hidden)`.
+        head: `nn.Linear`, or a frozen model's `SidHead`.
+        labels: `(labels,)` token ids.
+        scale: what the sum is multiplied by.
+
+    Returns:
+        `scale * sum(-log p(label))`, differentiable, and `-log p(label)` of each label, `(labels,)`, which is not.
+    """
+    own, ids, base = (head.weight, head.sid_ids, head.base) if isinstance(head, SidHead) else (None, None, head)
+    device = hidden.device.type
+    if torch.is_autocast_enabled(device):
+        hidden = hidden.to(torch.get_autocast_dtype(device))
+    with torch.autocast(device, enabled=False):
+        loss, losses = _HeadLoss.apply(  # type: ignore[no-untyped-call]
+            hidden, base.weight, getattr(base, "bias", None), own, ids, labels, scale, torch.is_grad_enabled()
+        )
+    return loss, losses
+
+
+class _HeadLoss(torch.autograd.Function):
+    """Makes the gradients in the forward pass, while the logits are at hand: three products where recomputing needs four.
+
+    Nothing of the size labels × vocabulary outlives a block, and in frozen mode nothing of the size vocabulary × hidden
+    is made at all.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        own: Tensor | None,
+        ids: Tensor | None,
+        labels: Tensor,
+        scale: float,
+        differentiate: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """See `head_loss`; `own` and `ids` are a frozen model's rows and the tokens they belong to."""
+        given = (hidden, weight, bias, own)
+        wanted = [differentiate and needed for needed in ctx.needs_input_grad[: len(given)]]
+        gradients = [torch.empty_like(t) if t is not None and w else None for t, w in zip(given, wanted, strict=True)]
+        matrix = weight.to(hidden.dtype)
+        losses = torch.empty(len(labels), dtype=torch.promote_types(hidden.dtype, torch.float32), device=hidden.device)
+        for part, logits in _blocks(hidden, matrix, bias, own, ids):
+            of_label = labels[part, None]
+            torch.log_softmax(logits, -1, out=logits)
+            losses[part] = -logits.gather(1, of_label)[:, 0]
+            if any(wanted):
+                slope = logits.exp_().scatter_add_(1, of_label, logits.new_full(of_label.shape, -1.0)).mul_(scale)
+                _accumulate(gradients, slope, hidden, matrix, own, ids, part)
+        ctx.save_for_backward(*gradients)
+        ctx.mark_non_differentiable(losses)
+        return losses.sum() * scale, losses
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, incoming: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradients that were made, times what comes in."""
+        # One, where the loss itself is differentiated; on a GPU asking would wait for the device.
+        unchanged = incoming.device.type == "cpu" and incoming.item() == 1.0
+        made = [g if g is None or unchanged else g * incoming.to(g.dtype) for g in ctx.saved_tensors]
+        return (*made, None, None, None, None)
+
+
+def _blocks(
+    hidden: Tensor, matrix: Tensor, bias: Tensor | None, own: Tensor | None, ids: Tensor | None
+) -> Iterator[tuple[slice, Tensor]]:
+    """Logits of some rows at a time, in float32 or wider; the block is overwritten by the next one."""
+    rows = max(1, min(len(hidden), BLOCK_VALUES // len(matrix)))
+    product = hidden.new_empty(rows, len(matrix))
+    for start in range(0, len(hidden), rows):
+        part = slice(start, min(start + rows, len(hidden)))
+        logits = torch.mm(hidden[part], matrix.T, out=product[: part.stop - start])
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        if bias is not None:
+            logits += bias
+        if own is not None and ids is not None:
+            mine = F.linear(hidden[part].to(own.dtype), own, None if bias is None else bias[ids].to(own.dtype))
+            logits.index_copy_(1, ids, mine.to(logits.dtype))
+        yield part, logits
+
+
+def _accumulate(
+    gradients: list[Tensor | None],
+    slope: Tensor,
+    hidden: Tensor,
+    matrix: Tensor,
+    own: Tensor | None,
+    ids: Tensor | None,
+    part: slice,
+) -> None:
+    """Add what one block says of each gradient; the first block also clears what was there.
+
+    Args:
+        slope: `(rows, vocabulary)`, of the loss by the logits; it is overwritten.
+    """
+    of_hidden, of_weight, of_bias, of_own = gradients
+    kept = float(part.start > 0)
+    if of_bias is not None:
+        of_bias.mul_(kept).add_(slope.sum(0)) if kept else of_bias.copy_(slope.sum(0))
+    through_own = None
+    if own is not None and ids is not None:
+        mine = slope[:, ids].to(own.dtype)
+        through_own = mine @ own
+        if of_own is not None:
+            of_own.addmm_(mine.T, hidden[part].to(own.dtype), beta=kept)
+        # The old rows of these tokens had no part in the logits.
+        slope.index_fill_(1, ids, 0.0)
+    narrow = slope.to(matrix.dtype)
+    if of_weight is not None:
+        if of_weight.dtype == narrow.dtype:
+            of_weight.addmm_(narrow.T, hidden[part], beta=kept)
+        else:
+            product = narrow.T @ hidden[part]
+            of_weight.add_(product) if kept else of_weight.copy_(product)
+    if of_hidden is not None:
+        torch.mm(narrow, matrix, out=of_hidden[part])
+        if through_own is not None:
+            of_hidden[part] += through_own.to(of_hidden.dtype)

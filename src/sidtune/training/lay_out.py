@@ -1,0 +1,57 @@
+"""From the configuration to the steps of this process."""
+
+from __future__ import annotations
+
+from transformers import PreTrainedModel, TrainingArguments
+
+from sidtune.batching.layouts import Layout
+from sidtune.batching.plan import Plan
+from sidtune.batching.steps import Steps
+from sidtune.config import Config, TrainingConfig
+from sidtune.encoding.corpus import Corpus, EncodedTask
+from sidtune.model.attention import runs_trees
+from sidtune.model.costs import pass_cost, token_cost
+from sidtune.model.vocabulary import Vocabulary
+from sidtune.terminal import warn
+
+# Where memory is not measured: enough to keep two to sixteen cores busy, little enough for a laptop.
+DEFAULT_MAX_TOKENS = 8192
+
+
+def lay_out(
+    config: Config,
+    tasks: list[EncodedTask],
+    model: PreTrainedModel,
+    vocabulary: Vocabulary,
+    arguments: TrainingArguments,
+) -> Steps:
+    """The plan of the whole run, and how this process sees its steps."""
+    corpus, training = Corpus(tasks), config.training
+    options = config.task_options()
+    plan = Plan(
+        lengths=corpus.lengths,
+        users=corpus.users,
+        task_sizes=[len(task) for task in tasks],
+        weights=[options[task.name].weight for task in tasks],
+        batch_size=training.batch_size,
+        order=training.order,
+        group_by=training.group_by,
+        seed=config.seed,
+    )
+    layout = make_layout(training, model, config.encoding.cutoff_len, int(vocabulary.tokenizer.pad_token_id))
+    if layout.name != training.layout and arguments.process_index == 0:
+        warn(
+            f"{model.config.model_type}: its attention takes no mask of ours, so prefixes are not shared "
+            "(layout bucketed instead of tree)"
+        )
+    return Steps(corpus, plan, layout, arguments.process_index, arguments.world_size)
+
+
+def make_layout(training: TrainingConfig, model: PreTrainedModel, cutoff_len: int, pad_id: int) -> Layout:
+    """The configured layout, or `bucketed` in place of a `tree` that the model cannot compute."""
+    if training.layout == "padded":
+        return Layout("padded", training.micro_batch_size, pad_id)
+    limit = DEFAULT_MAX_TOKENS if training.max_tokens == "auto" else training.max_tokens
+    if training.layout == "tree" and runs_trees(model, cutoff_len):
+        return Layout("tree", limit, pad_id, pass_cost(model), token_cost(model))
+    return Layout("bucketed", limit, pad_id, pass_cost(model))
