@@ -194,14 +194,15 @@ def start(folder: Path, size: int) -> dict[str, float]:
     from sidtune.batching.steps import Steps
     from sidtune.check import refuse_errors
     from sidtune.encoding.corpus import Corpus
+    from sidtune.training.lay_out import DEFAULT_MAX_TOKENS
 
     inputs = inputs_of(folder, size)
     began = time.perf_counter()
     refuse_errors(inputs)
     assert inputs.bundle.users.any()
     corpus = Corpus(inputs.mixture.train())
-    plan = Plan(corpus.lengths, [size], [1.0], BATCH_SIZE, "random", inputs.config.seed)
-    layout = Layout("bucketed", inputs.config.training.max_tokens, int(inputs.vocabulary.tokenizer.pad_token_id))
+    plan = Plan(corpus.lengths, corpus.users, [size], [1.0], BATCH_SIZE, "random", "example", inputs.config.seed)
+    layout = Layout("bucketed", DEFAULT_MAX_TOKENS, int(inputs.vocabulary.tokenizer.pad_token_id))
     steps = Steps(corpus, plan, layout, rank=0, world_size=1)
     assert steps[0]["examples"] == BATCH_SIZE
     report = {"seconds": time.perf_counter() - began, "megabytes": megabytes()}
