@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import wraps
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -11,7 +13,8 @@ import numpy as np
 from rich.markup import escape
 
 from sidtune.config import NEEDED_FILES
-from sidtune.data.rows import Disagreement, Rows, disagreements
+from sidtune.data.disagreements import Disagreement, disagreements
+from sidtune.data.leaks import repeated_rows
 from sidtune.errors import UserError
 from sidtune.inputs import Inputs
 from sidtune.tasks.source import Split
@@ -40,11 +43,18 @@ class Finding:
     remedy: str = ""
 
 
+Check = Callable[[Inputs], Iterator[Finding]]
+
+
 def run_checks(inputs: Inputs) -> list[Finding]:
     """Every finding of every check, errors first; a check that cannot go on says why and the others still run."""
+    return _findings(inputs, CHECKS)
+
+
+def _findings(inputs: Inputs, checks: Sequence[Check]) -> list[Finding]:
     findings: list[Finding] = []
     failed: set[str] = set()
-    for check in CHECKS:
+    for check in checks:
         try:
             findings.extend(check(inputs))
         except UserError as error:
@@ -59,10 +69,12 @@ def run_checks(inputs: Inputs) -> list[Finding]:
 def refuse_errors(inputs: Inputs) -> None:
     """Run every check before training: errors end it, all of them at once, and warnings are shown.
 
+    What the rows were found to be is taken from the cache for as long as they and their settings stay the same.
+
     Raises:
         UserError: lists the errors.
     """
-    findings = run_checks(inputs)
+    findings = _findings(inputs, [_remembered(check) if check in ROW_CHECKS else check for check in CHECKS])
     errors = [finding for finding in findings if finding.severity == "error"]
     if errors:
         lines = [f"{error.message}\n  {error.remedy}".rstrip() for error in errors]
@@ -70,6 +82,18 @@ def refuse_errors(inputs: Inputs) -> None:
     for finding in findings:
         if finding.severity == "warning":
             console.print(f"warning: {escape(finding.where)}: {escape(finding.message)}. {escape(finding.remedy)}")
+
+
+def _remembered(check: Check) -> Check:
+    """The check, made once for the same files and settings; one that fails fails again."""
+
+    @wraps(check)
+    def kept(inputs: Inputs) -> Iterator[Finding]:
+        name = f"check{check.__name__}"
+        found = inputs.mixture.remembered(name, lambda: [asdict(finding) for finding in check(inputs)])
+        return (Finding(**finding) for finding in found)
+
+    return kept
 
 
 def exit_status(findings: Sequence[Finding]) -> int:
@@ -109,12 +133,14 @@ def _rows(inputs: Inputs, split: Split) -> Iterator[Finding]:
         remedy = "data.dedup: true leaves them out of training." if split == "train" else ""
         yield Finding("note", str(path), f"{len(repeats):,} targets repeat the last history item", shown, remedy)
     differing = disagreements(path, inputs.catalogue)
-    if differing:
+    first = list(islice(differing, SHOWN))
+    count = len(first) + sum(1 for _ in differing)
+    if count:
         yield Finding(
             "warning",
             str(path),
-            f"{len(differing):,} cells disagree with the catalogue, which is what training uses",
-            [_cell(entry) for entry in differing[:SHOWN]],
+            f"{count:,} cells disagree with the catalogue, which is what training uses",
+            [_cell(entry) for entry in first],
             "Check that the rows and the catalogue are of the same version.",
         )
 
@@ -138,23 +164,18 @@ def _test_rows(inputs: Inputs) -> Iterator[Finding]:
 
 def _leakage(inputs: Inputs) -> Iterator[Finding]:
     """A row that also stands among the training rows flatters what is measured on it."""
-    seen = set(_row_keys(inputs.mixture.source("train").rows))
+    train = inputs.mixture.source("train").rows
     held_out: list[Split] = ["valid"] if inputs.config.data.test is None else ["valid", "test"]
     for split in held_out:
-        leaked = [row + 1 for row, key in enumerate(_row_keys(inputs.mixture.source(split).rows)) if key in seen]
-        if leaked:
+        leaked = repeated_rows(inputs.mixture.source(split).rows, train)
+        if len(leaked):
             yield Finding(
                 "warning",
                 str(getattr(inputs.config.data, split)),
                 f"{len(leaked):,} rows (user, history and target) also stand in the training file",
-                [f"row {row}" for row in leaked[:SHOWN]],
+                [f"row {row + 1}" for row in leaked[:SHOWN]],
                 "Split by time or by user, so that these rows are unseen.",
             )
-
-
-def _row_keys(rows: Rows) -> list[tuple[str, bytes, int]]:
-    users, targets = rows.users.to_pylist(), rows.target.tolist()
-    return [(users[i], rows.history[i].tobytes(), targets[i]) for i in range(len(targets))]
 
 
 def _vocabulary(inputs: Inputs) -> Iterator[Finding]:
@@ -230,7 +251,7 @@ def _output(inputs: Inputs) -> Iterator[Finding]:
         yield Finding("warning", f"output_dir {folder}", message, [], remedy)
 
 
-CHECKS: list[Callable[[Inputs], Iterator[Finding]]] = [
+CHECKS: list[Check] = [
     _catalogue,
     _model,
     _vocabulary,
@@ -243,3 +264,5 @@ CHECKS: list[Callable[[Inputs], Iterator[Finding]]] = [
     _idle_options,
     _output,
 ]
+# Those that read every row; all else is looked at afresh at every start.
+ROW_CHECKS = (_train_rows, _valid_rows, _test_rows, _leakage, _encoding)

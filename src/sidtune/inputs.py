@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from functools import cached_property
 
+import numpy as np
+from numpy.typing import NDArray
 from transformers import PreTrainedConfig
 
 from sidtune.bundle import TASK, Bundle
@@ -44,9 +46,14 @@ class Inputs:
     @cached_property
     def bundle(self) -> Bundle:
         """What the trained model carries beside its weights."""
-        users = popularity(self.mixture.source("train").rows, len(self.catalogue.ids))
         wording, config = self.mixture.templates[TASK][0], self.config
-        return Bundle(self.catalogue, users, wording, config.template.format, config.encoding.cutoff_len)
+        return Bundle(self.catalogue, self._users(), wording, config.template.format, config.encoding.cutoff_len)
+
+    def _users(self) -> NDArray[np.int64]:
+        def count() -> object:
+            return popularity(self.mixture.source("train").rows, len(self.catalogue.ids)).tolist()
+
+        return np.array(self.mixture.remembered("popularity", count), np.int64)
 
     @cached_property
     def mixture(self) -> Mixture:

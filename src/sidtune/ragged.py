@@ -10,6 +10,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+LISTS_AT_ONCE = 65_536
+
 
 @dataclass(frozen=True)
 class Ragged:
@@ -51,8 +53,12 @@ class Ragged:
         return self.values[self.offsets[row] : self.offsets[row + 1]]
 
     def take(self, rows: NDArray[np.integer]) -> Ragged:
-        """The lists at `rows`, in that order, `(len(rows),)` of them."""
-        return self._cut(self.offsets[rows], self.lengths[rows])
+        """The lists at `rows`, in that order, `(len(rows),)` of them; a run of rows is seen through, not copied."""
+        if len(rows) and (np.diff(rows) == 1).all():
+            offsets = self.offsets[rows[0] : rows[-1] + 2]
+            return Ragged(self.values[offsets[0] : offsets[-1]], offsets - offsets[0])
+        starts = self.offsets[rows]
+        return self._cut(starts, self.offsets[rows + 1] - starts)
 
     def drop_front(self, counts: NDArray[np.integer]) -> Ragged:
         """Each list without its first `counts[i]` values."""
@@ -80,7 +86,13 @@ class Ragged:
     def _cut(self, starts: NDArray[np.integer], lengths: NDArray[np.integer]) -> Ragged:
         """The lists of these lengths that start at these values."""
         offsets = _offsets(lengths)
-        return Ragged(self.values[_ranges(starts, lengths, offsets)], offsets)
+        values = np.empty(offsets[-1], np.int32)
+        # Each value's place takes three times the memory of the value: never for all of them at once.
+        for first in range(0, len(lengths), LISTS_AT_ONCE):
+            block, ends = slice(first, first + LISTS_AT_ONCE), offsets[first : first + LISTS_AT_ONCE + 1]
+            places = _ranges(starts[block], lengths[block], ends - ends[0])
+            values[ends[0] : ends[-1]] = self.values[places]
+        return Ragged(values, offsets)
 
     def to_arrow(self) -> pa.LargeListArray:
         """As an Arrow `large_list<int32>`, without a copy."""

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sidtune.data import popularity as counting
 from sidtune.data.catalogue import read_catalogue
 from sidtune.data.popularity import popularity
-from sidtune.data.rows import Rows, read_rows, resolve_rows
+from sidtune.data.rows import Rows, load_rows
 from sidtune.evaluation import baselines
 from sidtune.evaluation.baselines import rank_baselines
 from sidtune.evaluation.metrics import summarise
@@ -118,6 +119,13 @@ def slow_popularity(train: list[Row]) -> dict[int, int]:
     return {item: len({user for user, past, aim in train if item in [*past, aim]}) for item in range(ITEMS)}
 
 
+@given(ROWS)
+def test_popularity_counted_some_rows_at_a_time(train: list[Row]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(counting, "ROWS_AT_ONCE", 2)
+        assert popularity(rows_of(train), ITEMS).tolist() == list(slow_popularity(train).values())
+
+
 def slow_scores(train: list[Row], history: list[int]) -> dict[str, dict[int, float]]:
     owners = {item: {user for user, past, aim in train if item in [*past, aim]} for item in range(ITEMS)}
     together: dict[int, float] = dict.fromkeys(range(ITEMS), 0.0)
@@ -173,9 +181,7 @@ def test_chunks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_figures_on_real_data(amazon: Path) -> None:
     catalogue = read_catalogue(*(amazon / f"Industrial_and_Scientific.{kind}.json" for kind in ("item", "index")))
-    train, valid = (
-        resolve_rows(read_rows(path), catalogue, path) for path in (amazon / "train.csv", amazon / "valid.csv")
-    )
+    train, valid = (load_rows(path, catalogue) for path in (amazon / "train.csv", amazon / "valid.csv"))
     found = rank_baselines(train, valid.history, valid.target, np.arange(len(catalogue.ids)), 10)
     metrics = {name: summarise(ranking.item_ranks, 10) for name, ranking in found.items()}
     hr = {name: round(values["HR@10"].value, 3) for name, values in metrics.items()}

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from tests.tiny_data import TITLES, write_shop
 
 from sidtune.data.catalogue import Catalogue, read_catalogue, read_texts
+from sidtune.data.disagreements import disagreements
 from sidtune.data.files import read_json, read_text
 from sidtune.data.instructions import read_instructions
 from sidtune.data.literals import CellError, parse_list, parse_lists
 from sidtune.data.preferences import read_preferences
-from sidtune.data.rows import disagreements, read_rows, resolve_rows
+from sidtune.data.rows import load_rows, read_rows
 from sidtune.errors import UserError
 
 
@@ -275,13 +276,13 @@ def test_unknown_items_are_named_with_their_rows(tmp_path: Path) -> None:
     shop = catalogue(tmp_path)
     path = write(tmp_path / "r.csv", 'user_id,history,item_id\nu,[1],2\nu,"[1, 99]",2\nv,[1],nine\n')
     with pytest.raises(UserError, match=r"2 rows mention items that have no SID: 99, nine \(first in row 2\)"):
-        resolve_rows(read_rows(path), shop, path)
+        load_rows(path, shop)
 
 
 def test_rows_resolve_to_positions(tmp_path: Path) -> None:
     shop = catalogue(tmp_path)
     path = write(tmp_path / "r.csv", 'user_id,history,item_id\nu,"[7, 1]",2\nv,[3],0\n')
-    rows = resolve_rows(read_rows(path), shop, path)
+    rows = load_rows(path, shop)
     assert [rows.history[i].tolist() for i in range(2)] == [[7, 1], [3]]
     assert rows.target.tolist() == [2, 0]
     assert rows.users.to_pylist() == ["u", "v"]
@@ -290,11 +291,11 @@ def test_rows_resolve_to_positions(tmp_path: Path) -> None:
 def test_cells_that_disagree_with_the_catalogue(tmp_path: Path) -> None:
     data = write_shop(tmp_path)
     shop, path = catalogue(tmp_path), Path(data["train"])
-    assert disagreements(path, shop) == []
+    assert list(disagreements(path, shop)) == []
     lines = path.read_text().splitlines()
     lines[3] = lines[3].replace("<a_", "<z_")
     path.write_text("\n".join(lines) + "\n")
-    found = disagreements(path, shop)
+    found = list(disagreements(path, shop))
     assert {entry.row for entry in found} == {3}
     assert {entry.column for entry in found} == {"history_item_sid", "item_sid"}
     assert any("<z_" in entry.found and "<a_" in entry.expected for entry in found)
@@ -305,8 +306,8 @@ def test_real_data_reads_whole_and_agrees(amazon: Path) -> None:
     assert (len(shop.ids), len(shop.items_of), len(shop.sid_tokens)) == (3686, 3670, 560)
     for name, count in (("train", 10_393), ("valid", 4_532), ("test", 4_533)):
         path = amazon / f"{name}.csv"
-        assert len(resolve_rows(read_rows(path), shop, path).target) == count
-    assert disagreements(amazon / "valid.csv", shop) == []
+        assert len(load_rows(path, shop).target) == count
+    assert list(disagreements(amazon / "valid.csv", shop)) == []
 
 
 # --- preferences and instructions ---

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sidtune.data.catalogue import read_catalogue, read_texts
 from sidtune.data.demo import DemoPaths, write_demo_data
-from sidtune.data.rows import disagreements
+from sidtune.data.disagreements import disagreements
 from sidtune.errors import UserError
 from sidtune.model.checkpoint_files import load_weights
 from sidtune.model.new_base import create_base
@@ -95,7 +95,7 @@ def test_the_demo_is_in_the_format_of_real_data(shop: DemoPaths) -> None:
     assert 0 < len(catalogue.ids) - len(catalogue.items_of) < 20, "a few items share a SID"
     assert len(set(catalogue.titles)) == 480
     for path in (shop.train, shop.valid, shop.test):
-        assert disagreements(path, catalogue) == []
+        assert list(disagreements(path, catalogue)) == []
     raw = json.loads(shop.items.read_text())
     kinds = [entry["description"][:1] for entry in raw.values()]
     assert "" in kinds

@@ -3,9 +3,11 @@
 from itertools import chain
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sidtune import ragged
 from sidtune.ragged import Ragged, concatenate, repeat, stack
 
 LISTS = st.lists(st.lists(st.integers(0, 9), max_size=4), max_size=6)
@@ -26,7 +28,16 @@ def test_lists_come_back(lists: list[list[int]]) -> None:
 @given(LISTS, st.data())
 def test_take(lists: list[list[int]], data: st.DataObject) -> None:
     rows = data.draw(st.lists(st.integers(0, len(lists) - 1), max_size=8)) if lists else []
-    assert plain(Ragged.from_lists(lists).take(np.array(rows, np.int64))) == [lists[row] for row in rows]
+    first = data.draw(st.integers(0, len(lists)))
+    run = list(range(first, data.draw(st.integers(first, len(lists)))))
+    for at_once in (2, 65_536):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ragged, "LISTS_AT_ONCE", at_once)
+            for chosen in (rows, run):
+                taken = Ragged.from_lists(lists).take(np.array(chosen, np.int64))
+                assert plain(taken) == [lists[row] for row in chosen]
+                assert taken.offsets[0] == 0
+                assert taken.offsets[-1] == len(taken.values)
 
 
 @given(LISTS, st.data())

@@ -6,50 +6,60 @@ import gzip
 import json
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from sidtune.errors import UserError, did_you_mean
 
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
-def read_bytes(path: Path) -> bytes:
-    """The bytes of a file, unpacked where it is gzipped, without a byte-order mark.
+
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """A file to be read from front to back, unpacked where it is gzipped, behind its byte-order mark.
 
     Raises:
-        UserError: for a file that is missing, a folder, empty, or damaged.
+        UserError: for a file that is missing, a folder, empty, or damaged, the last while it is read.
     """
     if path.is_dir():
         raise UserError(f"{path} is a folder, expected a file")
     if not path.exists():
         siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
         raise UserError(f"no such file: {path}{did_you_mean(path.name, siblings)}", "Check the path.")
-    data = path.read_bytes()
-    if path.suffix == ".gz":
-        try:
-            data = gzip.decompress(data)
-        except (OSError, EOFError, zlib.error) as error:
-            raise UserError(f"{path}: damaged gzip file ({error})", "Copy or download it again.") from None
-    data = data.removeprefix(b"\xef\xbb\xbf")
-    if not data.strip():
-        raise UserError(f"{path} is empty")
-    return data
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            stream = cast(BinaryIO, file)
+            start = len(BYTE_ORDER_MARK) if stream.read(len(BYTE_ORDER_MARK)) == BYTE_ORDER_MARK else 0
+            stream.seek(start)
+            if not any(line.strip() for line in stream):
+                raise UserError(f"{path} is empty")
+            stream.seek(start)
+            yield stream
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise UserError(f"{path}: damaged gzip file ({error})", "Copy or download it again.") from None
+
+
+def read_lines(path: Path) -> Iterator[str]:
+    """The lines of a UTF-8 file with their ends, one at a time; a byte-order mark and gzip are accepted.
+
+    Raises:
+        UserError: as `opened`, and for text that is not UTF-8.
+    """
+    with opened(path) as stream:
+        for number, line in enumerate(stream, start=1):
+            try:
+                yield line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise UserError(
+                    f"{path}: not UTF-8: byte 0x{line[error.start]:02x} in line {number}",
+                    f"Convert it first, for example: iconv -f LATIN1 -t UTF-8 {path.name}",
+                ) from None
 
 
 def read_text(path: Path) -> str:
-    """The text of a UTF-8 file; a byte-order mark and gzip are accepted.
-
-    Raises:
-        UserError: as `read_bytes`, and for text that is not UTF-8.
-    """
-    data = read_bytes(path)
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise UserError(
-            f"{path}: not UTF-8: byte 0x{data[error.start]:02x} in line {line}",
-            f"Convert it first, for example: iconv -f LATIN1 -t UTF-8 {path.name}",
-        ) from None
+    """The text of a UTF-8 file; raises as `read_lines`."""
+    return "".join(read_lines(path))
 
 
 def read_json(path: Path) -> Any:
@@ -73,9 +83,9 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The objects of a JSON Lines file with their line numbers, counted from 1; empty lines are passed over."""
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         if line.strip():
-            value = parse_json(line, f"{path}, line {number}")
+            value = parse_json(line.rstrip("\n"), f"{path}, line {number}")
             if not isinstance(value, dict):
                 raise UserError(f"{path}, line {number}: expected a JSON object, found {_kind(value)}")
             yield number, value

@@ -8,15 +8,33 @@ from numpy.typing import NDArray
 from sidtune.data.rows import Rows
 from sidtune.ragged import row_of
 
+# A pair takes twice the memory of an item, and an item of a history is named by every later row of its user.
+ROWS_AT_ONCE = 1 << 18
+
 
 def owned(rows: Rows, items: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Users, numbered from 0, and items they have in a history or as a target; each pair once, both `(pairs,)`."""
-    users = rows.users.dictionary_encode().indices.to_numpy().astype(np.int64)
-    pairs = np.concatenate([users[row_of(rows.history)] * items + rows.history.values, users * items + rows.target])
-    user, item = np.divmod(np.unique(pairs), items)
+    users = rows.users.dictionary_encode().indices.to_numpy()
+    pairs = [
+        _pairs(rows, users, np.arange(start, min(start + ROWS_AT_ONCE, len(users))), items)
+        for start in range(0, len(users), ROWS_AT_ONCE)
+    ]
+    user, item = np.divmod(_distinct(np.concatenate([np.zeros(0, np.int64), *pairs])), items)
     return user, item
 
 
 def popularity(rows: Rows, items: int) -> NDArray[np.int64]:
     """Number of distinct users that have each item, in a history or as a target, `(items,)`."""
     return np.bincount(owned(rows, items)[1], minlength=items)
+
+
+def _pairs(rows: Rows, users: NDArray[np.int32], block: NDArray[np.int64], items: int) -> NDArray[np.int64]:
+    """User and item of some rows as one number, each once."""
+    first, history = users[block].astype(np.int64) * items, rows.history.take(block)
+    return _distinct(np.concatenate([first[row_of(history)] + history.values, first + rows.target[block]]))
+
+
+def _distinct(values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Each value once, ascending; many times faster than NumPy's table of millions."""
+    ordered = np.sort(values)
+    return ordered[np.diff(ordered, prepend=-1) > 0]

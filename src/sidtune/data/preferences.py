@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from sidtune.data.files import read_json, read_jsonl
-from sidtune.data.rows import ROWS
+from sidtune.data.row_files import ROWS
 from sidtune.errors import UserError
 
 PREFERENCES = pa.schema([*ROWS, ("preference", pa.string()), ("split", pa.string())])

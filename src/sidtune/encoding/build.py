@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from sidtune import __version__
 from sidtune.config import Config
 from sidtune.data.catalogue import Catalogue, read_catalogue
 from sidtune.data.rows import drawn
@@ -23,6 +24,7 @@ from sidtune.encoding.corpus import (
     file_digest,
 )
 from sidtune.encoding.encoder import Encoded, Encoder
+from sidtune.encoding.remember import remembered
 from sidtune.encoding.tokenizers import segment_tokenizers
 from sidtune.errors import UserError
 from sidtune.model.vocabulary import Vocabulary
@@ -101,6 +103,10 @@ class Mixture:
             self._sources[split] = load_source(self.config.data, self.catalogue, split)
         return self._sources[split]
 
+    def remembered(self, name: str, compute: Callable[[], Any]) -> Any:
+        """A small JSON value that took reading the rows; from the cache, unless files, tasks or tokenizer changed."""
+        return remembered(name, self._everything, self.config.encoding.cache_dir, compute)
+
     def identity(self) -> dict[str, Any]:
         """What a resumed run must have in common with the one it resumes, in words a person can compare."""
         tasks = {
@@ -137,6 +143,13 @@ class Mixture:
             "tokenizer": self._tokenizer,
             "files": self._files,
         }
+
+    @cached_property
+    def _everything(self) -> dict[str, Any]:
+        """The fingerprint of what was found in the rows; paths belong to it, as findings name them."""
+        data = self.config.data
+        test = {} if data.test is None else {"data.test": file_digest(data.test)}
+        return {"sidtune": __version__, "data": data.model_dump(mode="json"), **self.identity(), **test}
 
     @cached_property
     def _files(self) -> dict[str, str]:

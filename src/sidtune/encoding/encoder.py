@@ -15,6 +15,7 @@ from sidtune.data.catalogue import Catalogue
 from sidtune.data.users import NO_USER
 from sidtune.encoding.chat import Frame
 from sidtune.encoding.tokenizers import SegmentTokenizers, refuse_token_text
+from sidtune.hashing import mix
 from sidtune.ragged import Ragged, concatenate, repeat, stack
 from sidtune.tasks.base import Column, ItemField, Items, Part, Texts
 from sidtune.templates import Segment, Templates, Wording
@@ -101,8 +102,8 @@ class Encoder:
 
     def choose(self, part: Part, wordings: int) -> NDArray[np.int64]:
         """Which wording each example gets, `(n,)`: a hash of seed, form and source row, the same in every run."""
-        key = _mix(np.array([zlib.crc32(part.form.encode()) << 32 | self.seed], np.uint64))
-        return (_mix(part.rows.astype(np.uint64) + key) % np.uint64(wordings)).astype(np.int64)
+        key = mix(np.array([zlib.crc32(part.form.encode()) << 32 | self.seed], np.uint64))
+        return (mix(part.rows.astype(np.uint64) + key) % np.uint64(wordings)).astype(np.int64)
 
     def explain(self, part: Part, index: int) -> list[Piece]:
         """The segments of one example as they end up in `input_ids`, in order."""
@@ -272,10 +273,3 @@ class Encoder:
         else:
             ids = self.segments.data(self.item_texts(field), first)
         return Ragged.from_lists(ids)
-
-
-def _mix(keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finaliser of SplitMix64 (Steele, Lea and Flood, 2014): every bit of the key moves every bit of the result."""
-    keys = (keys ^ (keys >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    keys = (keys ^ (keys >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return keys ^ (keys >> np.uint64(31))

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from sidtune import __version__
 from sidtune.config import load_config
-from sidtune.data.rows import Rows, drawn, read_rows, resolve_rows
+from sidtune.data.rows import Rows, drawn, load_rows
 from sidtune.encoding.corpus import file_digest
 from sidtune.errors import UserError
 from sidtune.evaluation.answers import read_candidates
@@ -131,7 +131,7 @@ def _files(request: Request) -> tuple[Path, Path | None]:
 
 
 def _rows(path: Path, recommender: Recommender) -> Rows:
-    return resolve_rows(read_rows(path), recommender.bundle.catalogue, path)
+    return load_rows(path, recommender.bundle.catalogue)
 
 
 def results_folder(request: Request) -> Path:

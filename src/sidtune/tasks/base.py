@@ -150,7 +150,7 @@ class Task(Protocol):
 def history_columns(rows: Rows, chosen: NDArray[np.int64]) -> dict[str, Column]:
     """What every form over interaction rows may mention: the history and its target, by SID, title and description."""
     history = rows.history.take(chosen)
-    target = Ragged.column(rows.target[chosen])
+    target = Ragged.column(rows.target).take(chosen)
     return {
         "history_sids": Items(history, "sid", many=True),
         "history_titles": Items(history, "title", many=True),

@@ -13,7 +13,7 @@ from sidtune.config import DataConfig
 from sidtune.data.catalogue import Catalogue
 from sidtune.data.instructions import INSTRUCTIONS, read_instructions
 from sidtune.data.preferences import PREFERENCES, read_preferences
-from sidtune.data.rows import Rows, read_rows, resolve_rows
+from sidtune.data.rows import Rows, load_rows, resolve_rows
 from sidtune.errors import UserError
 from sidtune.tasks.base import Source
 
@@ -28,7 +28,7 @@ def load_source(data: DataConfig, catalogue: Catalogue, split: Split) -> Source:
     are training data.
     """
     path = getattr(data, split)
-    rows = resolve_rows(read_rows(path), catalogue, path)
+    rows = load_rows(path, catalogue)
     if data.dedup and split == "train":
         rows = _without_repeats(rows)
         if not len(rows.target):

@@ -1,0 +1,88 @@
+"""Rows that say something else of an item than the catalogue does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sidtune.data.catalogue import Catalogue
+from sidtune.data.literals import parse_list
+from sidtune.data.row_files import Faults, as_rows, kind_of, read_csv
+from sidtune.data.rows import Rows, resolve_rows
+from sidtune.ragged import Ragged
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """A cell that says something else than the catalogue; `row` counts from 1, the header left out."""
+
+    row: int
+    column: str
+    found: str
+    expected: str
+
+
+def disagreements(path: Path, catalogue: Catalogue) -> Iterator[Disagreement]:
+    """Cells of a MiniOneRec CSV whose titles or SIDs are not the catalogue's, row by row; none of other files."""
+    if kind_of(path) != ".csv":
+        return
+    texts = {"item_title": catalogue.titles, "item_sid": ["".join(sid) for sid in catalogue.sids]}
+    columns = [_Column(name, entries, listed=False) for name, entries in texts.items()]
+    columns += [_Column(f"history_{name}", entries, listed=True) for name, entries in texts.items()]
+    faults = Faults(path)
+    for batch in read_csv(path, [column.name for column in columns]):
+        if "history_item_id" not in batch.column_names:
+            return
+        before = faults.rows
+        rows = resolve_rows(as_rows(batch, faults), catalogue, path)
+        given = [column for column in columns if column.name in batch.column_names]
+        found = [entry for column in given for entry in column.differing(batch[column.name], rows, before)]
+        yield from sorted(found, key=lambda entry: entry.row)
+
+
+class _Column:
+    """A column of texts that the catalogue knows better.
+
+    Args:
+        name: in the file.
+        texts: of each item.
+        listed: whether a cell lists the texts of the history, or holds that of the target.
+    """
+
+    def __init__(self, name: str, texts: Sequence[str], listed: bool) -> None:
+        self.name, self.texts, self.listed = name, texts, listed
+        self.written = pa.array([repr(text) for text in texts] if listed else texts, pa.string())
+
+    def differing(self, cells: pa.ChunkedArray, rows: Rows, before: int) -> Iterator[Disagreement]:
+        """The cells of some rows that disagree; `before` rows of the file came before them."""
+        items = rows.history if self.listed else Ragged.column(rows.target)
+        # Most lists are written as Python writes them; only the others are worth parsing.
+        unlike = pc.not_equal(cells.combine_chunks(), self._as_written(items)).to_numpy(zero_copy_only=False)
+        for row in np.flatnonzero(unlike).tolist():
+            cell = cells[row].as_py()
+            found, expected = _entries(cell) if self.listed else [cell], [self.texts[item] for item in items[row]]
+            if found != expected:
+                yield Disagreement(before + row + 1, self.name, _shown(found), _shown(expected))
+
+    def _as_written(self, items: Ragged) -> pa.Array:
+        texts = self.written.take(pa.array(items.values))
+        if not self.listed:
+            return texts
+        lists = pa.ListArray.from_arrays(pa.array(items.offsets, pa.int32()), texts)
+        return pc.binary_join_element_wise("[", pc.binary_join(lists, ", "), "]", "")
+
+
+def _entries(cell: str) -> list[str]:
+    try:
+        return parse_list(cell)
+    except ValueError:
+        return [cell]
+
+
+def _shown(texts: list[str]) -> str:
+    return texts[0] if len(texts) == 1 else str(texts)

@@ -1,0 +1,212 @@
+"""Files of interaction rows: CSV, Parquet or JSON Lines in, one table of texts after another out."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet
+from numpy.typing import NDArray
+
+from sidtune.data.files import opened, read_jsonl, read_lines
+from sidtune.data.literals import CellError, parse_lists
+from sidtune.errors import UserError, did_you_mean
+
+ROWS = pa.schema([("user_id", pa.string()), ("history", pa.list_(pa.string())), ("target", pa.string())])
+GENERIC = ("user_id", "history", "item_id")
+MINIONEREC = ("user_id", "history_item_id", "item_id")
+# As text a row takes ten times the memory that it takes as positions: never more of them than this at once.
+ROWS_AT_ONCE = 65_536
+# A row must fit into one block, and titles may be very long.
+BLOCK_BYTES = 1 << 24
+# Parquet's column chunks, which may be as long as the file, are read piece by piece.
+BUFFER_BYTES = 1 << 20
+
+
+def row_batches(path: Path) -> Iterator[pa.Table]:
+    """Read CSV (MiniOneRec's or our columns), Parquet or JSONL, gzipped or not, as tables of schema `ROWS`.
+
+    After the first bad row nothing more is handed out: what is left of the file is only counted.
+
+    Raises:
+        UserError: names file, row and column of what is missing or of another type.
+    """
+    suffix = kind_of(path)
+    if suffix not in READERS:
+        raise UserError(f"{path}: unknown kind of file {suffix!r}", f"Known: {', '.join(READERS)}, each also with .gz.")
+    faults = Faults(path)
+    for batch in READERS[suffix](path):
+        rows = as_rows(batch, faults)
+        if not faults.counts:
+            yield rows
+    faults.refuse()
+
+
+def kind_of(path: Path) -> str:
+    """The suffix that says how a file is written, `.gz` aside."""
+    return Path(path.name.removesuffix(".gz")).suffix
+
+
+class Faults:
+    """Rows that lack something, counted over a whole file.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.rows = path, 0
+        self.first: dict[str, int] = {}
+        self.counts: Counter[str] = Counter()
+
+    def add(self, what: str, bad: NDArray[np.bool_]) -> None:
+        """Mark the bad rows of the batch that starts after `rows` rows, `(batch,)`."""
+        if bad.any():
+            self.first.setdefault(what, self.rows + int(bad.argmax()) + 1)
+            self.counts[what] += int(bad.sum())
+
+    def refuse(self) -> None:
+        """Say what was found first, and that there was anything to read at all."""
+        for what, row in self.first.items():
+            raise UserError(
+                f"{self.path}, row {row}, {what} ({self.counts[what]:,} rows in all)",
+                "Remove these rows or fill them in; rows are counted without the header.",
+            )
+        if not self.rows:
+            raise UserError(f"{self.path} holds no rows")
+
+
+def as_rows(batch: pa.Table, faults: Faults) -> pa.Table:
+    """A batch of a file's own columns in the schema `ROWS`."""
+    history_name = _history_column(batch.column_names, faults.path)
+    users, target = (_text(batch[name], name, faults) for name in ("user_id", "item_id"))
+    history = _history(batch[history_name].combine_chunks(), history_name, faults)
+    faults.rows += batch.num_rows
+    return pa.table([users, history, target], schema=ROWS)
+
+
+def read_csv(path: Path, besides: Sequence[str] = ()) -> Iterator[pa.Table]:
+    """The columns that rows are made of, and those of `besides` that the file has, as text, `ROWS_AT_ONCE` at most."""
+    with opened(path) as stream:
+        names = _header(stream.readline(), path)
+        stream.seek(0)
+        wanted = ["user_id", _history_column(names, path), "item_id", *(name for name in besides if name in names)]
+        try:
+            reader = pyarrow.csv.open_csv(
+                stream,
+                parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
+                convert_options=pyarrow.csv.ConvertOptions(
+                    include_columns=wanted, column_types=dict.fromkeys(wanted, pa.string()), strings_can_be_null=False
+                ),
+                read_options=pyarrow.csv.ReadOptions(block_size=BLOCK_BYTES),
+            )
+            for block in reader:
+                for start in range(0, block.num_rows, ROWS_AT_ONCE):
+                    yield pa.table(block.slice(start, ROWS_AT_ONCE))
+        except (pa.ArrowInvalid, UnicodeDecodeError) as error:
+            for _ in read_lines(path):
+                pass  # says where, when the bytes are not UTF-8
+            raise UserError(f"{path}: not a readable CSV: {' '.join(str(error).split())[:200]}") from None
+
+
+def _header(line: bytes, path: Path) -> list[str]:
+    try:
+        return [name.strip('"') for name in line.rstrip(b"\r\n").decode("utf-8").split(",")]
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: the header is not UTF-8") from None
+
+
+def _read_parquet(path: Path) -> Iterator[pa.Table]:
+    with opened(path) as stream:
+        # Parquet is read from its end, and a gzipped file only from its beginning.
+        source = io.BytesIO(stream.read()) if path.suffix == ".gz" else stream
+        try:
+            file = pyarrow.parquet.ParquetFile(source, buffer_size=BUFFER_BYTES)
+            names = file.schema_arrow.names
+            wanted = ["user_id", _history_column(names, path), "item_id"] if file.metadata.num_rows else names
+            for batch in file.iter_batches(ROWS_AT_ONCE, columns=wanted):
+                yield pa.table(batch)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise UserError(f"{path}: not a readable Parquet file: {str(error)[:200]}") from None
+
+
+def _read_jsonl(path: Path) -> Iterator[pa.Table]:
+    records = (
+        {name: value for name, value in record.items() if name in {*GENERIC, *MINIONEREC}}
+        for _, record in read_jsonl(path)
+    )
+    names: dict[str, None] = {}
+    first = 1
+    while batch := list(islice(records, ROWS_AT_ONCE)):
+        # A column that an earlier batch has is missing from this one's rows, not from the file.
+        names |= dict.fromkeys(name for record in batch for name in record)
+        columns = [_json_column([record.get(name) for record in batch], name, path, first) for name in names]
+        yield pa.table(columns, names=list(names))
+        first += len(batch)
+
+
+def _json_column(values: list[Any], name: str, path: Path, first: int) -> pa.Array:
+    """A column of the rows from `first` on, which is counted from 1."""
+    if name.startswith("history"):
+        for row, value in enumerate(values, start=first):
+            if not isinstance(value, list) or not all(isinstance(entry, str | int) for entry in value):
+                raise UserError(f"{path}, row {row}, column {name}: expected a list of item ids, found {value!r:.60}")
+        return pa.array([[str(entry) for entry in value] for value in values], pa.list_(pa.string()))
+    return pa.array([None if value is None else str(value) for value in values], pa.string())
+
+
+READERS: dict[str, Callable[[Path], Iterator[pa.Table]]] = {
+    ".csv": read_csv,
+    ".parquet": _read_parquet,
+    ".jsonl": _read_jsonl,
+}
+
+
+def _history_column(names: list[str], path: Path) -> str:
+    """Which layout a file has, by its history column; every needed column must be there."""
+    expected = MINIONEREC if "history_item_id" in names else GENERIC
+    for name in expected:
+        if name not in names:
+            raise UserError(
+                f"{path}: no column {name!r}{did_you_mean(name, names)}; found {', '.join(names)}",
+                f"Expected {', '.join(GENERIC)}, or MiniOneRec's {', '.join(MINIONEREC)}.",
+            )
+    return expected[1]
+
+
+def _text(column: pa.ChunkedArray, name: str, faults: Faults) -> pa.Array:
+    values = column.combine_chunks()
+    if not pa.types.is_string(values.type):
+        try:
+            values = values.cast(pa.string())
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            raise UserError(f"{faults.path}, column {name}: expected ids, found {values.type}") from None
+    empty = pc.fill_null(pc.equal(values, ""), True).to_numpy(zero_copy_only=False)
+    faults.add(f"column {name}: empty", empty)
+    return values
+
+
+def _history(values: pa.Array, name: str, faults: Faults) -> pa.Array:
+    if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
+        try:
+            values = parse_lists(values.cast(pa.string()))
+        except CellError as error:
+            raise UserError(
+                f"{faults.path}, row {faults.rows + error.row + 1}, column {name}: {error}",
+                "Rows are counted without the header.",
+            ) from None
+    try:
+        values = values.cast(pa.list_(pa.string()))
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        raise UserError(f"{faults.path}, column {name}: expected lists of item ids, found {values.type}") from None
+    lengths = pc.fill_null(pc.list_value_length(values), 0).to_numpy(zero_copy_only=False)
+    faults.add(f"column {name}: empty history", lengths == 0)
+    return values
