@@ -32,13 +32,6 @@ QUIET = {
     "train_steps_per_second",
     "train_loss",
 }
-    "waiting",
-    "examples_per_second",
-    "train_runtime",
-    "train_samples_per_second",
-    "train_steps_per_second",
-    "train_loss",
-}
 
 
 def run(config: Config, **options: Any) -> Result:
