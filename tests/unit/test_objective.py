@@ -11,6 +11,8 @@ import pytest
 import torch
 from tests.tiny_models import ARCHITECTURES, make_base, make_config
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, set_seed
 
 from sidtune.batching.layouts import Example, Layout, MicroBatch, idle_micro_batch
@@ -19,7 +21,7 @@ from sidtune.model.frozen import freeze
 from sidtune.training import head_loss
 from sidtune.training.objective import LabelLoss
 
-ROWS, PAD, TASKS, CPU = 128, 2, 3, torch.device("cpu")
+ROWS, PAD, TASKS, CPU = 200, 2, 3, torch.device("cpu")
 SID_IDS = torch.arange(90, 110)
 LAYOUTS = {
     "padded": Layout("padded", 3, PAD),
@@ -218,6 +220,37 @@ def test_a_frozen_base_in_bfloat16_trains_float32_rows() -> None:
     (name,) = gradients
     assert gradients[name].dtype == torch.float32
     torch.testing.assert_close(gradients[name], exact[name], rtol=0.2, atol=0.05)
+
+
+class LargestTensors(TorchDispatchMode):
+    """Notes every tensor that an operation makes, views aside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shapes: set[tuple[int, ...]] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        known = {t.untyped_storage().data_ptr() for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, Tensor) and tensor.untyped_storage().data_ptr() not in known:
+                self.shapes.add(tuple(tensor.shape))
+        return made
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_frozen_mode_makes_nothing_of_the_size_of_the_matrix(autocast: bool) -> None:
+    """Nor do the logits of more than a block of labels exist at once."""
+    model, examples = make_model(frozen=True, dtype=torch.float32), make_examples()
+    objective = LabelLoss(model, TASKS)
+    (batch,) = LAYOUTS["large trees"].micro_batches(examples)
+    assert len(batch.labels) > 50
+    with LargestTensors() as seen, torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        loss, _ = objective(**batch.to(CPU))
+        loss.backward()
+    assert max((shape for shape in seen.shapes if ROWS in shape), key=lambda s: s[0]) == (7, ROWS)
+    assert not [shape for shape in seen.shapes if len(shape) == 2 and set(shape) == {ROWS, 32}]
+    assert model.get_input_embeddings().base.weight.grad is None  # type: ignore[union-attr]
 
 
 def test_an_idle_pass_has_zero_gradient() -> None:

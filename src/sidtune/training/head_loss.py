@@ -30,7 +30,10 @@ def head_loss(hidden: Tensor, head: Any, labels: Tensor, scale: float) -> tuple[
     """
     own, ids, base = (head.weight, head.sid_ids, head.base) if isinstance(head, SidHead) else (None, None, head)
     device = hidden.device.type
-    if torch.is_autocast_enabled(device):
+    if own is not None:
+        # Frozen weights are used as they are: another type would be a copy of the matrix.
+        hidden = hidden.to(base.weight.dtype)
+    elif torch.is_autocast_enabled(device):
         hidden = hidden.to(torch.get_autocast_dtype(device))
     with torch.autocast(device, enabled=False):
         loss, losses = _HeadLoss.apply(  # type: ignore[no-untyped-call]

@@ -47,6 +47,11 @@ def lay_out(
     return Steps(corpus, plan, layout, arguments.process_index, arguments.world_size)
 
 
+def measures_memory(training: TrainingConfig, device_type: str) -> bool:
+    """Whether the tokens of a pass are found by measuring, which takes a GPU that counts its memory."""
+    return training.layout != "padded" and training.max_tokens == "auto" and device_type == "cuda"
+
+
 def make_layout(training: TrainingConfig, model: PreTrainedModel, cutoff_len: int, pad_id: int) -> Layout:
     """The configured layout, or `bucketed` in place of a `tree` that the model cannot compute."""
     if training.layout == "padded":

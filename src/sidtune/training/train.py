@@ -23,6 +23,7 @@ from sidtune.training.callbacks import ConsoleTable, LastStepEvaluation, Metrics
 from sidtune.training.describe import describe_model, describe_plan, total_steps
 from sidtune.training.launch import pin_first_gpu
 from sidtune.training.lay_out import lay_out
+from sidtune.training.memory import fit_max_tokens
 from sidtune.training.objective import LabelLoss
 from sidtune.training.output import Start
 from sidtune.training.ranking import ValidationRanking
@@ -102,6 +103,7 @@ def train(
         ranking=validation_ranking(inputs),
         callbacks=callbacks(config, valid_tasks),
     )
+    fit_max_tokens(trainer, config.training)
     began = time.monotonic()
     trainer.train(resume_from_checkpoint=str(start.checkpoint) if start.checkpoint else None)
     if arguments.should_save:

@@ -1,0 +1,53 @@
+"""Tokens that fit: the arithmetic, and what is measured; the measuring itself needs a GPU."""
+
+from pathlib import Path
+
+import pytest
+from tests.tiny_data import tiny_config
+
+from sidtune.inputs import Inputs
+from sidtune.model.load import load_model
+from sidtune.training.arguments import training_arguments
+from sidtune.training.lay_out import DEFAULT_MAX_TOKENS, lay_out, measures_memory
+from sidtune.training.memory import FEWEST, MOST, largest_micro_batch, tokens_that_fit
+
+
+def line(fixed: int, each: int) -> object:
+    """Passes hold a little less than they may."""
+    return lambda limit: (limit - 24, fixed + each * (limit - 24))
+
+
+@pytest.mark.parametrize(
+    ("fixed", "each", "room", "found"),
+    [
+        (1_000_000, 1_000, 21_000_000, 19_968),  # 20,000 tokens fill the room; a multiple of 256 below
+        (1_000_000, 1_000, 1_100_000, FEWEST),
+        (0, 1, 10**12, MOST),
+        (5_000, 0, 10**9, MOST),
+    ],
+)
+def test_tokens_that_fit(fixed: int, each: int, room: int, found: int) -> None:
+    assert tokens_that_fit(line(fixed, each), room) == found  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("layout", ["tree", "bucketed"])
+def test_what_is_measured_is_the_fullest_pass_of_the_first_steps(tmp_path: Path, layout: str) -> None:
+    config = tiny_config(tmp_path, training={"layout": layout, "batch_size": 8})
+    inputs = Inputs(config)
+    tasks = inputs.mixture.train()
+    model = load_model(config.model, inputs.vocabulary, config.seed)
+    steps = lay_out(config, tasks, model, inputs.vocabulary, training_arguments(config))
+    assert steps.layout.limit == DEFAULT_MAX_TOKENS
+    small, large = (largest_micro_batch(steps, limit).input_ids.numel() for limit in (128, 512))
+    assert small <= 128
+    assert small < large <= 512
+    assert steps.layout.limit == DEFAULT_MAX_TOKENS, "measuring changes nothing"
+
+
+def test_only_a_gpu_is_measured(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path)
+    assert config.training.max_tokens == "auto"
+    assert measures_memory(config.training, "cuda")
+    assert not measures_memory(config.training, "cpu")
+    assert not measures_memory(config.training.model_copy(update={"max_tokens": 4096}), "cuda")
+    assert not measures_memory(config.training.model_copy(update={"layout": "padded"}), "cuda")
