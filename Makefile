@@ -33,6 +33,8 @@ check: $(VENV)/.ready ## Ruff and mypy
 bench: $(VENV)/.ready ## The benchmarks behind the README's figures
 	$(BIN)/python benchmarks/encoding.py
 	$(BIN)/python benchmarks/decoding.py
+	$(BIN)/python -m pip install --quiet -e ".[bench]"
+	$(BIN)/python benchmarks/training.py
 
 docs: $(VENV)/.ready ## Check that the documentation's links and commands exist
 	$(BIN)/python -m pytest tests/unit/test_docs.py

@@ -20,8 +20,7 @@ from sidtune.model.new_base import create_base
 
 # Rows of the embedding that are added to the base, as a Qwen base keeps spare ones; none for the natural vocabulary.
 VOCABULARIES = {"8.5k": None, "152k": 152_064}
-# Full logits of 16 padded examples can be four times four gigabytes at 152k.
-MICRO_BATCH = {"8.5k": 16, "152k": 8}
+MICRO_BATCH = 16
 WORKER = Path(__file__).with_name("contestants.py")
 
 
@@ -62,7 +61,7 @@ class Place:
             contestant=contestant,
             tuning=work.tuning,
             batch=work.batch,
-            micro_batch=min(MICRO_BATCH[work.vocabulary], work.batch),
+            micro_batch=min(MICRO_BATCH, work.batch),
             steps=steps,
             base=str(self._base(work.vocabulary, work.hidden)),
             data=str(self.data),
@@ -75,9 +74,9 @@ class Place:
         """Fill the cache, so that no contestant encodes."""
         Inputs(config_of(job)).mixture.train()
 
-    def catalogue(self, job: Job) -> Catalogue:
+    def catalogue(self, work: Work) -> Catalogue:
         """Items and SIDs."""
-        return Inputs(config_of(job)).catalogue
+        return Inputs(config_of(self.job(work, "stock", 1))).catalogue
 
     def _base(self, vocabulary: str, hidden: int) -> Path:
         """Four layers with random weights, and spare rows where the vocabulary says so."""
