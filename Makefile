@@ -30,10 +30,13 @@ check: $(VENV)/.ready ## Ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.ready ## The benchmarks behind the README's figures
+bench: $(VENV)/.ready ## The benchmarks behind the README's figures, in an hour or so
+	$(BIN)/python -m pip install --quiet -e ".[bench]"
 	$(BIN)/python benchmarks/encoding.py
 	$(BIN)/python benchmarks/decoding.py
 	$(BIN)/python benchmarks/scale.py
+	$(BIN)/python benchmarks/sharing.py
+	$(BIN)/python benchmarks/training.py
 
 docs: $(VENV)/.ready ## Check that the documentation's links and commands exist
 	$(BIN)/python -m pytest tests/unit/test_docs.py

@@ -26,9 +26,20 @@ def lay_out(
     arguments: TrainingArguments,
 ) -> Steps:
     """The plan of the whole run, and how this process sees its steps."""
-    corpus, training = Corpus(tasks), config.training
-    options = config.task_options()
-    plan = Plan(
+    training = config.training
+    layout = make_layout(training, model, config.encoding.cutoff_len, int(vocabulary.tokenizer.pad_token_id))
+    if layout.name != training.layout and arguments.process_index == 0:
+        warn(
+            f"{model.config.model_type}: its attention takes no mask of ours, so prefixes are not shared "
+            "(layout bucketed instead of tree)"
+        )
+    return Steps(Corpus(tasks), make_plan(config, tasks), layout, arguments.process_index, arguments.world_size)
+
+
+def make_plan(config: Config, tasks: list[EncodedTask]) -> Plan:
+    """Which examples make which step."""
+    corpus, training, options = Corpus(tasks), config.training, config.task_options()
+    return Plan(
         lengths=corpus.lengths,
         users=corpus.users,
         task_sizes=[len(task) for task in tasks],
@@ -38,13 +49,6 @@ def lay_out(
         group_by=training.group_by,
         seed=config.seed,
     )
-    layout = make_layout(training, model, config.encoding.cutoff_len, int(vocabulary.tokenizer.pad_token_id))
-    if layout.name != training.layout and arguments.process_index == 0:
-        warn(
-            f"{model.config.model_type}: its attention takes no mask of ours, so prefixes are not shared "
-            "(layout bucketed instead of tree)"
-        )
-    return Steps(corpus, plan, layout, arguments.process_index, arguments.world_size)
 
 
 def measures_memory(training: TrainingConfig, device_type: str) -> bool:

@@ -1,0 +1,168 @@
+"""Processes side by side: each contestant of the training benchmark in one, a step of each in turn."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoModelForCausalLM, set_seed
+
+from contestants import Job, Report, Tuning, config_of
+from sidtune.data.catalogue import Catalogue, read_texts
+from sidtune.inputs import Inputs
+from sidtune.model.new_base import create_base
+
+# Rows of the embedding that are added to the base, as a Qwen base keeps spare ones; none for the natural vocabulary.
+VOCABULARIES = {"8.5k": None, "152k": 152_064}
+MICRO_BATCH = 16
+WORKER = Path(__file__).with_name("contestants.py")
+
+
+@dataclass(frozen=True)
+class Work:
+    """One configuration: vocabulary, hidden size, examples a step, and what is tuned."""
+
+    vocabulary: str
+    hidden: int
+    batch: int
+    tuning: Tuning
+
+    @property
+    def name(self) -> str:
+        """As `--only` takes it."""
+        return f"{self.vocabulary}/{self.hidden}/{self.batch}/{self.tuning}"
+
+    @property
+    def size(self) -> tuple[str, int, int]:
+        """What its time depends on."""
+        return self.vocabulary, self.hidden, self.batch
+
+
+class Place:
+    """Bases and encoded examples, made when they are first asked for.
+
+    Args:
+        folder: temporary.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.data = Path(os.environ.get("SIDTUNE_DATA", "../shared/data")) / "amazon-industrial"
+
+    def job(self, work: Work, contestant: str, steps: int, train: Path | None = None, task: str | None = None) -> Job:
+        """What a contestant is given; `train` and `task` in place of all rows and the default mixture."""
+        return Job(
+            contestant=contestant,
+            tuning=work.tuning,
+            batch=work.batch,
+            micro_batch=min(MICRO_BATCH, work.batch),
+            steps=steps,
+            base=str(self._base(work.vocabulary, work.hidden)),
+            data=str(self.data),
+            train=str(train or self.data / "train.csv"),
+            tasks=(task,) if task else (),
+            cache=str(self.folder / "cache"),
+        )
+
+    def encode(self, job: Job) -> None:
+        """Fill the cache, so that no contestant encodes."""
+        Inputs(config_of(job)).mixture.train()
+
+    def catalogue(self, work: Work) -> Catalogue:
+        """Items and SIDs."""
+        return Inputs(config_of(self.job(work, "stock", 1))).catalogue
+
+    def _base(self, vocabulary: str, hidden: int) -> Path:
+        """Four layers with random weights, and spare rows where the vocabulary says so."""
+        natural = self.folder / f"base-{hidden}"
+        if not natural.exists():
+            create_base(natural, read_texts(self.data / "Industrial_and_Scientific.item.json"), hidden=hidden)
+        rows = VOCABULARIES[vocabulary]
+        if rows is None:
+            return natural
+        large = self.folder / f"base-{hidden}-{rows}"
+        if not large.exists():
+            set_seed(0)
+            model = AutoModelForCausalLM.from_pretrained(natural)
+            model.resize_token_embeddings(rows, mean_resizing=False)
+            model.save_pretrained(large)
+            for file in natural.glob("*token*"):
+                (large / file.name).write_bytes(file.read_bytes())
+            (large / "chat_template.jinja").write_bytes((natural / "chat_template.jinja").read_bytes())
+        return large
+
+
+class Worker:
+    """A contestant's process.
+
+    Args:
+        job: what it is given.
+        log: where its standard error goes.
+    """
+
+    def __init__(self, job: Job, log: Path) -> None:
+        self.log = log
+        # Nothing but the CPU, whatever the machine has.
+        environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
+        self.process = subprocess.Popen(
+            [sys.executable, str(WORKER), json.dumps(asdict(job))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log.open("w"),
+            env=environment,
+            text=True,
+        )
+
+    def ready(self) -> None:
+        """Wait until everything is built."""
+        assert self._hear() == {"ready": True}
+
+    def step(self) -> Report:
+        """Let it make a step."""
+        self._say("go")
+        return Report(**self._hear())
+
+    def close(self) -> None:
+        """Let it end, and end it where it does not."""
+        if self.process.poll() is None:
+            self._say("stop")
+        try:
+            self.process.wait(60)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+
+    def _say(self, word: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(word + "\n")
+        self.process.stdin.flush()
+
+    def _hear(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self.log.stem} ended early:\n{self.log.read_text()[-4000:]}")
+        heard: dict[str, Any] = json.loads(line)
+        return heard
+
+
+def alternate(place: Place, jobs: Sequence[Job]) -> dict[str, list[Report]]:
+    """The reports of every contestant, a step of each in turn."""
+    place.encode(jobs[-1])
+    workers = {job.contestant: Worker(job, place.folder / f"{job.contestant}.log") for job in jobs}
+    reports: dict[str, list[Report]] = {name: [] for name in workers}
+    try:
+        for worker in workers.values():
+            worker.ready()
+        for _ in range(jobs[0].steps):
+            for name, worker in workers.items():
+                reports[name].append(worker.step())
+    finally:
+        for worker in workers.values():
+            worker.close()
+    return reports
