@@ -53,6 +53,7 @@ OURS: dict[str, dict[str, str]] = {
     "tree by user": {"layout": "tree", "group_by": "user"},
 }
 CONTESTANTS = ("stock", "trl", *OURS)
+PRECISIONS = {"cpu": "fp32", "cuda": "bf16"}
 
 
 @dataclass(frozen=True)
@@ -66,10 +67,10 @@ class Job:
         micro_batch: examples of a forward pass, where that is fixed.
         steps: as many as will be asked for.
         base: folder of the base.
-        data: folder of items, index and validation rows.
-        train: file of training rows.
+        data: items, index, train and valid by the file that holds them.
         tasks: their mixture; empty for the default one.
         cache: where encoded examples lie.
+        device: `cpu`, in float32, or `cuda`, in bfloat16 autocast.
     """
 
     contestant: str
@@ -78,15 +79,18 @@ class Job:
     micro_batch: int
     steps: int
     base: str
-    data: str
-    train: str
+    data: dict[str, str]
     tasks: tuple[str, ...]
     cache: str
+    device: Literal["cpu", "cuda"] = "cpu"
 
 
 @dataclass(frozen=True)
 class Report:
-    """One step: loss in nats a label, `tokens` computed, the padding among them, and the process's peak memory."""
+    """One step: loss in nats a label, `tokens` computed, the padding among them, and peak memory.
+
+    Memory is the process's, or what was allocated on its GPU.
+    """
 
     seconds: float
     loss: float
@@ -130,14 +134,18 @@ class Meter(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: Any, control: TrainerControl, **kwargs: Any) -> None:
         """Report, and wait for the next step."""
+        if args.device.type == "cuda":
+            torch.cuda.synchronize()
         seconds = time.perf_counter() - self.began
-        counts = (self.tokens, self.padding, self.labels, self.examples)
-        self._say(asdict(Report(seconds, self.loss, *counts, peak_memory())))
+        counts = (self.tokens, int(self.padding), self.labels, self.examples)
+        self._say(asdict(Report(seconds, float(self.loss), *counts, peak_memory(args.device))))
         self._wait(control)
 
     def _start(self) -> None:
-        self.tokens = self.padding = self.labels = 0
-        self.loss = self.examples = 0.0
+        self.tokens = self.labels = 0
+        self.examples = 0.0
+        self.padding: torch.Tensor | int = 0
+        self.loss: torch.Tensor | float = 0.0
         self.began = time.perf_counter()
 
     def _wait(self, control: TrainerControl) -> None:
@@ -150,14 +158,15 @@ class Meter(TrainerCallback):
 
     def _see_tokens(self, module: Any, arguments: tuple[torch.Tensor, ...]) -> None:
         self.tokens += arguments[0].numel()
-        self.padding += int((arguments[0] == self.pad_id).sum())
+        # Read when the step is done: a GPU is not waited for in between.
+        self.padding = self.padding + (arguments[0] == self.pad_id).sum()
 
     def _see_batch(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         labels, examples = self.count(inputs)
         self.labels += labels
         self.examples += examples
         loss = self._step(model, inputs, num_items_in_batch)
-        self.loss += loss.item()
+        self.loss = self.loss + loss.detach()
         return loss
 
 
@@ -183,9 +192,7 @@ def own_channel() -> TextIO:
 
 def config_of(job: Job) -> Config:
     """The configuration of a job; other contestants than ours take its data, its seed and its plan."""
-    files = {"items": "Industrial_and_Scientific.item.json", "index": "Industrial_and_Scientific.index.json"}
-    files |= {"valid": "valid.csv"}
-    training: dict[str, Any] = {"batch_size": job.batch, "precision": "fp32"}
+    training: dict[str, Any] = {"batch_size": job.batch, "precision": PRECISIONS[job.device]}
     # Steps are prepared inside the measured time.
     training |= {"learning_rate": LEARNING_RATE, "min_lr_ratio": 1, "warmup": 0, "max_steps": job.steps, "workers": 0}
     training |= OURS.get(job.contestant, {})
@@ -194,7 +201,7 @@ def config_of(job: Job) -> Config:
     tree: dict[str, Any] = {
         "output_dir": str(Path(job.cache) / "unused"),
         "model": {"base": job.base, "tuning": job.tuning},
-        "data": {name: str(Path(job.data) / file) for name, file in files.items()} | {"train": job.train},
+        "data": job.data,
         "encoding": {"cache_dir": job.cache},
         "training": training,
     }
@@ -300,8 +307,8 @@ def usual_arguments(job: Job) -> dict[str, Any]:
         "optim": "adamw_torch_fused",
         "weight_decay": 0.0,
         "max_grad_norm": 1.0,
-        "bf16": False,
-        "use_cpu": True,
+        "bf16": job.device == "cuda",
+        "use_cpu": job.device == "cpu",
         "logging_strategy": "no",
         "save_strategy": "no",
         "report_to": "none",
@@ -340,7 +347,7 @@ def freeze_by_hand(model: PreTrainedModel, sid_ids: torch.Tensor) -> None:
     weight.requires_grad_(True)
     keep = torch.zeros(len(weight), 1)
     keep[sid_ids] = 1
-    weight.register_hook(lambda gradient: gradient * keep)
+    weight.register_hook(lambda gradient: gradient * keep.to(gradient.device))
 
 
 def shifted_labels(batch: Any) -> int:
@@ -348,8 +355,10 @@ def shifted_labels(batch: Any) -> int:
     return int((batch["labels"][:, 1:] >= 0).sum())
 
 
-def peak_memory() -> float:
-    """Resident memory at its peak, in GiB; `getrusage` would start from what the parent held when it forked."""
+def peak_memory(device: torch.device) -> float:
+    """GiB of the GPU, or resident: `getrusage` would start from what the parent held when it forked."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / GIB / 1024
     found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     assert found is not None
     return int(found[1]) / GIB

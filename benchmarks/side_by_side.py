@@ -21,6 +21,12 @@ from sidtune.model.new_base import create_base
 # Rows of the embedding that are added to the base, as a Qwen base keeps spare ones; none for the natural vocabulary.
 VOCABULARIES = {"8.5k": None, "152k": 152_064}
 MICRO_BATCH = 16
+FILES = {
+    "items": "Industrial_and_Scientific.item.json",
+    "index": "Industrial_and_Scientific.index.json",
+    "train": "train.csv",
+    "valid": "valid.csv",
+}
 WORKER = Path(__file__).with_name("contestants.py")
 
 
@@ -64,8 +70,8 @@ class Place:
             micro_batch=min(MICRO_BATCH, work.batch),
             steps=steps,
             base=str(self._base(work.vocabulary, work.hidden)),
-            data=str(self.data),
-            train=str(train or self.data / "train.csv"),
+            data={name: str(self.data / file) for name, file in FILES.items()}
+            | ({"train": str(train)} if train else {}),
             tasks=(task,) if task else (),
             cache=str(self.folder / "cache"),
         )
@@ -108,8 +114,10 @@ class Worker:
 
     def __init__(self, job: Job, log: Path) -> None:
         self.log = log
-        # Nothing but the CPU, whatever the machine has.
-        environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
+        environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+        if job.device == "cpu":
+            # Nothing else, whatever the machine has.
+            environment["CUDA_VISIBLE_DEVICES"] = ""
         self.process = subprocess.Popen(
             [sys.executable, str(WORKER), json.dumps(asdict(job))],
             stdin=subprocess.PIPE,

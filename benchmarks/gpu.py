@@ -1,0 +1,231 @@
+"""Training steps on one CUDA GPU: Transformers' Trainer, TRL and our layouts, for the shapes of Qwen2.5.
+
+Random weights of the 0.5B and 1.5B shapes with their 151,936 rows, bfloat16 autocast, the default mixture over a
+made-up shop. Contestants run one after the other, each in a process of its own, since together they do not fit. Also
+checked, on the GPU itself: `max_tokens: auto`, equal losses of all layouts, and a training with evaluation.
+
+MFU is (6 P T + 6 V H L) / (seconds × peak) for full tuning, with P the parameters of the blocks, T the tokens computed
+without padding, V rows of width H, L labels, and peak the dense bfloat16 rate of the data sheet. Attention is left out.
+Frozen tuning makes no gradient of the weights, so 4 stands in place of 6.
+
+    python benchmarks/gpu.py [--out FILE] [--smoke]
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import statistics
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, set_seed
+
+from contestants import CONTESTANTS, Job, Report, Tuning, config_of
+from side_by_side import MICRO_BATCH, Worker
+from sidtune.config import parse_config
+from sidtune.data.catalogue import read_texts
+from sidtune.data.demo import write_demo_data
+from sidtune.evaluation.evaluate import Request, evaluate
+from sidtune.inputs import Inputs
+from sidtune.model.new_base import create_base
+from sidtune.terminal import quiet_libraries
+from sidtune.training.train import train
+
+QWEN_ROWS = 151_936
+# Hidden size, size of the MLP, blocks, heads, key and value heads: the models' own configuration files.
+SHAPES = {"0.5B": (896, 4864, 24, 14, 2), "1.5B": (1536, 8960, 28, 12, 2), "smoke": (64, 128, 2, 2, 1)}
+BATCH, WARM_UP, ROUNDS, USERS = 128, 2, 4, 2000
+# Dense bfloat16 in TFLOP/s, NVIDIA's data sheets.
+PEAKS = {"H100": 989.0, "H200": 989.0, "A100": 312.0, "L40S": 362.0}
+# bfloat16 rounds a loss near 10 by hundredths; a wrong mask moves it by more.
+TOLERANCE = 0.02
+OUTCOME = Path(__file__).with_suffix(".json")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where and what: device, folder of the shop and the bases, and examples of a step."""
+
+    device: Literal["cpu", "cuda"]
+    folder: Path
+    batch: int
+
+
+def main() -> int:
+    """Measure, check, and leave the JSON; 1 where something is wrong."""
+    options = parse_arguments()
+    quiet_libraries()
+    if not options.smoke and not torch.cuda.is_available():
+        print("No CUDA device: benchmarks/gpu.py --smoke tries the script on a CPU.")
+        return 1
+    device: Literal["cpu", "cuda"] = "cpu" if options.smoke else "cuda"
+    outcome: dict[str, Any] = {"machine": machine(device), "results": {}}
+    with tempfile.TemporaryDirectory() as folder:
+        setting = Setting(device, Path(folder), 16 if options.smoke else BATCH)
+        write_demo_data(setting.folder / "shop", users=60 if options.smoke else USERS)
+        outcome["end to end"] = end_to_end(setting)
+        print(f"end to end: {outcome['end to end']}", flush=True)
+        wrong = 0
+        for shape, tuning in product(["smoke"] if options.smoke else ["0.5B", "1.5B"], get_args(Tuning)):
+            rows = compare(setting, shape, tuning)
+            wrong += print_rows(f"{shape}, {tuning}", rows)
+            outcome["results"][f"{shape}, {tuning}"] = rows
+            options.out.write_text(json.dumps(outcome, indent=1) + "\n")
+    return int(wrong > 0)
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The options."""
+    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
+    parser.add_argument("--out", type=Path, default=OUTCOME, help="where the JSON goes")
+    parser.add_argument("--smoke", action="store_true", help="a tiny shape on the CPU, to try the script")
+    return parser.parse_args()
+
+
+def machine(device: str) -> dict[str, Any]:
+    """What the figures depend on."""
+    name = torch.cuda.get_device_name() if device == "cuda" else "cpu"
+    return {"device": name, "torch": torch.__version__, "peak TFLOP/s": peak(name)}
+
+
+def peak(name: str) -> float | None:
+    """The data sheet's rate for a device, if known here."""
+    return next((rate for known, rate in PEAKS.items() if known in name), None)
+
+
+def end_to_end(setting: Setting) -> dict[str, Any]:
+    """Train the small demo model with `max_tokens: auto`, and evaluate it."""
+    shop = shop_files(setting)
+    base = setting.folder / "small"
+    create_base(base, read_texts(Path(shop["items"])), vocab=2000)
+    tree = {
+        "output_dir": str(setting.folder / "run"),
+        "model": {"base": str(base), "from_scratch": True},
+        "data": shop | {"test": str(setting.folder / "shop" / "test.csv")},
+        "tasks": {"sid_next": {}},
+        "encoding": {"cache_dir": str(setting.folder / "cache")},
+        "training": {"epochs": 2, "batch_size": 64, "learning_rate": 2e-3, "group_by": "user"},
+        "eval": {"every": 0.5, "ranking": {"every": 1, "sample": 50}},
+    }
+    result = train(parse_config(tree, "benchmark"))
+    assert result is not None
+    report = evaluate(Request(result.folder))
+    assert report is not None
+    assert result.best_loss < result.first_loss - 1, (result.first_loss, result.best_loss)
+    return {"first loss": result.first_loss, "best loss": result.best_loss, "seconds": result.seconds}
+
+
+def shop_files(setting: Setting) -> dict[str, str]:
+    """The made-up shop, by configuration key."""
+    names = {"items": "*.item.json", "index": "*.index.json", "train": "train.csv", "valid": "valid.csv"}
+    return {name: str(next((setting.folder / "shop").glob(pattern))) for name, pattern in names.items()}
+
+
+def compare(setting: Setting, shape: str, tuning: Tuning) -> dict[str, dict[str, Any]]:
+    """Rows by contestant, one process after the other."""
+    job = Job(
+        contestant="bucketed",
+        tuning=tuning,
+        batch=setting.batch,
+        micro_batch=MICRO_BATCH,
+        steps=WARM_UP + ROUNDS,
+        base=str(base_of(setting, shape)),
+        data=shop_files(setting),
+        tasks=(),
+        cache=str(setting.folder / "cache"),
+        device=setting.device,
+    )
+    Inputs(config_of(job)).mixture.train()
+    missing = importlib.util.find_spec("trl") is None or importlib.util.find_spec("datasets") is None
+    rows: dict[str, dict[str, Any]] = {}
+    for contestant in CONTESTANTS:
+        if contestant != "trl" or not missing:
+            reports = run(setting, replace(job, contestant=contestant))
+            rows[contestant] = figures(reports, shape, tuning, setting.device)
+            rows[contestant]["x stock"] = rows[contestant]["examples a second"] / rows["stock"]["examples a second"]
+    return rows
+
+
+def run(setting: Setting, job: Job) -> list[Report]:
+    """The steps of one contestant."""
+    worker = Worker(job, setting.folder / f"{job.contestant}.log")
+    try:
+        worker.ready()
+        return [worker.step() for _ in range(job.steps)]
+    finally:
+        worker.close()
+
+
+def base_of(setting: Setting, shape: str) -> Path:
+    """A folder with a small tokenizer, and random weights of the shape in bfloat16."""
+    folder = setting.folder / f"base-{shape}"
+    if not folder.exists():
+        hidden, mlp, blocks, heads, shared_heads = SHAPES[shape]
+        create_base(folder, read_texts(Path(shop_files(setting)["items"])), vocab=2000)
+        config = AutoConfig.for_model(
+            "qwen2",
+            vocab_size=QWEN_ROWS,
+            hidden_size=hidden,
+            intermediate_size=mlp,
+            num_hidden_layers=blocks,
+            num_attention_heads=heads,
+            num_key_value_heads=shared_heads,
+            tie_word_embeddings=True,
+        )
+        set_seed(0)
+        AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(folder)
+    return folder
+
+
+def figures(reports: Sequence[Report], shape: str, tuning: Tuning, device: str) -> dict[str, Any]:
+    """Means over the timed steps, and the losses of all."""
+    timed = reports[WARM_UP:]
+    seconds = statistics.median(report.seconds for report in timed)
+    tokens = statistics.mean(report.tokens for report in timed)
+    useful = tokens - statistics.mean(report.padding for report in timed)
+    labels = statistics.mean(report.labels for report in timed)
+    rate = peak(torch.cuda.get_device_name()) if device == "cuda" else None
+    flops = (6 if tuning == "full" else 4) * (block_parameters(shape) * useful + QWEN_ROWS * SHAPES[shape][0] * labels)
+    return {
+        "seconds a step": seconds,
+        "examples a second": statistics.mean(report.examples for report in timed) / seconds,
+        "tokens computed": tokens,
+        "padding": 1 - useful / tokens,
+        "peak GiB": max(report.peak_gib for report in timed),
+        "MFU": flops / (seconds * rate * 1e12) if rate else None,
+        "losses": [report.loss for report in reports],
+    }
+
+
+def block_parameters(shape: str) -> int:
+    """Weights of the blocks: query, key, value and output projections and the three of the MLP."""
+    hidden, mlp, blocks, heads, shared_heads = SHAPES[shape]
+    attention = 2 * hidden * hidden + 2 * hidden * (hidden // heads) * shared_heads
+    return blocks * (attention + 3 * hidden * mlp)
+
+
+def print_rows(name: str, rows: dict[str, dict[str, Any]]) -> int:
+    """The table; how many layouts of the usual loop's plan show other losses than it."""
+    heads = ("seconds a step", "examples a second", "x stock", "tokens computed", "padding", "peak GiB", "MFU")
+    print(f"\n{name}\n{'':<14}" + "".join(f"{head:>19}" for head in heads))
+    wrong = 0
+    for contestant, row in rows.items():
+        cells = (f"{row[head]:>19,.3f}" if row[head] is not None else f"{'–':>19}" for head in heads)
+        differs = contestant not in ("trl", "tree by user") and any(
+            abs(mine - usual) > TOLERANCE for mine, usual in zip(row["losses"], rows["stock"]["losses"], strict=True)
+        )
+        wrong += differs
+        print(f"{contestant:<14}" + "".join(cells) + ("  LOSSES DIFFER" if differs else ""), flush=True)
+    return wrong
+
+
+if __name__ == "__main__":
+    sys.exit(main())
