@@ -5,7 +5,7 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from sidtune.batching.plan import Plan
+from sidtune.batching.plan import PIECE, Plan
 
 
 def make(
@@ -16,11 +16,11 @@ def make(
     seed: int = 1,
     group_by: Literal["example", "user"] = "example",
 ) -> Plan:
-    """Every third example is about no user, the others about users 0 to 4."""
+    """Every third example is about no history, the others about histories 0 to 4."""
     count = sum(sizes)
     lengths = np.random.default_rng(0).integers(5, 90, count)
-    users = np.where(np.arange(count) % 3 == 2, -1, np.arange(count) % 5)
-    return Plan(lengths, users, sizes, weights, batch, order, group_by, seed)
+    histories = np.where(np.arange(count) % 3 == 2, -1, np.arange(count) % 5)
+    return Plan(lengths, histories, sizes, weights, batch, order, group_by, seed)
 
 
 def epoch(plan: Plan, number: int) -> np.ndarray:
@@ -77,28 +77,44 @@ def test_order_by_length_makes_steps_of_like_length() -> None:
     assert spread(make([400], [1], batch=8, order="length")) < 0.2 * spread(make([400], [1], batch=8))
 
 
-def test_by_user_the_examples_of_a_user_stand_together_in_corpus_order() -> None:
-    plan = make([20, 10], [1, 1], group_by="user")
+def pieces(plan: Plan) -> list[list[int]]:
+    """The first epoch, cut where the history changes or four examples have followed one another."""
+    found: list[list[int]] = []
+    for example in epoch(plan, 0).tolist():
+        key = plan.histories[example]
+        if not found or key < 0 or plan.histories[found[-1][0]] != key or len(found[-1]) == PIECE:
+            found.append([])
+        found[-1].append(example)
+    return found
+
+
+def test_by_user_a_few_examples_of_a_history_stand_together() -> None:
+    plan = make([60, 40], [1, 1], group_by="user", batch=10)
+    known = [piece for piece in pieces(plan) if plan.histories[piece[0]] >= 0]
+    sizes = [len(piece) for piece in known]
+    # Five histories of 13 or 14 examples make three or four pieces each.
+    assert sum(sizes) == (plan.histories >= 0).sum() == 67
+    assert sorted(sizes)[-12:] == [4] * 12
+    assert len(sizes) <= 5 * 5, "hardly any is cut without need"
     order = epoch(plan, 0)
-    users = plan.users[order]
-    assert np.isin(np.unique(plan.users), [-1, 0, 1, 2, 3, 4]).all()
-    for user in range(5):
-        places = np.flatnonzero(users == user)
-        assert len(places) == (plan.users == user).sum()
-        assert np.array_equal(places, np.arange(places[0], places[0] + len(places)))
-        assert np.array_equal(order[places], np.sort(order[places]))
-    assert not np.array_equal(users, plan.users[epoch(plan, 1)]), "users are shuffled anew"
+    assert not np.array_equal(plan.histories[order], plan.histories[epoch(plan, 1)]), "pieces are shuffled anew"
 
 
-def test_by_user_examples_about_no_user_are_shuffled_one_by_one() -> None:
+def test_by_user_neighbours_in_the_file_share_a_piece_across_tasks() -> None:
+    """Two tasks over the same eight rows of one user: a piece holds two rows, each by both tasks."""
+    plan = Plan(np.full(16, 9), np.zeros(16, np.int64), [8, 8], [1, 1], 4, "random", "user", 5)
+    steps = [sorted(plan.step(index).tolist()) for index in range(4)]
+    assert sorted(steps) == [[0, 1, 8, 9], [2, 3, 10, 11], [4, 5, 12, 13], [6, 7, 14, 15]]
+
+
+def test_by_user_examples_about_no_history_are_shuffled_one_by_one() -> None:
     plan = make([60], [1], group_by="user")
-    alone = np.flatnonzero(plan.users[epoch(plan, 0)] < 0)
-    assert (np.diff(alone) > 1).sum() >= 3, "users stand between them"
+    alone = np.flatnonzero(plan.histories[epoch(plan, 0)] < 0)
+    assert (np.diff(alone) > 1).sum() >= 3, "others stand between them"
 
 
-def test_by_user_repeats_stand_with_their_user() -> None:
-    plan = make([12], [2], group_by="user", batch=24)
-    users = plan.users[plan.step(0)]
-    assert len(users) == 24
-    changes = (np.diff(users[users >= 0]) != 0).sum()
-    assert changes == 4, "five users, each in one piece"
+def test_by_user_no_example_stands_in_a_piece_twice() -> None:
+    """Four passes over a task are four looks at an example, not one with four times the weight."""
+    plan = Plan(np.full(8, 9), np.repeat([0, 1], 4), [8], [4], 4, "random", "user", 1)
+    for index in range(8):
+        assert len(set(plan.step(index).tolist())) == 4

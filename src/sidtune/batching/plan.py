@@ -13,6 +13,10 @@ from numpy.typing import NDArray
 
 # Steps of like length are formed inside windows of this many steps, so that an epoch stays shuffled at large.
 WINDOW_STEPS = 50
+# Examples of one history that stand together with `group_by: user`. Measured in docs/performance.md: four share nearly
+# as many tokens as all of them would, and a step still sees many users.
+PIECE = 4
+NOWHERE = -2
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,17 +25,17 @@ class Plan:
 
     Args:
         lengths: tokens of each example of the corpus, `(examples,)`.
-        users: key of the user each example is about, `(examples,)`; negative where it is about none.
+        histories: key of the history each example is about and of its form, `(examples,)`; negative for none.
         task_sizes: examples of each task, in corpus order.
         weights: passes over each task's examples in one epoch.
         batch_size: examples of a step, over all processes; an epoch's last step may hold fewer.
         order: `random`, or `length` for steps of like length.
-        group_by: `example` shuffles examples; `user` shuffles users, whose examples of an epoch stand together.
+        group_by: `example` shuffles examples one by one; `user` a few of a user's together, whose prompts open alike.
         seed: of the shuffle.
     """
 
     lengths: NDArray[np.int64]
-    users: NDArray[np.int64]
+    histories: NDArray[np.int64]
     task_sizes: Sequence[int]
     weights: Sequence[float]
     batch_size: int
@@ -60,32 +64,48 @@ class Plan:
 def _epoch(plan: Plan, epoch: int) -> NDArray[np.int64]:
     """The examples of an epoch in order, `(examples per epoch,)`."""
     random = np.random.default_rng([plan.seed, epoch])
+    examples, places, passes = _drawn(plan, random)
+    if plan.group_by == "user":
+        return examples[_in_pieces(plan.histories[examples], places, passes, random)]
+    examples = random.permutation(examples)
+    return _by_length(plan, examples, random) if plan.order == "length" else examples
+
+
+def _drawn(plan: Plan, random: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """The examples of an epoch, task after task, `(examples per epoch,)`; of each its place in its task, and its pass.
+
+    A task of weight 2.5 is passed over twice, and half of it a third time.
+    """
     drawn, start = [], 0
     for size, weight in zip(plan.task_sizes, plan.weights, strict=True):
         whole = _share(size, weight) // size if size else 0
         rest = random.permutation(size)[: _share(size, weight) - whole * size]
-        drawn.append(start + np.concatenate([np.tile(np.arange(size), whole), rest]))
+        places = np.concatenate([np.tile(np.arange(size), whole), rest])
+        drawn.append(np.stack([start + places, places, np.arange(len(places)) // max(1, size)]))
         start += size
-    if plan.group_by == "user":
-        return _by_user(plan, np.concatenate(drawn).astype(np.int64), random)
-    examples = random.permutation(np.concatenate(drawn).astype(np.int64))
-    return _by_length(plan, examples, random) if plan.order == "length" else examples
+    examples, places, passes = np.concatenate(drawn, axis=1).astype(np.int64)
+    return examples, places, passes
+
+
+def _in_pieces(
+    histories: NDArray[np.int64], places: NDArray[np.int64], passes: NDArray[np.int64], random: np.random.Generator
+) -> NDArray[np.int64]:
+    """An order in which a few examples of one history and pass stand together, `(n,)`; those without one stand alone.
+
+    Rows of a history follow one another in the file, so neighbours in the order of places share the most.
+    """
+    order = np.lexsort((places, histories, passes))
+    history, passed = histories[order], passes[order]
+    opens = (np.diff(history, prepend=NOWHERE) != 0) | (np.diff(passed, prepend=NOWHERE) != 0) | (history < 0)
+    number = np.arange(len(order))
+    in_history = number - np.maximum.accumulate(np.where(opens, number, 0))
+    piece = np.cumsum(opens | (in_history % PIECE == 0)) - 1
+    shuffled = random.permutation(piece[-1] + 1)
+    return order[np.argsort(shuffled[piece], kind="stable")]
 
 
 def _share(size: int, weight: float) -> int:
     return max(1, round(size * weight)) if size else 0
-
-
-def _by_user(plan: Plan, examples: NDArray[np.int64], random: np.random.Generator) -> NDArray[np.int64]:
-    """Users in random order, each one's examples in corpus order, so that a cut between steps splits few tasks.
-
-    An example about no user is a user of its own.
-    """
-    known, users = np.unique(plan.users[examples], return_inverse=True)
-    alone = plan.users[examples] < 0
-    users[alone] = len(known) + np.arange(alone.sum())
-    shuffled = random.permutation(len(known) + int(alone.sum()))
-    return examples[np.lexsort((examples, shuffled[users]))]
 
 
 def _by_length(plan: Plan, examples: NDArray[np.int64], random: np.random.Generator) -> NDArray[np.int64]:

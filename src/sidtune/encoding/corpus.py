@@ -20,10 +20,10 @@ from sidtune.encoding.encoder import Encoded, Encoder
 from sidtune.ragged import Ragged
 from sidtune.tasks.base import Part
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 EXAMPLES, MANIFEST = "examples.arrow", "manifest.json"
 LISTS = pa.large_list(pa.int32())
-SCHEMA = pa.schema([("input_ids", LISTS), ("label_spans", LISTS), ("user", pa.int64())])
+SCHEMA = pa.schema([("input_ids", LISTS), ("label_spans", LISTS), ("history", pa.int64())])
 EXAMPLES_AT_ONCE = 65_536
 
 
@@ -69,7 +69,7 @@ class EncodedTask:
         self._starts = np.cumsum([0, *(len(ids) for ids in self._input_ids)])
         self.lengths = _joined([ids.lengths for ids in self._input_ids])
         self.label_counts = _joined([_label_counts(spans) for spans in self._label_spans])
-        self.users = _joined([batch.column("user").to_numpy() for batch in batches])
+        self.histories = _joined([batch.column("history").to_numpy() for batch in batches])
 
     def __reduce__(self) -> tuple[type[EncodedTask], tuple[str, Path]]:
         """A worker process opens the file itself instead of being sent its contents."""
@@ -93,7 +93,7 @@ class Corpus:
         self._starts = np.cumsum([0, *(len(task) for task in tasks)])
         self.lengths = _joined([task.lengths for task in tasks])
         self.label_counts = _joined([task.label_counts for task in tasks])
-        self.users = _joined([task.users for task in tasks])
+        self.histories = _joined([task.histories for task in tasks])
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -150,7 +150,7 @@ def _write(folder: Path, fingerprint: dict[str, Any], chunks: Iterator[Encoded])
     counts = Counts()
     with pa.OSFile(str(folder / EXAMPLES), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
         for chunk in chunks:
-            columns = [chunk.input_ids.to_arrow(), chunk.label_spans.to_arrow(), pa.array(chunk.users)]
+            columns = [chunk.input_ids.to_arrow(), chunk.label_spans.to_arrow(), pa.array(chunk.histories)]
             writer.write_batch(pa.record_batch(columns, SCHEMA))
             counts = counts.plus(chunk)
     manifest = {

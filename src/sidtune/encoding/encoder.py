@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
 from sidtune.data.catalogue import Catalogue
-from sidtune.data.users import NO_USER
+from sidtune.data.history_keys import NO_HISTORY
 from sidtune.encoding.chat import Frame
 from sidtune.encoding.tokenizers import SegmentTokenizers, refuse_token_text
 from sidtune.hashing import mix
@@ -29,7 +29,7 @@ class Encoded:
         input_ids: n lists of token ids.
         label_spans: n lists of `start, end` pairs into `input_ids`.
         rows: `(n,)`, the part's rows that were kept.
-        users: `(n,)`, the key of the user each example is about, or `NO_USER`.
+        histories: `(n,)`, the key of the history each example is about and of its form, or `NO_HISTORY`.
         truncated: how many of them lost history items.
         dropped: how many examples did not fit and are missing.
     """
@@ -37,7 +37,7 @@ class Encoded:
     input_ids: Ragged
     label_spans: Ragged
     rows: NDArray[np.int64]
-    users: NDArray[np.int64]
+    histories: NDArray[np.int64]
     truncated: int
     dropped: int
 
@@ -95,7 +95,7 @@ class Encoder:
             stack([piece.input_ids for piece in pieces]).take(order),
             stack([piece.label_spans for piece in pieces]).take(order),
             part.rows[positions[order]],
-            np.concatenate([piece.users for piece in pieces])[order],
+            np.concatenate([piece.histories for piece in pieces])[order],
             sum(piece.truncated for piece in pieces),
             sum(piece.dropped for piece in pieces),
         )
@@ -144,8 +144,8 @@ class Encoder:
             ids, starts = stack([ids, shorter]).take(source[kept]), starts[kept]
         spans = np.stack([starts, ids.lengths], axis=1).astype(np.int32)
         label_spans = Ragged(spans.reshape(-1), np.arange(len(kept) + 1, dtype=np.int64) * 2)
-        users = np.full(len(kept), NO_USER) if part.users is None else part.users[kept]
-        return Encoded(ids, label_spans, positions[kept], users, len(shortened), len(part) - len(kept))
+        histories = np.full(len(kept), NO_HISTORY) if part.histories is None else part.histories[kept]
+        return Encoded(ids, label_spans, positions[kept], histories, len(shortened), len(part) - len(kept))
 
     def _fit(self, part: Part, wording: Wording) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """How many of the oldest history items each example loses, and whether it then fits, both `(n,)`.

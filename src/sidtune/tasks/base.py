@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from sidtune.data.catalogue import Catalogue
+from sidtune.data.history_keys import history_keys
 from sidtune.data.rows import Rows
-from sidtune.data.users import user_keys
 from sidtune.ragged import Ragged
 
 ItemField = Literal["sid", "title", "description"]
@@ -67,13 +67,13 @@ class Part:
         form: key of the wording in the template file.
         columns: placeholder → values, n of each.
         rows: `(n,)`, where each example stands in the task's source, before sampling.
-        users: `(n,)`, a key of the user each example is about; None where it is about no user.
+        histories: `(n,)`, a key of the history each example is about and the way it is written; None without any.
     """
 
     form: str
     columns: Mapping[str, Column]
     rows: NDArray[np.int64]
-    users: NDArray[np.int64] | None = None
+    histories: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -81,7 +81,12 @@ class Part:
     def take(self, chosen: NDArray[np.integer]) -> Part:
         """The part at the given examples."""
         columns = {name: column.take(chosen) for name, column in self.columns.items()}
-        return Part(self.form, columns, self.rows[chosen], None if self.users is None else self.users[chosen])
+        return replace(
+            self,
+            columns=columns,
+            rows=self.rows[chosen],
+            histories=None if self.histories is None else self.histories[chosen],
+        )
 
     def drop_oldest(self, counts: NDArray[np.int64]) -> Part:
         """Every history without its first `counts[i]` items."""
@@ -172,8 +177,11 @@ class HistoryTask:
 
     def build(self, source: Source, rows: NDArray[np.int64], options: TaskOptions, seed: int) -> Sequence[Part]:
         """One part for each form."""
-        columns, users = history_columns(source.rows, rows), user_keys(source.rows.users)[rows]
-        return [Part(form, columns, rows, users) for form in self.chosen_forms(options)]
+        columns, users = history_columns(source.rows, rows), source.rows.users
+        return [
+            Part(form, columns, rows, history_keys(users, self.forms[form].prompt[0])[rows])
+            for form in self.chosen_forms(options)
+        ]
 
     def chosen_forms(self, options: TaskOptions) -> Sequence[str]:
         """The forms that the options ask for: all of them, unless a task says otherwise."""

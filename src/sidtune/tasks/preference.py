@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from sidtune.data.users import user_keys
+from sidtune.data.history_keys import history_keys
 from sidtune.tasks.base import Part, Placeholders, Source, TaskOptions, Texts, history_columns
 
 
@@ -28,5 +28,5 @@ class Preference:
         """One part for each form."""
         texts = source.preferences.column("preference").combine_chunks()
         columns = history_columns(source.preference_rows, rows) | {"preference": Texts(texts).take(rows)}
-        users = user_keys(source.preference_rows.users)[rows]
-        return [Part(form, columns, rows, users) for form in self.forms]
+        users = source.preference_rows.users
+        return [Part(form, columns, rows, history_keys(users, self.forms[form].prompt[0])[rows]) for form in self.forms]

@@ -41,7 +41,7 @@ def make_plan(config: Config, tasks: list[EncodedTask]) -> Plan:
     corpus, training, options = Corpus(tasks), config.training, config.task_options()
     return Plan(
         lengths=corpus.lengths,
-        users=corpus.users,
+        histories=corpus.histories,
         task_sizes=[len(task) for task in tasks],
         weights=[options[task.name].weight for task in tasks],
         batch_size=training.batch_size,
