@@ -91,7 +91,7 @@ class TrainingConfig(Section):
     epochs: Positive = 3
     max_steps: Positive | None = None
     batch_size: Positive = 128
-    group_by: Literal["example", "user"] = "example"
+    group_by: Literal["user", "example"] = "user"
     order: Literal["random", "length"] = "random"
     layout: Literal["tree", "bucketed", "padded"] = "tree"
     max_tokens: Positive | Literal["auto"] = "auto"
@@ -118,7 +118,7 @@ class TrainingConfig(Section):
     @model_validator(mode="after")
     def _one_order(self) -> Self:
         if self.group_by == "user" and self.order == "length":
-            raise ValueError("order: length has no effect with group_by: user, whose examples stand together")
+            raise ValueError("order: length would tear apart what group_by: user puts together: set group_by: example")
         return self
 
 

@@ -63,7 +63,7 @@ def to_config(
             "epochs": num_epochs,
             "batch_size": batch_size,
             "max_tokens": micro_batch_size * cutoff_len,
-            "order": "length" if boolean(group_by_length) else "random",
+            **({"group_by": "example", "order": "length"} if boolean(group_by_length) else {}),
             "learning_rate": learning_rate,
             "warmup": 20,
         },

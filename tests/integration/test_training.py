@@ -125,10 +125,10 @@ class Crash(Exception):
 @pytest.mark.parametrize(
     ("architecture", "crash", "every", "plan"),
     [
-        ("gpt2", 5, 3, {"order": "length"}),
+        ("gpt2", 5, 3, {"group_by": "example", "order": "length"}),
         ("gpt2", 9, 7, {"group_by": "user"}),
         ("gpt2", 13, 5, {"layout": "bucketed"}),
-        ("qwen3", 5, 3, {"group_by": "user", "workers": 0}),
+        ("qwen3", 5, 3, {"group_by": "example", "workers": 0}),
         ("qwen3", 9, 7, {"layout": "padded"}),
     ],
     ids=["dropout-mid-epoch", "dropout-border", "dropout-second-epoch", "mid-epoch", "border"],
@@ -344,7 +344,7 @@ def test_a_dry_run_writes_nothing_and_names_the_plan(tmp_path: Path, capsys: Any
     assert not config.output_dir.exists()
     for word in ("truncated", "dropped", "longest", "steps", "epochs", "parameters trained", "memory, estimated"):
         assert word in output
-    found = re.search(r"layout tree, examples by example: (\S+) tokens a step and process, (\S+) after sharing", output)
+    found = re.search(r"layout tree, examples by user: (\S+) tokens a step and process, (\S+) after sharing", output)
     assert found
     before, after = (int(number.replace(",", "")) for number in found.groups())
     assert 0.2 * before < after < before
