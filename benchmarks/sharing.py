@@ -76,7 +76,7 @@ def measured(config: Config) -> dict[str, float]:
     return {
         "tokens": tokens / len(examples),
         "shared": shared / len(examples),
-        "padded": sum(batch.input_ids.numel() for batch in batches) / len(examples),
+        "padded": sum(batch.input_ids.size for batch in batches) / len(examples),
         "passes": len(batches) / STEPS,
         "ratio": tokens / shared,
         "ms to plan": 1000 * seconds / STEPS,

@@ -23,6 +23,8 @@ from sidtune.terminal import console
 Severity = Literal["error", "warning", "note"]
 SHOWN = 3
 SAMPLED = 50
+# Rotary positions that depend on the longest sequence of a forward pass.
+LENGTH_DEPENDENT = ("dynamic", "longrope")
 
 
 @dataclass(frozen=True)
@@ -199,6 +201,15 @@ def _model(inputs: Inputs) -> Iterator[Finding]:
             "encoding.cutoff_len",
             f"{cutoff} tokens, but the model has only {longest} positions",
             remedy=f"Set encoding.cutoff_len to at most {longest}.",
+        )
+    rope = getattr(text, "rope_parameters", None) or {}
+    native = rope.get("original_max_position_embeddings") or longest
+    if rope.get("rope_type") in LENGTH_DEPENDENT and native and cutoff > native:
+        yield Finding(
+            "warning",
+            "encoding.cutoff_len",
+            f"{cutoff} tokens, but this model's positions change beyond {native}, with the longest example of a pass",
+            remedy=f"Set encoding.cutoff_len to at most {native}, so that a loss does not depend on its neighbours.",
         )
     if inputs.config.model.tuning == "frozen" and not len(inputs.vocabulary.sid_ids):
         yield Finding("error", "model.tuning", "frozen tuning trains SID rows, and there is no SID token")

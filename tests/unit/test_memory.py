@@ -1,18 +1,20 @@
 """Tokens that fit: the arithmetic, and what is measured; the measuring itself needs a GPU."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from tests.tiny_data import tiny_config
 
+from sidtune.errors import UserError
 from sidtune.inputs import Inputs
 from sidtune.model.load import load_model
 from sidtune.training.arguments import training_arguments
 from sidtune.training.lay_out import DEFAULT_MAX_TOKENS, lay_out, measures_memory
-from sidtune.training.memory import FEWEST, MOST, largest_micro_batch, tokens_that_fit
+from sidtune.training.memory import MOST, largest_micro_batch, tokens_that_fit
 
 
-def line(fixed: int, each: int) -> object:
+def line(fixed: int, each: int) -> Callable[[int], tuple[int, int]]:
     """Passes hold a little less than they may."""
     return lambda limit: (limit - 24, fixed + each * (limit - 24))
 
@@ -21,13 +23,32 @@ def line(fixed: int, each: int) -> object:
     ("fixed", "each", "room", "found"),
     [
         (1_000_000, 1_000, 21_000_000, 19_968),  # 20,000 tokens fill the room; a multiple of 256 below
-        (1_000_000, 1_000, 1_100_000, FEWEST),
+        (1_000_000, 1_000, 1_450_000, 400),  # room for 450: below 512, but the longest example of 400 fits
         (0, 1, 10**12, MOST),
-        (5_000, 0, 10**9, MOST),
     ],
 )
 def test_tokens_that_fit(fixed: int, each: int, room: int, found: int) -> None:
-    assert tokens_that_fit(line(fixed, each), room) == found  # type: ignore[arg-type]
+    assert tokens_that_fit(line(fixed, each), room, longest=400) == found
+
+
+def test_long_examples_are_probed_by_passes_that_hold_several() -> None:
+    asked: list[int] = []
+
+    def measure(limit: int) -> tuple[int, int]:
+        asked.append(limit)
+        return limit, 1_000 * limit
+
+    assert tokens_that_fit(measure, 40_000_000, longest=4_600) == 39_936
+    assert asked == [9_200, 27_600]
+
+
+def test_too_few_examples_for_two_sizes_put_all_memory_down_to_tokens() -> None:
+    assert tokens_that_fit(lambda limit: (1_000, 2_000_000), 8_000_000, longest=100) == 3_840
+
+
+def test_no_room_for_one_example_is_said() -> None:
+    with pytest.raises(UserError, match="about 0 tokens fit on this GPU, and the longest example has 400"):
+        tokens_that_fit(line(1_000_000, 1_000), 500_000, longest=400)
 
 
 @pytest.mark.parametrize("layout", ["tree", "bucketed"])
@@ -38,7 +59,7 @@ def test_what_is_measured_is_the_fullest_pass_of_the_first_steps(tmp_path: Path,
     model = load_model(config.model, inputs.vocabulary, config.seed)
     steps = lay_out(config, tasks, model, inputs.vocabulary, training_arguments(config))
     assert steps.layout.limit == DEFAULT_MAX_TOKENS
-    small, large = (largest_micro_batch(steps, limit).input_ids.numel() for limit in (128, 512))
+    small, large = (largest_micro_batch(steps, limit).input_ids.size for limit in (128, 512))
     assert small <= 128
     assert small < large <= 512
     assert steps.layout.limit == DEFAULT_MAX_TOKENS, "measuring changes nothing"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from tests.tiny_models import ARCHITECTURES, make_base, make_config
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, set_seed
@@ -18,6 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, set_
 from sidtune.batching.layouts import Example, Layout, MicroBatch, idle_micro_batch
 from sidtune.model.attention import runs_trees
 from sidtune.model.frozen import freeze
+from sidtune.model.head import ends_model
 from sidtune.training import head_loss
 from sidtune.training.objective import LabelLoss
 
@@ -164,6 +165,48 @@ def test_no_example_sees_another(name: str) -> None:
     assert difference[4] > 0.1
     difference[4] = 0
     assert difference.max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("architecture", "options", "plain"),
+    [
+        ("qwen3", {}, True),
+        ("gemma2", {"final_logit_softcapping": 1.0, "head_dim": 16}, False),
+        ("granite", {"logits_scaling": 8.0}, False),
+        ("cohere", {"logit_scale": 0.5}, False),
+    ],
+)
+def test_what_follows_the_head_is_seen_though_padding_has_a_row_of_zeros(
+    architecture: str, options: dict[str, Any], plain: bool
+) -> None:
+    """Token 0 is padding, whose row the library leaves at zero: so are its logits, capped or not."""
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = AutoConfig.for_model(
+        architecture, vocab_size=ROWS, num_key_value_heads=1, pad_token_id=0, **shape | options
+    )
+    model: Any = AutoModelForCausalLM.from_config(config).eval()
+    assert not model.get_input_embeddings().weight[0].any()
+    with torch.no_grad():
+        model.get_input_embeddings().weight.mul_(20)
+    assert ends_model(model) is plain
+    expected, _ = one_by_one(model, make_examples())
+    loss, _ = measured(model, LAYOUTS["buckets"], make_examples())
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-4, atol=1e-3)
+
+
+def test_a_head_with_arithmetic_of_its_own_is_left_to_it() -> None:
+    class NormHead(nn.Linear):
+        def forward(self, hidden: Tensor) -> Tensor:
+            return nn.functional.linear(hidden, nn.functional.normalize(self.weight))
+
+    model: Any = make_model(tied=False)
+    head = NormHead(32, ROWS, bias=False).double()
+    model.set_output_embeddings(head)
+    assert not ends_model(model)
+    expected, expected_gradients = one_by_one(model, make_examples())
+    loss, gradients = measured(model, LAYOUTS["small trees"], make_examples())
+    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(gradients["lm_head.weight"], expected_gradients["lm_head.weight"], rtol=1e-5, atol=1e-5)
 
 
 def test_labels_share_a_state_where_a_node_branches() -> None:

@@ -150,3 +150,20 @@ def test_lists_that_are_written_otherwise_agree(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("', '", "',   '"))
     assert "',   '" in path.read_text()
     assert list(disagreements(path, shop)) == []
+
+
+def test_an_empty_item_id_in_a_history_is_a_fault_of_its_row(tmp_path: Path, shop: Catalogue) -> None:
+    path = tmp_path / "r.parquet"
+    histories = [history for _, history, _ in ROWS]
+    histories[4], histories[9] = ["1", None], [""]  # type: ignore[list-item]
+    users, targets = [user for user, _, _ in ROWS], [target for _, _, target in ROWS]
+    pyarrow.parquet.write_table(pa.table({"user_id": users, "history": histories, "item_id": targets}), path)
+    with pytest.raises(UserError, match=r"row 5, column history: empty item id \(2 rows in all\)"):
+        load_rows(path, shop)
+
+
+def test_a_short_line_of_a_csv_is_counted_without_the_header(tmp_path: Path) -> None:
+    path = tmp_path / "r.csv"
+    path.write_text("user_id,history,item_id\nu0,['1'],2\nu1,['1']\n")
+    with pytest.raises(UserError, match="row 2: Expected 3 columns, got 2"):
+        list(row_batches(path))

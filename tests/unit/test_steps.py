@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pickle
+import resource
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.tiny_data import tiny_config
@@ -53,5 +54,19 @@ def test_workers_change_nothing(tmp_path: Path) -> None:
     for plain, prepared in zip(StepLoader(steps, 99, workers=0), StepLoader(steps, 99, workers=2), strict=True):
         assert plain["label_count"] == prepared["label_count"]
         for left, right in zip(plain["micro_batches"], prepared["micro_batches"], strict=True):
-            assert torch.equal(left.input_ids, right.input_ids)
-            assert torch.equal(left.labels, right.labels)
+            assert np.array_equal(left.input_ids, right.input_ids)
+            assert np.array_equal(left.labels, right.labels)
+
+
+def test_steps_of_many_passes_need_few_file_descriptors(tmp_path: Path) -> None:
+    """A tensor takes one on its way from a worker, and a usual limit is 1,024."""
+    steps = made(tmp_path)
+    steps.layout = replace(steps.layout, name="padded", limit=1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    open_now = len(list(Path("/dev/fd").iterdir()))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (open_now + 60, hard))
+    try:
+        prepared = list(StepLoader(steps, 99, workers=1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert len(prepared[0]["micro_batches"]) == 16

@@ -18,6 +18,7 @@ class Forest:
         node: the node of each place of each sequence, `(sequences, longest)`; -1 behind its end.
         tokens, depths, ends: `(rows, widest)` each, of every node: its token, its place in the sequences it belongs to,
             and the first node behind its subtree; -1 where a row is shorter.
+        widths: nodes of each row, `(rows,)`.
     """
 
     row: NDArray[np.int64]
@@ -25,12 +26,7 @@ class Forest:
     tokens: NDArray[np.int64]
     depths: NDArray[np.int64]
     ends: NDArray[np.int64]
-
-    @property
-    def widths(self) -> NDArray[np.int64]:
-        """Nodes of each row, `(rows,)`."""
-        widths: NDArray[np.int64] = (self.ends >= 0).sum(1)
-        return widths
+    widths: NDArray[np.int64]
 
 
 def lexicographic(sequences: Sequence[NDArray[np.int32]]) -> list[int]:
@@ -72,7 +68,7 @@ def grow(sequences: Sequence[NDArray[np.int32]], token_cost: float, widest: int)
     tokens, depths, ends = (np.full(shape, -1, np.int64) for _ in range(3))
     tokens[at], depths[at] = table[new], np.broadcast_to(column, new.shape)[new]
     ends[at] = (end - first[row][:, None])[new]
-    return Forest(row, np.where(inside, node - first[row][:, None], -1), tokens, depths, ends)
+    return Forest(row, np.where(inside, node - first[row][:, None], -1), tokens, depths, ends, width)
 
 
 def _shared(table: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:

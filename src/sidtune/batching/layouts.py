@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -23,7 +23,7 @@ WIDEST_ROW = 1024
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """What one forward pass sees.
+    """What one forward pass sees; arrays, since a tensor takes a file descriptor on its way from a worker.
 
     Args:
         input_ids: `(batch, length)`.
@@ -37,20 +37,20 @@ class MicroBatch:
         tokens: how many of the tokens are not padding.
     """
 
-    input_ids: torch.Tensor
-    attention_mask: torch.Tensor | None
-    position_ids: torch.Tensor | None
-    ends: torch.Tensor | None
-    rows: torch.Tensor
-    columns: torch.Tensor
-    labels: torch.Tensor
-    tasks: torch.Tensor
+    input_ids: NDArray[np.int64]
+    attention_mask: NDArray[np.int64] | None
+    position_ids: NDArray[np.int64] | None
+    ends: NDArray[np.int64] | None
+    rows: NDArray[np.int64]
+    columns: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    tasks: NDArray[np.int64]
     tokens: int
 
     def to(self, device: torch.device) -> dict[str, torch.Tensor | None]:
-        """What the model is given, by name, moved."""
+        """What the model is given, by name, as tensors on a device."""
         return {
-            name: None if value is None else value.to(device, non_blocking=True)
+            name: None if value is None else torch.from_numpy(value).to(device)
             for name, value in vars(self).items()
             if name != "tokens"
         }
@@ -122,89 +122,97 @@ def _left_padded(examples: Sequence[Example], pad_id: int) -> MicroBatch:
     width = -(-width // PADDED_MULTIPLE) * PADDED_MULTIPLE
     starts = width - np.array([len(ids) for ids, _, _ in examples])
     places = np.arange(width) - starts[:, None]
-    mask, positions = torch.from_numpy((places >= 0).astype(np.int64)), torch.from_numpy(np.maximum(places, 0))
-    return _rectangle(examples, width, starts, pad_id, mask, positions)
+    batch = _rectangle(examples, width, starts, pad_id)
+    return replace(batch, attention_mask=(places >= 0).astype(np.int64), position_ids=np.maximum(places, 0))
 
 
 def _right_padded(examples: Sequence[Example], pad_id: int) -> MicroBatch:
     """No real token sees what follows it, so this needs neither mask nor positions."""
     width = max(len(ids) for ids, _, _ in examples)
-    return _rectangle(examples, width, np.zeros(len(examples), np.int64), pad_id, None, None)
+    return _rectangle(examples, width, np.zeros(len(examples), np.int64), pad_id)
 
 
-def _rectangle(
-    examples: Sequence[Example],
-    width: int,
-    starts: NDArray[np.int64],
-    pad_id: int,
-    mask: torch.Tensor | None,
-    positions: torch.Tensor | None,
-) -> MicroBatch:
+def _rectangle(examples: Sequence[Example], width: int, starts: NDArray[np.int64], pad_id: int) -> MicroBatch:
+    """One example a row, from its start on."""
     input_ids = np.full((len(examples), width), pad_id, np.int64)
     for index, ((ids, _, _), start) in enumerate(zip(examples, starts, strict=True)):
         input_ids[index, start : start + len(ids)] = ids
-    row, place, tasks = _label_places(examples)
-    column = place + starts[row]
-    return MicroBatch(
-        torch.from_numpy(input_ids),
-        mask,
-        positions,
-        None,
-        torch.from_numpy(row),
-        torch.from_numpy(column - 1),
-        torch.from_numpy(input_ids[row, column]),
-        torch.from_numpy(tasks),
-        int(sum(len(ids) for ids, _, _ in examples)),
-    )
+    found = _labels(examples)
+    column = found.place + starts[found.example]
+    tokens = sum(len(ids) for ids, _, _ in examples)
+    return MicroBatch(input_ids, None, None, None, found.example, column - 1, found.token, found.task, tokens)
 
 
 def _trees(examples: Sequence[Example], layout: Layout) -> list[MicroBatch]:
-    """Every shared prefix once; the last label of an example is only predicted, never read."""
+    """Every shared prefix once; the last label of an example is only predicted, never read.
+
+    An example that is too long to share a row stands alone.
+    """
+    widest = min(WIDEST_ROW, layout.limit)
+    alone = [example for example in examples if len(example[0]) > widest]
+    examples = [example for example in examples if len(example[0]) <= widest]
+    batches = [_right_padded([example], layout.pad_id) for example in alone]
+    if not examples:
+        return batches
     read = [ids[: spans[-1, 1] - 1] for ids, spans, _ in examples]
     order = lexicographic(read)
-    examples, read = [examples[i] for i in order], [read[i] for i in order]
-    forest = grow(read, layout.token_cost, min(WIDEST_ROW, layout.limit))
-    owner, place, task = _label_places(examples)
-    starts = np.cumsum([0, *(len(ids) for ids, _, _ in examples)])
-    label = np.concatenate([ids for ids, _, _ in examples])[starts[owner] + place]
-    row, node = forest.row[owner], forest.node[owner, place - 1]
-    batches = []
+    forest = grow([read[i] for i in order], layout.token_cost, widest)
+    labels = _labels([examples[i] for i in order])
+    row, node = forest.row[labels.example], forest.node[labels.example, labels.place - 1]
     for group in _buckets(forest.widths, layout):
-        chosen = np.isin(row, group)
-        # Groups hold their rows widest first.
-        row_in_group = np.argsort(group)[np.searchsorted(np.sort(group), row[chosen])]
-        labels = [row_in_group, node[chosen], label[chosen].astype(np.int64), task[chosen]]
-        batches.append(_rows_of_trees(forest, group, layout.pad_id, labels))
+        place_in_group = np.full(len(forest.widths), -1)
+        place_in_group[group] = np.arange(len(group))
+        chosen = np.flatnonzero(place_in_group[row] >= 0)
+        lies = place_in_group[row[chosen]], node[chosen]
+        batches.append(_rows_of_trees(forest, group, layout.pad_id, lies, labels.token[chosen], labels.task[chosen]))
     return batches
 
 
 def _rows_of_trees(
-    forest: Forest, group: NDArray[np.int64], pad_id: int, labels: Sequence[NDArray[np.int64]]
+    forest: Forest,
+    group: NDArray[np.int64],
+    pad_id: int,
+    lies: tuple[NDArray[np.int64], NDArray[np.int64]],
+    labels: NDArray[np.int64],
+    tasks: NDArray[np.int64],
 ) -> MicroBatch:
-    """Some rows of a forest, filled up with tokens that see and are seen by nothing else."""
+    """Some rows of a forest, filled up with tokens that see and are seen by nothing else.
+
+    Args:
+        lies: row and column of the hidden state that predicts each label.
+    """
     width = int(forest.widths[group].max())
     tokens, depths, ends = (values[group, :width] for values in (forest.tokens, forest.depths, forest.ends))
     padding = ends < 0
-    row, node, label, task = map(torch.from_numpy, labels)
     return MicroBatch(
-        torch.from_numpy(np.where(padding, pad_id, tokens)),
+        np.where(padding, pad_id, tokens),
         None,
-        torch.from_numpy(np.maximum(depths, 0)),
-        torch.from_numpy(np.where(padding, np.arange(1, width + 1), ends)),
-        row,
-        node,
-        label,
-        task,
+        np.maximum(depths, 0),
+        np.where(padding, np.arange(1, width + 1), ends),
+        *lies,
+        labels,
+        tasks,
         int(forest.widths[group].sum()),
     )
 
 
-def _label_places(examples: Sequence[Example]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Of every label, `(labels,)` each: its example, its place there, and its task."""
-    spans = [spans for _, spans, _ in examples]
+@dataclass(frozen=True)
+class _Labels:
+    """Of every label, `(labels,)` each: its example, its place there, its token id and its task."""
+
+    example: NDArray[np.int64]
+    place: NDArray[np.int64]
+    token: NDArray[np.int64]
+    task: NDArray[np.int64]
+
+
+def _labels(examples: Sequence[Example]) -> _Labels:
+    ids, spans = [ids for ids, _, _ in examples], [spans for _, spans, _ in examples]
     flat = np.concatenate(spans).astype(np.int64).reshape(-1, 2)
     lengths = flat[:, 1] - flat[:, 0]
     within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    owner = np.repeat(np.repeat(np.arange(len(spans)), [len(span) for span in spans]), lengths)
-    tasks = np.array([task for _, _, task in examples], np.int64)
-    return owner, np.repeat(flat[:, 0], lengths) + within, tasks[owner]
+    example = np.repeat(np.repeat(np.arange(len(spans)), [len(span) for span in spans]), lengths)
+    place = np.repeat(flat[:, 0], lengths) + within
+    starts = np.cumsum([0, *(len(tokens) for tokens in ids)])
+    token = np.concatenate(ids).astype(np.int64)[starts[example] + place]
+    return _Labels(example, place, token, np.array([task for _, _, task in examples], np.int64)[example])

@@ -93,6 +93,7 @@ class StepLoader(DataLoader[Step]):
             collate_fn=_only,
             generator=torch.Generator(),
             num_workers=workers,
+            persistent_workers=workers > 0,
         )
 
     def set_epoch(self, epoch: int) -> None:

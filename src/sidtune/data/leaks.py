@@ -30,7 +30,9 @@ def repeated_rows(rows: Rows, among: Rows) -> NDArray[np.int64]:
 
 
 def _repeated(rows: Rows, candidates: NDArray[np.int64], among: Rows, others: NDArray[np.int64]) -> NDArray[np.int64]:
-    known = set(_keys(among.take(others)))
+    known: set[tuple[str, bytes, int]] = set()
+    for start in range(0, len(others), ROWS_AT_ONCE):
+        known.update(_keys(among.take(others[start : start + ROWS_AT_ONCE])))
     return candidates[[key in known for key in _keys(rows.take(candidates))]]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
@@ -114,7 +115,9 @@ def read_csv(path: Path, besides: Sequence[str] = ()) -> Iterator[pa.Table]:
         except (pa.ArrowInvalid, UnicodeDecodeError) as error:
             for _ in read_lines(path):
                 pass  # says where, when the bytes are not UTF-8
-            raise UserError(f"{path}: not a readable CSV: {' '.join(str(error).split())[:200]}") from None
+            # Everybody else counts rows without the header.
+            reason = re.sub(r"Row #(\d+)", lambda found: f"row {int(found[1]) - 1}", " ".join(str(error).split()))
+            raise UserError(f"{path}: not a readable CSV: {reason[:200]}") from None
 
 
 def _header(line: bytes, path: Path) -> list[str]:
@@ -209,4 +212,8 @@ def _history(values: pa.Array, name: str, faults: Faults) -> pa.Array:
         raise UserError(f"{faults.path}, column {name}: expected lists of item ids, found {values.type}") from None
     lengths = pc.fill_null(pc.list_value_length(values), 0).to_numpy(zero_copy_only=False)
     faults.add(f"column {name}: empty history", lengths == 0)
+    nameless = pc.fill_null(pc.equal(values.flatten(), ""), True).to_numpy(zero_copy_only=False)
+    if nameless.any():
+        parents = pc.list_parent_indices(values).to_numpy()
+        faults.add(f"column {name}: empty item id", np.bincount(parents[nameless], minlength=len(values)) > 0)
     return values

@@ -88,7 +88,7 @@ class Encoder:
             if len(chosen := np.flatnonzero(choice == index))
         ]
         if not pieces:
-            return Encoded(repeat([], 0), repeat([], 0), part.rows, part.rows, 0, 0)
+            return Encoded(repeat([], 0), repeat([], 0), part.rows, np.zeros(0, np.int64), 0, 0)
         positions = np.concatenate([piece.rows for piece in pieces])
         order = np.argsort(positions, kind="stable")
         return Encoded(

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 MASKABLE_LAYERS = {"full_attention", "sliding_attention"}
 # Implementations of attention that take an explicit mask.
 MASKED_ATTENTION = ("sdpa", "eager")
+PROBED = 16
 
 
 def takes_masks(model: PreTrainedModel) -> bool:
@@ -58,7 +59,7 @@ def agree(seen: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:
 
 @torch.no_grad()
 def runs_trees(model: PreTrainedModel, longest: int) -> bool:
-    """Whether a model computes a prefix tree as it computes the sequences; seen on three short ones.
+    """Whether a model computes a prefix tree as it computes the sequences; seen on three.
 
     Args:
         longest: tokens of a sequence at the most: a sliding window must hold them all.
@@ -80,15 +81,20 @@ def runs_trees(model: PreTrainedModel, longest: int) -> bool:
 
 
 def _tree_equals_sequences(model: PreTrainedModel) -> bool:
-    """The sequences 1 2 3 4, 1 2 5 6 and 7 8, as one row of trees and one by one."""
-    device, dtype = model.device, model.dtype
-    row, depths = torch.tensor([[1, 2, 3, 4, 5, 6, 7, 8]]), torch.tensor([[0, 1, 2, 3, 2, 3, 0, 1]])
-    ends = torch.tensor([[6, 6, 4, 4, 6, 6, 8, 8]])
+    """One row of trees and its sequences one by one: two that share a prefix of `PROBED` tokens, and one apart.
+
+    The sequences are as long again behind the prefix, so that distances counted in places of the row show.
+    """
+    size, device, dtype = PROBED, model.device, model.dtype
+    row = torch.arange(1, 4 * size + 1)[None]
+    prefix, left, right, apart = torch.arange(4 * size).view(4, size)
+    depths = torch.cat([prefix, left, left, prefix])[None]
+    ends = torch.tensor([3, 2, 3, 4]).repeat_interleave(size)[None] * size
     mask = tree_mask(ends.to(device), dtype)
     given = {"attention_mask": mask, "position_ids": depths.to(device), "use_cache": False}
     seen = model(input_ids=row.to(device), **given).logits[0]
-    for places in ([0, 1, 2, 3], [0, 1, 4, 5], [6, 7]):
+    for places in (torch.cat([prefix, left]), torch.cat([prefix, right]), apart):
         expected = model(input_ids=row[:, places].to(device), use_cache=False).logits[0]
-        if not agree(seen[places], expected, dtype):
+        if not agree(seen[places.to(device)], expected, dtype):
             return False
     return True

@@ -16,6 +16,7 @@ from sidtune.encoding.corpus import EncodedTask
 from sidtune.model.frozen import parameter_counts
 from sidtune.model.vocabulary import Vocabulary
 from sidtune.terminal import console
+from sidtune.training.lay_out import measures_memory
 
 BYTES = {"weights": 4, "gradients": 4, "optimizer": 8}
 # Activations kept for the backward pass, in values a token and layer: about 34 in units of the hidden size for a
@@ -68,7 +69,7 @@ def describe_plan(
     console.print(table)
     console.print(_steps_line(config, steps, arguments))
     console.print(_tokens_line(steps))
-    console.print(_memory_line(config, steps.layout, model))
+    console.print(_memory_line(config, steps.layout, model, arguments.device.type))
 
 
 def _steps_line(config: Config, steps: Steps, arguments: TrainingArguments) -> str:
@@ -90,7 +91,7 @@ def _tokens_line(steps: Steps) -> str:
     examples = np.concatenate([steps.share(number) for number in seen])
     batches = [batch for number in seen for batch in steps[number]["micro_batches"]]
     before, after = int(steps.corpus.lengths[examples].sum()), sum(batch.tokens for batch in batches)
-    computed = sum(batch.input_ids.numel() for batch in batches)
+    computed = sum(batch.input_ids.size for batch in batches)
     return (
         f"layout {steps.layout.name}, examples by {steps.plan.group_by}: {before / len(seen):,.0f} tokens a step and "
         f"process, {after / len(seen):,.0f} after sharing prefixes, {computed / len(seen):,.0f} with padding, in "
@@ -98,12 +99,14 @@ def _tokens_line(steps: Steps) -> str:
     )
 
 
-def _memory_line(config: Config, layout: Layout, model: PreTrainedModel) -> str:
+def _memory_line(config: Config, layout: Layout, model: PreTrainedModel, device_type: str) -> str:
     """A rough sum of what one process holds at the peak."""
     trainable, total = parameter_counts(model)
     state = total * BYTES["weights"] + trainable * (BYTES["gradients"] + BYTES["optimizer"])
     training, text = config.training, model.config.get_text_config()
     padded = training.micro_batch_size * config.encoding.cutoff_len
+    if measures_memory(training, device_type):
+        return f"memory, estimated: {state / GIB:.2f} GiB for weights, gradients and optimizer; passes fill the rest"
     tokens = padded if layout.name == "padded" else layout.limit
     layers = 1 if training.gradient_checkpointing else text.num_hidden_layers
     activations = 4 * ACTIVATION_VALUES * tokens * text.hidden_size * layers

@@ -30,8 +30,8 @@ def lay_out(
     layout = make_layout(training, model, config.encoding.cutoff_len, int(vocabulary.tokenizer.pad_token_id))
     if layout.name != training.layout and arguments.process_index == 0:
         warn(
-            f"{model.config.model_type}: its attention takes no mask of ours, so prefixes are not shared "
-            "(layout bucketed instead of tree)"
+            f"{model.config.model_type}: prefixes are not shared (layout bucketed instead of tree), since its "
+            "attention takes no mask of ours, or looks back over fewer tokens than encoding.cutoff_len"
         )
     return Steps(Corpus(tasks), make_plan(config, tasks), layout, arguments.process_index, arguments.world_size)
 

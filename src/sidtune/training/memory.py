@@ -13,16 +13,17 @@ import torch.distributed as dist
 from sidtune.batching.layouts import MicroBatch
 from sidtune.batching.steps import Steps
 from sidtune.config import TrainingConfig
+from sidtune.errors import UserError
 from sidtune.model.frozen import parameter_counts
 from sidtune.terminal import console
 from sidtune.training.lay_out import measures_memory
 from sidtune.training.trainer import StepTrainer
 
-# Two passes of about these sizes give the line that memory follows; both are small, so that neither runs out.
-PROBED = (1024, 4096)
+# Two passes of about these sizes, or twice these multiples of the longest example, give the line that memory follows.
+PROBED, LONGEST_MULTIPLES = (1024, 4096), (2, 6)
 # What the allocator loses to fragments, and the spread between steps.
 USED_SHARE = 0.85
-FEWEST, MOST, MULTIPLE = 512, 65_536, 256
+MOST, MULTIPLE = 65_536, 256
 ADAM_BYTES, EXCHANGE_BYTES = 8, 4
 
 
@@ -37,7 +38,9 @@ def fit_max_tokens(trainer: StepTrainer, training: TrainingConfig) -> None:
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     room = USED_SHARE * (free + unused) + torch.cuda.memory_allocated(device) - later
     with torch.random.fork_rng([device]):
-        found = torch.tensor(tokens_that_fit(lambda tokens: _measure(trainer, tokens), room), device=device)
+        longest = int(steps.corpus.lengths.max())
+        fitting = tokens_that_fit(lambda tokens: _measure(trainer, tokens), room, longest)
+    found = torch.tensor(fitting, device=device)
     if steps.world_size > 1:
         dist.all_reduce(found, dist.ReduceOp.MIN)
     steps.layout = replace(steps.layout, limit=int(found))
@@ -45,17 +48,29 @@ def fit_max_tokens(trainer: StepTrainer, training: TrainingConfig) -> None:
         console.print(f"max_tokens: auto found that {int(found):,} tokens a forward pass fit")
 
 
-def tokens_that_fit(measure: Callable[[int], tuple[int, int]], room: float) -> int:
+def tokens_that_fit(measure: Callable[[int], tuple[int, int]], room: float, longest: int) -> int:
     """Tokens of one pass whose memory stays below `room`, taking memory for a straight line in tokens.
 
     Args:
         measure: from the tokens that a pass may have, the tokens it had and the bytes allocated at its peak.
         room: bytes that may be allocated.
+        longest: tokens of the longest example, which stands in a pass of its own where more are asked for.
+
+    Raises:
+        UserError: where not even the longest example fits.
     """
-    (tokens, bytes_), (more_tokens, more_bytes) = (measure(limit) for limit in PROBED)
-    slope = max(1.0, (more_bytes - bytes_) / max(1, more_tokens - tokens))
-    fitting = tokens + (room - bytes_) / slope
-    return int(min(max(fitting // MULTIPLE * MULTIPLE, FEWEST), MOST))
+    limits = [max(size, multiple * longest) for size, multiple in zip(PROBED, LONGEST_MULTIPLES, strict=True)]
+    (tokens, bytes_), (more_tokens, more_bytes) = (measure(limit) for limit in limits)
+    # Where there are too few examples for a larger pass, all memory is put down to tokens.
+    spread = more_tokens - tokens
+    slope = max(1.0, (more_bytes - bytes_) / spread) if spread > 0 else more_bytes / more_tokens
+    fitting = more_tokens + (room - more_bytes) / slope
+    if fitting < longest:
+        raise UserError(
+            f"about {max(0, int(fitting)):,} tokens fit on this GPU, and the longest example has {longest:,}",
+            "Lower encoding.cutoff_len, or set training.gradient_checkpointing: true or model.tuning: frozen.",
+        )
+    return int(min(max(fitting // MULTIPLE * MULTIPLE, longest), MOST))
 
 
 def largest_micro_batch(steps: Steps, limit: int) -> MicroBatch:
@@ -68,7 +83,7 @@ def largest_micro_batch(steps: Steps, limit: int) -> MicroBatch:
         number += 1
     layout = replace(steps.layout, limit=limit)
     batches = layout.micro_batches([steps.corpus[i] for i in np.unique(examples).tolist()])
-    return max(batches, key=lambda batch: batch.input_ids.numel())
+    return max(batches, key=lambda batch: batch.input_ids.size)
 
 
 def _measure(trainer: StepTrainer, limit: int) -> tuple[int, int]:
@@ -77,8 +92,10 @@ def _measure(trainer: StepTrainer, limit: int) -> tuple[int, int]:
     model: Any = trainer.model
     model.train()
     torch.cuda.reset_peak_memory_stats(device)
-    with trainer.accelerator.autocast():
-        loss, _ = model(**batch.to(device))
-    loss.backward()
+    # The second pass finds the gradients of the first in memory, as all but the first of a step do.
+    for _ in range(2):
+        with trainer.accelerator.autocast():
+            loss, _ = model(**batch.to(device))
+        loss.backward()
     model.zero_grad(set_to_none=True)
-    return batch.input_ids.numel(), torch.cuda.max_memory_allocated(device)
+    return batch.input_ids.size, torch.cuda.max_memory_allocated(device)

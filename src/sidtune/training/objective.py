@@ -80,5 +80,6 @@ class LabelLoss(nn.Module):
         picked = hidden[rows, columns]
         if not self._ends_model:
             return type(head).forward(head, picked[None])  # type: ignore[no-any-return]
+        loss: Tensor
         loss, self._losses = head_loss(picked, head, labels, scale)
         return loss[None]

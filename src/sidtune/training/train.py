@@ -70,8 +70,7 @@ def train(
         if arguments.process_index == 0:
             refuse_errors(inputs)
         training_tasks, valid_tasks = inputs.mixture.train(), inputs.mixture.valid()
-    vocabulary = inputs.vocabulary
-    identity = run_identity(inputs, arguments.world_size)
+    vocabulary, identity = inputs.vocabulary, run_identity(inputs, arguments.world_size)
     start = Start() if dry_run else output.find_start(config.output_dir, resume, identity)
 
     with library_bars():

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -104,8 +105,8 @@ class StepTrainer(Trainer):
         return 0
 
     def _count(self, step: Step, sums: Tensor) -> None:
-        labels = [torch.bincount(batch.tasks, minlength=len(self.task_names)) for batch in step["micro_batches"]]
-        counts = torch.stack(labels).sum(0)
+        labels = [np.bincount(batch.tasks, minlength=len(self.task_names)) for batch in step["micro_batches"]]
+        counts = torch.from_numpy(np.sum(labels, axis=0))
         self._task_losses += torch.stack([sums.double().cpu(), counts.double()], dim=1)
         self._examples += step["examples"]
 
@@ -127,7 +128,7 @@ class StepTrainer(Trainer):
     def _validation_loss(self, task: EncodedTask) -> float:
         """Sum over labels divided by labels, over all processes."""
         corpus = Corpus([task])
-        everything = torch.arange(len(corpus)).numpy()
+        everything = np.arange(len(corpus))
         share = shared_out(everything, corpus.lengths, self.args.process_index, self.args.world_size)
         total = torch.zeros(2, dtype=torch.float64)
         for start in range(0, len(share), EVALUATION_EXAMPLES):
