@@ -72,6 +72,7 @@ class Job:
         data: items, index, train and valid by the file that holds them.
         tasks: their mixture; empty for the default one.
         cache: where encoded examples lie.
+        template: file of wordings; empty for ours.
         device: `cpu`, in float32, or `cuda`, in bfloat16 autocast.
     """
 
@@ -84,6 +85,7 @@ class Job:
     data: dict[str, str]
     tasks: tuple[str, ...]
     cache: str
+    template: str = ""
     device: Literal["cpu", "cuda"] = "cpu"
 
 
@@ -207,6 +209,8 @@ def config_of(job: Job) -> Config:
         "encoding": {"cache_dir": job.cache},
         "training": training,
     }
+    if job.template:
+        tree["template"] = {"file": job.template}
     if job.tasks:
         tree["tasks"] = dict.fromkeys(job.tasks)
     return parse_config(tree, "benchmark")

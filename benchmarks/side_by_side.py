@@ -8,9 +8,11 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import yaml
 from transformers import AutoModelForCausalLM, set_seed
 
 from contestants import Job, Report, Tuning, config_of
@@ -27,22 +29,31 @@ FILES = {
     "train": "train.csv",
     "valid": "valid.csv",
 }
+OPENING = (
+    "The following is a request to an assistant that knows the catalogue of a shop, together with what is known of the "
+    "customer or the item in question. Every item of the shop is named by a short code of three parts, and items that "
+    "are alike have codes that begin alike. Read everything with care, then give an answer that fulfils the request, "
+    "without any comment.\n\nRequest:\n"
+)
 WORKER = Path(__file__).with_name("contestants.py")
 
 
 @dataclass(frozen=True)
 class Work:
-    """One configuration: vocabulary, hidden size, examples a step, and what is tuned."""
+    """One configuration: vocabulary, hidden size, examples a step, what is tuned, and the prompts: `ours` or `long`."""
 
     vocabulary: str
     hidden: int
     batch: int
     tuning: Tuning
+    prompts: str = "ours"
 
     @property
     def name(self) -> str:
         """As `--only` takes it."""
-        return f"{self.vocabulary}/{self.hidden}/{self.batch}/{self.tuning}"
+        return f"{self.vocabulary}/{self.hidden}/{self.batch}/{self.tuning}" + (
+            "/long" if self.prompts == "long" else ""
+        )
 
     @property
     def size(self) -> tuple[str, int, int]:
@@ -74,6 +85,7 @@ class Place:
             | ({"train": str(train)} if train else {}),
             tasks=(task,) if task else (),
             cache=str(self.folder / "cache"),
+            template=str(self._long_wordings()) if work.prompts == "long" else "",
         )
 
     def encode(self, job: Job) -> None:
@@ -83,6 +95,15 @@ class Place:
     def catalogue(self, work: Work) -> Catalogue:
         """Items and SIDs."""
         return Inputs(config_of(self.job(work, "stock", 1))).catalogue
+
+    def _long_wordings(self) -> Path:
+        """Our wordings behind an opening as long as those that instruction tuning usually has."""
+        file = self.folder / "long.yaml"
+        wordings = yaml.safe_load(resources.files("sidtune.templates").joinpath("en.yaml").read_text("utf-8"))
+        for wording in wordings.values():
+            wording["prompt"] = [OPENING + wording["prompt"][0], *wording["prompt"][1:]]
+        file.write_text(yaml.safe_dump(wordings))
+        return file
 
     def _base(self, vocabulary: str, hidden: int) -> Path:
         """Four layers with random weights, and spare rows where the vocabulary says so."""

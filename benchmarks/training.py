@@ -37,6 +37,8 @@ HIDDEN, BATCHES = (128, 512), (64, 256)
 LONG = {("8.5k", 512, 256): 1, ("152k", 128, 64): 2, ("152k", 512, 64): 1, ("152k", 128, 256): 1, ("152k", 512, 256): 1}
 # Minutes a step: only when asked for by name.
 BY_NAME = {"152k/128/256/frozen", "152k/512/256/full", "152k/512/256/frozen"}
+# Prompts as long as usual instruction data, 150 tokens an example with their responses.
+LONG_PROMPTS = product(VOCABULARIES, get_args(Tuning))
 QUICK = "8.5k/128/64/full"
 # The losses of one plan may differ by this share of the usual loop's.
 TOLERANCE = 1e-3
@@ -116,7 +118,9 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=3, help="timed steps of each contestant")
     parser.add_argument("--quick", action="store_true", help=f"one round of {QUICK} alone")
-    parser.add_argument("--only", help="one configuration, as vocabulary/hidden/batch/tuning")
+    parser.add_argument(
+        "--only", help="one configuration, as vocabulary/hidden/batch/tuning, with /long for long prompts"
+    )
     parser.add_argument("--out", type=Path, help="where the JSON goes")
     options = parser.parse_args()
     if options.quick:
@@ -129,10 +133,11 @@ def parse_arguments() -> argparse.Namespace:
 def chosen_works(options: argparse.Namespace) -> list[Work]:
     """Small ones first; the longest, and sizes that are not in the table, only by name."""
     if options.only:
-        vocabulary, hidden, batch, tuning = options.only.split("/")
-        return [Work(vocabulary, int(hidden), int(batch), tuning)]
+        vocabulary, hidden, batch, tuning, *prompts = options.only.split("/")
+        return [Work(vocabulary, int(hidden), int(batch), tuning, *prompts)]
     sizes = product(VOCABULARIES, BATCHES, HIDDEN, get_args(Tuning))
     works = [Work(vocabulary, hidden, batch, tuning) for vocabulary, batch, hidden, tuning in sizes]
+    works += [Work(vocabulary, HIDDEN[0], BATCHES[0], tuning, "long") for vocabulary, tuning in LONG_PROMPTS]
     return [work for work in works if work.name not in BY_NAME]
 
 
