@@ -30,10 +30,9 @@ FILES = {
     "valid": "valid.csv",
 }
 OPENING = (
-    "The following is a request to an assistant that knows the catalogue of a shop, together with what is known of the "
-    "customer or the item in question. Every item of the shop is named by a short code of three parts, and items that "
-    "are alike have codes that begin alike. Read everything with care, then give an answer that fulfils the request, "
-    "without any comment.\n\nRequest:\n"
+    "The following is a request to an assistant that knows the catalogue of a shop. Every item of the shop is named by a "
+    "short code of three parts, and items that are alike have codes that begin alike. Read everything with care, then "
+    "give an answer that fulfils the request, without any comment.\n\nRequest:\n"
 )
 WORKER = Path(__file__).with_name("contestants.py")
 
@@ -51,9 +50,8 @@ class Work:
     @property
     def name(self) -> str:
         """As `--only` takes it."""
-        return f"{self.vocabulary}/{self.hidden}/{self.batch}/{self.tuning}" + (
-            "/long" if self.prompts == "long" else ""
-        )
+        name = f"{self.vocabulary}/{self.hidden}/{self.batch}/{self.tuning}"
+        return name if self.prompts == "ours" else f"{name}/{self.prompts}"
 
     @property
     def size(self) -> tuple[str, int, int]:
