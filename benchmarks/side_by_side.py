@@ -30,9 +30,9 @@ FILES = {
     "valid": "valid.csv",
 }
 OPENING = (
-    "The following is a request to an assistant that knows the catalogue of a shop. Every item of the shop is named by a "
-    "short code of three parts, and items that are alike have codes that begin alike. Read everything with care, then "
-    "give an answer that fulfils the request, without any comment.\n\nRequest:\n"
+    "The following is a request to an assistant that knows the catalogue of a shop. Every item of the shop is named by "
+    "a short code of three parts, and items that are alike have codes that begin alike. Read everything with care, "
+    "then give an answer that fulfils the request, without any comment.\n\nRequest:\n"
 )
 WORKER = Path(__file__).with_name("contestants.py")
 
