@@ -35,10 +35,10 @@ from sidtune.terminal import quiet_libraries
 HIDDEN, BATCHES = (128, 512), (64, 256)
 # Where the usual loop takes half a minute a step and more: rounds at most, and no step before them to warm up.
 LONG = {("8.5k", 512, 256): 1, ("152k", 128, 64): 2, ("152k", 512, 64): 1, ("152k", 128, 256): 1, ("152k", 512, 256): 1}
-# Minutes a step: only when asked for by name.
-BY_NAME = {"152k/128/256/frozen", "152k/512/256/full", "152k/512/256/frozen"}
+# A minute a step and more: only when asked for by name.
+BY_NAME = {"152k/128/256/full", "152k/128/256/frozen", "152k/512/64/frozen", "152k/512/256/full", "152k/512/256/frozen"}
 # Prompts as long as usual instruction data, 150 tokens an example with their responses.
-LONG_PROMPTS = product(VOCABULARIES, get_args(Tuning))
+LONG_PROMPTS = "long"
 QUICK = "8.5k/128/64/full"
 # The losses of one plan may differ by this share of the usual loop's.
 TOLERANCE = 1e-3
@@ -137,7 +137,7 @@ def chosen_works(options: argparse.Namespace) -> list[Work]:
         return [Work(vocabulary, int(hidden), int(batch), tuning, *prompts)]
     sizes = product(VOCABULARIES, BATCHES, HIDDEN, get_args(Tuning))
     works = [Work(vocabulary, hidden, batch, tuning) for vocabulary, batch, hidden, tuning in sizes]
-    works += [Work(vocabulary, HIDDEN[0], BATCHES[0], tuning, "long") for vocabulary, tuning in LONG_PROMPTS]
+    works += [Work("8.5k", HIDDEN[0], BATCHES[0], tuning, LONG_PROMPTS) for tuning in get_args(Tuning)]
     return [work for work in works if work.name not in BY_NAME]
 
 
