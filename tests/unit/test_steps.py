@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import resource
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.tiny_data import tiny_config
+from tests.tiny_models import make_base
 
 from sidtune.batching.steps import StepLoader, Steps, shared_out
 from sidtune.encoding.corpus import Corpus
@@ -70,3 +73,19 @@ def test_steps_of_many_passes_need_few_file_descriptors(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert len(prepared[0]["micro_batches"]) == 16
+
+
+def test_a_model_that_cannot_run_trees_falls_back_with_a_notice(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Here a window that is shorter than the longest example may be."""
+    base = make_base(tmp_path / "base", "mistral")
+    header = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(header | {"sliding_window": 64}))
+    steps = made(tmp_path)
+    assert steps.layout.name == "bucketed"
+    notice = " ".join(capsys.readouterr().err.split())
+    assert "warning: mistral: prefixes are not shared (layout bucketed instead of tree)" in notice
+    (tmp_path / "base" / "config.json").write_text(json.dumps(header | {"sliding_window": 512}))
+    assert made(tmp_path).layout.name == "tree"
+    assert "prefixes" not in capsys.readouterr().err
