@@ -36,7 +36,7 @@ HIDDEN, BATCHES = (128, 512), (64, 256)
 # Where the usual loop takes half a minute a step and more: rounds at most, and no step before them to warm up.
 LONG = {("8.5k", 512, 256): 1, ("152k", 128, 64): 2, ("152k", 512, 64): 1, ("152k", 128, 256): 1, ("152k", 512, 256): 1}
 # A minute a step and more: only when asked for by name.
-BY_NAME = {"152k/128/256/full", "152k/128/256/frozen", "152k/512/64/frozen", "152k/512/256/full", "152k/512/256/frozen"}
+BY_NAME = {"152k/128/256/full", "152k/128/256/frozen", "152k/512/256/full", "152k/512/256/frozen"}
 # Prompts as long as usual instruction data, 150 tokens an example with their responses.
 LONG_PROMPTS = "long"
 QUICK = "8.5k/128/64/full"
