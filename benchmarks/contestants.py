@@ -324,8 +324,8 @@ def usual_arguments(job: Job) -> dict[str, Any]:
 
 def plain_examples(job: Job, inputs: Inputs) -> list[tuple[list[int], list[int]]]:
     """Token ids, and labels with -100 between them, of our plan's examples in its order."""
-    tasks = inputs.mixture.train()
-    plan, corpus = make_plan(inputs.config, tasks), Corpus(tasks)
+    corpus = Corpus(inputs.mixture.train())
+    plan = make_plan(inputs.config, corpus)
     chosen = np.concatenate([plan.step(number) for number in range(job.steps)])
     examples = []
     for index in chosen.tolist():

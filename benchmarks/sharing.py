@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from side_by_side import FILES
 from sidtune.config import Config, parse_config
 from sidtune.data.catalogue import read_texts
 from sidtune.inputs import Inputs
@@ -51,8 +52,7 @@ def main() -> None:
 
 def config_of(data: Path, train: str, base: Path, folder: Path, group_by: str, batch: int) -> Config:
     """The default mixture over one of the files."""
-    files = {"items": "Industrial_and_Scientific.item.json", "index": "Industrial_and_Scientific.index.json"}
-    files |= {"train": train, "valid": "valid.csv"}
+    files = FILES | {"train": train}
     tree: dict[str, Any] = {
         "output_dir": "unused",
         "model": {"base": str(base)},

@@ -60,15 +60,16 @@ def grow(sequences: Sequence[NDArray[np.int32]], token_cost: float, widest: int)
     number = np.cumsum(new).reshape(new.shape) - 1
     first = number[:, 0][opens]  # a row opens with a node of its own
     node = np.maximum.accumulate(np.where(new, number, -1), axis=0)
-    end = _ends(shared, np.cumsum(new.sum(1)), table.shape[1])
+    added, before = new.sum(1), first[row][:, None]
+    end = _ends(shared, np.cumsum(added), table.shape[1])
 
-    width = np.diff(np.append(first, new.sum()))
-    at = np.repeat(row, new.sum(1)), (number - first[row][:, None])[new]
+    width = np.diff(np.append(first, added.sum()))
+    at = np.repeat(row, added), (number - before)[new]
     shape = (len(first), int(width.max()))
     tokens, depths, ends = (np.full(shape, -1, np.int64) for _ in range(3))
     tokens[at], depths[at] = table[new], np.broadcast_to(column, new.shape)[new]
-    ends[at] = (end - first[row][:, None])[new]
-    return Forest(row, np.where(inside, node - first[row][:, None], -1), tokens, depths, ends, width)
+    ends[at] = (end - before)[new]
+    return Forest(row, np.where(inside, node - before, -1), tokens, depths, ends, width)
 
 
 def _shared(table: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -33,17 +33,18 @@ def lay_out(
             f"{model.config.model_type}: prefixes are not shared (layout bucketed instead of tree), since its "
             "attention takes no mask of ours, or looks back over fewer tokens than encoding.cutoff_len"
         )
-    return Steps(Corpus(tasks), make_plan(config, tasks), layout, arguments.process_index, arguments.world_size)
+    corpus = Corpus(tasks)
+    return Steps(corpus, make_plan(config, corpus), layout, arguments.process_index, arguments.world_size)
 
 
-def make_plan(config: Config, tasks: list[EncodedTask]) -> Plan:
+def make_plan(config: Config, corpus: Corpus) -> Plan:
     """Which examples make which step."""
-    corpus, training, options = Corpus(tasks), config.training, config.task_options()
+    training, options = config.training, config.task_options()
     return Plan(
         lengths=corpus.lengths,
         histories=corpus.histories,
-        task_sizes=[len(task) for task in tasks],
-        weights=[options[task.name].weight for task in tasks],
+        task_sizes=[len(task) for task in corpus.tasks],
+        weights=[options[task.name].weight for task in corpus.tasks],
         batch_size=training.batch_size,
         order=training.order,
         group_by=training.group_by,

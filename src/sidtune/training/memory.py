@@ -19,7 +19,7 @@ from sidtune.terminal import console
 from sidtune.training.lay_out import measures_memory
 from sidtune.training.trainer import StepTrainer
 
-# Two passes of about these sizes, or twice these multiples of the longest example, give the line that memory follows.
+# Two passes of about these sizes, or of these multiples of the longest example, give the line that memory follows.
 PROBED, LONGEST_MULTIPLES = (1024, 4096), (2, 6)
 # What the allocator loses to fragments, and the spread between steps.
 USED_SHARE = 0.85
