@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sidtune.data.catalogue import Catalogue
 from sidtune.data.files import read_json_object
 from sidtune.errors import UserError
+from sidtune.tasks import Question
 from sidtune.templates import Wording, as_tree, parse_wording
 
 CATALOGUE, QUESTION = "sid_catalogue.parquet", "sid_recommender.json"
@@ -22,7 +23,6 @@ SCHEMA = pa.schema(
     [("item_id", pa.string()), ("title", pa.string()), ("sid", pa.list_(pa.string())), ("users", pa.int64())]
 )
 FORMAT_VERSION: Final = 1
-TASK: Final = "sid_next"
 HINT = "It is written when sidtune trains a model; take it from the same run, or train anew with this version."
 
 
@@ -33,13 +33,15 @@ class Bundle:
     Args:
         catalogue: items with titles and SIDs; descriptions are not carried.
         users: `(items,)`, training users that have each item.
-        wording: of the task that recommends; where it has several, the first is the one that is asked.
+        task: the one that recommends.
+        wording: of this task; where it has several, the first is the one that is asked.
         format: what stands around prompt and response.
         cutoff_len: longest prompt and response in tokens.
     """
 
     catalogue: Catalogue
     users: NDArray[np.int64]
+    task: Question
     wording: Wording
     format: Literal["plain", "chat"]
     cutoff_len: int
@@ -51,7 +53,7 @@ class _Question(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     version: Literal[1]
-    task: Literal["sid_next"]
+    task: Question
     wording: dict[str, object]
     format: Literal["plain", "chat"]
     cutoff_len: int = Field(ge=8)
@@ -65,7 +67,7 @@ def write_bundle(bundle: Bundle, folder: Path) -> None:
     pyarrow.parquet.write_table(table, folder / CATALOGUE)
     question = _Question(
         version=FORMAT_VERSION,
-        task=TASK,
+        task=bundle.task,
         wording=as_tree(bundle.wording),
         format=bundle.format,
         cutoff_len=bundle.cutoff_len,
@@ -84,8 +86,8 @@ def read_bundle(folder: Path) -> Bundle:
             raise UserError(f"{folder} has no {name}, which says what the model's answers mean", HINT)
     question = _read_question(folder / QUESTION)
     catalogue, users = _read_catalogue(folder / CATALOGUE)
-    wording = parse_wording(TASK, question.wording, str(folder / QUESTION))
-    return Bundle(catalogue, users, wording, question.format, question.cutoff_len)
+    wording = parse_wording(question.task, question.wording, str(folder / QUESTION))
+    return Bundle(catalogue, users, question.task, wording, question.format, question.cutoff_len)
 
 
 def _read_question(path: Path) -> _Question:

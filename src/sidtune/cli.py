@@ -350,8 +350,8 @@ def _train(config: Config, resume: str, dry_run: bool, processes: int | None, tr
     if result and os.environ.get("RANK", "0") == "0":
         console.print(
             f"{result.steps:,} steps in {result.seconds:.0f} s; best by {config.eval.metric} at step "
-            f"{result.best_step:,}: sid_next validation loss {result.first_loss:.4f} → {result.best_loss:.4f}. "
-            f"Model: {escape(str(result.folder))}"
+            f"{result.best_step:,}: {config.question} validation loss {result.first_loss:.4f} → "
+            f"{result.best_loss:.4f}. Model: {escape(str(result.folder))}"
         )
 
 

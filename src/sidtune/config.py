@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from sidtune.data.files import read_text
 from sidtune.errors import UserError, did_you_mean
-from sidtune.tasks import DEFAULT_TASKS, TASKS
+from sidtune.tasks import DEFAULT_TASKS, TASKS, Question
 from sidtune.tasks.base import TaskOptions
 
 
@@ -133,6 +133,7 @@ class RankingConfig(Section):
 class EvalConfig(Section):
     """When validation runs (a checkpoint follows each time), on how much, and when training stops."""
 
+    task: Question | None = None
     every: Positive | Share = 0.05
     max_rows: Positive = 5000
     task_rows: Positive = 200
@@ -187,6 +188,21 @@ class Config(Section):
             if used and getattr(self.data, needs) is None:
                 raise ValueError(f"tasks.{used[0]} needs data.{needs}")
         return self
+
+    @model_validator(mode="after")
+    def _question_is_trained(self) -> Self:
+        if self.eval.task == "sid_sequence" and "sid_sequence" not in self.tasks:
+            raise ValueError(
+                "eval.task: sid_sequence is not among `tasks`, so nothing would teach the model to answer it"
+            )
+        return self
+
+    @property
+    def question(self) -> Question:
+        """The task that evaluation and `recommend` ask."""
+        if self.eval.task:
+            return self.eval.task
+        return "sid_sequence" if "sid_sequence" in self.tasks and "sid_next" not in self.tasks else "sid_next"
 
     def task_options(self) -> dict[str, TaskOptions]:
         """The tasks of the mixture with their options, checked."""

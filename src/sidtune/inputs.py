@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedConfig
 
-from sidtune.bundle import TASK, Bundle
+from sidtune.bundle import Bundle
 from sidtune.config import Config
 from sidtune.data.catalogue import Catalogue
 from sidtune.data.popularity import popularity
@@ -46,8 +46,9 @@ class Inputs:
     @cached_property
     def bundle(self) -> Bundle:
         """What the trained model carries beside its weights."""
-        wording, config = self.mixture.templates[TASK][0], self.config
-        return Bundle(self.catalogue, self._users(), wording, config.template.format, config.encoding.cutoff_len)
+        config, task = self.config, self.config.question
+        wording, cutoff_len = self.mixture.templates[task][0], config.encoding.cutoff_len
+        return Bundle(self.catalogue, self._users(), task, wording, config.template.format, cutoff_len)
 
     def _users(self) -> NDArray[np.int64]:
         def count() -> object:

@@ -25,6 +25,7 @@ def bundle(**changes: Any) -> Bundle:
     given = {
         "catalogue": Catalogue(["17", "x", "0"], TITLES, TITLES, SIDS),
         "users": np.array([3, 0, 12]),
+        "task": "sid_next",
         "wording": wording,
         "format": "chat",
         "cutoff_len": 99,
@@ -57,7 +58,7 @@ def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
     ("change", "message"),
     [
         ({"version": 2}, "version: Input should be 1"),
-        ({"task": "fusion"}, "task: Input should be 'sid_next'"),
+        ({"task": "fusion"}, "task: Input should be 'sid_next' or 'sid_sequence'"),
         ({"cutoff_len": 1}, "cutoff_len"),
         ({"extra": 1}, "extra: Extra inputs are not permitted"),
         (

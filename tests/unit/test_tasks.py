@@ -21,6 +21,7 @@ OPENING = "A user's interactions, oldest first:\n"
 TITLE_OPENING = "A user's items by title, oldest first:\n"
 EXPECTED = {
     "sid_next": {"sid_next": (f"{OPENING}<a_0><b_0><c_0>\nThe next item is:\n", "<a_1><b_0><c_1>")},
+    "sid_sequence": {"sid_sequence": (OPENING, "<a_0><b_0><c_0><a_1><b_0><c_1><a_2><b_0><c_2>")},
     "item_feature": {
         "item_feature.sid_to_title": ("Item <a_0><b_0><c_0> has the title:\n", "Blue Mug, 12 oz"),
         "item_feature.title_to_sid": ("The item with the title\nBlue Mug, 12 oz\nis:\n", "<a_0><b_0><c_0>"),
@@ -77,10 +78,11 @@ def test_what_the_model_reads(tmp_path: Path, name: str) -> None:
         assert len(part) == task.size(made.source("train"))
         assert part.rows.tolist() == sorted(part.rows.tolist())
         encoded = made.encoder.encode(part)
-        (start, end), ids = encoded.label_spans[0].tolist(), encoded.input_ids[0].tolist()
+        (start, *_, end), ids = encoded.label_spans[0].tolist(), encoded.input_ids[0].tolist()
         prompt, response = EXPECTED[name][part.form]
         assert tokenizer.decode(ids[:start]) == prompt
-        assert tokenizer.decode(ids[start:end]) == f"{response}</s>"
+        assert tokenizer.decode(ids[start:end]) == response + ("" if name == "sid_sequence" else "</s>")
+        assert end == len(ids)
 
 
 @pytest.mark.parametrize("name", TASKS)

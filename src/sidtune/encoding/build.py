@@ -73,10 +73,10 @@ class Mixture:
         return encoded
 
     def valid(self) -> list[EncodedTask]:
-        """The validation examples: `sid_next` first, then a few fixed ones of each other task that has any."""
-        options = self.config.task_options()
-        limits = {"sid_next": self.config.eval.max_rows} | {
-            name: self.config.eval.task_rows for name in options if name != "sid_next"
+        """The validation examples: those of the task that recommends, then a few fixed ones of each other task."""
+        options, question = self.config.task_options(), self.config.question
+        limits = {question: self.config.eval.max_rows} | {
+            name: self.config.eval.task_rows for name in options if name != question
         }
         encoded = []
         for name, limit in limits.items():

@@ -16,9 +16,9 @@ from sidtune.data.history_keys import NO_HISTORY
 from sidtune.encoding.chat import Frame
 from sidtune.encoding.tokenizers import SegmentTokenizers, refuse_token_text
 from sidtune.hashing import mix
-from sidtune.ragged import Ragged, concatenate, repeat, stack
+from sidtune.ragged import Ragged, concatenate, place_of, repeat, stack
 from sidtune.tasks.base import Column, ItemField, Items, Part, Texts
-from sidtune.templates import Segment, Templates, Wording
+from sidtune.templates import SEQUENCE, Segment, Templates, Wording
 
 
 @dataclass(frozen=True)
@@ -110,9 +110,15 @@ class Encoder:
         one = part.take(np.array([index]))
         wording = self._wording(one)
         drop, _ = self._fit(one, wording)
-        prompt, response = self._pieces(one.drop_oldest(drop), wording)
-        tagged = [(piece, False) for piece in prompt] + [(piece, True) for piece in response]
-        return [Piece(piece[0].tolist(), label) for piece, label in tagged if len(piece.values)]
+        one = one.drop_oldest(drop)
+        prompt, response = self._pieces(one, wording)
+        pieces = [Piece(piece[0].tolist(), False) for piece in prompt]
+        if one.context is None:
+            pieces += [Piece(piece[0].tolist(), True) for piece in response]
+        else:
+            spans = self._label_spans(one, wording, np.zeros(1, np.int64), response[0].lengths)
+            pieces += _cut(response[0][0].tolist(), spans[0].tolist())
+        return [piece for piece in pieces if piece.ids]
 
     def _wording(self, one: Part) -> Wording:
         wordings = self.templates[one.form]
@@ -132,20 +138,36 @@ class Encoder:
         ids, starts = self._join(part, wording)
         kept = np.arange(len(part))
         long = np.flatnonzero(ids.lengths > self.cutoff_len)
-        shortened = long[:0]
+        kept, drop = np.arange(len(part)), np.zeros(len(part), np.int64)
         if len(long):
-            drop, fits = self._fit(part.take(long), wording)
-            shortened = long[fits]
-            shorter, starts[shortened] = self._join(part.take(shortened).drop_oldest(drop[fits]), wording)
+            drop[long], fits = self._fit(part.take(long), wording)
             kept = np.delete(kept, long[~fits])
-            # Shortened examples are read from behind the others, where they are stacked.
-            source = np.arange(len(part))
-            source[shortened] = len(part) + np.arange(len(shortened))
-            ids, starts = stack([ids, shorter]).take(source[kept]), starts[kept]
-        spans = np.stack([starts, ids.lengths], axis=1).astype(np.int32)
-        label_spans = Ragged(spans.reshape(-1), np.arange(len(kept) + 1, dtype=np.int64) * 2)
-        histories = np.full(len(kept), NO_HISTORY) if part.histories is None else part.histories[kept]
-        return Encoded(ids, label_spans, positions[kept], histories, len(shortened), len(part) - len(kept))
+            part = part.take(kept).drop_oldest(drop[kept])
+            ids, starts = self._join(part, wording)
+        histories = np.full(len(kept), NO_HISTORY) if part.histories is None else part.histories
+        spans = self._label_spans(part, wording, starts, ids.lengths)
+        shortened = int(np.count_nonzero(drop[kept]))
+        return Encoded(ids, spans, positions[kept], histories, shortened, len(positions) - len(kept))
+
+    def _label_spans(self, part: Part, wording: Wording, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> Ragged:
+        """The response of each example from start to end; where items are targets of their own, each of these."""
+        if part.context is None:
+            return Ragged.from_lengths(np.stack([starts, ends], axis=1).reshape(-1), np.full(len(part), 2))
+        begins, lengths = self._item_places(part, wording)
+        label = place_of(begins) >= np.repeat(part.context, begins.lengths)
+        begin = (begins.values + np.repeat(starts, begins.lengths))[label]
+        spans = np.stack([begin, begin + lengths[label]], axis=1).reshape(-1)
+        return Ragged.from_lengths(spans, 2 * (begins.lengths - part.context))
+
+    def _item_places(self, part: Part, wording: Wording) -> tuple[Ragged, NDArray[np.int64]]:
+        """Where each item's SID begins in its response, behind the separator, and how long it is, `(items,)`."""
+        column = part.columns[SEQUENCE]
+        assert isinstance(column, Items)
+        lengths = self.item_tokens(column.field, False).lengths[column.positions.values]
+        taken = lengths + self._separator_tokens(wording) * (place_of(column.positions) > 0)
+        before = np.append(0, np.cumsum(taken))
+        ends = before[1:] - np.repeat(before[column.positions.offsets[:-1]], column.positions.lengths)
+        return Ragged.from_lengths(ends - lengths, column.positions.lengths), lengths
 
     def _fit(self, part: Part, wording: Wording) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """How many of the oldest history items each example loses, and whether it then fits, both `(n,)`.
@@ -169,7 +191,7 @@ class Encoder:
 
     def _items_worth(self, part: Part, wording: Wording, tokens: NDArray[np.int64]) -> NDArray[np.int64]:
         """The fewest oldest items that make up `tokens` tokens, `(n,)`; one where items are not written one by one."""
-        slots = [part.columns[s.slot] for s in wording.prompt if s.slot]
+        slots = [part.columns[s.slot] for s in (*wording.prompt, *wording.response) if s.slot]
         for column in slots:
             if isinstance(column, Items) and column.many:
                 items = column.positions
@@ -194,7 +216,7 @@ class Encoder:
         prompt, response = self._content(part, wording)
         return (
             [repeat(frame.before, n), *prompt, repeat(frame.between, n)],
-            [*response, repeat(frame.after, n)],
+            [*response, repeat(frame.after if part.context is None else [], n)],
         )
 
     def _content(self, part: Part, wording: Wording) -> tuple[list[Ragged], list[Ragged]]:
@@ -273,3 +295,9 @@ class Encoder:
         else:
             ids = self.segments.data(self.item_texts(field), first)
         return Ragged.from_lists(ids)
+
+
+def _cut(ids: list[int], edges: list[int]) -> list[Piece]:
+    """Ids cut at the edges of label spans: what lies outside of them, and inside, in turn."""
+    cuts = zip([0, *edges], [*edges, len(ids)], strict=True)
+    return [Piece(ids[start:end], bool(number % 2)) for number, (start, end) in enumerate(cuts)]

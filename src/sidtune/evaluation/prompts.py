@@ -7,14 +7,16 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
-from sidtune.bundle import TASK, Bundle
+from sidtune.bundle import Bundle
 from sidtune.data.rows import Rows
+from sidtune.data.sequences import one_by_one
 from sidtune.encoding.chat import make_frame
 from sidtune.encoding.encoder import Encoder
 from sidtune.encoding.tokenizers import segment_tokenizers
 from sidtune.errors import UserError
 from sidtune.ragged import Ragged
 from sidtune.tasks.base import Part, history_columns
+from sidtune.tasks.sid_sequence import sequence_part
 
 SHOWN = 3
 
@@ -37,13 +39,14 @@ class Prompts:
         segments = segment_tokenizers(tokenizer, catalogue.sid_tokens)
         _refuse_unknown(catalogue.sid_tokens, segments.added)
         frame = make_frame(tokenizer, segments, bundle.format)
+        self._task = bundle.task
         # Descriptions stand in no prompt of the task, and with one wording there is nothing to draw.
         self._encoder = Encoder(
-            segments, frame, catalogue, {TASK: (bundle.wording,)}, bundle.cutoff_len, description_tokens=1, seed=0
+            segments, frame, catalogue, {self._task: (bundle.wording,)}, bundle.cutoff_len, description_tokens=1, seed=0
         )
         self._stand_in = max(range(len(catalogue.sids)), key=lambda item: len(catalogue.sids[item]))
         self.token_ids = {token: segments.added[token] for token in catalogue.sid_tokens}
-        self.closing, self._before = self._response()
+        self.closing, self._before = self._around_answer(frame.after[-1])
 
     def encode(self, history: Ragged) -> tuple[Ragged, NDArray[np.int64]]:
         """Prompts up to the first SID token of the answer.
@@ -59,18 +62,20 @@ class Prompts:
         answers = ends.astype(np.int64) - starts - self._before
         return encoded.input_ids.drop_back(answers), encoded.rows
 
-    def _response(self) -> tuple[int, int]:
-        """The token behind the SID in every response, and the number of tokens before it."""
+    def _around_answer(self, closing: int) -> tuple[int, int]:
+        """The token behind the SID in every response, `closing` where nothing stands there; the labels before it."""
         pieces = self._encoder.explain(self._part(Ragged.column(np.array([self._stand_in], np.int32))), 0)
-        response = [token for piece in pieces if piece.label for token in piece.ids]
+        labels = [token for piece in pieces if piece.label for token in piece.ids]
         sid = [self.token_ids[token] for token in self._encoder.catalogue.sids[self._stand_in]]
-        before = next(at for at in range(len(response)) if response[at : at + len(sid)] == sid)
-        return response[before + len(sid)], before
+        before = next(at for at in range(len(labels)) if labels[at : at + len(sid)] == sid)
+        return [*labels, closing][before + len(sid)], before
 
     def _part(self, history: Ragged) -> Part:
         n = len(history)
         rows = Rows(pa.nulls(n, pa.string()), history, np.full(n, self._stand_in, np.int32))
-        return Part(TASK, history_columns(rows, np.arange(n)), np.arange(n))
+        if self._task == "sid_sequence":
+            return sequence_part(one_by_one(rows), np.arange(n))
+        return Part(self._task, history_columns(rows, np.arange(n)), np.arange(n))
 
 
 def _refuse_unknown(sid_tokens: list[str], added: dict[str, int]) -> None:

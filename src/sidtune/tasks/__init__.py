@@ -1,5 +1,7 @@
 """The tasks; `TASKS` is the only registry."""
 
+from typing import Literal
+
 from sidtune.tasks.base import Task
 from sidtune.tasks.fusion import Fusion
 from sidtune.tasks.instruction import Instruction
@@ -7,11 +9,13 @@ from sidtune.tasks.item_feature import ItemFeature
 from sidtune.tasks.preference import Preference
 from sidtune.tasks.preference_to_sid import PreferenceToSid
 from sidtune.tasks.sid_next import SidNext
+from sidtune.tasks.sid_sequence import SidSequence
 from sidtune.tasks.title_next import TitleNext
 from sidtune.tasks.title_to_sid import TitleToSid
 
 TASKS: dict[str, Task] = {
     "sid_next": SidNext(),
+    "sid_sequence": SidSequence(),
     "item_feature": ItemFeature(),
     "fusion": Fusion(),
     "title_next": TitleNext(),
@@ -21,4 +25,6 @@ TASKS: dict[str, Task] = {
     "instruction": Instruction(),
 }
 
+# The tasks that recommend: evaluation and `recommend` ask one of them.
+Question = Literal["sid_next", "sid_sequence"]
 DEFAULT_TASKS = ("sid_next", "item_feature", "fusion", "title_next", "title_to_sid")

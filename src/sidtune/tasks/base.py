@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Annotated, ClassVar, Literal, Protocol
 
 import numpy as np
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sidtune.data.catalogue import Catalogue
 from sidtune.data.history_keys import history_keys
 from sidtune.data.rows import Rows
+from sidtune.data.sequences import Sequences, joined, one_by_one
 from sidtune.ragged import Ragged
 
 ItemField = Literal["sid", "title", "description"]
@@ -68,12 +70,15 @@ class Part:
         columns: placeholder → values, n of each.
         rows: `(n,)`, where each example stands in the task's source, before sampling.
         histories: `(n,)`, a key of the history each example is about and the way it is written; None without any.
+        context: `(n,)`, where every item of the response is a target of its own: how many items at its start are only
+            read. None where the response as a whole is the label.
     """
 
     form: str
     columns: Mapping[str, Column]
     rows: NDArray[np.int64]
     histories: NDArray[np.int64] | None = None
+    context: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -86,22 +91,25 @@ class Part:
             columns=columns,
             rows=self.rows[chosen],
             histories=None if self.histories is None else self.histories[chosen],
+            context=None if self.context is None else self.context[chosen],
         )
 
     def drop_oldest(self, counts: NDArray[np.int64]) -> Part:
-        """Every history without its first `counts[i]` items."""
+        """Every history, or sequence, without its first `counts[i]` items."""
         columns = dict(self.columns)
         for name, column in columns.items():
             if isinstance(column, Items) and column.many:
                 columns[name] = Items(column.positions.drop_front(counts), column.field, many=True)
-        return replace(self, columns=columns)
+        context = None if self.context is None else np.maximum(self.context - counts, 0)
+        return replace(self, columns=columns, context=context)
 
     @property
     def history_lengths(self) -> NDArray[np.int64]:
         """Items of each example's history, `(n,)`; zeros where the form has none."""
         for column in self.columns.values():
             if isinstance(column, Items) and column.many:
-                return column.positions.lengths
+                # The last item of a sequence has none behind it that it could be the history of.
+                return column.positions.lengths - (self.context is not None)
         return np.zeros(len(self), np.int64)
 
 
@@ -119,6 +127,12 @@ class Source:
     preferences: pa.Table
     preference_rows: Rows
     instructions: pa.Table
+    split: Literal["train", "valid", "test"]
+
+    @cached_property
+    def sequences(self) -> Sequences:
+        """`rows` as `sid_sequence` asks them: whole histories in training, elsewhere row by row as evaluation does."""
+        return joined(self.rows) if self.split == "train" else one_by_one(self.rows)
 
 
 class TaskOptions(BaseModel):

@@ -37,7 +37,7 @@ def load_source(data: DataConfig, catalogue: Catalogue, split: Split) -> Source:
     instructions = INSTRUCTIONS.empty_table()
     if data.instructions and split == "train":
         instructions = read_instructions(data.instructions)
-    return Source(catalogue, rows, preferences, preference_rows, instructions)
+    return Source(catalogue, rows, preferences, preference_rows, instructions, split)
 
 
 def _preferences(data: DataConfig, catalogue: Catalogue, split: Split) -> tuple[pa.Table, Rows]:

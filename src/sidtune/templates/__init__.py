@@ -57,6 +57,8 @@ Templates = dict[str, tuple[Wording, ...]]
 FORMS: dict[str, Placeholders] = {form: needs for task in TASKS.values() for form, needs in task.forms.items()}
 # What a prompt may mention besides what its form must hold; a response may mention nothing else.
 HISTORY_EXTRAS = ("history_sids", "history_titles")
+# Its items are targets one by one, so nothing else can be a label beside them.
+SEQUENCE = "sequence_sids"
 
 
 def load_templates(file: Path | None = None) -> Templates:
@@ -113,6 +115,10 @@ def _wording(entry: Any, needs: Placeholders, where: str) -> Wording:
     extras = HISTORY_EXTRAS if set(HISTORY_EXTRAS) & set(needs.prompt) else ()
     _check(prompt, needs.prompt, (*needs.prompt, *extras), f"{where}: prompt")
     _check(response, needs.response, needs.response, f"{where}: response")
+    if SEQUENCE in needs.response and [segment.slot for segment in response] != [SEQUENCE]:
+        raise UserError(
+            f"{where}: response: {{{SEQUENCE}}} must be all of it", "Write what stands before it as prompt."
+        )
     return Wording(prompt, response, separator)
 
 

@@ -42,7 +42,7 @@ def training_arguments(config: Config) -> TrainingArguments:
         save_strategy="steps",
         save_steps=config.eval.every,
         load_best_model_at_end=True,
-        metric_for_best_model="eval_sid_next_loss" if by_loss else f"eval_{config.eval.metric}",
+        metric_for_best_model=f"eval_{config.question}_loss" if by_loss else f"eval_{config.eval.metric}",
         greater_is_better=not by_loss,
         logging_steps=config.logging.every,
         logging_nan_inf_filter=False,

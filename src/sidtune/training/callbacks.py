@@ -61,7 +61,7 @@ class ConsoleTable(TrainerCallback):
     """One line for each evaluation, and on a terminal a bar that counts steps in between.
 
     Args:
-        valid: names of the validation tasks, `sid_next` first.
+        valid: names of the validation tasks, the one that recommends first.
         ranking: names of the ranking metrics that are shown.
     """
 

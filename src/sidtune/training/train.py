@@ -38,7 +38,8 @@ class Result:
         folder: the trained model, as a plain Hugging Face folder.
         steps: optimizer updates made.
         best_step: when the saved model was evaluated.
-        first_loss, best_loss: `sid_next` validation loss before training and of the saved model, in nats a label.
+        first_loss, best_loss: validation loss of the task that recommends, in nats a label, before training and of the
+            saved model.
         seconds: of training and evaluation.
     """
 
@@ -109,7 +110,7 @@ def train(
         dtype = base_dtype(config.model, trust_remote_code)
         output.write_result(model, vocabulary.tokenizer, inputs.bundle, config.output_dir, dtype)
     trainer.accelerator.wait_for_everyone()
-    return summarise(trainer, config.output_dir, time.monotonic() - began)
+    return summarise(trainer, config, time.monotonic() - began)
 
 
 def run_identity(inputs: Inputs, world_size: int) -> dict[str, Any]:
@@ -122,6 +123,7 @@ def run_identity(inputs: Inputs, world_size: int) -> dict[str, Any]:
         **{f"weight of {name}": options.weight for name, options in config.task_options().items()},
         "model.tuning": config.model.tuning,
         "seed": config.seed,
+        "eval.task": config.question,
         "training.batch_size": training.batch_size,
         "training.order": training.order,
         "training.group_by": training.group_by,
@@ -191,13 +193,10 @@ def _shown_metrics(config: Config) -> list[str]:
     return [f"hr@{METRIC_DEPTH}", f"ndcg@{METRIC_DEPTH}"] if shown else []
 
 
-def summarise(trainer: StepTrainer, folder: Path, seconds: float) -> Result:
+def summarise(trainer: StepTrainer, config: Config, seconds: float) -> Result:
     """Read the result off the run's own log."""
-    losses = {
-        entry["step"]: entry["eval_sid_next_loss"]
-        for entry in trainer.state.log_history
-        if "eval_sid_next_loss" in entry
-    }
+    name = f"eval_{config.question}_loss"
+    losses = {entry["step"]: entry[name] for entry in trainer.state.log_history if name in entry}
     first, last = min(losses), max(losses)
     best = trainer.state.best_global_step or last
-    return Result(folder, trainer.state.global_step, int(best), losses[first], losses[best], seconds)
+    return Result(config.output_dir, trainer.state.global_step, int(best), losses[first], losses[best], seconds)

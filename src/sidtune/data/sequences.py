@@ -1,0 +1,84 @@
+"""Rows joined to whole histories: growing prefixes of one user become one sequence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sidtune.data.rows import Rows
+from sidtune.ragged import Ragged, concatenate
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Stretches of users' histories, oldest item first.
+
+    Args:
+        items: n lists of catalogue positions.
+        context: `(n,)`, how many items at the start of each are only read; the others are to be predicted.
+        rows: `(n,)`, a row of each one's user.
+    """
+
+    items: Ragged
+    context: NDArray[np.int64]
+    rows: NDArray[np.int64]
+
+
+def one_by_one(rows: Rows) -> Sequences:
+    """Every row as it is: its history is read, its target predicted."""
+    items = concatenate([rows.history, Ragged.column(rows.target)])
+    return Sequences(items, rows.history.lengths, np.arange(len(items)))
+
+
+def joined(rows: Rows) -> Sequences:
+    """The rows of each user as one sequence, wherever one goes on from the row before it.
+
+    Every row's target is predicted once, and so are the items that a user's first row has as its history. No item sees
+    more items before it than the longest history has: longer sequences are cut into windows that overlap by half.
+    """
+    order, opens = _chains(rows)
+    first = order[opens]
+    counts = np.diff(np.append(np.flatnonzero(opens), len(order)))
+    history = rows.history.take(first)
+    targets = Ragged.from_lengths(rows.target[order], counts)
+    # A later chain of the same user begins with items that were predicted before.
+    users = rows.users.dictionary_encode().indices.to_numpy()[first]
+    context = np.where(np.diff(users, prepend=-1) != 0, 0, history.lengths)
+    whole = Sequences(concatenate([history, targets]), context, first)
+    return _windows(whole, 1 + int(rows.history.lengths.max(initial=1)))
+
+
+def _chains(rows: Rows) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """An order of rows by user, short histories first, and which of them begin a sequence, both `(n,)`."""
+    users, lengths = rows.users.dictionary_encode().indices.to_numpy(), rows.history.lengths
+    order = np.lexsort((lengths, users))
+    before, row = order[:-1], order[1:]
+    # Places count from the end: place 0 of a row is its last item, which must be the target of the row before it.
+    same = (users[before] == users[row]) & (lengths[row] <= lengths[before] + 1)
+    same &= _from_end(rows.history, row, 0) == rows.target[before]
+    for place in range(1, int(lengths.max(initial=0))):
+        left = np.flatnonzero(same & (lengths[row] > place))
+        agree = _from_end(rows.history, row[left], place) == _from_end(rows.history, before[left], place - 1)
+        same[left] = agree
+    return order, np.append(np.ones(min(1, len(order)), bool), ~same)
+
+
+def _from_end(lists: Ragged, rows: NDArray[np.int64], place: int) -> NDArray[np.int32]:
+    values: NDArray[np.int32] = lists.values[lists.offsets[rows + 1] - 1 - place]
+    return values
+
+
+def _windows(whole: Sequences, width: int) -> Sequences:
+    """Sequences of at most `width` items; each predicts what the one before it left, half a window at a time."""
+    lengths, step = whole.items.lengths, max(1, width // 2)
+    counts = 1 + np.maximum(0, -(-(lengths - width) // step))
+    sequence = np.repeat(np.arange(len(lengths)), counts)
+    later = np.repeat(np.cumsum(counts), counts) - 1 - np.arange(len(sequence))
+    ends = lengths[sequence] - later * step
+    starts = np.maximum(0, ends - width)
+    opening = np.diff(sequence, prepend=-1) != 0
+    context = np.where(opening, whole.context[sequence], ends - step - starts)
+    items = whole.items.take(sequence).drop_front(starts).drop_back(lengths[sequence] - ends)
+    return Sequences(items, context, whole.rows[sequence])

@@ -1,0 +1,163 @@
+"""Whole histories as sequences: what is joined, what is predicted, and that it is what single rows predict."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.tiny_data import tiny_config
+from transformers import AutoModelForCausalLM
+
+from sidtune.batching.layouts import Layout
+from sidtune.data.rows import Rows
+from sidtune.data.sequences import Sequences, joined, one_by_one
+from sidtune.encoding.corpus import Corpus
+from sidtune.errors import UserError
+from sidtune.evaluation.prompts import Prompts
+from sidtune.inputs import Inputs
+from sidtune.ragged import Ragged
+from sidtune.training.objective import LabelLoss
+
+MIXTURE = {"sid_sequence": None}
+
+
+def rows_of(given: list[tuple[str, list[int], int]]) -> Rows:
+    users, histories, targets = zip(*given, strict=True)
+    return Rows(pa.array(users, pa.string()), Ragged.from_lists(histories), np.array(targets, np.int32))
+
+
+def listed(sequences: Sequences) -> list[tuple[list[int], int]]:
+    items = sequences.items
+    return [(items[row].tolist(), int(sequences.context[row])) for row in range(len(items))]
+
+
+def walked(walk: list[int], bound: int) -> list[tuple[str, list[int], int]]:
+    return [("u", walk[max(0, cut - bound) : cut], walk[cut]) for cut in range(1, len(walk))]
+
+
+def test_growing_prefixes_become_one_sequence() -> None:
+    rows = rows_of([("u", [5], 6), ("u", [5, 6], 7), ("v", [1, 2], 3), ("u", [5, 6, 7], 8)])
+    assert listed(joined(rows)) == [([5, 6, 7, 8], 0), ([1, 2, 3], 0)]
+
+
+def test_a_row_that_does_not_go_on_from_another_predicts_its_target_alone() -> None:
+    rows = rows_of([("u", [5], 6), ("u", [9, 6], 7), ("u", [5], 6)])
+    assert listed(joined(rows)) == [([5, 6], 0), ([5, 6], 1), ([9, 6, 7], 2)]
+
+
+def test_sliding_histories_are_joined_and_cut_into_windows() -> None:
+    # Histories of at most 3 items: windows of 4, each new one two items further.
+    walk = list(range(10, 18))
+    assert listed(joined(rows_of(walked(walk, 3)))) == [
+        ([10, 11, 12, 13], 0),
+        ([12, 13, 14, 15], 2),
+        ([14, 15, 16, 17], 2),
+    ]
+    assert listed(joined(rows_of(walked(walk[:7], 3)))) == [
+        ([10, 11, 12], 0),
+        ([11, 12, 13, 14], 2),
+        ([13, 14, 15, 16], 2),
+    ]
+
+
+def test_one_by_one_predicts_targets_alone() -> None:
+    rows = rows_of([("u", [5], 6), ("u", [5, 6], 7)])
+    assert listed(one_by_one(rows)) == [([5, 6], 1), ([5, 6, 7], 2)]
+
+
+@given(st.lists(st.lists(st.integers(0, 3), min_size=2, max_size=14), min_size=1, max_size=4), st.integers(1, 6))
+def test_every_target_is_predicted_once_behind_items_that_came_before_it(walks: list[list[int]], bound: int) -> None:
+    given = [(f"u{user}", *row[1:]) for user, walk in enumerate(walks) for row in walked(walk, bound)]
+    sequences = joined(rows_of(given))
+    predicted = Counter[tuple[str, int]]()
+    for (items, context), row in zip(listed(sequences), sequences.rows.tolist(), strict=True):
+        user = given[row][0]
+        walk = walks[int(user[1:])]
+        assert len(items) <= 1 + min(bound, max(len(walk) - 1 for walk in walks))
+        assert any(walk[at : at + len(items)] == items for at in range(len(walk)))
+        predicted.update((user, item) for item in items[context:])
+    assert predicted == Counter((f"u{user}", item) for user, walk in enumerate(walks) for item in walk)
+
+
+def test_a_sequence_is_the_sum_of_its_rows(tmp_path: Path) -> None:
+    """One pass over a history gives the losses that growing prefixes give in many."""
+    inputs = Inputs(tiny_config(tmp_path, tasks=MIXTURE))
+    model = AutoModelForCausalLM.from_pretrained(inputs.config.model.base).double()
+    model.resize_token_embeddings(len(inputs.vocabulary.tokenizer) + 8)
+    loss = LabelLoss(model.eval(), 1)
+
+    def total(sequences: Sequences) -> float:
+        source = inputs.mixture.source("train")
+        vars(source)["sequences"] = sequences
+        (part,) = inputs.mixture.parts("sid_sequence", "train", inputs.config.task_options()["sid_sequence"])
+        encoded = inputs.mixture.encoder.encode(part)
+        examples = [
+            (encoded.input_ids[row], encoded.label_spans[row].reshape(-1, 2), 0) for row in range(len(encoded.rows))
+        ]
+        batches = Layout("bucketed", 4096, 0).micro_batches(examples)
+        return float(sum(loss(**batch.to(torch.device("cpu")))[1] for batch in batches))
+
+    rows = inputs.mixture.source("train").rows
+    first = rows.take(np.unique(rows.users.to_numpy(zero_copy_only=False), return_index=True)[1])
+    openings = Sequences(first.history, np.zeros(len(first.target), np.int64), np.arange(len(first.target)))
+    assert first.history.lengths.tolist() == [1] * len(first.target)
+    assert total(joined(rows)) == pytest.approx(total(one_by_one(rows)) + total(openings), rel=1e-9)
+
+
+def test_a_prompt_is_the_sequence_up_to_its_last_item(tmp_path: Path) -> None:
+    template = tmp_path / "separated.yaml"
+    template.write_text('sid_sequence: {prompt: ["So far: "], response: ["{sequence_sids}"], separator: ", "}\n')
+    for file in (None, str(template)):
+        inputs = Inputs(tiny_config(tmp_path, tasks=MIXTURE, template={"file": file}))
+        assert inputs.bundle.task == "sid_sequence"
+        valid = Corpus(inputs.mixture.valid())
+        rows = inputs.mixture.source("valid").rows
+        asked, numbers = Prompts(inputs.bundle, inputs.vocabulary.tokenizer).encode(rows.history)
+        assert numbers.tolist() == list(range(len(valid)))
+        for row in range(len(valid)):
+            ids, spans, _ = valid[row]
+            assert spans.tolist() == [[len(ids) - 3, len(ids)]]
+            assert asked[row].tolist() == ids[:-3].tolist()
+
+
+def test_the_oldest_items_go_where_a_sequence_is_too_long(tmp_path: Path) -> None:
+    inputs = Inputs(tiny_config(tmp_path, tasks=MIXTURE, encoding={"cutoff_len": 64}))
+    history = Ragged.from_lists([list(range(8)) * 3])
+    asked, _ = Prompts(inputs.bundle, inputs.vocabulary.tokenizer).encode(history)
+    text = inputs.vocabulary.tokenizer.decode(asked[0].tolist())
+    assert len(asked[0]) + 3 <= 64 < len(asked[0]) + 6
+    assert text.startswith("A user's interactions, oldest first:\n<")
+    assert text.endswith("<a_2><b_1><c_5><a_0><b_2><c_6><a_0><b_2><c_6>")
+
+
+def test_preview_marks_the_items_that_are_predicted(tmp_path: Path) -> None:
+    inputs = Inputs(tiny_config(tmp_path, tasks=MIXTURE))
+    encoder, options = inputs.mixture.encoder, inputs.config.task_options()["sid_sequence"]
+    (part,) = inputs.mixture.parts("sid_sequence", "valid", options)
+    pieces = encoder.explain(part, 0)
+    joined_ids = [token for piece in pieces for token in piece.ids]
+    encoded = encoder.encode(part)
+    assert joined_ids == encoded.input_ids[0].tolist()
+    assert [len(piece.ids) for piece in pieces if piece.label] == [3]
+    assert pieces[-1].label
+
+
+def test_sids_that_begin_others_are_refused(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, tasks=MIXTURE)
+    index = config.data.index
+    index.write_text(index.read_text().replace('["<a_0>", "<b_0>", "<c_0>"]', '["<a_1>", "<b_0>"]'))
+    with pytest.raises(UserError, match="<a_1><b_0> is the beginning of another"):
+        Inputs(config).mixture.train()
+
+
+def test_a_response_with_more_than_the_sequence_is_refused(tmp_path: Path) -> None:
+    template = tmp_path / "t.yaml"
+    template.write_text('sid_sequence: {prompt: ["x"], response: ["{sequence_sids}", "."]}\n')
+    with pytest.raises(UserError, match="must be all of it"):
+        Inputs(tiny_config(tmp_path, tasks=MIXTURE, template={"file": str(template)})).mixture.train()
