@@ -17,6 +17,8 @@ from sidtune.data.rows import Rows
 from sidtune.ragged import Ragged
 
 ItemField = Literal["sid", "title", "description"]
+# Placeholders that are written with the titles or descriptions of items.
+ITEM_TEXTS = frozenset({"title", "description", "history_titles", "target_title", "target_description"})
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,11 @@ class Task(Protocol):
 
     def build(self, source: Source, rows: NDArray[np.int64], options: TaskOptions, seed: int) -> Sequence[Part]:
         """The parts made of the chosen `rows`, in order."""
+
+
+def needs_texts(task: Task) -> bool:
+    """Whether a task is made of what items are called or how they are described."""
+    return any(ITEM_TEXTS & {*needs.prompt, *needs.response} for needs in task.forms.values())
 
 
 def history_columns(rows: Rows, chosen: NDArray[np.int64]) -> dict[str, Column]:
