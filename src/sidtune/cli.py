@@ -318,7 +318,7 @@ def new_model(
 ) -> None:
     """Make a small base (Qwen3 type, byte-level BPE) for when there is no pretrained one.
 
-    Its tokenizer can write any text, and what it was trained on in few tokens. Leave --items out to train on SIDs alone.
+    Its tokenizer writes any text, and what it was trained on in few tokens. Leave --items out to train on SIDs alone.
 
     Example: `sidtune new-model bases/small --items data/shop.item.json`
     """
