@@ -12,7 +12,9 @@ from tests.asking import call, message, results
 from tests.running import losses, metrics
 from tests.tiny_data import TITLES, tiny_tree, write_rows
 
+from sidtune.check import refuse_errors
 from sidtune.config import load_config
+from sidtune.data import leave_one_out
 from sidtune.inputs import Inputs
 
 TRAINING = {"epochs": 1, "batch_size": 16, "learning_rate": 0.01, "warmup": 2}
@@ -163,6 +165,28 @@ def test_a_resumed_run_has_the_same_histories(tmp_path: Path) -> None:
     path.write_text(json.dumps({**walks(), "new": [1, 2, 3]}))
     after = Inputs(load_config(config_file(tmp_path, {"interactions": str(path)}))).mixture.identity()
     assert before["data.interactions"] != after["data.interactions"]
+
+
+def test_a_second_start_reads_no_histories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load_config(config_file(tmp_path, whole(tmp_path)))
+
+    def start() -> None:
+        inputs = Inputs(config)
+        refuse_errors(inputs)
+        assert inputs.mixture.train()
+        assert inputs.mixture.valid()
+        assert inputs.bundle.users.sum()
+
+    def refuse(path: Path) -> None:
+        raise AssertionError("histories were read")
+
+    start()
+    monkeypatch.setattr(leave_one_out, "read_json_object", refuse)
+    start()
+    assert config.data.interactions is not None
+    config.data.interactions.write_text(json.dumps({**walks(), "new": [1, 2, 3]}))
+    with pytest.raises(AssertionError, match="histories were read"):
+        start()
 
 
 def test_broken_histories_are_said_once(tmp_path: Path) -> None:

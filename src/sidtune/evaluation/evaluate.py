@@ -97,9 +97,8 @@ def evaluate(request: Request) -> Report | None:
         settings["ranking_seconds"] = round(seconds, 2)
         rankings = {"model": recommender.answers.rank(lists.sids, rows.target, _hidden(rows, request.options))}
         if train_place:
-            rankings |= _baseline_rankings(
-                recommender, rows, train_place.load(recommender.bundle.catalogue), request.options
-            )
+            train = train_place.load(recommender.bundle.catalogue)
+            rankings |= _baseline_rankings(recommender, rows, train, request.options)
         else:
             warn("no training rows are known, so there are no baselines; --train FILE names them")
         report = make_report(
