@@ -13,11 +13,20 @@ settings.register_profile("suite", deadline=None)
 settings.load_profile("suite")
 
 
+def _real_data(name: str) -> Path:
+    root = Path(os.environ.get("SIDTUNE_DATA", Path(__file__).parents[1] / "../shared/data"))
+    if not (root / name).is_dir():
+        pytest.skip(f"no real data at {root / name}; set SIDTUNE_DATA")
+    return root / name
+
+
 @pytest.fixture(scope="session")
 def amazon() -> Path:
     """The folder of real data, or a skip that says why."""
-    root = Path(os.environ.get("SIDTUNE_DATA", Path(__file__).parents[1] / "../shared/data"))
-    folder = root / "amazon-industrial"
-    if not folder.is_dir():
-        pytest.skip(f"no real data at {folder}; set SIDTUNE_DATA")
-    return folder
+    return _real_data("amazon-industrial")
+
+
+@pytest.fixture(scope="session")
+def instruments() -> Path:
+    """Real whole histories, or a skip that says why."""
+    return _real_data("instruments")

@@ -15,9 +15,10 @@ from rich.markup import escape
 from sidtune.config import NEEDED_FILES
 from sidtune.data.disagreements import Disagreement, disagreements
 from sidtune.data.leaks import repeated_rows
+from sidtune.data.leave_one_out import FEWEST, read_interactions
+from sidtune.data.rows import Split
 from sidtune.errors import UserError
 from sidtune.inputs import Inputs
-from sidtune.tasks.source import Split
 from sidtune.terminal import console
 
 Severity = Literal["error", "warning", "note"]
@@ -121,19 +122,30 @@ def _catalogue(inputs: Inputs) -> Iterator[Finding]:
 
 
 def _rows(inputs: Inputs, split: Split) -> Iterator[Finding]:
-    path = getattr(inputs.config.data, split)
+    path, where = inputs.config.data.rows_file(split), _where(inputs, split)
     rows = inputs.mixture.source(split).rows
     lengths = rows.history.lengths
     yield Finding(
         "note",
-        str(path),
+        where,
         f"{len(rows.target):,} rows, histories of {lengths.min()} to {lengths.max()} items (mean {lengths.mean():.1f})",
     )
     repeats = np.flatnonzero(rows.history.values[rows.history.offsets[1:] - 1] == rows.target)
     if len(repeats):
-        shown = [f"row {row + 1}" for row in repeats[:SHOWN]]
+        shown = [f"row {row + 1}, user {rows.users[row]}" for row in repeats[:SHOWN].tolist()]
         remedy = "data.dedup: true leaves them out of training." if split == "train" else ""
-        yield Finding("note", str(path), f"{len(repeats):,} targets repeat the last history item", shown, remedy)
+        yield Finding("note", where, f"{len(repeats):,} targets repeat the last history item", shown, remedy)
+    if path and not inputs.config.data.interactions:
+        yield from _disagreements(path, inputs)
+
+
+def _where(inputs: Inputs, split: Split) -> str:
+    """The file that holds a split, and which split where it holds them all."""
+    data = inputs.config.data
+    return f"{data.interactions}, {split}" if data.interactions else str(data.rows_file(split))
+
+
+def _disagreements(path: Path, inputs: Inputs) -> Iterator[Finding]:
     differing = disagreements(path, inputs.catalogue)
     first = list(islice(differing, SHOWN))
     count = len(first) + sum(1 for _ in differing)
@@ -160,12 +172,32 @@ def _valid_rows(inputs: Inputs) -> Iterator[Finding]:
 
 
 def _test_rows(inputs: Inputs) -> Iterator[Finding]:
-    if inputs.config.data.test is not None:
+    if inputs.config.data.rows_file("test"):
         yield from _rows(inputs, "test")
+
+
+def _interactions(inputs: Inputs) -> Iterator[Finding]:
+    """What the rows are made of; every user's last two items are held out, so nothing can leak."""
+    data, count = inputs.config.data, len(inputs.catalogue.ids)
+    if data.interactions is None:
+        return
+    items = read_interactions(data.interactions, inputs.catalogue).items
+    lengths, bought = items.lengths, np.bincount(items.values, minlength=count)
+    yield Finding(
+        "note",
+        str(data.interactions),
+        f"{len(lengths):,} users, {lengths.sum():,} interactions, {lengths.min()} to {lengths.max()} a user (mean "
+        f"{lengths.mean():.1f}); {np.count_nonzero(bought == 0):,} of {count:,} items have none",
+    )
+    if few := np.count_nonzero(lengths < FEWEST):
+        message = f"{few:,} users have fewer than {FEWEST} interactions: they are training data alone"
+        yield Finding("note", str(data.interactions), message)
 
 
 def _leakage(inputs: Inputs) -> Iterator[Finding]:
     """A row that also stands among the training rows flatters what is measured on it."""
+    if inputs.config.data.interactions:
+        return  # each row of a user ends at another interaction
     train = inputs.mixture.source("train").rows
     held_out: list[Split] = ["valid"] if inputs.config.data.test is None else ["valid", "test"]
     for split in held_out:
@@ -267,6 +299,7 @@ CHECKS: list[Check] = [
     _model,
     _vocabulary,
     _templates,
+    _interactions,
     _train_rows,
     _valid_rows,
     _test_rows,
@@ -276,4 +309,4 @@ CHECKS: list[Check] = [
     _output,
 ]
 # Those that read every row; all else is looked at afresh at every start.
-ROW_CHECKS = (_train_rows, _valid_rows, _test_rows, _leakage, _encoding)
+ROW_CHECKS = (_interactions, _train_rows, _valid_rows, _test_rows, _leakage, _encoding)

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from sidtune.data.files import read_text
 from sidtune.errors import UserError, did_you_mean
 from sidtune.tasks import DEFAULT_TASKS, TASKS, Question
-from sidtune.tasks.base import TaskOptions
+from sidtune.tasks.base import TaskOptions, needs_texts
 
 
 def _expanded(text: str) -> str:
@@ -30,6 +30,9 @@ Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 # Tasks by the start of their name, and the data file they are made from.
 NEEDED_FILES = (("preference", "preferences"), ("instruction", "instructions"))
+SPLITS = ("train", "valid", "test")
+# Keys of `data`, and the file each is about.
+IDLE_WITHOUT = {"history": "interactions", "description_tokens": "items"}
 # The K of the metrics that a best model may be chosen by.
 METRIC_DEPTH = 10
 CONFIG_HINT = "docs/configuration.md lists every key."
@@ -59,16 +62,39 @@ class ModelConfig(Section):
 class DataConfig(Section):
     """The files, and which of their rows are used."""
 
-    items: ExpandedPath
+    items: ExpandedPath | None = None
     index: ExpandedPath
-    train: ExpandedPath
-    valid: ExpandedPath
+    train: ExpandedPath | None = None
+    valid: ExpandedPath | None = None
     test: ExpandedPath | None = None
+    interactions: ExpandedPath | None = None
+    history: Positive = 20
     preferences: ExpandedPath | None = None
     instructions: ExpandedPath | None = None
     sample: Positive | None = None
     dedup: bool = False
     description_tokens: Positive = 128
+
+    @model_validator(mode="after")
+    def _one_way_to_rows(self) -> Self:
+        given = [name for name in SPLITS if getattr(self, name) is not None]
+        if self.interactions and given:
+            raise ValueError(f"interactions holds every split: leave out {' and '.join(given)}, or interactions")
+        if not self.interactions and not {"train", "valid"} <= set(given):
+            raise ValueError("rows are missing: give train and valid (and test), or interactions")
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_idle(self) -> Self:
+        for name, needed in IDLE_WITHOUT.items():
+            if name in self.model_fields_set and getattr(self, needed) is None:
+                raise ValueError(f"{name} has no effect without {needed}")
+        return self
+
+    def rows_file(self, split: str) -> Path | None:
+        """The file that the rows of a split are read from, if there is one."""
+        file: Path | None = self.interactions or getattr(self, split)
+        return file
 
 
 class TemplateConfig(Section):
@@ -169,7 +195,7 @@ class Config(Section):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
     model: ModelConfig
     data: DataConfig
-    tasks: dict[str, Any] = Field(default_factory=lambda: dict.fromkeys(DEFAULT_TASKS))
+    tasks: dict[str, Any] = Field(default_factory=lambda above: dict.fromkeys(_default_tasks(above.get("data"))))
     template: TemplateConfig = TemplateConfig()
     encoding: EncodingConfig = EncodingConfig()
     training: TrainingConfig = TrainingConfig()
@@ -197,6 +223,13 @@ class Config(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _texts_are_given(self) -> Self:
+        wanting = [f"tasks.{name}" for name in self.tasks if name in TASKS and needs_texts(TASKS[name])]
+        if wanting and self.data.items is None:
+            raise ValueError(f"data.items is not given, and titles or descriptions are needed by {', '.join(wanting)}")
+        return self
+
     @property
     def question(self) -> Question:
         """The task that evaluation and `recommend` ask."""
@@ -207,6 +240,11 @@ class Config(Section):
     def task_options(self) -> dict[str, TaskOptions]:
         """The tasks of the mixture with their options, checked."""
         return {name: TASKS[name].options.model_validate(given or {}) for name, given in self.tasks.items()}
+
+
+def _default_tasks(data: DataConfig | None) -> list[str]:
+    """Those that the files can serve; `data` is missing where it is at fault itself."""
+    return [name for name in DEFAULT_TASKS if data is None or data.items or not needs_texts(TASKS[name])]
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
@@ -252,6 +290,9 @@ def dump_config(config: Config) -> str:
     tree["tasks"] = {name: options.model_dump() for name, options in config.task_options().items()}
     idle = "max_tokens" if config.training.layout == "padded" else "micro_batch_size"
     del tree["training"][idle]
+    for name, needed in IDLE_WITHOUT.items():
+        if tree["data"][needed] is None:
+            del tree["data"][name]
     if config.eval.ranking.every is None:
         tree["eval"]["ranking"] = {"every": None}
     if config.model.from_scratch:
@@ -281,6 +322,8 @@ def _faults(error: ValidationError, root: type[BaseModel], prefix: str = "") -> 
     messages: dict[str, list[str]] = {}
     found: dict[str, str] = {}
     for fault in error.errors():
+        if fault["type"] == "default_factory_not_called":
+            continue  # what it waited for is listed itself
         keys = [str(part) for part in fault["loc"]]
         if fault["type"] == "extra_forbidden":
             known = _section_of(root, keys).model_fields

@@ -58,15 +58,15 @@ class Ragged:
             offsets = self.offsets[rows[0] : rows[-1] + 2]
             return Ragged(self.values[offsets[0] : offsets[-1]], offsets - offsets[0])
         starts = self.offsets[rows]
-        return self._cut(starts, self.offsets[rows + 1] - starts)
+        return self.cut(starts, self.offsets[rows + 1] - starts)
 
     def drop_front(self, counts: NDArray[np.integer]) -> Ragged:
         """Each list without its first `counts[i]` values."""
-        return self._cut(self.offsets[:-1] + counts, self.lengths - counts)
+        return self.cut(self.offsets[:-1] + counts, self.lengths - counts)
 
     def drop_back(self, counts: NDArray[np.integer]) -> Ragged:
         """Each list without its last `counts[i]` values."""
-        return self._cut(self.offsets[:-1], self.lengths - counts)
+        return self.cut(self.offsets[:-1], self.lengths - counts)
 
     def keep(self, kept: NDArray[np.bool_]) -> Ragged:
         """Each list with those of its values that are marked in `kept`, `(values,)`."""
@@ -83,7 +83,7 @@ class Ragged:
         tokens = inner.take(self.values)
         return Ragged(tokens.values, tokens.offsets[self.offsets])
 
-    def _cut(self, starts: NDArray[np.integer], lengths: NDArray[np.integer]) -> Ragged:
+    def cut(self, starts: NDArray[np.integer], lengths: NDArray[np.integer]) -> Ragged:
         """The lists of these lengths that start at these values."""
         offsets = _offsets(lengths)
         values = np.empty(offsets[-1], np.int32)

@@ -17,6 +17,8 @@ TREE: dict[str, Any] = {
     "data": {"items": "i", "index": "x", "train": "t", "valid": "v"},
 }
 
+WHOLE = {"index": "x", "interactions": "h"}
+
 
 def changed(**sections: Any) -> dict[str, Any]:
     return {**TREE, **sections}
@@ -26,6 +28,20 @@ def test_defaults() -> None:
     config = parse_config(TREE, "test")
     assert list(config.task_options()) == ["sid_next", "item_feature", "fusion", "title_next", "title_to_sid"]
     assert (config.training.layout, config.eval.every, config.eval.patience) == ("tree", 0.05, 3)
+
+
+def test_without_items_the_default_tasks_are_those_that_need_no_text() -> None:
+    assert list(parse_config(changed(data=WHOLE), "test").task_options()) == ["sid_next"]
+    rows = {"index": "x", "train": "t", "valid": "v"}
+    assert list(parse_config(changed(data=rows), "test").task_options()) == ["sid_next"]
+    given = changed(data={**WHOLE, "preferences": "p"}, tasks={"preference": None, "preference_to_sid": None})
+    assert list(parse_config(given, "test").task_options()) == ["preference", "preference_to_sid"]
+
+
+def test_where_rows_come_from() -> None:
+    rows, whole = (parse_config(changed(data=data), "test").data for data in (TREE["data"], WHOLE))
+    assert [rows.rows_file(split) for split in ("train", "valid", "test")] == [Path("t"), Path("v"), None]
+    assert {whole.rows_file(split) for split in ("train", "valid", "test")} == {Path("h")}
 
 
 def test_overrides_replace_keys(tmp_path: Path) -> None:
@@ -74,7 +90,24 @@ def test_malformed_overrides(tmp_path: Path, override: str) -> None:
         (changed(training={"max_tokens": "much"}), r"training.max_tokens: .*'auto'.*found 'much'"),
         (changed(training={"order": "length"}), r"order: length would tear apart .* set group_by: example"),
         (changed(model={"base": "b", "from_scratch": True, "tuning": "frozen"}), r"model: from_scratch leaves nothing"),
-        (changed(data={"items": "i"}), r"data.index: Field required"),
+        (changed(data={"items": "i"}), r"test: data.index: Field required\n[^\n]*$"),
+        (changed(data={"index": "x", "train": "t"}), r"data: rows are missing: give train and valid .*or interactions"),
+        (
+            changed(data={"index": "x", "interactions": "h", "valid": "v", "test": "t"}),
+            r"data: interactions holds every split: leave out valid and test",
+        ),
+        (
+            changed(data={**TREE["data"], "history": 5}),
+            r"data: history has no effect without interactions",
+        ),
+        (
+            changed(data={**WHOLE, "description_tokens": 5}),
+            r"data: description_tokens has no effect without items",
+        ),
+        (
+            changed(data=WHOLE, tasks={"title_next": None, "sid_next": None, "item_feature": None}),
+            r"data.items is not given, and .* needed by tasks.title_next, tasks.item_feature\n",
+        ),
         (changed(output_dir="$NOWHERE_SET/x"), r"output_dir: the environment variable NOWHERE_SET is not set"),
     ],
 )
@@ -95,6 +128,15 @@ def test_environment_variables_in_paths(monkeypatch: pytest.MonkeyPatch) -> None
     config = parse_config(changed(output_dir="$SHOP/run", model={"base": "${SHOP}/base"}), "test")
     assert config.output_dir == Path("/data/shop/run")
     assert config.model.base == "/data/shop/base"
+
+
+@pytest.mark.parametrize("data", [WHOLE, {**WHOLE, "items": "i", "history": 7, "description_tokens": 9}, TREE["data"]])
+def test_the_dump_of_every_kind_of_data_reads_back(tmp_path: Path, data: dict[str, Any]) -> None:
+    config, file = parse_config(changed(data=data), "test"), tmp_path / "c.yaml"
+    file.write_text(dump_config(config))
+    assert load_config(file).data == config.data
+    written = yaml.safe_load(file.read_text())["data"]
+    assert ("history" in written, "description_tokens" in written) == ("interactions" in data, "items" in data)
 
 
 @pytest.mark.parametrize("layout", [{}, {"layout": "padded", "micro_batch_size": 2}])

@@ -52,6 +52,7 @@ def test_text_may_be_gzipped_and_carry_a_byte_order_mark(tmp_path: Path) -> None
         ("a.json", b'{"a": 1,\n "b" 2}', "line 2, column 6"),
         ("a.json", b'{"a": 1, "a": 2}', "'a' stands twice"),
         ("a.json", b"[" * 200_000, "nested too deeply"),
+        ("a.json", b"[" + b"1" * 5000 + b"]", "not valid JSON: Exceeds the limit .*5000 digits$"),
         ("a.json", b'{"a": "x\\ud800y"}', r"\\ud800 is half a character"),
         ("a.json.gz", b"not gzip", "damaged gzip"),
         ("a.json.gz", gzip.compress(b'{"a": 1}' * 50)[:-9], "damaged gzip"),
@@ -179,6 +180,15 @@ def test_odd_titles_and_depths_are_accepted(tmp_path: Path) -> None:
     assert read_texts(tmp_path / "i.json") == titles * 2
 
 
+def test_an_index_alone_makes_items_without_text(tmp_path: Path) -> None:
+    data = write_shop(tmp_path)
+    known, bare = (read_catalogue(items, Path(data["index"])) for items in (Path(data["items"]), None))
+    assert (bare.ids, bare.sids) == (known.ids, known.sids)
+    assert bare.titles == bare.descriptions == [""] * 8
+    assert (known.has_texts, bare.has_texts) == (True, False)
+    assert list(disagreements(Path(data["train"]), bare)) == [], "titles that nothing is known of"
+
+
 GOOD = {"1": {"title": "T"}}
 
 
@@ -261,6 +271,7 @@ def test_every_form_of_rows_gives_one_table(tmp_path: Path) -> None:
         ("r.jsonl", "[1]\n", r"line 1: expected a JSON object"),
         ("r.parquet", "not parquet at all", r"not a readable Parquet"),
         ("r.txt", "x", r"unknown kind of file '.txt'"),
+        ("r.inter.json", '{"u": [1]}', r"unknown kind of file '.json'\n.* data.interactions"),
         ("missing.csv", None, r"no such file"),
     ],
 )

@@ -6,6 +6,7 @@ import ast
 import collections
 import csv
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from sidtune.data.disagreements import disagreements
 from sidtune.errors import UserError
 from sidtune.model.checkpoint_files import load_weights
 from sidtune.model.new_base import create_base
+from sidtune.templates import wording_texts
 
 TEXTS = ["Blue mug, 12 oz", "A tent for two", "Größe 42 مرحبا"] * 5
 
@@ -44,6 +46,18 @@ def test_the_seed_decides(tmp_path: Path) -> None:
     assert weights["a"].equal(weights["b"])
     assert not weights["a"].equal(weights["c"])
     assert (tmp_path / "a" / "tokenizer.json").read_text() == (tmp_path / "c" / "tokenizer.json").read_text()
+
+
+def test_without_items_the_tokenizer_knows_our_wording(tmp_path: Path) -> None:
+    texts = wording_texts()
+    assert {"A user's interactions, oldest first:\n", "\nThe next item is:\n"} <= set(texts)
+    assert not any("{" in text or not text for text in texts)
+    create_base(tmp_path / "base", texts, hidden=32, layers=1)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "base")
+    for text in texts:
+        assert len(tokenizer(text).input_ids) <= len(re.findall(r"\w+|\W", text)), "a token a word, no more"
+    for text in ("Blue mug", "日本\t語 \n\n x"):
+        assert tokenizer.decode(tokenizer(text).input_ids) == text
 
 
 @pytest.mark.parametrize(

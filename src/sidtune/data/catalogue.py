@@ -26,7 +26,8 @@ class Catalogue:
 
     Args:
         ids: item ids, in the order of the index file.
-        titles, descriptions: one text an item; where there is no description, the title.
+        titles, descriptions: one text an item; where there is no description, the title. All empty where the
+            catalogue is known by SIDs alone.
         sids: SID tokens of each item; depths may differ, and several items may share a SID.
     """
 
@@ -34,6 +35,11 @@ class Catalogue:
     titles: list[str]
     descriptions: list[str]
     sids: list[tuple[str, ...]]
+
+    @cached_property
+    def has_texts(self) -> bool:
+        """Whether items have titles."""
+        return any(self.titles)
 
     @cached_property
     def sid_tokens(self) -> list[str]:
@@ -59,21 +65,16 @@ class Catalogue:
         return positions.astype(np.int32)
 
 
-def read_catalogue(items: Path, index: Path) -> Catalogue:
-    """Read `.item.json` (id → title, description, …) and `.index.json` (id → SID tokens).
+def read_catalogue(items: Path | None, index: Path) -> Catalogue:
+    """Read `.item.json` (id → title, description, …), if there is one, and `.index.json` (id → SID tokens).
 
     Raises:
         UserError: for items without SID, SIDs without item, and records of another shape.
     """
-    records, sids = read_json_object(items), read_json_object(index)
-    _same_items(records, sids, items, index)
+    sids = read_json_object(index)
     ids = list(sids)
-    return Catalogue(
-        ids,
-        [_title(records[item], item, items) for item in ids],
-        [_description(records[item], item, items) for item in ids],
-        [_sid(sids[item], item, index) for item in ids],
-    )
+    titles, descriptions = _texts(items, sids, index) if items else ([""] * len(ids), [""] * len(ids))
+    return Catalogue(ids, titles, descriptions, [_sid(sids[item], item, index) for item in ids])
 
 
 def read_texts(items: Path) -> list[str]:
@@ -81,6 +82,14 @@ def read_texts(items: Path) -> list[str]:
     records = read_json_object(items)
     titles = [_title(record, item, items) for item, record in records.items()]
     return titles + [_description(record, item, items) for item, record in records.items()]
+
+
+def _texts(items: Path, sids: Mapping[str, Any], index: Path) -> tuple[list[str], list[str]]:
+    """Titles and descriptions, in the order of the index."""
+    records = read_json_object(items)
+    _same_items(records, sids, items, index)
+    titles = [_title(records[item], item, items) for item in sids]
+    return titles, [_description(records[item], item, items) for item in sids]
 
 
 def _same_items(records: Mapping[str, Any], sids: Mapping[str, Any], items: Path, index: Path) -> None:

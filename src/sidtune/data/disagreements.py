@@ -31,7 +31,9 @@ def disagreements(path: Path, catalogue: Catalogue) -> Iterator[Disagreement]:
     """Cells of a MiniOneRec CSV whose titles or SIDs are not the catalogue's, row by row; none of other files."""
     if kind_of(path) != ".csv":
         return
-    texts = {"item_title": catalogue.titles, "item_sid": ["".join(sid) for sid in catalogue.sids]}
+    texts = {"item_sid": ["".join(sid) for sid in catalogue.sids]}
+    if catalogue.has_texts:
+        texts = {"item_title": catalogue.titles, **texts}
     columns = [_Column(name, entries, listed=False) for name, entries in texts.items()]
     columns += [_Column(f"history_{name}", entries, listed=True) for name, entries in texts.items()]
     faults = Faults(path)

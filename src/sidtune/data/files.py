@@ -107,6 +107,9 @@ def parse_json(text: str, where: str) -> Any:
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
         raise UserError(f"{where}: not valid JSON: {error.msg} at {place}") from None
+    except ValueError as error:
+        # A number of thousands of digits; what follows is advice to programmers.
+        raise UserError(f"{where}: not valid JSON: {str(error).partition(';')[0]}") from None
     except RecursionError:
         raise UserError(f"{where}: the JSON is nested too deeply") from None
 

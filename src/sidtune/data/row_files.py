@@ -42,7 +42,10 @@ def row_batches(path: Path) -> Iterator[pa.Table]:
     """
     suffix = kind_of(path)
     if suffix not in READERS:
-        raise UserError(f"{path}: unknown kind of file {suffix!r}", f"Known: {', '.join(READERS)}, each also with .gz.")
+        hint = f"Known: {', '.join(READERS)}, each also with .gz."
+        if suffix == ".json":
+            hint += " A file of whole histories, user by user, is named by data.interactions."
+        raise UserError(f"{path}: unknown kind of file {suffix!r}", hint)
     faults = Faults(path)
     for batch in READERS[suffix](path):
         rows = as_rows(batch, faults)

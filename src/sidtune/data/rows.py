@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,7 @@ from sidtune.data.row_files import row_batches
 from sidtune.errors import UserError
 from sidtune.ragged import Ragged, row_of, stack
 
+Split = Literal["train", "valid", "test"]
 SHOWN = 3
 
 
@@ -78,7 +80,7 @@ def _resolved(tables: Iterable[pa.Table], catalogue: Catalogue, path: Path) -> R
         before += table.num_rows
     if bad:
         raise UserError(
-            f"{path}: {bad:,} rows mention items that have no SID: {_some(sorted(names))} (first in row {first})",
+            f"{path}: {bad:,} rows mention items that have no SID: {some(sorted(names))} (first in row {first})",
             "Add them to items and index, or remove these rows.",
         )
     return _joined(parts)
@@ -99,5 +101,6 @@ def _joined(parts: Sequence[Rows]) -> Rows:
     return Rows(users, stack([part.history for part in parts]), np.concatenate([part.target for part in parts]))
 
 
-def _some(names: Sequence[str]) -> str:
+def some(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
     return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else "")

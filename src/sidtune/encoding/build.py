@@ -13,7 +13,7 @@ from typing import Any
 from sidtune import __version__
 from sidtune.config import Config
 from sidtune.data.catalogue import Catalogue, read_catalogue
-from sidtune.data.rows import drawn
+from sidtune.data.rows import Split, drawn
 from sidtune.encoding.chat import make_frame
 from sidtune.encoding.corpus import (
     FORMAT_VERSION,
@@ -29,8 +29,8 @@ from sidtune.encoding.tokenizers import segment_tokenizers
 from sidtune.errors import UserError
 from sidtune.model.vocabulary import Vocabulary
 from sidtune.tasks import TASKS
-from sidtune.tasks.base import Part, Source, TaskOptions
-from sidtune.tasks.source import Split, load_source
+from sidtune.tasks.base import ITEM_TEXTS, Part, Source, TaskOptions
+from sidtune.tasks.source import load_source
 from sidtune.templates import load_templates
 from sidtune.terminal import progress
 
@@ -44,6 +44,8 @@ class Mixture:
     def __init__(self, config: Config, catalogue: Catalogue, vocabulary: Vocabulary) -> None:
         self.config, self.catalogue, self.vocabulary = config, catalogue, vocabulary
         self.templates = load_templates(config.template.file)
+        if not catalogue.has_texts:
+            self._refuse_texts()
         segments = segment_tokenizers(vocabulary.tokenizer, catalogue.sid_tokens)
         self.frame = make_frame(vocabulary.tokenizer, segments, config.template.format)
         self.encoder = Encoder(
@@ -56,6 +58,17 @@ class Mixture:
             config.seed,
         )
         self._sources: dict[Split, Source] = {}
+
+    def _refuse_texts(self) -> None:
+        """A prompt over a history may mention titles in any task; here there are none."""
+        for name in ["sid_next", *self.config.tasks]:
+            for form in TASKS[name].forms:
+                named = {slot for wording in self.templates[form] for slot in wording.names}
+                if wanting := sorted(named & ITEM_TEXTS):
+                    raise UserError(
+                        f"{self.config.template.file}: {form} asks for {{{wanting[0]}}}, and there is no data.items",
+                        "Name the file with the items' titles, or leave the placeholder out.",
+                    )
 
     def train(self) -> list[EncodedTask]:
         """The training examples of every task of the mixture.
@@ -83,10 +96,8 @@ class Mixture:
             given = options.get(name, TASKS[name].options())
             encoded.append(self._encoded(name, "valid", given.model_copy(update={"sample": limit})))
         if not len(encoded[0]):
-            raise UserError(
-                f"{self.config.data.valid}: no row fits encoding.cutoff_len={self.config.encoding.cutoff_len}",
-                "Raise encoding.cutoff_len.",
-            )
+            path, cutoff = self.config.data.rows_file("valid"), self.config.encoding.cutoff_len
+            raise UserError(f"{path}: no row fits encoding.cutoff_len={cutoff}", "Raise encoding.cutoff_len.")
         return [task for task in encoded if len(task)]
 
     def parts(self, name: str, split: Split, options: TaskOptions) -> list[Part]:
@@ -136,6 +147,7 @@ class Mixture:
             "sample": self.config.data.sample,
             "dedup": self.config.data.dedup,
             "description_tokens": self.config.data.description_tokens,
+            **({"history": self.config.data.history} if self.config.data.interactions else {}),
             "cutoff_len": self.config.encoding.cutoff_len,
             "seed": self.config.seed,
             "template": json.loads(json.dumps(wordings)),
@@ -163,7 +175,7 @@ class Mixture:
 
 
 # What examples are made of; test rows never are.
-DATA_FILES = ("items", "index", "train", "valid", "preferences", "instructions")
+DATA_FILES = ("items", "index", "train", "valid", "interactions", "preferences", "instructions")
 
 
 def load_catalogue(config: Config) -> Catalogue:

@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ from accelerate import PartialState
 from numpy.typing import NDArray
 
 from sidtune import __version__
-from sidtune.config import load_config
-from sidtune.data.rows import Rows, drawn, load_rows
+from sidtune.config import DataConfig, load_config
+from sidtune.data.catalogue import Catalogue
+from sidtune.data.rows import Rows, Split, drawn, load_rows
 from sidtune.encoding.corpus import file_digest
 from sidtune.errors import UserError
 from sidtune.evaluation.answers import read_candidates
@@ -32,7 +34,7 @@ from sidtune.evaluation.ranking import Ranking
 from sidtune.evaluation.recommender import Recommender, refuse_other_folders
 from sidtune.evaluation.report import Report, make_report
 from sidtune.ragged import Ragged, row_of
-from sidtune.tasks.source import Split
+from sidtune.tasks.source import load_split
 from sidtune.terminal import console, warn
 from sidtune.training.launch import pin_first_gpu
 from sidtune.training.output import CONFIG
@@ -75,17 +77,17 @@ def evaluate(request: Request) -> Report | None:
     state = PartialState(cpu=not torch.cuda.is_available())
     console.quiet = not state.is_main_process
     refuse_other_folders(request.model)
-    path, train_path = _files(request)
+    place, train_place = _places(request)
     # One of several processes has a device of its own; a single one takes the best there is.
     device = str(state.device) if state.num_processes > 1 else None
     recommender = Recommender.load(request.model, device, request.trust_remote_code)
     if request.candidates:
         recommender = recommender.among(read_candidates(request.candidates))
-    every_row = _rows(path, recommender)
+    every_row = place.load(recommender.bundle.catalogue)
     chosen = drawn(len(every_row.target), request.limit, LIMIT_SEED)
     rows = every_row.take(chosen)
     folder = _output_folder(request)
-    settings = _settings(request, path, train_path, state.num_processes)
+    settings = _settings(request, place, train_place, state.num_processes)
     _refuse_other_settings(folder / f"{request.split}.json", settings)
     began = time.monotonic()
     lists = recommender.lists(rows.history, request.options, together=True)
@@ -94,8 +96,9 @@ def evaluate(request: Request) -> Report | None:
     if state.is_main_process:
         settings["ranking_seconds"] = round(seconds, 2)
         rankings = {"model": recommender.answers.rank(lists.sids, rows.target, _hidden(rows, request.options))}
-        if train_path:
-            rankings |= _baseline_rankings(recommender, rows, _rows(train_path, recommender), request.options)
+        if train_place:
+            train = train_place.load(recommender.bundle.catalogue)
+            rankings |= _baseline_rankings(recommender, rows, train, request.options)
         else:
             warn("no training rows are known, so there are no baselines; --train FILE names them")
         report = make_report(
@@ -110,28 +113,50 @@ def evaluate(request: Request) -> Report | None:
     return report
 
 
-def _files(request: Request) -> tuple[Path, Path | None]:
+@dataclass(frozen=True)
+class _Place:
+    """Where rows are, and how they are read from there.
+
+    Args:
+        history: the longest history in items where rows are made of whole histories.
+    """
+
+    path: Path
+    load: Callable[[Catalogue], Rows]
+    history: int | None = None
+
+    @classmethod
+    def of_rows(cls, path: Path | None) -> _Place | None:
+        """A file of rows, if one is given."""
+        return _Place(path, partial(load_rows, path)) if path else None
+
+    @classmethod
+    def of_split(cls, data: DataConfig, split: Split) -> _Place | None:
+        """A split of a configuration, if it has that split."""
+        path = data.rows_file(split)
+        history = data.history if data.interactions else None
+        return _Place(path, partial(load_split, data, split=split), history) if path else None
+
+
+def _places(request: Request) -> tuple[_Place, _Place | None]:
     """The rows to rank and the training rows; the latter may be unknown."""
-    if request.rows and request.train:
-        return request.rows, request.train
+    rows, train = _Place.of_rows(request.rows), _Place.of_rows(request.train)
+    if rows and train:
+        return rows, train
     found = [
         folder / CONFIG for folder in (request.model, request.model.resolve().parent) if (folder / CONFIG).is_file()
     ]
     if not found:
-        if request.rows:
-            return request.rows, None
+        if rows:
+            return rows, None
         raise UserError(
             f"{request.model} has no {CONFIG}, which names the rows", "Name them yourself: --rows FILE --train FILE."
         )
     data = load_config(found[0]).data
-    rows = request.rows or getattr(data, request.split)
+    rows = rows or _Place.of_split(data, request.split)
     if rows is None:
         raise UserError(f"{found[0]} names no data.{request.split}", "Name the rows yourself: --rows FILE.")
-    return rows, request.train or data.train
-
-
-def _rows(path: Path, recommender: Recommender) -> Rows:
-    return load_rows(path, recommender.bundle.catalogue)
+    return rows, train or _Place.of_split(data, "train")
 
 
 def results_folder(request: Request) -> Path:
@@ -156,7 +181,9 @@ def _refuse_other_settings(summary: Path, settings: dict[str, Any]) -> None:
     if not summary.is_file():
         return
     earlier = read_settings(summary)
-    unlike = [name for name in (*SETTINGS, "limit", "rows_sha256") if earlier.get(name) != settings.get(name)]
+    unlike = [
+        name for name in (*SETTINGS, "limit", "rows_sha256", "history") if earlier.get(name) != settings.get(name)
+    ]
     if unlike:
         raise UserError(
             f"{summary} holds an evaluation with other settings ({', '.join(unlike)})",
@@ -182,9 +209,9 @@ def _baseline_rankings(recommender: Recommender, rows: Rows, train: Rows, option
     )
 
 
-def _settings(request: Request, path: Path, train_path: Path | None, processes: int) -> dict[str, Any]:
+def _settings(request: Request, place: _Place, train_place: _Place | None, processes: int) -> dict[str, Any]:
     """Everything that gave the figures."""
-    named = {"rows": path, "train": train_path, "candidates": request.candidates}
+    named = {"rows": place.path, "train": train_place and train_place.path, "candidates": request.candidates}
     digests = {f"{name}_sha256": file_digest(file) for name, file in named.items() if file}
     options = asdict(request.options)
     return {
@@ -192,6 +219,7 @@ def _settings(request: Request, path: Path, train_path: Path | None, processes: 
         "split": request.split,
         **{name: file and str(file) for name, file in named.items()},
         **digests,
+        **({} if place.history is None else {"history": place.history}),
         "limit": request.limit,
         **options,
         "processes": processes,

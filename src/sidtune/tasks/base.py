@@ -14,11 +14,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from sidtune.data.catalogue import Catalogue
 from sidtune.data.history_keys import history_keys
-from sidtune.data.rows import Rows
+from sidtune.data.rows import Rows, Split
 from sidtune.data.sequences import Sequences, joined, one_by_one
 from sidtune.ragged import Ragged
 
 ItemField = Literal["sid", "title", "description"]
+# Placeholders that are written with the titles or descriptions of items.
+ITEM_TEXTS = frozenset({"title", "description", "history_titles", "target_title", "target_description"})
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ class Source:
     preferences: pa.Table
     preference_rows: Rows
     instructions: pa.Table
-    split: Literal["train", "valid", "test"]
+    split: Split
 
     @cached_property
     def sequences(self) -> Sequences:
@@ -164,6 +166,11 @@ class Task(Protocol):
 
     def build(self, source: Source, rows: NDArray[np.int64], options: TaskOptions, seed: int) -> Sequence[Part]:
         """The parts made of the chosen `rows`, in order."""
+
+
+def needs_texts(task: Task) -> bool:
+    """Whether a task is made of what items are called or how they are described."""
+    return any(ITEM_TEXTS & {*needs.prompt, *needs.response} for needs in task.forms.values())
 
 
 def history_columns(rows: Rows, chosen: NDArray[np.int64]) -> dict[str, Column]:

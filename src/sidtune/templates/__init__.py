@@ -51,6 +51,17 @@ class Wording:
     response: tuple[Segment, ...]
     separator: str = ""
 
+    @property
+    def names(self) -> list[str]:
+        """The placeholders of prompt and response, in order."""
+        return [name for segment in (*self.prompt, *self.response) for name in segment.names]
+
+    @property
+    def literals(self) -> list[str]:
+        """The texts between the placeholders."""
+        texts = [text for segment in (*self.prompt, *self.response) for text, _ in segment.pieces]
+        return [text for text in (*texts, self.separator) if text]
+
 
 Templates = dict[str, tuple[Wording, ...]]
 
@@ -73,6 +84,11 @@ def load_templates(file: Path | None = None) -> Templates:
     theirs = read_yaml(file) if file else {}
     templates = {form: _wordings(form, given, "en.yaml") for form, given in ours.items()}
     return templates | {form: _wordings(form, given, str(file)) for form, given in theirs.items()}
+
+
+def wording_texts() -> list[str]:
+    """What our own wordings say besides their placeholders, to train a tokenizer on."""
+    return [text for wordings in load_templates().values() for wording in wordings for text in wording.literals]
 
 
 def parse_wording(form: str, entry: Any, where: str) -> Wording:

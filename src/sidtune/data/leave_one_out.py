@@ -1,0 +1,114 @@
+"""Whole histories, one list of items a user, and their leave-one-out splits: the files of LC-Rec, TIGER and LETTER."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from sidtune.data.catalogue import Catalogue
+from sidtune.data.files import read_json_object
+from sidtune.data.rows import Rows, Split, some
+from sidtune.errors import UserError
+from sidtune.ragged import Ragged, place_of, row_of
+
+# A user gives up two interactions only where one is left to start from, as in SASRec (Kang and McAuley, 2018).
+FEWEST = 3
+NO_ROWS: Mapping[Split, str] = {
+    "train": "leaves no training row: every user has three interactions or only one",
+    "valid": "leaves nothing to validate on: no user has three interactions",
+    "test": "leaves nothing to test on: no user has three interactions",
+}
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """What each user had, in time order.
+
+    Args:
+        users: `(users,)` ids.
+        items: a list of catalogue positions for each user, oldest first, none of them empty.
+    """
+
+    users: pa.Array
+    items: Ragged
+
+
+def load_leave_one_out(path: Path, catalogue: Catalogue, split: Split, longest: int) -> Rows:
+    """The rows of one split of an `.inter.json`; raises as `read_interactions`, and where the split has no row."""
+    rows = leave_one_out(read_interactions(path, catalogue), split, longest)
+    if not len(rows.target):
+        raise UserError(f"{path} {NO_ROWS[split]}", "Add longer histories, or give data.train and data.valid instead.")
+    return rows
+
+
+def leave_one_out(interactions: Interactions, split: Split, longest: int) -> Rows:
+    """Each user's last item is the test target and the one before it the validation target; training has the rest.
+
+    A training row stands for every item of the rest that has another before it, user by user, oldest first. Users with
+    fewer than `FEWEST` interactions are training data alone.
+
+    Args:
+        longest: histories keep this many of their items, the latest ones.
+    """
+    items = interactions.items
+    user, place = row_of(items), place_of(items)
+    after = items.lengths[user] - place - 1
+    held_out = (items.lengths >= FEWEST)[user]
+    chosen = {
+        "train": (place > 0) & ((after >= 2) | ~held_out),
+        "valid": (after == 1) & held_out,
+        "test": (after == 0) & held_out,
+    }
+    targets = np.flatnonzero(chosen[split])
+    lengths = np.minimum(place[targets], longest)
+    users = interactions.users.take(pa.array(user[targets]))
+    return Rows(users, items.cut(targets - lengths, lengths), items.values[targets])
+
+
+def read_interactions(path: Path, catalogue: Catalogue) -> Interactions:
+    """Read `{user: [item ids, oldest first]}`; item ids are text or whole numbers.
+
+    Raises:
+        UserError: names the user of whatever is something else, or of an item that the catalogue does not have.
+    """
+    given = read_json_object(path)
+    _refuse_other_shapes(given, path)
+    ids = pa.array([str(item) for item in chain.from_iterable(given.values())], pa.string())
+    lengths = np.fromiter(map(len, given.values()), np.int64, len(given))
+    items = Ragged.from_lengths(catalogue.positions(ids), lengths)
+    users = pa.array(list(given), pa.string())
+    _refuse_unknown(items, ids, users, path)
+    return Interactions(users, items)
+
+
+def _refuse_other_shapes(given: Mapping[str, Any], path: Path) -> None:
+    for user, items in given.items():
+        if not user:
+            raise UserError(f"{path}: a user has an empty id", "Name the user, or remove it.")
+        if not isinstance(items, list) or not items:
+            message = f"{path}: user {user}: expected a list of item ids, oldest first, found {items!r:.60}"
+            raise UserError(message, "Remove users without interactions.")
+        # Exact types: to Python, true is a whole number.
+        if not {type(item) for item in items} <= {str, int}:
+            place, item = next((at, item) for at, item in enumerate(items, start=1) if type(item) not in (str, int))
+            raise UserError(
+                f"{path}: user {user}, item {place}: expected an item id, found {item!r:.60}",
+                "Item ids are text or whole numbers, the keys of data.index.",
+            )
+
+
+def _refuse_unknown(items: Ragged, ids: pa.Array, users: pa.Array, path: Path) -> None:
+    unknown = items.values < 0
+    if unknown.any():
+        bad = np.unique(row_of(items)[unknown])
+        names = sorted(set(ids.filter(pa.array(unknown)).to_pylist()))
+        raise UserError(
+            f"{path}: {len(bad):,} users have items that have no SID: {some(names)} (first user {users[bad[0]]})",
+            "Add them to data.index (and data.items), or remove these interactions.",
+        )
