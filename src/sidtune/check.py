@@ -19,6 +19,7 @@ from sidtune.data.leave_one_out import FEWEST, read_interactions
 from sidtune.data.rows import Split
 from sidtune.errors import UserError
 from sidtune.inputs import Inputs
+from sidtune.tasks import TASKS
 from sidtune.terminal import console
 
 Severity = Literal["error", "warning", "note"]
@@ -287,6 +288,21 @@ def _idle_options(inputs: Inputs) -> Iterator[Finding]:
         yield Finding("warning", "model.new_rows", message, [], "Leave it out.")
 
 
+def _loss(inputs: Inputs) -> Iterator[Finding]:
+    """What is asked of the tokens of SIDs must fit them."""
+    loss, deepest = inputs.config.loss, max(map(len, inputs.catalogue.sids))
+    if loss.level_weights is not None and len(loss.level_weights) != deepest:
+        message = f"{len(loss.level_weights)} weights, but the deepest SID has {deepest} tokens"
+        yield Finding("error", "loss.level_weights", f"loss.level_weights: {message}", [], "Give one for each level.")
+    forms = [form for task in inputs.config.tasks for form in TASKS[task].forms.values()]
+    if loss.looks_at_prefixes and not any("sid" in name for form in forms for name in form.response):
+        message, remedy = (
+            "changes the loss of SID tokens, but no task of the mixture answers with a SID",
+            "Leave it out.",
+        )
+        yield Finding("warning", "loss", message, [], remedy)
+
+
 def _output(inputs: Inputs) -> Iterator[Finding]:
     folder: Path = inputs.config.output_dir
     if (folder / "final_checkpoint").exists():
@@ -306,6 +322,7 @@ CHECKS: list[Check] = [
     _leakage,
     _encoding,
     _idle_options,
+    _loss,
     _output,
 ]
 # Those that read every row; all else is looked at afresh at every start.

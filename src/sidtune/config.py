@@ -148,6 +148,27 @@ class TrainingConfig(Section):
         return self
 
 
+class LossConfig(Section):
+    """What training minimises: the negative log likelihood, or a variant of it for the tokens of SIDs."""
+
+    over: Literal["vocabulary", "allowed"] = "vocabulary"
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    level_weights: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] | None = None
+    margin: Annotated[float, Field(ge=0)] = 0.0
+    margin_beams: Positive = 20
+
+    @model_validator(mode="after")
+    def _beams_need_a_margin(self) -> Self:
+        if not self.margin and "margin_beams" in self.model_fields_set:
+            raise ValueError("margin_beams has no effect without margin: set loss.margin, such as to 1.0")
+        return self
+
+    @property
+    def looks_at_prefixes(self) -> bool:
+        """Whether it treats a SID's tokens by what stands before them in the SID."""
+        return self.over == "allowed" or self.level_weights is not None or self.margin > 0
+
+
 class RankingConfig(Section):
     """Ranking metrics while training: with which evaluations, on how many validation rows, how wide a search."""
 
@@ -199,6 +220,7 @@ class Config(Section):
     template: TemplateConfig = TemplateConfig()
     encoding: EncodingConfig = EncodingConfig()
     training: TrainingConfig = TrainingConfig()
+    loss: LossConfig = LossConfig()
     eval: EvalConfig = EvalConfig()
     logging: LoggingConfig = LoggingConfig()
 
@@ -293,6 +315,8 @@ def dump_config(config: Config) -> str:
     for name, needed in IDLE_WITHOUT.items():
         if tree["data"][needed] is None:
             del tree["data"][name]
+    if not config.loss.margin:
+        del tree["loss"]["margin_beams"]
     if config.eval.ranking.every is None:
         tree["eval"]["ranking"] = {"every": None}
     if config.model.from_scratch:

@@ -42,8 +42,11 @@ def metrics(tree: dict[str, Any]) -> list[dict[str, float]]:
     return [{key: value for key, value in json.loads(line).items() if key in STEADY} for line in lines]
 
 
-@pytest.mark.parametrize(("tuning", "group_by"), [("full", "example"), ("frozen", "user")])
-def test_two_uneven_processes_equal_one(tmp_path: Path, tuning: str, group_by: str) -> None:
+@pytest.mark.parametrize(
+    ("tuning", "group_by", "loss"),
+    [("full", "example", {}), ("frozen", "user", {"over": "allowed", "margin": 1.0, "margin_beams": 1})],
+)
+def test_two_uneven_processes_equal_one(tmp_path: Path, tuning: str, group_by: str, loss: dict[str, Any]) -> None:
     """Steps of 15 over two ranks are uneven, and the last step of an epoch leaves one rank without an example."""
     make_base(tmp_path / "base", tied=False)
     shared: dict[str, Any] = {
@@ -51,6 +54,7 @@ def test_two_uneven_processes_equal_one(tmp_path: Path, tuning: str, group_by: s
         "tasks": {"sid_next": None, "item_feature": None, "title_to_sid": {"sample": 24}},
         "training": {"epochs": 2, "batch_size": 15, "learning_rate": 0.01, "group_by": group_by},
         "eval": {"ranking": {"every": 1, "sample": 7, "beams": 10}},
+        "loss": loss,
     }
     trees = [tiny_tree(tmp_path, output_dir=str(tmp_path / f"run{n}"), **shared) for n in (1, 2)]
     for processes, tree in enumerate(trees, start=1):

@@ -45,6 +45,25 @@ def test_layouts_train_alike(tmp_path: Path) -> None:
             torch.testing.assert_close(value, weights[0][name], rtol=1e-2, atol=2e-3)
 
 
+def test_another_loss_trains_alike_in_every_layout_and_is_validated_as_the_plain_one(tmp_path: Path) -> None:
+    loss = {"over": "allowed", "label_smoothing": 0.05, "level_weights": [2, 1, 1], "margin": 0.5, "margin_beams": 1}
+    kinds: list[dict[str, Any]] = [{"layout": "padded"}, {"layout": "bucketed"}, {"layout": "tree"}]
+    logs = []
+    for number, kind in enumerate([{}, *kinds]):
+        training = {"max_steps": 6, "batch_size": 16, "learning_rate": 0.01, **kind}
+        options = {"output_dir": str(tmp_path / f"run{number}"), "training": training, "eval": {"every": 6}}
+        config = tiny_config(tmp_path, **options, **({"loss": loss} if number else {}))
+        run(config)
+        logs.append(metrics(config))
+    validated = [[entry["eval_sid_next_loss"] for entry in log if "eval_sid_next_loss" in entry] for log in logs]
+    trained = [[entry["loss"] for entry in log if "loss" in entry] for log in logs]
+    for other in (2, 3):
+        assert trained[other] == pytest.approx(trained[1], rel=1e-4)
+    assert [first for first, *_ in validated[1:]] == pytest.approx([validated[0][0]] * 3, rel=1e-5), "before training"
+    assert trained[1][0] != pytest.approx(trained[0][0], rel=1e-2)
+    assert all(last < first for first, last in validated)
+
+
 def test_the_result_is_an_ordinary_model_that_writes_sids(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, training={"epochs": 12, "batch_size": 16, "learning_rate": 0.01, "warmup": 2})
     result = run(config)

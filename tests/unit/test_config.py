@@ -88,6 +88,10 @@ def test_malformed_overrides(tmp_path: Path, override: str) -> None:
         (changed(training={"layout": "padded", "max_tokens": 9}), r"max_tokens has no effect with layout: padded"),
         (changed(training={"micro_batch_size": 9}), r"micro_batch_size has no effect with layout: tree"),
         (changed(training={"max_tokens": "much"}), r"training.max_tokens: .*'auto'.*found 'much'"),
+        (changed(loss={"margin_beams": 9}), r"loss: margin_beams has no effect without margin: set loss.margin"),
+        (changed(loss={"label_smoothing": 1.0}), r"loss.label_smoothing: .*less than 1, found 1.0"),
+        (changed(loss={"level_weights": [1, 0]}), r"loss.level_weights: .*greater than 0, found 0"),
+        (changed(loss={"level_weights": []}), r"loss.level_weights: .*at least 1 item"),
         (changed(training={"order": "length"}), r"order: length would tear apart .* set group_by: example"),
         (changed(model={"base": "b", "from_scratch": True, "tuning": "frozen"}), r"model: from_scratch leaves nothing"),
         (changed(data={"items": "i"}), r"test: data.index: Field required\n[^\n]*$"),
@@ -140,9 +144,13 @@ def test_the_dump_of_every_kind_of_data_reads_back(tmp_path: Path, data: dict[st
 
 
 @pytest.mark.parametrize("layout", [{}, {"layout": "padded", "micro_batch_size": 2}])
-def test_the_dump_reads_back(tmp_path: Path, layout: dict[str, Any]) -> None:
+@pytest.mark.parametrize("loss", [{}, {"level_weights": [2, 1.5]}, {"margin": 1, "margin_beams": 5}])
+def test_the_dump_reads_back(tmp_path: Path, layout: dict[str, Any], loss: dict[str, Any]) -> None:
     config = parse_config(
-        changed(training={"epochs": 9, **layout}, eval={"patience": None}, tasks={"fusion": {"target": "both"}}), "test"
+        changed(
+            training={"epochs": 9, **layout}, loss=loss, eval={"patience": None}, tasks={"fusion": {"target": "both"}}
+        ),
+        "test",
     )
     file = tmp_path / "c.yaml"
     file.write_text(dump_config(config))
@@ -151,12 +159,14 @@ def test_the_dump_reads_back(tmp_path: Path, layout: dict[str, Any]) -> None:
     assert again.task_options() == config.task_options()
     assert again.training == config.training
     assert again.eval == config.eval
+    assert again.loss == config.loss
 
 
 def test_the_dump_leaves_out_what_has_no_effect() -> None:
     tree = yaml.safe_load(dump_config(parse_config(changed(model={"base": "b", "from_scratch": True}), "test")))
     assert "new_rows" not in tree["model"]
     assert "micro_batch_size" not in tree["training"]
+    assert "margin_beams" not in tree["loss"]
 
 
 @pytest.mark.parametrize("text", ["a: [", "- 1\n- 2", "!!python/object/apply:os.system ['x']", "x: &a [*a, *a]\n y: 1"])

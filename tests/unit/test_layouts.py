@@ -108,7 +108,7 @@ def test_padded_takes_examples_in_order(n: int, size: int, groups: list[int]) ->
 
 
 def test_an_idle_micro_batch_has_no_label() -> None:
-    batch = idle_micro_batch(example(9, [(4, 9)]), PAD)
+    batch = idle_micro_batch(example(9, [(4, 9)]), Layout("bucketed", 100, PAD))
     assert batch.input_ids.shape == (1, 2)
     assert len(batch.labels) == len(batch.rows) == len(batch.tasks) == 0
     assert batch.rows.dtype == np.int64

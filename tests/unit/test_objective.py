@@ -298,7 +298,7 @@ def test_frozen_mode_makes_nothing_of_the_size_of_the_matrix(autocast: bool) -> 
 
 def test_an_idle_pass_has_zero_gradient() -> None:
     model = make_model()
-    batch: MicroBatch = idle_micro_batch(make_examples()[0], PAD)
+    batch: MicroBatch = idle_micro_batch(make_examples()[0], LAYOUTS["padded"])
     loss, by_task = LabelLoss(model, TASKS)(**batch.to(CPU))
     loss.backward()
     assert loss.item() == 0

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from sidtune.batching.forest import Forest, grow, lexicographic
+from sidtune.batching.prefixes import Prefixes
 
 Example = tuple[NDArray[np.int32], NDArray[np.int32], int]
 LayoutName = Literal["padded", "bucketed", "tree"]
@@ -35,6 +36,8 @@ class MicroBatch:
         labels: `(labels,)` token ids.
         tasks: `(labels,)` number of the task each label belongs to.
         tokens: how many of the tokens are not padding.
+        nodes: `(labels,)`, the SID prefix that each label continues, -1 where it is no token of a SID; None where the
+            layout knows no prefixes.
     """
 
     input_ids: NDArray[np.int64]
@@ -46,6 +49,7 @@ class MicroBatch:
     labels: NDArray[np.int64]
     tasks: NDArray[np.int64]
     tokens: int
+    nodes: NDArray[np.int64] | None = None
 
     def to(self, device: torch.device) -> dict[str, torch.Tensor | None]:
         """What the model is given, by name, as tensors on a device."""
@@ -66,6 +70,7 @@ class Layout:
         pad_id: fills up; never attended to by a label.
         pass_cost: what a forward and backward pass costs besides its tokens, in tokens.
         token_cost: for `tree`: what a token costs outside attention, in pairs of tokens inside it.
+        prefixes: of the SIDs, where the loss asks which one a label continues.
     """
 
     name: LayoutName
@@ -73,6 +78,7 @@ class Layout:
     pad_id: int
     pass_cost: float = 0.0
     token_cost: float = 0.0
+    prefixes: Prefixes | None = None
 
     def micro_batches(self, examples: Sequence[Example]) -> list[MicroBatch]:
         """Lay examples out; the sum of their losses does not depend on how."""
@@ -83,14 +89,14 @@ class Layout:
         lengths = np.array([len(ids) for ids, _, _ in examples], np.int64)
         if self.name == "padded":
             groups = [range(i, min(i + self.limit, len(examples))) for i in range(0, len(examples), self.limit)]
-            return [_left_padded([examples[i] for i in group], self.pad_id) for group in groups]
-        return [_right_padded([examples[i] for i in group], self.pad_id) for group in _buckets(lengths, self)]
+            return [_left_padded([examples[i] for i in group], self) for group in groups]
+        return [_right_padded([examples[i] for i in group], self) for group in _buckets(lengths, self)]
 
 
-def idle_micro_batch(example: Example, pad_id: int) -> MicroBatch:
+def idle_micro_batch(example: Example, layout: Layout) -> MicroBatch:
     """A forward pass that counts for nothing, for a rank whose share of the step is empty: no label is kept."""
     ids, _, task = example
-    return _right_padded([(ids[:2], np.zeros((0, 2), np.int32), task)], pad_id)
+    return _right_padded([(ids[:2], np.zeros((0, 2), np.int32), task)], layout)
 
 
 def _buckets(widths: NDArray[np.int64], layout: Layout) -> list[NDArray[np.int64]]:
@@ -116,31 +122,32 @@ def _buckets(widths: NDArray[np.int64], layout: Layout) -> list[NDArray[np.int64
     return groups[::-1]
 
 
-def _left_padded(examples: Sequence[Example], pad_id: int) -> MicroBatch:
+def _left_padded(examples: Sequence[Example], layout: Layout) -> MicroBatch:
     """As the usual collators do: a multiple of eight wide, and a mask."""
     width = max(len(ids) for ids, _, _ in examples)
     width = -(-width // PADDED_MULTIPLE) * PADDED_MULTIPLE
     starts = width - np.array([len(ids) for ids, _, _ in examples])
     places = np.arange(width) - starts[:, None]
-    batch = _rectangle(examples, width, starts, pad_id)
+    batch = _rectangle(examples, width, starts, layout)
     return replace(batch, attention_mask=(places >= 0).astype(np.int64), position_ids=np.maximum(places, 0))
 
 
-def _right_padded(examples: Sequence[Example], pad_id: int) -> MicroBatch:
+def _right_padded(examples: Sequence[Example], layout: Layout) -> MicroBatch:
     """No real token sees what follows it, so this needs neither mask nor positions."""
     width = max(len(ids) for ids, _, _ in examples)
-    return _rectangle(examples, width, np.zeros(len(examples), np.int64), pad_id)
+    return _rectangle(examples, width, np.zeros(len(examples), np.int64), layout)
 
 
-def _rectangle(examples: Sequence[Example], width: int, starts: NDArray[np.int64], pad_id: int) -> MicroBatch:
+def _rectangle(examples: Sequence[Example], width: int, starts: NDArray[np.int64], layout: Layout) -> MicroBatch:
     """One example a row, from its start on."""
-    input_ids = np.full((len(examples), width), pad_id, np.int64)
+    input_ids = np.full((len(examples), width), layout.pad_id, np.int64)
     for index, ((ids, _, _), start) in enumerate(zip(examples, starts, strict=True)):
         input_ids[index, start : start + len(ids)] = ids
-    found = _labels(examples)
+    found = _labels(examples, layout.prefixes)
     column = found.place + starts[found.example]
     tokens = sum(len(ids) for ids, _, _ in examples)
-    return MicroBatch(input_ids, None, None, None, found.example, column - 1, found.token, found.task, tokens)
+    lies = found.example, column - 1
+    return MicroBatch(input_ids, None, None, None, *lies, found.token, found.task, tokens, found.node)
 
 
 def _trees(examples: Sequence[Example], layout: Layout) -> list[MicroBatch]:
@@ -151,20 +158,20 @@ def _trees(examples: Sequence[Example], layout: Layout) -> list[MicroBatch]:
     widest = min(WIDEST_ROW, layout.limit)
     alone = [example for example in examples if len(example[0]) > widest]
     examples = [example for example in examples if len(example[0]) <= widest]
-    batches = [_right_padded([example], layout.pad_id) for example in alone]
+    batches = [_right_padded([example], layout) for example in alone]
     if not examples:
         return batches
     read = [ids[: spans[-1, 1] - 1] for ids, spans, _ in examples]
     order = lexicographic(read)
     forest = grow([read[i] for i in order], layout.token_cost, widest)
-    labels = _labels([examples[i] for i in order])
+    labels = _labels([examples[i] for i in order], layout.prefixes)
     row, node = forest.row[labels.example], forest.node[labels.example, labels.place - 1]
     for group in _buckets(forest.widths, layout):
         place_in_group = np.full(len(forest.widths), -1)
         place_in_group[group] = np.arange(len(group))
         chosen = np.flatnonzero(place_in_group[row] >= 0)
         lies = place_in_group[row[chosen]], node[chosen]
-        batches.append(_rows_of_trees(forest, group, layout.pad_id, lies, labels.token[chosen], labels.task[chosen]))
+        batches.append(_rows_of_trees(forest, group, layout.pad_id, lies, labels.take(chosen)))
     return batches
 
 
@@ -173,8 +180,7 @@ def _rows_of_trees(
     group: NDArray[np.int64],
     pad_id: int,
     lies: tuple[NDArray[np.int64], NDArray[np.int64]],
-    labels: NDArray[np.int64],
-    tasks: NDArray[np.int64],
+    labels: _Labels,
 ) -> MicroBatch:
     """Some rows of a forest, filled up with tokens that see and are seen by nothing else.
 
@@ -190,23 +196,30 @@ def _rows_of_trees(
         np.maximum(depths, 0),
         np.where(padding, np.arange(1, width + 1), ends),
         *lies,
-        labels,
-        tasks,
+        labels.token,
+        labels.task,
         int(forest.widths[group].sum()),
+        labels.node,
     )
 
 
 @dataclass(frozen=True)
 class _Labels:
-    """Of every label, `(labels,)` each: its example, its place there, its token id and its task."""
+    """Of every label, `(labels,)` each: its example, its place there, its token id, its task and its SID prefix."""
 
     example: NDArray[np.int64]
     place: NDArray[np.int64]
     token: NDArray[np.int64]
     task: NDArray[np.int64]
+    node: NDArray[np.int64] | None
+
+    def take(self, chosen: NDArray[np.int64]) -> _Labels:
+        """Some of the labels."""
+        node = None if self.node is None else self.node[chosen]
+        return _Labels(self.example[chosen], self.place[chosen], self.token[chosen], self.task[chosen], node)
 
 
-def _labels(examples: Sequence[Example]) -> _Labels:
+def _labels(examples: Sequence[Example], prefixes: Prefixes | None) -> _Labels:
     ids, spans = [ids for ids, _, _ in examples], [spans for _, spans, _ in examples]
     flat = np.concatenate(spans).astype(np.int64).reshape(-1, 2)
     lengths = flat[:, 1] - flat[:, 0]
@@ -215,4 +228,5 @@ def _labels(examples: Sequence[Example]) -> _Labels:
     place = np.repeat(flat[:, 0], lengths) + within
     starts = np.cumsum([0, *(len(tokens) for tokens in ids)])
     token = np.concatenate(ids).astype(np.int64)[starts[example] + place]
-    return _Labels(example, place, token, np.array([task for _, _, task in examples], np.int64)[example])
+    task = np.array([task for _, _, task in examples], np.int64)[example]
+    return _Labels(example, place, token, task, None if prefixes is None else prefixes.walk(token, within == 0))

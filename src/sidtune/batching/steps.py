@@ -38,7 +38,7 @@ class Steps(Dataset[Step]):
         examples = self.plan.step(number)
         micro_batches = self.layout.micro_batches([self.corpus[int(i)] for i in self.share(number)])
         return Step(
-            micro_batches=micro_batches or [idle_micro_batch(self.corpus[int(examples[0])], self.layout.pad_id)],
+            micro_batches=micro_batches or [idle_micro_batch(self.corpus[int(examples[0])], self.layout)],
             label_count=int(self.corpus.label_counts[examples].sum()),
             examples=len(examples),
         )

@@ -1,4 +1,4 @@
-"""Negative log likelihood straight from hidden states: logits are made in blocks of rows, used and overwritten."""
+"""The loss straight from hidden states: logits are made in blocks of rows, used and overwritten."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from sidtune.model.frozen import SidHead
+from sidtune.training.criterion import Criterion
 
 # Logits held at once. Blocks that are much smaller are slower: each reads and writes the matrix's whole gradient.
 # docs/performance.md has this beside plain cross entropy and torch's linear_cross_entropy: as fast as either at a
@@ -19,7 +20,14 @@ BLOCK_VALUES = 2**26
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
-def head_loss(hidden: Tensor, head: Any, labels: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+def head_loss(
+    hidden: Tensor,
+    head: Any,
+    labels: Tensor,
+    scale: float,
+    criterion: Criterion | None = None,
+    nodes: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
     """The loss of labels whose hidden states are given, for a head whose output is the model's.
 
     Args:
@@ -27,9 +35,11 @@ def head_loss(hidden: Tensor, head: Any, labels: Tensor, scale: float) -> tuple[
         head: `nn.Linear`, or a frozen model's `SidHead`.
         labels: `(labels,)` token ids.
         scale: what the sum is multiplied by.
+        criterion: the loss of a label, `-log p(label)` by default.
+        nodes: `(labels,)`, as the criterion takes them.
 
     Returns:
-        `scale * sum(-log p(label))`, differentiable, and `-log p(label)` of each label, `(labels,)`, which is not.
+        `scale` times the sum of the losses, differentiable, and the loss of each label, `(labels,)`, which is not.
     """
     own, ids, base = (head.weight, head.sid_ids, head.base) if isinstance(head, SidHead) else (None, None, head)
     device = hidden.device.type
@@ -40,7 +50,8 @@ def head_loss(hidden: Tensor, head: Any, labels: Tensor, scale: float) -> tuple[
         hidden = hidden.to(torch.get_autocast_dtype(device))
     with torch.autocast(device, enabled=False):
         loss, losses = _HeadLoss.apply(  # type: ignore[no-untyped-call]
-            hidden, base.weight, getattr(base, "bias", None), own, ids, labels, scale, torch.is_grad_enabled()
+            *(hidden, base.weight, getattr(base, "bias", None), own, ids, labels, scale),
+            *(torch.is_grad_enabled(), criterion, nodes),
         )
     return loss, losses
 
@@ -63,6 +74,8 @@ class _HeadLoss(torch.autograd.Function):
         labels: Tensor,
         scale: float,
         differentiate: bool,
+        criterion: Criterion | None,
+        nodes: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         """See `head_loss`; `own` and `ids` are a frozen model's rows and the tokens they belong to."""
         given = (hidden, weight, bias, own)
@@ -73,11 +86,12 @@ class _HeadLoss(torch.autograd.Function):
         matrix = weight.to(hidden.dtype)
         losses = torch.empty(len(labels), dtype=torch.promote_types(hidden.dtype, torch.float32), device=hidden.device)
         for part, logits in _blocks(hidden, matrix, bias, own, ids):
-            of_label = labels[part, None]
-            torch.log_softmax(logits, -1, out=logits)
-            losses[part] = -logits.gather(1, of_label)[:, 0]
-            if any(wanted):
-                slope = logits.exp_().scatter_add_(1, of_label, logits.new_full(of_label.shape, -1.0))
+            if criterion is None:
+                losses[part], slope = _likelihood(logits, labels[part], any(wanted))
+            else:
+                of_nodes = None if nodes is None else nodes[part]
+                losses[part], slope = _judged(criterion, logits, labels[part], of_nodes, any(wanted))
+            if slope is not None:
                 _accumulate(gradients, slope, scale, hidden, matrix, own, ids, part)
         ctx.save_for_backward(*gradients)
         ctx.mark_non_differentiable(losses)
@@ -90,7 +104,30 @@ class _HeadLoss(torch.autograd.Function):
         # One, where the loss itself is differentiated; on a GPU asking would wait for the device.
         unchanged = incoming.device.type == "cpu" and incoming.item() == 1.0
         made = [g if g is None or unchanged else g * incoming.to(g.dtype) for g in ctx.saved_tensors]
-        return (*made, None, None, None, None)
+        return (*made, None, None, None, None, None, None)
+
+
+def _likelihood(logits: Tensor, labels: Tensor, differentiate: bool) -> tuple[Tensor, Tensor | None]:
+    """The negative log likelihood of labels, `(rows,)`, and its slope, `(rows, vocabulary)`, in place of logits."""
+    of_label = labels[:, None]
+    torch.log_softmax(logits, -1, out=logits)
+    losses = -logits.gather(1, of_label)[:, 0]
+    if not differentiate:
+        return losses, None
+    return losses, logits.exp_().scatter_add_(1, of_label, logits.new_full(of_label.shape, -1.0))
+
+
+def _judged(
+    criterion: Criterion, logits: Tensor, labels: Tensor, nodes: Tensor | None, differentiate: bool
+) -> tuple[Tensor, Tensor | None]:
+    """The losses of some labels by a criterion, `(rows,)`, and their slope, `(rows, vocabulary)`."""
+    if not differentiate:
+        return criterion(logits, labels, nodes), None
+    with torch.enable_grad():
+        given = logits.detach().requires_grad_()
+        losses = criterion(given, labels, nodes)
+        (slope,) = torch.autograd.grad(losses.sum(), given)
+    return losses.detach(), slope
 
 
 def _blocks(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from transformers import PreTrainedModel, TrainingArguments
 
 from sidtune.batching.layouts import Layout
 from sidtune.batching.plan import Plan
+from sidtune.batching.prefixes import Prefixes
 from sidtune.batching.steps import Steps
 from sidtune.config import Config, TrainingConfig
 from sidtune.encoding.corpus import Corpus, EncodedTask
@@ -24,10 +27,16 @@ def lay_out(
     model: PreTrainedModel,
     vocabulary: Vocabulary,
     arguments: TrainingArguments,
+    prefixes: Prefixes | None = None,
 ) -> Steps:
-    """The plan of the whole run, and how this process sees its steps."""
+    """The plan of the whole run, and how this process sees its steps.
+
+    Args:
+        prefixes: of the SIDs, where the loss looks at them.
+    """
     training = config.training
     layout = make_layout(training, model, config.encoding.cutoff_len, int(vocabulary.tokenizer.pad_token_id))
+    layout = replace(layout, prefixes=prefixes)
     if layout.name != training.layout and arguments.process_index == 0:
         warn(
             f"{model.config.model_type}: prefixes are not shared (layout bucketed instead of tree), since its "

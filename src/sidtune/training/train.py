@@ -11,7 +11,7 @@ from accelerate import PartialState
 from transformers import EarlyStoppingCallback, PreTrainedModel, TrainerCallback, TrainingArguments
 
 from sidtune.check import refuse_errors
-from sidtune.config import METRIC_DEPTH, Config
+from sidtune.config import METRIC_DEPTH, Config, LossConfig
 from sidtune.encoding.corpus import EncodedTask
 from sidtune.inputs import Inputs
 from sidtune.model.checkpoint_files import load_plain_state_dict, load_weights
@@ -20,6 +20,7 @@ from sidtune.terminal import console, library_bars
 from sidtune.training import output
 from sidtune.training.arguments import training_arguments
 from sidtune.training.callbacks import ConsoleTable, LastStepEvaluation, MetricsFile
+from sidtune.training.criterion import make_criterion, sid_prefixes
 from sidtune.training.describe import describe_model, describe_plan, total_steps
 from sidtune.training.launch import pin_first_gpu
 from sidtune.training.lay_out import lay_out
@@ -76,7 +77,8 @@ def train(
 
     with library_bars():
         model = load_model(config.model, vocabulary, config.seed, trust_remote_code)
-    steps = lay_out(config, training_tasks, model, vocabulary, arguments)
+    prefixes = sid_prefixes(inputs)
+    steps = lay_out(config, training_tasks, model, vocabulary, arguments, prefixes)
     if arguments.process_index == 0:
         describe_model(model, vocabulary, config.model)
         describe_plan(config, training_tasks, steps, model, arguments)
@@ -91,7 +93,7 @@ def train(
     arguments.eval_on_start = start.checkpoint is None
     arguments.max_steps = total_steps(config.training, steps.plan)
     trainer = StepTrainer(
-        model=LabelLoss(model, len(training_tasks)),
+        model=LabelLoss(model, len(training_tasks), make_criterion(config.loss, prefixes)),
         arguments=arguments,
         steps=steps,
         tasks=[task.name for task in training_tasks],
@@ -129,6 +131,7 @@ def run_identity(inputs: Inputs, world_size: int) -> dict[str, Any]:
         "training.group_by": training.group_by,
         "training.learning_rate": training.learning_rate,
         "training.weight_decay": training.weight_decay,
+        **({} if config.loss == LossConfig() else {"loss": config.loss.model_dump(mode="json")}),
         **({} if config.eval.metric == "loss" else {"eval.metric": config.eval.metric} | ranked),
         "processes": world_size,
     }
