@@ -74,6 +74,9 @@ def test_malformed_overrides(tmp_path: Path, override: str) -> None:
         (changed(training={"max_tokens": "much"}), r"training.max_tokens: .*'auto'.*found 'much'"),
         (changed(training={"order": "length"}), r"order: length would tear apart .* set group_by: example"),
         (changed(model={"base": "b", "from_scratch": True, "tuning": "frozen"}), r"model: from_scratch leaves nothing"),
+        (changed(model={"base": "b", "residual_dropout": 1}), r"model.residual_dropout: .*less than 1, found 1"),
+        (changed(training={"decay_embeddings": False}), r"decay_embeddings has no effect with weight_decay: 0"),
+        (changed(training={"ema": 1.0}), r"training.ema: .*less than 1, found 1.0"),
         (changed(data={"items": "i"}), r"data.index: Field required"),
         (changed(output_dir="$NOWHERE_SET/x"), r"output_dir: the environment variable NOWHERE_SET is not set"),
     ],
@@ -97,7 +100,7 @@ def test_environment_variables_in_paths(monkeypatch: pytest.MonkeyPatch) -> None
     assert config.model.base == "/data/shop/base"
 
 
-@pytest.mark.parametrize("layout", [{}, {"layout": "padded", "micro_batch_size": 2}])
+@pytest.mark.parametrize("layout", [{}, {"layout": "padded", "micro_batch_size": 2, "weight_decay": 0.1}])
 def test_the_dump_reads_back(tmp_path: Path, layout: dict[str, Any]) -> None:
     config = parse_config(
         changed(training={"epochs": 9, **layout}, eval={"patience": None}, tasks={"fusion": {"target": "both"}}), "test"
@@ -115,6 +118,7 @@ def test_the_dump_leaves_out_what_has_no_effect() -> None:
     tree = yaml.safe_load(dump_config(parse_config(changed(model={"base": "b", "from_scratch": True}), "test")))
     assert "new_rows" not in tree["model"]
     assert "micro_batch_size" not in tree["training"]
+    assert "decay_embeddings" not in tree["training"]
 
 
 @pytest.mark.parametrize("text", ["a: [", "- 1\n- 2", "!!python/object/apply:os.system ['x']", "x: &a [*a, *a]\n y: 1"])
