@@ -42,14 +42,16 @@ def metrics(tree: dict[str, Any]) -> list[dict[str, float]]:
     return [{key: value for key, value in json.loads(line).items() if key in STEADY} for line in lines]
 
 
-@pytest.mark.parametrize(("tuning", "group_by"), [("full", "example"), ("frozen", "user")])
-def test_two_uneven_processes_equal_one(tmp_path: Path, tuning: str, group_by: str) -> None:
+@pytest.mark.parametrize(
+    ("tuning", "group_by", "ema"), [("full", "example", None), ("full", "user", 0.9), ("frozen", "user", 0.9)]
+)
+def test_two_uneven_processes_equal_one(tmp_path: Path, tuning: str, group_by: str, ema: float | None) -> None:
     """Steps of 15 over two ranks are uneven, and the last step of an epoch leaves one rank without an example."""
     make_base(tmp_path / "base", tied=False)
     shared: dict[str, Any] = {
         "model": {"base": str(tmp_path / "base"), "tuning": tuning},
         "tasks": {"sid_next": None, "item_feature": None, "title_to_sid": {"sample": 24}},
-        "training": {"epochs": 2, "batch_size": 15, "learning_rate": 0.01, "group_by": group_by},
+        "training": {"epochs": 2, "batch_size": 15, "learning_rate": 0.01, "group_by": group_by, "ema": ema},
         "eval": {"ranking": {"every": 1, "sample": 7, "beams": 10}},
     }
     trees = [tiny_tree(tmp_path, output_dir=str(tmp_path / f"run{n}"), **shared) for n in (1, 2)]
@@ -70,7 +72,7 @@ def test_two_processes_resume_exactly(tmp_path: Path) -> None:
     make_base(tmp_path / "base", "gpt2")
     shared: dict[str, Any] = {
         "tasks": {"sid_next": None, "title_to_sid": None},
-        "training": {"epochs": 2, "batch_size": 15, "learning_rate": 0.01},
+        "training": {"epochs": 2, "batch_size": 15, "learning_rate": 0.01, "ema": 0.9},
         "eval": {"every": 3, "save_total_limit": 9},
     }
     whole, copy = (tiny_tree(tmp_path, output_dir=str(tmp_path / name), **shared) for name in ("whole", "copy"))

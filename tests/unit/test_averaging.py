@@ -9,7 +9,7 @@ import pytest
 import torch
 from tests.tiny_models import make_config
 from torch import nn
-from transformers import AutoModelForCausalLM, set_seed
+from transformers import AutoModelForCausalLM, TrainerState, set_seed
 
 from sidtune.errors import UserError
 from sidtune.model.frozen import freeze, sid_rows
@@ -45,6 +45,18 @@ def test_it_gives_the_weights_back_after_an_error() -> None:
         assert model.weight.item() == 1
         raise RuntimeError("out of memory")
     assert model.weight.item() == 3
+
+
+@pytest.mark.parametrize(("best", "left"), [(None, 2.0), ("checkpoint-1", 3.0)])
+def test_without_a_best_model_the_last_average_is_left(best: str | None, left: float) -> None:
+    """Trainer has loaded the best one by then, if there is one."""
+    model = single(1.0)
+    average = WeightAverage(model, decay=0.5)
+    nn.init.constant_(model.weight, 3.0)
+    average.averages[0].fill_(2.0)
+    nothing: Any = None
+    average.on_train_end(nothing, TrainerState(best_model_checkpoint=best), nothing)
+    assert model.weight.item() == left
 
 
 def test_it_holds_trained_weights_alone() -> None:

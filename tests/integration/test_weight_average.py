@@ -15,7 +15,7 @@ from tests.tiny_models import make_base
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from sidtune.model.checkpoint_files import load_plain_state_dict, load_weights, plain_state_dict
+from sidtune.model.checkpoint_files import load_weights, plain_state_dict
 from sidtune.training.averaging import TRAINED_WEIGHTS
 from sidtune.training.trainer import StepTrainer
 
@@ -65,13 +65,14 @@ def test_training_is_the_same_and_the_average_is_evaluated_and_saved(
         "eval": {"every": EVERY, "patience": None, "save_total_limit": 99},
         "tasks": {"sid_next": None},
     }
-    plain = tiny_config(tmp_path, output_dir=str(tmp_path / "plain"), **shared)
+    steps = {"epochs": 5, "batch_size": 16, "learning_rate": 0.01, "warmup": 2}
+    plain = tiny_config(tmp_path, output_dir=str(tmp_path / "plain"), training=steps, **shared)
     run(plain)
     expected = [*before_steps]
     before_steps.clear()
     evaluated.clear()
-    steps = {"epochs": 2, "batch_size": 16, "learning_rate": 0.01, "warmup": 2, "ema": DECAY}
-    config = tiny_config(tmp_path, output_dir=str(tmp_path / "averaged"), training=steps, **shared)
+    averaging = {**steps, "ema": DECAY}
+    config = tiny_config(tmp_path, output_dir=str(tmp_path / "averaged"), training=averaging, **shared)
     result = run(config)
 
     assert len(before_steps) == len(expected) == result.steps
@@ -81,7 +82,9 @@ def test_training_is_the_same_and_the_average_is_evaluated_and_saved(
     assert metrics(config) != metrics(plain), "another model was evaluated"
 
     averages = slow_averages(before_steps)
+    # What is evaluated last has seen a step more than the weights that were noted.
     numbers = [*range(0, result.steps, EVERY)]
+    assert len(numbers) == len(evaluated) - 1 > 2
     for number, weights in zip(numbers, evaluated, strict=False):
         same(weights, averages[number])
     for number in numbers[1:]:
@@ -89,12 +92,11 @@ def test_training_is_the_same_and_the_average_is_evaluated_and_saved(
         same(load_weights(checkpoint), averages[number])
         trained = safetensors.torch.load_file(checkpoint / TRAINED_WEIGHTS)
         assert all(torch.equal(before_steps[number][name], trained[name]) for name in trained if name in averages[0])
-    # One that is saved last has seen a step more than the weights that were noted.
     best = config.output_dir / f"checkpoint-{result.best_step}"
     final = load_weights(config.output_dir / "final_checkpoint")
     same(final, load_weights(best))
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(best)
-    load_plain_state_dict(model, final)
+    same(plain_state_dict(model), final)
 
 
 def same(left: Weights, right: Weights) -> None:
