@@ -41,9 +41,14 @@ def test_it_gives_the_weights_back_after_an_error() -> None:
     model = single(1.0)
     average = WeightAverage(model, decay=0.5)
     nn.init.constant_(model.weight, 3.0)
-    with pytest.raises(RuntimeError, match="out of memory"), average.applied():
-        assert model.weight.item() == 1
-        raise RuntimeError("out of memory")
+
+    def failing() -> None:
+        with average.applied():
+            assert model.weight.item() == 1
+            raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        failing()
     assert model.weight.item() == 3
 
 

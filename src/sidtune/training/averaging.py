@@ -20,8 +20,8 @@ TRAINED_WEIGHTS = "trained_weights.safetensors"
 class WeightAverage(TrainerCallback):
     """Averages the trained parameters after every step, in their own float32.
 
-    After step n the average moves towards the weights by `1 - d`, with `d = min(decay, (1 + n) / (10 + n))`. This is the
-    ramp of TensorFlow's `ExponentialMovingAverage(num_updates=n)`: without it the average holds on to the start for long.
+    After step n the average moves towards the weights by `1 - d`, with `d = min(decay, (1 + n) / (10 + n))`. This is
+    the ramp of TensorFlow's `ExponentialMovingAverage(num_updates=n)`: without it the start is held on to for long.
 
     Args:
         model: on its device; the average starts at its weights.

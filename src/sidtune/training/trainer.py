@@ -119,7 +119,7 @@ class StepTrainer(Trainer):
         self._examples += step["examples"]
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
-        """All but biases and norms; and but for the rows of tokens, where these are left out."""
+        """All but biases and norms, and the rows of tokens where these are left out."""
         names = super().get_decay_parameter_names(model)
         if self.decay_embeddings:
             return names
