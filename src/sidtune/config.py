@@ -28,6 +28,7 @@ def _expanded(text: str) -> str:
 ExpandedPath = Annotated[Path, AfterValidator(lambda path: Path(_expanded(str(path))))]
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
+DropoutRate = Annotated[float, Field(ge=0, lt=1)]
 # Tasks by the start of their name, and the data file they are made from.
 NEEDED_FILES = (("preference", "preferences"), ("instruction", "instructions"))
 SPLITS = ("train", "valid", "test")
@@ -51,6 +52,9 @@ class ModelConfig(Section):
     from_scratch: bool = False
     tuning: Literal["full", "frozen"] = "full"
     new_rows: Literal["mean"] = "mean"
+    residual_dropout: DropoutRate | None = None
+    embedding_dropout: DropoutRate | None = None
+    attention_dropout: DropoutRate | None = None
 
     @model_validator(mode="after")
     def _scratch_is_not_frozen(self) -> Self:
@@ -127,6 +131,8 @@ class TrainingConfig(Section):
     min_lr_ratio: Annotated[float, Field(ge=0, le=1)] = 0.1
     warmup: Annotated[int, Field(ge=0)] | Share = 20
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    decay_embeddings: bool = True
+    ema: Share | None = None
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     gradient_checkpointing: bool = False
@@ -139,6 +145,12 @@ class TrainingConfig(Section):
             idle, used = used, idle
         if idle in self.model_fields_set and used not in self.model_fields_set:
             raise ValueError(f"{idle} has no effect with layout: {self.layout}; use {used}")
+        return self
+
+    @model_validator(mode="after")
+    def _something_decays(self) -> Self:
+        if "decay_embeddings" in self.model_fields_set and not self.weight_decay:
+            raise ValueError("decay_embeddings has no effect with weight_decay: 0; leave it out")
         return self
 
     @model_validator(mode="after")
@@ -317,6 +329,8 @@ def dump_config(config: Config) -> str:
             del tree["data"][name]
     if not config.loss.margin:
         del tree["loss"]["margin_beams"]
+    if not config.training.weight_decay:
+        del tree["training"]["decay_embeddings"]
     if config.eval.ranking.every is None:
         tree["eval"]["ranking"] = {"every": None}
     if config.model.from_scratch:

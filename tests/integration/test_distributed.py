@@ -43,16 +43,22 @@ def metrics(tree: dict[str, Any]) -> list[dict[str, float]]:
 
 
 @pytest.mark.parametrize(
-    ("tuning", "group_by", "loss"),
-    [("full", "example", {}), ("frozen", "user", {"over": "allowed", "margin": 1.0, "margin_beams": 1})],
+    ("tuning", "group_by", "ema", "loss"),
+    [
+        ("full", "example", None, {}),
+        ("full", "user", 0.9, {}),
+        ("frozen", "user", 0.9, {"over": "allowed", "margin": 1.0, "margin_beams": 1}),
+    ],
 )
-def test_two_uneven_processes_equal_one(tmp_path: Path, tuning: str, group_by: str, loss: dict[str, Any]) -> None:
+def test_two_uneven_processes_equal_one(
+    tmp_path: Path, tuning: str, group_by: str, ema: float | None, loss: dict[str, Any]
+) -> None:
     """Steps of 15 over two ranks are uneven, and the last step of an epoch leaves one rank without an example."""
     make_base(tmp_path / "base", tied=False)
     shared: dict[str, Any] = {
         "model": {"base": str(tmp_path / "base"), "tuning": tuning},
         "tasks": {"sid_next": None, "item_feature": None, "title_to_sid": {"sample": 24}},
-        "training": {"epochs": 2, "batch_size": 15, "learning_rate": 0.01, "group_by": group_by},
+        "training": {"epochs": 2, "batch_size": 15, "learning_rate": 0.01, "group_by": group_by, "ema": ema},
         "eval": {"ranking": {"every": 1, "sample": 7, "beams": 10}},
         "loss": loss,
     }
@@ -74,7 +80,7 @@ def test_two_processes_resume_exactly(tmp_path: Path) -> None:
     make_base(tmp_path / "base", "gpt2")
     shared: dict[str, Any] = {
         "tasks": {"sid_next": None, "title_to_sid": None},
-        "training": {"epochs": 2, "batch_size": 15, "learning_rate": 0.01},
+        "training": {"epochs": 2, "batch_size": 15, "learning_rate": 0.01, "ema": 0.9},
         "eval": {"every": 3, "save_total_limit": 9},
     }
     whole, copy = (tiny_tree(tmp_path, output_dir=str(tmp_path / name), **shared) for name in ("whole", "copy"))

@@ -16,6 +16,7 @@ from tests.tiny_models import make_base
 from sidtune.config import Config
 from sidtune.errors import UserError
 from sidtune.model.checkpoint_files import load_weights
+from sidtune.model.dropout import RATES
 from sidtune.training.train import train
 from sidtune.training.trainer import StepTrainer
 
@@ -34,8 +35,10 @@ class Crash(Exception):
         ("gpt2", 13, 5, {"layout": "bucketed"}),
         ("qwen3", 5, 3, {"group_by": "example", "workers": 0}),
         ("qwen3", 9, 7, {"layout": "padded"}),
+        ("qwen3", 5, 3, {"ema": 0.9}),
+        ("gemma2", 9, 7, {"ema": 0.5, "weight_decay": 0.1, "decay_embeddings": False}),
     ],
-    ids=["dropout-mid-epoch", "dropout-border", "dropout-second-epoch", "mid-epoch", "border"],
+    ids=["dropout-mid-epoch", "dropout-border", "dropout-second-epoch", "mid-epoch", "border", "ema", "ema-border"],
 )
 def test_resume_is_exact(
     tmp_path: Path,
@@ -50,8 +53,10 @@ def test_resume_is_exact(
     if architecture == "gpt2":
         with_dropout(base)
     steps = {"epochs": 2, "batch_size": 16, "learning_rate": 0.01, **plan}
+    # Rates of ours, for the bases without a dropout of their own.
+    rates = {} if architecture == "gpt2" else dict.fromkeys(RATES, 0.1)
     shared: dict[str, Any] = {
-        "model": {"base": str(base), "tuning": tuning},
+        "model": {"base": str(base), "tuning": tuning, **rates},
         "training": steps,
         "eval": {"every": every, "patience": 3},
         "tasks": {"sid_next": {"weight": 1.5}, "item_feature": {"directions": "one"}, "title_to_sid": None},
@@ -155,6 +160,9 @@ def test_a_run_that_died_while_writing_its_result_writes_it_again(tmp_path: Path
         ({"tasks": {"sid_next": {"weight": 2}}}, "weight of sid_next"),
         ({"training": {"batch_size": 8}}, "training.batch_size"),
         ({"training": {"batch_size": 16, "learning_rate": 0.5}}, "training.learning_rate"),
+        ({"training": {"batch_size": 16, "ema": 0.9}}, "training.ema"),
+        ({"training": {"batch_size": 16, "weight_decay": 0.1, "decay_embeddings": False}}, "training.decay_embeddings"),
+        ({"model": {"attention_dropout": 0.1}}, "model.attention_dropout"),
         ({"seed": 5}, "seed"),
     ],
 )

@@ -112,6 +112,9 @@ def test_malformed_overrides(tmp_path: Path, override: str) -> None:
             changed(data=WHOLE, tasks={"title_next": None, "sid_next": None, "item_feature": None}),
             r"data.items is not given, and .* needed by tasks.title_next, tasks.item_feature\n",
         ),
+        (changed(model={"base": "b", "residual_dropout": 1}), r"model.residual_dropout: .*less than 1, found 1"),
+        (changed(training={"decay_embeddings": False}), r"decay_embeddings has no effect with weight_decay: 0"),
+        (changed(training={"ema": 1.0}), r"training.ema: .*less than 1, found 1.0"),
         (changed(output_dir="$NOWHERE_SET/x"), r"output_dir: the environment variable NOWHERE_SET is not set"),
     ],
 )
@@ -143,7 +146,7 @@ def test_the_dump_of_every_kind_of_data_reads_back(tmp_path: Path, data: dict[st
     assert ("history" in written, "description_tokens" in written) == ("interactions" in data, "items" in data)
 
 
-@pytest.mark.parametrize("layout", [{}, {"layout": "padded", "micro_batch_size": 2}])
+@pytest.mark.parametrize("layout", [{}, {"layout": "padded", "micro_batch_size": 2, "weight_decay": 0.1}])
 @pytest.mark.parametrize("loss", [{}, {"level_weights": [2, 1.5]}, {"margin": 1, "margin_beams": 5}])
 def test_the_dump_reads_back(tmp_path: Path, layout: dict[str, Any], loss: dict[str, Any]) -> None:
     config = parse_config(
@@ -167,6 +170,7 @@ def test_the_dump_leaves_out_what_has_no_effect() -> None:
     assert "new_rows" not in tree["model"]
     assert "micro_batch_size" not in tree["training"]
     assert "margin_beams" not in tree["loss"]
+    assert "decay_embeddings" not in tree["training"]
 
 
 @pytest.mark.parametrize("text", ["a: [", "- 1\n- 2", "!!python/object/apply:os.system ['x']", "x: &a [*a, *a]\n y: 1"])

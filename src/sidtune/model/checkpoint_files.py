@@ -114,7 +114,7 @@ def load_training_state(model: PreTrainedModel, folder: Path) -> None:
     """
     load_plain_state_dict(model, load_weights(folder))
     if is_frozen(model):
-        with _refusing_damage(folder):
+        with refusing_damage(folder):
             rows = safetensors.torch.load_file(folder / SID_ROWS)
         load_sid_rows(model, rows)
 
@@ -125,7 +125,7 @@ def load_weights(folder: Path) -> dict[str, Tensor]:
     Raises:
         UserError: where there are none, or they are damaged.
     """
-    with _refusing_damage(folder):
+    with refusing_damage(folder):
         if (folder / INDEX).is_file():
             parts = [safetensors.torch.load_file(folder / shard) for shard in _shards(folder / INDEX)]
             return {name: value for part in parts for name, value in part.items()}
@@ -137,7 +137,8 @@ def load_weights(folder: Path) -> dict[str, Tensor]:
 
 
 @contextlib.contextmanager
-def _refusing_damage(folder: Path) -> Iterator[None]:
+def refusing_damage(folder: Path) -> Iterator[None]:
+    """Turn what readers raise over damaged or missing weights into a `UserError`."""
     try:
         yield
     except UNREADABLE as error:

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from sidtune.config import ModelConfig
 from sidtune.errors import UserError
 from sidtune.model.checkpoint_files import UNREADABLE
+from sidtune.model.dropout import set_dropout
 from sidtune.model.frozen import freeze
 from sidtune.model.initialise import INITIALISERS
 from sidtune.model.tokenizer import load_config
@@ -26,8 +27,16 @@ def load_model(
     """The model ready to train: rows for every token, trained parameters in float32, the rest frozen as configured.
 
     Raises:
-        UserError: for frozen tuning without SID tokens, and for a base whose weights are missing or incomplete.
+        UserError: for frozen tuning without SID tokens, for a base whose weights are missing or incomplete, and for
+            dropout that the architecture has no place for.
     """
+    model = _undropped(config, vocabulary, seed, trust_remote_code)
+    set_dropout(model, config)
+    return model
+
+
+def _undropped(config: ModelConfig, vocabulary: Vocabulary, seed: int, trust_remote_code: bool) -> PreTrainedModel:
+    """The model as `load_model` gives it, with the dropout that the base has by itself."""
     if config.tuning == "frozen" and not len(vocabulary.sid_ids):
         raise UserError("model.tuning is frozen, but the index has no SID token, so nothing would be trained")
     header = load_config(config.base, trust_remote_code)

@@ -18,7 +18,7 @@ from sidtune.model.vocabulary import Vocabulary
 from sidtune.terminal import console
 from sidtune.training.lay_out import measures_memory
 
-BYTES = {"weights": 4, "gradients": 4, "optimizer": 8}
+BYTES = {"weights": 4, "gradients": 4, "optimizer": 8, "average": 4}
 # Activations kept for the backward pass, in values a token and layer: about 34 in units of the hidden size for a
 # block with a two- to four-fold MLP (Korthikanti et al., 2022, eq. 2, without dropout masks and attention scores).
 ACTIVATION_VALUES = 17
@@ -102,8 +102,9 @@ def _tokens_line(steps: Steps) -> str:
 def _memory_line(config: Config, layout: Layout, model: PreTrainedModel, device_type: str) -> str:
     """A rough sum of what one process holds at the peak."""
     trainable, total = parameter_counts(model)
-    state = total * BYTES["weights"] + trainable * (BYTES["gradients"] + BYTES["optimizer"])
     training, text = config.training, model.config.get_text_config()
+    kept = BYTES["gradients"] + BYTES["optimizer"] + (BYTES["average"] if training.ema else 0)
+    state = total * BYTES["weights"] + trainable * kept
     padded = training.micro_batch_size * config.encoding.cutoff_len
     if measures_memory(training, device_type):
         return f"memory, estimated: {state / GIB:.2f} GiB for weights, gradients and optimizer; passes fill the rest"

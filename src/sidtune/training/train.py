@@ -15,6 +15,7 @@ from sidtune.config import METRIC_DEPTH, Config, LossConfig
 from sidtune.encoding.corpus import EncodedTask
 from sidtune.inputs import Inputs
 from sidtune.model.checkpoint_files import load_plain_state_dict, load_weights
+from sidtune.model.dropout import RATES
 from sidtune.model.load import base_dtype, load_model
 from sidtune.terminal import console, library_bars
 from sidtune.training import output
@@ -104,6 +105,8 @@ def train(
         bundle=lambda: inputs.bundle,
         ranking=validation_ranking(inputs),
         callbacks=callbacks(config, valid_tasks),
+        decay_embeddings=config.training.decay_embeddings,
+        ema=config.training.ema,
     )
     fit_max_tokens(trainer, config.training)
     began = time.monotonic()
@@ -124,6 +127,7 @@ def run_identity(inputs: Inputs, world_size: int) -> dict[str, Any]:
         **inputs.mixture.identity(),
         **{f"weight of {name}": options.weight for name, options in config.task_options().items()},
         "model.tuning": config.model.tuning,
+        **{f"model.{name}": getattr(config.model, name) for name in RATES},
         "seed": config.seed,
         "eval.task": config.question,
         "training.batch_size": training.batch_size,
@@ -132,6 +136,8 @@ def run_identity(inputs: Inputs, world_size: int) -> dict[str, Any]:
         "training.learning_rate": training.learning_rate,
         "training.weight_decay": training.weight_decay,
         **({} if config.loss == LossConfig() else {"loss": config.loss.model_dump(mode="json")}),
+        **({} if training.decay_embeddings else {"training.decay_embeddings": False}),
+        "training.ema": training.ema,
         **({} if config.eval.metric == "loss" else {"eval.metric": config.eval.metric} | ranked),
         "processes": world_size,
     }

@@ -22,6 +22,7 @@ from sidtune.bundle import Bundle, write_bundle
 from sidtune.encoding.corpus import Corpus, EncodedTask
 from sidtune.model.checkpoint_files import load_training_state, save_training_state
 from sidtune.training import checkpoints
+from sidtune.training.averaging import WeightAverage
 from sidtune.training.objective import LabelLoss
 from sidtune.training.ranking import ValidationRanking
 
@@ -44,6 +45,8 @@ class StepTrainer(Trainer):
         save_total_limit: checkpoints kept besides the best.
         bundle: what every checkpoint carries beside its weights; asked for only where one is written.
         ranking: ranks a validation sample, if any.
+        decay_embeddings: whether weight decay acts on the rows of tokens, too.
+        ema: decay of the average of weights that is evaluated and saved in their place, if any.
     """
 
     def __init__(
@@ -59,6 +62,8 @@ class StepTrainer(Trainer):
         bundle: Callable[[], Bundle],
         ranking: ValidationRanking | None,
         callbacks: list[TrainerCallback],
+        decay_embeddings: bool = True,
+        ema: float | None = None,
     ) -> None:
         by_name = {task.name: task for task in valid}
         super().__init__(model=model, args=arguments, train_dataset=steps, eval_dataset=by_name, callbacks=callbacks)
@@ -66,7 +71,10 @@ class StepTrainer(Trainer):
         self.remove_callback(PrinterCallback)
         self.steps, self.task_names, self.valid, self.tokenizer = steps, tasks, valid, tokenizer
         self.identity, self.save_total_limit = dict(identity), save_total_limit
-        self.bundle, self.ranking = bundle, ranking
+        self.bundle, self.ranking, self.decay_embeddings = bundle, ranking, decay_embeddings
+        self.average = WeightAverage(self.language_model, ema) if ema else None
+        if self.average:
+            self.add_callback(self.average)
         self._task_losses = torch.zeros(len(tasks), 2, dtype=torch.float64)
         self._start_counting()
 
@@ -110,16 +118,30 @@ class StepTrainer(Trainer):
         self._task_losses += torch.stack([sums.double().cpu(), counts.double()], dim=1)
         self._examples += step["examples"]
 
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """All but biases and norms, and the rows of tokens where these are left out."""
+        names = super().get_decay_parameter_names(model)
+        if self.decay_embeddings:
+            return names
+        modules = (self.language_model.get_input_embeddings(), self.language_model.get_output_embeddings())
+        rows = {id(weight) for module in modules for weight in module.parameters()}
+        return [name for name, weight in model.named_parameters() if name in names and id(weight) not in rows]
+
     # --- evaluation and logs ---
+
+    def _as_evaluated(self) -> contextlib.AbstractContextManager[None]:
+        """The model has the weights that are evaluated and saved: the averages, where there are any."""
+        return self.average.applied() if self.average else contextlib.nullcontext()
 
     @torch.no_grad()
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Loss of every validation task, weighted by labels; and ranking metrics, when it is time for them."""
         began = time.monotonic()
         self.language_model.eval()
-        metrics = {f"eval_{task.name}_loss": self._validation_loss(task) for task in self.valid}
-        if self.ranking and self.ranking.due(self.state):
-            metrics |= self.ranking.measure(self.language_model, self.accelerator.autocast)
+        with self._as_evaluated():
+            metrics = {f"eval_{task.name}_loss": self._validation_loss(task) for task in self.valid}
+            if self.ranking and self.ranking.due(self.state):
+                metrics |= self.ranking.measure(self.language_model, self.accelerator.autocast)
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         self._evaluated += time.monotonic() - began
@@ -184,7 +206,10 @@ class StepTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         self._save_rng_state(str(partial))
         if self.args.should_save:
-            save_training_state(self.language_model, self.tokenizer, partial)
+            with self._as_evaluated():
+                save_training_state(self.language_model, self.tokenizer, partial)
+            if self.average:
+                self.average.save(partial)
             write_bundle(self.bundle(), partial)
             self._save_optimizer_and_scheduler(str(partial))
             self._save_trainer_state(partial)
@@ -207,6 +232,8 @@ class StepTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         load_training_state(self.language_model, Path(resume_from_checkpoint))
+        if self.average:
+            self.average.restore(Path(resume_from_checkpoint))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """By way of the CPU: older Trainers read straight onto `cpu:0`, which torch does not know, under gloo."""

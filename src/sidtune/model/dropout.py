@@ -1,0 +1,154 @@
+"""Dropout where the configuration asks for it, in any architecture whose parts are recognised."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from sidtune.config import ModelConfig
+from sidtune.errors import UserError
+
+RATES = ("residual_dropout", "embedding_dropout", "attention_dropout")
+# What a decoder layer adds to the residual, after attention and after the MLP, by its own names. Where a norm stands
+# between a block and the residual, the norm's output is what is added, so norms are looked for first.
+ADDED = (
+    ("post_attention_layernorm", "post_feedforward_layernorm"),  # Gemma 2 and 3, OLMo 2
+    ("post_self_attn_layernorm", "post_mlp_layernorm"),  # GLM 4
+    ("self_attn", "mlp"),  # Llama, Qwen, Mistral and most others
+    ("attention", "mlp"),  # GPT-NeoX
+    ("attn", "mlp"),  # GPT-2
+)
+# Where attention modules keep the rate: a number, or a module of dropout.
+ATTENTION_RATES = ("attention_dropout", "attn_dropout")
+PROBED, PROBED_RATE = 16, 0.5
+
+
+def set_dropout(model: PreTrainedModel, config: ModelConfig) -> None:
+    """Install the configured rates; they act in training mode alone and leave the model's configuration as it is.
+
+    Where none is given, the base's own dropout stays as it is. Where one is, it is switched off first.
+
+    Args:
+        model: on the CPU, already frozen if it is to be.
+
+    Raises:
+        UserError: for an architecture that a rate has no known place in.
+    """
+    residual, embedding, attention = (getattr(config, name) for name in RATES)
+    if residual is None and embedding is None and attention is None:
+        return
+    _replace_own(model, 0.0)
+    if _varies(model):
+        raise _unknown(model, "its own dropout cannot be switched off", ", model.".join(RATES))
+    if attention:
+        _replace_own(model, PROBED_RATE)
+        if not _varies(model):
+            raise _unknown(model, "its attention takes no dropout", "attention_dropout")
+        _replace_own(model, attention)
+    if embedding:
+        model.get_input_embeddings().register_forward_hook(_dropping(embedding))
+    if residual:
+        for part in added_to_residual(model):
+            part.register_forward_hook(_dropping(residual))
+
+
+def added_to_residual(model: PreTrainedModel) -> list[nn.Module]:
+    """The modules whose outputs are added to the residual, two for each decoder layer.
+
+    Raises:
+        UserError: where they are not recognised.
+    """
+    layers = _decoder_layers(model)
+    parts = [getattr(layer, name, None) for layer in layers for name in _names(layer)]
+    found = [part for part in parts if isinstance(part, nn.Module)]
+    if not layers or len(found) < 2 * len(layers) or not _nothing_else_is_added(model, layers, found):
+        raise _unknown(model, "what its layers add to the residual is not recognised", "residual_dropout")
+    return found
+
+
+def _names(layer: nn.Module) -> tuple[str, str]:
+    known = (names for names in ADDED if all(hasattr(layer, name) for name in names))
+    return next(known, ADDED[0])
+
+
+def _decoder_layers(model: PreTrainedModel) -> list[nn.Module]:
+    depth = model.config.get_text_config().num_hidden_layers
+    lists = (module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module) == depth)
+    return list(next(lists, []))
+
+
+@torch.no_grad()
+def _nothing_else_is_added(model: PreTrainedModel, layers: list[nn.Module], parts: list[nn.Module]) -> bool:
+    """Whether hidden states pass every layer unchanged when its parts give zeros, seen on a few tokens."""
+    same: list[bool] = []
+
+    def compare(_: nn.Module, given: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
+        entered = given[0] if given else named["hidden_states"]
+        same.append(torch.equal(entered, output if isinstance(output, Tensor) else output[0]))
+
+    watches = [part.register_forward_hook(_changing(torch.zeros_like)) for part in parts]
+    watches += [layer.register_forward_hook(compare, with_kwargs=True) for layer in layers]
+    try:
+        _logits(model)
+    finally:
+        for watch in watches:
+            watch.remove()
+    return len(same) == len(layers) and all(same)
+
+
+def _dropping(rate: float) -> Callable[..., Any]:
+    """A forward hook that drops from a module's output while the module is in training mode."""
+
+    def drop(module: nn.Module, _: Any, output: Any) -> Any:
+        return _changing(lambda hidden: nn.functional.dropout(hidden, rate, module.training))(module, _, output)
+
+    return drop
+
+
+def _changing(change: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
+    """A forward hook that changes a module's output, or the first of several."""
+
+    def hook(_: nn.Module, __: Any, output: Any) -> Any:
+        return change(output) if isinstance(output, Tensor) else (change(output[0]), *output[1:])
+
+    return hook
+
+
+def _replace_own(model: PreTrainedModel, attention: float) -> None:
+    """Switch the base's own dropout off and give its attention this rate, where both are kept as is usual."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    for module in model.modules():
+        for name in ATTENTION_RATES:
+            own = getattr(module, name, None)
+            if isinstance(own, nn.Dropout):
+                own.p = attention
+            elif isinstance(own, float | int):
+                setattr(module, name, attention)
+
+
+@torch.no_grad()
+def _varies(model: PreTrainedModel) -> bool:
+    """Whether training mode computes something else than evaluation mode, seen on a few tokens."""
+    training = model.training
+    expected, seen = _logits(model.eval()), _logits(model.train())
+    model.train(training)
+    return not torch.equal(seen, expected)
+
+
+def _logits(model: PreTrainedModel) -> Tensor:
+    with torch.random.fork_rng(devices=[]):
+        logits: Tensor = model(input_ids=torch.arange(PROBED)[None], use_cache=False).logits
+    return logits
+
+
+def _unknown(model: PreTrainedModel, reason: str, keys: str) -> UserError:
+    return UserError(
+        f"model.{keys} cannot be had with a {model.config.model_type} model: {reason}",
+        f"Leave model.{keys} out, or take another base.",
+    )
