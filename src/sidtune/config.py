@@ -47,12 +47,18 @@ class ModelConfig(Section):
     base: Annotated[str, AfterValidator(_expanded), Field(min_length=1)]
     from_scratch: bool = False
     tuning: Literal["full", "frozen"] = "full"
-    new_rows: Literal["mean"] = "mean"
+    new_rows: Literal["mean", "text"] = "mean"
 
     @model_validator(mode="after")
     def _scratch_is_not_frozen(self) -> Self:
         if self.from_scratch and self.tuning == "frozen":
             raise ValueError("from_scratch leaves nothing worth freezing: choose tuning: full, or a pretrained base")
+        return self
+
+    @model_validator(mode="after")
+    def _text_needs_known_rows(self) -> Self:
+        if self.from_scratch and self.new_rows == "text":
+            raise ValueError("new_rows: text has no effect with from_scratch, where every row is drawn anew")
         return self
 
 
@@ -186,6 +192,8 @@ class Config(Section):
             used = [task for task in self.tasks if task.startswith(name)]
             if used and getattr(self.data, needs) is None:
                 raise ValueError(f"tasks.{used[0]} needs data.{needs}")
+        if self.model.new_rows == "text" and self.data.items is None:
+            raise ValueError("model.new_rows: text needs data.items, which holds the titles")
         return self
 
     def task_options(self) -> dict[str, TaskOptions]:

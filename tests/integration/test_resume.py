@@ -156,6 +156,7 @@ def test_a_run_that_died_while_writing_its_result_writes_it_again(tmp_path: Path
         ({"training": {"batch_size": 8}}, "training.batch_size"),
         ({"training": {"batch_size": 16, "learning_rate": 0.5}}, "training.learning_rate"),
         ({"seed": 5}, "seed"),
+        ({"model": {"new_rows": "text"}}, "model.new_rows"),
     ],
 )
 def test_resume_of_another_run_is_refused_with_the_difference(

@@ -13,7 +13,7 @@ from sidtune.config import ModelConfig
 from sidtune.errors import UserError
 from sidtune.model.checkpoint_files import UNREADABLE
 from sidtune.model.frozen import freeze
-from sidtune.model.initialise import INITIALISERS
+from sidtune.model.initialise import ItemTexts, mean_rows, text_rows
 from sidtune.model.tokenizer import load_config
 from sidtune.model.vocabulary import Vocabulary
 
@@ -21,9 +21,16 @@ ROWS_MULTIPLE = 64
 
 
 def load_model(
-    config: ModelConfig, vocabulary: Vocabulary, seed: int, trust_remote_code: bool = False
+    config: ModelConfig,
+    vocabulary: Vocabulary,
+    seed: int,
+    trust_remote_code: bool = False,
+    texts: ItemTexts | None = None,
 ) -> PreTrainedModel:
     """The model ready to train: rows for every token, trained parameters in float32, the rest frozen as configured.
+
+    Args:
+        texts: of the items; needed for `new_rows: text`, and not looked at otherwise.
 
     Raises:
         UserError: for frozen tuning without SID tokens, and for a base whose weights are missing or incomplete.
@@ -35,7 +42,8 @@ def load_model(
         return _build(header, vocabulary, seed, trust_remote_code)
     model = _load(config.base, trust_remote_code)
     added = _make_room(model, _rows_needed(header, vocabulary))
-    _initialise(model, vocabulary, added, config.new_rows, seed)
+    assert texts is not None or config.new_rows == "mean"
+    _initialise(model, vocabulary, added, texts if config.new_rows == "text" else None, seed)
     if config.tuning == "full":
         model.float()
         return model
@@ -113,10 +121,12 @@ def _make_room(model: PreTrainedModel, rows: int) -> range:
 
 
 @torch.no_grad()
-def _initialise(model: PreTrainedModel, vocabulary: Vocabulary, added: range, initialiser: str, seed: int) -> None:
+def _initialise(
+    model: PreTrainedModel, vocabulary: Vocabulary, added: range, texts: ItemTexts | None, seed: int
+) -> None:
     """Start the rows of tokens that are new to the tokenizer, by id: a model's spare rows are not trained rows.
 
-    Rows that were added as padding start the same way, so that they depend on the seed alone.
+    Rows that were added as padding start near the mean too, so that they depend on the seed alone.
     """
     fresh = {*vocabulary.new_ids.tolist(), *added}
     if not fresh:
@@ -124,8 +134,11 @@ def _initialise(model: PreTrainedModel, vocabulary: Vocabulary, added: range, in
     new = torch.tensor(sorted(fresh))
     known = torch.tensor([i for i in sorted(vocabulary.tokenizer.get_vocab().values()) if i not in fresh])
     generator = torch.Generator().manual_seed(seed)
+    placed = texts.placed(known.numpy(), new.numpy()) if texts else None
     for matrix in _matrices(model):
-        matrix[new] = INITIALISERS[initialiser](matrix[known], len(new), generator).to(matrix.dtype)
+        count, old = len(new), matrix[known]
+        rows = text_rows(old, count, generator, placed) if placed else mean_rows(old, count, generator)
+        matrix[new] = rows.to(matrix.dtype)
     bias = getattr(model.get_output_embeddings(), "bias", None)
     if bias is not None:
         bias[new] = bias[known].mean()

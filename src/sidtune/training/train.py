@@ -74,7 +74,7 @@ def train(
     start = Start() if dry_run else output.find_start(config.output_dir, resume, identity)
 
     with library_bars():
-        model = load_model(config.model, vocabulary, config.seed, trust_remote_code)
+        model = load_model(config.model, vocabulary, config.seed, trust_remote_code, inputs.item_texts)
     steps = lay_out(config, training_tasks, model, vocabulary, arguments)
     if arguments.process_index == 0:
         describe_model(model, vocabulary, config.model)
@@ -121,6 +121,7 @@ def run_identity(inputs: Inputs, world_size: int) -> dict[str, Any]:
         **inputs.mixture.identity(),
         **{f"weight of {name}": options.weight for name, options in config.task_options().items()},
         "model.tuning": config.model.tuning,
+        **({} if config.model.new_rows == "mean" else {"model.new_rows": config.model.new_rows}),
         "seed": config.seed,
         "training.batch_size": training.batch_size,
         "training.order": training.order,
