@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -128,6 +128,21 @@ class TrainingConfig(Section):
         return self
 
 
+class StageConfig(Section):
+    """A part of the run with a tuning and a schedule of its own."""
+
+    tuning: Literal["full", "frozen"]
+    steps: Positive | None = None
+    epochs: Positive | None = None
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if self.steps and self.epochs:
+            raise ValueError("steps and epochs both say how long the stage is: leave one out")
+        return self
+
+
 class RankingConfig(Section):
     """Ranking metrics while training: with which evaluations, on how many validation rows, how wide a search."""
 
@@ -178,6 +193,7 @@ class Config(Section):
     template: TemplateConfig = TemplateConfig()
     encoding: EncodingConfig = EncodingConfig()
     training: TrainingConfig = TrainingConfig()
+    stages: tuple[StageConfig, ...] = ()
     eval: EvalConfig = EvalConfig()
     logging: LoggingConfig = LoggingConfig()
 
@@ -195,6 +211,29 @@ class Config(Section):
         if self.model.new_rows == "text" and self.data.items is None:
             raise ValueError("model.new_rows: text needs data.items, which holds the titles")
         return self
+
+    @model_validator(mode="after")
+    def _stages_can_follow(self) -> Self:
+        for number, stage in enumerate(self.stages[:-1], start=1):
+            if not stage.steps and not stage.epochs:
+                raise ValueError(f"stages: stage {number} of {len(self.stages)} needs steps or epochs")
+        if self.model.from_scratch and any(stage.tuning == "frozen" for stage in self.stages):
+            raise ValueError(
+                "stages: from_scratch leaves nothing worth freezing: use full stages, or a pretrained base"
+            )
+        for section, key in self.said_by_stages():
+            if key in getattr(self, section).model_fields_set:
+                raise ValueError(f"{section}.{key} has no effect: the stages say it; leave it out")
+        return self
+
+    def said_by_stages(self) -> list[tuple[str, str]]:
+        """Sections and their keys that have no effect, since the stages say the same."""
+        said = [("model", "tuning")] if self.stages else []
+        if self.stages and (self.stages[-1].steps or self.stages[-1].epochs):
+            said += [("training", "epochs"), ("training", "max_steps")]
+        if self.stages and all(stage.learning_rate for stage in self.stages):
+            said.append(("training", "learning_rate"))
+        return said
 
     def task_options(self) -> dict[str, TaskOptions]:
         """The tasks of the mixture with their options, checked."""
@@ -244,6 +283,9 @@ def dump_config(config: Config) -> str:
     tree["tasks"] = {name: options.model_dump() for name, options in config.task_options().items()}
     idle = "max_tokens" if config.training.layout == "padded" else "micro_batch_size"
     del tree["training"][idle]
+    for section, key in config.said_by_stages():
+        del tree[section][key]
+    tree["stages"] = [stage.model_dump(exclude_none=True) for stage in config.stages]
     if config.eval.ranking.every is None:
         tree["eval"]["ranking"] = {"every": None}
     if config.model.from_scratch:
@@ -273,7 +315,8 @@ def _faults(error: ValidationError, root: type[BaseModel], prefix: str = "") -> 
     messages: dict[str, list[str]] = {}
     found: dict[str, str] = {}
     for fault in error.errors():
-        keys = [str(part) for part in fault["loc"]]
+        # Stages are counted from 1, as their folders are.
+        keys = [str(part + 1) if isinstance(part, int) else part for part in fault["loc"]]
         if fault["type"] == "extra_forbidden":
             known = _section_of(root, keys).model_fields
             messages[prefix + ".".join(keys)] = [f"unknown key{did_you_mean(keys[-1], known)}"]
@@ -287,7 +330,7 @@ def _faults(error: ValidationError, root: type[BaseModel], prefix: str = "") -> 
 
 def _without_union(keys: list[str]) -> str:
     """Pydantic appends the tried member of a union to the location; the user never wrote it."""
-    named = [key for key in keys if re.fullmatch(r"[a-z_][a-z0-9_]*", key)]
+    named = [key for key in keys if re.fullmatch(r"[a-z_][a-z0-9_]*|[0-9]+", key)]
     return ".".join(key for key in named if key not in ("int", "float", "str")) or "configuration"
 
 
@@ -297,6 +340,7 @@ def _section_of(root: type[BaseModel], keys: list[str]) -> type[BaseModel]:
     for key in keys[:-1]:
         field = section.model_fields.get(key)
         inner = field.annotation if field else None
+        inner = next(iter(get_args(inner)), inner)
         if isinstance(inner, type) and issubclass(inner, BaseModel):
             section = inner
     return section

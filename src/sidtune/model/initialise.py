@@ -76,7 +76,7 @@ def _noise(rows: Tensor, count: int, generator: torch.Generator) -> Tensor:
 
 
 def _title_sums(rows: Tensor, count: int, texts: ItemTexts) -> tuple[Tensor, Tensor]:
-    """For each new token the sum of the mean title rows of its items, `(count, hidden)`, and their number, `(count,)`."""
+    """For each new token, the sum of its items' mean title rows `(count, hidden)` and their number `(count,)`."""
     sums, items = rows.new_zeros(count, rows.shape[1]), torch.zeros(count, dtype=torch.long)
     named = np.flatnonzero(texts.titles.lengths)
     for first in range(0, len(named), ITEMS_AT_ONCE):
