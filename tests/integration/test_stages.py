@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,16 @@ def test_a_stage_starts_from_the_rows_as_they_were_trained(tmp_path: Path, monke
         assert not torch.equal(rows[name], rows[name].bfloat16().float()), "the test would pass with rounding"
 
 
-def test_the_second_stage_starts_where_the_first_ended(tmp_path: Path) -> None:
+def test_the_second_stage_starts_where_the_first_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the same loss, and with the memory of the first model given back."""
+    ordinary, models = StepTrainer.train, []
+
+    def watching(self: StepTrainer, *args: Any, **kwargs: Any) -> Any:
+        assert all(model() is None for model in models)
+        models.append(weakref.ref(self.language_model))
+        return ordinary(self, *args, **kwargs)
+
+    monkeypatch.setattr(StepTrainer, "train", watching)
     config = staged(tmp_path, [{"tuning": "frozen", "steps": 6}, {"tuning": "full", "steps": 6}])
     run(config)
     first, second = (
@@ -110,6 +120,7 @@ def test_the_second_stage_starts_where_the_first_ended(tmp_path: Path) -> None:
         for stage in stage_runs(config)
     )
     assert second[0] == pytest.approx(min(first[1:]), rel=1e-5)
+    assert len(models) == 2
 
 
 @pytest.mark.parametrize("tuning", ["full", "frozen"])
@@ -218,7 +229,7 @@ def test_other_stages_are_another_run(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(UserError, match="holds another run"):
         train(config, resume="never")
     with pytest.raises(UserError, match="holds another run"):
-        train(config, resume=str(config.output_dir / "stage-1" / "checkpoint-3"))
+        train(config, resume=str(config.output_dir / "stage-1" / "checkpoint-6"))
 
 
 def test_stages_do_not_go_on_from_a_plain_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,7 +275,7 @@ def test_a_dry_run_names_every_plan(tmp_path: Path, capsys: Any) -> None:
     printed = " ".join(capsys.readouterr().out.split())
     assert not config.output_dir.exists()
     assert printed.index("Stage 1 of 2") < printed.index(" 6 steps") < printed.index("Stage 2 of 2")
-    assert printed.index("Stage 2 of 2") < printed.index("full tuning") < printed.index(" 5 steps")
+    assert printed.index("Stage 2 of 2") < printed.index("full tuning") < printed.index("5 steps = 1 epochs")
 
 
 def test_two_processes_train_stages_like_one(tmp_path: Path) -> None:
