@@ -29,7 +29,8 @@ from transformers import (
     TrainingArguments,
 )
 
-from sidtune.config import Config, parse_config
+from sidtune.config import Config
+from sidtune.config_file import parse_config
 from sidtune.encoding.corpus import Corpus
 from sidtune.inputs import Inputs
 from sidtune.model.load import load_model

@@ -26,7 +26,8 @@ import torch
 import yaml
 from transformers import PreTrainedModel
 
-from sidtune.config import Config, parse_config
+from sidtune.config import Config
+from sidtune.config_file import parse_config
 from sidtune.data.catalogue import read_texts
 from sidtune.evaluation.answers import Answers, make_answers
 from sidtune.evaluation.decoder import make_decoder

@@ -23,7 +23,8 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from sidtune.config import Config, parse_config
+from sidtune.config import Config
+from sidtune.config_file import parse_config
 from sidtune.data.catalogue import Catalogue, read_texts
 from sidtune.inputs import Inputs
 from sidtune.model.new_base import create_base

@@ -30,7 +30,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, set_seed
 
 from contestants import CONTESTANTS, Job, Report, Tuning, config_of
 from side_by_side import MICRO_BATCH, Worker
-from sidtune.config import parse_config
+from sidtune.config_file import parse_config
 from sidtune.data.catalogue import read_texts
 from sidtune.data.demo import write_demo_data
 from sidtune.evaluation.evaluate import Request, evaluate

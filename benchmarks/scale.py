@@ -149,7 +149,7 @@ def write_parquet(path: Path, size: int, prefix: str) -> None:
 
 def inputs_of(folder: Path, size: int) -> Inputs:
     """The configuration of one size."""
-    from sidtune.config import parse_config
+    from sidtune.config_file import parse_config
     from sidtune.inputs import Inputs
     from sidtune.terminal import quiet_libraries
 

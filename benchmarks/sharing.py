@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from side_by_side import FILES
-from sidtune.config import Config, parse_config
+from sidtune.config import Config
+from sidtune.config_file import parse_config
 from sidtune.data.catalogue import read_texts
 from sidtune.inputs import Inputs
 from sidtune.model.load import load_model

@@ -244,7 +244,8 @@ def _model(inputs: Inputs) -> Iterator[Finding]:
             f"{cutoff} tokens, but this model's positions change beyond {native}, with the longest example of a pass",
             remedy=f"Set encoding.cutoff_len to at most {native}, so that a loss does not depend on its neighbours.",
         )
-    if inputs.config.model.tuning == "frozen" and not len(inputs.vocabulary.sid_ids):
+    tunings = {inputs.config.model.tuning, *(stage.tuning for stage in inputs.config.stages)}
+    if "frozen" in tunings and not len(inputs.vocabulary.sid_ids):
         yield Finding("error", "model.tuning", "frozen tuning trains SID rows, and there is no SID token")
 
 

@@ -87,7 +87,7 @@ def train(
 
     Example: `sidtune train recipes/amazon-industrial.yaml training.epochs=3`
     """
-    from sidtune.config import load_config
+    from sidtune.config_file import load_config
 
     _train(load_config(config, overrides or []), resume, dry_run, processes, trust_remote_code)
 
@@ -133,7 +133,7 @@ def sft(
     """
     flags = dict(locals())
     from sidtune import minionerec
-    from sidtune.config import dump_config, parse_config
+    from sidtune.config_file import dump_config, parse_config
 
     config = parse_config(minionerec.to_config(**flags), "the flags")
     if os.environ.get("RANK", "0") == "0":
@@ -158,7 +158,7 @@ def check(
     Exit status: 0 all well, 1 warnings, 2 errors. Example: `sidtune check recipes/amazon-industrial.yaml`
     """
     from sidtune.check import Finding, exit_status, run_checks
-    from sidtune.config import load_config
+    from sidtune.config_file import load_config
     from sidtune.inputs import Inputs
 
     quiet_libraries()
@@ -187,7 +187,7 @@ def preview(
     Example: `sidtune preview recipes/amazon-industrial.yaml --task sid_next -n 2`
     """
     from sidtune import preview as room
-    from sidtune.config import load_config
+    from sidtune.config_file import load_config
     from sidtune.inputs import Inputs
 
     quiet_libraries()

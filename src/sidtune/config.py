@@ -1,18 +1,15 @@
-"""The configuration: frozen models read from YAML, with dotted overrides; unknown keys are refused."""
+"""The configuration: frozen models, one section each; unknown keys are refused."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from sidtune.data.files import read_text
-from sidtune.errors import UserError, did_you_mean
+from sidtune.errors import did_you_mean
 from sidtune.tasks import DEFAULT_TASKS, TASKS, Question
 from sidtune.tasks.base import TaskOptions, needs_texts
 
@@ -36,7 +33,6 @@ SPLITS = ("train", "valid", "test")
 IDLE_WITHOUT = {"history": "interactions", "description_tokens": "items"}
 # The K of the metrics that a best model may be chosen by.
 METRIC_DEPTH = 10
-CONFIG_HINT = "docs/configuration.md lists every key."
 
 
 class Section(BaseModel):
@@ -51,7 +47,7 @@ class ModelConfig(Section):
     base: Annotated[str, AfterValidator(_expanded), Field(min_length=1)]
     from_scratch: bool = False
     tuning: Literal["full", "frozen"] = "full"
-    new_rows: Literal["mean"] = "mean"
+    new_rows: Literal["mean", "text"] = "mean"
     residual_dropout: DropoutRate | None = None
     embedding_dropout: DropoutRate | None = None
     attention_dropout: DropoutRate | None = None
@@ -60,6 +56,12 @@ class ModelConfig(Section):
     def _scratch_is_not_frozen(self) -> Self:
         if self.from_scratch and self.tuning == "frozen":
             raise ValueError("from_scratch leaves nothing worth freezing: choose tuning: full, or a pretrained base")
+        return self
+
+    @model_validator(mode="after")
+    def _text_needs_known_rows(self) -> Self:
+        if self.from_scratch and self.new_rows == "text":
+            raise ValueError("new_rows: text has no effect with from_scratch, where every row is drawn anew")
         return self
 
 
@@ -181,6 +183,21 @@ class LossConfig(Section):
         return self.over == "allowed" or self.level_weights is not None or self.margin > 0
 
 
+class StageConfig(Section):
+    """A part of the run with a tuning and a schedule of its own."""
+
+    tuning: Literal["full", "frozen"]
+    steps: Positive | None = None
+    epochs: Positive | None = None
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if self.steps and self.epochs:
+            raise ValueError("steps and epochs both say how long the stage is: leave one out")
+        return self
+
+
 class RankingConfig(Section):
     """Ranking metrics while training: with which evaluations, on how many validation rows, how wide a search."""
 
@@ -233,6 +250,7 @@ class Config(Section):
     encoding: EncodingConfig = EncodingConfig()
     training: TrainingConfig = TrainingConfig()
     loss: LossConfig = LossConfig()
+    stages: tuple[StageConfig, ...] = ()
     eval: EvalConfig = EvalConfig()
     logging: LoggingConfig = LoggingConfig()
 
@@ -260,8 +278,23 @@ class Config(Section):
     @model_validator(mode="after")
     def _texts_are_given(self) -> Self:
         wanting = [f"tasks.{name}" for name in self.tasks if name in TASKS and needs_texts(TASKS[name])]
+        wanting += ["model.new_rows: text"] if self.model.new_rows == "text" else []
         if wanting and self.data.items is None:
             raise ValueError(f"data.items is not given, and titles or descriptions are needed by {', '.join(wanting)}")
+        return self
+
+    @model_validator(mode="after")
+    def _stages_can_follow(self) -> Self:
+        for number, stage in enumerate(self.stages[:-1], start=1):
+            if not stage.steps and not stage.epochs:
+                raise ValueError(f"stages: stage {number} of {len(self.stages)} needs steps or epochs")
+        if self.model.from_scratch and any(stage.tuning == "frozen" for stage in self.stages):
+            raise ValueError(
+                "stages: from_scratch leaves nothing worth freezing: use full stages, or a pretrained base"
+            )
+        for section, key in self.said_by_stages():
+            if key in getattr(self, section).model_fields_set:
+                raise ValueError(f"{section}.{key} has no effect: the stages say it; leave it out")
         return self
 
     @property
@@ -271,6 +304,15 @@ class Config(Section):
             return self.eval.task
         return "sid_sequence" if "sid_sequence" in self.tasks and "sid_next" not in self.tasks else "sid_next"
 
+    def said_by_stages(self) -> list[tuple[str, str]]:
+        """Sections and their keys that have no effect, since the stages say the same."""
+        said = [("model", "tuning")] if self.stages else []
+        if self.stages and (self.stages[-1].steps or self.stages[-1].epochs):
+            said += [("training", "epochs"), ("training", "max_steps")]
+        if self.stages and all(stage.learning_rate for stage in self.stages):
+            said.append(("training", "learning_rate"))
+        return said
+
     def task_options(self) -> dict[str, TaskOptions]:
         """The tasks of the mixture with their options, checked."""
         return {name: TASKS[name].options.model_validate(given or {}) for name, given in self.tasks.items()}
@@ -279,113 +321,3 @@ class Config(Section):
 def _default_tasks(data: DataConfig | None) -> list[str]:
     """Those that the files can serve; `data` is missing where it is at fault itself."""
     return [name for name in DEFAULT_TASKS if data is None or data.items or not needs_texts(TASKS[name])]
-
-
-def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
-    """Read a YAML file and apply `section.key=value` overrides.
-
-    Raises:
-        UserError: for a missing or broken file, an unknown key or a value of the wrong type.
-    """
-    tree = read_yaml(path)
-    for override in overrides:
-        _apply(tree, override)
-    return parse_config(tree, str(path))
-
-
-def parse_config(tree: Mapping[str, Any], where: str) -> Config:
-    """Check a configuration given as nested mappings; every fault is listed in one `UserError`."""
-    try:
-        config = Config.model_validate(tree)
-    except ValidationError as error:
-        raise UserError(f"{where}: {_faults(error, Config)}", CONFIG_HINT) from None
-    for name, given in config.tasks.items():
-        try:
-            TASKS[name].options.model_validate(given or {})
-        except ValidationError as error:
-            raise UserError(f"{where}: {_faults(error, TASKS[name].options, f'tasks.{name}.')}", CONFIG_HINT) from None
-    return config
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping; `UserError` with line and column where it is broken."""
-    try:
-        tree = yaml.safe_load(read_text(path))
-    except (yaml.YAMLError, RecursionError) as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(tree, dict):
-        raise UserError(f"{path}: expected a mapping of keys to values, found {type(tree).__name__}")
-    return tree
-
-
-def dump_config(config: Config) -> str:
-    """The resolved configuration as YAML that `load_config` reads back, less the keys without effect in its mode."""
-    tree = config.model_dump(mode="json")
-    tree["tasks"] = {name: options.model_dump() for name, options in config.task_options().items()}
-    idle = "max_tokens" if config.training.layout == "padded" else "micro_batch_size"
-    del tree["training"][idle]
-    for name, needed in IDLE_WITHOUT.items():
-        if tree["data"][needed] is None:
-            del tree["data"][name]
-    if not config.loss.margin:
-        del tree["loss"]["margin_beams"]
-    if not config.training.weight_decay:
-        del tree["training"]["decay_embeddings"]
-    if config.eval.ranking.every is None:
-        tree["eval"]["ranking"] = {"every": None}
-    if config.model.from_scratch:
-        del tree["model"]["new_rows"]
-    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
-
-
-def _apply(tree: dict[str, Any], override: str) -> None:
-    dotted, equals, text = override.partition("=")
-    keys = dotted.split(".")
-    if not equals or not all(keys):
-        raise UserError(f"override {override!r}: expected section.key=value, such as training.epochs=3")
-    for key in keys[:-1]:
-        if tree.get(key) is None:
-            tree[key] = {}
-        tree = tree[key]
-        if not isinstance(tree, dict):
-            raise UserError(f"override {override!r}: {key} is a value, not a section")
-    try:
-        tree[keys[-1]] = yaml.safe_load(text)
-    except yaml.YAMLError:
-        tree[keys[-1]] = text
-
-
-def _faults(error: ValidationError, root: type[BaseModel], prefix: str = "") -> str:
-    """One line a fault, in the file's own key names; the several complaints about a union become one."""
-    messages: dict[str, list[str]] = {}
-    found: dict[str, str] = {}
-    for fault in error.errors():
-        if fault["type"] == "default_factory_not_called":
-            continue  # what it waited for is listed itself
-        keys = [str(part) for part in fault["loc"]]
-        if fault["type"] == "extra_forbidden":
-            known = _section_of(root, keys).model_fields
-            messages[prefix + ".".join(keys)] = [f"unknown key{did_you_mean(keys[-1], known)}"]
-            continue
-        key = prefix + _without_union(keys)
-        messages.setdefault(key, []).append(fault["msg"].removeprefix("Value error, "))
-        if fault["type"] != "missing" and not isinstance(fault["input"], dict):
-            found[key] = f", found {fault['input']!r}"
-    return "\n".join(f"{key}: {'; or '.join(said)}{found.get(key, '')}" for key, said in messages.items())
-
-
-def _without_union(keys: list[str]) -> str:
-    """Pydantic appends the tried member of a union to the location; the user never wrote it."""
-    named = [key for key in keys if re.fullmatch(r"[a-z_][a-z0-9_]*", key)]
-    return ".".join(key for key in named if key not in ("int", "float", "str")) or "configuration"
-
-
-def _section_of(root: type[BaseModel], keys: list[str]) -> type[BaseModel]:
-    """The section class that holds the last key."""
-    section = root
-    for key in keys[:-1]:
-        field = section.model_fields.get(key)
-        inner = field.annotation if field else None
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            section = inner
-    return section

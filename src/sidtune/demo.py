@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from sidtune.config import dump_config, parse_config
+from sidtune.config_file import dump_config, parse_config
 from sidtune.data.catalogue import read_texts
 from sidtune.data.demo import DemoPaths, write_demo_data
 from sidtune.data.rows import read_rows

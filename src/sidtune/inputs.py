@@ -13,6 +13,7 @@ from sidtune.config import Config
 from sidtune.data.catalogue import Catalogue
 from sidtune.data.popularity import popularity
 from sidtune.encoding.build import Mixture, load_catalogue
+from sidtune.model.initialise import ItemTexts
 from sidtune.model.tokenizer import load_config, load_tokenizer
 from sidtune.model.vocabulary import Vocabulary, extend_vocabulary
 
@@ -42,6 +43,14 @@ class Inputs:
     def header(self) -> PreTrainedConfig:
         """The model's configuration; weights are not read."""
         return load_config(self.config.model.base, self.trust_remote_code)
+
+    @property
+    def item_texts(self) -> ItemTexts | None:
+        """Titles and SIDs as tokens, where new rows start from them."""
+        if self.config.model.new_rows == "mean":
+            return None
+        tokens = self.mixture.encoder.item_tokens
+        return ItemTexts(tokens("title", False), tokens("sid", False))
 
     @cached_property
     def bundle(self) -> Bundle:

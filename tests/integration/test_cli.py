@@ -17,7 +17,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from sidtune.cli import app
-from sidtune.config import load_config
+from sidtune.config_file import load_config
 from sidtune.demo import run_demo
 
 OPTIONS = {

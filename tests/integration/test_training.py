@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.models.qwen3.modeling_qwen3 import Qwen3MLP
 
 from sidtune.batching.steps import Steps
-from sidtune.config import load_config
+from sidtune.config_file import load_config
 from sidtune.model.checkpoint_files import load_weights
 from sidtune.training.train import train
 

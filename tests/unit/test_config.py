@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-from sidtune.config import dump_config, load_config, parse_config
+from sidtune.config_file import dump_config, load_config, parse_config
 from sidtune.errors import UserError
+from sidtune.training.stages import stage_runs
 
 TREE: dict[str, Any] = {
     "output_dir": "out",
@@ -18,6 +19,9 @@ TREE: dict[str, Any] = {
 }
 
 WHOLE = {"index": "x", "interactions": "h"}
+
+
+FULL: dict[str, Any] = {"tuning": "full"}
 
 
 def changed(**sections: Any) -> dict[str, Any]:
@@ -90,7 +94,7 @@ def test_malformed_overrides(tmp_path: Path, override: str) -> None:
         (changed(training={"max_tokens": "much"}), r"training.max_tokens: .*'auto'.*found 'much'"),
         (changed(loss={"margin_beams": 9}), r"loss: margin_beams has no effect without margin: set loss.margin"),
         (changed(loss={"label_smoothing": 1.0}), r"loss.label_smoothing: .*less than 1, found 1.0"),
-        (changed(loss={"level_weights": [1, 0]}), r"loss.level_weights: .*greater than 0, found 0"),
+        (changed(loss={"level_weights": [1, 0]}), r"loss.level_weights.2: .*greater than 0, found 0"),
         (changed(loss={"level_weights": []}), r"loss.level_weights: .*at least 1 item"),
         (changed(training={"order": "length"}), r"order: length would tear apart .* set group_by: example"),
         (changed(model={"base": "b", "from_scratch": True, "tuning": "frozen"}), r"model: from_scratch leaves nothing"),
@@ -115,6 +119,20 @@ def test_malformed_overrides(tmp_path: Path, override: str) -> None:
         (changed(model={"base": "b", "residual_dropout": 1}), r"model.residual_dropout: .*less than 1, found 1"),
         (changed(training={"decay_embeddings": False}), r"decay_embeddings has no effect with weight_decay: 0"),
         (changed(training={"ema": 1.0}), r"training.ema: .*less than 1, found 1.0"),
+        (changed(stages=[{"tuning": "frozen"}, FULL]), r"stages: stage 1 of 2 needs steps or epochs"),
+        (changed(stages=[FULL | {"steps": 2, "epochs": 1}]), r"stages.1: steps and epochs both say how long"),
+        (changed(stages=[FULL, {"tuning": "all"}]), r"stages.2.tuning: .*'full' or 'frozen', found 'all'"),
+        (changed(stages=[{"tunning": "full"}]), r"stages.1.tunning: unknown key; did you mean tuning\?"),
+        (
+            changed(stages=[FULL], model={"base": "b", "tuning": "full"}),
+            r"model.tuning has no effect: the stages say it",
+        ),
+        (changed(stages=[FULL | {"steps": 2}], training={"epochs": 2}), r"training.epochs has no effect"),
+        (changed(stages=[FULL | {"learning_rate": 1}], training={"learning_rate": 1}), r"learning_rate has no effect"),
+        (
+            changed(stages=[{"tuning": "frozen"}], model={"base": "b", "from_scratch": True}),
+            r"stages: from_scratch leaves nothing worth freezing",
+        ),
         (changed(output_dir="$NOWHERE_SET/x"), r"output_dir: the environment variable NOWHERE_SET is not set"),
     ],
 )
@@ -171,6 +189,33 @@ def test_the_dump_leaves_out_what_has_no_effect() -> None:
     assert "micro_batch_size" not in tree["training"]
     assert "margin_beams" not in tree["loss"]
     assert "decay_embeddings" not in tree["training"]
+
+
+def test_stages_read_back_with_what_they_say(tmp_path: Path) -> None:
+    stages = [{"tuning": "frozen", "epochs": 1, "learning_rate": 0.01}, {"tuning": "full", "steps": 9}]
+    config = parse_config(changed(stages=stages, training={"learning_rate": 0.5}), "test")
+    tree = yaml.safe_load(dump_config(config))
+    assert tree["stages"] == stages
+    assert "tuning" not in tree["model"]
+    assert not {"epochs", "max_steps"} & tree["training"].keys()
+    (tmp_path / "c.yaml").write_text(dump_config(config))
+    assert load_config(tmp_path / "c.yaml").stages == config.stages
+
+
+def test_each_stage_is_a_run_of_its_own() -> None:
+    stages = [
+        {"tuning": "frozen", "epochs": 2, "learning_rate": 0.01},
+        {"tuning": "full", "steps": 9},
+        {"tuning": "frozen"},
+    ]
+    training = {"learning_rate": 0.5, "max_steps": 7}
+    runs = stage_runs(parse_config(changed(stages=stages, training=training), "test"))
+    assert [run.output_dir for run in runs] == [Path("out/stage-1"), Path("out/stage-2"), Path("out")]
+    assert [run.model.tuning for run in runs] == ["frozen", "full", "frozen"]
+    assert [run.training.learning_rate for run in runs] == [0.01, 0.5, 0.5]
+    assert [(run.training.max_steps, run.training.epochs) for run in runs] == [(None, 2), (9, 3), (7, 3)]
+    plain = parse_config(TREE, "test")
+    assert stage_runs(plain) == [plain]
 
 
 @pytest.mark.parametrize("text", ["a: [", "- 1\n- 2", "!!python/object/apply:os.system ['x']", "x: &a [*a, *a]\n y: 1"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import runpy
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -13,7 +13,8 @@ from pydantic import BaseModel
 from typer.main import get_command
 
 from sidtune.cli import app
-from sidtune.config import Config, load_config
+from sidtune.config import Config
+from sidtune.config_file import load_config
 from sidtune.tasks import TASKS
 from sidtune.templates import FORMS
 
@@ -26,6 +27,9 @@ def keys(section: type[BaseModel], prefix: str = "") -> dict[str, Any]:
     """Every configuration key with its default."""
     found: dict[str, Any] = {}
     for name, field in section.model_fields.items():
+        inner = next(iter(get_args(field.annotation)), None)
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            found |= keys(inner, f"{prefix}{name}.")
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             found |= keys(field.annotation, f"{prefix}{name}.")
         elif name != "tasks":
@@ -43,7 +47,9 @@ def test_every_key_is_documented_with_its_default() -> None:
         else default
         for key, default in keys(Config).items()
     }
-    documented = {key: {"true": True, "false": False, "null": None}.get(value, value) for key, value in rows.items()}
+    documented = {
+        key: {"true": True, "false": False, "null": None, "[]": ()}.get(value, value) for key, value in rows.items()
+    }
     assert documented == expected
     assert not tasks, "tasks are described by what they do, not by a default"
     assert all(f"`{name}`" in text for name in TASKS)

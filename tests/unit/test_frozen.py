@@ -16,6 +16,7 @@ from sidtune.errors import UserError
 from sidtune.model.checkpoint_files import (
     SID_ROWS,
     load_plain_state_dict,
+    load_start,
     load_training_state,
     load_weights,
     plain_state_dict,
@@ -325,3 +326,29 @@ def test_sharded_weights_are_read(tmp_path: Path) -> None:
     whole, parts = load_weights(base), load_weights(tmp_path / "shards")
     assert whole.keys() == parts.keys()
     assert all(torch.equal(parts[name], value) for name, value in whole.items())
+
+
+@TIES
+def test_weights_start_a_model_of_the_other_tuning(tmp_path: Path, tied: bool) -> None:
+    """Rows trained in float32 over a bfloat16 base arrive in a full model unrounded, and come back so."""
+    base = make_base(tmp_path / "base", "qwen3", tied, dtype=torch.bfloat16)
+    frozen, vocabulary = load(base, "frozen")
+    trained = {name: torch.randn_like(row) for name, row in sid_rows(frozen).items()}
+    load_sid_rows(frozen, trained)
+    tokenizer, ids = vocabulary.tokenizer, torch.from_numpy(vocabulary.sid_ids)
+    save_training_state(frozen, tokenizer, tmp_path / "frozen")
+    full, _ = load(base, "full", seed=5)
+    load_start(full, tmp_path / "frozen", ids)
+    embedding, head = full.get_input_embeddings(), full.get_output_embeddings()
+    matrices = {"input": embedding.weight.detach(), "output": head.weight.detach()}
+    for name, row in trained.items():
+        assert torch.equal(matrices[name][ids], row)
+    assert (embedding.weight is head.weight) == tied
+    before = AutoModelForCausalLM.from_pretrained(base).get_input_embeddings().weight
+    assert torch.equal(matrices["input"][: vocabulary.known], before[: vocabulary.known].float())
+    save_training_state(full, tokenizer, tmp_path / "full")
+    again, _ = load(base, "frozen", seed=5)
+    load_start(again, tmp_path / "full", ids)
+    assert all(torch.equal(sid_rows(again)[name], row) for name, row in trained.items())
+    with pytest.raises(UserError, match="holds rows of 12 SID tokens; there are 11 here"):
+        load_start(full, tmp_path / "frozen", ids[:-1])

@@ -1,5 +1,6 @@
 """Which examples make which step."""
 
+import dataclasses
 from typing import Literal
 
 import numpy as np
@@ -44,6 +45,12 @@ def test_epochs_differ_and_the_seed_decides() -> None:
     assert not np.array_equal(epoch(plan, 0), epoch(plan, 1))
     assert np.array_equal(epoch(plan, 1), epoch(make([40], [1]), 1))
     assert not np.array_equal(epoch(plan, 0), epoch(make([40], [1], seed=2), 0))
+
+
+def test_a_later_stage_goes_on_where_the_first_left_off() -> None:
+    plan = make([30], [1])
+    later = dataclasses.replace(plan, first=5)
+    assert all(np.array_equal(later.step(number), plan.step(number + 5)) for number in range(20))
 
 
 def test_steps_can_be_asked_for_in_any_order() -> None:

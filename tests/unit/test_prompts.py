@@ -12,7 +12,8 @@ from tests.tiny_data import tiny_config
 from tests.tiny_models import make_base
 
 from sidtune.bundle import read_bundle, write_bundle
-from sidtune.config import Config, parse_config
+from sidtune.config import Config
+from sidtune.config_file import parse_config
 from sidtune.errors import UserError
 from sidtune.evaluation.prompts import Prompts
 from sidtune.inputs import Inputs

@@ -32,6 +32,7 @@ class Plan:
         order: `random`, or `length` for steps of like length.
         group_by: `example` shuffles examples one by one; `user` a few of a user's together, whose prompts open alike.
         seed: of the shuffle.
+        first: steps that earlier stages of the run take.
     """
 
     lengths: NDArray[np.int64]
@@ -42,6 +43,7 @@ class Plan:
     order: Literal["random", "length"]
     group_by: Literal["example", "user"]
     seed: int
+    first: int = 0
 
     @property
     def examples_per_epoch(self) -> int:
@@ -54,8 +56,8 @@ class Plan:
         return math.ceil(self.examples_per_epoch / self.batch_size)
 
     def step(self, number: int) -> NDArray[np.int64]:
-        """The examples of a step, counted from 0 over all epochs, `(at most batch_size,)`."""
-        epoch, index = divmod(number, self.steps_per_epoch)
+        """The examples of a step, counted from 0 over all epochs of the stage, `(at most batch_size,)`."""
+        epoch, index = divmod(self.first + number, self.steps_per_epoch)
         start = index * self.batch_size
         return _epoch(self, epoch)[start : start + self.batch_size]
 

@@ -20,7 +20,8 @@ from accelerate import PartialState
 from numpy.typing import NDArray
 
 from sidtune import __version__
-from sidtune.config import DataConfig, load_config
+from sidtune.config import DataConfig
+from sidtune.config_file import load_config
 from sidtune.data.catalogue import Catalogue
 from sidtune.data.rows import Rows, Split, drawn, load_rows
 from sidtune.encoding.corpus import file_digest

@@ -114,9 +114,34 @@ def load_training_state(model: PreTrainedModel, folder: Path) -> None:
     """
     load_plain_state_dict(model, load_weights(folder))
     if is_frozen(model):
-        with refusing_damage(folder):
-            rows = safetensors.torch.load_file(folder / SID_ROWS)
+        load_sid_rows(model, _saved_rows(folder))
+
+
+@torch.no_grad()
+def load_start(model: PreTrainedModel, folder: Path, sid_ids: Tensor) -> None:
+    """Start a new run from the weights in a folder, in the precision they were trained in, whatever the tuning.
+
+    Args:
+        sid_ids: ids of the SID tokens, ascending.
+
+    Raises:
+        UserError: where something is missing, damaged or of another model.
+    """
+    load_plain_state_dict(model, load_weights(folder))
+    if not (folder / SID_ROWS).is_file():
+        return
+    rows = _saved_rows(folder)
+    if is_frozen(model):
         load_sid_rows(model, rows)
+        return
+    modules = {"input": model.get_input_embeddings(), "output": model.get_output_embeddings()}
+    for name, saved in rows.items():
+        if len(saved) != len(sid_ids):
+            raise UserError(
+                f"{folder} holds rows of {len(saved):,} SID tokens; there are {len(sid_ids):,} here",
+                "Start from weights of the same base with the same SID tokens.",
+            )
+        modules[name].weight[sid_ids] = saved
 
 
 def load_weights(folder: Path) -> dict[str, Tensor]:
@@ -134,6 +159,11 @@ def load_weights(folder: Path) -> dict[str, Tensor]:
         if (folder / OLD_WEIGHTS).is_file():
             return _tensors(torch.load(folder / OLD_WEIGHTS, map_location="cpu", weights_only=True))
     raise UserError(f"{folder} holds no weights ({WEIGHTS} or {OLD_WEIGHTS})", "Give a model or checkpoint folder.")
+
+
+def _saved_rows(folder: Path) -> dict[str, Tensor]:
+    with refusing_damage(folder):
+        return safetensors.torch.load_file(folder / SID_ROWS)
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from sidtune.errors import UserError
 from sidtune.model.checkpoint_files import UNREADABLE
 from sidtune.model.dropout import set_dropout
 from sidtune.model.frozen import freeze
-from sidtune.model.initialise import INITIALISERS
+from sidtune.model.initialise import ItemTexts, mean_rows, text_rows
 from sidtune.model.tokenizer import load_config
 from sidtune.model.vocabulary import Vocabulary
 
@@ -22,20 +22,29 @@ ROWS_MULTIPLE = 64
 
 
 def load_model(
-    config: ModelConfig, vocabulary: Vocabulary, seed: int, trust_remote_code: bool = False
+    config: ModelConfig,
+    vocabulary: Vocabulary,
+    seed: int,
+    trust_remote_code: bool = False,
+    texts: ItemTexts | None = None,
 ) -> PreTrainedModel:
     """The model ready to train: rows for every token, trained parameters in float32, the rest frozen as configured.
+
+    Args:
+        texts: of the items; needed for `new_rows: text`, and not looked at otherwise.
 
     Raises:
         UserError: for frozen tuning without SID tokens, for a base whose weights are missing or incomplete, and for
             dropout that the architecture has no place for.
     """
-    model = _undropped(config, vocabulary, seed, trust_remote_code)
+    model = _undropped(config, vocabulary, seed, trust_remote_code, texts)
     set_dropout(model, config)
     return model
 
 
-def _undropped(config: ModelConfig, vocabulary: Vocabulary, seed: int, trust_remote_code: bool) -> PreTrainedModel:
+def _undropped(
+    config: ModelConfig, vocabulary: Vocabulary, seed: int, trust_remote_code: bool, texts: ItemTexts | None
+) -> PreTrainedModel:
     """The model as `load_model` gives it, with the dropout that the base has by itself."""
     if config.tuning == "frozen" and not len(vocabulary.sid_ids):
         raise UserError("model.tuning is frozen, but the index has no SID token, so nothing would be trained")
@@ -44,7 +53,8 @@ def _undropped(config: ModelConfig, vocabulary: Vocabulary, seed: int, trust_rem
         return _build(header, vocabulary, seed, trust_remote_code)
     model = _load(config.base, trust_remote_code)
     added = _make_room(model, _rows_needed(header, vocabulary))
-    _initialise(model, vocabulary, added, config.new_rows, seed)
+    assert texts is not None or config.new_rows == "mean"
+    _initialise(model, vocabulary, added, texts if config.new_rows == "text" else None, seed)
     if config.tuning == "full":
         model.float()
         return model
@@ -122,10 +132,12 @@ def _make_room(model: PreTrainedModel, rows: int) -> range:
 
 
 @torch.no_grad()
-def _initialise(model: PreTrainedModel, vocabulary: Vocabulary, added: range, initialiser: str, seed: int) -> None:
+def _initialise(
+    model: PreTrainedModel, vocabulary: Vocabulary, added: range, texts: ItemTexts | None, seed: int
+) -> None:
     """Start the rows of tokens that are new to the tokenizer, by id: a model's spare rows are not trained rows.
 
-    Rows that were added as padding start the same way, so that they depend on the seed alone.
+    Rows that were added as padding start near the mean too, so that they depend on the seed alone.
     """
     fresh = {*vocabulary.new_ids.tolist(), *added}
     if not fresh:
@@ -133,8 +145,11 @@ def _initialise(model: PreTrainedModel, vocabulary: Vocabulary, added: range, in
     new = torch.tensor(sorted(fresh))
     known = torch.tensor([i for i in sorted(vocabulary.tokenizer.get_vocab().values()) if i not in fresh])
     generator = torch.Generator().manual_seed(seed)
+    placed = texts.placed(known.numpy(), new.numpy()) if texts else None
     for matrix in _matrices(model):
-        matrix[new] = INITIALISERS[initialiser](matrix[known], len(new), generator).to(matrix.dtype)
+        count, old = len(new), matrix[known]
+        rows = text_rows(old, count, generator, placed) if placed else mean_rows(old, count, generator)
+        matrix[new] = rows.to(matrix.dtype)
     bias = getattr(model.get_output_embeddings(), "bias", None)
     if bias is not None:
         bias[new] = bias[known].mean()

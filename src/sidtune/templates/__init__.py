@@ -78,7 +78,7 @@ def load_templates(file: Path | None = None) -> Templates:
     Raises:
         UserError: for a form that does not exist, a placeholder that is missing, unknown or in the wrong place.
     """
-    from sidtune.config import read_yaml
+    from sidtune.config_file import read_yaml
 
     ours = yaml.safe_load(resources.files(__package__).joinpath("en.yaml").read_text("utf-8"))
     theirs = read_yaml(file) if file else {}

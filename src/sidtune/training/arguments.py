@@ -74,9 +74,8 @@ def _bf16(training: TrainingConfig) -> bool:
 def _reporters(config: Config) -> list[str]:
     reporters = []
     if config.logging.tensorboard:
+        # Its callback is made by us: Trainer's own would write every stage into one folder.
         _require("tensorboard", "logging.tensorboard")
-        os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(config.output_dir / "tensorboard"))
-        reporters.append("tensorboard")
     if config.logging.wandb_project:
         _require("wandb", "logging.wandb_project")
         os.environ["WANDB_PROJECT"] = config.logging.wandb_project

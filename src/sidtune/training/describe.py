@@ -31,6 +31,12 @@ def total_steps(training: TrainingConfig, plan: Plan) -> int:
     return training.max_steps or plan.steps_per_epoch * training.epochs
 
 
+def describe_stage(number: int, stages: int) -> None:
+    """Which stage comes, from 0, where there are several."""
+    if stages > 1:
+        console.print(f"Stage {number + 1} of {stages}", style="bold")
+
+
 def describe_model(model: PreTrainedModel, vocabulary: Vocabulary, config: ModelConfig) -> None:
     """Parameters, and the rows of the SID tokens."""
     trainable, total = parameter_counts(model)

@@ -1,20 +1,24 @@
-"""Training from start to finish; read `train` from top to bottom."""
+"""Training from start to finish; read `train`, `prepare` and `run_stage` from top to bottom."""
 
 from __future__ import annotations
 
+import gc
+import importlib
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import PartialState
 from transformers import EarlyStoppingCallback, PreTrainedModel, TrainerCallback, TrainingArguments
+from transformers.integrations.integration_utils import TensorBoardCallback
 
 from sidtune.check import refuse_errors
 from sidtune.config import METRIC_DEPTH, Config, LossConfig
 from sidtune.encoding.corpus import EncodedTask
 from sidtune.inputs import Inputs
-from sidtune.model.checkpoint_files import load_plain_state_dict, load_weights
+from sidtune.model.checkpoint_files import load_start
 from sidtune.model.dropout import RATES
 from sidtune.model.load import base_dtype, load_model
 from sidtune.terminal import console, library_bars
@@ -22,13 +26,14 @@ from sidtune.training import output
 from sidtune.training.arguments import training_arguments
 from sidtune.training.callbacks import ConsoleTable, LastStepEvaluation, MetricsFile
 from sidtune.training.criterion import make_criterion, sid_prefixes
-from sidtune.training.describe import describe_model, describe_plan, total_steps
+from sidtune.training.describe import describe_model, describe_plan, describe_stage, total_steps
 from sidtune.training.launch import pin_first_gpu
 from sidtune.training.lay_out import lay_out
 from sidtune.training.memory import fit_max_tokens
 from sidtune.training.objective import LabelLoss
 from sidtune.training.output import Start
 from sidtune.training.ranking import ValidationRanking
+from sidtune.training.stages import following, stage_runs
 from sidtune.training.trainer import StepTrainer
 
 
@@ -53,10 +58,25 @@ class Result:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Shared:
+    """What the stages of a run have in common.
+
+    Args:
+        training, valid: the encoded tasks.
+        identity: what a run that resumes must share.
+    """
+
+    inputs: Inputs
+    training: list[EncodedTask]
+    valid: list[EncodedTask]
+    identity: dict[str, Any]
+
+
 def train(
     config: Config, resume: str = "auto", dry_run: bool = False, trust_remote_code: bool = False
 ) -> Result | None:
-    """Fine-tune as configured; nothing is returned of a dry run.
+    """Fine-tune as configured, stage by stage; the last stage's result, and nothing of a dry run.
 
     Args:
         resume: `auto`, `never`, or the path of a checkpoint or of weights to start from.
@@ -67,30 +87,56 @@ def train(
         UserError: for anything the user can mend.
     """
     pin_first_gpu()
-    arguments = training_arguments(config)
-    inputs = Inputs(config, trust_remote_code)
+    shared, stages = prepare(Inputs(config, trust_remote_code)), stage_runs(config)
+    folders = [stage.output_dir for stage in stages]
+    start = Start() if dry_run else output.find_start(folders, resume, shared.identity)
+    result = None
+    for number in range(start.stage, len(stages)):
+        result = run_stage(shared, stages, number, start, dry_run)
+        start = Start(weights=folders[number] / output.FINAL, stage=number + 1)
+        # Trainer and model refer to each other: the next stage would find the memory still taken.
+        gc.collect()
+    return result
+
+
+def prepare(inputs: Inputs) -> Shared:
+    """Check the data, encode it, and tell what run this is; the first process goes ahead."""
+    arguments = training_arguments(inputs.config)
     with arguments.main_process_first(desc="encoding"):
         if arguments.process_index == 0:
             refuse_errors(inputs)
         training_tasks, valid_tasks = inputs.mixture.train(), inputs.mixture.valid()
-    vocabulary, identity = inputs.vocabulary, run_identity(inputs, arguments.world_size)
-    start = Start() if dry_run else output.find_start(config.output_dir, resume, identity)
+    return Shared(inputs, training_tasks, valid_tasks, run_identity(inputs, arguments.world_size))
 
+
+def run_stage(shared: Shared, stages: list[Config], number: int, start: Start, dry_run: bool) -> Result | None:
+    """Train one stage and leave its result; the only stage of most runs.
+
+    Args:
+        stages: configurations of all stages.
+        number: of this one, from 0.
+    """
+    config, inputs, identity = stages[number], shared.inputs, shared.identity
+    training_tasks, valid_tasks, vocabulary = shared.training, shared.valid, inputs.vocabulary
+    arguments, last = training_arguments(config), number == len(stages) - 1
     with library_bars():
-        model = load_model(config.model, vocabulary, config.seed, trust_remote_code)
+        model = load_model(config.model, vocabulary, config.seed, inputs.trust_remote_code, inputs.item_texts)
     prefixes = sid_prefixes(inputs)
     steps = lay_out(config, training_tasks, model, vocabulary, arguments, prefixes)
+    steps.plan = following(steps.plan, stages[:number])
     if arguments.process_index == 0:
+        describe_stage(number, len(stages))
         describe_model(model, vocabulary, config.model)
         describe_plan(config, training_tasks, steps, model, arguments)
     if dry_run:
         return None
     announce(start, arguments)
-    prepare(model, start, inputs)
+    begin(model, start, inputs)
     # Every process has looked at the output folder before the first one writes into it.
     PartialState().wait_for_everyone()
     if arguments.should_save:
         output.write_config(config)
+        output.write_config(inputs.config)
     arguments.eval_on_start = start.checkpoint is None
     arguments.max_steps = total_steps(config.training, steps.plan)
     trainer = StepTrainer(
@@ -111,9 +157,12 @@ def train(
     fit_max_tokens(trainer, config.training)
     began = time.monotonic()
     trainer.train(resume_from_checkpoint=str(start.checkpoint) if start.checkpoint else None)
-    if arguments.should_save:
-        dtype = base_dtype(config.model, trust_remote_code)
+    if arguments.should_save and last:
+        dtype = base_dtype(config.model, inputs.trust_remote_code)
         output.write_result(model, vocabulary.tokenizer, inputs.bundle, config.output_dir, dtype)
+    elif arguments.should_save:
+        output.write_stage(model, vocabulary.tokenizer, inputs.bundle, config.output_dir, identity)
+        close_logs(config)
     trainer.accelerator.wait_for_everyone()
     return summarise(trainer, config, time.monotonic() - began)
 
@@ -123,11 +172,13 @@ def run_identity(inputs: Inputs, world_size: int) -> dict[str, Any]:
     config, training = inputs.config, inputs.config.training
     # What the best model so far was chosen by.
     ranked = {f"eval.ranking.{name}": getattr(config.eval.ranking, name) for name in ("sample", "beams")}
+    stages = [stage.model_dump() for stage in config.stages]
     return {
         **inputs.mixture.identity(),
         **{f"weight of {name}": options.weight for name, options in config.task_options().items()},
-        "model.tuning": config.model.tuning,
         **{f"model.{name}": getattr(config.model, name) for name in RATES},
+        **({"stages": stages} if stages else {"model.tuning": config.model.tuning}),
+        **({} if config.model.new_rows == "mean" else {"model.new_rows": config.model.new_rows}),
         "seed": config.seed,
         "eval.task": config.question,
         "training.batch_size": training.batch_size,
@@ -143,10 +194,10 @@ def run_identity(inputs: Inputs, world_size: int) -> dict[str, Any]:
     }
 
 
-def prepare(model: PreTrainedModel, start: Start, inputs: Inputs) -> None:
+def begin(model: PreTrainedModel, start: Start, inputs: Inputs) -> None:
     """Weights to start from, checkpointing of activations, and where `generate` stops."""
     if start.weights:
-        load_plain_state_dict(model, load_weights(start.weights))
+        load_start(model, start.weights, torch.from_numpy(inputs.vocabulary.sid_ids))
     if inputs.config.training.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     stop_at(model, inputs.mixture.frame.after[-1])
@@ -179,10 +230,8 @@ def announce(start: Start, arguments: TrainingArguments) -> None:
     if start.checkpoint:
         console.print(f"Resuming from {start.checkpoint}.", markup=False)
     if start.weights:
-        console.print(
-            f"Starting from the weights in {start.weights}: optimizer, schedule and position in the data start anew.",
-            markup=False,
-        )
+        anew = "optimizer and schedule" if start.stage else "optimizer, schedule and position in the data"
+        console.print(f"Starting from the weights in {start.weights}: {anew} start anew.", markup=False)
 
 
 def callbacks(config: Config, valid: list[EncodedTask]) -> list[TrainerCallback]:
@@ -192,9 +241,19 @@ def callbacks(config: Config, valid: list[EncodedTask]) -> list[TrainerCallback]
         MetricsFile(config.output_dir),
         ConsoleTable([task.name for task in valid], _shown_metrics(config)),
     ]
+    if config.logging.tensorboard:
+        board = TensorBoardCallback()
+        board.logging_dir = board.logging_dir or str(config.output_dir / "tensorboard")
+        watching.append(board)
     if config.eval.patience:
         watching.append(EarlyStoppingCallback(config.eval.patience))
     return watching
+
+
+def close_logs(config: Config) -> None:
+    """End the W&B run: the next stage counts its steps from 0 again, in a run of its own."""
+    if config.logging.wandb_project:
+        importlib.import_module("wandb").finish()
 
 
 def _shown_metrics(config: Config) -> list[str]:

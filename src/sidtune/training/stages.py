@@ -1,0 +1,37 @@
+"""The stages of a run: each is trained like a run of its own, from the weights that the one before it left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from sidtune.batching.plan import Plan
+from sidtune.config import Config
+from sidtune.training.describe import total_steps
+
+
+def stage_runs(config: Config) -> list[Config]:
+    """Each stage as a run of its own, or the run itself where there are no stages.
+
+    The last stage writes into the run's folder, the others into `stage-1`, `stage-2`, … beneath it.
+    """
+    runs = []
+    for number, stage in enumerate(config.stages, start=1):
+        last = number == len(config.stages)
+        training: dict[str, Any] = {"learning_rate": stage.learning_rate or config.training.learning_rate}
+        if stage.steps or stage.epochs:
+            training |= {"max_steps": stage.steps, "epochs": stage.epochs or config.training.epochs}
+        changes = {
+            "output_dir": config.output_dir if last else config.output_dir / f"stage-{number}",
+            "model": config.model.model_copy(update={"tuning": stage.tuning}),
+            "training": config.training.model_copy(update=training),
+            "stages": (),
+        }
+        runs.append(config.model_copy(update=changes))
+    return runs or [config]
+
+
+def following(plan: Plan, earlier: Sequence[Config]) -> Plan:
+    """The plan from where earlier stages leave off: together they see examples in the order of one long run."""
+    return replace(plan, first=sum(total_steps(run.training, plan) for run in earlier))
