@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -89,21 +90,15 @@ def run_baselines(request: Request) -> Report:
     began = time.monotonic()
     rankings: dict[str, Ranking] = {}
     if not request.simple:
-        rankings[SASREC], settings["sasrec"] = _rank_sasrec(request, catalogue, train, rows, sid_of, users)
-    rankings |= rank_baselines(
-        train,
-        rows.history,
-        rows.target,
-        sid_of,
-        BEAMS,
-        allowed=sid_of >= 0,
-        exclude_history=request.exclude_history,
-    )
+        lists = Lists.of(users, sid_of, BEAMS, allowed=sid_of >= 0, exclude_history=request.exclude_history)
+        rankings[SASREC], settings["sasrec"] = _rank_sasrec(request, catalogue, train, rows, lists)
+    restricted = partial(rank_baselines, allowed=sid_of >= 0, exclude_history=request.exclude_history)
+    rankings |= restricted(train, rows.history, rows.target, sid_of, BEAMS)
     settings["ranking_seconds"] = round(time.monotonic() - began, 2)
     report = make_report(settings, rows, sid_of, users, 0, rankings)
     for name, ranking in rankings.items():
-        own = make_folder(folder / name.lower().replace(" ", "-"))
         alone = replace(report, rankers={name: report.rankers[name]})
+        own = make_folder(folder / name.lower().replace(" ", "-"))
         write_results(own, request.split, alone, _predictions(catalogue, rows, chosen, ranking))
     write_report(folder, request.split, report)
     return report
@@ -140,18 +135,13 @@ def _sid_numbers(request: Request, catalogue: Catalogue) -> NDArray[np.int64]:
 
 
 def _rank_sasrec(
-    request: Request,
-    catalogue: Catalogue,
-    train: Rows,
-    rows: Rows,
-    sid_of: NDArray[np.int64],
-    users: NDArray[np.int64],
+    request: Request, catalogue: Catalogue, train: Rows, rows: Rows, lists: Lists
 ) -> tuple[Ranking, dict[str, Any]]:
+    """SASRec's ranking, and everything that gave the model."""
     if request.split == "valid":
         warn("SASRec is tuned on the validation rows, so its figures on them are a little too good")
     valid = _rows(request.config, catalogue, "valid")
-    lists = Lists.of(users, sid_of, BEAMS, allowed=sid_of >= 0, exclude_history=request.exclude_history)
-    scorer, trials = sasrec.tune(train, valid, lists, len(sid_of), _seed(request))
+    scorer, trials = sasrec.tune(train, valid, lists, len(catalogue.ids), _seed(request))
     return rank_rows(SASREC, scorer, rows.history, rows.target, lists), sasrec.describe(trials)
 
 
