@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.markup import escape
@@ -17,7 +17,6 @@ from sidtune.evaluation.options import BEAMS, MAX_TOKENS, Normalize, RankOptions
 from sidtune.terminal import console, quiet_libraries
 
 if TYPE_CHECKING:
-    from sidtune.check import Finding
     from sidtune.config import Config
 
 app = typer.Typer(
@@ -157,7 +156,7 @@ def check(
 
     Exit status: 0 all well, 1 warnings, 2 errors. Example: `sidtune check recipes/amazon-industrial.yaml`
     """
-    from sidtune.check import Finding, exit_status, run_checks
+    from sidtune.check import Finding, exit_status, render, run_checks
     from sidtune.config import load_config
     from sidtune.inputs import Inputs
 
@@ -169,7 +168,8 @@ def check(
     if as_json:
         typer.echo(json.dumps([vars(finding) for finding in findings], indent=1, ensure_ascii=False))
     else:
-        _print_findings(findings)
+        for line in render(findings):
+            console.print(line)
     raise typer.Exit(exit_status(findings))
 
 
@@ -390,20 +390,6 @@ def _train(config: Config, resume: str, dry_run: bool, processes: int | None, tr
             f"{result.best_step:,}: sid_next validation loss {result.first_loss:.4f} → {result.best_loss:.4f}. "
             f"Model: {escape(str(result.folder))}"
         )
-
-
-def _print_findings(findings: list[Finding]) -> None:
-    styles = {"error": "bold red", "warning": "bold yellow", "note": "dim"}
-    for finding in findings:
-        console.print(
-            f"[{styles[finding.severity]}]{finding.severity}[/] {escape(finding.where)}: {escape(finding.message)}"
-        )
-        for example in finding.examples:
-            console.print(f"    {escape(example)}")
-        if finding.remedy:
-            console.print(f"    → {escape(finding.remedy)}")
-    counts: dict[Any, int] = {name: sum(f.severity == name for f in findings) for name in styles}
-    console.print(", ".join(f"{count} {name}{'s' * (count != 1)}" for name, count in counts.items()))
 
 
 if __name__ == "__main__":
