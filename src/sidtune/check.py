@@ -100,6 +100,18 @@ def _remembered(check: Check) -> Check:
     return kept
 
 
+def render(findings: Sequence[Finding]) -> Iterator[str]:
+    """For the screen, as markup: each finding with its examples and its remedy, then how many there are."""
+    styles = {"error": "bold red", "warning": "bold yellow", "note": "dim"}
+    for finding in findings:
+        yield f"[{styles[finding.severity]}]{finding.severity}[/] {escape(finding.where)}: {escape(finding.message)}"
+        yield from (f"    {escape(example)}" for example in finding.examples)
+        if finding.remedy:
+            yield f"    → {escape(finding.remedy)}"
+    counts = {name: sum(finding.severity == name for finding in findings) for name in styles}
+    yield ", ".join(f"{count} {name}{'s' * (count != 1)}" for name, count in counts.items())
+
+
 def exit_status(findings: Sequence[Finding]) -> int:
     """0 for nothing but notes, 1 for warnings, 2 for errors."""
     severities = {finding.severity for finding in findings}

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.markup import escape
@@ -17,7 +17,6 @@ from sidtune.evaluation.options import BEAMS, MAX_TOKENS, Normalize, RankOptions
 from sidtune.terminal import console, quiet_libraries
 
 if TYPE_CHECKING:
-    from sidtune.check import Finding
     from sidtune.config import Config
 
 app = typer.Typer(
@@ -157,7 +156,7 @@ def check(
 
     Exit status: 0 all well, 1 warnings, 2 errors. Example: `sidtune check recipes/amazon-industrial.yaml`
     """
-    from sidtune.check import Finding, exit_status, run_checks
+    from sidtune.check import Finding, exit_status, render, run_checks
     from sidtune.config_file import load_config
     from sidtune.inputs import Inputs
 
@@ -169,7 +168,8 @@ def check(
     if as_json:
         typer.echo(json.dumps([vars(finding) for finding in findings], indent=1, ensure_ascii=False))
     else:
-        _print_findings(findings)
+        for line in render(findings):
+            console.print(line)
     raise typer.Exit(exit_status(findings))
 
 
@@ -239,6 +239,43 @@ def evaluate(
             console.print(table)
         folder = escape(str(room.results_folder(request)))
         console.print(f"Every figure: {folder}/{split}.json. Every list: {folder}/{split}.predictions.parquet")
+
+
+@app.command()
+def baselines(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    split: Annotated[Split, typer.Option(help="Which rows of the configuration.")] = "test",
+    simple: Annotated[bool, typer.Option("--simple", help="Leave SASRec out; no library is needed then.")] = False,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=2**32 - 1, help="Seed of SASRec, in place of the configuration's.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most this many rows, drawn by a fixed seed.")] = None,
+    exclude_history: ExcludeHistory = False,
+    candidates: Candidates = None,
+    output: Annotated[Path | None, typer.Option(help="Folder of the results; OUTPUT_DIR-baselines by default.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Rank the same rows with SASRec, tuned on the validation rows, and three simple baselines; needs no model.
+
+    Writes a folder for each, which `compare` takes beside evaluated runs.
+
+    Example: `sidtune baselines recipes/amazon-industrial.yaml`
+    """
+    from sidtune.config_file import load_config
+    from sidtune.evaluation import baseline_run as room
+
+    quiet_libraries()
+    request = room.Request(
+        load_config(config, overrides or []), split, simple, seed, limit, candidates, exclude_history, output
+    )
+    report = room.run_baselines(request)
+    if as_json:
+        typer.echo(json.dumps(report.as_json(), indent=1, ensure_ascii=False))
+        return
+    for part in room.render(report):
+        console.print(part)
+    console.print(f"Every figure: {escape(str(request.folder))}/{split}.json. A folder for each ranker beside it.")
 
 
 @app.command()
@@ -361,20 +398,6 @@ def _train(config: Config, resume: str, dry_run: bool, processes: int | None, tr
             f"{result.best_step:,}: {config.question} validation loss {result.first_loss:.4f} → "
             f"{result.best_loss:.4f}. Model: {escape(str(result.folder))}"
         )
-
-
-def _print_findings(findings: list[Finding]) -> None:
-    styles = {"error": "bold red", "warning": "bold yellow", "note": "dim"}
-    for finding in findings:
-        console.print(
-            f"[{styles[finding.severity]}]{finding.severity}[/] {escape(finding.where)}: {escape(finding.message)}"
-        )
-        for example in finding.examples:
-            console.print(f"    {escape(example)}")
-        if finding.remedy:
-            console.print(f"    → {escape(finding.remedy)}")
-    counts: dict[Any, int] = {name: sum(f.severity == name for f in findings) for name in styles}
-    console.print(", ".join(f"{count} {name}{'s' * (count != 1)}" for name, count in counts.items()))
 
 
 if __name__ == "__main__":

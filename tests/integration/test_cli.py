@@ -30,6 +30,7 @@ OPTIONS = {
     "new-model": "folder --items --hidden --layers --vocab --seed",
     "evaluate": "model --split --beams --normalize --limit --exclude-history --candidates --rows --train --output "
     "--max-tokens --json --processes --trust-remote-code",
+    "baselines": "config overrides --split --simple --seed --limit --exclude-history --candidates --output --json",
     "recommend": "model --history --input -k --beams --normalize --exclude-history --candidates --json "
     "--trust-remote-code",
     "compare": "runs --split --json",

@@ -33,10 +33,17 @@ def one_by_one(rows: Rows) -> Sequences:
 
 
 def joined(rows: Rows) -> Sequences:
+    """The sequences of `whole`, cut into windows that overlap by half where one is longer than histories get.
+
+    So no item has more items before it than a row could show.
+    """
+    return _windows(whole(rows), 1 + int(rows.history.lengths.max(initial=1)))
+
+
+def whole(rows: Rows) -> Sequences:
     """The rows of each user as one sequence, wherever one goes on from the row before it.
 
-    Every row's target is predicted once, and so are the items that a user's first row has as its history. No item sees
-    more items before it than the longest history has: longer sequences are cut into windows that overlap by half.
+    Every row's target is predicted once, and so are the items that a user's first row has as its history.
     """
     order, opens = _chains(rows)
     first = order[opens]
@@ -46,8 +53,7 @@ def joined(rows: Rows) -> Sequences:
     # A later chain of the same user begins with items that were predicted before.
     users = rows.users.dictionary_encode().indices.to_numpy()[first]
     context = np.where(np.diff(users, prepend=-1) != 0, 0, history.lengths)
-    whole = Sequences(concatenate([history, targets]), context, first)
-    return _windows(whole, 1 + int(rows.history.lengths.max(initial=1)))
+    return Sequences(concatenate([history, targets]), context, first)
 
 
 def _chains(rows: Rows) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
@@ -70,15 +76,15 @@ def _from_end(lists: Ragged, rows: NDArray[np.int64], place: int) -> NDArray[np.
     return values
 
 
-def _windows(whole: Sequences, width: int) -> Sequences:
+def _windows(sequences: Sequences, width: int) -> Sequences:
     """Sequences of at most `width` items; each predicts what the one before it left, half a window at a time."""
-    lengths, step = whole.items.lengths, max(1, width // 2)
+    lengths, step = sequences.items.lengths, max(1, width // 2)
     counts = 1 + np.maximum(0, -(-(lengths - width) // step))
-    sequence = np.repeat(np.arange(len(lengths)), counts)
-    later = np.repeat(np.cumsum(counts), counts) - 1 - np.arange(len(sequence))
-    ends = lengths[sequence] - later * step
+    of = np.repeat(np.arange(len(lengths)), counts)
+    later = np.repeat(np.cumsum(counts), counts) - 1 - np.arange(len(of))
+    ends = lengths[of] - later * step
     starts = np.maximum(0, ends - width)
-    opening = np.diff(sequence, prepend=-1) != 0
-    context = np.where(opening, whole.context[sequence], ends - step - starts)
-    items = whole.items.take(sequence).drop_front(starts).drop_back(lengths[sequence] - ends)
-    return Sequences(items, context, whole.rows[sequence])
+    opening = np.diff(of, prepend=-1) != 0
+    context = np.where(opening, sequences.context[of], ends - step - starts)
+    items = sequences.items.take(of).drop_front(starts).drop_back(lengths[of] - ends)
+    return Sequences(items, context, sequences.rows[of])

@@ -54,13 +54,13 @@ def rank_baselines(
     """
     user, item = owned(train, len(sid_of))
     popular = np.bincount(item, minlength=len(sid_of))
-    lists = _Lists(_tie_break(popular), _Sids.of(sid_of), depth, allowed, exclude_history)
+    lists = Lists.of(popular, sid_of, depth, allowed=allowed, exclude_history=exclude_history)
     scorers: Mapping[str, Scorer] = {
         "most popular": partial(_no_score, items=len(sid_of)),
         "repeat last": partial(_repeat_last, items=len(sid_of)),
         "co-occurrence": partial(_co_occurrence, conditional=_conditional(_matrix(user, item, len(sid_of)), popular)),
     }
-    return {name: _rank(name, scorer, history, target, lists) for name, scorer in scorers.items()}
+    return {name: rank_rows(name, scorer, history, target, lists) for name, scorer in scorers.items()}
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class _Sids:
 
 
 @dataclass(frozen=True)
-class _Lists:
+class Lists:
     """How scores become lists, whichever baseline they come from; arguments as in `rank_baselines`."""
 
     tie_break: NDArray[np.float64]
@@ -97,6 +97,19 @@ class _Lists:
     depth: int
     allowed: NDArray[np.bool_] | None
     exclude_history: bool
+
+    @classmethod
+    def of(
+        cls,
+        popular: NDArray[np.integer],
+        sid_of: NDArray[np.integer],
+        depth: int,
+        *,
+        allowed: NDArray[np.bool_] | None = None,
+        exclude_history: bool = False,
+    ) -> Lists:
+        """Lists whose ties go by `popular`, the training users of each item, `(items,)`."""
+        return cls(_tie_break(popular), _Sids.of(sid_of), depth, allowed, exclude_history)
 
     def rank(self, scores: NDArray[np.float64], history: Ragged, target: NDArray[np.integer]) -> Ranking:
         """Rank a chunk of rows; `scores`, `(rows, items)`, is overwritten."""
@@ -109,8 +122,8 @@ class _Lists:
         return Ranking(sid_ranks, _places(scores, target), _top(scores, self.depth))
 
 
-def _rank(name: str, scorer: Scorer, history: Ragged, target: NDArray[np.integer], lists: _Lists) -> Ranking:
-    """Rank all rows, so many at a time that `CHUNK_SCORES` scores are held at once."""
+def rank_rows(name: str, scorer: Scorer, history: Ragged, target: NDArray[np.integer], lists: Lists) -> Ranking:
+    """Rank all rows by one scorer, so many at a time that `CHUNK_SCORES` scores are held at once."""
     size = max(1, CHUNK_SCORES // len(lists.tie_break))
     chunks = np.split(np.arange(len(target)), range(size, len(target), size))
     histories = [history.take(rows) for rows in chunks]
@@ -128,7 +141,7 @@ def _matrix(user: NDArray[np.int64], item: NDArray[np.int64], items: int) -> sp.
     return sp.csr_array((np.ones(len(user)), (user, item)), shape=(int(user.max()) + 1, items))
 
 
-def _tie_break(popular: NDArray[np.int64]) -> NDArray[np.float64]:
+def _tie_break(popular: NDArray[np.integer]) -> NDArray[np.float64]:
     """A term in [0, `TIE_BREAK`) that falls with the place by popularity, then by catalogue order, `(items,)`."""
     term = np.empty(len(popular))
     term[np.argsort(-popular, kind="stable")] = np.arange(len(popular))[::-1] * (TIE_BREAK / len(popular))

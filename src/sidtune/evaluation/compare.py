@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import product
 from pathlib import Path
@@ -131,7 +131,7 @@ def compare(first: Evaluated, others: Sequence[Evaluated]) -> list[Comparison]:
             len(own),
             left_out[0],
             left,
-            [name for name in SETTINGS if first.settings.get(name) != run.settings.get(name)],
+            _unlike(first.settings, run.settings),
             _differences(measures, values[0], own, ends),
         )
         for run, own, left, ends in zip(others, values[1:], left_out[1:], intervals, strict=True)
@@ -163,6 +163,12 @@ def render(comparison: Comparison) -> Iterator[RenderableType]:
 def as_json(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
     """The same as plain JSON values."""
     return [asdict(comparison) for comparison in comparisons]
+
+
+def _unlike(first: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Settings in which two evaluations differ; a ranker that scores whole items has no probabilities of tokens."""
+    names = [name for name in SETTINGS if name != "normalize" or (first.get(name) and other.get(name))]
+    return [name for name in names if first.get(name) != other.get(name)]
 
 
 def _notes(comparison: Comparison) -> Iterator[str]:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -14,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet
 import torch
 from accelerate import PartialState
 from numpy.typing import NDArray
@@ -28,12 +24,13 @@ from sidtune.encoding.corpus import file_digest
 from sidtune.errors import UserError
 from sidtune.evaluation.answers import read_candidates
 from sidtune.evaluation.baselines import rank_baselines
-from sidtune.evaluation.compare import SETTINGS, read_settings
+from sidtune.evaluation.compare import SETTINGS
 from sidtune.evaluation.options import RankOptions
 from sidtune.evaluation.ranker import Lists
 from sidtune.evaluation.ranking import Ranking
 from sidtune.evaluation.recommender import Recommender, refuse_other_folders
 from sidtune.evaluation.report import Report, make_report
+from sidtune.evaluation.results import make_folder, refuse_other_settings, write_results
 from sidtune.ragged import Ragged, row_of
 from sidtune.tasks.source import load_split
 from sidtune.terminal import console, warn
@@ -87,9 +84,9 @@ def evaluate(request: Request) -> Report | None:
     every_row = place.load(recommender.bundle.catalogue)
     chosen = drawn(len(every_row.target), request.limit, LIMIT_SEED)
     rows = every_row.take(chosen)
-    folder = _output_folder(request)
+    folder = make_folder(results_folder(request))
     settings = _settings(request, place, train_place, state.num_processes)
-    _refuse_other_settings(folder / f"{request.split}.json", settings)
+    refuse_other_settings(folder / f"{request.split}.json", settings, (*SETTINGS, "limit", "rows_sha256", "history"))
     began = time.monotonic()
     lists = recommender.lists(rows.history, request.options, together=True)
     seconds = time.monotonic() - began
@@ -106,7 +103,7 @@ def evaluate(request: Request) -> Report | None:
             settings, rows, recommender.answers.sid_of, recommender.bundle.users, len(lists.unasked), rankings
         )
         table = _predictions(recommender, rows, chosen, lists, rankings["model"], _hidden(rows, request.options))
-        _write(folder, request.split, report, table)
+        write_results(folder, request.split, report, table)
     if state.num_processes > 1:
         # One that left early would tear the connection from under those that still close it.
         state.wait_for_everyone()
@@ -163,33 +160,6 @@ def _places(request: Request) -> tuple[_Place, _Place | None]:
 def results_folder(request: Request) -> Path:
     """Where the results lie."""
     return request.output or request.model / FOLDER
-
-
-def _output_folder(request: Request) -> Path:
-    """Made before anything is computed, so that nothing is computed in vain."""
-    folder = results_folder(request)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        message = f"{folder} cannot be written to: {error.strerror}"
-        raise UserError(message, "--output DIR chooses another folder.") from None
-    return folder
-
-
-def _refuse_other_settings(summary: Path, settings: dict[str, Any]) -> None:
-    """Keep an evaluation that was made otherwise: `compare` would take the new one for it."""
-    if not summary.is_file():
-        return
-    earlier = read_settings(summary)
-    unlike = [
-        name for name in (*SETTINGS, "limit", "rows_sha256", "history") if earlier.get(name) != settings.get(name)
-    ]
-    if unlike:
-        raise UserError(
-            f"{summary} holds an evaluation with other settings ({', '.join(unlike)})",
-            "--output DIR keeps both; delete that file to replace it.",
-        )
 
 
 def _hidden(rows: Rows, options: RankOptions) -> Ragged | None:
@@ -251,17 +221,3 @@ def _predictions(
             "scores": pa.ListArray.from_arrays(offsets, pa.array(scores)),
         }
     )
-
-
-def _write(folder: Path, split: Split, report: Report, predictions: pa.Table) -> None:
-    """Leave the lists and, last, the figures."""
-    _publish(folder / f"{split}.predictions.parquet", lambda to: pyarrow.parquet.write_table(predictions, to))
-    text = json.dumps(report.as_json(), indent=1, ensure_ascii=False) + "\n"
-    _publish(folder / f"{split}.json", lambda to: to.write_text(text, encoding="utf-8"))
-
-
-def _publish(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file aside and rename it: nobody sees half of it."""
-    aside = path.with_name(f".{path.name}.partial")
-    write(aside)
-    os.replace(aside, path)

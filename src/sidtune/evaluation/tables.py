@@ -15,8 +15,10 @@ from sidtune.evaluation.report import Report, Summary
 def render(report: Report) -> Iterator[RenderableType]:
     """Metrics of every ranker by SID and by item, then the model's by group, then what the lists are made of."""
     settings = report.settings
+    # Rankers that score every item have no beams.
+    lists = f"{settings['beams']} beams" if "normalize" in settings else f"lists of {settings['beams']}"
     yield (
-        f"[bold]{settings['split']}[/bold]: {report.rows:,} rows, {report.items:,} items, {settings['beams']} beams, "
+        f"[bold]{settings['split']}[/bold]: {report.rows:,} rows, {report.items:,} items, {lists}, "
         f"ranked in {settings['ranking_seconds']:.0f} s"
     )
     yield from _notes(report)

@@ -1,0 +1,203 @@
+"""`sidtune baselines`: rank the rows of a split with SASRec and the three simple baselines; no model is needed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from rich.console import RenderableType
+from rich.table import Table
+
+from sidtune import __version__
+from sidtune.config import Config
+from sidtune.data.catalogue import Catalogue
+from sidtune.data.popularity import popularity
+from sidtune.data.rows import Rows, Split, drawn
+from sidtune.encoding.build import load_catalogue
+from sidtune.encoding.corpus import file_digest
+from sidtune.errors import UserError
+from sidtune.evaluation import sasrec, tables
+from sidtune.evaluation.answers import allowed_items, read_candidates
+from sidtune.evaluation.baselines import Lists, rank_baselines, rank_rows
+from sidtune.evaluation.compare import SETTINGS
+from sidtune.evaluation.evaluate import LIMIT_SEED
+from sidtune.evaluation.options import BEAMS
+from sidtune.evaluation.ranking import Ranking
+from sidtune.evaluation.report import Report, make_report
+from sidtune.evaluation.results import make_folder, refuse_other_settings, write_report, write_results
+from sidtune.ragged import Ragged
+from sidtune.tasks.source import load_source
+from sidtune.terminal import warn
+
+SASREC = "SASRec"
+KEPT = (*SETTINGS, "limit", "rows_sha256", "train_sha256", "valid_sha256", "history", "seed", "simple")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to rank, and how.
+
+    Args:
+        config: whose `data` is read; nothing else of it counts but `seed` and `output_dir`.
+        split: which rows; it also names the results.
+        simple: leave SASRec out.
+        seed: of SASRec; the configuration's by default.
+        limit, candidates, exclude_history: as in `sidtune evaluate`.
+        output: the folder for the results; beside `output_dir` by default, since training wants that one empty.
+    """
+
+    config: Config
+    split: Split = "test"
+    simple: bool = False
+    seed: int | None = None
+    limit: int | None = None
+    candidates: Path | None = None
+    exclude_history: bool = False
+    output: Path | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where the results lie."""
+        run = self.config.output_dir
+        return self.output or run.with_name(f"{run.name}-baselines")
+
+
+def run_baselines(request: Request) -> Report:
+    """Rank, write the results of each ranker into a folder of its own, and return those of all.
+
+    Raises:
+        UserError: for anything the user can mend.
+    """
+    _refuse_idle(request)
+    if not request.simple:
+        sasrec.require_library()
+    folder = make_folder(request.folder)
+    catalogue = load_catalogue(request.config)
+    every_row, train = _rows(request.config, catalogue, request.split), _rows(request.config, catalogue, "train")
+    settings = _settings(request)
+    refuse_other_settings(folder / f"{request.split}.json", settings, KEPT)
+    chosen = drawn(len(every_row.target), request.limit, LIMIT_SEED)
+    rows, sid_of = every_row.take(chosen), _sid_numbers(request, catalogue)
+    users = popularity(train, len(sid_of))
+    began = time.monotonic()
+    rankings: dict[str, Ranking] = {}
+    if not request.simple:
+        lists = Lists.of(users, sid_of, BEAMS, allowed=sid_of >= 0, exclude_history=request.exclude_history)
+        rankings[SASREC], settings["sasrec"] = _rank_sasrec(request, catalogue, train, rows, lists)
+    restricted = partial(rank_baselines, allowed=sid_of >= 0, exclude_history=request.exclude_history)
+    rankings |= restricted(train, rows.history, rows.target, sid_of, BEAMS)
+    settings["ranking_seconds"] = round(time.monotonic() - began, 2)
+    report = make_report(settings, rows, sid_of, users, 0, rankings)
+    for name, ranking in rankings.items():
+        alone = replace(report, rankers={name: report.rankers[name]})
+        own = make_folder(folder / name.lower().replace(" ", "-"))
+        write_results(own, request.split, alone, _predictions(catalogue, rows, chosen, ranking))
+    write_report(folder, request.split, report)
+    return report
+
+
+def render(report: Report) -> Iterator[RenderableType]:
+    """The grid that SASRec was chosen from, then what `sidtune evaluate` shows."""
+    found = report.settings.get("sasrec")
+    if found:
+        yield _grid(found["grid"])
+    yield from tables.render(report)
+
+
+def _refuse_idle(request: Request) -> None:
+    if request.simple and request.seed is not None:
+        raise UserError("--seed has no effect with --simple: nothing there is random", "Leave one of them out.")
+
+
+def _rows(config: Config, catalogue: Catalogue, split: Split) -> Rows:
+    """All rows of a split, as `sidtune evaluate` takes them: `data.dedup` is about what a language model trains on."""
+    if config.data.rows_file(split) is None:
+        raise UserError(f"the configuration names no data.{split}", f"Name the rows: data.{split}=FILE, or --split.")
+    rows_alone = {"dedup": False, "preferences": None, "instructions": None}
+    return load_source(config.data.model_copy(update=rows_alone), catalogue, split).rows
+
+
+def _sid_numbers(request: Request, catalogue: Catalogue) -> NDArray[np.int64]:
+    """A number for each item's SID, `(items,)`; -1 for items that are no candidates."""
+    numbers = {sid: number for number, sid in enumerate(catalogue.items_of)}
+    sid_of = np.array([numbers[sid] for sid in catalogue.sids], np.int64)
+    if request.candidates is None:
+        return sid_of
+    return np.where(allowed_items(read_candidates(request.candidates), catalogue), sid_of, -1)
+
+
+def _rank_sasrec(
+    request: Request, catalogue: Catalogue, train: Rows, rows: Rows, lists: Lists
+) -> tuple[Ranking, dict[str, Any]]:
+    """SASRec's ranking, and everything that gave the model."""
+    if request.split == "valid":
+        warn("SASRec is tuned on the validation rows, so its figures on them are a little too good")
+    valid = _rows(request.config, catalogue, "valid")
+    scorer, trials = sasrec.tune(train, valid, lists, len(catalogue.ids), _seed(request))
+    return rank_rows(SASREC, scorer, rows.history, rows.target, lists), sasrec.describe(trials)
+
+
+def _seed(request: Request) -> int:
+    return request.config.seed if request.seed is None else request.seed
+
+
+def _settings(request: Request) -> dict[str, Any]:
+    """Everything that gave the figures; `beams` is the length of the lists, by the name that `compare` knows."""
+    data = request.config.data
+    files: Mapping[str, Path | None] = {
+        "rows": data.rows_file(request.split),
+        "train": data.rows_file("train"),
+        "valid": None if request.simple else data.rows_file("valid"),
+        "candidates": request.candidates,
+    }
+    return {
+        "split": request.split,
+        **{name: file and str(file) for name, file in files.items()},
+        **{f"{name}_sha256": file_digest(file) for name, file in files.items() if file},
+        **({"history": data.history} if data.interactions else {}),
+        "limit": request.limit,
+        "beams": BEAMS,
+        "exclude_history": request.exclude_history,
+        "simple": request.simple,
+        "seed": None if request.simple else _seed(request),
+        "versions": {"sidtune": __version__, "torch": torch.__version__},
+    }
+
+
+def _predictions(catalogue: Catalogue, rows: Rows, chosen: NDArray[np.int64], ranking: Ranking) -> pa.Table:
+    """A row each, with the columns of `sidtune evaluate` but the scores; a rank beyond the list is a miss."""
+    ids = pa.array(catalogue.ids, pa.string())
+    listed = ranking.items >= 0
+    lists = Ragged.from_lengths(ranking.items[listed], listed.sum(axis=1))
+    offsets = pa.array(lists.offsets.astype(np.int32))
+    return pa.table(
+        {
+            "row": chosen + 1,
+            "user_id": rows.users,
+            "target": ids.take(pa.array(rows.target)),
+            "sid_rank": np.where(ranking.sid_ranks <= BEAMS, ranking.sid_ranks, 0),
+            "item_rank": np.where(ranking.item_ranks <= BEAMS, ranking.item_ranks, 0),
+            "items": pa.ListArray.from_arrays(offsets, ids.take(pa.array(lists.values))),
+        }
+    )
+
+
+def _grid(trials: list[dict[str, Any]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
+    for heading in ("SASRec: hidden", "dropout", "best epoch", "validation NDCG@10", "HR@10", "seconds", ""):
+        table.add_column(heading, justify="right")
+    best = max(trial["ndcg"] for trial in trials)
+    for trial in trials:
+        figures = (f"{trial[name]:.4f}" for name in ("ndcg", "hr"))
+        mark = "best" if trial["ndcg"] == best else ""
+        shape = (str(trial[name]) for name in ("hidden", "dropout", "epoch"))
+        table.add_row(*shape, *figures, f"{trial['seconds']:.0f}", mark)
+    return table

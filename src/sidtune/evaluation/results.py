@@ -1,0 +1,68 @@
+"""The files of an evaluation: where they go, when they are kept, and how they are written."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet
+
+from sidtune.errors import UserError
+from sidtune.evaluation.compare import read_settings
+from sidtune.evaluation.report import Report
+
+
+def make_folder(folder: Path) -> Path:
+    """Made before anything is computed, so that nothing is computed in vain.
+
+    Raises:
+        UserError: for a folder that cannot be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        message = f"{folder} cannot be written to: {error.strerror}"
+        raise UserError(message, "--output DIR chooses another folder.") from None
+    return folder
+
+
+def refuse_other_settings(summary: Path, settings: dict[str, Any], names: Sequence[str]) -> None:
+    """Keep an evaluation that was made otherwise: `compare` would take the new one for it.
+
+    Raises:
+        UserError: where a setting of these `names` differs.
+    """
+    if not summary.is_file():
+        return
+    earlier = read_settings(summary)
+    unlike = [name for name in names if earlier.get(name) != settings.get(name)]
+    if unlike:
+        raise UserError(
+            f"{summary} holds an evaluation with other settings ({', '.join(unlike)})",
+            "--output DIR keeps both; delete that file to replace it.",
+        )
+
+
+def write_results(folder: Path, split: str, report: Report, predictions: pa.Table) -> None:
+    """Leave the lists and, last, the figures."""
+    _publish(folder / f"{split}.predictions.parquet", lambda to: pyarrow.parquet.write_table(predictions, to))
+    write_report(folder, split, report)
+
+
+def write_report(folder: Path, split: str, report: Report) -> None:
+    """Leave the figures."""
+    text = json.dumps(report.as_json(), indent=1, ensure_ascii=False) + "\n"
+    _publish(folder / f"{split}.json", lambda to: to.write_text(text, encoding="utf-8"))
+
+
+def _publish(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file aside and rename it: nobody sees half of it."""
+    aside = path.with_name(f".{path.name}.partial")
+    write(aside)
+    os.replace(aside, path)
