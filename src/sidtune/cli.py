@@ -393,11 +393,7 @@ def _train(config: Config, resume: str, dry_run: bool, processes: int | None, tr
         raise typer.Exit(launch.launch(processes, sys.argv[1:]))
     result = run(config, resume, dry_run, trust_remote_code)
     if result and os.environ.get("RANK", "0") == "0":
-        console.print(
-            f"{result.steps:,} steps in {result.seconds:.0f} s; best by {config.eval.metric} at step "
-            f"{result.best_step:,}: {config.question} validation loss {result.first_loss:.4f} → "
-            f"{result.best_loss:.4f}. Model: {escape(str(result.folder))}"
-        )
+        console.print(escape(result.text))
 
 
 if __name__ == "__main__":

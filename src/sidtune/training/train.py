@@ -45,17 +45,28 @@ class Result:
         folder: the trained model, as a plain Hugging Face folder.
         steps: optimizer updates made.
         best_step: when the saved model was evaluated.
-        first_loss, best_loss: validation loss of the task that recommends, in nats a label, before training and of the
-            saved model.
+        metric: what the saved model was chosen by.
+        task: the one that recommends.
+        first_loss, best_loss: its validation loss, in nats a label, before training and of the saved model.
         seconds: of training and evaluation.
     """
 
     folder: Path
     steps: int
     best_step: int
+    metric: str
+    task: str
     first_loss: float
     best_loss: float
     seconds: float
+
+    @property
+    def text(self) -> str:
+        """In a sentence."""
+        return (
+            f"{self.steps:,} steps in {self.seconds:.0f} s; best by {self.metric} at step {self.best_step:,}: "
+            f"{self.task} validation loss {self.first_loss:.4f} → {self.best_loss:.4f}. Model: {self.folder}"
+        )
 
 
 @dataclass(frozen=True)
@@ -267,4 +278,13 @@ def summarise(trainer: StepTrainer, config: Config, seconds: float) -> Result:
     losses = {entry["step"]: entry[name] for entry in trainer.state.log_history if name in entry}
     first, last = min(losses), max(losses)
     best = trainer.state.best_global_step or last
-    return Result(config.output_dir, trainer.state.global_step, int(best), losses[first], losses[best], seconds)
+    return Result(
+        folder=config.output_dir,
+        steps=trainer.state.global_step,
+        best_step=int(best),
+        metric=config.eval.metric,
+        task=config.question,
+        first_loss=losses[first],
+        best_loss=losses[best],
+        seconds=seconds,
+    )
