@@ -18,6 +18,7 @@ from sidtune.check import refuse_errors
 from sidtune.config import METRIC_DEPTH, Config, LossConfig
 from sidtune.encoding.corpus import EncodedTask
 from sidtune.inputs import Inputs
+from sidtune.model.attention import attend_in_float32
 from sidtune.model.checkpoint_files import load_start
 from sidtune.model.dropout import RATES
 from sidtune.model.load import base_dtype, load_model
@@ -132,6 +133,8 @@ def run_stage(shared: Shared, stages: list[Config], number: int, start: Start, d
     arguments, last = training_arguments(config), number == len(stages) - 1
     with library_bars():
         model = load_model(config.model, vocabulary, config.seed, inputs.trust_remote_code, inputs.item_texts)
+    if arguments.bf16 and arguments.device.type == "cpu":
+        attend_in_float32(model)
     prefixes = sid_prefixes(inputs)
     steps = lay_out(config, training_tasks, model, vocabulary, arguments, prefixes)
     steps.plan = following(steps.plan, stages[:number])

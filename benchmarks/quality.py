@@ -1,0 +1,246 @@
+"""What each lever of recommendation quality is worth: one change at a time, three seeds, compared user by user.
+
+Every run trains and is evaluated on validation rows through the command line; test rows are not read. Differences are of
+the mean of the seeds, row by row, with the bootstrap's 95% interval over the rows: they tell whether another draw of
+users would say the same. The spread over seeds stands beside them.
+
+    SIDTUNE_DATA=folder python benchmarks/quality.py                     # everything, hours on two cores
+    SIDTUNE_DATA=folder python benchmarks/quality.py --only "ema: none"  # one lever; the others keep their figures
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import yaml
+from numpy.typing import NDArray
+
+from sidtune.evaluation.metrics import gains, hits
+
+ROOT = Path(__file__).parents[1]
+OUTCOME = Path(__file__).with_suffix(".json")
+SEEDS = (1, 2, 3)
+RESAMPLES = 2000
+ITEMS = "Industrial_and_Scientific.item.json"
+FILES = {"index": "Industrial_and_Scientific.index.json", "train": "train.csv", "valid": "valid.csv"}
+
+
+@dataclass(frozen=True)
+class Lever:
+    """A change of one thing.
+
+    Args:
+        group: what the change is compared within; its first lever is what the others are compared with.
+        name: what is changed.
+        settings: overrides, on top of those of the group's first lever.
+        evaluate: options of the evaluation.
+    """
+
+    group: str
+    name: str
+    settings: tuple[str, ...] = ()
+    evaluate: tuple[str, ...] = ()
+
+
+SEQUENCE = "sid_sequence"
+MIXTURE = "mixture"
+LEVERS = (
+    Lever(SEQUENCE, "reference"),
+    Lever(SEQUENCE, "residual dropout: none", ("model.residual_dropout=0",)),
+    Lever(SEQUENCE, "residual dropout: 0.1", ("model.residual_dropout=0.1",)),
+    Lever(SEQUENCE, "residual dropout: 0.3", ("model.residual_dropout=0.3",)),
+    Lever(SEQUENCE, "embedding dropout: none", ("model.embedding_dropout=0",)),
+    Lever(SEQUENCE, "attention dropout: 0.2", ("model.attention_dropout=0.2",)),
+    Lever(SEQUENCE, "weight decay: none", ("training.weight_decay=0",)),
+    Lever(SEQUENCE, "weight decay: 0.2", ("training.weight_decay=0.2",)),
+    Lever(SEQUENCE, "weight decay: not on embeddings", ("training.decay_embeddings=false",)),
+    Lever(SEQUENCE, "label smoothing: 0.1", ("loss.label_smoothing=0.1",)),
+    Lever(SEQUENCE, "learning rate: 5e-4", ("training.learning_rate=5e-4",)),
+    Lever(SEQUENCE, "learning rate: 2e-3", ("training.learning_rate=2e-3",)),
+    Lever(SEQUENCE, "batch size: 16", ("training.batch_size=16",)),
+    Lever(SEQUENCE, "batch size: 64", ("training.batch_size=64",)),
+    Lever(SEQUENCE, "epochs: 10", ("training.epochs=10",)),
+    Lever(SEQUENCE, "epochs: 30", ("training.epochs=30",)),
+    Lever(SEQUENCE, "average of the weights: none", ("training.ema=null",)),
+    Lever(SEQUENCE, "average of the weights: 0.999", ("training.ema=0.999",)),
+    Lever(SEQUENCE, "loss over allowed tokens", ("loss.over=allowed",)),
+    Lever(SEQUENCE, "loss over allowed tokens, ranked over them", ("loss.over=allowed",), ("--normalize", "trie")),
+    Lever(SEQUENCE, "ranked over allowed tokens", (), ("--normalize", "trie")),
+    Lever(SEQUENCE, "level weights: 1.5, 1, 0.5", ("loss.level_weights=[1.5, 1, 0.5]",)),
+    Lever(SEQUENCE, "level weights: 0.5, 1, 1.5", ("loss.level_weights=[0.5, 1, 1.5]",)),
+    Lever(SEQUENCE, "margin: 1", ("loss.margin=1.0",)),
+    Lever(SEQUENCE, "order: length", ("training.order=length", "training.group_by=example")),
+    Lever(SEQUENCE, "group_by: example", ("training.group_by=example",)),
+    Lever(SEQUENCE, "task: sid_next instead", ("tasks={sid_next: null}",)),
+    Lever(SEQUENCE, "task: sid_next as well", ("tasks={sid_sequence: null, sid_next: null}", "eval.task=sid_sequence")),
+    Lever(MIXTURE, "reference"),
+    Lever(MIXTURE, "with item_feature", ("tasks={sid_sequence: null, item_feature: null}",)),
+    Lever(MIXTURE, "with fusion", ("tasks={sid_sequence: null, fusion: null}",)),
+    Lever(MIXTURE, "with fusion, descriptions", ("tasks={sid_sequence: null, fusion: {target: description}}",)),
+    Lever(MIXTURE, "with title_next", ("tasks={sid_sequence: null, title_next: null}",)),
+    Lever(MIXTURE, "with title_to_sid", ("tasks={sid_sequence: null, title_to_sid: null}",)),
+)
+
+
+def main() -> None:
+    """Run what is asked for, print the table of all, and leave the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--only", nargs="+", help="names of levers; a reference is run whenever its figures are missing"
+    )
+    parser.add_argument("--folder", type=Path, help="keep runs here; what is finished is not done again")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at once, on a core each")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as passing:
+        place = Place(asked.folder or Path(passing))
+        wanted = [lever for lever in LEVERS if not asked.only or lever.name in (*asked.only, "reference")]
+        with ThreadPoolExecutor(asked.jobs) as pool:
+            jobs = [(lever, seed) for seed in SEEDS for lever in wanted]
+            list(pool.map(lambda job: place.run(*job), jobs))
+        kept = json.loads(OUTCOME.read_text())["levers"] if OUTCOME.exists() else {}
+        results = kept | {f"{lever.group} · {lever.name}": place.figures(lever) for lever in wanted}
+    ordered = {key: results[key] for lever in LEVERS if (key := f"{lever.group} · {lever.name}") in results}
+    OUTCOME.write_text(
+        json.dumps({"seeds": SEEDS, "references": place.references(), "levers": ordered}, indent=1) + "\n"
+    )
+    for line in table(ordered):
+        print(line)
+
+
+class Place:
+    """Bases, runs and evaluations in a folder.
+
+    Args:
+        folder: made where it is missing; a run that is finished there is not done again.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.data = Path(os.environ.get("SIDTUNE_DATA", "../shared/data")) / "amazon-industrial"
+        for name, options in (("ids", ()), ("texts", ("--items", str(self.data / ITEMS)))):
+            if not (folder / name).exists():
+                sidtune("new-model", str(folder / name), *options)
+        for group, tree in self.references().items():
+            (folder / f"{group}.yaml").write_text(yaml.safe_dump(tree))
+
+    def references(self) -> dict[str, dict[str, Any]]:
+        """What the first lever of each group runs."""
+        files = {name: str(self.data / file) for name, file in FILES.items()}
+        sequence = {
+            "output_dir": "unused",
+            "model": {
+                "base": str(self.folder / "ids"),
+                "from_scratch": True,
+                "residual_dropout": 0.2,
+                "embedding_dropout": 0.2,
+            },
+            "data": files,
+            "tasks": {"sid_sequence": None},
+            "encoding": {"cache_dir": str(self.folder / "cache")},
+            "training": {
+                "epochs": 20,
+                "batch_size": 32,
+                "learning_rate": 1e-3,
+                "warmup": 100,
+                "weight_decay": 0.05,
+                "ema": 0.99,
+                "workers": 0,
+            },
+            "eval": {"every": 0.5, "patience": None},
+        }
+        mixture = sequence | {
+            "model": sequence["model"] | {"base": str(self.folder / "texts")},
+            "data": files | {"items": str(self.data / ITEMS)},
+        }
+        return {SEQUENCE: sequence, MIXTURE: mixture}
+
+    def run(self, lever: Lever, seed: int) -> None:
+        """Train and evaluate, where that is not done yet."""
+        output, result = self._run_folder(lever, seed), self._result_folder(lever, seed)
+        if not (output / "config.json").exists():
+            settings = [f"output_dir={output}", f"seed={seed}", *lever.settings]
+            sidtune("train", str(self.folder / f"{lever.group}.yaml"), *settings)
+        if not (result / "valid.json").exists():
+            sidtune("evaluate", str(output), "--split", "valid", "--output", str(result), *lever.evaluate)
+
+    def figures(self, lever: Lever) -> dict[str, Any]:
+        """HR@10 and NDCG@10 by item: each seed's, their mean, and what that is above the group's reference."""
+        reference = next(entry for entry in LEVERS if entry.group == lever.group)
+        found: dict[str, Any] = {}
+        for name, values in (("HR@10", hits), ("NDCG@10", gains)):
+            own, other = (
+                np.stack([values(self._ranks(entry, seed), 10) for seed in SEEDS]) for entry in (lever, reference)
+            )
+            difference = own.mean(0) - other.mean(0)
+            low, high = interval(difference)
+            found[name] = {
+                "seeds": own.mean(1).tolist(),
+                "mean": float(own.mean()),
+                "above": float(difference.mean()),
+                "low": low,
+                "high": high,
+            }
+        return found
+
+    def _ranks(self, lever: Lever, seed: int) -> NDArray[np.int64]:
+        table = pq.read_table(self._result_folder(lever, seed) / "valid.predictions.parquet", columns=["item_rank"])
+        ranks: NDArray[np.int64] = table["item_rank"].to_numpy()
+        return ranks
+
+    def _run_folder(self, lever: Lever, seed: int) -> Path:
+        """Levers of evaluation alone share a run."""
+        name = "-".join(part for part in (lever.group, *lever.settings) if part)
+        return self.folder / "runs" / "".join(c if c.isalnum() or c in ".-_" else "_" for c in name) / str(seed)
+
+    def _result_folder(self, lever: Lever, seed: int) -> Path:
+        return self._run_folder(lever, seed) / "-".join(("valid", *lever.evaluate))
+
+
+def interval(differences: NDArray[np.float64]) -> tuple[float, float]:
+    """The bootstrap's 95% interval of a mean over rows."""
+    random = np.random.default_rng(0)
+    means = [differences[random.integers(len(differences), size=len(differences))].mean() for _ in range(RESAMPLES)]
+    low, high = np.quantile(means, (0.025, 0.975))
+    return float(low), float(high)
+
+
+def sidtune(*arguments: str) -> None:
+    """Run a command on one core; it is shown when it fails."""
+    began = time.monotonic()
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    done = subprocess.run(
+        [sys.executable, "-m", "sidtune", *arguments], env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise SystemExit(f"sidtune {' '.join(arguments)}\n{done.stdout}\n{done.stderr}")
+    print(f"{time.monotonic() - began:6.0f} s  sidtune {' '.join(arguments)}", flush=True)
+
+
+def table(levers: dict[str, Any]) -> Iterator[str]:
+    """The rows of docs/quality.md."""
+    yield "| lever | NDCG@10 | s.d. of seeds | above the reference | HR@10 | above the reference |"
+    yield "| --- | --- | --- | --- | --- | --- |"
+    for name, figures in levers.items():
+        ndcg, hr = figures["NDCG@10"], figures["HR@10"]
+        above = (f"{entry['above']:+.4f} ({entry['low']:+.4f} to {entry['high']:+.4f})" for entry in (ndcg, hr))
+        first, second = ("–", "–") if name.endswith("· reference") else above
+        spread = stdev(ndcg["seeds"])
+        yield f"| {name} | {mean(ndcg['seeds']):.4f} | {spread:.4f} | {first} | {hr['mean']:.4f} | {second} |"
+
+
+if __name__ == "__main__":
+    main()
