@@ -1,6 +1,6 @@
 """What each lever of recommendation quality is worth: one change at a time, three seeds, compared user by user.
 
-Every run trains and is evaluated on validation rows through the command line; test rows are not read. Differences are of
+Every run trains and is ranked on validation rows through the command line; test rows are not read. Differences are of
 the mean of the seeds, row by row, with the bootstrap's 95% interval over the rows: they tell whether another draw of
 users would say the same. The spread over seeds stands beside them.
 
@@ -140,7 +140,7 @@ class Place:
     def references(self) -> dict[str, dict[str, Any]]:
         """What the first lever of each group runs."""
         files = {name: str(self.data / file) for name, file in FILES.items()}
-        sequence = {
+        sequence: dict[str, Any] = {
             "output_dir": "unused",
             "model": {
                 "base": str(self.folder / "ids"),
