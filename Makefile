@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench docs clean
+.PHONY: help demo test check bench quality docs clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,10 @@ bench: $(VENV)/.ready ## The benchmarks behind the README's figures, in an hour 
 	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/sharing.py
 	$(BIN)/python benchmarks/training.py
+
+quality: $(VENV)/.ready ## The benchmarks behind docs/quality.md, in a day of two cores
+	$(BIN)/python benchmarks/quality.py
+	$(BIN)/python benchmarks/instruments.py
 
 docs: $(VENV)/.ready ## Check that the documentation's links and commands exist
 	$(BIN)/python -m pytest tests/unit/test_docs.py
