@@ -72,15 +72,21 @@ def run(seed: int, folder: Path, overrides: list[str]) -> dict[str, Any]:
     if not base.exists():
         sidtune("new-model", str(base), *base_options())
     settings = [f"model.base={base}", f"output_dir={output}", f"encoding.cache_dir={folder / 'cache'}", f"seed={seed}"]
+    kept = output / "instruments.json"
+    if kept.exists():
+        found: dict[str, Any] = json.loads(kept.read_text())
+        return found
     trained = sidtune("train", str(RECIPE), *settings, *overrides)
     evaluated = sidtune("evaluate", str(output))
     report = json.loads((output / "evaluation" / "test.json").read_text())
-    return {
+    found = {
         "rows": report["rows"],
         **{level: {name: report["rankers"]["model"][level][name] for name in METRICS} for level in ("item", "sid")},
         "train": vars(trained),
         "evaluate": vars(evaluated),
     }
+    kept.write_text(json.dumps(found))
+    return found
 
 
 def base_options() -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import wraps
@@ -307,6 +308,10 @@ def _loss(inputs: Inputs) -> Iterator[Finding]:
     if loss.level_weights is not None and len(loss.level_weights) != deepest:
         message = f"{len(loss.level_weights)} weights, but the deepest SID has {deepest} tokens"
         yield Finding("error", "loss.level_weights", f"loss.level_weights: {message}", [], "Give one for each level.")
+    widest = _widest(inputs.catalogue.sids)
+    if loss.margin and loss.margin_beams >= widest:
+        message = f"no prefix of a SID has more than {widest} tokens that may follow, so the margin adds nothing"
+        yield Finding("warning", "loss.margin_beams", message, [], f"Set it below {widest}.")
     forms = [form for task in inputs.config.tasks for form in TASKS[task].forms.values()]
     if loss.looks_at_prefixes and not any("sid" in name for form in forms for name in form.response):
         message, remedy = (
@@ -314,6 +319,26 @@ def _loss(inputs: Inputs) -> Iterator[Finding]:
             "Leave it out.",
         )
         yield Finding("warning", "loss", message, [], remedy)
+
+
+def _widest(sids: Sequence[tuple[str, ...]]) -> int:
+    """Most tokens that may follow one prefix of a SID."""
+    children = {sid[: depth + 1] for sid in sids for depth in range(len(sid))}
+    return max(Counter(child[:-1] for child in children).values())
+
+
+def _sequences(inputs: Inputs) -> Iterator[Finding]:
+    """Items that a sequence loses to the length limit are targets; a history's are only read."""
+    options, mixture = inputs.config.task_options().get("sid_sequence"), inputs.mixture
+    if options is None:
+        return
+    for part in mixture.parts("sid_sequence", "train", options):
+        lengths = part.history_lengths
+        longest = part.take(np.flatnonzero(lengths == lengths.max())[:1])
+        if mixture.encoder.encode(longest).truncated:
+            message = f"sequences of up to {lengths.max() + 1} items lose the oldest, which are targets too"
+            remedy = "Raise encoding.cutoff_len, or let histories be shorter."
+            yield Finding("warning", "encoding.cutoff_len", message, [], remedy)
 
 
 def _output(inputs: Inputs) -> Iterator[Finding]:
@@ -334,9 +359,10 @@ CHECKS: list[Check] = [
     _test_rows,
     _leakage,
     _encoding,
+    _sequences,
     _idle_options,
     _loss,
     _output,
 ]
 # Those that read every row; all else is looked at afresh at every start.
-ROW_CHECKS = (_interactions, _train_rows, _valid_rows, _test_rows, _leakage, _encoding)
+ROW_CHECKS = (_interactions, _train_rows, _valid_rows, _test_rows, _leakage, _encoding, _sequences)

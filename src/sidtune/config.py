@@ -269,9 +269,23 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _question_is_trained(self) -> Self:
-        if self.eval.task == "sid_sequence" and "sid_sequence" not in self.tasks:
+        if self.eval.task and self.eval.task not in self.tasks:
+            raise ValueError(f"eval.task: {self.eval.task} is not among `tasks`, so nothing would teach it")
+        return self
+
+    @model_validator(mode="after")
+    def _histories_are_whole(self) -> Self:
+        if self.data.dedup and "sid_sequence" in self.tasks:
+            raise ValueError("data.dedup leaves out rows, and tasks.sid_sequence is about whole histories: use one")
+        return self
+
+    @model_validator(mode="after")
+    def _decay_has_a_subject(self) -> Self:
+        tunings = {stage.tuning for stage in self.stages} or {self.model.tuning}
+        if tunings == {"frozen"} and self.training.weight_decay and not self.training.decay_embeddings:
             raise ValueError(
-                "eval.task: sid_sequence is not among `tasks`, so nothing would teach the model to answer it"
+                "training.weight_decay has no effect: frozen tuning trains nothing but rows of embeddings, and "
+                "decay_embeddings: false spares them"
             )
         return self
 

@@ -118,6 +118,19 @@ def test_malformed_overrides(tmp_path: Path, override: str) -> None:
         ),
         (changed(model={"base": "b", "residual_dropout": 1}), r"model.residual_dropout: .*less than 1, found 1"),
         (changed(training={"decay_embeddings": False}), r"decay_embeddings has no effect with weight_decay: 0"),
+        (changed(eval={"task": "sid_sequence"}), r"eval.task: sid_sequence is not among `tasks`"),
+        (
+            changed(tasks={"sid_sequence": None}, eval={"task": "sid_next"}),
+            r"eval.task: sid_next is not among `tasks`",
+        ),
+        (
+            changed(tasks={"sid_sequence": None}, data={**TREE["data"], "dedup": True}),
+            r"data.dedup leaves out rows, and tasks.sid_sequence is about whole histories",
+        ),
+        (
+            changed(model={"base": "b", "tuning": "frozen"}, training={"weight_decay": 0.1, "decay_embeddings": False}),
+            r"training.weight_decay has no effect: frozen tuning trains nothing but rows",
+        ),
         (changed(training={"ema": 1.0}), r"training.ema: .*less than 1, found 1.0"),
         (changed(stages=[{"tuning": "frozen"}, FULL]), r"stages: stage 1 of 2 needs steps or epochs"),
         (changed(stages=[FULL | {"steps": 2, "epochs": 1}]), r"stages.1: steps and epochs both say how long"),

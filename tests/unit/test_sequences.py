@@ -15,6 +15,7 @@ from tests.tiny_data import tiny_config
 from transformers import AutoModelForCausalLM
 
 from sidtune.batching.layouts import Layout
+from sidtune.check import run_checks
 from sidtune.data.rows import Rows
 from sidtune.data.sequences import Sequences, joined, one_by_one
 from sidtune.encoding.corpus import Corpus
@@ -60,9 +61,9 @@ def test_sliding_histories_are_joined_and_cut_into_windows() -> None:
         ([14, 15, 16, 17], 2),
     ]
     assert listed(joined(rows_of(walked(walk[:7], 3)))) == [
-        ([10, 11, 12], 0),
-        ([11, 12, 13, 14], 2),
-        ([13, 14, 15, 16], 2),
+        ([10, 11, 12, 13], 0),
+        ([12, 13, 14, 15], 2),
+        ([13, 14, 15, 16], 3),
     ]
 
 
@@ -71,18 +72,33 @@ def test_one_by_one_predicts_targets_alone() -> None:
     assert listed(one_by_one(rows)) == [([5, 6], 1), ([5, 6, 7], 2)]
 
 
-@given(st.lists(st.lists(st.integers(0, 3), min_size=2, max_size=14), min_size=1, max_size=4), st.integers(1, 6))
-def test_every_target_is_predicted_once_behind_items_that_came_before_it(walks: list[list[int]], bound: int) -> None:
-    given = [(f"u{user}", *row[1:]) for user, walk in enumerate(walks) for row in walked(walk, bound)]
+@given(
+    st.lists(st.lists(st.integers(0, 3), min_size=2, max_size=14), min_size=1, max_size=4),
+    st.integers(1, 6),
+    st.data(),
+)
+def test_every_target_is_predicted_once_behind_items_that_came_before_it(
+    walks: list[list[int]], bound: int, data: st.DataObject
+) -> None:
+    """Rows may be missing; what a user's first row has as its history is predicted too."""
+    every = [(f"u{user}", *row[1:]) for user, walk in enumerate(walks) for row in walked(walk, bound)]
+    kept = data.draw(st.lists(st.sampled_from(range(len(every))), min_size=1, unique=True).map(sorted))
+    given = [every[row] for row in kept]
+    longest = max(len(history) for _, history, _ in given)
     sequences = joined(rows_of(given))
     predicted = Counter[tuple[str, int]]()
     for (items, context), row in zip(listed(sequences), sequences.rows.tolist(), strict=True):
         user = given[row][0]
         walk = walks[int(user[1:])]
-        assert len(items) <= 1 + min(bound, max(len(walk) - 1 for walk in walks))
+        assert context < len(items) <= 1 + longest
         assert any(walk[at : at + len(items)] == items for at in range(len(walk)))
         predicted.update((user, item) for item in items[context:])
-    assert predicted == Counter((f"u{user}", item) for user, walk in enumerate(walks) for item in walk)
+    first: dict[str, list[int]] = {}
+    for user, history, _ in sorted(given, key=lambda row: len(row[1])):
+        first.setdefault(user, history)
+    wanted = Counter((user, target) for user, _, target in given)
+    wanted.update((user, item) for user, history in first.items() for item in history)
+    assert predicted == wanted
 
 
 def test_a_sequence_is_the_sum_of_its_rows(tmp_path: Path) -> None:
@@ -161,3 +177,10 @@ def test_a_response_with_more_than_the_sequence_is_refused(tmp_path: Path) -> No
     template.write_text('sid_sequence: {prompt: ["x"], response: ["{sequence_sids}", "."]}\n')
     with pytest.raises(UserError, match="must be all of it"):
         Inputs(tiny_config(tmp_path, tasks=MIXTURE, template={"file": str(template)})).mixture.train()
+
+
+def test_check_warns_of_targets_that_do_not_fit(tmp_path: Path) -> None:
+    for cutoff, warned in ((23, True), (24, False)):
+        inputs = Inputs(tiny_config(tmp_path, tasks=MIXTURE, encoding={"cutoff_len": cutoff}))
+        found = [finding for finding in run_checks(inputs) if "which are targets too" in finding.message]
+        assert bool(found) == warned

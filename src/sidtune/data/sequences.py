@@ -81,10 +81,10 @@ def _windows(sequences: Sequences, width: int) -> Sequences:
     lengths, step = sequences.items.lengths, max(1, width // 2)
     counts = 1 + np.maximum(0, -(-(lengths - width) // step))
     of = np.repeat(np.arange(len(lengths)), counts)
-    later = np.repeat(np.cumsum(counts), counts) - 1 - np.arange(len(of))
-    ends = lengths[of] - later * step
+    number = np.arange(len(of)) - np.repeat(np.cumsum(counts) - counts, counts)
+    ends = np.minimum(lengths[of], width + number * step)
     starts = np.maximum(0, ends - width)
-    opening = np.diff(of, prepend=-1) != 0
-    context = np.where(opening, sequences.context[of], ends - step - starts)
+    context = np.where(number == 0, sequences.context[of], width + (number - 1) * step - starts)
     items = sequences.items.take(of).drop_front(starts).drop_back(lengths[of] - ends)
+    assert (context < items.lengths).all(), "every window predicts something"
     return Sequences(items, context, sequences.rows[of])

@@ -61,7 +61,7 @@ class Mixture:
 
     def _refuse_texts(self) -> None:
         """A prompt over a history may mention titles in any task; here there are none."""
-        for name in ["sid_next", *self.config.tasks]:
+        for name in dict.fromkeys([self.config.question, *self.config.tasks]):
             for form in TASKS[name].forms:
                 named = {slot for wording in self.templates[form] for slot in wording.names}
                 if wanting := sorted(named & ITEM_TEXTS):

@@ -194,10 +194,10 @@ def _grid(trials: list[dict[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
     for heading in ("SASRec: hidden", "dropout", "best epoch", "validation NDCG@10", "HR@10", "seconds", ""):
         table.add_column(heading, justify="right")
-    best = max(trial["ndcg"] for trial in trials)
+    best = max(trials, key=lambda trial: float(trial["ndcg"]))
     for trial in trials:
         figures = (f"{trial[name]:.4f}" for name in ("ndcg", "hr"))
-        mark = "best" if trial["ndcg"] == best else ""
+        mark = "best" if trial is best else ""
         shape = (str(trial[name]) for name in ("hidden", "dropout", "epoch"))
         table.add_row(*shape, *figures, f"{trial['seconds']:.0f}", mark)
     return table

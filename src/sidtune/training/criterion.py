@@ -103,7 +103,7 @@ class Criterion(nn.Module):
         itself = there & (tokens == labels[rows, None])
         if self.config.over == "allowed":
             of_sids = self._over_allowed(allowed, there, itself)
-        if self.config.margin and self.config.margin_beams <= self.fan_out:
+        if self.config.margin and self.config.margin_beams < self.fan_out:
             of_sids = of_sids + self._hinge(allowed, itself)
         return of_sids
 

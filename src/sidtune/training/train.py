@@ -14,6 +14,7 @@ from accelerate import PartialState
 from transformers import EarlyStoppingCallback, PreTrainedModel, TrainerCallback, TrainingArguments
 from transformers.integrations.integration_utils import TensorBoardCallback
 
+from sidtune.batching.prefixes import Prefixes
 from sidtune.check import refuse_errors
 from sidtune.config import METRIC_DEPTH, Config, LossConfig
 from sidtune.encoding.corpus import EncodedTask
@@ -77,12 +78,14 @@ class Shared:
     Args:
         training, valid: the encoded tasks.
         identity: what a run that resumes must share.
+        prefixes: of the SIDs, where the loss looks at them.
     """
 
     inputs: Inputs
     training: list[EncodedTask]
     valid: list[EncodedTask]
     identity: dict[str, Any]
+    prefixes: Prefixes | None
 
 
 def train(
@@ -118,7 +121,8 @@ def prepare(inputs: Inputs) -> Shared:
         if arguments.process_index == 0:
             refuse_errors(inputs)
         training_tasks, valid_tasks = inputs.mixture.train(), inputs.mixture.valid()
-    return Shared(inputs, training_tasks, valid_tasks, run_identity(inputs, arguments.world_size))
+    identity = run_identity(inputs, arguments.world_size)
+    return Shared(inputs, training_tasks, valid_tasks, identity, sid_prefixes(inputs))
 
 
 def run_stage(shared: Shared, stages: list[Config], number: int, start: Start, dry_run: bool) -> Result | None:
@@ -135,8 +139,7 @@ def run_stage(shared: Shared, stages: list[Config], number: int, start: Start, d
         model = load_model(config.model, vocabulary, config.seed, inputs.trust_remote_code, inputs.item_texts)
     if arguments.bf16 and arguments.device.type == "cpu":
         attend_in_float32(model)
-    prefixes = sid_prefixes(inputs)
-    steps = lay_out(config, training_tasks, model, vocabulary, arguments, prefixes)
+    steps = lay_out(config, training_tasks, model, vocabulary, arguments, shared.prefixes)
     steps.plan = following(steps.plan, stages[:number])
     if arguments.process_index == 0:
         describe_stage(number, len(stages))
@@ -154,7 +157,7 @@ def run_stage(shared: Shared, stages: list[Config], number: int, start: Start, d
     arguments.eval_on_start = start.checkpoint is None
     arguments.max_steps = total_steps(config.training, steps.plan)
     trainer = StepTrainer(
-        model=LabelLoss(model, len(training_tasks), make_criterion(config.loss, prefixes)),
+        model=LabelLoss(model, len(training_tasks), make_criterion(config.loss, shared.prefixes)),
         arguments=arguments,
         steps=steps,
         tasks=[task.name for task in training_tasks],
@@ -194,7 +197,7 @@ def run_identity(inputs: Inputs, world_size: int) -> dict[str, Any]:
         **({"stages": stages} if stages else {"model.tuning": config.model.tuning}),
         **({} if config.model.new_rows == "mean" else {"model.new_rows": config.model.new_rows}),
         "seed": config.seed,
-        "eval.task": config.question,
+        **({} if config.question == "sid_next" else {"eval.task": config.question}),
         "training.batch_size": training.batch_size,
         "training.order": training.order,
         "training.group_by": training.group_by,

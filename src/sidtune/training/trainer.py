@@ -6,6 +6,7 @@ import contextlib
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -149,13 +150,14 @@ class StepTrainer(Trainer):
 
     def _validation_loss(self, task: EncodedTask) -> float:
         """Sum over labels divided by labels, over all processes."""
-        corpus = Corpus([task])
+        # Validation is by the plain likelihood, which asks for no prefix.
+        corpus, layout = Corpus([task]), replace(self.steps.layout, prefixes=None)
         everything = np.arange(len(corpus))
         share = shared_out(everything, corpus.lengths, self.args.process_index, self.args.world_size)
         total = torch.zeros(2, dtype=torch.float64)
         for start in range(0, len(share), EVALUATION_EXAMPLES):
             examples = [corpus[int(i)] for i in share[start : start + EVALUATION_EXAMPLES]]
-            for micro_batch in self.steps.layout.micro_batches(examples):
+            for micro_batch in layout.micro_batches(examples):
                 loss = self._forward(micro_batch).sum().item()
                 self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
                 total += torch.tensor([loss, len(micro_batch.labels)], dtype=torch.float64)
