@@ -172,7 +172,8 @@ def _json_column(values: list[Any], name: str, path: Path, first: int) -> pa.Arr
                 raise UserError(f"{path}, row {row}, column {name}: expected a list of item ids, found {value!r:.60}")
         return pa.array([[str(entry) for entry in value] for value in values], pa.list_(pa.string()))
     for row, value in enumerate(values, start=first):
-        if not isinstance(value, str | int | float | None):
+        # Exact types: to Python, true is a whole number.
+        if type(value) not in (str, int, float, type(None)):
             raise UserError(f"{path}, row {row}, column {name}: expected an id, found {value!r:.60}")
     return pa.array([None if value is None else str(value) for value in values], pa.string())
 

@@ -56,17 +56,17 @@ def refuse_other_settings(summary: Path, settings: dict[str, Any], names: Sequen
 
 def write_results(folder: Path, split: str, report: Report, predictions: pa.Table) -> None:
     """Leave the lists and, last, the figures."""
-    _publish(folder / f"{split}.predictions.parquet", lambda to: pyarrow.parquet.write_table(predictions, to))
+    publish(folder / f"{split}.predictions.parquet", lambda to: pyarrow.parquet.write_table(predictions, to))
     write_report(folder, split, report)
 
 
 def write_report(folder: Path, split: str, report: Report) -> None:
     """Leave the figures."""
     text = json.dumps(report.as_json(), indent=1, ensure_ascii=False) + "\n"
-    _publish(folder / f"{split}.json", lambda to: to.write_text(text, encoding="utf-8"))
+    publish(folder / f"{split}.json", lambda to: to.write_text(text, encoding="utf-8"))
 
 
-def _publish(path: Path, write: Callable[[Path], object]) -> None:
+def publish(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file aside and rename it: nobody sees half of it."""
     aside = path.with_name(f".{path.name}.partial")
     # A link that stands there would be written through.

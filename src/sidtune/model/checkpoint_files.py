@@ -188,7 +188,7 @@ def shard_names(index: Path) -> list[str]:
     if not isinstance(files, dict) or not all(isinstance(file, str) for file in files.values()):
         raise ValueError(f"{index.name} has no weight_map from weights to files")
     names = sorted(set(files.values()))
-    if strange := [name for name in names if Path(name).name != name or "\\" in name]:
+    if strange := [name for name in names if name in ("", "..") or Path(name).name != name or "\\" in name]:
         raise ValueError(f"{index.name} names a file outside the folder: {strange[0]!r:.80}")
     return names
 
