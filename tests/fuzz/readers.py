@@ -6,14 +6,10 @@ To add a reader: one entry in `READERS`.
 from __future__ import annotations
 
 import gzip
-import io
 import json
-import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import numpy as np
@@ -22,7 +18,7 @@ import pyarrow.parquet
 import safetensors.torch
 import torch
 import yaml
-from tests.fuzz.mutations import as_json, harmed, reencoded, wrong_table, wrong_tree
+from tests.fuzz.reader import Files, Reader, json_bytes, lines_bytes, parquet_bytes
 from transformers import TrainerState
 
 from sidtune.bundle import CATALOGUE, QUESTION, Bundle, read_bundle, write_bundle
@@ -56,88 +52,6 @@ SHOP = Catalogue(IDS, TITLES, TITLES, SIDS)
 ROWS = [("u", ["1", "2"], "x y"), ("v", ["2"], "ü"), ("u", ["1", "2", "x y"], "1")]
 VALUE = {"a": [1, 2.5, None], "b": "ü"}
 
-Files = dict[str, bytes]
-
-
-@dataclass(frozen=True)
-class Reader:
-    """A reader under test.
-
-    Args:
-        files: valid ones, by their names below the folder.
-        read: reads them in a folder, and asserts what holds for what it accepts.
-        structured: a file's content with its structure harmed instead of its bytes, by the ending of its name.
-        harm: names of the files that are harmed; all by default.
-        pace: one in so many inputs of the other readers; some take long to start.
-        mends: whether it may write again what it finds damaged.
-    """
-
-    files: Callable[[], Files]
-    read: Callable[[Path], Any]
-    harm: tuple[str, ...] = ()
-    pace: int = 1
-    mends: bool = False
-
-    def __call__(self, name: str, seed: int, folder: Path) -> None:
-        """Write the files of a seed, read them; seed 0 is valid and must be accepted."""
-        r = Random(f"{name} {seed}")
-        files = dict(self.files())
-        target = r.choice(self.harm or tuple(files))
-        if seed:
-            files[target] = _hostile(target, files[target], r)
-        for path in folder.iterdir():
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-        for file, content in files.items():
-            (folder / file).parent.mkdir(parents=True, exist_ok=True)
-            (folder / file).write_bytes(content)
-        try:
-            self.read(folder)
-        except UserError:
-            assert seed, "valid files were refused"
-            raise
-        finally:
-            left = {file: (folder / file).read_bytes() for file in files if (folder / file).exists()}
-            assert self.mends or left == files, "a reader changed what it read"
-
-
-def _hostile(name: str, content: bytes, r: Random) -> bytes:
-    if name.endswith(".gz") and r.random() < 0.7:
-        return gzip.compress(_hostile(name.removesuffix(".gz"), gzip.decompress(content), r), 1)
-    kind = r.random()
-    if kind < 0.15:
-        return reencoded(content, r)
-    try:
-        if kind < 0.6 and name.endswith(".json"):
-            return as_json(wrong_tree(json.loads(content), r), r)
-        if kind < 0.6 and name.endswith(".jsonl"):
-            lines = content.splitlines()
-            at = r.randrange(len(lines))
-            lines[at] = as_json(wrong_tree(json.loads(lines[at]), r), r).replace(b"\n", b"")
-            return b"\n".join(lines) + b"\n"
-        if kind < 0.6 and name.endswith(".yaml"):
-            tree = wrong_tree(yaml.safe_load(content), r)
-            return yaml.dump(tree, allow_unicode=True).encode("utf-8", "surrogatepass")
-        if kind < 0.7 and name.endswith(".parquet"):
-            return _parquet(wrong_table(pyarrow.parquet.read_table(io.BytesIO(content)), r), r)
-    except (pa.ArrowException, RecursionError):
-        pass  # such a file cannot be written
-    return harmed(content, r)
-
-
-def _json(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False).encode()
-
-
-def _lines(values: list[Any]) -> bytes:
-    return b"".join(_json(value) + b"\n" for value in values)
-
-
-def _parquet(table: pa.Table, r: Random | None = None) -> bytes:
-    sink = io.BytesIO()
-    pyarrow.parquet.write_table(table, sink, compression=r.choice(["snappy", "none", "zstd"]) if r else "none")
-    return sink.getvalue()
-
-
 # --- data ---
 
 
@@ -145,7 +59,7 @@ def _items() -> Files:
     descriptions = ["", "['short', 'the longest']", ["a", "b"], None]
     pairs = zip(TITLES, descriptions, strict=True)
     items = {item: {"title": t, "description": d} for item, (t, d) in zip(IDS, pairs, strict=True)}
-    return {"s.item.json": _json(items), "s.index.json": _json(dict(zip(IDS, map(list, SIDS), strict=True)))}
+    return {"s.item.json": json_bytes(items), "s.index.json": json_bytes(dict(zip(IDS, map(list, SIDS), strict=True)))}
 
 
 def _read_items(folder: Path) -> None:
@@ -296,7 +210,7 @@ def _written(write: Callable[[Path], None]) -> Files:
         return {str(p.relative_to(name)): p.read_bytes() for p in sorted(Path(name).rglob("*")) if p.is_file()}
 
 
-def _bundle(folder: Path) -> None:
+def model_folder(folder: Path) -> None:
     wording = load_templates()["sid_next"][0]
     write_bundle(Bundle(SHOP, np.array([3, 0, 1, 2]), "sid_next", wording, "plain", 99), folder)
 
@@ -311,26 +225,26 @@ def _read_bundle(folder: Path) -> None:
     "".join([*found.catalogue.ids, *found.catalogue.titles, *found.catalogue.sid_tokens]).encode()
 
 
-def _evaluation(folder: Path) -> None:
+def evaluation(folder: Path) -> None:
     keys = {"row": [1, 2, 3], "user_id": ["u", "v", "u"], "target": ["1", "2", "ü"]}
     table = pa.table(keys | {"sid_rank": [1, 0, 5], "item_rank": [2, 0, 0], "scores": [[0.5], [], [1.0]]})
     pyarrow.parquet.write_table(table, folder / "test.predictions.parquet", compression="none")
     settings = {"beams": 10, "normalize": "full", "exclude_history": False, "candidates_sha256": None}
-    (folder / "test.json").write_bytes(_json({"settings": settings, "rows": 3}))
+    (folder / "test.json").write_bytes(json_bytes({"settings": settings, "rows": 3}))
 
 
 @cache
-def _yardstick() -> compare.Evaluated:
+def yardstick() -> compare.Evaluated:
     import tempfile
 
     compare.RESAMPLES = 50  # the figures are not what is looked at
     with tempfile.TemporaryDirectory() as name:
-        _evaluation(Path(name))
+        evaluation(Path(name))
         return compare.read_evaluated(Path(name), "test")
 
 
 def _read_evaluation(folder: Path) -> None:
-    found = compare.compare(_yardstick(), [compare.read_evaluated(folder, "test")])
+    found = compare.compare(yardstick(), [compare.read_evaluated(folder, "test")])
     assert all(np.isfinite([d.first, d.other, d.low, d.high]).all() for d in found[0].differences)
     assert all(0 <= value <= 1 for d in found[0].differences for value in (d.first, d.other))
     json.dumps(compare.as_json(found))
@@ -358,24 +272,24 @@ def _read_state(folder: Path) -> None:
 
 
 def _checkpoint() -> Files:
-    inside = {"weights": b"12345", IDENTITY: _json(IDENTITY_TREE)}
+    inside = {"weights": b"12345", IDENTITY: json_bytes(IDENTITY_TREE)}
     sizes = {name: len(content) for name, content in inside.items()}
-    return {f"checkpoint-3/{name}": content for name, content in {**inside, MANIFEST: _json(sizes)}.items()}
+    return {f"checkpoint-3/{name}": content for name, content in {**inside, MANIFEST: json_bytes(sizes)}.items()}
 
 
-def _chunks() -> Iterator[Encoded]:
+def chunks() -> Iterator[Encoded]:
     for ids, spans in (([[1, 2, 3], [4, 5]], [[1, 3], [1, 2]]), ([[6, 7, 8, 9]], [[1, 2, 3, 4]])):
         yield Encoded(Ragged.from_lists(ids), Ragged.from_lists(spans), np.arange(len(ids)), np.arange(len(ids)), 1, 2)
 
 
 def _cache(folder: Path) -> None:
-    cached_task("t", {"a": 1}, folder, _chunks)
+    cached_task("t", {"a": 1}, folder, chunks)
     remembered("found", {"a": 1}, folder, lambda: VALUE)
 
 
 def _read_cache(folder: Path) -> None:
     """Damage is mended without a word."""
-    task = cached_task("t", {"a": 1}, folder, _chunks)
+    task = cached_task("t", {"a": 1}, folder, chunks)
     assert [task[i][0].tolist() for i in range(len(task))] == [[1, 2, 3], [4, 5], [6, 7, 8, 9]]
     assert (task.counts.labels, task.label_counts.tolist()) == (5, [2, 1, 2])
     assert remembered("found", {"a": 1}, folder, lambda: VALUE) == VALUE
@@ -392,7 +306,7 @@ def _shards(folder: Path) -> None:
     for number, (name, value) in enumerate(WEIGHTS_OF.items()):
         safetensors.torch.save_file({name: value}, folder / f"part-{number}.safetensors")
     names = {name: f"part-{number}.safetensors" for number, name in enumerate(WEIGHTS_OF)}
-    (folder / INDEX).write_bytes(_json({"metadata": {"total_size": 30}, "weight_map": names}))
+    (folder / INDEX).write_bytes(json_bytes({"metadata": {"total_size": 30}, "weight_map": names}))
 
 
 def _old_weights(folder: Path) -> None:
@@ -429,27 +343,31 @@ READERS: dict[str, Reader] = {
     "rows.csv": _rows("r.csv", _csv()),
     "rows of MiniOneRec": _rows("r.csv", _csv("history_item_id")),
     "rows.csv.gz": _rows("r.csv.gz", gzip.compress(_csv())),
-    "rows.jsonl": _rows("r.jsonl", _lines(MORE)),
-    "rows.parquet": _rows("r.parquet", _parquet(_table())),
-    "rows.parquet.gz": _rows("r.parquet.gz", gzip.compress(_parquet(_table()))),
-    "interactions": Reader(lambda: {"s.inter.json": _json({"u": ["1", "x y", 2], "v": ["ü"]})}, _read_interactions),
-    "preferences.json": Reader(lambda: {"p.json": _json([PREFERENCE] * 2)}, _read_preferences),
-    "preferences.jsonl": Reader(lambda: {"p.jsonl": _lines([PREFERENCE] * 2)}, _read_preferences),
-    "instructions": Reader(lambda: {"i.jsonl": _lines([{"prompt": "a", "response": "b"}] * 2)}, _read_instructions),
+    "rows.jsonl": _rows("r.jsonl", lines_bytes(MORE)),
+    "rows.parquet": _rows("r.parquet", parquet_bytes(_table())),
+    "rows.parquet.gz": _rows("r.parquet.gz", gzip.compress(parquet_bytes(_table()))),
+    "interactions": Reader(
+        lambda: {"s.inter.json": json_bytes({"u": ["1", "x y", 2], "v": ["ü"]})}, _read_interactions
+    ),
+    "preferences.json": Reader(lambda: {"p.json": json_bytes([PREFERENCE] * 2)}, _read_preferences),
+    "preferences.jsonl": Reader(lambda: {"p.jsonl": lines_bytes([PREFERENCE] * 2)}, _read_preferences),
+    "instructions": Reader(
+        lambda: {"i.jsonl": lines_bytes([{"prompt": "a", "response": "b"}] * 2)}, _read_instructions
+    ),
     "candidates": Reader(lambda: {"c.txt": "1\n x y \nü\n".encode()}, _read_candidates),
     "histories": Reader(
-        lambda: {"h.jsonl": _lines([{"user_id": "u", "history": ["1", 2]}, {"history": []}])}, _read_histories
+        lambda: {"h.jsonl": lines_bytes([{"user_id": "u", "history": ["1", 2]}, {"history": []}])}, _read_histories
     ),
     "list in a cell": Reader(lambda: {"cell": b"['a', \"it's\", 1.5, '\\'[']"}, _read_cell),
     "configuration": Reader(lambda: {"c.yaml": CONFIG}, _read_config),
     "override": Reader(lambda: {"c.yaml": CONFIG, "override": b"training.epochs=3"}, _override, ("override",)),
     "templates": Reader(lambda: {"t.yaml": yaml.safe_dump(TEMPLATES).encode()}, _read_templates),
-    "catalogue of a model": Reader(partial(_written, _bundle), _read_bundle, (CATALOGUE,)),
-    "question of a model": Reader(partial(_written, _bundle), _read_bundle, (QUESTION,)),
-    "evaluation": Reader(partial(_written, _evaluation), _read_evaluation),
+    "catalogue of a model": Reader(partial(_written, model_folder), _read_bundle, (CATALOGUE,)),
+    "question of a model": Reader(partial(_written, model_folder), _read_bundle, (QUESTION,)),
+    "evaluation": Reader(partial(_written, evaluation), _read_evaluation),
     "manifest": Reader(_checkpoint, _read_checkpoint, (f"checkpoint-3/{MANIFEST}",)),
     "identity": Reader(_checkpoint, _read_checkpoint, (f"checkpoint-3/{IDENTITY}",)),
-    "trainer state": Reader(lambda: {f"checkpoint-3/{STATE}": _json(STATE_TREE)}, _read_state),
+    "trainer state": Reader(lambda: {f"checkpoint-3/{STATE}": json_bytes(STATE_TREE)}, _read_state),
     "cache": Reader(partial(_written, _cache), _read_cache, mends=True),
     "weights": Reader(partial(_written, _one_file), _read_weights),
     "weights in parts": Reader(partial(_written, _shards), _read_weights),
