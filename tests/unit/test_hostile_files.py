@@ -273,12 +273,20 @@ def long_files(folder: Path, size: int) -> dict[str, Callable[[], Any]]:
     }
 
 
-def read_long(folder: Path, size: int) -> None:
-    """In a process of its own, whose time and memory are watched."""
-    files = long_files(folder, size)
-    for name, read in files.items():
+def test_a_record_that_no_model_reads(tmp_path: Path) -> None:
+    for read in (read_rows, read_instructions, lambda path: list(histories(None, None, path))):  # type: ignore[arg-type]
+        with pytest.raises(UserError, match=r"line 1: a record of 20,000,0\d\d characters, more than 16,777,216"):
+            read(write(tmp_path / "r.jsonl", '{"history": [' + " " * 20 * MB + "]}\n"))  # type: ignore[operator]
+
+
+def read_long(folder: Path, size: int) -> tuple[float, float]:
+    """Each in a process of its own; the most seconds and megabytes that one took."""
+    took = []
+    for name, read in long_files(folder, size).items():
         found = outcome(lambda seed, folder: read(), [0], folder)  # noqa: B023
         assert not found.faults, f"{name}: {found.faults}"
+        took.append((found.seconds, found.megabytes))
+    return max(seconds for seconds, _ in took), max(megabytes for _, megabytes in took)
 
 
 def test_a_long_line(tmp_path: Path) -> None:
@@ -286,5 +294,7 @@ def test_a_long_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_a_line_of_a_hundred_megabytes(tmp_path: Path) -> None:
-    read_long(tmp_path, 100 * MB)
+def test_a_line_of_a_hundred_megabytes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    most, megabytes = read_long(tmp_path, 100 * MB)
+    with capsys.disabled():
+        print(f"\na line of 100 MB before each reader of text: at most {most:.1f} s and {megabytes:.0f} MB")

@@ -21,6 +21,8 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 # Gzip packs text 5 to 50 times, and zeros a thousand times: such a file is made to fill the memory.
 MOST_UNPACKED, ALWAYS_UNPACKED = 200, 1 << 25
 BLOCK_BYTES = 1 << 16
+# As long as a row of CSV may be.
+LONGEST_RECORD = 1 << 24
 
 
 @contextmanager
@@ -141,7 +143,7 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The objects of a JSON Lines file with their line numbers, counted from 1; empty lines are passed over."""
     for number, line in enumerate(read_lines(path), start=1):
         if line.strip():
-            value = parse_json(line.rstrip("\n"), f"{path}, line {number}")
+            value = parse_record(line.rstrip("\n"), f"{path}, line {number}")
             if not isinstance(value, dict):
                 raise UserError(f"{path}, line {number}: expected a JSON object, found {_kind(value)}")
             yield number, value
@@ -163,6 +165,13 @@ def read_parquet(path: Path, hint: str) -> pa.Table:
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not a readable Parquet file: {str(error)[:200]}", hint) from None
     return table
+
+
+def parse_record(line: str, where: str) -> Any:
+    """Parse one line of JSON Lines; raises as `parse_json`, and for one that no record needs."""
+    if len(line) > LONGEST_RECORD:
+        raise UserError(f"{where}: a record of {len(line):,} characters, more than {LONGEST_RECORD:,}", "Shorten it.")
+    return parse_json(line, where)
 
 
 def parse_json(text: str, where: str) -> Any:

@@ -17,7 +17,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sidtune.data.files import parse_json
+from sidtune.data.files import parse_record
 from sidtune.errors import UserError
 from sidtune.evaluation.answers import read_candidates
 from sidtune.evaluation.options import RankOptions
@@ -96,7 +96,7 @@ def read_histories(lines: Iterable[str], where: str) -> Iterator[tuple[Any, list
     """
     for number, line in enumerate(lines, start=1):
         if line.strip():
-            value = parse_json(line, f"{where}, line {number}")
+            value = parse_record(line, f"{where}, line {number}")
             history = value.get("history") if isinstance(value, dict) else None
             if not isinstance(history, list) or not all(isinstance(item, str | int) for item in history):
                 raise UserError(
