@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from accelerate.utils import gather_object
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
@@ -87,6 +88,8 @@ def explained(
     if steps.rank == 0:
         lines = [json.dumps({name: _in_json(value) for name, value in asdict(one).items()}) for one in blamed]
         (run / FILE).write_text("".join(f"{line}\n" for line in lines))
+    # A process that ended now would take the one that writes down with it.
+    PartialState().wait_for_everyone()
     return _error(number + 1, suspects, blamed, broken, run)
 
 
