@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 
 from sidtune import __version__
-from sidtune.errors import UserError
+from sidtune.errors import OneProcessError, UserError
 from sidtune.evaluation.options import BEAMS, MAX_TOKENS, Normalize, RankOptions
 from sidtune.terminal import console, quiet_libraries
 
@@ -57,7 +57,7 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        if os.environ.get("RANK", "0") == "0":
+        if os.environ.get("RANK", "0") == "0" or isinstance(error, OneProcessError):
             typer.secho("error: ", fg="red", bold=True, err=True, nl=False)
             typer.echo(str(error), err=True)
         sys.exit(2)
