@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 
 from sidtune import __version__
-from sidtune.errors import UserError
+from sidtune.errors import OneProcessError, UserError
 from sidtune.evaluation.options import BEAMS, MAX_TOKENS, Normalize, RankOptions
 from sidtune.terminal import console, harmless, json_text, quiet_libraries
 
@@ -56,7 +56,7 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        if os.environ.get("RANK", "0") == "0":
+        if os.environ.get("RANK", "0") == "0" or isinstance(error, OneProcessError):
             typer.secho("error: ", fg="red", bold=True, err=True, nl=False)
             typer.echo(harmless(str(error)), err=True)
         sys.exit(2)

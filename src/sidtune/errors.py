@@ -27,6 +27,10 @@ class UserError(Exception):
         return f"{self.message}\n{self.hint}" if self.hint else self.message
 
 
+class OneProcessError(UserError):
+    """A fault that only this process knows of: shown whatever its rank, since the others cannot say it."""
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`; did you mean X?` for the nearest of the known words, or nothing where none is near."""
     near = difflib.get_close_matches(word, list(islice(known, MOST_WORDS)), 1)

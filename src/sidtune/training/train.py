@@ -33,11 +33,13 @@ from sidtune.training.launch import pin_first_gpu
 from sidtune.training.lay_out import lay_out
 from sidtune.training.memory import fit_max_tokens
 from sidtune.training.objective import LabelLoss
+from sidtune.training.out_of_memory import explaining_out_of_memory
 from sidtune.training.output import Start
 from sidtune.training.ranking import ValidationRanking
 from sidtune.training.resumed import refuse_broken_state, refuse_links
 from sidtune.training.stages import following, stage_runs
 from sidtune.training.trainer import StepTrainer
+from sidtune.training.watch import LossWatch
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,8 @@ def train(
         refuse_broken_state(start.checkpoint)
     result = None
     for number in range(start.stage, len(stages)):
-        result = run_stage(shared, stages, number, start, dry_run)
+        with explaining_out_of_memory(stages[number]):
+            result = run_stage(shared, stages, number, start, dry_run)
         start = Start(weights=folders[number] / output.FINAL, stage=number + 1)
         # Trainer and model refer to each other: the next stage would find the memory still taken.
         gc.collect()
@@ -174,10 +177,13 @@ def run_stage(shared: Shared, stages: list[Config], number: int, start: Start, d
         callbacks=callbacks(config, valid_tasks),
         decay_embeddings=config.training.decay_embeddings,
         ema=config.training.ema,
+        auto_tokens=config.training.layout != "padded" and config.training.max_tokens == "auto",
     )
     fit_max_tokens(trainer, config.training)
     began = time.monotonic()
     trainer.train(resume_from_checkpoint=str(start.checkpoint) if start.checkpoint else None)
+    if trainer.untouched:
+        trainer.untouched.verify(trainer.state.global_step)
     if arguments.should_save and last:
         dtype = base_dtype(config.model, inputs.trust_remote_code)
         output.write_result(model, vocabulary.tokenizer, inputs.bundle, config.output_dir, dtype)
@@ -260,6 +266,7 @@ def callbacks(config: Config, valid: list[EncodedTask]) -> list[TrainerCallback]
     watching: list[TrainerCallback] = [
         LastStepEvaluation(),
         MetricsFile(config.output_dir),
+        LossWatch(),
         ConsoleTable([task.name for task in valid], _shown_metrics(config)),
     ]
     if config.logging.tensorboard:
