@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench quality docs clean
+.PHONY: help demo test test-long check bench quality docs clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,10 +25,14 @@ test: $(VENV)/.ready ## The whole suite, with coverage
 	$(BIN)/python -m coverage erase
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
 
-check: $(VENV)/.ready ## Ruff and mypy
+test-long: $(VENV)/.ready ## What takes minutes: thousands of hostile files, very long lines
+	$(BIN)/python -m pytest -m long
+
+check: $(VENV)/.ready ## Ruff, mypy, and known vulnerabilities of what is installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python .ci/audit.py
 
 bench: $(VENV)/.ready ## The benchmarks behind the README's figures, in an hour or so
 	$(BIN)/python -m pip install --quiet -e ".[bench]"

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from sidtune.data.files import read_json_object
 from sidtune.errors import UserError
 
 MANIFEST, IDENTITY, PREFIX = "manifest.json", "sidtune.json", "checkpoint-"
@@ -50,9 +51,9 @@ def checkpoints(run: Path) -> list[Path]:
 def complete(checkpoint: Path) -> bool:
     """Whether every file that was written is there in its full size."""
     try:
-        sizes: dict[str, int] = json.loads((checkpoint / MANIFEST).read_text())
+        sizes: dict[str, int] = read_json_object(checkpoint / MANIFEST)
         return all((checkpoint / name).stat().st_size == size for name, size in sizes.items())
-    except (OSError, ValueError):
+    except (OSError, ValueError, UserError):
         return False
 
 
@@ -72,7 +73,7 @@ def compare_identity(checkpoint: Path, identity: dict[str, Any]) -> None:
     Raises:
         UserError: lists what differs between the checkpoint's run and this one.
     """
-    saved = json.loads((checkpoint / IDENTITY).read_text())
+    saved = read_json_object(checkpoint / IDENTITY)
     names = [name for name in {**saved, **identity} if saved.get(name) != identity.get(name)]
     if names:
         shown = "\n".join(f"  {name}: {saved.get(name)} in the checkpoint, {identity.get(name)} now" for name in names)

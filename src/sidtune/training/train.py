@@ -36,6 +36,7 @@ from sidtune.training.objective import LabelLoss
 from sidtune.training.out_of_memory import explaining_out_of_memory
 from sidtune.training.output import Start
 from sidtune.training.ranking import ValidationRanking
+from sidtune.training.resumed import refuse_broken_state, refuse_links
 from sidtune.training.stages import following, stage_runs
 from sidtune.training.trainer import StepTrainer
 from sidtune.training.watch import LossWatch
@@ -106,7 +107,10 @@ def train(
     pin_first_gpu()
     shared, stages = prepare(Inputs(config, trust_remote_code)), stage_runs(config)
     folders = [stage.output_dir for stage in stages]
+    refuse_links(folders)
     start = Start() if dry_run else output.find_start(folders, resume, shared.identity)
+    if start.checkpoint:
+        refuse_broken_state(start.checkpoint)
     result = None
     for number in range(start.stage, len(stages)):
         with explaining_out_of_memory(stages[number]):

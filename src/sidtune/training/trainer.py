@@ -22,7 +22,7 @@ from sidtune.batching.layouts import MicroBatch
 from sidtune.batching.steps import Step, StepLoader, Steps, shared_out
 from sidtune.bundle import Bundle, write_bundle
 from sidtune.encoding.corpus import Corpus, EncodedTask
-from sidtune.model.checkpoint_files import load_training_state, save_training_state
+from sidtune.model.checkpoint_files import load_training_state, refusing_damage, save_training_state
 from sidtune.model.frozen import is_frozen
 from sidtune.training import checkpoints, non_finite
 from sidtune.training.averaging import WeightAverage
@@ -287,12 +287,18 @@ class StepTrainer(Trainer):
         if checkpoint is not None:
             saved: dict[str, Any] = {"optimizer.pt": self.optimizer, "scheduler.pt": self.lr_scheduler}
             for name, state in saved.items():
-                state.load_state_dict(torch.load(Path(checkpoint) / name, map_location="cpu", weights_only=True))
+                with refusing_damage(Path(checkpoint)):
+                    state.load_state_dict(torch.load(Path(checkpoint) / name, map_location="cpu", weights_only=True))
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with refusing_damage(Path(str(checkpoint))):
+            super()._load_rng_state(checkpoint)
 
     def _load_best_model(self) -> None:
         best = self.state.best_model_checkpoint
         assert best is not None
-        load_training_state(self.language_model, Path(best))
+        # The name alone: the state that a run goes on from is a file, and leads nowhere else.
+        load_training_state(self.language_model, self.run / Path(best).name)
 
     @property
     def run(self) -> Path:
