@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench quality docs clean
+.PHONY: help demo test test-long check bench quality docs clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -24,6 +24,9 @@ demo: $(VENV)/.ready ## The main job on made-up data, on the CPU, in minutes
 test: $(VENV)/.ready ## The whole suite, with coverage
 	$(BIN)/python -m coverage erase
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+
+test-long: $(VENV)/.ready ## The tests that take minutes: many kills, much broken input
+	$(BIN)/python -m pytest -m long -s
 
 check: $(VENV)/.ready ## Ruff and mypy
 	$(BIN)/ruff check .

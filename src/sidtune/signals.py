@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -58,12 +59,13 @@ def outlive_signals(_: int = 0) -> None:
     The run would fail for want of its next step before it had saved the last one.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "linux":
+    parent = multiprocessing.parent_process()
+    if sys.platform == "linux" and parent:
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-        threading.Thread(target=_wait_for_parent, args=[os.getppid()], daemon=True).start()
+        threading.Thread(target=_wait_for, args=[parent.pid], daemon=True).start()
 
 
-def _wait_for_parent(parent: int) -> None:
+def _wait_for(parent: int | None) -> None:
     """End when the parent says so."""
     while signal.sigwaitinfo([signal.SIGTERM]).si_pid != parent:
         pass

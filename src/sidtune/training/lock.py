@@ -28,7 +28,9 @@ def locked(folder: Path) -> Iterator[None]:
         UserError: where another process holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    if (folder / LOCK).is_symlink():
+        raise UserError(f"{folder / LOCK} is a link", "Delete it; a run makes a file of its own there.")
+    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     try:
         _take(folder, descriptor)
         os.truncate(descriptor, 0)
