@@ -9,7 +9,7 @@ TORCH ?= torch==2.13.0
 .PHONY: help demo test test-long check bench quality docs clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -25,8 +25,8 @@ test: $(VENV)/.ready ## The whole suite, with coverage
 	$(BIN)/python -m coverage erase
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
 
-test-long: $(VENV)/.ready ## What takes minutes: thousands of hostile files, very long lines
-	$(BIN)/python -m pytest -m long
+test-long: $(VENV)/.ready ## The tests that take minutes: many kills, thousands of hostile files, very long lines
+	$(BIN)/python -m pytest -m long -s
 
 check: $(VENV)/.ready ## Ruff, mypy, and known vulnerabilities of what is installed
 	$(BIN)/ruff check .

@@ -5,7 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import torch
+
 from sidtune.config import Config
+from sidtune.config_file import parse_config
+from sidtune.model.checkpoint_files import load_weights
+from sidtune.training.checkpoints import FINAL
 from sidtune.training.train import Result, train
 
 QUIET = {
@@ -33,3 +38,12 @@ def metrics(config: Config) -> list[dict[str, float]]:
 
 def losses(config: Config) -> list[float]:
     return [entry["loss"] for entry in metrics(config) if "loss" in entry]
+
+
+def same_result(tree: dict[str, Any], other: dict[str, Any]) -> None:
+    """Assert that two runs logged the same and left the same weights, to the bit."""
+    left, right = (parse_config(each, "test") for each in (tree, other))
+    assert metrics(left) == metrics(right)
+    mine, theirs = (load_weights(config.output_dir / FINAL) for config in (left, right))
+    assert mine.keys() == theirs.keys()
+    assert all(torch.equal(theirs[name], value) for name, value in mine.items())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -11,9 +10,9 @@ import typer
 from rich.markup import escape
 
 from sidtune import __version__
-from sidtune.errors import OneProcessError, UserError
+from sidtune.errors import UserError
 from sidtune.evaluation.options import BEAMS, MAX_TOKENS, Normalize, RankOptions
-from sidtune.terminal import console, harmless, json_text, quiet_libraries
+from sidtune.terminal import console, first_process, json_text, messages_for_errors, quiet_libraries
 
 if TYPE_CHECKING:
     from sidtune.config import Config
@@ -48,18 +47,17 @@ Normalization = Annotated[
 Beams = Annotated[int, typer.Option(min=1, help="Width of the search, and length of the lists.")]
 ExcludeHistory = Annotated[bool, typer.Option("--exclude-history", help="Never answer with an item of the history.")]
 Candidates = Annotated[Path | None, typer.Option(metavar="FILE", help="Answer only with these items, an id a line.")]
+OtherProcesses = Annotated[
+    bool,
+    typer.Option("--allow-other-processes", help="Go on though another number of processes wrote the checkpoint."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text for people.")]
 
 
 def main() -> None:
-    """Entry point: a user's mistake becomes one message and exit status 2."""
-    try:
+    """Entry point: a user's mistake becomes one message and exit status 2, a run that was asked to stop 75."""
+    with messages_for_errors():
         app()
-    except UserError as error:
-        if os.environ.get("RANK", "0") == "0" or isinstance(error, OneProcessError):
-            typer.secho("error: ", fg="red", bold=True, err=True, nl=False)
-            typer.echo(harmless(str(error)), err=True)
-        sys.exit(2)
 
 
 @app.callback(invoke_without_command=True)
@@ -79,6 +77,7 @@ def train(
     ] = False,
     resume: Resume = "auto",
     processes: Processes = None,
+    allow_other_processes: OtherProcesses = False,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Check the data, encode it (cached), train, and save a plain Hugging Face checkpoint.
@@ -87,7 +86,7 @@ def train(
     """
     from sidtune.config_file import load_config
 
-    _train(load_config(config, overrides or []), resume, dry_run, processes, trust_remote_code)
+    _train(load_config(config, overrides or []), resume, dry_run, processes, trust_remote_code, allow_other_processes)
 
 
 @app.command()
@@ -134,14 +133,14 @@ def sft(
     from sidtune.config_file import dump_config, parse_config
 
     config = parse_config(minionerec.to_config(**flags), "the flags")
-    if os.environ.get("RANK", "0") == "0":
+    if first_process():
         console.print(
             "# The configuration these flags stand for; save it and use it with `sidtune train`.", style="dim"
         )
         console.print(escape(dump_config(config)))
         if category:
             console.print(f"--category {escape(category)}: noted; the wordings here do not mention it.", style="dim")
-    _train(config, resume_from_checkpoint, dry_run, processes, trust_remote_code=False)
+    _train(config, resume_from_checkpoint, dry_run, processes)
 
 
 @app.command()
@@ -383,15 +382,15 @@ def demo(
     run_demo(output)
 
 
-def _train(config: Config, resume: str, dry_run: bool, processes: int | None, trust_remote_code: bool) -> None:
+def _train(config: Config, resume: str, dry_run: bool, processes: int | None, *switches: bool) -> None:
     from sidtune.training import launch
     from sidtune.training.train import train as run
 
     quiet_libraries()
     if processes and processes > 1 and not launch.launched():
         raise typer.Exit(launch.launch(processes, sys.argv[1:]))
-    result = run(config, resume, dry_run, trust_remote_code)
-    if result and os.environ.get("RANK", "0") == "0":
+    result = run(config, resume, dry_run, *switches)
+    if result and first_process():
         console.print(escape(result.text))
 
 

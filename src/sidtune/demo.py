@@ -17,7 +17,7 @@ from sidtune.evaluation.report import Report
 from sidtune.evaluation.tables import metrics_table
 from sidtune.model.new_base import create_base
 from sidtune.terminal import console
-from sidtune.training.output import FINAL
+from sidtune.training.checkpoints import FINAL
 from sidtune.training.train import Result, train
 
 SEED = 0

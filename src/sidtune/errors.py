@@ -1,4 +1,4 @@
-"""The one exception that means: the user can mend this."""
+"""The exceptions that are shown without a traceback: the user can mend this, or wanted it."""
 
 import difflib
 from collections.abc import Iterable
@@ -17,6 +17,8 @@ class UserError(Exception):
         hint: what to do next; empty where the message already says it.
     """
 
+    STATUS = 2
+
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
         left = len(message) - LONGEST_MESSAGE
@@ -29,6 +31,19 @@ class UserError(Exception):
 
 class OneProcessError(UserError):
     """A fault that only this process knows of: shown whatever its rank, since the others cannot say it."""
+
+
+class PeerLost(OneProcessError):
+    """Another process of the run is gone; each that is left says so, since the first may be the one that is gone."""
+
+    STATUS = 1
+
+
+class Interrupted(Exception):
+    """A run was asked to stop and did so after a step, with a checkpoint."""
+
+    # EX_TEMPFAIL of sysexits.h: try again.
+    STATUS = 75
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

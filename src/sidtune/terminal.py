@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -11,6 +12,8 @@ from typing import Any, TypeVar
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.segment import Segment
+
+from sidtune.errors import Interrupted, OneProcessError, UserError
 
 # Where nobody looks, lines are not folded at eighty characters: logs are read with other tools.
 LOG_WIDTH = 120
@@ -41,6 +44,27 @@ def warn(message: str) -> None:
     """Say something the user should know beside the results, which may be read by a program."""
     if not console.quiet:
         _errors.print(f"warning: {visible(message)}", markup=False, style="yellow")
+
+
+def first_process() -> bool:
+    """Whether this is the first process of a run, which says what all would."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def messages_for_errors() -> Iterator[None]:
+    """End the program with a message and an exit status in place of a traceback, for what is no fault of ours."""
+    try:
+        yield
+    except Interrupted as stop:
+        if first_process():
+            print(harmless(str(stop)), file=sys.stderr)
+        sys.exit(stop.STATUS)
+    except UserError as error:
+        if first_process() or isinstance(error, OneProcessError):
+            _errors.print("error: ", end="", style="bold red")
+            print(harmless(str(error)), file=sys.stderr)
+        sys.exit(error.STATUS)
 
 
 def quiet_libraries() -> None:

@@ -21,7 +21,7 @@ from sidtune.config_file import load_config
 from sidtune.demo import run_demo
 
 OPTIONS = {
-    "train": "config overrides --dry-run --resume --processes --trust-remote-code",
+    "train": "config overrides --dry-run --resume --processes --allow-other-processes --trust-remote-code",
     "sft": "--base_model --train_file --eval_file --output_dir --sid_index_path --item_meta_path --sample --seed "
     "--batch_size --micro_batch_size --num_epochs --learning_rate --cutoff_len --group_by_length --freeze_LLM "
     "--wandb_project --wandb_run_name --resume_from_checkpoint --category --train_from_scratch --processes --dry-run",

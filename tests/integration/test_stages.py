@@ -25,7 +25,7 @@ from sidtune.errors import UserError
 from sidtune.evaluation.evaluate import Request, evaluate
 from sidtune.inputs import Inputs
 from sidtune.model.checkpoint_files import SID_ROWS, load_weights
-from sidtune.training.output import FINAL
+from sidtune.training.checkpoints import FINAL
 from sidtune.training.stages import stage_runs
 from sidtune.training.train import train
 from sidtune.training.trainer import StepTrainer

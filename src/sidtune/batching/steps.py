@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from sidtune.batching.layouts import Layout, MicroBatch, idle_micro_batch
 from sidtune.batching.plan import Plan
 from sidtune.encoding.corpus import Corpus
+from sidtune.signals import outlive_signals
 
 
 class Step(TypedDict):
@@ -93,8 +94,14 @@ class StepLoader(DataLoader[Step]):
             collate_fn=_only,
             generator=torch.Generator(),
             num_workers=workers,
+            worker_init_fn=outlive_signals,
             persistent_workers=workers > 0,
         )
+
+    def end_at(self, step: int) -> None:
+        """Yield no step from this one on."""
+        assert isinstance(self.batch_sampler, StepSampler)
+        self.batch_sampler.last = step
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Trainer at the start of every epoch."""

@@ -11,9 +11,6 @@ from transformers import TrainingArguments
 from sidtune.config import Config, TrainingConfig
 from sidtune.errors import UserError
 
-# Ranks wait here while the first one encodes: long enough for millions of rows.
-PATIENCE_SECONDS = 4 * 3600
-
 
 def training_arguments(config: Config) -> TrainingArguments:
     """Trainer's arguments; creating them also joins the process group that torchrun prepared.
@@ -53,7 +50,6 @@ def training_arguments(config: Config) -> TrainingArguments:
         remove_unused_columns=False,
         restore_callback_states_from_checkpoint=True,
         ddp_find_unused_parameters=False,
-        ddp_timeout=PATIENCE_SECONDS,
         torch_compile=training.compile,
     )
     if training.batch_size < arguments.world_size:

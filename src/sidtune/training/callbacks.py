@@ -10,6 +10,7 @@ from rich.progress import TaskID
 from rich.table import Table
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from sidtune.storage import refusing_failed_writes, write_text
 from sidtune.terminal import console, progress_bar
 
 METRICS = "metrics.jsonl"
@@ -30,18 +31,16 @@ class LastStepEvaluation(TrainerCallback):
 
 
 class MetricsFile(TrainerCallback):
-    """Appends every log entry to `metrics.jsonl`; a resumed run first drops what lies past its checkpoint."""
+    """Appends every log entry to `metrics.jsonl`; a resumed run first writes those that its checkpoint remembers."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / METRICS
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Called by Trainer, with `state.global_step` at the checkpoint."""
-        if not state.is_world_process_zero:
-            return
-        lines = self.path.read_text().splitlines() if self.path.exists() and state.global_step else []
-        kept = [line for line in lines if json.loads(line)["step"] <= state.global_step]
-        self.path.write_text("".join(f"{line}\n" for line in kept))
+        if state.is_world_process_zero:
+            entries = [{"step": entry["step"], **entry} for entry in state.log_history]
+            write_text(self.path, "".join(f"{json.dumps(entry)}\n" for entry in entries))
 
     def on_log(
         self,
@@ -53,7 +52,7 @@ class MetricsFile(TrainerCallback):
     ) -> None:
         """Called by Trainer."""
         if state.is_world_process_zero:
-            with self.path.open("a") as file:
+            with refusing_failed_writes(self.path), self.path.open("a") as file:
                 file.write(json.dumps({"step": state.global_step, **(logs or {})}) + "\n")
 
 

@@ -1,95 +1,190 @@
-"""Checkpoints: visible only when complete, and compared before a run goes on from one."""
+"""Checkpoints: visible only when complete, and verified before a run goes on from one."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
 
-from sidtune.data.files import read_json_object
+from sidtune.encoding.corpus import file_digest
 from sidtune.errors import UserError
+from sidtune.storage import flush
 
-MANIFEST, IDENTITY, PREFIX = "manifest.json", "sidtune.json", "checkpoint-"
+MANIFEST, IDENTITY, PREFIX, FINAL = "manifest.json", "sidtune.json", "checkpoint-", "final_checkpoint"
+PROCESSES = "processes"
+PARTIAL, DELETED = ".partial", ".deleted"
+LEFTOVER = re.compile(rf"\.({PREFIX}\d+|{FINAL})({re.escape(PARTIAL)}|{re.escape(DELETED)})")
 
 
-def publish(partial: Path, final: Path, identity: dict[str, Any]) -> None:
-    """Make a fully written folder visible under its final name: nobody ever sees half of it."""
+class Skipped(NamedTuple):
+    """A checkpoint that cannot be gone on from, and why."""
+
+    folder: Path
+    reason: str
+
+
+def partial_of(final: Path) -> Path:
+    """Where what will be published under the final name is written first, out of sight."""
+    return final.with_name(f".{final.name}{PARTIAL}")
+
+
+def make_partial(final: Path) -> Path:
+    """That folder, empty."""
+    partial = partial_of(final)
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    return partial
+
+
+def seal(partial: Path, identity: dict[str, Any]) -> None:
+    """Write down whose files these are, their sizes and checksums, and wait until all of it is on disk."""
     (partial / IDENTITY).write_text(json.dumps(identity, indent=1))
-    sizes = {str(path.relative_to(partial)): path.stat().st_size for path in _files(partial)}
-    (partial / MANIFEST).write_text(json.dumps(sizes, indent=1))
-    for path in _files(partial):
-        _flush(path)
+    manifest = {
+        path.relative_to(partial).as_posix(): {"bytes": path.stat().st_size, "sha256": file_digest(path)}
+        for path in _files(partial)
+    }
+    (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
+    for path in partial.rglob("*"):
+        flush(path)
+    flush(partial)
+
+
+def publish(partial: Path, final: Path) -> None:
+    """Make a sealed folder visible under its final name: nobody ever sees half of it."""
     if final.exists():
         remove(final)
     os.rename(partial, final)
-    _flush(final.parent)
+    for folder in (final.parent, final.parent.parent):
+        flush(folder)
 
 
 def remove(checkpoint: Path) -> None:
     """Take a checkpoint out of sight before its files go, so that none is ever seen half deleted."""
-    aside = checkpoint.with_name(f".{checkpoint.name}.deleted")
+    aside = checkpoint.with_name(f".{checkpoint.name}{DELETED}")
     shutil.rmtree(aside, ignore_errors=True)
     os.rename(checkpoint, aside)
+    flush(checkpoint.parent)
     shutil.rmtree(aside, ignore_errors=True)
 
 
-def rotate(run: Path, limit: int, best: Path | None) -> None:
-    """Keep the newest `limit` checkpoints and the best one."""
-    for checkpoint in checkpoints(run)[limit:]:
+def rotate(newest: Path, limit: int, best: Path | None) -> None:
+    """Let all checkpoints go but the best one and the last `limit` up to the newest, which was just published.
+
+    Those of later steps are damaged, or of a course of the run that was left.
+    """
+    found = checkpoints(newest.parent)
+    begin = found.index(newest)
+    for checkpoint in [*found[:begin], *found[begin + limit :]]:
         if best is None or checkpoint.name != best.name:
             remove(checkpoint)
 
 
+def clean(run: Path) -> None:
+    """Delete what processes that died left half written or half deleted."""
+    for path in run.glob(".*") if run.is_dir() else ():
+        if LEFTOVER.fullmatch(path.name):
+            shutil.rmtree(path, ignore_errors=True)
+
+
 def checkpoints(run: Path) -> list[Path]:
     """The checkpoint folders of a run, newest first, complete or not."""
-    found = [path for path in run.glob(f"{PREFIX}*") if path.name.removeprefix(PREFIX).isdigit()]
-    return sorted(found, key=lambda path: int(path.name.removeprefix(PREFIX)), reverse=True)
+    found = [path for path in run.glob(f"{PREFIX}*") if re.fullmatch(r"\d+", path.name.removeprefix(PREFIX), re.ASCII)]
+    return sorted(found, key=step_of, reverse=True)
 
 
-def complete(checkpoint: Path) -> bool:
-    """Whether every file that was written is there in its full size."""
+def step_of(checkpoint: Path) -> int:
+    """The number of optimizer updates before a checkpoint."""
+    return int(checkpoint.name.removeprefix(PREFIX))
+
+
+def damage(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint: the first file that is not as it was written; None where all is well.
+
+    Manifests of earlier versions hold sizes alone, and then nothing more is looked at.
+    """
     try:
-        sizes: dict[str, int] = read_json_object(checkpoint / MANIFEST)
-        return all((checkpoint / name).stat().st_size == size for name, size in sizes.items())
-    except (OSError, ValueError, UserError):
-        return False
+        manifest = json.loads((checkpoint / MANIFEST).read_text())
+        if not isinstance(manifest, dict):
+            raise ValueError
+    except FileNotFoundError:
+        return f"{MANIFEST} is missing"
+    except (OSError, ValueError, RecursionError):
+        return f"{MANIFEST} cannot be read"
+    faults = (_fault(checkpoint, name, entry, verify) for verify in (False, True) for name, entry in manifest.items())
+    return next((fault for fault in faults if fault), None)
 
 
-def newest_complete(run: Path) -> tuple[Path | None, list[Path]]:
+def newest_complete(run: Path) -> tuple[Path | None, list[Skipped]]:
     """The newest complete checkpoint of a run, and the newer ones that were passed over."""
-    skipped: list[Path] = []
+    skipped: list[Skipped] = []
     for checkpoint in checkpoints(run):
-        if complete(checkpoint):
+        reason = damage(checkpoint)
+        if reason is None:
             return checkpoint, skipped
-        skipped.append(checkpoint)
+        skipped.append(Skipped(checkpoint, reason))
     return None, skipped
 
 
-def compare_identity(checkpoint: Path, identity: dict[str, Any]) -> None:
+def read_identity(checkpoint: Path) -> dict[str, Any]:
+    """What `seal` was given.
+
+    Raises:
+        UserError: where the file cannot be read.
+    """
+    try:
+        identity = json.loads((checkpoint / IDENTITY).read_text())
+        if isinstance(identity, dict):
+            return identity
+    except (OSError, ValueError, RecursionError):
+        pass
+    raise UserError(f"{checkpoint / IDENTITY} cannot be read", "Use another checkpoint.")
+
+
+def compare_identity(checkpoint: Path, identity: dict[str, Any], other_processes: bool = False) -> None:
     """Refuse to resume another run's checkpoint.
+
+    Args:
+        other_processes: whether the number of processes may differ.
 
     Raises:
         UserError: lists what differs between the checkpoint's run and this one.
     """
-    saved = read_json_object(checkpoint / IDENTITY)
+    saved = read_identity(checkpoint)
     names = [name for name in {**saved, **identity} if saved.get(name) != identity.get(name)]
+    if names == [PROCESSES] and other_processes:
+        return
     if names:
         shown = "\n".join(f"  {name}: {saved.get(name)} in the checkpoint, {identity.get(name)} now" for name in names)
+        again = f"Use {saved.get(PROCESSES)} again, or add --allow-other-processes: the same examples in the same order"
         raise UserError(
             f"{checkpoint} belongs to a run with other settings or data:\n{shown}",
-            "Restore them, or choose a new output_dir; there, `--resume PATH` starts from its weights alone.",
+            f"{again}, but not the same to the bit."
+            if names == [PROCESSES]
+            else "Restore them, or choose a new output_dir; there, `--resume PATH` starts from its weights alone.",
         )
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file())
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+def _fault(checkpoint: Path, name: str, entry: Any, verify: bool) -> str | None:
+    """What is wrong with a file's size or, to `verify`, its bytes."""
+    size = entry.get("bytes") if isinstance(entry, dict) else entry
+    if not isinstance(size, int) or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+        return f"{MANIFEST} cannot be read"
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        found = (checkpoint / name).stat().st_size
+        if found != size:
+            return f"{name} has {found:,} of {size:,} bytes"
+        if verify and isinstance(entry, dict) and file_digest(checkpoint / name) != entry.get("sha256"):
+            return f"{name} has changed since it was written"
+    except (FileNotFoundError, NotADirectoryError):
+        return f"{name} is missing"
+    except (OSError, ValueError) as error:
+        return f"{name} cannot be read ({error})"
+    return None
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in sorted(folder.rglob("*")) if path.is_file())

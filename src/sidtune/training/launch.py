@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import os
+import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 
 import torch
 
 from sidtune.errors import UserError
+from sidtune.signals import ASKING, KILLED
 from sidtune.terminal import warn
+
+HOST = "127.0.0.1"
+POLL_SECONDS = 0.1
+# Those whose peer died notice within moments, or hang in an exchange for good.
+GRACE_SECONDS = 10.0
 
 
 def launched() -> bool:
@@ -19,7 +28,7 @@ def launched() -> bool:
 
 
 def launch(processes: int, arguments: Sequence[str]) -> int:
-    """Run `sidtune` with the given arguments in several processes; the exit status of the whole.
+    """Run `sidtune` with the given arguments in several processes of this machine; the exit status of the whole.
 
     Args:
         processes: at most one for each visible GPU; without GPUs they share the CPU.
@@ -28,8 +37,60 @@ def launch(processes: int, arguments: Sequence[str]) -> int:
     gpus = torch.cuda.device_count()
     if gpus and processes > gpus:
         raise UserError(f"--processes {processes}, but {gpus} GPUs are visible", f"Use --processes {gpus} or fewer.")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    return subprocess.call([*command, "-m", "sidtune", *arguments])
+    command = [sys.executable, "-m", "sidtune", *arguments]
+    # Several processes with a thread for every core would be slower than one.
+    shared = {"OMP_NUM_THREADS": "1", **os.environ, "MASTER_ADDR": HOST, "MASTER_PORT": str(_free_port())}
+    shared |= {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
+    ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
+    return supervise([subprocess.Popen(command, env=shared | rank) for rank in ranks])
+
+
+def supervise(workers: Sequence[subprocess.Popen[bytes]]) -> int:
+    """Wait for the processes of a run, pass on signals to them, and let none outlive another that failed.
+
+    Returns:
+        What the first that failed returned, or 128 and the number of the signal that killed it; 0 where none failed.
+    """
+
+    def pass_on(number: int, _: object) -> None:
+        for worker in workers:
+            worker.send_signal(number)
+
+    before = {number: signal.signal(number, pass_on) for number in ASKING}
+    try:
+        while all(worker.poll() in (None, 0) for worker in workers):
+            if all(worker.returncode == 0 for worker in workers):
+                return 0
+            time.sleep(POLL_SECONDS)
+        # Those that end by themselves say what they met, and return it.
+        until = time.monotonic() + GRACE_SECONDS
+        while time.monotonic() < until and any(worker.poll() is None for worker in workers):
+            time.sleep(POLL_SECONDS)
+        return _status([worker.returncode for worker in workers])
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _status(codes: Sequence[int | None]) -> int:
+    """Of the whole, from those of its processes: None for one that does not end by itself, -n for a killed one."""
+    killed = {rank: -code for rank, code in enumerate(codes) if code is not None and code < 0}
+    for rank, number in killed.items():
+        name = signal.Signals(number).name
+        warn(
+            f"process {rank} of {len(codes)} was killed by {name}, so the others were stopped; "
+            "training goes on from its newest complete checkpoint when the same command is given again"
+        )
+    return KILLED + next(iter(killed.values())) if killed else max(code or 0 for code in codes)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
 
 
 def pin_first_gpu() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,25 @@ from sidtune.config import Config
 from sidtune.config_file import dump_config
 from sidtune.errors import UserError
 from sidtune.model.checkpoint_files import save_pretrained, save_training_state
-from sidtune.training.checkpoints import checkpoints, compare_identity, complete, newest_complete, publish
+from sidtune.storage import flush, refusing_failed_writes, write_text
+from sidtune.training.checkpoints import (
+    FINAL,
+    IDENTITY,
+    MANIFEST,
+    PARTIAL,
+    Skipped,
+    checkpoints,
+    clean,
+    compare_identity,
+    damage,
+    make_partial,
+    newest_complete,
+    publish,
+    seal,
+)
+from sidtune.training.lock import locked
 
-CONFIG, FINAL = "config.yaml", "final_checkpoint"
+CONFIG = "config.yaml"
 
 
 @dataclass(frozen=True)
@@ -29,41 +46,80 @@ class Start:
     Args:
         checkpoint: go on from here exactly; None for a new run.
         weights: start from these weights alone.
+        skipped: newer checkpoints that are not complete.
         stage: number of stages that are finished.
     """
 
     checkpoint: Path | None = None
     weights: Path | None = None
-    skipped: tuple[Path, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
     stage: int = 0
 
 
-def find_start(folders: Sequence[Path], resume: str, identity: dict[str, Any]) -> Start:
+@contextmanager
+def begun(
+    folders: Sequence[Path], resume: str, identity: dict[str, Any], other_processes: bool = False
+) -> Iterator[Start]:
+    """Hold the output folder against other runs, clear away what dead ones left half written, and say where to begin.
+
+    Args:
+        folders: of the stages; the last is the run's own.
+        resume: `auto` (the newest complete checkpoint, if any), `never`, or a folder.
+        other_processes: whether to go on from a checkpoint that another number of processes wrote.
+
+    Raises:
+        UserError: where another run is at work there, and as `find_start` does.
+    """
+    if resume == "never" and other_processes:
+        raise UserError("--allow-other-processes does nothing with --resume never", "Leave one of the two out.")
+    refuse_foreign(folders[-1])
+    with locked(folders[-1]):
+        start = find_start(folders, resume, identity, other_processes)
+        for folder in folders:
+            clean(folder)
+        yield start
+
+
+def find_start(folders: Sequence[Path], resume: str, identity: dict[str, Any], other_processes: bool = False) -> Start:
     """Decide where to begin, before anything is written.
 
     Args:
         folders: of the stages; the last is the run's own.
         resume: `auto` (the newest complete checkpoint, if any), `never`, or a folder.
+        other_processes: whether to go on from a checkpoint that another number of processes wrote.
 
     Raises:
         UserError: for another run's folder, a finished run, or a folder without weights.
     """
     stage = _begun(folders)
     if resume not in ("auto", "never"):
-        return _given(Path(resume), folders, stage, identity)
+        return _given(Path(resume), folders, stage, identity, other_processes)
     if resume == "auto" and stage and not checkpoints(folders[stage]):
-        return Start(weights=stage_result(folders[stage - 1], identity), stage=stage)
-    newest, skipped = newest_complete(folders[stage])
-    if resume == "auto" and newest:
-        return _continued(newest, skipped, identity, stage)
-    if resume == "auto" and skipped:
-        names = ", ".join(folder.name for folder in skipped)
+        return Start(weights=stage_result(folders[stage - 1], identity, other_processes), stage=stage)
+    newest, skipped = newest_complete(folders[stage]) if resume == "auto" else (None, [])
+    if newest:
+        return _continued(newest, skipped, identity, stage, other_processes)
+    if skipped:
+        names = "; ".join(f"{folder.name}: {reason}" for folder, reason in skipped)
         raise UserError(
             f"{folders[stage]}: no checkpoint is complete ({names})",
             "Delete that folder to start anew, or choose another output_dir.",
         )
     _refuse_occupied(folders[-1], resume)
     return Start()
+
+
+def refuse_foreign(output_dir: Path) -> None:
+    """Leave a folder alone that holds files and no run.
+
+    Raises:
+        UserError: names one of the files.
+    """
+    if output_dir.exists() and not output_dir.is_dir():
+        raise UserError(f"output_dir {output_dir} is a file", "Choose another output_dir.")
+    strange = [p.name for p in output_dir.iterdir() if not p.name.startswith(".")] if output_dir.is_dir() else []
+    if strange and not _ours(output_dir):
+        raise UserError(f"output_dir {output_dir} is not empty ({strange[0]})", "Choose a new or an empty folder.")
 
 
 def _begun(folders: Sequence[Path]) -> int:
@@ -74,88 +130,124 @@ def _begun(folders: Sequence[Path]) -> int:
     return 0
 
 
-def stage_result(folder: Path, identity: dict[str, Any]) -> Path:
+def stage_result(folder: Path, identity: dict[str, Any], other_processes: bool = False) -> Path:
     """What a finished stage of this run left for the next one.
 
     Raises:
         UserError: where it is damaged, or of another run.
     """
     result = folder / FINAL
-    if not complete(result):
-        raise UserError(f"{result} is not complete", "Delete it: the stage's last checkpoint writes it again.")
-    compare_identity(result, identity)
+    _refuse_damaged_result(result)
+    compare_identity(result, identity, other_processes)
     return result
 
 
-def _continued(checkpoint: Path, skipped: Sequence[Path], identity: dict[str, Any], stage: int) -> Start:
-    compare_identity(checkpoint, identity)
-    if (checkpoint.parent / FINAL).exists():
+def _refuse_damaged_result(result: Path) -> None:
+    reason = damage(result)
+    if reason:
+        raise UserError(f"{result} is not complete: {reason}", "Delete it: the last checkpoint writes it again.")
+
+
+def _continued(
+    checkpoint: Path, skipped: Sequence[Skipped], identity: dict[str, Any], stage: int, other_processes: bool
+) -> Start:
+    compare_identity(checkpoint, identity, other_processes)
+    result = checkpoint.parent / FINAL
+    if result.exists():
+        # Earlier versions left none in the final result.
+        if (result / MANIFEST).exists():
+            _refuse_damaged_result(result)
         raise UserError(f"{checkpoint.parent} holds this run, finished", "To train again, choose another output_dir.")
     return Start(checkpoint=checkpoint, skipped=tuple(skipped), stage=stage)
 
 
-def _given(folder: Path, folders: Sequence[Path], stage: int, identity: dict[str, Any]) -> Start:
+def _given(folder: Path, folders: Sequence[Path], stage: int, identity: dict[str, Any], other_processes: bool) -> Start:
     if not folder.is_dir():
         raise UserError(f"--resume {folder}: no such folder", "Give a checkpoint folder, `auto` or `never`.")
     begun = folders[stage]
     if folder in checkpoints(begun) or folder.resolve() in checkpoints(begun.resolve()):
-        if not complete(folder):
-            raise UserError(f"--resume {folder}: it is not complete", "--resume auto takes the newest complete one.")
-        return _continued(folder, [], identity, stage)
+        reason = damage(folder)
+        if reason:
+            raise UserError(
+                f"--resume {folder}: it is not complete: {reason}", "--resume auto takes the newest complete one."
+            )
+        return _continued(folder, [], identity, stage, other_processes)
     _refuse_occupied(folders[-1], "PATH")
     return Start(weights=folder)
 
 
 def _refuse_occupied(output_dir: Path, resume: str) -> None:
     """A new run must not mix its files with others'."""
-    if output_dir.exists() and not output_dir.is_dir():
-        raise UserError(f"output_dir {output_dir} is a file", "Choose another output_dir.")
-    ours = [name for name in (CONFIG, FINAL) if (output_dir / name).exists()]
+    refuse_foreign(output_dir)
+    ours = _ours(output_dir)
     trained = [(folder / FINAL).exists() or checkpoints(folder) for folder in (output_dir, *output_dir.glob("stage-*"))]
     if ours and (resume != "auto" or any(trained)):
         raise UserError(
             f"output_dir {output_dir} holds another run ({ours[0]})",
             "Choose another output_dir, or delete that folder yourself; --resume auto goes on from its checkpoints.",
         )
-    strange = [p.name for p in output_dir.iterdir() if not p.name.startswith(".")] if output_dir.is_dir() else []
-    if strange and not ours:
-        raise UserError(f"output_dir {output_dir} is not empty ({strange[0]})", "Choose a new or an empty folder.")
+
+
+def _ours(output_dir: Path) -> list[str]:
+    return [name for name in (CONFIG, FINAL) if (output_dir / name).exists()]
 
 
 def write_config(config: Config) -> None:
     """Leave the resolved configuration in the output folder."""
     config.output_dir.mkdir(parents=True, exist_ok=True)
-    (config.output_dir / CONFIG).write_text(dump_config(config), encoding="utf-8")
+    with refusing_failed_writes(config.output_dir / CONFIG):
+        write_text(config.output_dir / CONFIG, dump_config(config))
 
 
 def write_result(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, bundle: Bundle, output_dir: Path, dtype: torch.dtype
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    bundle: Bundle,
+    output_dir: Path,
+    identity: dict[str, Any],
+    dtype: torch.dtype,
 ) -> None:
     """The trained model in `output_dir` itself and, the same files, in `final_checkpoint/`; the latter appears last."""
-    partial = output_dir / f".{FINAL}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    save_pretrained(model, tokenizer, partial, dtype)
-    write_bundle(bundle, partial)
-    for source in sorted(partial.iterdir()):
-        _link(source, output_dir / source.name)
-    os.rename(partial, output_dir / FINAL)
+    with _written(output_dir / FINAL, model, identity) as partial:
+        save_pretrained(model, tokenizer, partial, dtype)
+        write_bundle(bundle, partial)
+    with refusing_failed_writes(output_dir / FINAL):
+        for source in sorted(partial.iterdir()):
+            if source.name not in (MANIFEST, IDENTITY):
+                _link(source, output_dir / source.name)
+    publish(partial, output_dir / FINAL)
 
 
 def write_stage(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, bundle: Bundle, folder: Path, identity: dict[str, Any]
 ) -> None:
     """What the next stage starts from: an ordinary model in the precision it was trained in, visible when complete."""
-    partial = folder / f".{FINAL}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    save_training_state(model, tokenizer, partial)
-    write_bundle(bundle, partial)
-    publish(partial, folder / FINAL, identity)
+    with _written(folder / FINAL, model, identity) as partial:
+        save_training_state(model, tokenizer, partial)
+        write_bundle(bundle, partial)
+    publish(partial, folder / FINAL)
+
+
+@contextmanager
+def _written(final: Path, model: PreTrainedModel, identity: dict[str, Any]) -> Iterator[Path]:
+    """A folder aside to write a result into: sealed afterwards, or gone where it could not be written."""
+    partial = make_partial(final)
+    try:
+        with refusing_failed_writes(final, sum(weight.nbytes for weight in model.parameters())):
+            yield partial
+            seal(partial, identity)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
 
 
 def _link(source: Path, target: Path) -> None:
-    """A hard link where the file system has them, else a copy."""
-    target.unlink(missing_ok=True)
+    """A hard link where the file system has them, else a copy; the target is the old file or the new one."""
+    aside = target.with_name(f".{target.name}{PARTIAL}")
+    aside.unlink(missing_ok=True)
     try:
-        os.link(source, target)
+        os.link(source, aside)
     except OSError:
-        shutil.copy2(source, target)
+        shutil.copy2(source, aside)
+        flush(aside)
+    os.replace(aside, target)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from transformers import EarlyStoppingCallback, PreTrainedModel, TrainerCallback, TrainingArguments
 from transformers.integrations.integration_utils import TensorBoardCallback
 
 from sidtune.batching.prefixes import Prefixes
+from sidtune.batching.steps import Steps
 from sidtune.check import refuse_errors
 from sidtune.config import METRIC_DEPTH, Config, LossConfig
 from sidtune.encoding.corpus import EncodedTask
@@ -23,18 +25,22 @@ from sidtune.model.attention import attend_in_float32
 from sidtune.model.checkpoint_files import load_start
 from sidtune.model.dropout import RATES
 from sidtune.model.load import base_dtype, load_model
+from sidtune.signals import StopRequest
 from sidtune.terminal import console, library_bars
 from sidtune.training import output
 from sidtune.training.arguments import training_arguments
 from sidtune.training.callbacks import ConsoleTable, LastStepEvaluation, MetricsFile
+from sidtune.training.checkpoints import FINAL, PROCESSES
 from sidtune.training.criterion import make_criterion, sid_prefixes
 from sidtune.training.describe import describe_model, describe_plan, describe_stage, total_steps
+from sidtune.training.interruption import StopWhenAsked
 from sidtune.training.launch import pin_first_gpu
 from sidtune.training.lay_out import lay_out
 from sidtune.training.memory import fit_max_tokens
 from sidtune.training.objective import LabelLoss
 from sidtune.training.out_of_memory import explaining_out_of_memory
 from sidtune.training.output import Start
+from sidtune.training.processes import all_or_none, by_first, first_goes_ahead, noticing_lost_peers
 from sidtune.training.ranking import ValidationRanking
 from sidtune.training.resumed import refuse_broken_state, refuse_links
 from sidtune.training.stages import following, stage_runs
@@ -92,7 +98,11 @@ class Shared:
 
 
 def train(
-    config: Config, resume: str = "auto", dry_run: bool = False, trust_remote_code: bool = False
+    config: Config,
+    resume: str = "auto",
+    dry_run: bool = False,
+    trust_remote_code: bool = False,
+    other_processes: bool = False,
 ) -> Result | None:
     """Fine-tune as configured, stage by stage; the last stage's result, and nothing of a dry run.
 
@@ -100,98 +110,125 @@ def train(
         resume: `auto`, `never`, or the path of a checkpoint or of weights to start from.
         dry_run: do everything up to the first step, print the plan and stop.
         trust_remote_code: let the base's own Python code run.
+        other_processes: go on even from a checkpoint that another number of processes wrote.
 
     Raises:
         UserError: for anything the user can mend.
+        Interrupted: where SIGTERM or SIGINT asked for it, after a step and with its checkpoint.
     """
     pin_first_gpu()
-    shared, stages = prepare(Inputs(config, trust_remote_code)), stage_runs(config)
-    folders = [stage.output_dir for stage in stages]
-    refuse_links(folders)
-    start = Start() if dry_run else output.find_start(folders, resume, shared.identity)
-    if start.checkpoint:
-        refuse_broken_state(start.checkpoint)
-    result = None
-    for number in range(start.stage, len(stages)):
-        with explaining_out_of_memory(stages[number]):
-            result = run_stage(shared, stages, number, start, dry_run)
-        start = Start(weights=folders[number] / output.FINAL, stage=number + 1)
-        # Trainer and model refer to each other: the next stage would find the memory still taken.
-        gc.collect()
+    result, start, request = None, Start(), StopRequest()
+    with noticing_lost_peers(), contextlib.ExitStack() as held:
+        shared, stages = prepare(Inputs(config, trust_remote_code)), stage_runs(config)
+        folders = [stage.output_dir for stage in stages]
+        refuse_links(folders)
+        if not dry_run:
+            begun = output.begun(folders, resume, shared.identity, other_processes)
+            start = by_first(lambda: held.enter_context(begun), training_arguments(config))
+            held.enter_context(request.listening())
+        if start.checkpoint:
+            refuse_broken_state(start.checkpoint)
+        for number in range(start.stage, len(stages)):
+            with explaining_out_of_memory(stages[number]):
+                result = run_stage(shared, stages, number, start, dry_run, request)
+            start = Start(weights=folders[number] / FINAL, stage=number + 1)
+            # Trainer and model refer to each other: the next stage would find the memory still taken.
+            gc.collect()
     return result
 
 
 def prepare(inputs: Inputs) -> Shared:
     """Check the data, encode it, and tell what run this is; the first process goes ahead."""
     arguments = training_arguments(inputs.config)
-    with arguments.main_process_first(desc="encoding"):
+
+    def encode() -> tuple[list[EncodedTask], list[EncodedTask]]:
         if arguments.process_index == 0:
             refuse_errors(inputs)
-        training_tasks, valid_tasks = inputs.mixture.train(), inputs.mixture.valid()
+        return inputs.mixture.train(), inputs.mixture.valid()
+
+    training_tasks, valid_tasks = first_goes_ahead(encode, arguments)
     identity = run_identity(inputs, arguments.world_size)
     return Shared(inputs, training_tasks, valid_tasks, identity, sid_prefixes(inputs))
 
 
-def run_stage(shared: Shared, stages: list[Config], number: int, start: Start, dry_run: bool) -> Result | None:
+def run_stage(
+    shared: Shared, stages: list[Config], number: int, start: Start, dry_run: bool, request: StopRequest
+) -> Result | None:
     """Train one stage and leave its result; the only stage of most runs.
 
     Args:
         stages: configurations of all stages.
         number: of this one, from 0.
+        request: whether this process was asked to stop.
     """
     config, inputs, identity = stages[number], shared.inputs, shared.identity
-    training_tasks, valid_tasks, vocabulary = shared.training, shared.valid, inputs.vocabulary
+    vocabulary = inputs.vocabulary
     arguments, last = training_arguments(config), number == len(stages) - 1
     with library_bars():
         model = load_model(config.model, vocabulary, config.seed, inputs.trust_remote_code, inputs.item_texts)
     if arguments.bf16 and arguments.device.type == "cpu":
         attend_in_float32(model)
-    steps = lay_out(config, training_tasks, model, vocabulary, arguments, shared.prefixes)
+    steps = lay_out(config, shared.training, model, vocabulary, arguments, shared.prefixes)
     steps.plan = following(steps.plan, stages[:number])
     if arguments.process_index == 0:
         describe_stage(number, len(stages))
         describe_model(model, vocabulary, config.model)
-        describe_plan(config, training_tasks, steps, model, arguments)
+        describe_plan(config, shared.training, steps, model, arguments)
     if dry_run:
         return None
     announce(start, arguments)
     begin(model, start, inputs)
-    # Every process has looked at the output folder before the first one writes into it.
-    PartialState().wait_for_everyone()
     if arguments.should_save:
         output.write_config(config)
         output.write_config(inputs.config)
     arguments.eval_on_start = start.checkpoint is None
     arguments.max_steps = total_steps(config.training, steps.plan)
-    trainer = StepTrainer(
-        model=LabelLoss(model, len(training_tasks), make_criterion(config.loss, shared.prefixes)),
+    trainer = make_trainer(shared, config, model, steps, arguments, request)
+    fit_max_tokens(trainer, config.training)
+    began = time.monotonic()
+    with closing_bars(trainer):
+        trainer.train(resume_from_checkpoint=str(start.checkpoint) if start.checkpoint else None)
+    if trainer.untouched:
+        trainer.untouched.verify(trainer.state.global_step)
+
+    def leave_result() -> None:
+        if arguments.should_save and last:
+            dtype = base_dtype(config.model, inputs.trust_remote_code)
+            output.write_result(model, vocabulary.tokenizer, inputs.bundle, config.output_dir, identity, dtype)
+        elif arguments.should_save:
+            output.write_stage(model, vocabulary.tokenizer, inputs.bundle, config.output_dir, identity)
+            close_logs(config)
+
+    all_or_none(leave_result, arguments)
+    return summarise(trainer, config, time.monotonic() - began)
+
+
+def make_trainer(
+    shared: Shared,
+    config: Config,
+    model: PreTrainedModel,
+    steps: Steps,
+    arguments: TrainingArguments,
+    request: StopRequest,
+) -> StepTrainer:
+    """The Trainer of one stage, with its configuration."""
+    inputs = shared.inputs
+    return StepTrainer(
+        model=LabelLoss(model, len(shared.training), make_criterion(config.loss, shared.prefixes)),
         arguments=arguments,
         steps=steps,
-        tasks=[task.name for task in training_tasks],
-        valid=valid_tasks,
-        tokenizer=vocabulary.tokenizer,
-        identity=identity,
+        tasks=[task.name for task in shared.training],
+        valid=shared.valid,
+        tokenizer=inputs.vocabulary.tokenizer,
+        identity=shared.identity,
         save_total_limit=config.eval.save_total_limit,
         bundle=lambda: inputs.bundle,
         ranking=validation_ranking(inputs),
-        callbacks=callbacks(config, valid_tasks),
+        callbacks=[*callbacks(config, shared.valid), StopWhenAsked(request)],
         decay_embeddings=config.training.decay_embeddings,
         ema=config.training.ema,
         auto_tokens=config.training.layout != "padded" and config.training.max_tokens == "auto",
     )
-    fit_max_tokens(trainer, config.training)
-    began = time.monotonic()
-    trainer.train(resume_from_checkpoint=str(start.checkpoint) if start.checkpoint else None)
-    if trainer.untouched:
-        trainer.untouched.verify(trainer.state.global_step)
-    if arguments.should_save and last:
-        dtype = base_dtype(config.model, inputs.trust_remote_code)
-        output.write_result(model, vocabulary.tokenizer, inputs.bundle, config.output_dir, dtype)
-    elif arguments.should_save:
-        output.write_stage(model, vocabulary.tokenizer, inputs.bundle, config.output_dir, identity)
-        close_logs(config)
-    trainer.accelerator.wait_for_everyone()
-    return summarise(trainer, config, time.monotonic() - began)
 
 
 def run_identity(inputs: Inputs, world_size: int) -> dict[str, Any]:
@@ -217,7 +254,7 @@ def run_identity(inputs: Inputs, world_size: int) -> dict[str, Any]:
         **({} if training.decay_embeddings else {"training.decay_embeddings": False}),
         "training.ema": training.ema,
         **({} if config.eval.metric == "loss" else {"eval.metric": config.eval.metric} | ranked),
-        "processes": world_size,
+        PROCESSES: world_size,
     }
 
 
@@ -252,8 +289,8 @@ def announce(start: Start, arguments: TrainingArguments) -> None:
     """Say where the run begins."""
     if arguments.process_index:
         return
-    for folder in start.skipped:
-        console.print(f"Skipping {folder}: it is not complete.", markup=False)
+    for folder, reason in start.skipped:
+        console.print(f"Skipping {folder}: it is not complete: {reason}.", markup=False)
     if start.checkpoint:
         console.print(f"Resuming from {start.checkpoint}.", markup=False)
     if start.weights:
@@ -276,6 +313,17 @@ def callbacks(config: Config, valid: list[EncodedTask]) -> list[TrainerCallback]
     if config.eval.patience:
         watching.append(EarlyStoppingCallback(config.eval.patience))
     return watching
+
+
+@contextlib.contextmanager
+def closing_bars(trainer: StepTrainer) -> Iterator[None]:
+    """Give the terminal back however training ends."""
+    try:
+        yield
+    finally:
+        for callback in trainer.callback_handler.callbacks:
+            if isinstance(callback, ConsoleTable):
+                callback.bar.stop()
 
 
 def close_logs(config: Config) -> None:

@@ -15,16 +15,26 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerFast, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    EarlyStoppingCallback,
+    PreTrainedTokenizerFast,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+    set_seed,
+)
 from transformers.trainer_callback import ExportableState, PrinterCallback
 
 from sidtune.batching.layouts import MicroBatch
 from sidtune.batching.steps import Step, StepLoader, Steps, shared_out
 from sidtune.bundle import Bundle, write_bundle
 from sidtune.encoding.corpus import Corpus, EncodedTask
+from sidtune.errors import UserError
 from sidtune.model.checkpoint_files import load_training_state, refusing_damage, save_training_state
 from sidtune.model.frozen import is_frozen
-from sidtune.training import checkpoints, non_finite
+from sidtune.storage import refusing_failed_writes
+from sidtune.terminal import warn
+from sidtune.training import checkpoints, non_finite, processes
 from sidtune.training.averaging import WeightAverage
 from sidtune.training.objective import LabelLoss
 from sidtune.training.out_of_memory import SmallerPasses
@@ -88,6 +98,7 @@ class StepTrainer(Trainer):
         # A second try of one rank would find the others waiting for its first.
         self.smaller_passes = SmallerPasses(steps, auto_tokens and arguments.world_size == 1)
         self._taken: tuple[Step, Tensor] | None = None
+        self._loader: StepLoader | None = None
         self._task_losses = torch.zeros(len(tasks), 2, dtype=torch.float64)
         self._start_counting()
 
@@ -95,7 +106,8 @@ class StepTrainer(Trainer):
 
     def get_train_dataloader(self) -> StepLoader:
         """The plan already knows rank and world size, so nothing may shard it again."""
-        return StepLoader(self.steps, self.args.max_steps, self.args.dataloader_num_workers)
+        self._loader = StepLoader(self.steps, self.args.max_steps, self.args.dataloader_num_workers)
+        return self._loader
 
     def get_batch_samples(self, *args: Any) -> tuple[list[Step], Any]:
         """Note how long the step was waited for."""
@@ -242,30 +254,50 @@ class StepTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Write everything aside, then make it visible; only then let older checkpoints go."""
-        run, step = self.run, self.state.global_step
         if self.untouched:
-            self.untouched.verify(step)
-        final = run / f"{checkpoints.PREFIX}{step}"
-        partial = run / f".{final.name}.partial"
+            self.untouched.verify(self.state.global_step)
+        final = self.run / f"{checkpoints.PREFIX}{self.state.global_step}"
+        partial = checkpoints.partial_of(final)
+        self._together(lambda: self._if_saving(lambda: checkpoints.make_partial(final)), partial)
+        self._together(lambda: self._save_rng_state(str(partial)), partial)
+        self._together(lambda: self._if_saving(lambda: self._save_state(partial, final)), partial)
+
+    def _save_state(self, partial: Path, final: Path) -> None:
+        with self._as_evaluated():
+            save_training_state(self.language_model, self.tokenizer, partial)
+        if self.average:
+            self.average.save(partial)
+        write_bundle(self.bundle(), partial)
+        self._save_optimizer_and_scheduler(str(partial))
+        self._save_trainer_state(partial)
+        checkpoints.seal(partial, self.identity)
+        checkpoints.publish(partial, final)
+        best = self.state.best_model_checkpoint
+        checkpoints.rotate(final, self.save_total_limit, Path(best) if best else None)
+
+    def _if_saving(self, work: Callable[[], object]) -> None:
         if self.args.should_save:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-        self.accelerator.wait_for_everyone()
-        self._save_rng_state(str(partial))
-        if self.args.should_save:
-            with self._as_evaluated():
-                save_training_state(self.language_model, self.tokenizer, partial)
-            if self.average:
-                self.average.save(partial)
-            write_bundle(self.bundle(), partial)
-            self._save_optimizer_and_scheduler(str(partial))
-            self._save_trainer_state(partial)
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            checkpoints.publish(partial, final, self.identity)
-            best = self.state.best_model_checkpoint
-            checkpoints.rotate(run, self.save_total_limit, Path(best) if best else None)
-        self.accelerator.wait_for_everyone()
+            work()
+
+    def _together(self, work: Callable[[], None], partial: Path) -> None:
+        """In every process; where one cannot write, all end with its error, and nothing half written stays."""
+
+        def writing() -> None:
+            with refusing_failed_writes(partial, self._checkpoint_bytes()):
+                work()
+
+        try:
+            processes.all_or_none(writing, self.args)
+        except BaseException:
+            self._if_saving(lambda: shutil.rmtree(partial, ignore_errors=True))
+            raise
+
+    def _checkpoint_bytes(self) -> int:
+        """About what a checkpoint takes on disk: weights, what the optimizer keeps of them, and their averages."""
+        assert self.optimizer is not None
+        kept = [value for state in self.optimizer.state.values() for value in state.values()]
+        tensors = [*self.language_model.parameters(), *kept, *(self.average.averages if self.average else [])]
+        return sum(tensor.nbytes for tensor in tensors if isinstance(tensor, Tensor))
 
     def _save_trainer_state(self, folder: Path) -> None:
         if self.state.best_global_step:
@@ -289,16 +321,69 @@ class StepTrainer(Trainer):
             for name, state in saved.items():
                 with refusing_damage(Path(checkpoint)):
                     state.load_state_dict(torch.load(Path(checkpoint) / name, map_location="cpu", weights_only=True))
+            self._restore_best(Path(checkpoint))
+            self._stay_stopped()
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
-        with refusing_damage(Path(str(checkpoint))):
-            super()._load_rng_state(checkpoint)
+        """Another number of processes than wrote the checkpoint draws anew, by seed, step and process."""
+        if checkpoint is None:
+            return
+        if checkpoints.read_identity(Path(checkpoint)).get(checkpoints.PROCESSES) == self.args.world_size:
+            with refusing_damage(Path(checkpoint)):
+                super()._load_rng_state(checkpoint)
+            return
+        drawn = np.random.SeedSequence([self.args.seed, self.state.global_step, self.args.process_index])
+        set_seed(int(drawn.generate_state(1)[0]))
+
+    def _restore_best(self, checkpoint: Path) -> None:
+        """Find the best checkpoint again; where it is damaged, the best of those that are left takes its place."""
+        best, step = self.run / f"{checkpoints.PREFIX}{self.state.best_global_step}", self.state.best_global_step
+        reason = processes.by_first(lambda: checkpoints.damage(best), self.args) if step else None
+        if step and reason is None:
+            self.state.best_model_checkpoint = str(best)
+        if reason is None:
+            return
+        left = processes.by_first(lambda: self._left_to_choose(checkpoint), self.args)
+        chosen = max(left, key=lambda step: left[step] * (1 if self.args.greater_is_better else -1), default=None)
+        self.state.best_global_step, self.state.best_metric = chosen, None if chosen is None else left[chosen]
+        self.state.best_model_checkpoint = f"{self.run}/{checkpoints.PREFIX}{chosen}" if chosen else None
+        if self.is_world_process_zero():
+            instead = f"{checkpoints.PREFIX}{chosen} is the best that is left" if chosen else "the next one is the best"
+            warn(f"{best}, the best so far, cannot be used: {reason}; {instead}")
+
+    def _left_to_choose(self, checkpoint: Path) -> dict[int, float]:
+        """Steps of complete checkpoints up to this one, oldest first, with the metric that the best is chosen by."""
+        metric, last = str(self.args.metric_for_best_model), checkpoints.step_of(checkpoint)
+        values = {entry["step"]: entry[metric] for entry in self.state.log_history if metric in entry}
+        found = [
+            folder for folder in reversed(checkpoints.checkpoints(self.run)) if checkpoints.step_of(folder) <= last
+        ]
+        steps = [checkpoints.step_of(folder) for folder in found if checkpoints.damage(folder) is None]
+        return {step: values[step] for step in steps if step in values}
+
+    def _stay_stopped(self) -> None:
+        """A run that early stopping had ended when it died has its result to write, and no step to make.
+
+        Trainer forgets, and would look at that again after the next evaluation only.
+        """
+        for callback in self.callback_handler.callbacks:
+            stops = isinstance(callback, EarlyStoppingCallback)
+            if stops and callback.early_stopping_patience_counter >= callback.early_stopping_patience:
+                assert self._loader is not None
+                self._loader.end_at(self.state.global_step)
 
     def _load_best_model(self) -> None:
         best = self.state.best_model_checkpoint
         assert best is not None
         # The name alone: the state that a run goes on from is a file, and leads nowhere else.
-        load_training_state(self.language_model, self.run / Path(best).name)
+        folder = self.run / Path(best).name
+        reason = processes.by_first(lambda: checkpoints.damage(folder), self.args)
+        if reason:
+            raise UserError(
+                f"{folder}, the best model of the run, is damaged: {reason}",
+                "The same command goes on from the newest complete checkpoint, with the best that is left.",
+            )
+        load_training_state(self.language_model, folder)
 
     @property
     def run(self) -> Path:

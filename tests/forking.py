@@ -1,0 +1,131 @@
+"""Runs that start in no time, to be killed: forked from a process that has imported everything and done nothing."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import resource
+import socket
+import sys
+import time
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(
+    [
+        "sidtune.training.train",
+        "sidtune.evaluation.ranker",
+        "transformers.models.qwen3.modeling_qwen3",
+        "transformers.models.gpt2.modeling_gpt2",
+        "tests.forking",
+    ]
+)
+
+
+class Run:
+    """`sidtune train` in a process of its own.
+
+    Args:
+        tree: the configuration.
+        log: what the process says goes here, behind what others said.
+        options: of the command line.
+        largest_file: in bytes; a disk that is full at that size.
+        environment: variables of the process. With EXAMPLES, the ids of the examples of every step go to that file.
+    """
+
+    def __init__(
+        self, tree: dict[str, Any], log: Path, *options: str, largest_file: int | None = None, **environment: str
+    ) -> None:
+        file, self.log = log.with_suffix(".yaml"), log
+        file.write_text(yaml.safe_dump(tree))
+        self.process: ForkServerProcess = _context.Process(
+            target=_train, args=(["train", str(file), *options], str(log), largest_file, environment)
+        )
+        self.process.start()
+
+    def ends(self, seconds: float = 120) -> int | None:
+        """The exit status, minus the signal that killed it, or None where it does not end in time."""
+        self.process.join(seconds)
+        return self.process.exitcode
+
+    def comes_to(self, step: int, tree: dict[str, Any]) -> None:
+        """Wait until a step is logged."""
+        metrics, until = Path(tree["output_dir"]) / "metrics.jsonl", time.monotonic() + 60
+        while not (metrics.exists() and f'"step": {step},' in metrics.read_text()):
+            assert self.process.is_alive(), self.said()
+            assert time.monotonic() < until, self.said()
+            time.sleep(0.005)
+
+    def said(self) -> str:
+        """All of the log on one line."""
+        return " ".join(self.log.read_text().split())
+
+    def signal(self, number: int) -> None:
+        assert self.process.pid
+        os.kill(self.process.pid, number)
+
+
+def start_ranks(processes: int, tree: dict[str, Any], folder: Path, *options: str) -> list[Run]:
+    """The processes of one run, as a launcher would start them."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
+    shared |= {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes), "CUDA_VISIBLE_DEVICES": ""}
+    return [
+        Run(tree, folder / f"rank{rank}.log", *options, **shared, RANK=str(rank), LOCAL_RANK=str(rank))
+        for rank in range(processes)
+    ]
+
+
+def recorded(file: Path) -> dict[int, list[int]]:
+    """The ids of the examples of each step, of all processes that wrote into a file."""
+    found: dict[int, list[int]] = {}
+    for line in file.read_text().splitlines():
+        step, examples = json.loads(line)
+        found.setdefault(step, []).extend(examples)
+    return {step: sorted(examples) for step, examples in found.items()}
+
+
+def _train(arguments: list[str], log: str, largest_file: int | None, environment: dict[str, str]) -> None:
+    """In the forked process."""
+    import torch
+
+    from sidtune.cli import main
+
+    # As in a process that was started by hand, for the workers of loaders.
+    multiprocessing.set_start_method("fork", force=True)
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for stream in (1, 2):
+        os.dup2(descriptor, stream)
+    os.environ.update(environment)
+    if "EXAMPLES" in environment:
+        _record(environment["EXAMPLES"])
+    if largest_file:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+    torch.set_num_threads(1)
+    sys.argv = ["sidtune", *arguments]
+    main()
+
+
+def _record(file: str) -> None:
+    """Write down which examples each training step is given."""
+    from sidtune.batching.steps import Steps
+    from sidtune.training.trainer import StepTrainer
+
+    ordinary_item, ordinary_step = Steps.__getitem__, StepTrainer.training_step
+
+    def with_ids(self: Steps, number: int) -> Any:
+        return {**ordinary_item(self, number), "ids": self.share(number).tolist()}
+
+    def recording(self: StepTrainer, model: Any, inputs: Any, *args: Any) -> Any:
+        with open(file, "a") as record:
+            record.write(json.dumps([self.state.global_step, inputs["ids"]]) + "\n")
+        return ordinary_step(self, model, inputs, *args)
+
+    Steps.__getitem__ = with_ids  # type: ignore[method-assign]
+    StepTrainer.training_step = recording  # type: ignore[assignment,method-assign]
