@@ -256,6 +256,10 @@ class StepTrainer(Trainer):
         """Write everything aside, then make it visible; only then let older checkpoints go."""
         if self.untouched:
             self.untouched.verify(self.state.global_step)
+        # Every process names the best, since all of them load it at the end.
+        if self.state.best_global_step:
+            best = f"{checkpoints.PREFIX}{self.state.best_global_step}"
+            self.state.best_model_checkpoint = str(self.run / best)
         final = self.run / f"{checkpoints.PREFIX}{self.state.global_step}"
         partial = checkpoints.partial_of(final)
         self._together(lambda: self._if_saving(lambda: checkpoints.make_partial(final)), partial)
@@ -300,9 +304,6 @@ class StepTrainer(Trainer):
         return sum(tensor.nbytes for tensor in tensors if isinstance(tensor, Tensor))
 
     def _save_trainer_state(self, folder: Path) -> None:
-        if self.state.best_global_step:
-            best = f"{checkpoints.PREFIX}{self.state.best_global_step}"
-            self.state.best_model_checkpoint = str(self.run / best)
         callbacks: dict[str, Any] = self.state.stateful_callbacks  # type: ignore[assignment]
         for callback in [*self.callback_handler.callbacks, self.control]:
             if isinstance(callback, ExportableState):
