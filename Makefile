@@ -25,13 +25,14 @@ test: $(VENV)/.ready ## The whole suite, with coverage
 	$(BIN)/python -m coverage erase
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
 
-test-long: $(VENV)/.ready ## The tests that take minutes: many kills, much broken input
+test-long: $(VENV)/.ready ## The tests that take minutes: many kills, thousands of hostile files, very long lines
 	$(BIN)/python -m pytest -m long -s
 
-check: $(VENV)/.ready ## Ruff and mypy
+check: $(VENV)/.ready ## Ruff, mypy, and known vulnerabilities of what is installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python .ci/audit.py
 
 bench: $(VENV)/.ready ## The benchmarks behind the README's figures, in an hour or so
 	$(BIN)/python -m pip install --quiet -e ".[bench]"

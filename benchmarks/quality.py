@@ -33,7 +33,6 @@ from sidtune.evaluation.metrics import gains, hits
 
 ROOT = Path(__file__).parents[1]
 OUTCOME = Path(__file__).with_suffix(".json")
-SEEDS = (1, 2, 3)
 RESAMPLES = 2000
 # Steps between evaluations: the last step is evaluated in any case.
 NEVER = 1_000_000
@@ -63,14 +62,16 @@ MIXTURE = "mixture"
 LEVERS = (
     Lever(SEQUENCE, "reference"),
     Lever(SEQUENCE, "residual dropout: none", ("model.residual_dropout=0",)),
+    Lever(SEQUENCE, "residual dropout: 0.1", ("model.residual_dropout=0.1",)),
     Lever(SEQUENCE, "residual dropout: 0.3", ("model.residual_dropout=0.3",)),
     Lever(SEQUENCE, "embedding dropout: none", ("model.embedding_dropout=0",)),
     Lever(SEQUENCE, "attention dropout: 0.2", ("model.attention_dropout=0.2",)),
     Lever(SEQUENCE, "weight decay: none", ("training.weight_decay=0",)),
     Lever(SEQUENCE, "weight decay: not on embeddings", ("training.decay_embeddings=false",)),
+    Lever(SEQUENCE, "history left out of the lists", (), ("--exclude-history",)),
     Lever(SEQUENCE, "label smoothing: 0.1", ("loss.label_smoothing=0.1",)),
-    Lever(SEQUENCE, "learning rate: 5e-4", ("training.learning_rate=5e-4",)),
-    Lever(SEQUENCE, "learning rate: 2e-3", ("training.learning_rate=2e-3",)),
+    Lever(SEQUENCE, "learning rate: 1e-3", ("training.learning_rate=1e-3",)),
+    Lever(SEQUENCE, "learning rate: 4e-3", ("training.learning_rate=4e-3",)),
     Lever(SEQUENCE, "batch size: 16", ("training.batch_size=16",)),
     Lever(SEQUENCE, "batch size: 64", ("training.batch_size=64",)),
     Lever(SEQUENCE, "epochs: 6", ("training.epochs=6",)),
@@ -98,24 +99,23 @@ LEVERS = (
 def main() -> None:
     """Run what is asked for, print the table of all, and leave the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--only", nargs="+", help="names of levers; a reference is run whenever its figures are missing"
-    )
+    parser.add_argument("--only", nargs="+", help="names of levers, besides the references")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--folder", type=Path, help="keep runs here; what is finished is not done again")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at once, on a core each")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as passing:
-        place = Place(asked.folder or Path(passing))
+        place = Place(asked.folder or Path(passing), asked.seeds)
         wanted = [lever for lever in LEVERS if not asked.only or lever.name in (*asked.only, "reference")]
         with ThreadPoolExecutor(asked.jobs) as pool:
-            jobs = [(lever, seed) for seed in SEEDS for lever in wanted]
+            jobs = [(lever, seed) for seed in asked.seeds for lever in wanted]
             list(pool.map(lambda job: place.run(*job), jobs))
         kept = json.loads(OUTCOME.read_text())["levers"] if OUTCOME.exists() else {}
         results = kept | {f"{lever.group} · {lever.name}": place.figures(lever) for lever in wanted}
     ordered = {key: results[key] for lever in LEVERS if (key := f"{lever.group} · {lever.name}") in results}
-    OUTCOME.write_text(
-        json.dumps({"seeds": SEEDS, "references": place.references(), "levers": ordered}, indent=1) + "\n"
-    )
+    settings = {group: tree["training"] for group, tree in place.references().items()}
+    found = {"seeds": asked.seeds, "training of the references": settings, "levers": ordered}
+    OUTCOME.write_text(json.dumps(found, indent=1) + "\n")
     for line in table(ordered):
         print(line)
 
@@ -125,10 +125,11 @@ class Place:
 
     Args:
         folder: made where it is missing; a run that is finished there is not done again.
+        seeds: of every lever's runs.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, seeds: list[int]) -> None:
+        self.folder, self.seeds = folder, seeds
         self.data = Path(os.environ.get("SIDTUNE_DATA", "../shared/data")) / "amazon-industrial"
         for name, options in (("ids", ()), ("texts", ("--items", str(self.data / ITEMS)))):
             if not (folder / name).exists():
@@ -153,7 +154,7 @@ class Place:
             "training": {
                 "epochs": 12,
                 "batch_size": 32,
-                "learning_rate": 1e-3,
+                "learning_rate": 2e-3,
                 "warmup": 100,
                 "weight_decay": 0.05,
                 "ema": 0.99,
@@ -182,7 +183,7 @@ class Place:
         found: dict[str, Any] = {}
         for name, values in (("HR@10", hits), ("NDCG@10", gains)):
             own, other = (
-                np.stack([values(self._ranks(entry, seed), 10) for seed in SEEDS]) for entry in (lever, reference)
+                np.stack([values(self._ranks(entry, seed), 10) for seed in self.seeds]) for entry in (lever, reference)
             )
             difference = own.mean(0) - other.mean(0)
             low, high = interval(difference)
@@ -237,8 +238,8 @@ def table(levers: dict[str, Any]) -> Iterator[str]:
         ndcg, hr = figures["NDCG@10"], figures["HR@10"]
         above = (f"{entry['above']:+.4f} ({entry['low']:+.4f} to {entry['high']:+.4f})" for entry in (ndcg, hr))
         first, second = ("–", "–") if name.endswith("· reference") else above
-        spread = stdev(ndcg["seeds"])
-        yield f"| {name} | {mean(ndcg['seeds']):.4f} | {spread:.4f} | {first} | {hr['mean']:.4f} | {second} |"
+        spread = f"{stdev(ndcg['seeds']):.4f}" if len(ndcg["seeds"]) > 1 else "–"
+        yield f"| {name} | {mean(ndcg['seeds']):.4f} | {spread} | {first} | {hr['mean']:.4f} | {second} |"
 
 
 if __name__ == "__main__":

@@ -57,7 +57,8 @@ class Run:
         """Wait until a step is logged."""
         metrics, until = Path(tree["output_dir"]) / "metrics.jsonl", time.monotonic() + 60
         while not (metrics.exists() and f'"step": {step},' in metrics.read_text()):
-            assert self.process.is_alive() and time.monotonic() < until, self.said()
+            assert self.process.is_alive(), self.said()
+            assert time.monotonic() < until, self.said()
             time.sleep(0.005)
 
     def said(self) -> str:

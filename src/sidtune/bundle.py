@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sidtune.data.catalogue import Catalogue
-from sidtune.data.files import read_json_object
+from sidtune.data.files import read_json_object, read_parquet
 from sidtune.errors import UserError
 from sidtune.tasks import Question
 from sidtune.templates import Wording, as_tree, parse_wording
@@ -100,13 +100,12 @@ def _read_question(path: Path) -> _Question:
 
 
 def _read_catalogue(path: Path) -> tuple[Catalogue, NDArray[np.int64]]:
-    try:
-        table = pyarrow.parquet.read_table(path)
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path}: not a readable Parquet file: {str(error)[:200]}", HINT) from None
+    table = read_parquet(path, HINT)
     if not table.schema.equals(SCHEMA) or not table.num_rows or any(column.null_count for column in table.columns):
         raise UserError(f"{path} is no catalogue: expected {', '.join(SCHEMA.names)} for at least one item", HINT)
     ids, titles, sids = (table[name].to_pylist() for name in ("item_id", "title", "sid"))
-    if not all(sid and None not in sid for sid in sids) or len(set(ids)) < len(ids):
-        raise UserError(f"{path} is no catalogue: an item has no SID, or an id stands twice", HINT)
-    return Catalogue(ids, titles, titles, [tuple(sid) for sid in sids]), table["users"].to_numpy()
+    users: NDArray[np.int64] = table["users"].to_numpy()
+    if not all(sid and None not in sid for sid in sids) or len(set(ids)) < len(ids) or users.min() < 0:
+        message = "an item has no SID, an id stands twice, or a number of users is below 0"
+        raise UserError(f"{path} is no catalogue: {message}", HINT)
+    return Catalogue(ids, titles, titles, [tuple(sid) for sid in sids]), users

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -13,7 +12,7 @@ from rich.markup import escape
 from sidtune import __version__
 from sidtune.errors import UserError
 from sidtune.evaluation.options import BEAMS, MAX_TOKENS, Normalize, RankOptions
-from sidtune.terminal import console, first_process, messages_for_errors, quiet_libraries
+from sidtune.terminal import console, first_process, json_text, messages_for_errors, quiet_libraries
 
 if TYPE_CHECKING:
     from sidtune.config import Config
@@ -165,7 +164,7 @@ def check(
     except UserError as error:
         findings = [Finding("error", "configuration", error.message, [], error.hint)]
     if as_json:
-        typer.echo(json.dumps([vars(finding) for finding in findings], indent=1, ensure_ascii=False))
+        typer.echo(json_text([vars(finding) for finding in findings], indent=1))
     else:
         for line in render(findings):
             console.print(line)
@@ -192,7 +191,7 @@ def preview(
     quiet_libraries()
     examples = room.preview(Inputs(load_config(config, overrides or []), trust_remote_code), task, n)
     if as_json:
-        typer.echo(json.dumps(room.as_json(examples), indent=1, ensure_ascii=False))
+        typer.echo(json_text(room.as_json(examples), indent=1))
         return
     for example in examples:
         console.print(room.render(example), soft_wrap=True)
@@ -232,7 +231,7 @@ def evaluate(
     request = room.Request(model, split, options, limit, candidates, rows, train, output, trust_remote_code)
     report = room.evaluate(request)
     if report and as_json:
-        typer.echo(json.dumps(report.as_json(), indent=1, ensure_ascii=False))
+        typer.echo(json_text(report.as_json(), indent=1))
     elif report:
         for table in render(report):
             console.print(table)
@@ -270,7 +269,7 @@ def baselines(
     )
     report = room.run_baselines(request)
     if as_json:
-        typer.echo(json.dumps(report.as_json(), indent=1, ensure_ascii=False))
+        typer.echo(json_text(report.as_json(), indent=1))
         return
     for part in room.render(report):
         console.print(part)
@@ -308,7 +307,7 @@ def recommend(
     asked = stream.histories(recommender, history, source)
     for answer in stream.answer(recommender, asked, k, RankOptions(beams, normalize, exclude_history)):
         if as_json:
-            typer.echo(json.dumps(stream.as_json(answer), ensure_ascii=False))
+            typer.echo(json_text(stream.as_json(answer)))
         else:
             for part in stream.render(answer):
                 console.print(part)
@@ -331,7 +330,7 @@ def compare(
     first, *others = [room.read_evaluated(run, split) for run in runs]
     comparisons = room.compare(first, others)
     if as_json:
-        typer.echo(json.dumps(room.as_json(comparisons), indent=1, ensure_ascii=False))
+        typer.echo(json_text(room.as_json(comparisons), indent=1))
         return
     for comparison in comparisons:
         for part in room.render(comparison):

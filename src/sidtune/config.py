@@ -16,6 +16,8 @@ from sidtune.tasks.base import TaskOptions, needs_texts
 
 def _expanded(text: str) -> str:
     """Environment variables and `~` filled in; a variable that is not set is an error, not an empty string."""
+    if "\0" in text or text.encode("utf-8", "replace") != text.encode("utf-8", "surrogatepass"):
+        raise ValueError("holds a character that no path can have")
     missing = [name for name in re.findall(r"\$\{?(\w+)", text) if name not in os.environ]
     if missing:
         raise ValueError(f"the environment variable {missing[0]} is not set (export {missing[0]}=…)")

@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from sidtune.config import IDLE_WITHOUT, Config
-from sidtune.data.files import read_text
+from sidtune.data.yaml_files import parse_yaml, read_yaml
 from sidtune.errors import UserError, did_you_mean
 from sidtune.tasks import TASKS
 
@@ -42,17 +42,6 @@ def parse_config(tree: Mapping[str, Any], where: str) -> Config:
         except ValidationError as error:
             raise UserError(f"{where}: {_faults(error, TASKS[name].options, f'tasks.{name}.')}", CONFIG_HINT) from None
     return config
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping; `UserError` with line and column where it is broken."""
-    try:
-        tree = yaml.safe_load(read_text(path))
-    except (yaml.YAMLError, RecursionError) as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(tree, dict):
-        raise UserError(f"{path}: expected a mapping of keys to values, found {type(tree).__name__}")
-    return tree
 
 
 def dump_config(config: Config) -> str:
@@ -90,8 +79,8 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         if not isinstance(tree, dict):
             raise UserError(f"override {override!r}: {key} is a value, not a section")
     try:
-        tree[keys[-1]] = yaml.safe_load(text)
-    except yaml.YAMLError:
+        tree[keys[-1]] = parse_yaml(text, "override")
+    except UserError:
         tree[keys[-1]] = text
 
 

@@ -2,6 +2,11 @@
 
 import difflib
 from collections.abc import Iterable
+from itertools import islice
+
+# Whatever a file holds, a message about it can be read.
+LONGEST_MESSAGE = 3_000
+MOST_WORDS = 1_000
 
 
 class UserError(Exception):
@@ -16,14 +21,19 @@ class UserError(Exception):
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
-        self.message = message
+        left = len(message) - LONGEST_MESSAGE
+        self.message = message if left <= 0 else f"{message[:LONGEST_MESSAGE]} … ({left:,} more characters)"
         self.hint = hint
 
     def __str__(self) -> str:
         return f"{self.message}\n{self.hint}" if self.hint else self.message
 
 
-class PeerLost(UserError):
+class OneProcessError(UserError):
+    """A fault that only this process knows of: shown whatever its rank, since the others cannot say it."""
+
+
+class PeerLost(OneProcessError):
     """Another process of the run is gone; each that is left says so, since the first may be the one that is gone."""
 
     STATUS = 1
@@ -38,5 +48,5 @@ class Interrupted(Exception):
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`; did you mean X?` for the nearest of the known words, or nothing where none is near."""
-    near = difflib.get_close_matches(word, list(known), 1)
+    near = difflib.get_close_matches(word, list(islice(known, MOST_WORDS)), 1)
     return f"; did you mean {near[0]}?" if near else ""

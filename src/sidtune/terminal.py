@@ -1,23 +1,42 @@
-"""What the user sees: one console, and progress bars that are silent where nobody looks."""
+"""What the user sees: one console that nothing steers, and progress bars that are silent where nobody looks."""
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.segment import Segment
 
-from sidtune.errors import Interrupted, PeerLost, UserError
+from sidtune.errors import Interrupted, OneProcessError, UserError
 
 # Where nobody looks, lines are not folded at eighty characters: logs are read with other tools.
 LOG_WIDTH = 120
 
-console = Console(highlight=False, width=None if sys.stdout.isatty() else LOG_WIDTH)
-_errors = Console(highlight=False, stderr=True, width=None if sys.stderr.isatty() else LOG_WIDTH)
+
+class SafeConsole(Console):
+    """A console for texts from anywhere: control characters and direction marks are shown, never obeyed."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """As `Console`; what Rich itself says to the terminal is left as it is."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(harmless(segment.text), segment.style)
+
+
+def harmless(text: str) -> str:
+    """Control characters, direction marks and the like as their code; line breaks stay."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in text)
+
+
+console = SafeConsole(highlight=False, emoji=False, width=None if sys.stdout.isatty() else LOG_WIDTH)
+_errors = SafeConsole(highlight=False, emoji=False, stderr=True, width=None if sys.stderr.isatty() else LOG_WIDTH)
 T = TypeVar("T")
 
 
@@ -39,12 +58,12 @@ def messages_for_errors() -> Iterator[None]:
         yield
     except Interrupted as stop:
         if first_process():
-            print(stop, file=sys.stderr)
+            print(harmless(str(stop)), file=sys.stderr)
         sys.exit(stop.STATUS)
     except UserError as error:
-        if first_process() or isinstance(error, PeerLost):
+        if first_process() or isinstance(error, OneProcessError):
             _errors.print("error: ", end="", style="bold red")
-            print(error, file=sys.stderr)
+            print(harmless(str(error)), file=sys.stderr)
         sys.exit(error.STATUS)
 
 
@@ -87,6 +106,11 @@ def progress(items: Iterable[T], description: str, total: int, size: Callable[[T
 
 
 def visible(text: str) -> str:
-    """Line breaks and tabs as signs, other control characters as their code: nothing steers the terminal."""
-    signs = {"\n": "↵\n", "\t": "⇥"}
-    return "".join(signs.get(c, c if c.isprintable() else f"\\x{ord(c):02x}") for c in text)
+    """Line breaks and tabs as signs, other control characters as their code."""
+    return harmless(text.replace("\t", "⇥").replace("\n", "↵\n"))
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """JSON that a terminal only shows: the same value, with what does not print written as escapes."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)

@@ -265,6 +265,9 @@ def test_sft_has_minionerecs_defaults(tmp_path: Path) -> None:
         "from_scratch": False,
         "tuning": "full",
         "new_rows": "mean",
+        "residual_dropout": None,
+        "embedding_dropout": None,
+        "attention_dropout": None,
     }
     training = tree["training"]
     assert (training["batch_size"], training["epochs"], training["learning_rate"], training["warmup"]) == (

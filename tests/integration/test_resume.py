@@ -36,7 +36,7 @@ class Crash(Exception):
         ("qwen3", 5, 3, {"group_by": "example", "workers": 0}),
         ("qwen3", 9, 7, {"layout": "padded"}),
         ("qwen3", 5, 3, {"ema": 0.9}),
-        ("gemma2", 9, 7, {"ema": 0.5, "weight_decay": 0.1, "decay_embeddings": False}),
+        ("gemma2", 9, 7, {"ema": 0.5, "weight_decay": 0.1}),
     ],
     ids=["dropout-mid-epoch", "dropout-border", "dropout-second-epoch", "mid-epoch", "border", "ema", "ema-border"],
 )

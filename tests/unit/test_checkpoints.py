@@ -184,7 +184,14 @@ def test_manifests_of_earlier_versions_hold_sizes_alone(tmp_path: Path) -> None:
 
 def test_cleaning_touches_leftovers_alone(tmp_path: Path) -> None:
     ours = [".checkpoint-7.partial", ".checkpoint-7.deleted", ".final_checkpoint.partial", ".final_checkpoint.deleted"]
-    others = [".checkpoint-x.partial", ".git", ".lock", "checkpoint-7", "x.checkpoint-7.partial", ".checkpoint-7.partial2"]
+    others = [
+        ".checkpoint-x.partial",
+        ".git",
+        ".lock",
+        "checkpoint-7",
+        "x.checkpoint-7.partial",
+        ".checkpoint-7.partial2",
+    ]
     for name in ours + others:
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").touch()

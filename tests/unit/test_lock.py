@@ -29,7 +29,9 @@ with locked(Path(sys.argv[1])):
 
 def test_the_second_is_refused_and_death_lets_go(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "run"
-    holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(folder)], stdout=subprocess.PIPE, start_new_session=True)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(folder)], stdout=subprocess.PIPE, start_new_session=True
+    )
     assert holder.stdout is not None
     assert holder.stdout.readline() == b"held\n"
     with pytest.raises(UserError, match=f"in use by process {holder.pid} on "), locked(folder):

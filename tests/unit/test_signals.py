@@ -94,7 +94,11 @@ SLEEP, KILLED = "import time; time.sleep(60)", "import os; os.kill(os.getpid(), 
         (["raise SystemExit(2)", "raise SystemExit(1)"], 2, ""),
         (["raise SystemExit(75)", "raise SystemExit(75)"], 75, ""),
         (["raise SystemExit(3)", SLEEP], 3, ""),
-        (["raise SystemExit(1)", KILLED, SLEEP], 137, "process 1 of 3 was killed by SIGKILL, so the others were stopped"),
+        (
+            ["raise SystemExit(1)", KILLED, SLEEP],
+            137,
+            "process 1 of 3 was killed by SIGKILL, so the others were stopped",
+        ),
     ],
     ids=["well", "refused", "asked to stop", "failed and hanging", "killed"],
 )

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+import pyarrow as pa
+import pyarrow.parquet
+
 from sidtune.errors import UserError, did_you_mean
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+# Gzip packs text 5 to 50 times, and zeros a thousand times: such a file is made to fill the memory.
+MOST_UNPACKED, ALWAYS_UNPACKED = 200, 1 << 25
+BLOCK_BYTES = 1 << 16
+# As long as a row of CSV may be.
+LONGEST_RECORD = 1 << 24
 
 
 @contextmanager
@@ -20,24 +30,72 @@ def opened(path: Path) -> Iterator[BinaryIO]:
     """A file to be read from front to back, unpacked where it is gzipped, behind its byte-order mark.
 
     Raises:
-        UserError: for a file that is missing, a folder, empty, or damaged, the last while it is read.
+        UserError: for a file that is missing, a folder, a pipe, or empty, and for one that is damaged or unpacks out of
+            all proportion, the last two while it is read.
     """
-    if path.is_dir():
-        raise UserError(f"{path} is a folder, expected a file")
-    if not path.exists():
-        siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise UserError(f"no such file: {path}{did_you_mean(path.name, siblings)}", "Check the path.")
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        _refuse_other_kinds(path)
+        with io.BufferedReader(_Unpacked(path)) if path.suffix == ".gz" else path.open("rb") as file:
             stream = cast(BinaryIO, file)
             start = len(BYTE_ORDER_MARK) if stream.read(len(BYTE_ORDER_MARK)) == BYTE_ORDER_MARK else 0
             stream.seek(start)
-            if not any(line.strip() for line in stream):
+            if not any(block.strip() for block in iter(lambda: stream.read(BLOCK_BYTES), b"")):
                 raise UserError(f"{path} is empty")
             stream.seek(start)
             yield stream
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise UserError(f"{path}: damaged gzip file ({error})", "Copy or download it again.") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}", "Check the path.") from None
+
+
+def _refuse_other_kinds(path: Path) -> None:
+    if path.is_dir():
+        raise UserError(f"{path} is a folder, expected a file")
+    if not path.exists():
+        siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise UserError(f"no such file: {path}{did_you_mean(path.name, siblings)}", "Check the path.")
+    if not path.is_file():
+        # Files are read more than once, and a pipe may never end.
+        raise UserError(f"{path} is a pipe or a device, expected a file", "Save what it gives to a file.")
+
+
+class _Unpacked(io.RawIOBase):
+    """What a gzipped file holds, as long as that stands in proportion to its size."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.most = path, max(ALWAYS_UNPACKED, MOST_UNPACKED * path.stat().st_size)
+        self.file = gzip.GzipFile(path)
+
+    def readable(self) -> bool:
+        """As `io.RawIOBase`."""
+        return True
+
+    def seekable(self) -> bool:
+        """As `io.RawIOBase`."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """As `io.RawIOBase`."""
+        count = self.file.readinto(buffer)
+        if self.file.tell() > self.most:
+            raise UserError(
+                f"{self.path} unpacks to more than {MOST_UNPACKED} times its size", "Unpack it first, if you trust it."
+            )
+        return count
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """As `io.RawIOBase`."""
+        return self.file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """As `io.RawIOBase`."""
+        return self.file.tell()
+
+    def close(self) -> None:
+        """As `io.RawIOBase`."""
+        self.file.close()
+        super().close()
 
 
 def read_lines(path: Path) -> Iterator[str]:
@@ -85,10 +143,35 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The objects of a JSON Lines file with their line numbers, counted from 1; empty lines are passed over."""
     for number, line in enumerate(read_lines(path), start=1):
         if line.strip():
-            value = parse_json(line.rstrip("\n"), f"{path}, line {number}")
+            value = parse_record(line.rstrip("\n"), f"{path}, line {number}")
             if not isinstance(value, dict):
                 raise UserError(f"{path}, line {number}: expected a JSON object, found {_kind(value)}")
             yield number, value
+
+
+def read_parquet(path: Path, hint: str) -> pa.Table:
+    """The table of a Parquet file, every text of it in UTF-8.
+
+    Args:
+        hint: what to do about a file that cannot be read.
+
+    Raises:
+        UserError: for a file that cannot be read.
+    """
+    try:
+        # Of a file alone: `read_table` would take `a=1` in its path for a column.
+        table = pyarrow.parquet.ParquetFile(path).read()
+        table.validate(full=True)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not a readable Parquet file: {str(error)[:200]}", hint) from None
+    return table
+
+
+def parse_record(line: str, where: str) -> Any:
+    """Parse one line of JSON Lines; raises as `parse_json`, and for one that no record needs."""
+    if len(line) > LONGEST_RECORD:
+        raise UserError(f"{where}: a record of {len(line):,} characters, more than {LONGEST_RECORD:,}", "Shorten it.")
+    return parse_json(line, where)
 
 
 def parse_json(text: str, where: str) -> Any:
@@ -117,9 +200,9 @@ def parse_json(text: str, where: str) -> Any:
 def _unique(pairs: list[tuple[str, Any]], where: str) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise UserError(f"{where}: the key {twice!r} stands twice in one object", "Which one counts? Remove the other.")
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        message = f"{where}: the key {twice!r:.80} stands twice in one object"
+        raise UserError(message, "Which one counts? Remove the other.")
     return found
 
 

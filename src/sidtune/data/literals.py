@@ -11,6 +11,8 @@ import pyarrow.compute as pc
 
 # A list of a million characters holds more history than any model reads; the parser's memory grows many times faster.
 LONGEST = 1_000_000
+# Quoted text, or all that follows a quote without an end; nothing is tried twice, however many backslashes there are.
+QUOTED = re.compile(r"'(?:[^'\\]|\\.)*+(?:'|\\?\Z)|\"(?:[^\"\\]|\\.)*+(?:\"|\\?\Z)", re.DOTALL)
 NUMBERS = r"^\s*\[\s*(?:\d+(?:\s*,\s*\d+)*)?\s*\]\s*$"
 
 
@@ -26,7 +28,7 @@ def parse_list(text: str) -> list[str]:
     # The parser recurses into nested brackets; a plain list has one pair outside its quotes.
     if not stripped.startswith("[") or not stripped.endswith("]"):
         raise ValueError("expected a list such as [12, 7]")
-    if len(re.sub(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", "", stripped).split("[")) > 3:
+    if QUOTED.sub("", stripped).count("[") > 2:
         raise ValueError("expected a flat list of texts or numbers")
     try:
         value = ast.literal_eval(stripped)
@@ -34,7 +36,10 @@ def parse_list(text: str) -> list[str]:
         raise ValueError("expected a list of texts or numbers") from None
     if not isinstance(value, list) or not all(isinstance(entry, str | int | float) for entry in value):
         raise ValueError("expected a list of texts or numbers")
-    return [str(entry) for entry in value]
+    entries = [str(entry) for entry in value]
+    if any("\ud800" <= character <= "\udfff" for entry in entries for character in entry):
+        raise ValueError("expected whole characters, not half of a surrogate pair")
+    return entries
 
 
 def parse_lists(cells: pa.Array) -> pa.Array:

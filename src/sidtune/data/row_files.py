@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import re
 from collections import Counter
@@ -115,7 +116,7 @@ def read_csv(path: Path, besides: Sequence[str] = ()) -> Iterator[pa.Table]:
             for block in reader:
                 for start in range(0, block.num_rows, ROWS_AT_ONCE):
                     yield pa.table(block.slice(start, ROWS_AT_ONCE))
-        except (pa.ArrowInvalid, UnicodeDecodeError) as error:
+        except (pa.ArrowException, UnicodeDecodeError) as error:
             for _ in read_lines(path):
                 pass  # says where, when the bytes are not UTF-8
             # Everybody else counts rows without the header.
@@ -125,9 +126,11 @@ def read_csv(path: Path, besides: Sequence[str] = ()) -> Iterator[pa.Table]:
 
 def _header(line: bytes, path: Path) -> list[str]:
     try:
-        return [name.strip('"') for name in line.rstrip(b"\r\n").decode("utf-8").split(",")]
+        return next(csv.reader([line.decode("utf-8").rstrip("\r\n")]), [])
     except UnicodeDecodeError:
         raise UserError(f"{path}: the header is not UTF-8") from None
+    except csv.Error as error:
+        raise UserError(f"{path}: not a readable CSV: {error} in the header") from None
 
 
 def _read_parquet(path: Path) -> Iterator[pa.Table]:
@@ -139,8 +142,10 @@ def _read_parquet(path: Path) -> Iterator[pa.Table]:
             names = file.schema_arrow.names
             wanted = ["user_id", _history_column(names, path), "item_id"] if file.metadata.num_rows else names
             for batch in file.iter_batches(ROWS_AT_ONCE, columns=wanted):
+                # Arrow takes texts as they are, and trips over them later.
+                batch.validate(full=True)
                 yield pa.table(batch)
-        except (pa.ArrowInvalid, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise UserError(f"{path}: not a readable Parquet file: {str(error)[:200]}") from None
 
 
@@ -166,6 +171,10 @@ def _json_column(values: list[Any], name: str, path: Path, first: int) -> pa.Arr
             if not isinstance(value, list) or not all(isinstance(entry, str | int) for entry in value):
                 raise UserError(f"{path}, row {row}, column {name}: expected a list of item ids, found {value!r:.60}")
         return pa.array([[str(entry) for entry in value] for value in values], pa.list_(pa.string()))
+    for row, value in enumerate(values, start=first):
+        # Exact types: to Python, true is a whole number.
+        if type(value) not in (str, int, float, type(None)):
+            raise UserError(f"{path}, row {row}, column {name}: expected an id, found {value!r:.60}")
     return pa.array([None if value is None else str(value) for value in values], pa.string())
 
 
@@ -185,6 +194,8 @@ def _history_column(names: list[str], path: Path) -> str:
                 f"{path}: no column {name!r}{did_you_mean(name, names)}; found {', '.join(names)}",
                 f"Expected {', '.join(GENERIC)}, or MiniOneRec's {', '.join(MINIONEREC)}.",
             )
+        if names.count(name) > 1:
+            raise UserError(f"{path}: the column {name!r} stands twice", "Which one counts? Remove the other.")
     return expected[1]
 
 
@@ -193,7 +204,7 @@ def _text(column: pa.ChunkedArray, name: str, faults: Faults) -> pa.Array:
     if not pa.types.is_string(values.type):
         try:
             values = values.cast(pa.string())
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        except pa.ArrowException:
             raise UserError(f"{faults.path}, column {name}: expected ids, found {values.type}") from None
     empty = pc.fill_null(pc.equal(values, ""), True).to_numpy(zero_copy_only=False)
     faults.add(f"column {name}: empty", empty)
@@ -211,7 +222,7 @@ def _history(values: pa.Array, name: str, faults: Faults) -> pa.Array:
             ) from None
     try:
         values = values.cast(pa.list_(pa.string()))
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+    except pa.ArrowException:
         raise UserError(f"{faults.path}, column {name}: expected lists of item ids, found {values.type}") from None
     lengths = pc.fill_null(pc.list_value_length(values), 0).to_numpy(zero_copy_only=False)
     faults.add(f"column {name}: empty history", lengths == 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -182,6 +183,9 @@ def load_catalogue(config: Config) -> Catalogue:
     """The catalogue of a configuration."""
     for name in (*DATA_FILES, "test"):
         path: Path | None = getattr(config.data, name)
-        if path is not None and not path.is_file():
+        # Unlike `Path.is_file`, this one raises over no path.
+        if path is not None and not os.path.isfile(path):
             raise UserError(f"data.{name}: no such file: {path}", "Paths are relative to the current folder.")
+        if path is not None and not os.access(path, os.R_OK):
+            raise UserError(f"data.{name}: {path} may not be read", "Change its permissions, or take a copy.")
     return read_catalogue(config.data.items, config.data.index)

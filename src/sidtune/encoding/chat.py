@@ -36,7 +36,7 @@ def make_frame(
     """The frame of a template format.
 
     Raises:
-        UserError: for `chat` with a tokenizer that has no chat template, or one that cannot be taken apart.
+        UserError: for `chat` with a tokenizer that has no chat template, or one that fails or cannot be taken apart.
     """
     if style == "plain":
         assert tokenizer.eos_token_id is not None, "load_tokenizer refuses a tokenizer without EOS"
@@ -65,9 +65,14 @@ def _turns(tokenizer: PreTrainedTokenizerFast) -> tuple[str, str, str]:
 
 def _render(tokenizer: PreTrainedTokenizerFast, messages: list[dict[str, str]], generate: bool) -> str:
     # Templates of models that think out loud leave the thought empty; the others ignore the variable.
-    text = tokenizer.apply_chat_template(
-        messages, tokenize=False, add_generation_prompt=generate, enable_thinking=False
-    )
+    try:
+        text = tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=generate, enable_thinking=False
+        )
+    except Exception as error:
+        # A template is a program in Jinja's sandbox, and raises whatever programs raise.
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"the chat template fails: {reason}", "Use template.format: plain.") from None
     assert isinstance(text, str)
     return text
 

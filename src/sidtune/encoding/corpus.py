@@ -121,7 +121,7 @@ def cached_task(
         aside = Path(tempfile.mkdtemp(prefix=".partial-", dir=cache_dir))
         try:
             _write(aside, fingerprint, encode())
-            shutil.rmtree(folder, ignore_errors=True)
+            folder.unlink() if folder.is_symlink() else shutil.rmtree(folder, ignore_errors=True)
             _publish(aside, folder)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
@@ -158,7 +158,7 @@ def _write(folder: Path, fingerprint: dict[str, Any], chunks: Iterator[Encoded])
         "counts": asdict(counts),
         "fingerprint": fingerprint,
     }
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
+    (folder / MANIFEST).write_text(json.dumps({**manifest, "digest": digest(manifest)}, indent=1))
 
 
 def _publish(aside: Path, folder: Path) -> None:
@@ -174,8 +174,10 @@ def _sound(folder: Path) -> bool:
     """Whether a cache entry is complete and undamaged."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
+        if manifest.pop("digest") != digest(manifest):
+            return False
         return bool(manifest["sha256"] == file_digest(folder / EXAMPLES))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return False
 
 

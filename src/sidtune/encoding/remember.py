@@ -26,7 +26,7 @@ def remembered(name: str, fingerprint: dict[str, Any], cache_dir: Path, compute:
         entry = json.loads(path.read_text())
         if entry["sha256"] == digest(entry["value"]):
             return entry["value"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass  # not there yet, or damaged
     value = compute()
     _write(path, {"sha256": digest(value), "value": value, "fingerprint": fingerprint})

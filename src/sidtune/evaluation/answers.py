@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sidtune.bundle import Bundle
 from sidtune.data.catalogue import Catalogue
-from sidtune.data.files import read_text
+from sidtune.data.files import read_lines
 from sidtune.errors import UserError
 from sidtune.evaluation.prompts import Prompts
 from sidtune.evaluation.ranking import Ranking
@@ -101,7 +101,7 @@ def make_answers(bundle: Bundle, prompts: Prompts, allowed: NDArray[np.bool_] | 
 
 def read_candidates(path: Path) -> list[str]:
     """Item ids from a text file, one a line."""
-    return [line.strip() for line in read_text(path).splitlines() if line.strip()]
+    return [line.strip() for line in read_lines(path) if line.strip()]
 
 
 def allowed_items(ids: Sequence[str], catalogue: Catalogue) -> NDArray[np.bool_]:

@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet
 from numpy.typing import NDArray
 from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from sidtune.data.files import read_json_object
+from sidtune.data.files import read_json_object, read_parquet
 from sidtune.errors import UserError
 from sidtune.evaluation.metrics import metric_names, per_row
 
@@ -181,19 +180,18 @@ def _notes(comparison: Comparison) -> Iterator[str]:
 
 
 def _read_table(path: Path) -> pa.Table:
-    try:
-        table = pyarrow.parquet.read_table(path)
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path}: not a readable Parquet file: {error}", "Evaluate the run again.") from None
+    table = read_parquet(path, "Evaluate the run again.")
     for wanted in (*KEYS, *RANKS):
-        if wanted.name not in table.column_names:
-            raise UserError(f"{path} has no column {wanted.name}", "Evaluate the run again.")
+        if table.column_names.count(wanted.name) != 1:
+            raise UserError(f"{path} has no column {wanted.name}, or several", "Evaluate the run again.")
         column = table[wanted.name]
         if column.type != wanted.type or column.null_count:
             found = f"{column.type} with {column.null_count:,} nulls"
             raise UserError(f"{path}, column {wanted.name}: expected {wanted.type}, found {found}")
     if pc.count_distinct(table["row"]).as_py() < table.num_rows:
         raise UserError(f"{path}, column row: the same number stands in several rows", "Evaluate the run again.")
+    if any(pc.min(table[name]).as_py() < 0 for name in RANKS.names if table.num_rows):
+        raise UserError(f"{path}: a rank is below 0", "Evaluate the run again.")
     return table.select([*KEYS.names, *RANKS.names])
 
 
@@ -205,7 +203,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     """
     settings = read_json_object(path).get("settings")
     beams = settings.get("beams") if isinstance(settings, dict) else None
-    if not isinstance(settings, dict) or not isinstance(beams, int) or beams < 1:
+    if not isinstance(settings, dict) or type(beams) is not int or beams < 1:
         raise UserError(f"{path}: settings.beams: expected a number from 1, found {beams!r}", "Evaluate the run again.")
     return settings
 

@@ -84,7 +84,7 @@ def evaluate(request: Request) -> Report | None:
     every_row = place.load(recommender.bundle.catalogue)
     chosen = drawn(len(every_row.target), request.limit, LIMIT_SEED)
     rows = every_row.take(chosen)
-    folder = make_folder(results_folder(request))
+    folder = make_folder(results_folder(request), refuse_link=request.output is None)
     settings = _settings(request, place, train_place, state.num_processes)
     refuse_other_settings(folder / f"{request.split}.json", settings, (*SETTINGS, "limit", "rows_sha256", "history"))
     began = time.monotonic()

@@ -17,12 +17,17 @@ from sidtune.evaluation.compare import read_settings
 from sidtune.evaluation.report import Report
 
 
-def make_folder(folder: Path) -> Path:
+def make_folder(folder: Path, refuse_link: bool = False) -> Path:
     """Made before anything is computed, so that nothing is computed in vain.
+
+    Args:
+        refuse_link: whether it may not be a link to somewhere else, because nobody named it.
 
     Raises:
         UserError: for a folder that cannot be written to.
     """
+    if refuse_link and folder.is_symlink():
+        raise UserError(f"{folder} is a link to {folder.readlink()}", "Remove it, or name that folder: --output DIR.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
@@ -51,18 +56,20 @@ def refuse_other_settings(summary: Path, settings: dict[str, Any], names: Sequen
 
 def write_results(folder: Path, split: str, report: Report, predictions: pa.Table) -> None:
     """Leave the lists and, last, the figures."""
-    _publish(folder / f"{split}.predictions.parquet", lambda to: pyarrow.parquet.write_table(predictions, to))
+    publish(folder / f"{split}.predictions.parquet", lambda to: pyarrow.parquet.write_table(predictions, to))
     write_report(folder, split, report)
 
 
 def write_report(folder: Path, split: str, report: Report) -> None:
     """Leave the figures."""
     text = json.dumps(report.as_json(), indent=1, ensure_ascii=False) + "\n"
-    _publish(folder / f"{split}.json", lambda to: to.write_text(text, encoding="utf-8"))
+    publish(folder / f"{split}.json", lambda to: to.write_text(text, encoding="utf-8"))
 
 
-def _publish(path: Path, write: Callable[[Path], object]) -> None:
+def publish(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file aside and rename it: nobody sees half of it."""
     aside = path.with_name(f".{path.name}.partial")
+    # A link that stands there would be written through.
+    aside.unlink(missing_ok=True)
     write(aside)
     os.replace(aside, path)

@@ -17,7 +17,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sidtune.data.files import parse_json
+from sidtune.data.files import parse_record
 from sidtune.errors import UserError
 from sidtune.evaluation.answers import read_candidates
 from sidtune.evaluation.options import RankOptions
@@ -63,22 +63,29 @@ def histories(recommender: Recommender, history: str | None, source: Path | None
         recommender.positions([items])
         yield None, items
     elif str(source) == "-":
-        yield from read_histories(sys.stdin, "standard input")
+        # In some locales Python reads bytes that are no text as half characters, which nothing takes later.
+        sys.stdin.reconfigure(encoding="utf-8-sig", errors="strict")  # type: ignore[union-attr]
+        yield from read_histories(_readable(sys.stdin, "standard input"), "standard input")
     else:
         assert source is not None
         if not source.exists() or source.is_dir():
             raise UserError(f"no such file: {source}", "Check the path of --input.")
-        opened: Any = gzip.open if source.suffix == ".gz" else open
-        with opened(source, "rt", encoding="utf-8-sig") as lines:
-            yield from read_histories(_readable(lines, source), str(source))
+        yield from read_histories(_readable(_lines(source), str(source)), str(source))
 
 
-def _readable(lines: Iterable[str], source: Path) -> Iterator[str]:
+def _lines(source: Path) -> Iterator[str]:
+    """Line by line, so that a pipe is answered while it is written."""
+    opened: Any = gzip.open if source.suffix == ".gz" else open
+    with opened(source, "rt", encoding="utf-8-sig") as lines:
+        yield from lines
+
+
+def _readable(lines: Iterable[str], where: str) -> Iterator[str]:
     try:
         yield from lines
     except (UnicodeDecodeError, OSError, EOFError, zlib.error) as error:
-        hint = f"Convert it first, for example: iconv -f LATIN1 -t UTF-8 {source.name}"
-        raise UserError(f"{source}: not readable as UTF-8 text: {error}", hint) from None
+        hint = f"Convert it first, for example: iconv -f LATIN1 -t UTF-8 {Path(where).name}"
+        raise UserError(f"{where}: not readable as UTF-8 text: {error}", hint) from None
 
 
 def read_histories(lines: Iterable[str], where: str) -> Iterator[tuple[Any, list[str]]]:
@@ -89,7 +96,7 @@ def read_histories(lines: Iterable[str], where: str) -> Iterator[tuple[Any, list
     """
     for number, line in enumerate(lines, start=1):
         if line.strip():
-            value = parse_json(line, f"{where}, line {number}")
+            value = parse_record(line, f"{where}, line {number}")
             history = value.get("history") if isinstance(value, dict) else None
             if not isinstance(history, list) or not all(isinstance(item, str | int) for item in history):
                 raise UserError(

@@ -22,6 +22,7 @@ from sidtune.model.frozen import SidEmbedding, is_frozen, load_sid_rows, module_
 
 SID_ROWS = "sid_rows.safetensors"
 WEIGHTS, INDEX, OLD_WEIGHTS = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
+OLD_INDEX = "pytorch_model.bin.index.json"
 # What the readers of weights raise, as flipping and cutting bytes showed, for files that are damaged or missing.
 UNREADABLE = (
     OSError,
@@ -30,6 +31,9 @@ UNREADABLE = (
     AssertionError,
     RuntimeError,
     EOFError,
+    RecursionError,
+    TypeError,
+    AttributeError,
     struct.error,
     safetensors.SafetensorError,
     pickle.UnpicklingError,
@@ -152,7 +156,7 @@ def load_weights(folder: Path) -> dict[str, Tensor]:
     """
     with refusing_damage(folder):
         if (folder / INDEX).is_file():
-            parts = [safetensors.torch.load_file(folder / shard) for shard in _shards(folder / INDEX)]
+            parts = [safetensors.torch.load_file(folder / shard) for shard in shard_names(folder / INDEX)]
             return {name: value for part in parts for name, value in part.items()}
         if (folder / WEIGHTS).is_file():
             return safetensors.torch.load_file(folder / WEIGHTS)
@@ -175,14 +179,18 @@ def refusing_damage(folder: Path) -> Iterator[None]:
         raise UserError(f"{folder}: damaged weights: {str(error)[:200]}", "Use another checkpoint.") from None
 
 
-def _shards(index: Path) -> list[str]:
-    """The file names in the index of sharded weights."""
-    tree = json.loads(index.read_text())
+def shard_names(index: Path) -> list[str]:
+    """The file names in an index of sharded weights, all of them in its folder; none where there is no index."""
+    if not index.is_file():
+        return []
+    tree = json.loads(index.read_text(encoding="utf-8"))
     files = tree.get("weight_map") if isinstance(tree, dict) else None
     if not isinstance(files, dict) or not all(isinstance(file, str) for file in files.values()):
         raise ValueError(f"{index.name} has no weight_map from weights to files")
-    # Nothing outside the folder is read, whatever the index says.
-    return sorted({Path(file).name for file in files.values()})
+    names = sorted(set(files.values()))
+    if strange := [name for name in names if name in ("", "..") or Path(name).name != name or "\\" in name]:
+        raise ValueError(f"{index.name} names a file outside the folder: {strange[0]!r:.80}")
+    return names
 
 
 def _tensors(loaded: Any) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from sidtune.config import ModelConfig
 from sidtune.errors import UserError
-from sidtune.model.checkpoint_files import UNREADABLE
+from sidtune.model.checkpoint_files import INDEX, OLD_INDEX, refusing_damage, shard_names
 from sidtune.model.dropout import set_dropout
 from sidtune.model.frozen import freeze
 from sidtune.model.initialise import ItemTexts, mean_rows, text_rows
@@ -102,11 +102,16 @@ def _rows_needed(header: PreTrainedConfig, vocabulary: Vocabulary) -> int:
 def _load(base: str, trust_remote_code: bool, hint: str = "", dtype: Any = "auto", **options: Any) -> PreTrainedModel:
     """Weights of a base; `hint` says what to do without them."""
     scratch = "model.from_scratch: true needs no weights."
+    load_config(base, trust_remote_code)
+    for index in (INDEX, OLD_INDEX):
+        with refusing_damage(Path(base)):
+            shard_names(Path(base) / index)
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             base, dtype=dtype, trust_remote_code=trust_remote_code, output_loading_info=True, **options
         )
-    except UNREADABLE as error:
+    except Exception as error:
+        # Its readers promise nothing: over damaged files they raise anything.
         reason = " ".join(str(error).split())[:300]
         raise UserError(
             f"the weights of {base} cannot be loaded: {reason}",

@@ -57,7 +57,7 @@ def create_base(
     set_seed(seed)
     model = Qwen3ForCausalLM(_config(tokenizer, hidden, layers)).float()
     aside = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(aside, ignore_errors=True)
+    aside.unlink() if aside.is_symlink() else shutil.rmtree(aside, ignore_errors=True)
     model.save_pretrained(aside)
     tokenizer.save_pretrained(aside)
     if folder.is_dir():

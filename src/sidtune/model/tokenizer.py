@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerFast
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
@@ -14,6 +13,8 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from sidtune.errors import UserError
+
+ADAPTER = "adapter_config.json"
 
 
 def load_tokenizer(base: str, trust_remote_code: bool = False) -> PreTrainedTokenizerFast:
@@ -42,6 +43,12 @@ def load_config(base: str, trust_remote_code: bool = False) -> PreTrainedConfig:
         UserError: for a base that is not there, that is no causal language model, or whose tokens see later ones.
     """
     config = _from_pretrained(AutoConfig, base, trust_remote_code)
+    kernel = getattr(config, "_attn_implementation", None)
+    if "/" in str(kernel) and not trust_remote_code:
+        raise UserError(
+            f"{base} asks for attention from the hub ({kernel}), which is code and not run unasked",
+            "Remove attn_implementation from its config.json, or add --trust-remote-code if you trust it.",
+        )
     if config.is_encoder_decoder:
         raise UserError(f"{base} is an encoder-decoder model ({config.model_type})", "Use a causal language model.")
     own_code = trust_remote_code and "AutoModelForCausalLM" in getattr(config, "auto_map", {})
@@ -68,9 +75,13 @@ def _from_pretrained(loader: Any, base: str, trust_remote_code: bool) -> Any:
     looks_local = Path(base).is_absolute() or base.startswith((".", "~")) or base.count("/") > 1
     if looks_local and not Path(base).is_dir():
         raise UserError(f"model.base: no such folder: {base}", "`sidtune new-model DIR` makes a small base.")
+    if (Path(base) / ADAPTER).is_file():
+        # It names another model, anywhere, that would be loaded in its place.
+        raise UserError(f"{base} holds an adapter ({ADAPTER}), not a whole model", "Merge it into its base first.")
     try:
         return loader.from_pretrained(base, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, ImportError, KeyError, TypeError, AttributeError, StrictDataclassError) as error:
+    except Exception as error:
+        # Its readers promise nothing: over damaged files they raise anything, the Rust ones a plain Exception.
         reason = " ".join(str(error).split())
     if "trust_remote_code" in reason:
         raise UserError(

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from sidtune.data.yaml_files import read_yaml
 from sidtune.errors import UserError, did_you_mean
 from sidtune.tasks import TASKS
 from sidtune.tasks.base import Placeholders
@@ -78,8 +79,6 @@ def load_templates(file: Path | None = None) -> Templates:
     Raises:
         UserError: for a form that does not exist, a placeholder that is missing, unknown or in the wrong place.
     """
-    from sidtune.config_file import read_yaml
-
     ours = yaml.safe_load(resources.files(__package__).joinpath("en.yaml").read_text("utf-8"))
     theirs = read_yaml(file) if file else {}
     templates = {form: _wordings(form, given, "en.yaml") for form, given in ours.items()}
@@ -111,7 +110,8 @@ def as_tree(wording: Wording) -> dict[str, Any]:
 
 def _wordings(form: str, given: Any, where: str) -> tuple[Wording, ...]:
     if form not in FORMS:
-        raise UserError(f"{where}: there is no form {form!r}{did_you_mean(form, FORMS)}", f"Forms: {', '.join(FORMS)}.")
+        near = did_you_mean(str(form), FORMS)
+        raise UserError(f"{where}: there is no form {form!r}{near}", f"Forms: {', '.join(FORMS)}.")
     entries = given if isinstance(given, list) else [given]
     if not entries:
         raise UserError(f"{where}: {form} has no wording")

@@ -16,6 +16,7 @@ from transformers import EarlyStoppingCallback, PreTrainedModel, TrainerCallback
 from transformers.integrations.integration_utils import TensorBoardCallback
 
 from sidtune.batching.prefixes import Prefixes
+from sidtune.batching.steps import Steps
 from sidtune.check import refuse_errors
 from sidtune.config import METRIC_DEPTH, Config, LossConfig
 from sidtune.encoding.corpus import EncodedTask
@@ -37,11 +38,14 @@ from sidtune.training.launch import pin_first_gpu
 from sidtune.training.lay_out import lay_out
 from sidtune.training.memory import fit_max_tokens
 from sidtune.training.objective import LabelLoss
+from sidtune.training.out_of_memory import explaining_out_of_memory
 from sidtune.training.output import Start
 from sidtune.training.processes import all_or_none, by_first, first_goes_ahead, noticing_lost_peers
 from sidtune.training.ranking import ValidationRanking
+from sidtune.training.resumed import refuse_broken_state, refuse_links
 from sidtune.training.stages import following, stage_runs
 from sidtune.training.trainer import StepTrainer
+from sidtune.training.watch import LossWatch
 
 
 @dataclass(frozen=True)
@@ -117,12 +121,16 @@ def train(
     with noticing_lost_peers(), contextlib.ExitStack() as held:
         shared, stages = prepare(Inputs(config, trust_remote_code)), stage_runs(config)
         folders = [stage.output_dir for stage in stages]
+        refuse_links(folders)
         if not dry_run:
             begun = output.begun(folders, resume, shared.identity, other_processes)
             start = by_first(lambda: held.enter_context(begun), training_arguments(config))
             held.enter_context(request.listening())
+        if start.checkpoint:
+            refuse_broken_state(start.checkpoint)
         for number in range(start.stage, len(stages)):
-            result = run_stage(shared, stages, number, start, dry_run, request)
+            with explaining_out_of_memory(stages[number]):
+                result = run_stage(shared, stages, number, start, dry_run, request)
             start = Start(weights=folders[number] / FINAL, stage=number + 1)
             # Trainer and model refer to each other: the next stage would find the memory still taken.
             gc.collect()
@@ -154,18 +162,18 @@ def run_stage(
         request: whether this process was asked to stop.
     """
     config, inputs, identity = stages[number], shared.inputs, shared.identity
-    training_tasks, valid_tasks, vocabulary = shared.training, shared.valid, inputs.vocabulary
+    vocabulary = inputs.vocabulary
     arguments, last = training_arguments(config), number == len(stages) - 1
     with library_bars():
         model = load_model(config.model, vocabulary, config.seed, inputs.trust_remote_code, inputs.item_texts)
     if arguments.bf16 and arguments.device.type == "cpu":
         attend_in_float32(model)
-    steps = lay_out(config, training_tasks, model, vocabulary, arguments, shared.prefixes)
+    steps = lay_out(config, shared.training, model, vocabulary, arguments, shared.prefixes)
     steps.plan = following(steps.plan, stages[:number])
     if arguments.process_index == 0:
         describe_stage(number, len(stages))
         describe_model(model, vocabulary, config.model)
-        describe_plan(config, training_tasks, steps, model, arguments)
+        describe_plan(config, shared.training, steps, model, arguments)
     if dry_run:
         return None
     announce(start, arguments)
@@ -175,25 +183,13 @@ def run_stage(
         output.write_config(inputs.config)
     arguments.eval_on_start = start.checkpoint is None
     arguments.max_steps = total_steps(config.training, steps.plan)
-    trainer = StepTrainer(
-        model=LabelLoss(model, len(training_tasks), make_criterion(config.loss, shared.prefixes)),
-        arguments=arguments,
-        steps=steps,
-        tasks=[task.name for task in training_tasks],
-        valid=valid_tasks,
-        tokenizer=vocabulary.tokenizer,
-        identity=identity,
-        save_total_limit=config.eval.save_total_limit,
-        bundle=lambda: inputs.bundle,
-        ranking=validation_ranking(inputs),
-        callbacks=[*callbacks(config, valid_tasks), StopWhenAsked(request)],
-        decay_embeddings=config.training.decay_embeddings,
-        ema=config.training.ema,
-    )
+    trainer = make_trainer(shared, config, model, steps, arguments, request)
     fit_max_tokens(trainer, config.training)
     began = time.monotonic()
     with closing_bars(trainer):
         trainer.train(resume_from_checkpoint=str(start.checkpoint) if start.checkpoint else None)
+    if trainer.untouched:
+        trainer.untouched.verify(trainer.state.global_step)
 
     def leave_result() -> None:
         if arguments.should_save and last:
@@ -205,6 +201,34 @@ def run_stage(
 
     all_or_none(leave_result, arguments)
     return summarise(trainer, config, time.monotonic() - began)
+
+
+def make_trainer(
+    shared: Shared,
+    config: Config,
+    model: PreTrainedModel,
+    steps: Steps,
+    arguments: TrainingArguments,
+    request: StopRequest,
+) -> StepTrainer:
+    """The Trainer of one stage, with its configuration."""
+    inputs = shared.inputs
+    return StepTrainer(
+        model=LabelLoss(model, len(shared.training), make_criterion(config.loss, shared.prefixes)),
+        arguments=arguments,
+        steps=steps,
+        tasks=[task.name for task in shared.training],
+        valid=shared.valid,
+        tokenizer=inputs.vocabulary.tokenizer,
+        identity=shared.identity,
+        save_total_limit=config.eval.save_total_limit,
+        bundle=lambda: inputs.bundle,
+        ranking=validation_ranking(inputs),
+        callbacks=[*callbacks(config, shared.valid), StopWhenAsked(request)],
+        decay_embeddings=config.training.decay_embeddings,
+        ema=config.training.ema,
+        auto_tokens=config.training.layout != "padded" and config.training.max_tokens == "auto",
+    )
 
 
 def run_identity(inputs: Inputs, world_size: int) -> dict[str, Any]:
@@ -279,6 +303,7 @@ def callbacks(config: Config, valid: list[EncodedTask]) -> list[TrainerCallback]
     watching: list[TrainerCallback] = [
         LastStepEvaluation(),
         MetricsFile(config.output_dir),
+        LossWatch(),
         ConsoleTable([task.name for task in valid], _shown_metrics(config)),
     ]
     if config.logging.tensorboard:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -29,13 +30,16 @@ from sidtune.batching.steps import Step, StepLoader, Steps, shared_out
 from sidtune.bundle import Bundle, write_bundle
 from sidtune.encoding.corpus import Corpus, EncodedTask
 from sidtune.errors import UserError
-from sidtune.model.checkpoint_files import load_training_state, save_training_state
+from sidtune.model.checkpoint_files import load_training_state, refusing_damage, save_training_state
+from sidtune.model.frozen import is_frozen
 from sidtune.storage import refusing_failed_writes
 from sidtune.terminal import warn
-from sidtune.training import checkpoints, processes
+from sidtune.training import checkpoints, non_finite, processes
 from sidtune.training.averaging import WeightAverage
 from sidtune.training.objective import LabelLoss
+from sidtune.training.out_of_memory import SmallerPasses
 from sidtune.training.ranking import ValidationRanking
+from sidtune.training.untouched import Untouched
 
 EVALUATION_EXAMPLES = 512
 
@@ -58,6 +62,7 @@ class StepTrainer(Trainer):
         ranking: ranks a validation sample, if any.
         decay_embeddings: whether weight decay acts on the rows of tokens, too.
         ema: decay of the average of weights that is evaluated and saved in their place, if any.
+        auto_tokens: whether passes may shrink where one does not fit on the GPU.
     """
 
     def __init__(
@@ -75,6 +80,7 @@ class StepTrainer(Trainer):
         callbacks: list[TrainerCallback],
         decay_embeddings: bool = True,
         ema: float | None = None,
+        auto_tokens: bool = False,
     ) -> None:
         by_name = {task.name: task for task in valid}
         super().__init__(model=model, args=arguments, train_dataset=steps, eval_dataset=by_name, callbacks=callbacks)
@@ -86,6 +92,12 @@ class StepTrainer(Trainer):
         self.average = WeightAverage(self.language_model, ema) if ema else None
         if self.average:
             self.add_callback(self.average)
+        self.untouched = Untouched(self.language_model) if is_frozen(self.language_model) else None
+        if self.untouched:
+            self.add_callback(self.untouched)
+        # A second try of one rank would find the others waiting for its first.
+        self.smaller_passes = SmallerPasses(steps, auto_tokens and arguments.world_size == 1)
+        self._taken: tuple[Step, Tensor] | None = None
         self._loader: StepLoader | None = None
         self._task_losses = torch.zeros(len(tasks), 2, dtype=torch.float64)
         self._start_counting()
@@ -105,21 +117,52 @@ class StepTrainer(Trainer):
         return batches
 
     def training_step(self, model: nn.Module, inputs: Step, num_items_in_batch: Any = None) -> Tensor:  # type: ignore[override]
-        """Run the micro-batches of one step; gradients are exchanged with the last of them."""
+        """Run the micro-batches of one step, in smaller ones if they do not fit and may be made smaller."""
         model.train()
+        number = self.state.global_step
+        step = self.smaller_passes.laid_out(inputs, number)
+        while (sums := self._passes_that_fit(model, step)) is None:
+            model.zero_grad()
+            torch.cuda.empty_cache()
+            step = self.steps[number]
+        self._taken = step, sums
+        loss: Tensor = sums.sum() * (self.args.world_size / step["label_count"])
+        return loss
+
+    def _passes_that_fit(self, model: nn.Module, step: Step) -> Tensor | None:
+        """As `_passes`; None where memory ran out: what failed is held until the exception is gone."""
+        try:
+            return self._passes(model, step)
+        except torch.OutOfMemoryError:
+            if not self.smaller_passes.lower(step, self.state.global_step):
+                raise
+            return None
+
+    def _passes(self, model: nn.Module, step: Step) -> Tensor:
+        """The losses by task, `(tasks,)`; gradients are exchanged with the last micro-batch."""
         # DDP averages gradients over the processes; the loss is a sum over them.
-        scale = self.args.world_size / inputs["label_count"]
-        micro_batches = inputs["micro_batches"]
+        scale = self.args.world_size / step["label_count"]
+        micro_batches = step["micro_batches"]
         sums = torch.zeros(len(self.task_names), device=self.args.device)
         for index, micro_batch in enumerate(micro_batches):
             last = index == len(micro_batches) - 1
             with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
                 part, by_task = model(**micro_batch.to(self.args.device), scale=scale)
-                self.accelerator.backward(part)
-            sums += by_task
-        self._count(inputs, sums)
-        loss: Tensor = sums.sum() * scale
-        return loss
+                sums += by_task
+                self.accelerator.backward(non_finite.carrying_faults(part, sums) if last else part)
+        return sums
+
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
+        """Count the step, and stop here if its gradient is not finite: the weights have not taken it in."""
+        norm = super()._clip_grad_norm(model)  # type: ignore[no-untyped-call]
+        assert self._taken is not None
+        # The one wait for the device in a step; the norm is there with it.
+        self._count(*self._taken)
+        if not math.isfinite(norm):
+            model.zero_grad()
+            objective, number, precision = self.loss_module, self.state.global_step, self.accelerator.autocast
+            raise non_finite.explained(objective, self.steps, number, precision, self.tokenizer, self.run)
+        return norm
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Not counted: Trainer's estimate knows nothing of a list of micro-batches."""
@@ -211,6 +254,8 @@ class StepTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Write everything aside, then make it visible; only then let older checkpoints go."""
+        if self.untouched:
+            self.untouched.verify(self.state.global_step)
         final = self.run / f"{checkpoints.PREFIX}{self.state.global_step}"
         partial = checkpoints.partial_of(final)
         self._together(lambda: self._if_saving(lambda: checkpoints.make_partial(final)), partial)
@@ -274,7 +319,8 @@ class StepTrainer(Trainer):
         if checkpoint is not None:
             saved: dict[str, Any] = {"optimizer.pt": self.optimizer, "scheduler.pt": self.lr_scheduler}
             for name, state in saved.items():
-                state.load_state_dict(torch.load(Path(checkpoint) / name, map_location="cpu", weights_only=True))
+                with refusing_damage(Path(checkpoint)):
+                    state.load_state_dict(torch.load(Path(checkpoint) / name, map_location="cpu", weights_only=True))
             self._restore_best(Path(checkpoint))
             self._stay_stopped()
 
@@ -283,7 +329,8 @@ class StepTrainer(Trainer):
         if checkpoint is None:
             return
         if checkpoints.read_identity(Path(checkpoint)).get(checkpoints.PROCESSES) == self.args.world_size:
-            super()._load_rng_state(checkpoint)
+            with refusing_damage(Path(checkpoint)):
+                super()._load_rng_state(checkpoint)
             return
         drawn = np.random.SeedSequence([self.args.seed, self.state.global_step, self.args.process_index])
         set_seed(int(drawn.generate_state(1)[0]))
@@ -328,13 +375,15 @@ class StepTrainer(Trainer):
     def _load_best_model(self) -> None:
         best = self.state.best_model_checkpoint
         assert best is not None
-        reason = processes.by_first(lambda: checkpoints.damage(Path(best)), self.args)
+        # The name alone: the state that a run goes on from is a file, and leads nowhere else.
+        folder = self.run / Path(best).name
+        reason = processes.by_first(lambda: checkpoints.damage(folder), self.args)
         if reason:
             raise UserError(
-                f"{best}, the best model of the run, is damaged: {reason}",
+                f"{folder}, the best model of the run, is damaged: {reason}",
                 "The same command goes on from the newest complete checkpoint, with the best that is left.",
             )
-        load_training_state(self.language_model, Path(best))
+        load_training_state(self.language_model, folder)
 
     @property
     def run(self) -> Path:
@@ -342,6 +391,11 @@ class StepTrainer(Trainer):
         return Path(str(self.args.output_dir))
 
     @property
+    def loss_module(self) -> Any:
+        """The loss module itself."""
+        return self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+
+    @property
     def language_model(self) -> Any:
         """The model inside the loss module."""
-        return self.accelerator.unwrap_model(self.model, keep_torch_compile=False).model
+        return self.loss_module.model

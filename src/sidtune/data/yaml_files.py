@@ -1,0 +1,91 @@
+"""YAML as data: plain values in bounded time and memory, and a place for every fault."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sidtune.data.files import read_text
+from sidtune.errors import UserError
+
+# PyYAML reads some fifty thousand characters a second, and no configuration or wording is as long as this.
+MOST_CHARACTERS = 200_000
+# An alias is a reference, but whoever walks the values meets them as often as they are referred to.
+MOST_VALUES = 100_000
+# What PyYAML raises, besides its own errors, over a value that does not fit its tag, such as 2001-99-99.
+MISFIT = (ValueError, LookupError, AttributeError, TypeError, ArithmeticError)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping.
+
+    Raises:
+        UserError: as `read_text` and `parse_yaml`, and for anything but a mapping.
+    """
+    tree = parse_yaml(read_text(path), str(path))
+    if not isinstance(tree, dict):
+        raise UserError(f"{path}: expected a mapping of keys to values, found {type(tree).__name__}")
+    return tree
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """The value of a YAML text; no tag makes anything but plain values.
+
+    Raises:
+        UserError: for broken YAML (line and column), a key that stands twice, and texts that are or become too long.
+    """
+    if len(text) > MOST_CHARACTERS:
+        raise UserError(f"{where}: {len(text):,} characters are more than YAML is read of ({MOST_CHARACTERS:,})")
+    try:
+        loader = yaml.SafeLoader(text)
+        root = loader.get_single_node()
+        if root is None:
+            return None
+        _refuse(root, where)
+        return loader.construct_document(root)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise UserError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
+    except MISFIT as error:
+        message = f"{where}: not valid YAML: a value does not fit its type: {error}"
+        raise UserError(message, "Put text into quotes.") from None
+
+
+def _refuse(root: yaml.Node, where: str) -> None:
+    """Look at every node as often as it is referred to, before any of them becomes a value."""
+    waiting, seen = [root], 1
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, yaml.MappingNode):
+            _refuse_twice(node, where)
+            parts = [part for pair in node.value for part in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            parts = node.value
+        else:
+            _refuse_half(node, where)
+            continue
+        seen += len(parts)
+        if seen > MOST_VALUES:
+            raise UserError(f"{where}: aliases make more than {MOST_VALUES:,} values of it", "Write fewer of them.")
+        waiting += parts
+
+
+def _refuse_twice(node: yaml.MappingNode, where: str) -> None:
+    known: set[tuple[str, str]] = set()
+    for key, _ in node.value:
+        if isinstance(key, yaml.ScalarNode):
+            if (key.tag, key.value) in known:
+                line = key.start_mark.line + 1
+                message = f"{where}: the key {key.value!r:.80} stands twice in one mapping, again in line {line}"
+                raise UserError(message, "Which one counts? Remove the other.")
+            known.add((key.tag, key.value))
+
+
+def _refuse_half(node: yaml.Node, where: str) -> None:
+    """Half a surrogate pair can be written as an escape, but is no text: no tokenizer and no file takes it."""
+    try:
+        node.value.encode()
+    except UnicodeEncodeError:
+        line = node.start_mark.line + 1
+        raise UserError(f"{where}: line {line} holds half a character", "Write the whole surrogate pair.") from None

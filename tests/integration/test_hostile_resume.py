@@ -1,0 +1,76 @@
+"""Going on from a checkpoint that somebody forged, manifest and all: nothing of it runs, and it is refused in words."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.running import run
+from tests.tiny_data import tiny_config
+from tests.unit.test_hostile_models import Bomb
+
+from sidtune.config import Config
+from sidtune.errors import UserError
+from sidtune.training.checkpoints import MANIFEST
+from sidtune.training.resumed import STATE
+from sidtune.training.trainer import StepTrainer
+
+
+class Crash(Exception):
+    """The end of a run that did not get to its end."""
+
+
+def broken_off(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Config, Path]:
+    """A run that died behind its first checkpoint."""
+    config = tiny_config(folder, eval={"every": 2, "save_total_limit": 3})
+    ordinary = StepTrainer.training_step
+
+    def crashing(self: StepTrainer, *args: Any, **kwargs: Any) -> torch.Tensor:
+        if self.state.global_step == 3:
+            raise Crash
+        return ordinary(self, *args, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(StepTrainer, "training_step", crashing)
+        with pytest.raises(Crash):
+            run(config)
+    return config, config.output_dir / "checkpoint-2"
+
+
+def forge(checkpoint: Path, name: str, content: bytes) -> None:
+    """Put something else in a file's place, and make the manifest agree."""
+    (checkpoint / name).write_bytes(content)
+    manifest = json.loads((checkpoint / MANIFEST).read_text())
+    told = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    manifest[name] = told if isinstance(manifest[name], dict) else len(content)
+    (checkpoint / MANIFEST).write_text(json.dumps(manifest))
+
+
+def test_forged_files_of_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, checkpoint = broken_off(tmp_path, monkeypatch)
+    canary = tmp_path / "canary"
+    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth", "model.safetensors", STATE):
+        whole = (checkpoint / name).read_bytes()
+        forge(checkpoint, name, pickle.dumps(Bomb(canary), 2))
+        with pytest.raises(UserError, match=r"damaged weights|cannot be read"):
+            run(config)
+        forge(checkpoint, name, whole)
+    assert not canary.exists()
+    assert run(config).steps > 2, "with every file in its place again it goes on"
+
+
+def test_a_state_that_names_a_best_model_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path in a file is where the run was; only the name counts."""
+    config, checkpoint = broken_off(tmp_path, monkeypatch)
+    away = tmp_path / "elsewhere" / checkpoint.name
+    away.mkdir(parents=True)
+    state = json.loads((checkpoint / STATE).read_text())
+    state |= {"best_model_checkpoint": str(away), "best_metric": 0.0, "best_global_step": 2}
+    forge(checkpoint, STATE, json.dumps(state).encode())
+    assert run(config).best_step == 2, "the run's own checkpoint, which was taken for the best"
+    assert list(away.iterdir()) == []
