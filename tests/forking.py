@@ -48,10 +48,17 @@ class Run:
         )
         self.process.start()
 
-    def ends(self, seconds: float = 120) -> int | None:
-        """The exit status, minus the signal that killed it, or None where it does not end in time."""
-        self.process.join(seconds)
+    def ends(self) -> int | None:
+        """The exit status, minus the signal that killed it."""
+        if self.runs_for(90):
+            self.process.kill()
+            raise AssertionError(f"does not end: {self.said()}")
         return self.process.exitcode
+
+    def runs_for(self, seconds: float) -> bool:
+        """Whether the process is alive after a while."""
+        self.process.join(seconds)
+        return self.process.exitcode is None
 
     def comes_to(self, step: int, tree: dict[str, Any]) -> None:
         """Wait until a step is logged."""

@@ -44,7 +44,7 @@ def test_killed_runs_end_like_one_that_was_left_alone(tmp_path: Path, kills: int
             run = Run(tree, tmp_path / f"{number}.log")
             # Towards the end of the test runs are let finish.
             patience = chance.uniform(0, 1.1 * seconds) if killed < kills else 120
-            if run.ends(patience) is None:
+            if run.runs_for(patience):
                 run.signal(signal.SIGKILL)
                 assert run.ends() == -signal.SIGKILL
                 killed += 1

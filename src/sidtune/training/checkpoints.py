@@ -96,6 +96,11 @@ def checkpoints(run: Path) -> list[Path]:
     return sorted(found, key=step_of, reverse=True)
 
 
+def folder_of(run: Path, step: int) -> Path:
+    """The checkpoint after so many optimizer updates."""
+    return run / f"{PREFIX}{step}"
+
+
 def step_of(checkpoint: Path) -> int:
     """The number of optimizer updates before a checkpoint."""
     return int(checkpoint.name.removeprefix(PREFIX))

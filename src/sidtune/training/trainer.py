@@ -29,12 +29,10 @@ from sidtune.batching.layouts import MicroBatch
 from sidtune.batching.steps import Step, StepLoader, Steps, shared_out
 from sidtune.bundle import Bundle, write_bundle
 from sidtune.encoding.corpus import Corpus, EncodedTask
-from sidtune.errors import UserError
 from sidtune.model.checkpoint_files import load_training_state, refusing_damage, save_training_state
 from sidtune.model.frozen import is_frozen
 from sidtune.storage import refusing_failed_writes
-from sidtune.terminal import warn
-from sidtune.training import checkpoints, non_finite, processes
+from sidtune.training import best, checkpoints, non_finite, processes
 from sidtune.training.averaging import WeightAverage
 from sidtune.training.objective import LabelLoss
 from sidtune.training.out_of_memory import SmallerPasses
@@ -256,11 +254,8 @@ class StepTrainer(Trainer):
         """Write everything aside, then make it visible; only then let older checkpoints go."""
         if self.untouched:
             self.untouched.verify(self.state.global_step)
-        # Every process names the best, since all of them load it at the end.
-        if self.state.best_global_step:
-            best = f"{checkpoints.PREFIX}{self.state.best_global_step}"
-            self.state.best_model_checkpoint = str(self.run / best)
-        final = self.run / f"{checkpoints.PREFIX}{self.state.global_step}"
+        best.note(self.state, self.run)
+        final = checkpoints.folder_of(self.run, self.state.global_step)
         partial = checkpoints.partial_of(final)
         self._together(lambda: self._if_saving(lambda: checkpoints.make_partial(final)), partial)
         self._together(lambda: self._save_rng_state(str(partial)), partial)
@@ -276,8 +271,8 @@ class StepTrainer(Trainer):
         self._save_trainer_state(partial)
         checkpoints.seal(partial, self.identity)
         checkpoints.publish(partial, final)
-        best = self.state.best_model_checkpoint
-        checkpoints.rotate(final, self.save_total_limit, Path(best) if best else None)
+        chosen = self.state.best_model_checkpoint
+        checkpoints.rotate(final, self.save_total_limit, Path(chosen) if chosen else None)
 
     def _if_saving(self, work: Callable[[], object]) -> None:
         if self.args.should_save:
@@ -322,7 +317,7 @@ class StepTrainer(Trainer):
             for name, state in saved.items():
                 with refusing_damage(Path(checkpoint)):
                     state.load_state_dict(torch.load(Path(checkpoint) / name, map_location="cpu", weights_only=True))
-            self._restore_best(Path(checkpoint))
+            best.restore(self.state, self.args, Path(checkpoint))
             self._stay_stopped()
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
@@ -336,32 +331,6 @@ class StepTrainer(Trainer):
         drawn = np.random.SeedSequence([self.args.seed, self.state.global_step, self.args.process_index])
         set_seed(int(drawn.generate_state(1)[0]))
 
-    def _restore_best(self, checkpoint: Path) -> None:
-        """Find the best checkpoint again; where it is damaged, the best of those that are left takes its place."""
-        best, step = self.run / f"{checkpoints.PREFIX}{self.state.best_global_step}", self.state.best_global_step
-        reason = processes.by_first(lambda: checkpoints.damage(best), self.args) if step else None
-        if step and reason is None:
-            self.state.best_model_checkpoint = str(best)
-        if reason is None:
-            return
-        left = processes.by_first(lambda: self._left_to_choose(checkpoint), self.args)
-        chosen = max(left, key=lambda step: left[step] * (1 if self.args.greater_is_better else -1), default=None)
-        self.state.best_global_step, self.state.best_metric = chosen, None if chosen is None else left[chosen]
-        self.state.best_model_checkpoint = f"{self.run}/{checkpoints.PREFIX}{chosen}" if chosen else None
-        if self.is_world_process_zero():
-            instead = f"{checkpoints.PREFIX}{chosen} is the best that is left" if chosen else "the next one is the best"
-            warn(f"{best}, the best so far, cannot be used: {reason}; {instead}")
-
-    def _left_to_choose(self, checkpoint: Path) -> dict[int, float]:
-        """Steps of complete checkpoints up to this one, oldest first, with the metric that the best is chosen by."""
-        metric, last = str(self.args.metric_for_best_model), checkpoints.step_of(checkpoint)
-        values = {entry["step"]: entry[metric] for entry in self.state.log_history if metric in entry}
-        found = [
-            folder for folder in reversed(checkpoints.checkpoints(self.run)) if checkpoints.step_of(folder) <= last
-        ]
-        steps = [checkpoints.step_of(folder) for folder in found if checkpoints.damage(folder) is None]
-        return {step: values[step] for step in steps if step in values}
-
     def _stay_stopped(self) -> None:
         """A run that early stopping had ended when it died has its result to write, and no step to make.
 
@@ -374,17 +343,7 @@ class StepTrainer(Trainer):
                 self._loader.end_at(self.state.global_step)
 
     def _load_best_model(self) -> None:
-        best = self.state.best_model_checkpoint
-        assert best is not None
-        # The name alone: the state that a run goes on from is a file, and leads nowhere else.
-        folder = self.run / Path(best).name
-        reason = processes.by_first(lambda: checkpoints.damage(folder), self.args)
-        if reason:
-            raise UserError(
-                f"{folder}, the best model of the run, is damaged: {reason}",
-                "The same command goes on from the newest complete checkpoint, with the best that is left.",
-            )
-        load_training_state(self.language_model, folder)
+        load_training_state(self.language_model, best.verified(self.state, self.args))
 
     @property
     def run(self) -> Path:
