@@ -77,14 +77,15 @@ class Run:
         os.kill(self.process.pid, number)
 
 
-def start_ranks(processes: int, tree: dict[str, Any], folder: Path, *options: str) -> list[Run]:
+def start_ranks(processes: int, tree: dict[str, Any], folder: Path, *options: str, **environment: str) -> list[Run]:
     """The processes of one run, as a launcher would start them."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
+        shared = {**environment, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
     shared |= {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes), "CUDA_VISIBLE_DEVICES": ""}
+    name = Path(tree["output_dir"]).name
     return [
-        Run(tree, folder / f"rank{rank}.log", *options, **shared, RANK=str(rank), LOCAL_RANK=str(rank))
+        Run(tree, folder / f"{name}-rank{rank}.log", *options, **shared, RANK=str(rank), LOCAL_RANK=str(rank))
         for rank in range(processes)
     ]
 
