@@ -9,8 +9,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from sidtune.errors import UserError
 from sidtune.signals import ASKING, KILLED
@@ -91,6 +93,26 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
+
+
+def join_after_restart() -> None:
+    """Meet the other processes under names of this attempt, where torchrun started them all again on one machine.
+
+    Its store still has the addresses of those before, and whoever reads one of them first waits for the dead
+    (https://github.com/pytorch/pytorch/issues/135712). Over several machines the attempts are not numbered alike.
+    """
+    names = ("TORCHELASTIC_RESTART_COUNT", "TORCHELASTIC_USE_AGENT_STORE", "GROUP_WORLD_SIZE")
+    attempt, keeps_store, machines = map(os.environ.get, names)
+    if attempt in (None, "0") or keeps_store != str(True) or machines != "1" or dist.is_initialized():
+        return
+    stores: Any = dist  # which does not say that it exports them
+    store = stores.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+    dist.init_process_group(
+        "nccl" if torch.cuda.is_available() else "gloo",
+        store=stores.PrefixStore(f"attempt-{attempt}", store),
+        rank=int(os.environ["RANK"]),
+        world_size=int(os.environ["WORLD_SIZE"]),
+    )
 
 
 def pin_first_gpu() -> None:

@@ -34,7 +34,7 @@ from sidtune.training.checkpoints import FINAL, PROCESSES
 from sidtune.training.criterion import make_criterion, sid_prefixes
 from sidtune.training.describe import describe_model, describe_plan, describe_stage, total_steps
 from sidtune.training.interruption import StopWhenAsked
-from sidtune.training.launch import pin_first_gpu
+from sidtune.training.launch import join_after_restart, pin_first_gpu
 from sidtune.training.lay_out import lay_out
 from sidtune.training.memory import fit_max_tokens
 from sidtune.training.objective import LabelLoss
@@ -117,6 +117,7 @@ def train(
         Interrupted: where SIGTERM or SIGINT asked for it, after a step and with its checkpoint.
     """
     pin_first_gpu()
+    join_after_restart()
     result, start, request = None, Start(), StopRequest()
     with noticing_lost_peers(), contextlib.ExitStack() as held:
         shared, stages = prepare(Inputs(config, trust_remote_code)), stage_runs(config)
