@@ -237,14 +237,14 @@ def evaluation(folder: Path) -> None:
 def yardstick() -> compare.Evaluated:
     import tempfile
 
-    compare.RESAMPLES = 50  # the figures are not what is looked at
     with tempfile.TemporaryDirectory() as name:
         evaluation(Path(name))
         return compare.read_evaluated(Path(name), "test")
 
 
 def _read_evaluation(folder: Path) -> None:
-    found = compare.compare(yardstick(), [compare.read_evaluated(folder, "test")])
+    # Few resamples: the figures are not what is looked at.
+    found = compare.compare(yardstick(), [compare.read_evaluated(folder, "test")], resamples=50)
     assert all(np.isfinite([d.first, d.other, d.low, d.high]).all() for d in found[0].differences)
     assert all(0 <= value <= 1 for d in found[0].differences for value in (d.first, d.other))
     json.dumps(compare.as_json(found))

@@ -108,14 +108,13 @@ def test_pairing_is_what_makes_a_small_difference_real() -> None:
     assert not wide.real
 
 
-def test_the_interval_covers_the_truth_as_often_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "RESAMPLES", 1000)
+def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
     trials = 200
     random = np.random.default_rng(5)
     missed = 0
     for _ in range(trials):
         first, other = (random.random((2, 150)) < 0.4).astype(int).tolist()
-        (found,) = compare(run("a", first), [run("b", other)])
+        (found,) = compare(run("a", first), [run("b", other)], resamples=1000)
         missed += entry(found, "SID", "HR@1").real
     # Binomial(200, 0.05) is between 2 and 20 with a chance of more than 99.8%.
     assert 2 <= missed <= 20

@@ -14,6 +14,8 @@ from sidtune.errors import UserError
 MOST_CHARACTERS = 200_000
 # An alias is a reference, but whoever walks the values meets them as often as they are referred to.
 MOST_VALUES = 100_000
+# PyYAML's time grows with the square of the depth, and its stack with the depth.
+DEEPEST = 100
 # What PyYAML raises, besides its own errors, over a value that does not fit its tag, such as 2001-99-99.
 MISFIT = (ValueError, LookupError, AttributeError, TypeError, ArithmeticError)
 
@@ -39,17 +41,29 @@ def parse_yaml(text: str, where: str) -> Any:
     if len(text) > MOST_CHARACTERS:
         raise UserError(f"{where}: {len(text):,} characters are more than YAML is read of ({MOST_CHARACTERS:,})")
     try:
-        loader = yaml.SafeLoader(text)
+        loader = _Loader(text)
         root = loader.get_single_node()
         if root is None:
             return None
         _refuse(root, where)
         return loader.construct_document(root)
-    except (yaml.YAMLError, RecursionError) as error:
+    except yaml.YAMLError as error:
         raise UserError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
     except MISFIT as error:
         message = f"{where}: not valid YAML: a value does not fit its type: {error}"
         raise UserError(message, "Put text into quotes.") from None
+
+
+class _Loader(yaml.SafeLoader):
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.depth == DEEPEST:
+            raise yaml.YAMLError(f"values are nested more than {DEEPEST} deep")
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
 
 def _refuse(root: yaml.Node, where: str) -> None:

@@ -101,8 +101,8 @@ def read_evaluated(run: Path, split: str) -> Evaluated:
     raise UserError(f"{run} has no evaluation of {split}", f"sidtune evaluate {run} --split {split}")
 
 
-def compare(first: Evaluated, others: Sequence[Evaluated]) -> list[Comparison]:
-    """Compare each of the others with the first, all on the same rows and with the same resamples.
+def compare(first: Evaluated, others: Sequence[Evaluated], resamples: int = RESAMPLES) -> list[Comparison]:
+    """Compare each of the others with the first, all on the same rows and with the same `resamples`.
 
     The interval is the percentile interval of the bootstrap (Efron, 1979): rows are drawn with replacement, each with
     its values of both runs and of all metrics.
@@ -120,7 +120,8 @@ def compare(first: Evaluated, others: Sequence[Evaluated]) -> list[Comparison]:
     depth = min(run.depth for run in runs)
     measures = list(product(LEVELS, (name for name in METRICS if name in metric_names(depth))))
     values = [_values(table, measures, depth) for table in tables]
-    intervals = np.split(_intervals(np.hstack([other - values[0] for other in values[1:]])), len(others), axis=1)
+    differences = np.hstack([other - values[0] for other in values[1:]])
+    intervals = np.split(_intervals(differences, resamples), len(others), axis=1)
     left_out = [run.table.num_rows - tables[0].num_rows for run in runs]
     return [
         Comparison(
@@ -222,14 +223,14 @@ def _values(table: pa.Table, measures: Sequence[tuple[str, str]], depth: int) ->
     return np.stack([per_row(ranks[level], metric, depth) for level, metric in measures], axis=1)
 
 
-def _intervals(differences: NDArray[np.float64]) -> NDArray[np.float64]:
+def _intervals(differences: NDArray[np.float64], resamples: int) -> NDArray[np.float64]:
     """Ends of the interval of each column's mean, `(2, columns)`, from `differences` `(rows, columns)`."""
     rows = len(differences)
     random = np.random.default_rng(SEED)
     size = max(1, CHUNK_COUNTS // rows)
     # How often a resample draws each row is all its means depend on: they are one matrix product.
     means = [
-        _draw(random, min(size, RESAMPLES - start), rows) @ differences / rows for start in range(0, RESAMPLES, size)
+        _draw(random, min(size, resamples - start), rows) @ differences / rows for start in range(0, resamples, size)
     ]
     ends: NDArray[np.float64] = np.quantile(np.concatenate(means), INTERVAL, axis=0)
     # An end that is zero but for rounding must not pass for a real difference.
