@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import resource
+import signal
 import socket
 import sys
 import time
@@ -35,7 +36,8 @@ class Run:
         log: what the process says goes here, behind what others said.
         options: of the command line.
         largest_file: in bytes; a disk that is full at that size.
-        environment: variables of the process. With EXAMPLES, the ids of the examples of every step go to that file.
+        environment: variables of the process. With EXAMPLES, the ids of the examples of every step go to that file;
+            with DIES_AT, the process kills itself after that many steps; OPENING is Python to run at first.
     """
 
     def __init__(
@@ -78,12 +80,14 @@ class Run:
 
 
 def start_ranks(processes: int, tree: dict[str, Any], folder: Path, *options: str, **environment: str) -> list[Run]:
-    """The processes of one run, as a launcher would start them."""
+    """The processes of one run, as a launcher would start them; a single one as a user would."""
+    name = Path(tree["output_dir"]).name
+    if processes == 1:
+        return [Run(tree, folder / f"{name}.log", *options, **environment)]
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         shared = {**environment, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
     shared |= {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes), "CUDA_VISIBLE_DEVICES": ""}
-    name = Path(tree["output_dir"]).name
     return [
         Run(tree, folder / f"{name}-rank{rank}.log", *options, **shared, RANK=str(rank), LOCAL_RANK=str(rank))
         for rank in range(processes)
@@ -111,8 +115,12 @@ def _train(arguments: list[str], log: str, largest_file: int | None, environment
     for stream in (1, 2):
         os.dup2(descriptor, stream)
     os.environ.update(environment)
+    if "OPENING" in environment:
+        exec(environment["OPENING"], {})
     if "EXAMPLES" in environment:
         _record(environment["EXAMPLES"])
+    if "DIES_AT" in environment:
+        _die_after(int(environment["DIES_AT"]))
     if largest_file:
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
     torch.set_num_threads(1)
@@ -137,3 +145,16 @@ def _record(file: str) -> None:
 
     Steps.__getitem__ = with_ids  # type: ignore[method-assign]
     StepTrainer.training_step = recording  # type: ignore[assignment,method-assign]
+
+
+def _die_after(steps: int) -> None:
+    from sidtune.training.trainer import StepTrainer
+
+    ordinary = StepTrainer.training_step
+
+    def dying(self: StepTrainer, *args: Any) -> Any:
+        if self.state.global_step == steps:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return ordinary(self, *args)
+
+    StepTrainer.training_step = dying  # type: ignore[method-assign]

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+from tests.forking import start_ranks
 from tests.tiny_data import tiny_tree
 from tests.tiny_models import make_base
 
 OPENING = """
 import math, os, torch
-from sidtune.cli import main
 from sidtune.training.objective import LabelLoss
 from sidtune.training.trainer import StepTrainer
 
@@ -35,42 +31,31 @@ def breaking(self, input_ids, *args, **kwargs):
     return loss, by_task
 
 StepTrainer.training_step, LabelLoss.forward = noting, breaking
-main()
 """
 
 
-def launch(folder: Path, meta: str, fault: str, **sections: Any) -> tuple[subprocess.CompletedProcess[str], Path]:
-    """Train in two processes, the second of which has a fault in step 4."""
+def train(folder: Path, meta: str, fault: str, **sections: Any) -> tuple[str, Path]:
+    """Train in two processes, the second of which has a fault in step 4; what both say, and the run's folder."""
     tree = tiny_tree(folder, eval={"every": 1, "patience": None}, **sections)
-    script, file = folder / "faulty.py", folder / "run.yaml"
-    script.write_text(OPENING.replace("META", meta).replace("FAULT", fault))
-    file.write_text(yaml.safe_dump(tree))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run(
-        [*command, str(script), "train", str(file)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        timeout=240,
-    )
-    return done, Path(tree["output_dir"])
+    ranks = start_ranks(2, tree, folder, OPENING=OPENING.replace("META", meta).replace("FAULT", fault))
+    assert 0 not in [rank.ends() for rank in ranks]
+    return " ".join(rank.said() for rank in ranks), Path(tree["output_dir"])
 
 
 def test_a_loss_that_is_not_finite_in_one_process_stops_both(tmp_path: Path) -> None:
     """Its gradient is finite: the other process hears of it all the same."""
-    done, run = launch(tmp_path, "pass", "by_task = by_task + math.inf")
-    assert done.returncode != 0
-    assert done.stderr.count("error: step 4: the loss is not finite") == 1, done.stderr[-3000:]
+    said, run = train(tmp_path, "pass", "by_task = by_task + math.inf")
+    assert said.count("error: step 4: the loss is not finite") == 1, said[-3000:]
     assert sorted(path.name for path in run.glob("checkpoint-*"))[-1] == "checkpoint-3"
     assert not list(run.glob(".*.partial"))
     listed = [json.loads(line) for line in (run / "non_finite.jsonl").read_text().splitlines()]
     assert 0 < len(listed) < 16, "of the second process alone"
-    assert f"{len(listed)} of its 16 examples" in done.stderr
+    assert f"{len(listed)} of its 16 examples" in said
     assert {entry["loss"] for entry in listed} == {"inf"}
 
 
 @pytest.mark.parametrize(
-    ("meta", "fault", "tuning", "said"),
+    ("meta", "fault", "tuning", "error"),
     [
         (
             "pass",
@@ -87,11 +72,10 @@ def test_a_loss_that_is_not_finite_in_one_process_stops_both(tmp_path: Path) -> 
     ],
 )
 def test_a_fault_that_one_process_knows_of_is_said_by_it_and_ends_both(
-    tmp_path: Path, meta: str, fault: str, tuning: str, said: str
+    tmp_path: Path, meta: str, fault: str, tuning: str, error: str
 ) -> None:
     base, began = make_base(tmp_path / "base"), time.monotonic()
-    done, run = launch(tmp_path, meta, fault, model={"base": str(base), "tuning": tuning})
-    assert done.returncode != 0
-    assert done.stderr.count(f"error: {said}") == 1, done.stderr[-3000:]
+    said, run = train(tmp_path, meta, fault, model={"base": str(base), "tuning": tuning})
+    assert said.count(f"error: {error}") == 1, said[-3000:]
     assert sorted(path.name for path in run.glob("checkpoint-*"))[-1] == "checkpoint-3"
     assert time.monotonic() - began < 120, "no process waited for the other"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.integration.test_distributed import launch
+from tests.forking import start_ranks
 from tests.integration.test_distributed import metrics as steady_metrics
 from tests.running import losses, metrics, run
 from tests.tiny_data import tiny_config, tiny_tree
@@ -297,8 +297,7 @@ def test_two_processes_train_stages_like_one(tmp_path: Path) -> None:
             eval={"every": 3},
         )
         del tree["training"]["epochs"]
-        done = launch(tree, tmp_path, processes)
-        assert done.returncode == 0, done.stderr[-2000:]
+        assert [rank.ends() for rank in start_ranks(processes, tree, tmp_path)] == [0] * processes
         trees.append(tree)
     one, two = (steady_metrics(tree) for tree in trees)
     assert len(one) == len(two) > 5
