@@ -21,9 +21,9 @@ $(VENV)/.ready: pyproject.toml
 demo: $(VENV)/.ready ## The main job on made-up data, on the CPU, in minutes
 	$(BIN)/sidtune demo
 
-test: $(VENV)/.ready ## The whole suite, with coverage
+test: $(VENV)/.ready ## The whole suite on all cores, with coverage
 	$(BIN)/python -m coverage erase
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --cov --cov-report=term:skip-covered
 
 test-long: $(VENV)/.ready ## The tests that take minutes: many kills, thousands of hostile files, very long lines
 	$(BIN)/python -m pytest -m long -s

@@ -108,3 +108,14 @@ def test_figures_are_what_their_scripts_draw() -> None:
     drawn = runpy.run_path(str(script))["draw"]()
     assert script.with_suffix(".svg").read_text() == drawn
     assert "26 tokens in 4 examples, 13 computed" in drawn
+
+
+def test_every_promise_names_tests_that_exist() -> None:
+    tests = "\n".join(path.read_text() for path in sorted((ROOT / "tests").rglob("test_*.py")))
+    rows = [line for line in (ROOT / "docs" / "reliability.md").read_text().splitlines() if line.startswith("| ")]
+    promises = [row.split("|")[2] for row in rows if "test" in row.split("|")[2] and row.split("|")[1] != " promise "]
+    assert len(promises) > 25
+    for cell in promises:
+        for name in re.findall(r"`(\S+)`", cell):
+            found = (ROOT / name).is_file() if name.startswith("tests/") else f"def {name}(" in tests
+            assert found, name
