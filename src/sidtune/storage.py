@@ -48,7 +48,7 @@ def refusing_failed_writes(target: Path, needed: int = 0) -> Iterator[None]:
     """Turn what writers raise where a disk is full, or a file cannot be written, into a `UserError`.
 
     Args:
-        target: what is being written; its parent folder exists.
+        target: what is being written.
         needed: about how many bytes it takes, where that is worth saying.
     """
     try:
@@ -58,10 +58,11 @@ def refusing_failed_writes(target: Path, needed: int = 0) -> Iterator[None]:
         if reason is None:
             raise
         size = f" It takes about {needed / GIB:.3g} GiB." if needed else ""
-        free = shutil.disk_usage(target.parent).free / GIB
+        there = next(folder for folder in target.absolute().parents if folder.exists())
+        free = shutil.disk_usage(there).free / GIB
         raise UserError(
             f"{target} could not be written: {reason}.{size} {free:.3g} GiB are free there",
-            "Make room; the same command then goes on from the newest complete checkpoint.",
+            "Make room, or choose another output_dir; the same command goes on from the newest complete checkpoint.",
         ) from None
 
 

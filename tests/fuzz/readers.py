@@ -6,6 +6,7 @@ To add a reader: one entry in `READERS`.
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from functools import cache, partial
@@ -273,8 +274,10 @@ def _read_state(folder: Path) -> None:
 
 def _checkpoint() -> Files:
     inside = {"weights": b"12345", IDENTITY: json_bytes(IDENTITY_TREE)}
-    sizes = {name: len(content) for name, content in inside.items()}
-    return {f"checkpoint-3/{name}": content for name, content in {**inside, MANIFEST: json_bytes(sizes)}.items()}
+    manifest = {
+        name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()} for name, content in inside.items()
+    }
+    return {f"checkpoint-3/{name}": content for name, content in {**inside, MANIFEST: json_bytes(manifest)}.items()}
 
 
 def chunks() -> Iterator[Encoded]:

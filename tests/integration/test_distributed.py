@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,18 @@ from tests.tiny_models import make_base
 
 from sidtune.model.checkpoint_files import load_weights
 
+DRAWING = """
+import torch
+from sidtune.training.trainer import StepTrainer
+
+step = StepTrainer.training_step
+
+def drawing(self, *args):
+    print("draws", torch.rand(1).item(), flush=True)
+    return step(self, *args)
+
+StepTrainer.training_step = drawing
+"""
 STEADY = ("loss", "sid_next_loss", "eval_sid_next_loss", "eval_ndcg@10", "grad_norm", "learning_rate")
 
 
@@ -56,6 +69,15 @@ def test_two_uneven_processes_equal_one(
     left, right = (load_weights(Path(tree["output_dir"]) / "final_checkpoint") for tree in trees)
     for name, value in left.items():
         torch.testing.assert_close(right[name], value, rtol=2e-2, atol=2e-3)
+
+
+def test_processes_do_not_draw_the_same(tmp_path: Path) -> None:
+    """Or dropout would hit the same places of different examples."""
+    ranks = start_ranks(2, tiny_tree(tmp_path, training={"max_steps": 1}), tmp_path, OPENING=DRAWING)
+    assert [rank.ends() for rank in ranks] == [0, 0]
+    drawn = [re.findall(r"draws (0\.\d+)", rank.said()) for rank in ranks]
+    assert len(drawn[0]) == len(drawn[1]) == 1
+    assert drawn[0] != drawn[1]
 
 
 def test_a_batch_smaller_than_the_processes_is_refused(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -266,7 +265,6 @@ def test_a_damaged_best_checkpoint_gives_way_to_the_best_that_is_left(shop: Path
     losses = {entry["step"]: entry["eval_sid_next_loss"] for entry in metrics(config) if "eval_sid_next_loss" in entry}
     by_loss = sorted((step for step in losses if step), key=lambda step: losses[step])
     best, second = by_loss[:2]
-    shutil.copytree(config.output_dir, shop / "unharmed")
     weights = config.output_dir / f"checkpoint-{best}" / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-5] ^= 1

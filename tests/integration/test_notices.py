@@ -146,6 +146,21 @@ def test_weights_that_are_broken_before_are_named(tmp_path: Path) -> None:
     assert "other weights" in refusal.value.hint
 
 
+def test_a_validation_that_is_not_finite_saves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ordinary = StepTrainer._validation_loss
+
+    def breaking(self: StepTrainer, *args: Any) -> float:
+        return math.nan if self.state.global_step == 10 else ordinary(self, *args)
+
+    monkeypatch.setattr(StepTrainer, "_validation_loss", breaking)
+    config = tiny_config(tmp_path)
+    with pytest.raises(UserError, match=r"after step 10: the validation's sid_next_loss is not finite"):
+        train(config)
+    newest, _ = newest_complete(config.output_dir)
+    assert newest == config.output_dir / "checkpoint-5"
+    assert not (config.output_dir / "final_checkpoint").exists()
+
+
 class SmallGpu:
     """Passes of more tokens than fit run out of memory, once they have done half their work."""
 

@@ -17,6 +17,7 @@ from sidtune.config import Config
 from sidtune.errors import UserError
 from sidtune.model.checkpoint_files import load_weights
 from sidtune.model.dropout import RATES
+from sidtune.training import checkpoints, output
 from sidtune.training.train import train
 from sidtune.training.trainer import StepTrainer
 
@@ -38,7 +39,7 @@ class Crash(Exception):
         ("qwen3", 5, 3, {"ema": 0.9}),
         ("gemma2", 9, 7, {"ema": 0.5, "weight_decay": 0.1}),
     ],
-    ids=["dropout-mid-epoch", "dropout-border", "dropout-second-epoch", "mid-epoch", "border", "ema", "ema-border"],
+    ids=["its-own-dropout", "its-own-border", "second-epoch", "mid-epoch", "border", "ema", "ema-border"],
 )
 def test_resume_is_exact(
     tmp_path: Path,
@@ -53,9 +54,6 @@ def test_resume_is_exact(
     if architecture == "gpt2":
         with_dropout(base)
     steps = {"epochs": 2, "batch_size": 16, "learning_rate": 0.01, **plan}
-    if tuning == "frozen" and "decay_embeddings" in plan:
-        # Frozen tuning trains rows of embeddings alone: there is nothing else to decay.
-        steps["decay_embeddings"] = True
     # Rates of ours, for the bases without a dropout of their own.
     rates = {} if architecture == "gpt2" else dict.fromkeys(RATES, 0.1)
     shared: dict[str, Any] = {
@@ -134,6 +132,20 @@ def test_without_any_complete_checkpoint_nothing_is_overwritten(
         train(config, resume=str(only / "nothing"))
 
 
+def test_a_result_is_no_model_until_all_of_it_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    linked: list[str] = []
+    ordinary = output._link
+
+    def link(source: Path, target: Path) -> None:
+        linked.append(source.name)
+        ordinary(source, target)
+
+    monkeypatch.setattr(output, "_link", link)
+    run(tiny_config(tmp_path, training={"max_steps": 1, "batch_size": 16}))
+    assert {"model.safetensors", "tokenizer.json", "sid_catalogue.parquet"} < set(linked)
+    assert linked[-1] == "config.json"
+
+
 def test_a_checkpoint_can_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     config = tiny_config(tmp_path, eval={"every": 2, "save_total_limit": 9})
     crashed(config, monkeypatch)
@@ -144,13 +156,27 @@ def test_a_checkpoint_can_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         train(config, resume=str(config.output_dir / "checkpoint-4"))
 
 
-def test_a_run_that_died_while_writing_its_result_writes_it_again(tmp_path: Path) -> None:
+def test_a_run_that_died_while_writing_its_result_writes_it_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nothing else: its last checkpoint, inside an epoch, may be the only one, and is not saved over itself."""
+    published: list[str] = []
+    ordinary = checkpoints.publish
+
+    def publish(partial: Path, final: Path) -> None:
+        published.append(final.name)
+        ordinary(partial, final)
+
+    for module in (checkpoints, output):
+        monkeypatch.setattr(module, "publish", publish)
     config = tiny_config(tmp_path, training={"max_steps": 4, "batch_size": 16})
     first = run(config)
+    assert published == ["checkpoint-4", "final_checkpoint"]
     weights = load_weights(first.folder / "final_checkpoint")
     shutil.move(first.folder / "final_checkpoint", first.folder / ".final_checkpoint.partial")
     (first.folder / "model.safetensors").unlink()
     second = run(config)
+    assert published[2:] == ["final_checkpoint"]
     assert second.best_loss == first.best_loss
     again = load_weights(second.folder)
     assert all(torch.equal(again[name], value) for name, value in weights.items())

@@ -25,6 +25,7 @@ from sidtune.errors import UserError
 from sidtune.evaluation.evaluate import Request, evaluate
 from sidtune.inputs import Inputs
 from sidtune.model.checkpoint_files import SID_ROWS, load_weights
+from sidtune.training import output
 from sidtune.training.checkpoints import FINAL
 from sidtune.training.stages import stage_runs
 from sidtune.training.train import train
@@ -215,6 +216,49 @@ def test_a_stage_that_died_while_writing_its_result_writes_it_again(
     run(config)
     again = load_weights(result)
     assert all(torch.equal(again[name], value) for name, value in weights.items())
+
+
+def test_a_finished_run_without_its_checkpoints_is_not_trained_again(tmp_path: Path) -> None:
+    config = staged(tmp_path, FROZEN_FULL)
+    run(config)
+    for checkpoint in config.output_dir.rglob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
+    with pytest.raises(UserError, match="holds this run, finished"):
+        train(config)
+
+
+def test_a_run_that_died_before_it_wrote_its_configuration_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever of the two files was to come next."""
+    config, ordinary, written = staged(tmp_path, FROZEN_FULL), output.write_config, []
+
+    def dying(one: Config) -> None:
+        ordinary(one)
+        written.append(one.output_dir)
+        raise Crash
+
+    monkeypatch.setattr(output, "write_config", dying)
+    with pytest.raises(Crash):
+        train(config)
+    monkeypatch.undo()
+    assert written == [config.output_dir]
+    run(config)
+
+
+def test_damage_in_a_stage_is_told_without_harm_to_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = staged(tmp_path, FROZEN_FULL)
+    undo = crash_at(monkeypatch, config.output_dir, 4)
+    with pytest.raises(Crash):
+        train(config)
+    undo()
+    (checkpoint,) = config.output_dir.glob("checkpoint-*")
+    (checkpoint / "optimizer.pt").unlink()
+    with pytest.raises(UserError, match=rf"no checkpoint is complete \({checkpoint.name}: ") as refusal:
+        train(config)
+    assert refusal.value.hint.startswith("Delete it to start anew there")
+    shutil.rmtree(checkpoint)
+    assert run(config).steps == 5
 
 
 def test_other_stages_are_another_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,6 +57,23 @@ def test_a_file_system_without_locks_is_said(
     assert "cannot be locked (No locks available)" in " ".join(capsys.readouterr().err.split())
 
 
+def test_a_full_disk_has_room_for_a_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its file holds only who has it."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with locked(tmp_path):
+        assert (tmp_path / LOCK).read_text() == ""
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="run could not be written: Not a directory"), locked(tmp_path / "file" / "run"):
+        pass
+
+
 def test_a_lock_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "precious").write_text("years of work")
     (tmp_path / LOCK).symlink_to(tmp_path / "precious")

@@ -8,13 +8,17 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from torch.utils.data import DataLoader, Dataset
+from transformers import TrainerControl, TrainerState, TrainingArguments
 
+from sidtune.errors import Interrupted
 from sidtune.signals import REPEATED_SECONDS, StopRequest, outlive_signals
 from sidtune.training import launch
+from sidtune.training.interruption import StopWhenAsked
 
 
 def test_the_first_signal_is_remembered_and_handlers_come_back(capfd: pytest.CaptureFixture[str]) -> None:
@@ -110,6 +114,30 @@ def test_the_launcher_ends_with_the_first_that_fails(
     assert launch.supervise(running) == status
     assert all(worker.returncode is not None for worker in running)
     assert said in " ".join(capfd.readouterr().err.split())
+
+
+def test_a_signal_while_the_launcher_starts_ends_all(tmp_path: Path) -> None:
+    """Those that were started before it, and those after."""
+
+    def starting() -> Iterator[subprocess.Popen[bytes]]:
+        for number in range(2):
+            yield subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+            if not number:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    began = time.monotonic()
+    assert launch.supervise(starting()) == 128 + signal.SIGTERM
+    assert time.monotonic() - began < 30
+
+
+def test_a_run_that_is_asked_while_it_saves_ends_with_that_checkpoint() -> None:
+    request, state, control = StopRequest(), TrainerState(global_step=4, max_steps=9), TrainerControl()
+    stopping, arguments = StopWhenAsked(request), TrainingArguments(use_cpu=True)
+    stopping.on_step_end(arguments, state, control)
+    stopping.on_save(arguments, state, control)
+    request.number = signal.SIGTERM
+    with pytest.raises(Interrupted, match="Stopped by SIGTERM after step 4 of 9"):
+        stopping.on_save(arguments, state, control)
 
 
 def test_the_launcher_passes_signals_on_and_waits(tmp_path: Path) -> None:

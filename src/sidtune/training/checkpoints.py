@@ -54,7 +54,10 @@ def seal(partial: Path, identity: dict[str, Any]) -> None:
 
 
 def publish(partial: Path, final: Path) -> None:
-    """Make a sealed folder visible under its final name: nobody ever sees half of it."""
+    """Make a sealed folder visible under its final name: nobody ever sees half of it.
+
+    One of that name goes first. It is damaged, or of a course of the run that was left.
+    """
     if final.exists():
         remove(final)
     os.rename(partial, final)
@@ -107,13 +110,10 @@ def step_of(checkpoint: Path) -> int:
 
 
 def damage(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint: the first file that is not as it was written; None where all is well.
-
-    Manifests of earlier versions hold sizes alone, and then nothing more is looked at.
-    """
+    """What is wrong with a checkpoint: the first file that is not as it was written; None where all is well."""
     try:
         manifest = json.loads((checkpoint / MANIFEST).read_text())
-        if not isinstance(manifest, dict):
+        if not isinstance(manifest, dict) or IDENTITY not in manifest:
             raise ValueError
     except FileNotFoundError:
         return f"{MANIFEST} is missing"
@@ -175,14 +175,14 @@ def compare_identity(checkpoint: Path, identity: dict[str, Any], other_processes
 
 def _fault(checkpoint: Path, name: str, entry: Any, verify: bool) -> str | None:
     """What is wrong with a file's size or, to `verify`, its bytes."""
-    size = entry.get("bytes") if isinstance(entry, dict) else entry
+    size, checksum = (entry.get(key) if isinstance(entry, dict) else None for key in ("bytes", "sha256"))
     if not isinstance(size, int) or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
         return f"{MANIFEST} cannot be read"
     try:
         found = (checkpoint / name).stat().st_size
         if found != size:
             return f"{name} has {found:,} of {size:,} bytes"
-        if verify and isinstance(entry, dict) and file_digest(checkpoint / name) != entry.get("sha256"):
+        if verify and file_digest(checkpoint / name) != checksum:
             return f"{name} has changed since it was written"
     except (FileNotFoundError, NotADirectoryError):
         return f"{name} is missing"

@@ -40,6 +40,8 @@ class StopWhenAsked(TrainerCallback):
         Raises:
             Interrupted: says where the run goes on.
         """
+        # Asked while this was evaluated and saved: there is no better moment.
+        self.number = self.number or largest(self.request.number, args)
         if self.number:
             raise Interrupted(
                 f"Stopped by {signal.Signals(self.number).name} after step {state.global_step:,} of "

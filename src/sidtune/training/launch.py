@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -22,6 +23,8 @@ HOST = "127.0.0.1"
 POLL_SECONDS = 0.1
 # Those whose peer died notice within moments, or hang in an exchange for good.
 GRACE_SECONDS = 10.0
+# As Transformers has it (`ddp_timeout`): the others wait while the first process reads or writes large files.
+PATIENCE = datetime.timedelta(seconds=1800)
 
 
 def launched() -> bool:
@@ -44,22 +47,33 @@ def launch(processes: int, arguments: Sequence[str]) -> int:
     shared = {"OMP_NUM_THREADS": "1", **os.environ, "MASTER_ADDR": HOST, "MASTER_PORT": str(_free_port())}
     shared |= {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
     ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
-    return supervise([subprocess.Popen(command, env=shared | rank) for rank in ranks])
+    return supervise(subprocess.Popen(command, env=shared | rank) for rank in ranks)
 
 
-def supervise(workers: Sequence[subprocess.Popen[bytes]]) -> int:
-    """Wait for the processes of a run, pass on signals to them, and let none outlive another that failed.
+def supervise(starting: Iterable[subprocess.Popen[bytes]]) -> int:
+    """Start the processes of a run, pass on signals to them, and let none outlive another that failed.
+
+    Args:
+        starting: each is started when it is asked for.
 
     Returns:
         What the first that failed returned, or 128 and the number of the signal that killed it; 0 where none failed.
     """
 
+    workers: list[subprocess.Popen[bytes]] = []
+    asked: list[int] = []
+
     def pass_on(number: int, _: object) -> None:
+        asked.append(number)
         for worker in workers:
             worker.send_signal(number)
 
     before = {number: signal.signal(number, pass_on) for number in ASKING}
     try:
+        for worker in starting:
+            workers.append(worker)
+            if asked:
+                worker.send_signal(asked[0])
         while all(worker.poll() in (None, 0) for worker in workers):
             if all(worker.returncode == 0 for worker in workers):
                 return 0
@@ -112,6 +126,7 @@ def join_after_restart() -> None:
         store=stores.PrefixStore(f"attempt-{attempt}", store),
         rank=int(os.environ["RANK"]),
         world_size=int(os.environ["WORLD_SIZE"]),
+        timeout=PATIENCE,
     )
 
 

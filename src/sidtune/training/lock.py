@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sidtune.errors import UserError
+from sidtune.storage import refusing_failed_writes
 from sidtune.terminal import visible, warn
 
 LOCK = ".lock"
@@ -25,16 +27,20 @@ def locked(folder: Path) -> Iterator[None]:
     lock: processes that are forked, as loaders do, do not keep it.
 
     Raises:
-        UserError: where another process holds it.
+        UserError: where another process holds it, or the folder cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    with refusing_failed_writes(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     if (folder / LOCK).is_symlink():
         raise UserError(f"{folder / LOCK} is a link", "Delete it; a run makes a file of its own there.")
-    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    with refusing_failed_writes(folder / LOCK):
+        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     try:
         _take(folder, descriptor)
-        os.truncate(descriptor, 0)
-        os.pwrite(descriptor, f"process {os.getpid()} on {platform.node()}\n".encode(), 0)
+        # The name is for those who are refused; on a full disk the lock holds without it.
+        with contextlib.suppress(OSError):
+            os.truncate(descriptor, 0)
+            os.pwrite(descriptor, f"process {os.getpid()} on {platform.node()}\n".encode(), 0)
         yield
     finally:
         os.close(descriptor)

@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerFast
 
 from sidtune.batching.steps import Steps
 from sidtune.errors import UserError
-from sidtune.training.checkpoints import newest_complete
+from sidtune.training.checkpoints import checkpoints
 from sidtune.training.objective import LabelLoss
 
 FILE = "non_finite.jsonl"
@@ -93,6 +93,20 @@ def explained(
     return _error(number + 1, suspects, blamed, broken, run)
 
 
+def refuse_validation(metrics: dict[str, float], step: int) -> None:
+    """Stop before weights are saved with which validation fails; before the first step they may still be mended.
+
+    Raises:
+        UserError: names the metric.
+    """
+    broken = [name.removeprefix("eval_") for name, value in metrics.items() if not math.isfinite(value)]
+    if step and broken:
+        raise UserError(
+            f"after step {step}: the validation's {broken[0]} is not finite, and nothing is saved of this step",
+            f"Lower training.learning_rate, or lengthen training.warmup, or set training.precision: fp32. {SECTION}",
+        )
+
+
 def _one_by_one(
     objective: LabelLoss,
     steps: Steps,
@@ -147,6 +161,6 @@ def _advice(suspects: list[Suspect], blamed: list[Suspect], broken: list[str], r
         return ["Start from other weights: these were damaged before this step."]
     few = 2 * len(blamed) <= len(suspects)
     advice = ["Look at these rows in your data first: mend them or leave them out."] if few else []
-    checkpoint, _ = newest_complete(run)
+    checkpoint = next(iter(checkpoints(run)), None)
     again = f"In a new output_dir, --resume {checkpoint} starts from the weights before it." if checkpoint else ""
     return [*advice, lower, *([again] if again else [])]

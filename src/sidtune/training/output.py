@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers.utils import CONFIG_NAME
 
 from sidtune.bundle import Bundle, write_bundle
 from sidtune.config import Config
@@ -94,16 +95,19 @@ def find_start(folders: Sequence[Path], resume: str, identity: dict[str, Any], o
     stage = _begun(folders)
     if resume not in ("auto", "never"):
         return _given(Path(resume), folders, stage, identity, other_processes)
+    if resume == "auto":
+        _refuse_finished(folders[stage], identity, other_processes)
     if resume == "auto" and stage and not checkpoints(folders[stage]):
         return Start(weights=stage_result(folders[stage - 1], identity, other_processes), stage=stage)
     newest, skipped = newest_complete(folders[stage]) if resume == "auto" else (None, [])
     if newest:
-        return _continued(newest, skipped, identity, stage, other_processes)
+        compare_identity(newest, identity, other_processes)
+        return Start(checkpoint=newest, skipped=tuple(skipped), stage=stage)
     if skipped:
         names = "; ".join(f"{folder.name}: {reason}" for folder, reason in skipped)
         raise UserError(
             f"{folders[stage]}: no checkpoint is complete ({names})",
-            "Delete that folder to start anew, or choose another output_dir.",
+            f"Delete {'these' if len(skipped) > 1 else 'it'} to start anew there, or choose another output_dir.",
         )
     _refuse_occupied(folders[-1], resume)
     return Start()
@@ -131,7 +135,7 @@ def _begun(folders: Sequence[Path]) -> int:
 
 
 def stage_result(folder: Path, identity: dict[str, Any], other_processes: bool = False) -> Path:
-    """What a finished stage of this run left for the next one.
+    """What a finished stage of this run left.
 
     Raises:
         UserError: where it is damaged, or of another run.
@@ -148,17 +152,10 @@ def _refuse_damaged_result(result: Path) -> None:
         raise UserError(f"{result} is not complete: {reason}", "Delete it: the last checkpoint writes it again.")
 
 
-def _continued(
-    checkpoint: Path, skipped: Sequence[Skipped], identity: dict[str, Any], stage: int, other_processes: bool
-) -> Start:
-    compare_identity(checkpoint, identity, other_processes)
-    result = checkpoint.parent / FINAL
-    if result.exists():
-        # Earlier versions left none in the final result.
-        if (result / MANIFEST).exists():
-            _refuse_damaged_result(result)
-        raise UserError(f"{checkpoint.parent} holds this run, finished", "To train again, choose another output_dir.")
-    return Start(checkpoint=checkpoint, skipped=tuple(skipped), stage=stage)
+def _refuse_finished(folder: Path, identity: dict[str, Any], other_processes: bool) -> None:
+    if (folder / FINAL).exists():
+        stage_result(folder, identity, other_processes)
+        raise UserError(f"{folder} holds this run, finished", "To train again, choose another output_dir.")
 
 
 def _given(folder: Path, folders: Sequence[Path], stage: int, identity: dict[str, Any], other_processes: bool) -> Start:
@@ -171,7 +168,9 @@ def _given(folder: Path, folders: Sequence[Path], stage: int, identity: dict[str
             raise UserError(
                 f"--resume {folder}: it is not complete: {reason}", "--resume auto takes the newest complete one."
             )
-        return _continued(folder, [], identity, stage, other_processes)
+        _refuse_finished(begun, identity, other_processes)
+        compare_identity(folder, identity, other_processes)
+        return Start(checkpoint=folder, stage=stage)
     _refuse_occupied(folders[-1], "PATH")
     return Start(weights=folder)
 
@@ -212,7 +211,8 @@ def write_result(
         save_pretrained(model, tokenizer, partial, dtype)
         write_bundle(bundle, partial)
     with refusing_failed_writes(output_dir / FINAL):
-        for source in sorted(partial.iterdir()):
+        # The configuration last: before it is there, nothing takes the folder for a model.
+        for source in sorted(partial.iterdir(), key=lambda file: (file.name == CONFIG_NAME, file.name)):
             if source.name not in (MANIFEST, IDENTITY):
                 _link(source, output_dir / source.name)
     publish(partial, output_dir / FINAL)

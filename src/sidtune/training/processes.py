@@ -96,6 +96,6 @@ def noticing_lost_peers() -> Iterator[None]:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise
         raise PeerLost(
-            f"another process of this run has ended, or cannot be reached ({str(error).splitlines()[0][-120:]})",
+            f"another process of this run has ended, or cannot be reached ({str(error).splitlines()[0][:120]})",
             "What that process printed says why. The same command goes on from the newest complete checkpoint.",
         ) from None

@@ -180,8 +180,10 @@ def run_stage(
     announce(start, arguments)
     begin(model, start, inputs)
     if arguments.should_save:
-        output.write_config(config)
+        # The run's own first: a folder with a stage in it and no configuration would be somebody else's.
         output.write_config(inputs.config)
+        if not last:
+            output.write_config(config)
     arguments.eval_on_start = start.checkpoint is None
     arguments.max_steps = total_steps(config.training, steps.plan)
     trainer = make_trainer(shared, config, model, steps, arguments, request)

@@ -37,6 +37,7 @@ from sidtune.training.averaging import WeightAverage
 from sidtune.training.objective import LabelLoss
 from sidtune.training.out_of_memory import SmallerPasses
 from sidtune.training.ranking import ValidationRanking
+from sidtune.training.resumed import STATE
 from sidtune.training.untouched import Untouched
 
 EVALUATION_EXAMPLES = 512
@@ -96,9 +97,13 @@ class StepTrainer(Trainer):
         # A second try of one rank would find the others waiting for its first.
         self.smaller_passes = SmallerPasses(steps, auto_tokens and arguments.world_size == 1)
         self._taken: tuple[Step, Tensor] | None = None
+        # The name of the checkpoint that the run went on from.
+        self._origin: str | None = None
         self._loader: StepLoader | None = None
         self._task_losses = torch.zeros(len(tasks), 2, dtype=torch.float64)
         self._start_counting()
+        if arguments.world_size > 1:
+            self._draw_anew()
 
     # --- the step ---
 
@@ -196,6 +201,7 @@ class StepTrainer(Trainer):
             metrics = {f"eval_{task.name}_loss": self._validation_loss(task) for task in self.valid}
             if self.ranking and self.ranking.due(self.state):
                 metrics |= self.ranking.measure(self.language_model, self.accelerator.autocast)
+        non_finite.refuse_validation(metrics, self.state.global_step)
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         self._evaluated += time.monotonic() - began
@@ -256,6 +262,7 @@ class StepTrainer(Trainer):
             self.untouched.verify(self.state.global_step)
         best.note(self.state, self.run)
         final = checkpoints.folder_of(self.run, self.state.global_step)
+        assert final.name != self._origin, "it would be the only complete one, and be gone for a moment"
         partial = checkpoints.partial_of(final)
         self._together(lambda: self._if_saving(lambda: checkpoints.make_partial(final)), partial)
         self._together(lambda: self._save_rng_state(str(partial)), partial)
@@ -303,7 +310,7 @@ class StepTrainer(Trainer):
         for callback in [*self.callback_handler.callbacks, self.control]:
             if isinstance(callback, ExportableState):
                 callbacks[type(callback).__name__] = callback.state()
-        self.state.save_to_json(str(folder / "trainer_state.json"))
+        self.state.save_to_json(str(folder / STATE))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         load_training_state(self.language_model, Path(resume_from_checkpoint))
@@ -319,15 +326,22 @@ class StepTrainer(Trainer):
                     state.load_state_dict(torch.load(Path(checkpoint) / name, map_location="cpu", weights_only=True))
             best.restore(self.state, self.args, Path(checkpoint))
             self._stay_stopped()
+            # What led to this checkpoint is done. Where no step is left, Trainer would save it over itself.
+            self.control.should_log = self.control.should_evaluate = self.control.should_save = False
+            self._origin = Path(checkpoint).name
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
-        """Another number of processes than wrote the checkpoint draws anew, by seed, step and process."""
+        """Another number of processes than wrote the checkpoint draws anew."""
         if checkpoint is None:
             return
         if checkpoints.read_identity(Path(checkpoint)).get(checkpoints.PROCESSES) == self.args.world_size:
             with refusing_damage(Path(checkpoint)):
                 super()._load_rng_state(checkpoint)
             return
+        self._draw_anew()
+
+    def _draw_anew(self) -> None:
+        """By seed, step and process: dropout must not draw the same for the examples of every process."""
         drawn = np.random.SeedSequence([self.args.seed, self.state.global_step, self.args.process_index])
         set_seed(int(drawn.generate_state(1)[0]))
 
