@@ -18,6 +18,7 @@ from tests.forking import Run, recorded, start_ranks
 from tests.running import metrics, same_result
 from tests.tiny_data import tiny_tree
 
+from sidtune.config import Config
 from sidtune.config_file import parse_config
 from sidtune.training.checkpoints import FINAL, checkpoints, damage, step_of
 
@@ -253,18 +254,20 @@ def test_torchrun_starts_again_and_goes_on_by_itself(shop: Path) -> None:
     same_result(tree, alone)
 
 
+def by_loss(config: Config) -> list[int]:
+    """The steps that a run has evaluated, but the start; the best first."""
+    losses = {entry["step"]: entry["eval_sid_next_loss"] for entry in metrics(config) if "eval_sid_next_loss" in entry}
+    return sorted((step for step in losses if step), key=lambda step: losses[step])
+
+
 def test_a_damaged_best_checkpoint_gives_way_to_the_best_that_is_left(shop: Path) -> None:
-    """A run that evaluates the same way every time, whose best checkpoint loses a bit while it is stopped."""
+    """A run that learns too fast, so that its last checkpoint is not its best, which loses a bit while it is dead."""
     tree = small(shop, "flipped", every=4, learning_rate=0.5)
     tree["eval"]["save_total_limit"] = 99
-    run = Run(tree, shop / "flipped.log")
-    run.comes_to(20, tree)
-    run.signal(signal.SIGTERM)
-    assert run.ends() == 75
+    assert Run(tree, shop / "flipped.log", DIES_AT="26").ends() == -signal.SIGKILL
     config = parse_config(tree, "test")
-    losses = {entry["step"]: entry["eval_sid_next_loss"] for entry in metrics(config) if "eval_sid_next_loss" in entry}
-    by_loss = sorted((step for step in losses if step), key=lambda step: losses[step])
-    best, second = by_loss[:2]
+    best, second = by_loss(config)[:2]
+    assert best != 24, "the run would go on from an earlier one"
     weights = config.output_dir / f"checkpoint-{best}" / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-5] ^= 1
@@ -273,3 +276,5 @@ def test_a_damaged_best_checkpoint_gives_way_to_the_best_that_is_left(shop: Path
     assert again.ends() == 0, again.said()
     assert f"checkpoint-{best}, the best so far, cannot be used: model.safetensors has changed" in again.said()
     assert f"step {second} is the best that is left" in again.said()
+    chosen = next(step for step in by_loss(config) if step != best)
+    assert f"best by loss at step {chosen}:" in again.said()
