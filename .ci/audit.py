@@ -5,18 +5,27 @@ Fails where an advisory names a version that mends it. Those that nothing mends 
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
 from typing import Any
 
 SECONDS = 45
+# How errors are called that come of the network.
+UNANSWERED = ("ConnectionError", "refused", "Max retries", "ServiceError", "timed out", "Timeout", "HTTPError")
 COMMAND = [sys.executable, "-m", "pip_audit", "--progress-spinner", "off", "--timeout", "10", "--format", "json"]
 
 
 def main() -> int:
     """Print what was found; 1 where something can be updated."""
+    if importlib.util.find_spec("pip_audit") is None:
+        print("pip-audit: not installed; delete .venv/.ready, and make sets it up")
+        return 1
     packages = answer()
+    if packages is None:
+        print(f"pip-audit: failed, and not for want of an answer: {' '.join(COMMAND)}")
+        return 1
     audited = [package for package in packages if "vulns" in package]
     if not audited:
         print("pip-audit: skipped, no service for advisories answers")
@@ -29,13 +38,18 @@ def main() -> int:
     return int(any(advisory["fix_versions"] for _, advisory in found))
 
 
-def answer() -> list[dict[str, Any]]:
-    """What pip-audit says of each package; nothing where it could not ask, whose reasons name hosts."""
+def answer() -> list[dict[str, Any]] | None:
+    """What pip-audit says of each package: of none where it could not ask, and None where it broke.
+
+    Its own words are not shown: they name hosts.
+    """
     try:
         done = subprocess.run(COMMAND, capture_output=True, text=True, timeout=SECONDS, check=False)
         packages: list[dict[str, Any]] = json.loads(done.stdout)["dependencies"]
-    except (subprocess.TimeoutExpired, ValueError, KeyError):
+    except subprocess.TimeoutExpired:
         return []
+    except (ValueError, KeyError):
+        return [] if any(sign in done.stderr for sign in UNANSWERED) else None
     return packages
 
 

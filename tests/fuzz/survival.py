@@ -19,6 +19,8 @@ from typing import Any
 from sidtune.errors import UserError
 
 SECONDS, MEGABYTES = 5.0, 1024
+# On the clock, since what waits takes no processor time; a machine may be busy with other things.
+WAITING = 30.0
 # Blocked or lost in C code, where no signal reaches Python: this many seconds of silence.
 SILENCE = 120
 LONGEST_MESSAGE = 4000
@@ -133,22 +135,25 @@ class _Guard:
     def _inside(self, path: Any) -> bool:
         if not isinstance(path, str | bytes | os.PathLike):
             return True
-        return os.path.realpath(os.fsdecode(path)).startswith(self.folder)
+        return Path(os.path.realpath(os.fsdecode(path))).is_relative_to(self.folder)
 
 
 @contextmanager
 def _limited() -> Iterator[None]:
-    """Interrupt what takes more than its seconds of processor time."""
+    """Interrupt what takes more than its seconds of processor time, or waits."""
 
     def stop(*_: Any) -> None:
-        raise Fault(f"more than {SECONDS:.0f} s")
+        raise Fault(f"more than {SECONDS:.0f} s, or waiting for {WAITING:.0f} s")
 
-    signal.signal(signal.SIGPROF, stop)
-    signal.setitimer(signal.ITIMER_PROF, SECONDS)
+    timers = {signal.ITIMER_PROF: (signal.SIGPROF, SECONDS), signal.ITIMER_REAL: (signal.SIGALRM, WAITING)}
+    for timer, (number, seconds) in timers.items():
+        signal.signal(number, stop)
+        signal.setitimer(timer, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
+        for timer in timers:
+            signal.setitimer(timer, 0)
 
 
 def _peak(reset: bool = False) -> float:

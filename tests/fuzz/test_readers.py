@@ -40,6 +40,10 @@ def test_hostile_files_are_read_right_or_refused(name: str, tmp_path: Path) -> N
     assert found.accepted, "the valid file of seed 0 at least"
 
 
+def test_the_ordinary_suite_reads_a_thousand() -> None:
+    assert sum(SHORT // reader.pace for reader in READERS.values()) >= 1_000
+
+
 @pytest.mark.long
 def test_twenty_thousand_hostile_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = {name: survived(name, LONG, tmp_path / str(number)) for number, name in enumerate(READERS)}

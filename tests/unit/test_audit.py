@@ -44,3 +44,9 @@ def test_what_can_be_updated_fails(tmp_path: Path, packages: list[Any], status: 
 def test_without_an_answer_it_is_skipped_with_a_word(tmp_path: Path) -> None:
     code, text = audited(tmp_path, "raise ConnectionError('https://somewhere.example refused')")
     assert (code, text) == (0, "pip-audit: skipped, no service for advisories answers\n")
+
+
+@pytest.mark.parametrize("code", ["raise TypeError('somewhere.example')", "print('no such option')", "print('{}')"])
+def test_an_audit_that_breaks_is_no_audit(tmp_path: Path, code: str) -> None:
+    status, text = audited(tmp_path, code)
+    assert (status, "failed, and not for want of an answer" in text, "example" in text) == (1, True, False), text
