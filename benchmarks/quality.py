@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +59,9 @@ class Lever:
 
 SEQUENCE = "sid_sequence"
 MIXTURE = "mixture"
+# From a base that has learned the shop's language, and nothing of its SIDs.
+PRETRAINED = "pretrained"
+FROZEN_FIRST = ("stages=[{tuning: frozen, epochs: 2, learning_rate: 1e-2}, {tuning: full}]", "training.epochs=10")
 LEVERS = (
     Lever(SEQUENCE, "reference"),
     Lever(SEQUENCE, "residual dropout: none", ("model.residual_dropout=0",)),
@@ -93,20 +96,25 @@ LEVERS = (
     Lever(MIXTURE, "with fusion, descriptions", ("tasks={sid_sequence: null, fusion: {target: description}}",)),
     Lever(MIXTURE, "with title_next", ("tasks={sid_sequence: null, title_next: null}",)),
     Lever(MIXTURE, "with title_to_sid", ("tasks={sid_sequence: null, title_to_sid: null}",)),
+    Lever(PRETRAINED, "reference"),
+    Lever(PRETRAINED, "new rows: text", ("model.new_rows=text",)),
+    Lever(PRETRAINED, "stages: two epochs frozen, then full", FROZEN_FIRST),
 )
 
 
 def main() -> None:
     """Run what is asked for, print the table of all, and leave the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", help="names of levers, besides the references")
+    parser.add_argument("--only", nargs="+", help="names of levers, besides the references of their groups")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--folder", type=Path, help="keep runs here; what is finished is not done again")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at once, on a core each")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as passing:
-        place = Place(asked.folder or Path(passing), asked.seeds)
-        wanted = [lever for lever in LEVERS if not asked.only or lever.name in (*asked.only, "reference")]
+        groups = {lever.group for lever in LEVERS if not asked.only or lever.name in asked.only}
+        names = [*asked.only, "reference"] if asked.only else [lever.name for lever in LEVERS]
+        wanted = [lever for lever in LEVERS if lever.group in groups and lever.name in names]
+        place = Place(asked.folder or Path(passing), asked.seeds, groups)
         with ThreadPoolExecutor(asked.jobs) as pool:
             jobs = [(lever, seed) for seed in asked.seeds for lever in wanted]
             list(pool.map(lambda job: place.run(*job), jobs))
@@ -126,9 +134,10 @@ class Place:
     Args:
         folder: made where it is missing; a run that is finished there is not done again.
         seeds: of every lever's runs.
+        groups: those that are run.
     """
 
-    def __init__(self, folder: Path, seeds: list[int]) -> None:
+    def __init__(self, folder: Path, seeds: list[int], groups: Collection[str]) -> None:
         self.folder, self.seeds = folder, seeds
         self.data = Path(os.environ.get("SIDTUNE_DATA", "../shared/data")) / "amazon-industrial"
         for name, options in (("ids", ()), ("texts", ("--items", str(self.data / ITEMS)))):
@@ -136,6 +145,19 @@ class Place:
                 sidtune("new-model", str(folder / name), *options)
         for group, tree in self.references().items():
             (folder / f"{group}.yaml").write_text(yaml.safe_dump(tree))
+        if PRETRAINED in groups and not (folder / "language" / "config.json").exists():
+            self.learn_language(folder / "language.yaml")
+
+    def learn_language(self, file: Path) -> None:
+        """Train a base on histories and targets as titles; all items have one and the same SID, which no run uses."""
+        tree = self.references()[MIXTURE]
+        index = file.with_suffix(".index.json")
+        items = json.loads((self.data / FILES["index"]).read_text())
+        index.write_text(json.dumps({item: ["<item>"] for item in items}))
+        tree |= {"output_dir": str(file.with_suffix("")), "tasks": {"title_next": None}}
+        tree |= {"data": tree["data"] | {"index": str(index)}, "training": tree["training"] | {"epochs": 4}}
+        file.write_text(yaml.safe_dump(tree))
+        sidtune("train", str(file))
 
     def references(self) -> dict[str, dict[str, Any]]:
         """What the first lever of each group runs."""
@@ -166,7 +188,10 @@ class Place:
             "model": sequence["model"] | {"base": str(self.folder / "texts")},
             "data": files | {"items": str(self.data / ITEMS)},
         }
-        return {SEQUENCE: sequence, MIXTURE: mixture}
+        pretrained = mixture | {
+            "model": mixture["model"] | {"base": str(self.folder / "language"), "from_scratch": False}
+        }
+        return {SEQUENCE: sequence, MIXTURE: mixture, PRETRAINED: pretrained}
 
     def run(self, lever: Lever, seed: int) -> None:
         """Train and evaluate, where that is not done yet."""
