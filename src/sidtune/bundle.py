@@ -16,7 +16,6 @@ from sidtune.data.catalogue import Catalogue, refuse_unnameable
 from sidtune.data.files import read_json_object, read_parquet
 from sidtune.errors import UserError
 from sidtune.tasks import Question
-from sidtune.tasks.base import MOST
 from sidtune.templates import Wording, as_tree, parse_wording
 
 CATALOGUE, QUESTION = "sid_catalogue.parquet", "sid_recommender.json"
@@ -57,7 +56,7 @@ class _Question(BaseModel):
     task: Question
     wording: dict[str, object]
     format: Literal["plain", "chat"]
-    cutoff_len: int = Field(ge=8, le=MOST)
+    cutoff_len: int = Field(ge=8)
 
 
 def write_bundle(bundle: Bundle, folder: Path) -> None:

@@ -13,10 +13,12 @@ import pyarrow.parquet
 import pytest
 from tests.fuzz.readers import model_folder
 
-from sidtune.bundle import CATALOGUE, QUESTION, read_bundle
+from sidtune.bundle import CATALOGUE, read_bundle
 from sidtune.data.files import read_json
 from sidtune.data.literals import parse_list
 from sidtune.data.rows import read_rows
+from sidtune.encoding.corpus import cached_task
+from sidtune.encoding.remember import remembered
 from sidtune.errors import UserError
 from sidtune.evaluation.stream import read_histories
 from sidtune.training.output import refuse_foreign
@@ -133,15 +135,6 @@ def test_a_model_whose_items_cannot_be_named(tmp_path: Path, column: str, value:
         read_bundle(tmp_path)
 
 
-@pytest.mark.parametrize("length", [2**31, 10**30])
-def test_a_model_with_a_length_beyond_measure(tmp_path: Path, length: int) -> None:
-    model_folder(tmp_path)
-    question = json.loads((tmp_path / QUESTION).read_text())
-    (tmp_path / QUESTION).write_text(json.dumps(question | {"cutoff_len": length}))
-    with pytest.raises(UserError, match=r"cutoff_len: .*less than or equal to 2147483647"):
-        read_bundle(tmp_path)
-
-
 # --- folders ---
 
 
@@ -161,3 +154,13 @@ def test_an_output_folder_that_cannot_be(tmp_path: Path, below: str) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "link").symlink_to("folder")
     refuse_foreign(tmp_path / "link" / below)
+
+
+@pytest.mark.parametrize("name", ["dangling", "file", "file/below"])
+def test_a_cache_that_cannot_be(tmp_path: Path, name: str) -> None:
+    (tmp_path / "dangling").symlink_to("nothing")
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(UserError, match=r"encoding.cache_dir .* cannot be written: "):
+        remembered("found", {}, tmp_path / name, lambda: 1)
+    with pytest.raises(UserError, match=r"encoding.cache_dir .* cannot be written: "):
+        cached_task("sid_next", {}, tmp_path / name, lambda: iter([]))
