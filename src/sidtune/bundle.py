@@ -12,7 +12,7 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from sidtune.data.catalogue import Catalogue
+from sidtune.data.catalogue import Catalogue, refuse_unnameable
 from sidtune.data.files import read_json_object, read_parquet
 from sidtune.errors import UserError
 from sidtune.tasks import Question
@@ -108,4 +108,6 @@ def _read_catalogue(path: Path) -> tuple[Catalogue, NDArray[np.int64]]:
     if not all(sid and None not in sid for sid in sids) or len(set(ids)) < len(ids) or users.min() < 0:
         message = "an item has no SID, an id stands twice, or a number of users is below 0"
         raise UserError(f"{path} is no catalogue: {message}", HINT)
-    return Catalogue(ids, titles, titles, [tuple(sid) for sid in sids]), users
+    catalogue = Catalogue(ids, titles, titles, [tuple(sid) for sid in sids])
+    refuse_unnameable(catalogue, path)
+    return catalogue, users

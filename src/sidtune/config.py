@@ -11,21 +11,27 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from sidtune.errors import did_you_mean
 from sidtune.tasks import DEFAULT_TASKS, TASKS, Question
-from sidtune.tasks.base import TaskOptions, needs_texts
+from sidtune.tasks.base import MOST, TaskOptions, needs_texts
+
+# File systems take 255 bytes a name and 4,095 a path, and runs write files below theirs.
+LONGEST_NAME, LONGEST_PATH = 255, 3_000
 
 
 def _expanded(text: str) -> str:
-    """Environment variables and `~` filled in; a variable that is not set is an error, not an empty string."""
+    """Environment variables and `~` filled in; refuses variables that are not set, and what no path can be."""
     if "\0" in text or text.encode("utf-8", "replace") != text.encode("utf-8", "surrogatepass"):
         raise ValueError("holds a character that no path can have")
     missing = [name for name in re.findall(r"\$\{?(\w+)", text) if name not in os.environ]
     if missing:
         raise ValueError(f"the environment variable {missing[0]} is not set (export {missing[0]}=…)")
-    return os.path.expanduser(os.path.expandvars(text))
+    path = os.path.expanduser(os.path.expandvars(text))
+    if len(os.fsencode(path)) > LONGEST_PATH or any(len(os.fsencode(part)) > LONGEST_NAME for part in path.split("/")):
+        raise ValueError(f"longer than a path may be ({LONGEST_NAME} bytes a name, {LONGEST_PATH:,} in all)")
+    return path
 
 
 ExpandedPath = Annotated[Path, AfterValidator(lambda path: Path(_expanded(str(path))))]
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, le=MOST)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 DropoutRate = Annotated[float, Field(ge=0, lt=1)]
 # Tasks by the start of their name, and the data file they are made from.
@@ -40,7 +46,7 @@ METRIC_DEPTH = 10
 class Section(BaseModel):
     """One block of the configuration."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 class ModelConfig(Section):
@@ -130,10 +136,10 @@ class TrainingConfig(Section):
     layout: Literal["tree", "bucketed", "padded"] = "tree"
     max_tokens: Positive | Literal["auto"] = "auto"
     micro_batch_size: Positive = 4
-    workers: Annotated[int, Field(ge=0)] = 1
+    workers: Annotated[int, Field(ge=0, le=MOST)] = 1
     learning_rate: Annotated[float, Field(gt=0)] = 3e-4
     min_lr_ratio: Annotated[float, Field(ge=0, le=1)] = 0.1
-    warmup: Annotated[int, Field(ge=0)] | Share = 20
+    warmup: Annotated[int, Field(ge=0, le=MOST)] | Share = 20
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     decay_embeddings: bool = True
     ema: Share | None = None

@@ -100,7 +100,7 @@ def _faults(error: ValidationError, root: type[BaseModel], prefix: str = "") -> 
         key = prefix + _without_union(keys)
         messages.setdefault(key, []).append(fault["msg"].removeprefix("Value error, "))
         if fault["type"] != "missing" and not isinstance(fault["input"], dict):
-            found[key] = f", found {fault['input']!r}"
+            found[key] = f", found {fault['input']!r:.200}"
     return "\n".join(f"{key}: {'; or '.join(said)}{found.get(key, '')}" for key, said in messages.items())
 
 

@@ -361,7 +361,7 @@ READERS: dict[str, Reader] = {
     "histories": Reader(
         lambda: {"h.jsonl": lines_bytes([{"user_id": "u", "history": ["1", 2]}, {"history": []}])}, _read_histories
     ),
-    "list in a cell": Reader(lambda: {"cell": b"['a', \"it's\", 1.5, '\\'[']"}, _read_cell),
+    "list in a cell": Reader(lambda: {"cell": b"['a', \"it's\", 15.0, '\\'[']"}, _read_cell),
     "configuration": Reader(lambda: {"c.yaml": CONFIG}, _read_config),
     "override": Reader(lambda: {"c.yaml": CONFIG, "override": b"training.epochs=3"}, _override, ("override",)),
     "templates": Reader(lambda: {"t.yaml": yaml.safe_dump(TEMPLATES).encode()}, _read_templates),

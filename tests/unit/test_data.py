@@ -53,6 +53,9 @@ def test_text_may_be_gzipped_and_carry_a_byte_order_mark(tmp_path: Path) -> None
         ("a.json", b'{"a": 1, "a": 2}', "'a' stands twice"),
         ("a.json", b"[" * 200_000, "nested too deeply"),
         ("a.json", b"[" + b"1" * 5000 + b"]", "not valid JSON: Exceeds the limit .*5000 digits$"),
+        ("a.json", b'{"a": NaN}', "a.json: not valid JSON: NaN is no finite number"),
+        ("a.json", b'{"a": [-Infinity]}', "-Infinity is no finite number"),
+        ("a.json", b'{"a": 1e400}', "1e400 is no finite number"),
         ("a.json", b'{"a": "x\\ud800y"}', r"\\ud800 is half a character"),
         ("a.json.gz", b"not gzip", "damaged gzip"),
         ("a.json.gz", gzip.compress(b'{"a": 1}' * 50, mtime=0)[:-9], "damaged gzip"),
@@ -87,7 +90,7 @@ def test_a_missing_file_suggests_its_neighbour(tmp_path: Path) -> None:
         ('["x", "y"]', ["x", "y"]),
         (" [ ] ", []),
         ("['[[[[', 'b']", ["[[[[", "b"]),
-        ("['a\\'b', 1.5]", ["a'b", "1.5"]),
+        ("['a\\'b', 17.0]", ["a'b", "17"]),
     ],
 )
 def test_lists_of_plain_values(text: str, entries: list[str]) -> None:
@@ -108,6 +111,10 @@ def test_lists_of_plain_values(text: str, entries: list[str]) -> None:
         "[" * 5000 + "]" * 5000,
         "[1]" + " " * 1_000_001,
         "[1] + [2]",
+        "[1.5]",
+        "[1e999]",
+        "[True]",
+        "[0x" + "f" * 5000 + "]",
     ],
 )
 def test_nothing_else_is_a_list_and_nothing_runs(tmp_path: Path, text: str) -> None:
@@ -201,6 +208,11 @@ GOOD = {"1": {"title": "T"}}
         (GOOD, {"1": "<a>"}, r"x.json: item 1: expected a list of SID tokens"),
         (GOOD, {"1": [3]}, r"item 1: expected a list of SID tokens"),
         ({"1": {}}, {"1": ["<a>"]}, r"item 1 has no title"),
+        ({"": {"title": "T"}}, {"": ["<a>"]}, r"x.json: the item id '' is empty, has blanks around it, or"),
+        ({" 1": {"title": "T"}}, {" 1": ["<a>"]}, r"x.json: the item id ' 1' is empty, has blanks around it"),
+        ({"a\nb": {"title": "T"}}, {"a\nb": ["<a>"]}, r"the item id 'a\\nb' .* holds a NUL or a line break"),
+        (GOOD, {"1": ["<a>", ""]}, r"x.json: the SID token '' is empty"),
+        (GOOD, {"1": ["<a\0>"]}, r"x.json: the SID token '<a\\x00>' .* holds a NUL"),
         ({"1": {"title": " "}}, {"1": ["<a>"]}, r"item 1 has no title"),
         ({"1": "T"}, {"1": ["<a>"]}, r"item 1: expected an object"),
         ({"1": {"title": "T", "description": 5}}, {"1": ["<a>"]}, r"item 1: expected a text or a list"),
@@ -268,6 +280,9 @@ def test_every_form_of_rows_gives_one_table(tmp_path: Path) -> None:
         ("r.jsonl", '{"user_id": "u", "history": "1", "item_id": 2}\n', r"row 1, column history: expected a list"),
         ("r.jsonl", '{"user_id": "u", "item_id": 2}\n', r"no column 'history'"),
         ("r.jsonl", '{"user_id": "u", "history": [1], "item_id": 2}\n{"user_id": "u"', r"line 2: not valid JSON"),
+        ("r.jsonl", '{"user_id": NaN, "history": [1], "item_id": 2}\n', r"line 1: .* NaN is no finite number"),
+        ("r.jsonl", '{"user_id": 1.5, "history": [1], "item_id": 2}\n', r"row 1, column user_id: expected an id"),
+        ("r.jsonl", '{"user_id": 1, "history": [true], "item_id": 2}\n', r"row 1, column history: expected a list"),
         ("r.jsonl", "[1]\n", r"line 1: expected a JSON object"),
         ("r.parquet", "not parquet at all", r"not a readable Parquet"),
         ("r.txt", "x", r"unknown kind of file '.txt'"),
@@ -347,11 +362,23 @@ def test_preferences_as_json_and_jsonl(tmp_path: Path) -> None:
         ({"context": None}, "no field 'history_items'"),
         ({"user_preference": ""}, "user_preference: expected text"),
         ({"user": ["x"]}, "user: expected an id"),
+        ({"user": True}, "user: expected an id, found True"),
+        ({"context": {"history_items": [1, True], "target_item": 1}}, "context.history_items: expected a list"),
+        ({"context": {"history_items": [1, ""], "target_item": 1}}, "context.history_items: expected a list"),
+        ({"split": None}, "split: expected the name of a split, found None"),
+        ({"split": ["valid"]}, "split: expected the name of a split"),
+        ({"split": True}, "split: expected the name of a split"),
+        ({"split": "Valid"}, r"split: expected the name of a split, found 'Valid'; did you mean valid\?"),
     ],
 )
 def test_broken_preferences(tmp_path: Path, change: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=f"p.json, record 2: {message}"):
         read_preferences(write(tmp_path / "p.json", json.dumps([RECORD, {**RECORD, **change}])))
+
+
+def test_a_preference_without_a_split_is_for_training(tmp_path: Path) -> None:
+    record = {name: value for name, value in RECORD.items() if name != "split"}
+    assert read_preferences(write(tmp_path / "p.json", json.dumps([record])))["split"].to_pylist() == ["train"]
 
 
 def test_instructions(tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def test_text_and_whole_numbers_name_the_same_items(tmp_path: Path) -> None:
         ({"u": [10], "v": None}, "user v: expected a list of item ids, oldest first, found None"),
         ({"u": [10, 11, True]}, "user u, item 3: expected an item id, found True"),
         ({"u": [10, 11.0]}, r"user u, item 2: expected an item id, found 11\.0"),
-        ({"u": [float("nan")]}, "user u, item 1: expected an item id, found nan"),
+        ({"u": [float("nan")]}, "not valid JSON: NaN is no finite number"),
         ({"u": [None]}, "user u, item 1: expected an item id, found None"),
         ({"u": [10, [11]]}, r"user u, item 2: expected an item id, found \[11\]"),
         ({"u": [10, {"id": 11}]}, "user u, item 2: expected an item id"),

@@ -18,6 +18,7 @@ from sidtune.data.literals import parse_list
 from sidtune.errors import UserError
 
 SHOWN = 5
+UNWRITABLE = set("\0\r\n")
 
 
 @dataclass(frozen=True)
@@ -69,12 +70,26 @@ def read_catalogue(items: Path | None, index: Path) -> Catalogue:
     """Read `.item.json` (id → title, description, …), if there is one, and `.index.json` (id → SID tokens).
 
     Raises:
-        UserError: for items without SID, SIDs without item, and records of another shape.
+        UserError: for items without SID, SIDs without item, records of another shape, and as `refuse_unnameable`.
     """
     sids = read_json_object(index)
     ids = list(sids)
     titles, descriptions = _texts(items, sids, index) if items else ([""] * len(ids), [""] * len(ids))
-    return Catalogue(ids, titles, descriptions, [_sid(sids[item], item, index) for item in ids])
+    catalogue = Catalogue(ids, titles, descriptions, [_sid(sids[item], item, index) for item in ids])
+    refuse_unnameable(catalogue, index)
+    return catalogue
+
+
+def refuse_unnameable(catalogue: Catalogue, path: Path) -> None:
+    """Refuse ids and tokens that cannot be written where they are asked for, such as in a list of candidates."""
+    for item in catalogue.ids:
+        if not item or item != item.strip() or UNWRITABLE & set(item):
+            message = f"{path}: the item id {item!r:.80} is empty, has blanks around it, or holds a NUL or a line break"
+            raise UserError(message, "Give the item another id, here and in every file that mentions it.")
+    for token in catalogue.sid_tokens:
+        if not token or UNWRITABLE & set(token):
+            message = f"{path}: the SID token {token!r:.80} is empty, or holds a NUL or a line break"
+            raise UserError(message, "Write it otherwise, wherever it stands.")
 
 
 def read_texts(items: Path) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import math
 import zlib
 from collections import Counter
 from collections.abc import Iterator
@@ -124,7 +125,8 @@ def read_json(path: Path) -> Any:
     """The value of a JSON file.
 
     Raises:
-        UserError: as `read_text`, for broken JSON (line and column), and for a key that an object holds twice.
+        UserError: as `read_text`, for broken JSON (line and column), for a key that an object holds twice, and for
+            numbers that are not finite.
     """
     return parse_json(read_text(path), str(path))
 
@@ -177,7 +179,9 @@ def parse_record(line: str, where: str) -> Any:
 def parse_json(text: str, where: str) -> Any:
     """Parse JSON; faults are reported with line and column."""
     try:
-        value = json.loads(text, object_pairs_hook=lambda pairs: _unique(pairs, where))
+        value = json.loads(
+            text, object_pairs_hook=lambda pairs: _unique(pairs, where), parse_float=_finite, parse_constant=_finite
+        )
         if "\\ud" in text.lower():
             # Half a surrogate pair is legal JSON, but no text: no tokenizer and no file takes it.
             json.dumps(value, ensure_ascii=False).encode()
@@ -191,10 +195,18 @@ def parse_json(text: str, where: str) -> Any:
         place = f"line {error.lineno}, column {error.colno}"
         raise UserError(f"{where}: not valid JSON: {error.msg} at {place}") from None
     except ValueError as error:
-        # A number of thousands of digits; what follows is advice to programmers.
+        # A number that is not finite, or one of thousands of digits; what follows there is advice to programmers.
         raise UserError(f"{where}: not valid JSON: {str(error).partition(';')[0]}") from None
     except RecursionError:
         raise UserError(f"{where}: the JSON is nested too deeply") from None
+
+
+def _finite(text: str) -> float:
+    """Python takes NaN and Infinity, which are no JSON, and makes the latter of 1e400 too."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text:.40} is no finite number")
+    return value
 
 
 def _unique(pairs: list[tuple[str, Any]], where: str) -> dict[str, Any]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ast
 import re
+import warnings
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from sidtune.data.ids import as_id
 
 # A list of a million characters holds more history than any model reads; the parser's memory grows many times faster.
 LONGEST = 1_000_000
@@ -20,7 +23,7 @@ def parse_list(text: str) -> list[str]:
     """The entries of a list literal as text; whole numbers in decimal.
 
     Raises:
-        ValueError: for anything but a list of texts and numbers; nothing is ever executed.
+        ValueError: for anything but a list of texts and whole numbers; nothing is ever executed.
     """
     if len(text) > LONGEST:
         raise ValueError(f"a list of {len(text):,} characters, more than {LONGEST:,}")
@@ -31,12 +34,15 @@ def parse_list(text: str) -> list[str]:
     if QUOTED.sub("", stripped).count("[") > 2:
         raise ValueError("expected a flat list of texts or numbers")
     try:
-        value = ast.literal_eval(stripped)
+        with warnings.catch_warnings():
+            # Of escapes that Python does not know: for programmers, and with the text as it came.
+            warnings.simplefilter("ignore")
+            value = ast.literal_eval(stripped)
+        entries = [text for text in map(as_id, value) if text is not None] if isinstance(value, list) else None
     except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
-        raise ValueError("expected a list of texts or numbers") from None
-    if not isinstance(value, list) or not all(isinstance(entry, str | int | float) for entry in value):
-        raise ValueError("expected a list of texts or numbers")
-    entries = [str(entry) for entry in value]
+        raise ValueError("expected a list of texts or whole numbers") from None
+    if entries is None or len(entries) < len(value):
+        raise ValueError("expected a list of texts or whole numbers")
     if any("\ud800" <= character <= "\udfff" for entry in entries for character in entry):
         raise ValueError("expected whole characters, not half of a surrogate pair")
     return entries

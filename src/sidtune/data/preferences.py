@@ -9,10 +9,13 @@ from typing import Any
 import pyarrow as pa
 
 from sidtune.data.files import read_json, read_jsonl
+from sidtune.data.ids import as_id
 from sidtune.data.row_files import ROWS
-from sidtune.errors import UserError
+from sidtune.errors import UserError, did_you_mean
 
 PREFERENCES = pa.schema([*ROWS, ("preference", pa.string()), ("split", pa.string())])
+VALID_NAMES = ("valid", "val", "validation", "eval", "dev")
+SPLIT_NAMES = ("train", *VALID_NAMES, "test")
 
 
 def read_preferences(path: Path) -> pa.Table:
@@ -39,17 +42,17 @@ def _records(path: Path) -> Iterator[tuple[int, Any]]:
 def _row(record: Any, where: str) -> dict[str, Any]:
     context = _field(record, "context", where)
     history = _field(context, "history_items", where)
-    if not isinstance(history, list) or not history or not all(isinstance(item, str | int) for item in history):
+    if not isinstance(history, list) or not history or not all(as_id(item) for item in history):
         raise UserError(f"{where}: context.history_items: expected a list of item ids, found {history!r:.60}")
     preference = _field(record, "user_preference", where)
     if not isinstance(preference, str) or not preference.strip():
         raise UserError(f"{where}: user_preference: expected text, found {preference!r:.60}")
     return {
         "user_id": _identifier(record, "user", where),
-        "history": [str(item) for item in history],
+        "history": [as_id(item) for item in history],
         "target": _identifier(context, "target_item", where),
         "preference": preference,
-        "split": str(record.get("split", "train")),
+        "split": _split(record, where),
     }
 
 
@@ -61,6 +64,17 @@ def _field(record: Any, name: str, where: str) -> Any:
 
 def _identifier(record: Any, name: str, where: str) -> str:
     value = _field(record, name, where)
-    if not isinstance(value, str | int) or value == "":
+    found = as_id(value)
+    if not found:
         raise UserError(f"{where}: {name}: expected an id, found {value!r:.60}")
-    return str(value)
+    return found
+
+
+def _split(record: Any, where: str) -> str:
+    """Records that name no split are for training; one of another name would be in none."""
+    split = record.get("split", "train")
+    if split not in SPLIT_NAMES:
+        near = did_you_mean(split, SPLIT_NAMES) if isinstance(split, str) else ""
+        message = f"{where}: split: expected the name of a split, found {split!r:.60}{near}"
+        raise UserError(message, f"Known: {', '.join(SPLIT_NAMES)}; leave it out for train.")
+    return str(split)

@@ -19,12 +19,16 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from sidtune.data.files import opened, read_jsonl, read_lines
+from sidtune.data.ids import as_id, as_ids
 from sidtune.data.literals import CellError, parse_lists
 from sidtune.errors import UserError, did_you_mean
 
 ROWS = pa.schema([("user_id", pa.string()), ("history", pa.list_(pa.string())), ("target", pa.string())])
 GENERIC = ("user_id", "history", "item_id")
 MINIONEREC = ("user_id", "history_item_id", "item_id")
+# Of Arrow's lists, those that it turns into one another soundly.
+LISTS = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+NOT_WHOLE = "a number that is not whole, or too large to tell its neighbours apart"
 # As text a row takes ten times the memory that it takes as positions: never more of them than this at once.
 ROWS_AT_ONCE = 65_536
 # A row must fit into one block, and titles may be very long.
@@ -168,14 +172,13 @@ def _json_column(values: list[Any], name: str, path: Path, first: int) -> pa.Arr
     """A column of the rows from `first` on, which is counted from 1."""
     if name.startswith("history"):
         for row, value in enumerate(values, start=first):
-            if not isinstance(value, list) or not all(isinstance(entry, str | int) for entry in value):
+            if not isinstance(value, list) or not all(as_id(entry) is not None for entry in value):
                 raise UserError(f"{path}, row {row}, column {name}: expected a list of item ids, found {value!r:.60}")
-        return pa.array([[str(entry) for entry in value] for value in values], pa.list_(pa.string()))
+        return pa.array([[as_id(entry) for entry in value] for value in values], pa.list_(pa.string()))
     for row, value in enumerate(values, start=first):
-        # Exact types: to Python, true is a whole number.
-        if type(value) not in (str, int, float, type(None)):
+        if value is not None and as_id(value) is None:
             raise UserError(f"{path}, row {row}, column {name}: expected an id, found {value!r:.60}")
-    return pa.array([None if value is None else str(value) for value in values], pa.string())
+    return pa.array([as_id(value) for value in values], pa.string())
 
 
 READERS: dict[str, Callable[[Path], Iterator[pa.Table]]] = {
@@ -200,12 +203,11 @@ def _history_column(names: list[str], path: Path) -> str:
 
 
 def _text(column: pa.ChunkedArray, name: str, faults: Faults) -> pa.Array:
-    values = column.combine_chunks()
-    if not pa.types.is_string(values.type):
-        try:
-            values = values.cast(pa.string())
-        except pa.ArrowException:
-            raise UserError(f"{faults.path}, column {name}: expected ids, found {values.type}") from None
+    try:
+        values, broken = as_ids(column.combine_chunks())
+    except pa.ArrowException:
+        raise UserError(f"{faults.path}, column {name}: expected ids, found {column.type}") from None
+    faults.add(f"column {name}: {NOT_WHOLE}", broken)
     empty = pc.fill_null(pc.equal(values, ""), True).to_numpy(zero_copy_only=False)
     faults.add(f"column {name}: empty", empty)
     return values
@@ -221,13 +223,23 @@ def _history(values: pa.Array, name: str, faults: Faults) -> pa.Array:
                 "Rows are counted without the header.",
             ) from None
     try:
-        values = values.cast(pa.list_(pa.string()))
+        values, broken = _id_lists(values)
     except pa.ArrowException:
         raise UserError(f"{faults.path}, column {name}: expected lists of item ids, found {values.type}") from None
     lengths = pc.fill_null(pc.list_value_length(values), 0).to_numpy(zero_copy_only=False)
     faults.add(f"column {name}: empty history", lengths == 0)
     nameless = pc.fill_null(pc.equal(values.flatten(), ""), True).to_numpy(zero_copy_only=False)
-    if nameless.any():
-        parents = pc.list_parent_indices(values).to_numpy()
-        faults.add(f"column {name}: empty item id", np.bincount(parents[nameless], minlength=len(values)) > 0)
+    parents = pc.list_parent_indices(values).to_numpy()
+    for what, bad in ((NOT_WHOLE, broken), ("empty item id", nameless)):
+        faults.add(f"column {name}: {what}", np.bincount(parents[bad], minlength=len(values)) > 0)
     return values
+
+
+def _id_lists(values: pa.Array) -> tuple[pa.Array, NDArray[np.bool_]]:
+    """Lists as lists of texts, and which of all their entries are numbers that are not whole, `(entries,)`."""
+    if not any(suits(values.type) for suits in LISTS):
+        raise pa.ArrowTypeError(f"{values.type} is no type of lists")
+    lists = values.cast(pa.list_(values.type.value_type))
+    ids, broken = as_ids(lists.flatten())
+    offsets = np.concatenate([[0], np.cumsum(pc.fill_null(pc.list_value_length(lists), 0))])
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), ids), broken

@@ -16,6 +16,9 @@ MOST_CHARACTERS = 200_000
 MOST_VALUES = 100_000
 # PyYAML's time grows with the square of the depth, and its stack with the depth.
 DEEPEST = 100
+# No key means a larger number, and Python writes out none of more than 4,300 digits, not even in a message.
+LONGEST_NUMBER = 40
+MERGE, WHOLE_NUMBER = "tag:yaml.org,2002:merge", "tag:yaml.org,2002:int"
 # What PyYAML raises, besides its own errors, over a value that does not fit its tag, such as 2001-99-99.
 MISFIT = (ValueError, LookupError, AttributeError, TypeError, ArithmeticError)
 
@@ -45,7 +48,7 @@ def parse_yaml(text: str, where: str) -> Any:
         root = loader.get_single_node()
         if root is None:
             return None
-        _refuse(root, where)
+        _refuse(root, loader, where)
         return loader.construct_document(root)
     except yaml.YAMLError as error:
         raise UserError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
@@ -66,18 +69,18 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
-def _refuse(root: yaml.Node, where: str) -> None:
-    """Look at every node as often as it is referred to, before any of them becomes a value."""
+def _refuse(root: yaml.Node, loader: _Loader, where: str) -> None:
+    """Look at every node as often as it is referred to, before any of them but keys becomes a value."""
     waiting, seen = [root], 1
     while waiting:
         node = waiting.pop()
         if isinstance(node, yaml.MappingNode):
-            _refuse_twice(node, where)
+            _refuse_twice(node, loader, where)
             parts = [part for pair in node.value for part in pair]
         elif isinstance(node, yaml.SequenceNode):
             parts = node.value
         else:
-            _refuse_half(node, where)
+            _refuse_scalar(node, where)
             continue
         seen += len(parts)
         if seen > MOST_VALUES:
@@ -85,21 +88,27 @@ def _refuse(root: yaml.Node, where: str) -> None:
         waiting += parts
 
 
-def _refuse_twice(node: yaml.MappingNode, where: str) -> None:
-    known: set[tuple[str, str]] = set()
+def _refuse_twice(node: yaml.MappingNode, loader: _Loader, where: str) -> None:
+    known: set[Any] = set()
     for key, _ in node.value:
         if isinstance(key, yaml.ScalarNode):
-            if (key.tag, key.value) in known:
+            _refuse_scalar(key, where)
+            # As the mapping will hold them: `yes` is `true`, and 0x1 is 1.
+            name = MERGE if key.tag == MERGE else loader.construct_object(key)
+            if name in known:
                 line = key.start_mark.line + 1
                 message = f"{where}: the key {key.value!r:.80} stands twice in one mapping, again in line {line}"
                 raise UserError(message, "Which one counts? Remove the other.")
-            known.add((key.tag, key.value))
+            known.add(name)
 
 
-def _refuse_half(node: yaml.Node, where: str) -> None:
+def _refuse_scalar(node: yaml.Node, where: str) -> None:
     """Half a surrogate pair can be written as an escape, but is no text: no tokenizer and no file takes it."""
+    line = node.start_mark.line + 1
+    if node.tag == WHOLE_NUMBER and len(node.value) > LONGEST_NUMBER:
+        message = f"{where}: line {line} holds a whole number of {len(node.value):,} characters"
+        raise UserError(message, f"No more than {LONGEST_NUMBER} are read; put text into quotes.")
     try:
         node.value.encode()
     except UnicodeEncodeError:
-        line = node.start_mark.line + 1
         raise UserError(f"{where}: line {line} holds half a character", "Write the whole surrogate pair.") from None

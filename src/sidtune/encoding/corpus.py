@@ -8,6 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from sidtune.encoding.encoder import Encoded, Encoder
+from sidtune.errors import UserError
 from sidtune.ragged import Ragged
 from sidtune.tasks.base import Part
 
@@ -117,15 +119,26 @@ def cached_task(
     """
     folder = cache_dir / f"{name}-{digest(fingerprint)[:32]}"
     if not _sound(folder):
-        cache_dir.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=".partial-", dir=cache_dir))
-        try:
-            _write(aside, fingerprint, encode())
-            folder.unlink() if folder.is_symlink() else shutil.rmtree(folder, ignore_errors=True)
-            _publish(aside, folder)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
+        with writing_cache(cache_dir):
+            aside = Path(tempfile.mkdtemp(prefix=".partial-", dir=cache_dir))
+            try:
+                _write(aside, fingerprint, encode())
+                folder.unlink() if folder.is_symlink() else shutil.rmtree(folder, ignore_errors=True)
+                _publish(aside, folder)
+            finally:
+                shutil.rmtree(aside, ignore_errors=True)
     return EncodedTask(name, folder)
+
+
+@contextmanager
+def writing_cache(cache_dir: Path) -> Iterator[None]:
+    """Make the folder of the cache, and say so where it cannot be written."""
+    try:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        message = f"encoding.cache_dir {cache_dir} cannot be written: {error.strerror or error}"
+        raise UserError(message, "Make room there, or choose another encoding.cache_dir.") from None
 
 
 def digest(value: Any) -> str:

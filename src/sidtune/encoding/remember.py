@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sidtune.encoding.corpus import digest
+from sidtune.encoding.corpus import digest, writing_cache
 
 
 def remembered(name: str, fingerprint: dict[str, Any], cache_dir: Path, compute: Callable[[], Any]) -> Any:
@@ -35,11 +35,11 @@ def remembered(name: str, fingerprint: dict[str, Any], cache_dir: Path, compute:
 
 def _write(path: Path, entry: dict[str, Any]) -> None:
     """Aside, then renamed: an entry is whole or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, aside = tempfile.mkstemp(prefix=".partial-", dir=path.parent)
-    try:
-        with open(descriptor, "w") as file:
-            json.dump(entry, file)
-        os.replace(aside, path)
-    finally:
-        Path(aside).unlink(missing_ok=True)
+    with writing_cache(path.parent):
+        descriptor, aside = tempfile.mkstemp(prefix=".partial-", dir=path.parent)
+        try:
+            with open(descriptor, "w") as file:
+                json.dump(entry, file)
+            os.replace(aside, path)
+        finally:
+            Path(aside).unlink(missing_ok=True)

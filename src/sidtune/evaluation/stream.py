@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sidtune.data.files import parse_record
+from sidtune.data.ids import as_id
 from sidtune.errors import UserError
 from sidtune.evaluation.answers import read_candidates
 from sidtune.evaluation.options import RankOptions
@@ -98,12 +99,12 @@ def read_histories(lines: Iterable[str], where: str) -> Iterator[tuple[Any, list
         if line.strip():
             value = parse_record(line, f"{where}, line {number}")
             history = value.get("history") if isinstance(value, dict) else None
-            if not isinstance(history, list) or not all(isinstance(item, str | int) for item in history):
+            if not isinstance(history, list) or None in map(as_id, history):
                 raise UserError(
                     f"{where}, line {number}: expected an object with a history, a list of item ids, found {line:.80}",
                     'Such as {"user_id": "u1", "history": ["17", "4"]}.',
                 )
-            yield value.get("user_id"), [str(item) for item in history]
+            yield value.get("user_id"), [as_id(item) or "" for item in history]
 
 
 def answer(

@@ -18,6 +18,10 @@ from sidtune.data.rows import Rows, Split
 from sidtune.data.sequences import Sequences, joined, one_by_one
 from sidtune.ragged import Ragged
 
+# Nobody counts further, and no integer of ours overflows.
+MOST = 2**31 - 1
+# `training.epochs` goes on from there; every pass takes memory.
+MOST_PASSES = 1_000
 ItemField = Literal["sid", "title", "description"]
 # Placeholders that are written with the titles or descriptions of items.
 ITEM_TEXTS = frozenset({"title", "description", "history_titles", "target_title", "target_description"})
@@ -144,10 +148,10 @@ class TaskOptions(BaseModel):
     `sample` caps the rows the task is built from.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    weight: Annotated[float, Field(gt=0)] = 1.0
-    sample: Annotated[int, Field(ge=1)] | None = None
+    weight: Annotated[float, Field(gt=0, le=MOST_PASSES)] = 1.0
+    sample: Annotated[int, Field(ge=1, le=MOST)] | None = None
 
 
 class Task(Protocol):

@@ -117,10 +117,14 @@ def refuse_foreign(output_dir: Path) -> None:
     """Leave a folder alone that holds files and no run.
 
     Raises:
-        UserError: names one of the files.
+        UserError: names one of the files, or says why there can be no such folder.
     """
-    if output_dir.exists() and not output_dir.is_dir():
-        raise UserError(f"output_dir {output_dir} is a file", "Choose another output_dir.")
+    for place in (output_dir, *output_dir.parents):
+        if place.is_symlink() and not place.exists():
+            message = f"output_dir {output_dir}: {place} is a link that leads nowhere ({os.readlink(place)})"
+            raise UserError(message, "Make the folder that it leads to, or choose another output_dir.")
+        if place.exists() and not place.is_dir():
+            raise UserError(f"output_dir {output_dir}: {place} is a file", "Choose another output_dir.")
     strange = [p.name for p in output_dir.iterdir() if not p.name.startswith(".")] if output_dir.is_dir() else []
     if strange and not _ours(output_dir):
         raise UserError(f"output_dir {output_dir} is not empty ({strange[0]})", "Choose a new or an empty folder.")
