@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.tiny_models import make_tokenizer
+from tests.tiny_models import make_base, make_tokenizer
 from transformers import PreTrainedTokenizerFast
 
+from sidtune.config import ModelConfig
 from sidtune.encoding.chat import make_frame
 from sidtune.encoding.tokenizers import segment_tokenizers
 from sidtune.errors import UserError
+from sidtune.model.load import load_model
 from sidtune.model.tokenizer import load_tokenizer
 from sidtune.model.tokenizer_faults import decode, refuse_deadly, refusing_faults
 from sidtune.model.vocabulary import extend_vocabulary
@@ -207,6 +209,17 @@ def test_a_tokenizer_that_cannot_encode_is_named(base: Path, name: str) -> None:
     FAILING[name](base)
     with pytest.raises(UserError, match=rf"the tokenizer of {base} fails: \w"):
         use(base)
+
+
+@pytest.mark.parametrize("from_scratch", [True, False])
+def test_ids_beyond_the_rows(tmp_path: Path, from_scratch: bool) -> None:
+    folder = make_base(tmp_path / "model")
+    numbered(
+        folder, lambda vocabulary: vocabulary.update({max(vocabulary, key=lambda token: vocabulary[token]): 1_364})
+    )
+    vocabulary = extend_vocabulary(load_tokenizer(str(folder)), SIDS)
+    with pytest.raises(UserError, match=rf"the tokenizer of {folder} has ids up to 1,364, and the model 384 rows"):
+        load_model(ModelConfig(base=str(folder), from_scratch=from_scratch), vocabulary, 0)
 
 
 def test_a_panic_while_loading(base: Path) -> None:

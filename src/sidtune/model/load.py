@@ -36,7 +36,8 @@ def load_model(
 
     Raises:
         UserError: for frozen tuning without SID tokens, for a base whose weights are missing or incomplete, for a
-            configuration that makes no model, and for dropout that the architecture has no place for.
+            configuration that makes no model, for a tokenizer with ids that the model has no rows for, and for
+            dropout that the architecture has no place for.
     """
     model = _undropped(config, vocabulary, seed, trust_remote_code, texts)
     set_dropout(model, config)
@@ -124,7 +125,15 @@ def _refuse_huge(base: str, needed: int) -> None:
 def _rows_needed(header: PreTrainedConfig, vocabulary: Vocabulary) -> int:
     """Never fewer than the base has (some keep spare rows), and a multiple of 64."""
     rows = max(int(header.get_text_config().vocab_size), len(vocabulary.tokenizer))
-    return -(-rows // ROWS_MULTIPLE) * ROWS_MULTIPLE
+    rows = -(-rows // ROWS_MULTIPLE) * ROWS_MULTIPLE
+    highest = max(vocabulary.tokenizer.get_vocab().values())
+    if highest >= rows:
+        raise UserError(
+            f"the tokenizer of {vocabulary.tokenizer.name_or_path} has ids up to {highest:,}, "
+            f"and the model {rows:,} rows",
+            "Take model and tokenizer from the same place.",
+        )
+    return rows
 
 
 def _load(base: str, trust_remote_code: bool, hint: str = "", dtype: Any = "auto", **options: Any) -> PreTrainedModel:
