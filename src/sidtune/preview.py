@@ -8,6 +8,7 @@ from rich.text import Text
 
 from sidtune.errors import UserError, did_you_mean
 from sidtune.inputs import Inputs
+from sidtune.model.tokenizer_faults import decode
 from sidtune.terminal import visible
 
 LABEL, MASKED, BORDER = "bold green", "default", "│"
@@ -51,7 +52,7 @@ def preview(inputs: Inputs, task: str | None, n: int) -> list[PreviewExample]:
         for part in mixture.parts(name, "train", options[name]):
             for index in range(min(n, len(part))):
                 pieces = mixture.encoder.explain(part, index)
-                segments = [PreviewSegment(str(vocabulary.tokenizer.decode(p.ids)), p.ids, p.label) for p in pieces]
+                segments = [PreviewSegment(decode(vocabulary.tokenizer, p.ids), p.ids, p.label) for p in pieces]
                 length, labels = (sum(len(p.ids) for p in pieces if p.label or every) for every in (True, False))
                 shown.append(PreviewExample(name, part.form, int(part.rows[index]) + 1, length, labels, segments))
     return shown

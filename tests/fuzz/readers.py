@@ -23,6 +23,7 @@ from tests.fuzz.reader import Files, Reader, json_bytes, lines_bytes, parquet_by
 from transformers import TrainerState
 
 from sidtune.bundle import CATALOGUE, QUESTION, Bundle, read_bundle, write_bundle
+from sidtune.config import ModelConfig
 from sidtune.config_file import dump_config, load_config, parse_config
 from sidtune.data.catalogue import Catalogue, read_catalogue, read_texts
 from sidtune.data.disagreements import disagreements
@@ -31,16 +32,20 @@ from sidtune.data.leave_one_out import read_interactions
 from sidtune.data.literals import parse_list
 from sidtune.data.preferences import PREFERENCES, read_preferences
 from sidtune.data.rows import load_rows
+from sidtune.encoding.chat import make_frame
 from sidtune.encoding.corpus import cached_task
 from sidtune.encoding.encoder import Encoded
 from sidtune.encoding.remember import remembered
+from sidtune.encoding.tokenizers import segment_tokenizers
 from sidtune.errors import UserError
 from sidtune.evaluation import compare
 from sidtune.evaluation.answers import read_candidates
 from sidtune.evaluation.stream import histories
 from sidtune.model.checkpoint_files import INDEX, OLD_WEIGHTS, WEIGHTS, load_weights
+from sidtune.model.load import load_model
 from sidtune.model.tokenizer import load_config as load_header
 from sidtune.model.tokenizer import load_tokenizer
+from sidtune.model.vocabulary import extend_vocabulary
 from sidtune.ragged import Ragged
 from sidtune.templates import FORMS, as_tree, load_templates, parse_wording
 from sidtune.training.checkpoints import IDENTITY, MANIFEST, compare_identity, newest_complete
@@ -333,6 +338,14 @@ def _read_base(folder: Path) -> None:
     load_header(str(folder))
     tokenizer = load_tokenizer(str(folder))
     assert None not in (tokenizer.eos_token_id, tokenizer.pad_token_id)
+    vocabulary = extend_vocabulary(tokenizer, SHOP.sid_tokens)
+    segments = segment_tokenizers(tokenizer, SHOP.sid_tokens)
+    make_frame(tokenizer, segments, "plain")
+    for read in (segments.template, segments.data):
+        assert [len(read(TITLES, first)) for first in (True, False)] == [len(TITLES)] * 2
+    segments.cut(TITLES, 3)
+    model = load_model(ModelConfig(base=str(folder), from_scratch=True), vocabulary, 0)
+    assert len(model.get_input_embeddings().weight) >= len(tokenizer)
 
 
 def _rows(name: str, content: bytes) -> Reader:

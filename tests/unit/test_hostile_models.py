@@ -220,6 +220,35 @@ def test_weights_in_parts_are_still_read(base: Path) -> None:
     load_model(ModelConfig(base=str(base)), vocabulary, 0)
 
 
+# --- a configuration ---
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"vocab_size": 2**40}, r"describes weights of 131,072\.\d GiB in float32, and this machine has [\d.,]+ GiB"),
+        ({"intermediate_size": 2**50}, r"describes weights of [\d.,]+ GiB in float32"),
+        ({"vocab_size": 2**70}, "makes no model: TypeError"),
+        ({"hidden_size": -3}, "makes no model: RuntimeError"),
+        ({"num_attention_heads": 0}, "makes no model: ZeroDivisionError"),
+        ({"num_key_value_heads": 0}, "makes no model: ZeroDivisionError"),
+        ({"head_dim": 0}, "makes no model: ZeroDivisionError"),
+        ({"hidden_act": "nonsense"}, "makes no model: KeyError: 'nonsense'"),
+        ({"rope_parameters": {"rope_type": "nonsense", "rope_theta": 1e4}}, "makes no model: KeyError: 'nonsense'"),
+        ({"pad_token_id": 10**6}, "makes no model: AssertionError"),
+        ({"attn_implementation": "nonsense"}, "makes no model: ValueError"),
+        ({"num_hidden_layers": 1001, "layer_types": None}, "num_hidden_layers is 1,001, more than 1,000"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_a_configuration_that_makes_no_model(base: Path, changed: dict[str, Any], message: str) -> None:
+    change(base / "config.json", **changed)
+    vocabulary = extend_vocabulary(load_tokenizer(str(base)), ["<a_1>"])
+    with pytest.raises(UserError, match=message) as error:
+        load_model(ModelConfig(base=str(base), from_scratch=True), vocabulary, 0)
+    assert str(base) in error.value.message
+
+
 # --- the state of a run ---
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import yaml
 from tests.tiny_data import tiny_config
 from tests.tiny_models import make_base
+from transformers import AddedToken
 
 from sidtune.bundle import read_bundle, write_bundle
 from sidtune.config import Config
@@ -20,6 +22,7 @@ from sidtune.inputs import Inputs
 from sidtune.model.new_base import create_base
 from sidtune.ragged import Ragged
 from sidtune.tasks import TASKS
+from sidtune.templates import load_templates
 
 WORDINGS: dict[str, Any] = {
     "ours": None,
@@ -110,6 +113,28 @@ def test_a_tokenizer_of_another_index_is_refused(tmp_path: Path) -> None:
     base = Inputs(tiny_config(tmp_path, data={"index": str(renamed(tmp_path))})).vocabulary.tokenizer
     with pytest.raises(UserError, match=r"does not know 1 of the catalogue's \d+ SID tokens, such as <a_0>"):
         Prompts(inputs.bundle, base)
+
+
+@pytest.mark.parametrize("token", ["</s>", "<role>"])
+def test_special_tokens_are_no_sid_tokens(tmp_path: Path, token: str) -> None:
+    """Training refuses them; files beside a model can be changed later."""
+    inputs = Inputs(tiny_config(tmp_path))
+    tokenizer, catalogue = inputs.vocabulary.tokenizer, inputs.catalogue
+    tokenizer.add_tokens([AddedToken("<role>", special=True)])
+    sids = [(*sid[:-1], token) for sid in catalogue.sids]
+    with pytest.raises(UserError, match=f"1 SID tokens are special tokens of the tokenizer: '{token}'"):
+        Prompts(replace(inputs.bundle, catalogue=replace(catalogue, sids=sids)), tokenizer)
+
+
+def test_a_sequence_has_no_sids_that_begin_others(tmp_path: Path) -> None:
+    inputs = Inputs(tiny_config(tmp_path))
+    catalogue = inputs.catalogue
+    sids = [catalogue.sids[0], catalogue.sids[0][:1], *catalogue.sids[2:]]
+    bundle = replace(inputs.bundle, catalogue=replace(catalogue, sids=sids))
+    Prompts(bundle, inputs.vocabulary.tokenizer)
+    wording = load_templates()["sid_sequence"][0]
+    with pytest.raises(UserError, match="is the beginning of another"):
+        Prompts(replace(bundle, task="sid_sequence", wording=wording), inputs.vocabulary.tokenizer)
 
 
 def renamed(folder: Path) -> Path:

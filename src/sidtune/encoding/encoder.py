@@ -16,6 +16,7 @@ from sidtune.data.history_keys import NO_HISTORY
 from sidtune.encoding.chat import Frame
 from sidtune.encoding.tokenizers import SegmentTokenizers, refuse_token_text
 from sidtune.hashing import mix
+from sidtune.model.tokenizer_faults import decode
 from sidtune.ragged import Ragged, concatenate, place_of, repeat, stack
 from sidtune.tasks.base import Column, ItemField, Items, Part, Texts
 from sidtune.templates import SEQUENCE, Segment, Templates, Wording
@@ -129,7 +130,7 @@ class Encoder:
         one = part.take(np.array([index]))
         wording = self._wording(one)
         prompt, response = self._content(one, wording)
-        decoded = str(tokenizer.decode(concatenate([*prompt, *response])[0].tolist(), skip_special_tokens=False))
+        decoded = decode(tokenizer, concatenate([*prompt, *response])[0].tolist())
         segments = [*wording.prompt, *wording.response]
         text = "".join(self._formatted(segment, one, wording.separator, safe=False)[0] for segment in segments)
         return decoded.strip() == text.strip()

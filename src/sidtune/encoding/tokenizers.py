@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from sidtune.errors import UserError
+from sidtune.model.tokenizer_faults import refusing_faults
 
 # Rust hands back one object a text; this many at a time keeps them from piling up.
 TEXTS_AT_ONCE = 50_000
@@ -27,6 +28,7 @@ class SegmentTokenizers:
         template_first, template_inner, data_first, data_inner: the four Rust tokenizers.
         prefix_ids: BOS where the tokenizer puts one in front by itself.
         added: every added token by content, SID tokens included, to its id.
+        name: of the base, for messages.
     """
 
     template_first: Tokenizer
@@ -35,23 +37,33 @@ class SegmentTokenizers:
     data_inner: Tokenizer
     prefix_ids: list[int]
     added: dict[str, int]
+    name: str
 
     def template(self, texts: Sequence[str], first: bool) -> list[list[int]]:
         """Ids of texts written in a template."""
-        return _encode(self.template_first if first else self.template_inner, texts)
+        return self._encode(self.template_first if first else self.template_inner, texts)
 
     def data(self, texts: Sequence[str], first: bool) -> list[list[int]]:
         """Ids of texts that come from data."""
-        return _encode(self.data_first if first else self.data_inner, texts)
+        return self._encode(self.data_first if first else self.data_inner, texts)
 
     def cut(self, texts: Sequence[str], limit: int) -> list[str]:
         """Each text up to the end of its `limit`-th token."""
         short: list[str] = []
         for batch in _batches(texts):
-            encodings = self.data_inner.encode_batch(batch, add_special_tokens=False)
+            with refusing_faults(self.name):
+                encodings = self.data_inner.encode_batch(batch, add_special_tokens=False)
             for text, encoding in zip(batch, encodings, strict=True):
                 short.append(text[: encoding.offsets[limit - 1][1]] if len(encoding.ids) > limit else text)
         return short
+
+    def _encode(self, tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
+        ids: list[list[int]] = []
+        for batch in _batches(texts):
+            with refusing_faults(self.name):
+                encodings = tokenizer.encode_batch_fast(batch, add_special_tokens=False)
+            ids.extend(encoding.ids for encoding in encodings)
+        return ids
 
 
 def segment_tokenizers(tokenizer: PreTrainedTokenizerFast, sid_tokens: Sequence[str]) -> SegmentTokenizers:
@@ -60,7 +72,15 @@ def segment_tokenizers(tokenizer: PreTrainedTokenizerFast, sid_tokens: Sequence[
     Args:
         tokenizer: knows the SID tokens.
         sid_tokens: the catalogue's tokens, which data text must not match.
+
+    Raises:
+        UserError: for a tokenizer that cannot encode.
     """
+    with refusing_faults(tokenizer.name_or_path):
+        return _derived(tokenizer, sid_tokens)
+
+
+def _derived(tokenizer: PreTrainedTokenizerFast, sid_tokens: Sequence[str]) -> SegmentTokenizers:
     definition = json.loads(tokenizer.backend_tokenizer.to_str())
     definition["truncation"] = definition["padding"] = None
     plain = {**definition, "added_tokens": _without(definition["added_tokens"], set(sid_tokens))}
@@ -72,14 +92,8 @@ def segment_tokenizers(tokenizer: PreTrainedTokenizerFast, sid_tokens: Sequence[
         data_inner=_build(plain_inner, special_is_text=True),
         prefix_ids=_prefix_ids(tokenizer),
         added=dict(tokenizer.get_added_vocab()),
+        name=tokenizer.name_or_path,
     )
-
-
-def _encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
-    ids: list[list[int]] = []
-    for batch in _batches(texts):
-        ids.extend(encoding.ids for encoding in tokenizer.encode_batch_fast(batch, add_special_tokens=False))
-    return ids
 
 
 def _batches(texts: Sequence[str]) -> Iterator[Sequence[str]]:

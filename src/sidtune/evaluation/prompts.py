@@ -14,9 +14,10 @@ from sidtune.encoding.chat import make_frame
 from sidtune.encoding.encoder import Encoder
 from sidtune.encoding.tokenizers import segment_tokenizers
 from sidtune.errors import UserError
+from sidtune.model.vocabulary import refuse_special
 from sidtune.ragged import Ragged
 from sidtune.tasks.base import Part, history_columns
-from sidtune.tasks.sid_sequence import sequence_part
+from sidtune.tasks.sid_sequence import refuse_nested, sequence_part
 
 SHOWN = 3
 
@@ -31,11 +32,15 @@ class Prompts:
         tokenizer: of the model; knows the SID tokens.
 
     Raises:
-        UserError: for a tokenizer that does not know them.
+        UserError: for a tokenizer that does not know them, SID tokens that are its special tokens, and SIDs that the
+            task could not have been trained with.
     """
 
     def __init__(self, bundle: Bundle, tokenizer: PreTrainedTokenizerFast) -> None:
         catalogue = bundle.catalogue
+        refuse_special(tokenizer, catalogue.sid_tokens)
+        if bundle.task == "sid_sequence":
+            refuse_nested(set(catalogue.sids))
         segments = segment_tokenizers(tokenizer, catalogue.sid_tokens)
         _refuse_unknown(catalogue.sid_tokens, segments.added)
         frame = make_frame(tokenizer, segments, bundle.format)

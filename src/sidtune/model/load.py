@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ def load_model(
         texts: of the items; needed for `new_rows: text`, and not looked at otherwise.
 
     Raises:
-        UserError: for frozen tuning without SID tokens, for a base whose weights are missing or incomplete, and for
+        UserError: for frozen tuning without SID tokens, for a base whose weights are missing or incomplete, for a
+            configuration that makes no model, for a tokenizer with ids that the model has no rows for, and for
             dropout that the architecture has no place for.
     """
     model = _undropped(config, vocabulary, seed, trust_remote_code, texts)
@@ -50,7 +52,7 @@ def _undropped(
         raise UserError("model.tuning is frozen, but the index has no SID token, so nothing would be trained")
     header = load_config(config.base, trust_remote_code)
     if config.from_scratch:
-        return _build(header, vocabulary, seed, trust_remote_code)
+        return _build(config.base, header, vocabulary, seed, trust_remote_code)
     model = _load(config.base, trust_remote_code)
     added = _make_room(model, _rows_needed(header, vocabulary))
     assert texts is not None or config.new_rows == "mean"
@@ -83,20 +85,55 @@ def base_dtype(config: ModelConfig, trust_remote_code: bool = False) -> torch.dt
     return dtype if isinstance(dtype, torch.dtype) else torch.float32
 
 
-def _build(header: PreTrainedConfig, vocabulary: Vocabulary, seed: int, trust_remote_code: bool) -> PreTrainedModel:
+def _build(
+    base: str, header: PreTrainedConfig, vocabulary: Vocabulary, seed: int, trust_remote_code: bool
+) -> PreTrainedModel:
     """Random weights of the base's shape; the new rows are drawn like all others."""
     header.get_text_config().vocab_size = _rows_needed(header, vocabulary)
-    set_seed(seed)
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(
-        header, dtype=torch.float32, trust_remote_code=trust_remote_code
-    )
-    return model
+
+    def build() -> PreTrainedModel:
+        model: Any = AutoModelForCausalLM.from_config(header, dtype=torch.float32, trust_remote_code=trust_remote_code)
+        return model  # type: ignore[no-any-return]
+
+    try:
+        # Here weights have shapes only, so one that no memory holds is found before it is asked for.
+        with torch.device("meta"):
+            _refuse_huge(base, build().get_memory_footprint())
+        set_seed(seed)
+        return build()
+    except UserError:
+        raise
+    except Exception as error:
+        # Architectures promise nothing about values that make no sense to them.
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise UserError(
+            f"the config.json of {base} makes no model: {reason}", "Use the one it was published with."
+        ) from None
+
+
+def _refuse_huge(base: str, needed: int) -> None:
+    """Refuse weights of so many bytes where the machine has less memory."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > memory:
+        raise UserError(
+            f"the config.json of {base} describes weights of {needed / 2**30:,.1f} GiB in float32, "
+            f"and this machine has {memory / 2**30:,.1f} GiB of memory",
+            "Choose a smaller base.",
+        )
 
 
 def _rows_needed(header: PreTrainedConfig, vocabulary: Vocabulary) -> int:
     """Never fewer than the base has (some keep spare rows), and a multiple of 64."""
     rows = max(int(header.get_text_config().vocab_size), len(vocabulary.tokenizer))
-    return -(-rows // ROWS_MULTIPLE) * ROWS_MULTIPLE
+    rows = -(-rows // ROWS_MULTIPLE) * ROWS_MULTIPLE
+    highest = max(vocabulary.tokenizer.get_vocab().values())
+    if highest >= rows:
+        raise UserError(
+            f"the tokenizer of {vocabulary.tokenizer.name_or_path} has ids up to {highest:,}, "
+            f"and the model {rows:,} rows",
+            "Take model and tokenizer from the same place.",
+        )
+    return rows
 
 
 def _load(base: str, trust_remote_code: bool, hint: str = "", dtype: Any = "auto", **options: Any) -> PreTrainedModel:

@@ -13,16 +13,22 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from sidtune.errors import UserError
+from sidtune.model.tokenizer_faults import is_fault, refuse_deadly
 
 ADAPTER = "adapter_config.json"
+# Far beyond any model; each is built one by one, whatever the memory.
+MOST_LAYERS = 1_000
 
 
 def load_tokenizer(base: str, trust_remote_code: bool = False) -> PreTrainedTokenizerFast:
     """The fast tokenizer of a base; a missing pad token becomes EOS.
 
     Raises:
-        UserError: for a base that is not there, and tokenizers that are slow, lack EOS or want to run their own code.
+        UserError: for a base that is not there, and tokenizers that are slow, lack EOS, want to run their own code, or
+            are made to harm.
     """
+    _refuse_no_model(base)
+    refuse_deadly(base)
     tokenizer = _from_pretrained(AutoTokenizer, base, trust_remote_code)
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise UserError(f"{base}: no fast tokenizer ({type(tokenizer).__name__})", "The folder needs a tokenizer.json.")
@@ -40,8 +46,10 @@ def load_config(base: str, trust_remote_code: bool = False) -> PreTrainedConfig:
     """The model configuration of a base.
 
     Raises:
-        UserError: for a base that is not there, that is no causal language model, or whose tokens see later ones.
+        UserError: for a base that is not there, that is no causal language model, whose tokens see later ones, or
+            that has layers without end.
     """
+    _refuse_no_model(base)
     config = _from_pretrained(AutoConfig, base, trust_remote_code)
     kernel = getattr(config, "_attn_implementation", None)
     if "/" in str(kernel) and not trust_remote_code:
@@ -59,6 +67,9 @@ def load_config(base: str, trust_remote_code: bool = False) -> PreTrainedConfig:
             f"{base} is no causal language model: its tokens see those after them ({config.model_type})",
             "Use one, such as Qwen or LLaMA.",
         )
+    layers = getattr(config.get_text_config(), "num_hidden_layers", None)
+    if isinstance(layers, int) and layers > MOST_LAYERS:
+        raise UserError(f"{base}: num_hidden_layers is {layers:,}, more than {MOST_LAYERS:,}", "Check its config.json.")
     assert isinstance(config, PreTrainedConfig)
     return config
 
@@ -70,18 +81,24 @@ def _sees_ahead(config: Any) -> bool:
     return encoder or both_ways
 
 
-def _from_pretrained(loader: Any, base: str, trust_remote_code: bool) -> Any:
-    """Load with a message that names the base and the next step; nothing of its code runs without the flag."""
+def _refuse_no_model(base: str) -> None:
+    """Refuse folders that are not there, or hold something else."""
     looks_local = Path(base).is_absolute() or base.startswith((".", "~")) or base.count("/") > 1
     if looks_local and not Path(base).is_dir():
         raise UserError(f"model.base: no such folder: {base}", "`sidtune new-model DIR` makes a small base.")
     if (Path(base) / ADAPTER).is_file():
         # It names another model, anywhere, that would be loaded in its place.
         raise UserError(f"{base} holds an adapter ({ADAPTER}), not a whole model", "Merge it into its base first.")
+
+
+def _from_pretrained(loader: Any, base: str, trust_remote_code: bool) -> Any:
+    """Load with a message that names the base and the next step; nothing of its code runs without the flag."""
     try:
         return loader.from_pretrained(base, trust_remote_code=trust_remote_code)
-    except Exception as error:
-        # Its readers promise nothing: over damaged files they raise anything, the Rust ones a plain Exception.
+    except BaseException as error:
+        # Its readers promise nothing: over damaged files they raise anything, and the Rust ones panic.
+        if not is_fault(error):
+            raise
         reason = " ".join(str(error).split())
     if "trust_remote_code" in reason:
         raise UserError(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from transformers import AddedToken, PreTrainedTokenizerFast
 
 from sidtune.errors import UserError
+from sidtune.model.tokenizer_faults import refusing_faults
 
 SHOWN = 5
 
@@ -50,10 +51,7 @@ def extend_vocabulary(tokenizer: PreTrainedTokenizerFast, sid_tokens: Sequence[s
         "Close every token, as in <a_1>.",
     )
     added = tokenizer.get_added_vocab()
-    # A token can be special without a role, and then is not among `all_special_tokens`.
-    special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-    special.update(map(str, tokenizer.all_special_tokens))
-    _refuse((t for t in tokens if t in special), "are special tokens of the tokenizer", "Rename them.")
+    refuse_special(tokenizer, tokens)
     vocabulary = tokenizer.get_vocab()
     _refuse(
         (t for t in tokens if t in vocabulary and t not in added),
@@ -62,9 +60,10 @@ def extend_vocabulary(tokenizer: PreTrainedTokenizerFast, sid_tokens: Sequence[s
     )
     known = len(tokenizer)
     new = [token for token in tokens if token not in added]
-    tokenizer.add_tokens(
-        [AddedToken(t, normalized=False, lstrip=False, rstrip=False, single_word=False, special=False) for t in new]
-    )
+    with refusing_faults(tokenizer.name_or_path):
+        tokenizer.add_tokens(
+            [AddedToken(t, normalized=False, lstrip=False, rstrip=False, single_word=False, special=False) for t in new]
+        )
     taken = set(vocabulary.values())
     _refuse(
         (t for t in new if tokenizer.convert_tokens_to_ids(t) in taken),
@@ -72,6 +71,18 @@ def extend_vocabulary(tokenizer: PreTrainedTokenizerFast, sid_tokens: Sequence[s
         "Use a base whose tokenizer numbers its tokens without gaps.",
     )
     return Vocabulary(tokenizer, _ids(tokenizer, tokens), _ids(tokenizer, new), known)
+
+
+def refuse_special(tokenizer: PreTrainedTokenizerFast, sid_tokens: Iterable[str]) -> None:
+    """Refuse SID tokens such as EOS, which mean something else already.
+
+    Raises:
+        UserError: names them.
+    """
+    # A token can be special without a role, and then is not among `all_special_tokens`.
+    special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    special.update(map(str, tokenizer.all_special_tokens))
+    _refuse((t for t in sid_tokens if t in special), "are special tokens of the tokenizer", "Rename them.")
 
 
 def _ids(tokenizer: PreTrainedTokenizerFast, tokens: list[str]) -> NDArray[np.int64]:

@@ -32,7 +32,7 @@ class SidSequence:
 
     def build(self, source: Source, rows: NDArray[np.int64], options: TaskOptions, seed: int) -> Sequence[Part]:
         """One part; its keys are those of `sid_next`, which opens with the same history."""
-        _refuse_nested(set(source.catalogue.sids))
+        refuse_nested(set(source.catalogue.sids))
         histories = history_keys(source.rows.users, "history_sids")[source.sequences.rows[rows]]
         return [replace(sequence_part(source.sequences, rows), histories=histories)]
 
@@ -43,7 +43,7 @@ def sequence_part(sequences: Sequences, rows: NDArray[np.int64]) -> Part:
     return Part(FORM, columns, rows, context=sequences.context[rows])
 
 
-def _refuse_nested(sids: set[tuple[str, ...]]) -> None:
+def refuse_nested(sids: set[tuple[str, ...]]) -> None:
     """Refuse SIDs that begin others: in a sequence nothing says whether such a SID is whole."""
     for sid in sids:
         for depth in range(1, len(sid)):

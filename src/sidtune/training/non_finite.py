@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerFast
 
 from sidtune.batching.steps import Steps
 from sidtune.errors import UserError
+from sidtune.model.tokenizer_faults import decode
 from sidtune.training.checkpoints import checkpoints
 from sidtune.training.objective import LabelLoss
 
@@ -124,7 +125,7 @@ def _one_by_one(
             loss, by_task = objective(**batch.to(objective.model.device))
         norm = _gradient_norm(objective, loss) if gradients else None
         each, name = by_task.sum().item() / len(batch.labels), steps.corpus.tasks[task].name
-        place, text = index - int(starts[task]), str(tokenizer.decode(ids))
+        place, text = index - int(starts[task]), decode(tokenizer, ids.tolist())
         found.append(Suspect(number + 1, name, place, each, norm, text))
     return found
 
