@@ -12,8 +12,10 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from sidtune.config import LONGEST_EXAMPLE
 from sidtune.data.catalogue import Catalogue
-from sidtune.data.files import read_json_object, read_parquet
+from sidtune.data.files import read_json_object
+from sidtune.data.parquet_files import read_parquet
 from sidtune.errors import UserError
 from sidtune.tasks import Question
 from sidtune.templates import Wording, as_tree, parse_wording
@@ -56,7 +58,7 @@ class _Question(BaseModel):
     task: Question
     wording: dict[str, object]
     format: Literal["plain", "chat"]
-    cutoff_len: int = Field(ge=8)
+    cutoff_len: int = Field(ge=8, le=LONGEST_EXAMPLE)
 
 
 def write_bundle(bundle: Bundle, folder: Path) -> None:

@@ -33,6 +33,8 @@ NEEDED_FILES = (("preference", "preferences"), ("instruction", "instructions"))
 SPLITS = ("train", "valid", "test")
 # Keys of `data`, and the file each is about.
 IDLE_WITHOUT = {"history": "interactions", "description_tokens": "items"}
+# More tokens than memory holds, in numbers that arrays can count with.
+LONGEST_EXAMPLE = 2**31 - 1
 # The K of the metrics that a best model may be chosen by.
 METRIC_DEPTH = 10
 
@@ -115,7 +117,7 @@ class TemplateConfig(Section):
 class EncodingConfig(Section):
     """The length that examples are cut to, and where encoded examples are kept."""
 
-    cutoff_len: Annotated[int, Field(ge=8)] = 512
+    cutoff_len: Annotated[int, Field(ge=8, le=LONGEST_EXAMPLE)] = 512
     cache_dir: ExpandedPath = Path("~/.cache/sidtune")
 
 
