@@ -122,6 +122,11 @@ def damage(checkpoint: Path) -> str | None:
         return f"{MANIFEST} is missing"
     except (OSError, ValueError, RecursionError):
         return f"{MANIFEST} cannot be read"
+    if endless := [
+        path.name for path in checkpoint.iterdir() if path.exists() and not (path.is_file() or path.is_dir())
+    ]:
+        # Named by the manifest or not: whoever opens it waits.
+        return f"{endless[0]} cannot be read (it is a pipe or a device)"
     faults = (_fault(checkpoint, name, entry, verify) for verify in (False, True) for name, entry in manifest.items())
     return next((fault for fault in faults if fault), None)
 
