@@ -28,7 +28,7 @@ class Crash(Exception):
 
 def broken_off(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Config, Path]:
     """A run that died behind its first checkpoint."""
-    config = tiny_config(folder, eval={"every": 2, "save_total_limit": 3})
+    config = tiny_config(folder, eval={"every": 2, "save_total_limit": 3, "patience": 9})
     ordinary = StepTrainer.training_step
 
     def crashing(self: StepTrainer, *args: Any, **kwargs: Any) -> torch.Tensor:
