@@ -246,6 +246,12 @@ def test_repeated_texts_of_ordinary_length_are_read(tmp_path: Path) -> None:
     assert found["target"].to_pylist() == targets
 
 
+def test_an_evaluation_without_rows_is_one(tmp_path: Path) -> None:
+    evaluation(tmp_path)
+    pyarrow.parquet.write_table(pyarrow.parquet.read_table(tmp_path / PREDICTIONS).slice(0, 0), tmp_path / PREDICTIONS)
+    assert read_evaluated(tmp_path, "test").table.num_rows == 0
+
+
 @pytest.mark.parametrize(
     ("ranks", "beams", "message"),
     [

@@ -58,6 +58,7 @@ def tables(
         UserError: where that is more than `MOST_UNPACKED` times the file's size.
     """
     waiting: list[pa.Table] = []
+    count = size = 0
     said, most = 0, max(ALWAYS_UNPACKED, MOST_UNPACKED * path.stat().st_size)
     piece = min(ROWS_AT_ONCE, rows or ROWS_AT_ONCE)
     for batch in file.iter_batches(piece, columns=columns):
@@ -70,10 +71,10 @@ def tables(
                 "Are its texts that long? If you trust it, write it without dictionaries and compression.",
             )
         waiting.append(pa.table([_plain(column) for column in batch.columns], names=batch.schema.names))
-        full = rows and sum(map(len, waiting)) + piece > rows
-        if full or sum(table.nbytes for table in waiting) > TABLE_BYTES:
+        count, size = count + batch.num_rows, size + waiting[-1].nbytes
+        if (rows and count + piece > rows) or size > TABLE_BYTES:
             yield pa.concat_tables(waiting)
-            waiting = []
+            waiting, count, size = [], 0, 0
     if waiting:
         yield pa.concat_tables(waiting)
 
@@ -81,8 +82,8 @@ def tables(
 def read_parquet(path: Path, hint: str) -> pa.Table:
     """The table of a Parquet file; raises as `opened_parquet` and `tables`."""
     with opened_parquet(path, hint) as file:
-        found = list(tables(file, path))
-        return pa.concat_tables(found) if found else file.schema_arrow.empty_table()
+        nothing = [_plain(pa.array([], field.type)) for field in file.schema_arrow]
+        return pa.concat_tables([pa.table(nothing, file.schema_arrow.names), *tables(file, path)])
 
 
 def _is_text(kind: pa.DataType) -> bool:
