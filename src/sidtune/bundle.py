@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sidtune.data.catalogue import Catalogue, refuse_unnameable
-from sidtune.data.files import read_json_object, read_parquet
+from sidtune.data.files import read_json_object
+from sidtune.data.parquet_files import read_parquet
 from sidtune.errors import UserError
 from sidtune.tasks import Question
+from sidtune.tasks.base import MOST
 from sidtune.templates import Wording, as_tree, parse_wording
 
 CATALOGUE, QUESTION = "sid_catalogue.parquet", "sid_recommender.json"
@@ -56,7 +58,7 @@ class _Question(BaseModel):
     task: Question
     wording: dict[str, object]
     format: Literal["plain", "chat"]
-    cutoff_len: int = Field(ge=8)
+    cutoff_len: int = Field(ge=8, le=MOST)
 
 
 def write_bundle(bundle: Bundle, folder: Path) -> None:

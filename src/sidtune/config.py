@@ -121,7 +121,7 @@ class TemplateConfig(Section):
 class EncodingConfig(Section):
     """The length that examples are cut to, and where encoded examples are kept."""
 
-    cutoff_len: Annotated[int, Field(ge=8)] = 512
+    cutoff_len: Annotated[int, Field(ge=8, le=MOST)] = 512
     cache_dir: ExpandedPath = Path("~/.cache/sidtune")
 
 

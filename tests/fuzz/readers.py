@@ -141,7 +141,7 @@ def _read_histories(folder: Path) -> None:
     nobody: Any = None
     for user, items in histories(nobody, None, folder / "h.jsonl"):
         pa.array(items, pa.string())
-        json.dumps(user)
+        json.dumps(user, allow_nan=False)
 
 
 def _read_cell(folder: Path) -> None:
@@ -253,7 +253,7 @@ def _read_evaluation(folder: Path) -> None:
     found = compare.compare(yardstick(), [compare.read_evaluated(folder, "test")], resamples=50)
     assert all(np.isfinite([d.first, d.other, d.low, d.high]).all() for d in found[0].differences)
     assert all(0 <= value <= 1 for d in found[0].differences for value in (d.first, d.other))
-    json.dumps(compare.as_json(found))
+    json.dumps(compare.as_json(found), allow_nan=False)
 
 
 IDENTITY_TREE = {"data.train": "0123", "seed": 7, "stages": [{"tuning": "full"}], "training.ema": None}
@@ -274,6 +274,7 @@ def _read_state(folder: Path) -> None:
     refuse_broken_state(folder / "checkpoint-3")
     state = TrainerState.load_from_json(str(folder / "checkpoint-3" / STATE))
     assert state.global_step == 3
+    assert np.isfinite(state.total_flos + state.epoch)
     assert all(entry["step"] >= 0 for entry in state.log_history)
 
 
@@ -283,6 +284,15 @@ def _checkpoint() -> Files:
         name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()} for name, content in inside.items()
     }
     return {f"checkpoint-3/{name}": content for name, content in {**inside, MANIFEST: json_bytes(manifest)}.items()}
+
+
+def trainer_folder(run: Path) -> Path:
+    """A run's folder with one complete checkpoint, which is returned."""
+    checkpoint = run / "checkpoint-3"
+    checkpoint.mkdir()
+    for name, content in _checkpoint().items():
+        (run / name).write_bytes(content)
+    return checkpoint
 
 
 def chunks() -> Iterator[Encoded]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ class Crash(Exception):
 
 def broken_off(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Config, Path]:
     """A run that died behind its first checkpoint."""
-    config = tiny_config(folder, eval={"every": 2, "save_total_limit": 3})
+    config = tiny_config(folder, eval={"every": 2, "save_total_limit": 3, "patience": 9})
     ordinary = StepTrainer.training_step
 
     def crashing(self: StepTrainer, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -62,6 +63,35 @@ def test_forged_files_of_a_checkpoint(tmp_path: Path, monkeypatch: pytest.Monkey
         forge(checkpoint, name, whole)
     assert not canary.exists()
     assert run(config).steps > 2, "with every file in its place again it goes on"
+
+
+def test_a_state_that_no_run_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, checkpoint = broken_off(tmp_path, monkeypatch)
+    state = json.loads((checkpoint / STATE).read_text())
+    assert set(state["stateful_callbacks"]) == {"TrainerControl", "EarlyStoppingCallback"}
+    for changed in (
+        {"stateful_callbacks": {"TrainerControl": 5}},
+        {"stateful_callbacks": {"EarlyStoppingCallback": {"args": {"early_stopping_patience": "x"}}}},
+        {"stateful_callbacks": {"TrainerControl": {"args": {}, "attributes": {"state": 5}}}},
+        {"total_flos": "x"},
+    ):
+        forge(checkpoint, STATE, json.dumps(state | changed).encode())
+        with pytest.raises(UserError, match="is not the state of this checkpoint"):
+            run(config)
+    forge(checkpoint, STATE, json.dumps(state).encode())
+    assert run(config).steps > 2, "with its own state it goes on"
+
+
+def test_a_checkpoint_that_is_never_read_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, checkpoint = broken_off(tmp_path, monkeypatch)
+    for name, become in ((STATE, os.mkfifo), (MANIFEST, lambda path: path.symlink_to("/dev/zero"))):
+        whole = (checkpoint / name).read_bytes()
+        (checkpoint / name).unlink()
+        become(checkpoint / name)
+        with pytest.raises(UserError, match=f"checkpoint-2: {name} cannot be read"):
+            run(config)
+        (checkpoint / name).unlink()
+        (checkpoint / name).write_bytes(whole)
 
 
 def test_a_state_that_names_a_best_model_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,9 +85,9 @@ def test_files_of_any_kind_are_read(config: Config, tmp_path: Path) -> None:
         done = call("recommend", config.output_dir, "--input", tmp_path / name, "-k", 1, "--json")
         assert json.loads(done.stdout)["user_id"] == "ü"
     (tmp_path / "latin.jsonl").write_bytes(line.encode("latin-1"))
-    assert "not readable as UTF-8" in message("recommend", config.output_dir, "--input", tmp_path / "latin.jsonl")
+    assert "not UTF-8: byte 0x" in message("recommend", config.output_dir, "--input", tmp_path / "latin.jsonl")
     (tmp_path / "cut.jsonl.gz").write_bytes((tmp_path / "packed.jsonl.gz").read_bytes()[:-9])
-    assert "not readable" in message("recommend", config.output_dir, "--input", tmp_path / "cut.jsonl.gz")
+    assert "damaged gzip file" in message("recommend", config.output_dir, "--input", tmp_path / "cut.jsonl.gz")
 
 
 def test_recommend_in_python(config: Config) -> None:

@@ -350,5 +350,5 @@ def test_weights_start_a_model_of_the_other_tuning(tmp_path: Path, tied: bool) -
     again, _ = load(base, "frozen", seed=5)
     load_start(again, tmp_path / "full", ids)
     assert all(torch.equal(sid_rows(again)[name], row) for name, row in trained.items())
-    with pytest.raises(UserError, match="holds rows of 12 SID tokens; there are 11 here"):
+    with pytest.raises(UserError, match=r"does not fit the model: .*12, .* expected .*11, "):
         load_start(full, tmp_path / "frozen", ids[:-1])

@@ -287,7 +287,7 @@ def long_files(folder: Path, size: int) -> dict[str, Callable[[], Any]]:
 
 def test_a_record_that_no_model_reads(tmp_path: Path) -> None:
     for read in (read_rows, read_instructions, lambda path: list(histories(None, None, path))):  # type: ignore[arg-type]
-        with pytest.raises(UserError, match=r"line 1: a record of 20,000,0\d\d characters, more than 16,777,216"):
+        with pytest.raises(UserError, match="line 1: a record of more than 16,777,216 bytes"):
             read(write(tmp_path / "r.jsonl", '{"history": [' + " " * 20 * MB + "]}\n"))  # type: ignore[operator]
 
 

@@ -251,6 +251,8 @@ def test_a_configuration_that_makes_no_model(base: Path, changed: dict[str, Any]
 
 # --- the state of a run ---
 
+EARLY = {"early_stopping_patience": 3, "early_stopping_threshold": 0.0}
+
 
 @pytest.mark.parametrize(
     ("changed", "message"),
@@ -261,7 +263,19 @@ def test_a_configuration_that_makes_no_model(base: Path, changed: dict[str, Any]
         ({"log_history": "x"}, "not the state of this checkpoint"),
         ({"best_model_checkpoint": ["x"]}, "not the state of this checkpoint"),
         ({"unheard_of": 1}, "cannot be read"),
-        ({"stateful_callbacks": []}, None),
+        ({"stateful_callbacks": []}, "not the state of this checkpoint"),
+        ({"stateful_callbacks": {"TrainerControl": 5}}, "not the state of this checkpoint"),
+        ({"stateful_callbacks": {"TrainerControl": [{"args": []}]}}, "not the state of this checkpoint"),
+        ({"stateful_callbacks": {"TrainerControl": {"args": {"x": 1}}}}, "not the state of this checkpoint"),
+        ({"stateful_callbacks": {"TrainerControl": {"attributes": {"state": 1}}}}, "not the state of this checkpoint"),
+        ({"stateful_callbacks": {"ProgressCallback": {"args": {"x": 1}}}}, "not the state of this checkpoint"),
+        ({"stateful_callbacks": {"EarlyStoppingCallback": {"args": EARLY | {"early_stopping_patience": None}}}}, "not"),
+        ({"stateful_callbacks": {"EarlyStoppingCallback": [{"args": EARLY}]}}, None),
+        ({"total_flos": "x"}, "not the state of this checkpoint"),
+        ({"total_flos": 10**400}, "not the state of this checkpoint"),
+        ({"epoch": None}, "not the state of this checkpoint"),
+        ({"train_batch_size": "x"}, "not the state of this checkpoint"),
+        ({"best_metric": 10**400}, "not the state of this checkpoint"),
         ({}, None),
     ],
 )

@@ -13,16 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-import pyarrow as pa
-import pyarrow.parquet
-
 from sidtune.errors import UserError, did_you_mean
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 # Gzip packs text 5 to 50 times, and zeros a thousand times: such a file is made to fill the memory.
 MOST_UNPACKED, ALWAYS_UNPACKED = 200, 1 << 25
 BLOCK_BYTES = 1 << 16
-# As long as a row of CSV may be.
+# In bytes: as long as a row of CSV may be.
 LONGEST_RECORD = 1 << 24
 
 
@@ -99,21 +96,36 @@ class _Unpacked(io.RawIOBase):
         super().close()
 
 
-def read_lines(path: Path) -> Iterator[str]:
+def read_lines(path: Path, longest: int | None = None) -> Iterator[str]:
     """The lines of a UTF-8 file with their ends, one at a time; a byte-order mark and gzip are accepted.
 
     Raises:
-        UserError: as `opened`, and for text that is not UTF-8.
+        UserError: as `opened` and `decoded_lines`.
     """
     with opened(path) as stream:
-        for number, line in enumerate(stream, start=1):
-            try:
-                yield line.decode("utf-8")
-            except UnicodeDecodeError as error:
-                raise UserError(
-                    f"{path}: not UTF-8: byte 0x{line[error.start]:02x} in line {number}",
-                    f"Convert it first, for example: iconv -f LATIN1 -t UTF-8 {path.name}",
-                ) from None
+        yield from decoded_lines(stream, str(path), longest)
+
+
+def decoded_lines(stream: BinaryIO, where: str, longest: int | None = None) -> Iterator[str]:
+    """The lines of a stream with their ends, one at a time, each as soon as it is there.
+
+    Args:
+        longest: the most bytes that a line may have; no more of one is ever held.
+
+    Raises:
+        UserError: for text that is not UTF-8, and for a line that is longer.
+    """
+    most = -1 if longest is None else longest + 1
+    for number, line in enumerate(iter(lambda: stream.readline(most), b""), start=1):
+        if longest is not None and len(line) > longest:
+            raise UserError(f"{where}, line {number}: a record of more than {longest:,} bytes", "Shorten it.")
+        try:
+            yield line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"{where}: not UTF-8: byte 0x{line[error.start]:02x} in line {number}",
+                f"Convert it first, for example: iconv -f LATIN1 -t UTF-8 {Path(where).name}",
+            ) from None
 
 
 def read_text(path: Path) -> str:
@@ -143,37 +155,12 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The objects of a JSON Lines file with their line numbers, counted from 1; empty lines are passed over."""
-    for number, line in enumerate(read_lines(path), start=1):
+    for number, line in enumerate(read_lines(path, LONGEST_RECORD), start=1):
         if line.strip():
-            value = parse_record(line.rstrip("\n"), f"{path}, line {number}")
+            value = parse_json(line.rstrip("\n"), f"{path}, line {number}")
             if not isinstance(value, dict):
                 raise UserError(f"{path}, line {number}: expected a JSON object, found {_kind(value)}")
             yield number, value
-
-
-def read_parquet(path: Path, hint: str) -> pa.Table:
-    """The table of a Parquet file, every text of it in UTF-8.
-
-    Args:
-        hint: what to do about a file that cannot be read.
-
-    Raises:
-        UserError: for a file that cannot be read.
-    """
-    try:
-        # Of a file alone: `read_table` would take `a=1` in its path for a column.
-        table = pyarrow.parquet.ParquetFile(path).read()
-        table.validate(full=True)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not a readable Parquet file: {str(error)[:200]}", hint) from None
-    return table
-
-
-def parse_record(line: str, where: str) -> Any:
-    """Parse one line of JSON Lines; raises as `parse_json`, and for one that no record needs."""
-    if len(line) > LONGEST_RECORD:
-        raise UserError(f"{where}: a record of {len(line):,} characters, more than {LONGEST_RECORD:,}", "Shorten it.")
-    return parse_json(line, where)
 
 
 def parse_json(text: str, where: str) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -15,12 +14,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
-import pyarrow.parquet
 from numpy.typing import NDArray
 
-from sidtune.data.files import opened, read_jsonl, read_lines
+from sidtune.data.files import LONGEST_RECORD, opened, read_jsonl, read_lines
 from sidtune.data.ids import as_id, as_ids
 from sidtune.data.literals import CellError, parse_lists
+from sidtune.data.parquet_files import opened_parquet, tables
 from sidtune.errors import UserError, did_you_mean
 
 ROWS = pa.schema([("user_id", pa.string()), ("history", pa.list_(pa.string())), ("target", pa.string())])
@@ -32,9 +31,7 @@ NOT_WHOLE = "a number that is not whole, or too large to tell its neighbours apa
 # As text a row takes ten times the memory that it takes as positions: never more of them than this at once.
 ROWS_AT_ONCE = 65_536
 # A row must fit into one block, and titles may be very long.
-BLOCK_BYTES = 1 << 24
-# Parquet's column chunks, which may be as long as the file, are read piece by piece.
-BUFFER_BYTES = 1 << 20
+BLOCK_BYTES = LONGEST_RECORD
 
 
 def row_batches(path: Path) -> Iterator[pa.Table]:
@@ -105,7 +102,7 @@ def as_rows(batch: pa.Table, faults: Faults) -> pa.Table:
 def read_csv(path: Path, besides: Sequence[str] = ()) -> Iterator[pa.Table]:
     """The columns that rows are made of, and those of `besides` that the file has, as text, `ROWS_AT_ONCE` at most."""
     with opened(path) as stream:
-        names = _header(stream.readline(), path)
+        names = _header(stream.readline(LONGEST_RECORD), path)
         stream.seek(0)
         wanted = ["user_id", _history_column(names, path), "item_id", *(name for name in besides if name in names)]
         try:
@@ -121,8 +118,8 @@ def read_csv(path: Path, besides: Sequence[str] = ()) -> Iterator[pa.Table]:
                 for start in range(0, block.num_rows, ROWS_AT_ONCE):
                     yield pa.table(block.slice(start, ROWS_AT_ONCE))
         except (pa.ArrowException, UnicodeDecodeError) as error:
-            for _ in read_lines(path):
-                pass  # says where, when the bytes are not UTF-8
+            for _ in read_lines(path, LONGEST_RECORD):
+                pass  # says where, when a line is too long or the bytes are not UTF-8
             # Everybody else counts rows without the header.
             reason = re.sub(r"Row #(\d+)", lambda found: f"row {int(found[1]) - 1}", " ".join(str(error).split()))
             raise UserError(f"{path}: not a readable CSV: {reason[:200]}") from None
@@ -138,19 +135,10 @@ def _header(line: bytes, path: Path) -> list[str]:
 
 
 def _read_parquet(path: Path) -> Iterator[pa.Table]:
-    with opened(path) as stream:
-        # Parquet is read from its end, and a gzipped file only from its beginning.
-        source = io.BytesIO(stream.read()) if path.suffix == ".gz" else stream
-        try:
-            file = pyarrow.parquet.ParquetFile(source, buffer_size=BUFFER_BYTES)
-            names = file.schema_arrow.names
-            wanted = ["user_id", _history_column(names, path), "item_id"] if file.metadata.num_rows else names
-            for batch in file.iter_batches(ROWS_AT_ONCE, columns=wanted):
-                # Arrow takes texts as they are, and trips over them later.
-                batch.validate(full=True)
-                yield pa.table(batch)
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{path}: not a readable Parquet file: {str(error)[:200]}") from None
+    with opened_parquet(path) as file:
+        names = file.schema_arrow.names
+        wanted = ["user_id", _history_column(names, path), "item_id"] if file.metadata.num_rows else names
+        yield from tables(file, path, wanted, ROWS_AT_ONCE)
 
 
 def _read_jsonl(path: Path) -> Iterator[pa.Table]:

@@ -16,7 +16,8 @@ from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from sidtune.data.files import read_json_object, read_parquet
+from sidtune.data.files import read_json_object
+from sidtune.data.parquet_files import read_parquet
 from sidtune.errors import UserError
 from sidtune.evaluation.metrics import metric_names, per_row
 
@@ -26,6 +27,8 @@ LEVELS = {"SID": "sid_rank", "item": "item_rank"}
 # What lists depend on besides the model and its rows.
 SETTINGS = ("beams", "normalize", "exclude_history", "candidates_sha256")
 METRICS = ("HR@1", "HR@5", "HR@10", "NDCG@5", "NDCG@10", "MRR")
+# Ranks up to it stay exact in all that is computed of them.
+LONGEST_LIST = 2**31 - 1
 RESAMPLES = 10_000
 SEED = 0
 INTERVAL = (0.025, 0.975)
@@ -97,7 +100,7 @@ def read_evaluated(run: Path, split: str) -> Evaluated:
         if table_path.exists() and summary_path.exists():
             settings = read_settings(summary_path)
             told = {name: settings.get(name) for name in SETTINGS}
-            return Evaluated(str(run), _read_table(table_path), settings["beams"], told)
+            return Evaluated(str(run), _read_table(table_path, settings["beams"]), settings["beams"], told)
     raise UserError(f"{run} has no evaluation of {split}", f"sidtune evaluate {run} --split {split}")
 
 
@@ -180,7 +183,7 @@ def _notes(comparison: Comparison) -> Iterator[str]:
         yield f"[yellow]evaluated with different {', '.join(comparison.unlike)}[/yellow]"
 
 
-def _read_table(path: Path) -> pa.Table:
+def _read_table(path: Path, beams: int) -> pa.Table:
     table = read_parquet(path, "Evaluate the run again.")
     for wanted in (*KEYS, *RANKS):
         if table.column_names.count(wanted.name) != 1:
@@ -191,8 +194,11 @@ def _read_table(path: Path) -> pa.Table:
             raise UserError(f"{path}, column {wanted.name}: expected {wanted.type}, found {found}")
     if pc.count_distinct(table["row"]).as_py() < table.num_rows:
         raise UserError(f"{path}, column row: the same number stands in several rows", "Evaluate the run again.")
-    if any(pc.min(table[name]).as_py() < 0 for name in RANKS.names if table.num_rows):
-        raise UserError(f"{path}: a rank is below 0", "Evaluate the run again.")
+    for name in RANKS.names if table.num_rows else ():
+        least, most = pc.min_max(table[name]).as_py().values()
+        if least < 0 or most > beams:
+            found = "below 0" if least < 0 else f"{most}, behind the end of lists of {beams}"
+            raise UserError(f"{path}, column {name}: a rank is {found}", "Evaluate the run again.")
     return table.select([*KEYS.names, *RANKS.names])
 
 
@@ -204,8 +210,9 @@ def read_settings(path: Path) -> dict[str, Any]:
     """
     settings = read_json_object(path).get("settings")
     beams = settings.get("beams") if isinstance(settings, dict) else None
-    if not isinstance(settings, dict) or type(beams) is not int or beams < 1:
-        raise UserError(f"{path}: settings.beams: expected a number from 1, found {beams!r}", "Evaluate the run again.")
+    if not isinstance(settings, dict) or type(beams) is not int or not 1 <= beams <= LONGEST_LIST:
+        expected = f"expected a number from 1 to {LONGEST_LIST:,}, found {beams!r:.80}"
+        raise UserError(f"{path}: settings.beams: {expected}", "Evaluate the run again.")
     return settings
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
 import sys
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -17,7 +15,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from sidtune.data.files import parse_record
+from sidtune.data.files import LONGEST_RECORD, decoded_lines, parse_json, read_lines
 from sidtune.data.ids import as_id
 from sidtune.errors import UserError
 from sidtune.evaluation.answers import read_candidates
@@ -64,29 +62,21 @@ def histories(recommender: Recommender, history: str | None, source: Path | None
         recommender.positions([items])
         yield None, items
     elif str(source) == "-":
-        # In some locales Python reads bytes that are no text as half characters, which nothing takes later.
-        sys.stdin.reconfigure(encoding="utf-8-sig", errors="strict")  # type: ignore[union-attr]
-        yield from read_histories(_readable(sys.stdin, "standard input"), "standard input")
+        yield from read_histories(_standard_input(), "standard input")
     else:
         assert source is not None
-        if not source.exists() or source.is_dir():
-            raise UserError(f"no such file: {source}", "Check the path of --input.")
-        yield from read_histories(_readable(_lines(source), str(source)), str(source))
+        yield from read_histories(read_lines(source, LONGEST_RECORD), str(source))
 
 
-def _lines(source: Path) -> Iterator[str]:
+def _standard_input() -> Iterator[str]:
     """Line by line, so that a pipe is answered while it is written."""
-    opened: Any = gzip.open if source.suffix == ".gz" else open
-    with opened(source, "rt", encoding="utf-8-sig") as lines:
-        yield from lines
-
-
-def _readable(lines: Iterable[str], where: str) -> Iterator[str]:
+    lines = decoded_lines(sys.stdin.buffer, "standard input", LONGEST_RECORD)
     try:
+        for line in islice(lines, 1):
+            yield line.removeprefix("\ufeff")
         yield from lines
-    except (UnicodeDecodeError, OSError, EOFError, zlib.error) as error:
-        hint = f"Convert it first, for example: iconv -f LATIN1 -t UTF-8 {Path(where).name}"
-        raise UserError(f"{where}: not readable as UTF-8 text: {error}", hint) from None
+    except OSError as error:
+        raise UserError(f"standard input cannot be read: {error.strerror}", "Give it a file or a pipe.") from None
 
 
 def read_histories(lines: Iterable[str], where: str) -> Iterator[tuple[Any, list[str]]]:
@@ -97,14 +87,16 @@ def read_histories(lines: Iterable[str], where: str) -> Iterator[tuple[Any, list
     """
     for number, line in enumerate(lines, start=1):
         if line.strip():
-            value = parse_record(line, f"{where}, line {number}")
-            history = value.get("history") if isinstance(value, dict) else None
+            value = parse_json(line, f"{where}, line {number}")
+            history, user = (value.get(name) if isinstance(value, dict) else None for name in ("history", "user_id"))
             if not isinstance(history, list) or None in map(as_id, history):
                 raise UserError(
                     f"{where}, line {number}: expected an object with a history, a list of item ids, found {line:.80}",
                     'Such as {"user_id": "u1", "history": ["17", "4"]}.',
                 )
-            yield value.get("user_id"), [as_id(item) or "" for item in history]
+            if user is not None and as_id(user) is None:
+                raise UserError(f"{where}, line {number}: user_id: expected text or a whole number, found {user!r:.60}")
+            yield user, [as_id(item) or "" for item in history]
 
 
 def answer(

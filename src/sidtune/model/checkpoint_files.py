@@ -138,14 +138,18 @@ def load_start(model: PreTrainedModel, folder: Path, sid_ids: Tensor) -> None:
     if is_frozen(model):
         load_sid_rows(model, rows)
         return
-    modules = {"input": model.get_input_embeddings(), "output": model.get_output_embeddings()}
-    for name, saved in rows.items():
-        if len(saved) != len(sid_ids):
-            raise UserError(
-                f"{folder} holds rows of {len(saved):,} SID tokens; there are {len(sid_ids):,} here",
-                "Start from weights of the same base with the same SID tokens.",
-            )
-        modules[name].weight[sid_ids] = saved
+    weights: dict[str, Any] = {"input": model.get_input_embeddings().weight}
+    if not _tied(model):
+        weights["output"] = model.get_output_embeddings().weight
+    given = {name: tuple(saved.shape) for name, saved in rows.items()}
+    expected = {name: (len(sid_ids), weight.shape[1]) for name, weight in weights.items()}
+    if given != expected:
+        raise UserError(
+            f"{folder / SID_ROWS} does not fit the model: {given!s:.200}, expected {expected}",
+            "Start from weights of the same base with the same SID tokens.",
+        )
+    for name, weight in weights.items():
+        weight[sid_ids] = rows[name]
 
 
 def load_weights(folder: Path) -> dict[str, Tensor]:
@@ -190,6 +194,9 @@ def shard_names(index: Path) -> list[str]:
     names = sorted(set(files.values()))
     if strange := [name for name in names if name in ("", "..") or Path(name).name != name or "\\" in name]:
         raise ValueError(f"{index.name} names a file outside the folder: {strange[0]!r:.80}")
+    if absent := [name for name in names if not (index.parent / name).is_file()]:
+        # A pipe would be waited for.
+        raise ValueError(f"{index.name} names {absent[0]!r:.80}, which is no file there")
     return names
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -16,6 +17,8 @@ from sidtune.storage import flush
 
 MANIFEST, IDENTITY, PREFIX, FINAL = "manifest.json", "sidtune.json", "checkpoint-", "final_checkpoint"
 PROCESSES = "processes"
+# Of a manifest or an identity, in bytes: ten thousand files.
+LONGEST_JSON = 1 << 20
 PARTIAL, DELETED = ".partial", ".deleted"
 LEFTOVER = re.compile(rf"\.({PREFIX}\d+|{FINAL})({re.escape(PARTIAL)}|{re.escape(DELETED)})")
 
@@ -112,13 +115,18 @@ def step_of(checkpoint: Path) -> int:
 def damage(checkpoint: Path) -> str | None:
     """What is wrong with a checkpoint: the first file that is not as it was written; None where all is well."""
     try:
-        manifest = json.loads((checkpoint / MANIFEST).read_text())
+        manifest = json.loads(read_ordinary(checkpoint / MANIFEST, LONGEST_JSON))
         if not isinstance(manifest, dict) or IDENTITY not in manifest:
             raise ValueError
     except FileNotFoundError:
         return f"{MANIFEST} is missing"
     except (OSError, ValueError, RecursionError):
         return f"{MANIFEST} cannot be read"
+    if endless := [
+        path.name for path in checkpoint.iterdir() if path.exists() and not (path.is_file() or path.is_dir())
+    ]:
+        # Named by the manifest or not: whoever opens it waits.
+        return f"{endless[0]} cannot be read (it is a pipe or a device)"
     faults = (_fault(checkpoint, name, entry, verify) for verify in (False, True) for name, entry in manifest.items())
     return next((fault for fault in faults if fault), None)
 
@@ -141,7 +149,7 @@ def read_identity(checkpoint: Path) -> dict[str, Any]:
         UserError: where the file cannot be read.
     """
     try:
-        identity = json.loads((checkpoint / IDENTITY).read_text())
+        identity = json.loads(read_ordinary(checkpoint / IDENTITY, LONGEST_JSON))
         if isinstance(identity, dict):
             return identity
     except (OSError, ValueError, RecursionError):
@@ -179,7 +187,7 @@ def _fault(checkpoint: Path, name: str, entry: Any, verify: bool) -> str | None:
     if not isinstance(size, int) or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
         return f"{MANIFEST} cannot be read"
     try:
-        found = (checkpoint / name).stat().st_size
+        found = ordinary_size(checkpoint / name)
         if found != size:
             return f"{name} has {found:,} of {size:,} bytes"
         if verify and file_digest(checkpoint / name) != checksum:
@@ -189,6 +197,26 @@ def _fault(checkpoint: Path, name: str, entry: Any, verify: bool) -> str | None:
     except (OSError, ValueError) as error:
         return f"{name} cannot be read ({error})"
     return None
+
+
+def ordinary_size(path: Path) -> int:
+    """How many bytes a file has.
+
+    Raises:
+        OSError: for a file that is missing.
+        ValueError: for a link, which a run writes none of, a pipe that would be waited for, or a device without end.
+    """
+    found = path.lstat()
+    if not stat.S_ISREG(found.st_mode):
+        raise ValueError("it is no ordinary file")
+    return found.st_size
+
+
+def read_ordinary(path: Path, longest: int) -> str:
+    """The text of a file of at most so many bytes; raises as `ordinary_size`, and for one of more."""
+    if ordinary_size(path) > longest:
+        raise ValueError(f"it has more than {longest:,} bytes")
+    return path.read_text(encoding="utf-8")
 
 
 def _files(folder: Path) -> Iterator[Path]:
