@@ -82,7 +82,8 @@ def test_processes_do_not_draw_the_same(tmp_path: Path) -> None:
 
 def test_a_batch_smaller_than_the_processes_is_refused(tmp_path: Path) -> None:
     ranks = start_ranks(2, tiny_tree(tmp_path, training={"batch_size": 1}), tmp_path)
-    assert [rank.ends() for rank in ranks] == [2, 2]
+    assert ranks[0].ends() == 2
+    assert ranks[1].ends(), "by itself, or since the first has gone"
     told = ["training.batch_size is 1, but there are 2 processes" in rank.said() for rank in ranks]
     assert told == [True, False], "said once, by the first rank"
 
