@@ -30,6 +30,14 @@ def as_id(value: Any) -> str | None:
     return str(value) if type(value) in (str, int) else None
 
 
+def id_list(values: list[Any]) -> list[str] | None:
+    """The ids that the values of a list stand for, or None where one is no id."""
+    if set(map(type, values)) <= {str, int}:
+        return list(map(str, values))
+    found = [text for text in map(as_id, values) if text is not None]
+    return found if len(found) == len(values) else None
+
+
 def as_ids(values: pa.Array) -> tuple[pa.Array, NDArray[np.bool_]]:
     """An Arrow column of ids as text, and which of its values are numbers that are not whole, `(n,)`.
 

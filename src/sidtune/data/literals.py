@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sidtune.data.ids import as_id
+from sidtune.data.ids import id_list
 
 # A list of a million characters holds more history than any model reads; the parser's memory grows many times faster.
 LONGEST = 1_000_000
@@ -38,10 +38,10 @@ def parse_list(text: str) -> list[str]:
             # Of escapes that Python does not know: for programmers, and with the text as it came.
             warnings.simplefilter("ignore")
             value = ast.literal_eval(stripped)
-        entries = [text for text in map(as_id, value) if text is not None] if isinstance(value, list) else None
+        entries = id_list(value) if isinstance(value, list) else None
     except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
         raise ValueError("expected a list of texts or whole numbers") from None
-    if entries is None or len(entries) < len(value):
+    if entries is None:
         raise ValueError("expected a list of texts or whole numbers")
     if any("\ud800" <= character <= "\udfff" for entry in entries for character in entry):
         raise ValueError("expected whole characters, not half of a surrogate pair")

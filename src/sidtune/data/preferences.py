@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from sidtune.data.files import read_json, read_jsonl
-from sidtune.data.ids import as_id
+from sidtune.data.ids import as_id, id_list
 from sidtune.data.row_files import ROWS
 from sidtune.errors import UserError, did_you_mean
 
@@ -41,15 +41,16 @@ def _records(path: Path) -> Iterator[tuple[int, Any]]:
 
 def _row(record: Any, where: str) -> dict[str, Any]:
     context = _field(record, "context", where)
-    history = _field(context, "history_items", where)
-    if not isinstance(history, list) or not history or not all(as_id(item) for item in history):
-        raise UserError(f"{where}: context.history_items: expected a list of item ids, found {history!r:.60}")
+    items = _field(context, "history_items", where)
+    history = id_list(items) if isinstance(items, list) else None
+    if not history or "" in history:
+        raise UserError(f"{where}: context.history_items: expected a list of item ids, found {items!r:.60}")
     preference = _field(record, "user_preference", where)
     if not isinstance(preference, str) or not preference.strip():
         raise UserError(f"{where}: user_preference: expected text, found {preference!r:.60}")
     return {
         "user_id": _identifier(record, "user", where),
-        "history": [as_id(item) for item in history],
+        "history": history,
         "target": _identifier(context, "target_item", where),
         "preference": preference,
         "split": _split(record, where),

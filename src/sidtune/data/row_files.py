@@ -17,7 +17,7 @@ import pyarrow.csv
 from numpy.typing import NDArray
 
 from sidtune.data.files import LONGEST_RECORD, opened, read_jsonl, read_lines
-from sidtune.data.ids import as_id, as_ids
+from sidtune.data.ids import as_id, as_ids, id_list
 from sidtune.data.literals import CellError, parse_lists
 from sidtune.data.parquet_files import opened_parquet, tables
 from sidtune.errors import UserError, did_you_mean
@@ -159,10 +159,12 @@ def _read_jsonl(path: Path) -> Iterator[pa.Table]:
 def _json_column(values: list[Any], name: str, path: Path, first: int) -> pa.Array:
     """A column of the rows from `first` on, which is counted from 1."""
     if name.startswith("history"):
-        for row, value in enumerate(values, start=first):
-            if not isinstance(value, list) or not all(as_id(entry) is not None for entry in value):
-                raise UserError(f"{path}, row {row}, column {name}: expected a list of item ids, found {value!r:.60}")
-        return pa.array([[as_id(entry) for entry in value] for value in values], pa.list_(pa.string()))
+        lists = [id_list(value) if isinstance(value, list) else None for value in values]
+        if None in lists:
+            at = lists.index(None)
+            where = f"{path}, row {first + at}, column {name}"
+            raise UserError(f"{where}: expected a list of item ids, found {values[at]!r:.60}")
+        return pa.array(lists, pa.list_(pa.string()))
     for row, value in enumerate(values, start=first):
         if value is not None and as_id(value) is None:
             raise UserError(f"{path}, row {row}, column {name}: expected an id, found {value!r:.60}")

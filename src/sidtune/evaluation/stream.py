@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sidtune.data.files import LONGEST_RECORD, decoded_lines, parse_json, read_lines
-from sidtune.data.ids import as_id
+from sidtune.data.ids import as_id, id_list
 from sidtune.errors import UserError
 from sidtune.evaluation.answers import read_candidates
 from sidtune.evaluation.options import RankOptions
@@ -88,15 +88,16 @@ def read_histories(lines: Iterable[str], where: str) -> Iterator[tuple[Any, list
     for number, line in enumerate(lines, start=1):
         if line.strip():
             value = parse_json(line, f"{where}, line {number}")
-            history, user = (value.get(name) if isinstance(value, dict) else None for name in ("history", "user_id"))
-            if not isinstance(history, list) or None in map(as_id, history):
+            items, user = (value.get(name) if isinstance(value, dict) else None for name in ("history", "user_id"))
+            history = id_list(items) if isinstance(items, list) else None
+            if history is None:
                 raise UserError(
                     f"{where}, line {number}: expected an object with a history, a list of item ids, found {line:.80}",
                     'Such as {"user_id": "u1", "history": ["17", "4"]}.',
                 )
             if user is not None and as_id(user) is None:
                 raise UserError(f"{where}, line {number}: user_id: expected text or a whole number, found {user!r:.60}")
-            yield user, [as_id(item) or "" for item in history]
+            yield user, history
 
 
 def answer(
