@@ -23,7 +23,7 @@ demo: $(VENV)/.ready ## The main job on made-up data, on the CPU, in minutes
 
 test: $(VENV)/.ready ## The whole suite on all cores, with coverage
 	$(BIN)/python -m coverage erase
-	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --cov --cov-report=term:skip-covered
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal --cov --cov-report=term:skip-covered
 
 test-long: $(VENV)/.ready ## The tests that take minutes: many kills, thousands of hostile files, very long lines
 	$(BIN)/python -m pytest -m long -s

@@ -77,10 +77,10 @@ def test_killed_runs_end_like_one_that_was_left_alone(
             patience = chance.uniform(0, 1.1 * seconds) if killed < kills else 120
             if run.runs_for(patience):
                 run.signal(signal.SIGKILL)
-                assert run.ends() == -signal.SIGKILL
-                killed += 1
-            else:
-                assert run.process.exitcode == 0, run.said()
+            # It may have come to its end just before.
+            status = run.ends()
+            assert status in (0, -signal.SIGKILL), run.said()
+            killed += status != 0
             reached = progress(folder)
             assert reached >= before, "a complete checkpoint is never lost"
             before = reached
