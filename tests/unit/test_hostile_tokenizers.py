@@ -207,7 +207,8 @@ FAILING: dict[str, Callable[[Path], None]] = {
 @pytest.mark.parametrize("name", FAILING)
 def test_a_tokenizer_that_cannot_encode_is_named(base: Path, name: str) -> None:
     FAILING[name](base)
-    with pytest.raises(UserError, match=rf"the tokenizer of {base} fails: \w"):
+    # Some versions of the libraries find it when they load, others when they encode.
+    with pytest.raises(UserError, match=rf"the tokenizer of {base} fails: \w|{base} cannot be read: \w"):
         use(base)
 
 
