@@ -26,12 +26,13 @@ from sidtune.data.files import LONGEST_RECORD
 from sidtune.data.rows import load_rows, read_rows
 from sidtune.errors import UserError
 from sidtune.evaluation.answers import read_candidates
-from sidtune.evaluation.compare import LONGEST_LIST, read_evaluated
+from sidtune.evaluation.compare import read_evaluated
 from sidtune.evaluation.stream import histories
 from sidtune.model.checkpoint_files import INDEX, SID_ROWS, WEIGHTS, load_start, load_weights
 from sidtune.model.load import load_model
 from sidtune.model.tokenizer import load_tokenizer
 from sidtune.model.vocabulary import extend_vocabulary
+from sidtune.tasks.base import MOST
 from sidtune.training.checkpoints import IDENTITY, LONGEST_JSON, MANIFEST, damage, newest_complete, read_identity
 from sidtune.training.resumed import STATE, refuse_broken_state
 
@@ -269,7 +270,7 @@ def test_ranks_behind_the_end(tmp_path: Path, ranks: list[int], beams: int, mess
     (tmp_path / "test.json").write_bytes(json_bytes({"settings": {"beams": beams}}))
     with pytest.raises(UserError, match=message):
         read_evaluated(tmp_path, "test")
-    assert LONGEST_LIST < 2**31
+    assert MOST < 2**31
 
 
 # --- beside a model ---

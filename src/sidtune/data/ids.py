@@ -30,8 +30,10 @@ def as_id(value: Any) -> str | None:
     return str(value) if type(value) in (str, int) else None
 
 
-def id_list(values: list[Any]) -> list[str] | None:
-    """The ids that the values of a list stand for, or None where one is no id."""
+def id_list(values: Any) -> list[str] | None:
+    """The ids that the values of a list stand for, or None where one is no id, or there is no list."""
+    if not isinstance(values, list):
+        return None
     if set(map(type, values)) <= {str, int}:
         return list(map(str, values))
     found = [text for text in map(as_id, values) if text is not None]

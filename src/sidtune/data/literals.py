@@ -37,10 +37,9 @@ def parse_list(text: str) -> list[str]:
         with warnings.catch_warnings():
             # Of escapes that Python does not know: for programmers, and with the text as it came.
             warnings.simplefilter("ignore")
-            value = ast.literal_eval(stripped)
-        entries = id_list(value) if isinstance(value, list) else None
+            entries = id_list(ast.literal_eval(stripped))
     except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
-        raise ValueError("expected a list of texts or whole numbers") from None
+        entries = None
     if entries is None:
         raise ValueError("expected a list of texts or whole numbers")
     if any("\ud800" <= character <= "\udfff" for entry in entries for character in entry):

@@ -42,7 +42,7 @@ def _records(path: Path) -> Iterator[tuple[int, Any]]:
 def _row(record: Any, where: str) -> dict[str, Any]:
     context = _field(record, "context", where)
     items = _field(context, "history_items", where)
-    history = id_list(items) if isinstance(items, list) else None
+    history = id_list(items)
     if not history or "" in history:
         raise UserError(f"{where}: context.history_items: expected a list of item ids, found {items!r:.60}")
     preference = _field(record, "user_preference", where)

@@ -159,16 +159,15 @@ def _read_jsonl(path: Path) -> Iterator[pa.Table]:
 def _json_column(values: list[Any], name: str, path: Path, first: int) -> pa.Array:
     """A column of the rows from `first` on, which is counted from 1."""
     if name.startswith("history"):
-        lists = [id_list(value) if isinstance(value, list) else None for value in values]
-        if None in lists:
-            at = lists.index(None)
-            where = f"{path}, row {first + at}, column {name}"
-            raise UserError(f"{where}: expected a list of item ids, found {values[at]!r:.60}")
-        return pa.array(lists, pa.list_(pa.string()))
-    for row, value in enumerate(values, start=first):
-        if value is not None and as_id(value) is None:
-            raise UserError(f"{path}, row {row}, column {name}: expected an id, found {value!r:.60}")
-    return pa.array([as_id(value) for value in values], pa.string())
+        expected, kind, missing = "a list of item ids", pa.list_(pa.string()), False
+        found: list[Any] = list(map(id_list, values))
+    else:
+        expected, kind, missing = "an id", pa.string(), True
+        found = list(map(as_id, values))
+    for row, (value, one) in enumerate(zip(values, found, strict=True), start=first):
+        if one is None and not (missing and value is None):
+            raise UserError(f"{path}, row {row}, column {name}: expected {expected}, found {value!r:.60}")
+    return pa.array(found, kind)
 
 
 READERS: dict[str, Callable[[Path], Iterator[pa.Table]]] = {
@@ -219,9 +218,10 @@ def _history(values: pa.Array, name: str, faults: Faults) -> pa.Array:
     lengths = pc.fill_null(pc.list_value_length(values), 0).to_numpy(zero_copy_only=False)
     faults.add(f"column {name}: empty history", lengths == 0)
     nameless = pc.fill_null(pc.equal(values.flatten(), ""), True).to_numpy(zero_copy_only=False)
-    parents = pc.list_parent_indices(values).to_numpy()
     for what, bad in ((NOT_WHOLE, broken), ("empty item id", nameless)):
-        faults.add(f"column {name}: {what}", np.bincount(parents[bad], minlength=len(values)) > 0)
+        if bad.any():
+            parents = pc.list_parent_indices(values).to_numpy()
+            faults.add(f"column {name}: {what}", np.bincount(parents[bad], minlength=len(values)) > 0)
     return values
 
 

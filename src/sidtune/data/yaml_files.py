@@ -103,12 +103,13 @@ def _refuse_twice(node: yaml.MappingNode, loader: _Loader, where: str) -> None:
 
 
 def _refuse_scalar(node: yaml.Node, where: str) -> None:
-    """Half a surrogate pair can be written as an escape, but is no text: no tokenizer and no file takes it."""
+    """Refuse whole numbers without end, and halves of characters."""
     line = node.start_mark.line + 1
     if node.tag == WHOLE_NUMBER and len(node.value) > LONGEST_NUMBER:
         message = f"{where}: line {line} holds a whole number of {len(node.value):,} characters"
         raise UserError(message, f"No more than {LONGEST_NUMBER} are read; put text into quotes.")
     try:
+        # Half a surrogate pair can be written as an escape, but is no text: no tokenizer and no file takes it.
         node.value.encode()
     except UnicodeEncodeError:
         raise UserError(f"{where}: line {line} holds half a character", "Write the whole surrogate pair.") from None

@@ -20,6 +20,7 @@ from sidtune.data.files import read_json_object
 from sidtune.data.parquet_files import read_parquet
 from sidtune.errors import UserError
 from sidtune.evaluation.metrics import metric_names, per_row
+from sidtune.tasks.base import MOST
 
 KEYS = pa.schema([("row", pa.int64()), ("user_id", pa.string()), ("target", pa.string())])
 RANKS = pa.schema([("sid_rank", pa.int64()), ("item_rank", pa.int64())])
@@ -27,8 +28,6 @@ LEVELS = {"SID": "sid_rank", "item": "item_rank"}
 # What lists depend on besides the model and its rows.
 SETTINGS = ("beams", "normalize", "exclude_history", "candidates_sha256")
 METRICS = ("HR@1", "HR@5", "HR@10", "NDCG@5", "NDCG@10", "MRR")
-# Ranks up to it stay exact in all that is computed of them.
-LONGEST_LIST = 2**31 - 1
 RESAMPLES = 10_000
 SEED = 0
 INTERVAL = (0.025, 0.975)
@@ -210,8 +209,8 @@ def read_settings(path: Path) -> dict[str, Any]:
     """
     settings = read_json_object(path).get("settings")
     beams = settings.get("beams") if isinstance(settings, dict) else None
-    if not isinstance(settings, dict) or type(beams) is not int or not 1 <= beams <= LONGEST_LIST:
-        expected = f"expected a number from 1 to {LONGEST_LIST:,}, found {beams!r:.80}"
+    if not isinstance(settings, dict) or type(beams) is not int or not 1 <= beams <= MOST:
+        expected = f"expected a number from 1 to {MOST:,}, found {beams!r:.80}"
         raise UserError(f"{path}: settings.beams: {expected}", "Evaluate the run again.")
     return settings
 

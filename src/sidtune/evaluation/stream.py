@@ -89,7 +89,7 @@ def read_histories(lines: Iterable[str], where: str) -> Iterator[tuple[Any, list
         if line.strip():
             value = parse_json(line, f"{where}, line {number}")
             items, user = (value.get(name) if isinstance(value, dict) else None for name in ("history", "user_id"))
-            history = id_list(items) if isinstance(items, list) else None
+            history = id_list(items)
             if history is None:
                 raise UserError(
                     f"{where}, line {number}: expected an object with a history, a list of item ids, found {line:.80}",

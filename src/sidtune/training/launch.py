@@ -59,7 +59,6 @@ def supervise(starting: Iterable[subprocess.Popen[bytes]]) -> int:
     Returns:
         What the first that failed returned, or 128 and the number of the signal that killed it; 0 where none failed.
     """
-
     workers: list[subprocess.Popen[bytes]] = []
     asked: list[int] = []
 

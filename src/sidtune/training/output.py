@@ -92,14 +92,16 @@ def find_start(folders: Sequence[Path], resume: str, identity: dict[str, Any], o
     Raises:
         UserError: for another run's folder, a finished run, or a folder without weights.
     """
+    if resume == "never":
+        _refuse_occupied(folders[-1], resume)
+        return Start()
     stage = _begun(folders)
-    if resume not in ("auto", "never"):
+    if resume != "auto":
         return _given(Path(resume), folders, stage, identity, other_processes)
-    if resume == "auto":
-        _refuse_finished(folders[stage], identity, other_processes)
-    if resume == "auto" and stage and not checkpoints(folders[stage]):
+    _refuse_finished(folders[stage], identity, other_processes)
+    if stage and not checkpoints(folders[stage]):
         return Start(weights=stage_result(folders[stage - 1], identity, other_processes), stage=stage)
-    newest, skipped = newest_complete(folders[stage]) if resume == "auto" else (None, [])
+    newest, skipped = newest_complete(folders[stage])
     if newest:
         compare_identity(newest, identity, other_processes)
         return Start(checkpoint=newest, skipped=tuple(skipped), stage=stage)
