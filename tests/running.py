@@ -1,10 +1,12 @@
-"""Running a configuration, and what its run left in `metrics.jsonl`."""
+"""Running a configuration, to its end or to its death, and what its run left in `metrics.jsonl`."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from sidtune.config import Config
@@ -12,6 +14,7 @@ from sidtune.config_file import parse_config
 from sidtune.model.checkpoint_files import load_weights
 from sidtune.training.checkpoints import FINAL
 from sidtune.training.train import Result, train
+from sidtune.training.trainer import StepTrainer
 
 QUIET = {
     "waiting",
@@ -27,6 +30,25 @@ def run(config: Config, **options: Any) -> Result:
     result = train(config, **options)
     assert result is not None
     return result
+
+
+class Crash(Exception):
+    """What a killed run looks like from inside."""
+
+
+def dies(config: Config, step: int, folder: Path | None = None) -> None:
+    """Train until so many steps are made: there the run dies, or the stage of it that writes into a folder."""
+    ordinary, place = StepTrainer.training_step, folder or config.output_dir
+
+    def dying(self: StepTrainer, *args: Any, **kwargs: Any) -> torch.Tensor:
+        if self.run == place and self.state.global_step == step:
+            raise Crash
+        return ordinary(self, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StepTrainer, "training_step", dying)
+        with pytest.raises(Crash):
+            train(config)
 
 
 def metrics(config: Config) -> list[dict[str, float]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -112,3 +113,8 @@ def make_base(
     model.to(dtype).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def change(path: Path, **fields: Any) -> None:
+    """Give a JSON file of a base or of a model other fields."""
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))

@@ -7,11 +7,9 @@ import json
 import os
 import pickle
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
-from tests.running import run
+from tests.running import dies, run
 from tests.tiny_data import tiny_config
 from tests.unit.test_hostile_models import Bomb
 
@@ -19,27 +17,12 @@ from sidtune.config import Config
 from sidtune.errors import UserError
 from sidtune.training.checkpoints import MANIFEST
 from sidtune.training.resumed import STATE
-from sidtune.training.trainer import StepTrainer
 
 
-class Crash(Exception):
-    """The end of a run that did not get to its end."""
-
-
-def broken_off(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Config, Path]:
+def broken_off(folder: Path) -> tuple[Config, Path]:
     """A run that died behind its first checkpoint."""
     config = tiny_config(folder, eval={"every": 2, "save_total_limit": 3, "patience": 9})
-    ordinary = StepTrainer.training_step
-
-    def crashing(self: StepTrainer, *args: Any, **kwargs: Any) -> torch.Tensor:
-        if self.state.global_step == 3:
-            raise Crash
-        return ordinary(self, *args, **kwargs)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(StepTrainer, "training_step", crashing)
-        with pytest.raises(Crash):
-            run(config)
+    dies(config, 3)
     return config, config.output_dir / "checkpoint-2"
 
 
@@ -47,13 +30,12 @@ def forge(checkpoint: Path, name: str, content: bytes) -> None:
     """Put something else in a file's place, and make the manifest agree."""
     (checkpoint / name).write_bytes(content)
     manifest = json.loads((checkpoint / MANIFEST).read_text())
-    told = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    manifest[name] = told if isinstance(manifest[name], dict) else len(content)
+    manifest[name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     (checkpoint / MANIFEST).write_text(json.dumps(manifest))
 
 
-def test_forged_files_of_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config, checkpoint = broken_off(tmp_path, monkeypatch)
+def test_forged_files_of_a_checkpoint(tmp_path: Path) -> None:
+    config, checkpoint = broken_off(tmp_path)
     canary = tmp_path / "canary"
     for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth", "model.safetensors", STATE):
         whole = (checkpoint / name).read_bytes()
@@ -65,8 +47,8 @@ def test_forged_files_of_a_checkpoint(tmp_path: Path, monkeypatch: pytest.Monkey
     assert run(config).steps > 2, "with every file in its place again it goes on"
 
 
-def test_a_state_that_no_run_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config, checkpoint = broken_off(tmp_path, monkeypatch)
+def test_a_state_that_no_run_writes(tmp_path: Path) -> None:
+    config, checkpoint = broken_off(tmp_path)
     state = json.loads((checkpoint / STATE).read_text())
     assert set(state["stateful_callbacks"]) == {"TrainerControl", "EarlyStoppingCallback"}
     for changed in (
@@ -82,8 +64,8 @@ def test_a_state_that_no_run_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert run(config).steps > 2, "with its own state it goes on"
 
 
-def test_a_checkpoint_that_is_never_read_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config, checkpoint = broken_off(tmp_path, monkeypatch)
+def test_a_checkpoint_that_is_never_read_to_its_end(tmp_path: Path) -> None:
+    config, checkpoint = broken_off(tmp_path)
     for name, become in ((STATE, os.mkfifo), (MANIFEST, lambda path: path.symlink_to("/dev/zero"))):
         whole = (checkpoint / name).read_bytes()
         (checkpoint / name).unlink()
@@ -94,9 +76,9 @@ def test_a_checkpoint_that_is_never_read_to_its_end(tmp_path: Path, monkeypatch:
         (checkpoint / name).write_bytes(whole)
 
 
-def test_a_state_that_names_a_best_model_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_state_that_names_a_best_model_elsewhere(tmp_path: Path) -> None:
     """A path in a file is where the run was; only the name counts."""
-    config, checkpoint = broken_off(tmp_path, monkeypatch)
+    config, checkpoint = broken_off(tmp_path)
     away = tmp_path / "elsewhere" / checkpoint.name
     away.mkdir(parents=True)
     state = json.loads((checkpoint / STATE).read_text())

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tests.running import metrics, run
+from tests.running import Crash, dies, metrics, run
 from tests.tiny_data import tiny_config
-from tests.tiny_models import make_base
+from tests.tiny_models import change, make_base
 
 from sidtune.config import Config
 from sidtune.errors import UserError
@@ -20,10 +19,6 @@ from sidtune.model.dropout import RATES
 from sidtune.training import checkpoints, output
 from sidtune.training.train import train
 from sidtune.training.trainer import StepTrainer
-
-
-class Crash(Exception):
-    """What a killed run looks like from inside."""
 
 
 @pytest.mark.parametrize("tuning", ["full", "frozen"])
@@ -43,7 +38,6 @@ class Crash(Exception):
 )
 def test_resume_is_exact(
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     architecture: str,
     tuning: str,
     crash: int,
@@ -52,7 +46,7 @@ def test_resume_is_exact(
 ) -> None:
     base = make_base(tmp_path / "base", architecture, dtype=torch.bfloat16 if tuning == "frozen" else torch.float32)
     if architecture == "gpt2":
-        with_dropout(base)
+        change(base / "config.json", resid_pdrop=0.2, embd_pdrop=0.1, attn_pdrop=0.1)
     steps = {"epochs": 2, "batch_size": 16, "learning_rate": 0.01, **plan}
     # Rates of ours, for the bases without a dropout of their own.
     rates = {} if architecture == "gpt2" else dict.fromkeys(RATES, 0.1)
@@ -65,29 +59,13 @@ def test_resume_is_exact(
     whole = tiny_config(tmp_path, output_dir=str(tmp_path / "whole"), **shared)
     run(whole)
     broken = tiny_config(tmp_path, output_dir=str(tmp_path / "broken"), **shared)
-    ordinary = StepTrainer.training_step
-
-    def crashing(self: StepTrainer, *args: Any, **kwargs: Any) -> torch.Tensor:
-        if self.state.global_step == crash:
-            raise Crash
-        return ordinary(self, *args, **kwargs)
-
-    monkeypatch.setattr(StepTrainer, "training_step", crashing)
-    with pytest.raises(Crash):
-        train(broken)
-    monkeypatch.undo()
+    dies(broken, crash)
     checkpoint = crash // every * every
     assert (broken.output_dir / f"checkpoint-{checkpoint}").is_dir()
     run(broken)
     assert metrics(broken) == metrics(whole)
     for name, value in load_weights(whole.output_dir / "final_checkpoint").items():
         assert torch.equal(value, load_weights(broken.output_dir / "final_checkpoint")[name]), name
-
-
-def with_dropout(base: Path) -> None:
-    config = json.loads((base / "config.json").read_text())
-    config.update(resid_pdrop=0.2, embd_pdrop=0.1, attn_pdrop=0.1)
-    (base / "config.json").write_text(json.dumps(config))
 
 
 def crashed(config: Config, monkeypatch: pytest.MonkeyPatch, step: int = 7) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import weakref
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +12,9 @@ import torch
 from safetensors.torch import load_file
 from tests.forking import start_ranks
 from tests.integration.test_distributed import metrics as steady_metrics
-from tests.running import losses, metrics, run
+from tests.running import Crash, dies, losses, metrics, run
 from tests.tiny_data import tiny_config, tiny_tree
-from tests.tiny_models import make_base
+from tests.tiny_models import change, make_base
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sidtune.config import Config
@@ -35,10 +33,6 @@ FROZEN_FULL = [{"tuning": "frozen", "steps": 6, "learning_rate": 0.05}, {"tuning
 MIXTURE: dict[str, Any] = {"sid_next": None, "title_to_sid": None}
 
 
-class Crash(Exception):
-    """What a killed run looks like from inside."""
-
-
 def staged(folder: Path, stages: list[dict[str, Any]], **sections: Any) -> Config:
     """A tiny shop in stages that all say how long they are."""
     shared: dict[str, Any] = {"eval": {"every": 3}, "tasks": MIXTURE, "training": {"workers": 0}, **sections}
@@ -55,19 +49,6 @@ def evaluated(config: Config) -> list[float]:
 def same_weights(one: Path, other: Path) -> bool:
     left, right = load_weights(one), load_weights(other)
     return left.keys() == right.keys() and all(torch.equal(right[name], value) for name, value in left.items())
-
-
-def crash_at(monkeypatch: pytest.MonkeyPatch, run_folder: Path, step: int) -> Callable[[], None]:
-    """Let the stage that writes into a folder die when it comes to a step; what undoes that."""
-    ordinary = StepTrainer.training_step
-
-    def crashing(self: StepTrainer, *args: Any, **kwargs: Any) -> torch.Tensor:
-        if self.run == run_folder and self.state.global_step == step:
-            raise Crash
-        return ordinary(self, *args, **kwargs)
-
-    monkeypatch.setattr(StepTrainer, "training_step", crashing)
-    return monkeypatch.undo
 
 
 def test_the_first_stage_changes_new_rows_alone(tmp_path: Path, capsys: Any) -> None:
@@ -172,14 +153,10 @@ def test_resume_is_exact_in_each_stage(
 ) -> None:
     """Killed before the first checkpoint of a stage, and after it."""
     base = make_base(tmp_path / "base", "gpt2", dtype=dtype)
-    settings = json.loads((base / "config.json").read_text()) | {"resid_pdrop": 0.2, "embd_pdrop": 0.1}
-    (base / "config.json").write_text(json.dumps(settings))
+    change(base / "config.json", resid_pdrop=0.2, embd_pdrop=0.1)
     whole, broken = (staged(tmp_path, FROZEN_FULL, output_dir=str(tmp_path / name)) for name in ("whole", "broken"))
     run(whole)
-    undo = crash_at(monkeypatch, stage_runs(broken)[stage].output_dir, step)
-    with pytest.raises(Crash):
-        train(broken)
-    undo()
+    dies(broken, step, stage_runs(broken)[stage].output_dir)
     steps: list[Path] = []
     ordinary = StepTrainer.training_step
 
@@ -197,14 +174,9 @@ def test_resume_is_exact_in_each_stage(
         train(broken)
 
 
-def test_a_stage_that_died_while_writing_its_result_writes_it_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stage_that_died_while_writing_its_result_writes_it_again(tmp_path: Path) -> None:
     config = staged(tmp_path, FROZEN_FULL)
-    undo = crash_at(monkeypatch, config.output_dir, 1)
-    with pytest.raises(Crash):
-        train(config)
-    undo()
+    dies(config, 1)
     result = config.output_dir / "stage-1" / FINAL
     # Read through, since the files they would be read from are about to change.
     weights = {name: value.clone() for name, value in load_weights(result).items()}
@@ -246,12 +218,9 @@ def test_a_run_that_died_before_it_wrote_its_configuration_begins(
     run(config)
 
 
-def test_damage_in_a_stage_is_told_without_harm_to_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damage_in_a_stage_is_told_without_harm_to_the_others(tmp_path: Path) -> None:
     config = staged(tmp_path, FROZEN_FULL)
-    undo = crash_at(monkeypatch, config.output_dir, 4)
-    with pytest.raises(Crash):
-        train(config)
-    undo()
+    dies(config, 4)
     (checkpoint,) = config.output_dir.glob("checkpoint-*")
     (checkpoint / "optimizer.pt").unlink()
     with pytest.raises(UserError, match=rf"no checkpoint is complete \({checkpoint.name}: ") as refusal:
@@ -261,12 +230,9 @@ def test_damage_in_a_stage_is_told_without_harm_to_the_others(tmp_path: Path, mo
     assert run(config).steps == 5
 
 
-def test_other_stages_are_another_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_stages_are_another_run(tmp_path: Path) -> None:
     config = staged(tmp_path, FROZEN_FULL)
-    undo = crash_at(monkeypatch, config.output_dir, 1)
-    with pytest.raises(Crash):
-        train(config)
-    undo()
+    dies(config, 1)
     for stages in (
         [{**FROZEN_FULL[0], "steps": 4}, FROZEN_FULL[1]],
         [FROZEN_FULL[0], {"tuning": "full", "steps": 2}, {"tuning": "frozen", "steps": 2}],
@@ -282,23 +248,17 @@ def test_other_stages_are_another_run(tmp_path: Path, monkeypatch: pytest.Monkey
         train(config, resume=str(config.output_dir / "stage-1" / "checkpoint-6"))
 
 
-def test_stages_do_not_go_on_from_a_plain_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stages_do_not_go_on_from_a_plain_run(tmp_path: Path) -> None:
     plain = tiny_config(tmp_path, tasks=MIXTURE)
-    undo = crash_at(monkeypatch, plain.output_dir, 7)
-    with pytest.raises(Crash):
-        train(plain)
-    undo()
+    dies(plain, 7)
     with pytest.raises(UserError, match=r"model.tuning: full in the checkpoint, None now"):
         train(staged(tmp_path, FROZEN_FULL))
 
 
-def test_a_checkpoint_of_the_stage_at_work_can_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_of_the_stage_at_work_can_be_named(tmp_path: Path) -> None:
     config = staged(tmp_path, FROZEN_FULL)
     first = config.output_dir / "stage-1"
-    undo = crash_at(monkeypatch, first, 4)
-    with pytest.raises(Crash):
-        train(config)
-    undo()
+    dies(config, 4, first)
     run(config, resume=str(first / "checkpoint-3"))
     assert (config.output_dir / FINAL).is_dir()
 

@@ -14,7 +14,7 @@ import pytest
 import safetensors.torch
 import torch
 from tests.fuzz.readers import STATE_TREE
-from tests.tiny_models import make_base, make_tokenizer
+from tests.tiny_models import change, make_base, make_tokenizer
 
 from sidtune.config import ModelConfig
 from sidtune.encoding.chat import make_frame
@@ -45,10 +45,6 @@ class Tokenizer(PreTrainedTokenizerFast):
 @pytest.fixture
 def base(tmp_path: Path) -> Path:
     return make_base(tmp_path / "base")
-
-
-def change(path: Path, **fields: Any) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
 
 
 # --- code ---

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.tiny_models import make_base, make_tokenizer
+from tests.tiny_models import change, make_base, make_tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from sidtune.config import ModelConfig
@@ -36,10 +36,6 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def base(saved: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(saved, tmp_path / "base"))
-
-
-def change(path: Path, **fields: Any) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
 
 
 def use(base: Path) -> PreTrainedTokenizerFast:
