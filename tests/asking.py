@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from sidtune.cli import app
 from sidtune.config import Config
-from sidtune.data.catalogue import read_catalogue
 from sidtune.data.rows import read_rows
+from sidtune.encoding.build import load_catalogue
 from sidtune.errors import UserError
 from tests.slow_search import Reference
 
@@ -30,7 +30,7 @@ def results(folder: Path, split: str = "test") -> tuple[dict[str, Any], list[dic
 
 def plain_reference(config: Config, history: list[str]) -> tuple[Reference, list[tuple[int, ...]], Any]:
     """A run's model in plain Transformers behind the prompt of a history, the paths of all SIDs, and its tokenizer."""
-    catalogue = read_catalogue(config.data.items, config.data.index)
+    catalogue = load_catalogue(config)
     sid = dict(zip(catalogue.ids, catalogue.sids, strict=True))
     tokenizer: Any = AutoTokenizer.from_pretrained(config.output_dir)
     model = AutoModelForCausalLM.from_pretrained(config.output_dir).eval()
@@ -43,7 +43,7 @@ def plain_reference(config: Config, history: list[str]) -> tuple[Reference, list
 
 def plainly_ranked(config: Config, history: list[str], among: set[str] | None = None) -> list[tuple[str, float]]:
     """Items and scores, best first, with plain Transformers and the prompt as a string."""
-    catalogue = read_catalogue(config.data.items, config.data.index)
+    catalogue = load_catalogue(config)
     reference, every_path, tokenizer = plain_reference(config, history)
     users: dict[str, set[str]] = {item: set() for item in catalogue.ids}
     for row in read_rows(config.data.train).to_pylist():

@@ -14,6 +14,7 @@ import numpy as np
 from rich.markup import escape
 
 from sidtune.config import NEEDED_FILES
+from sidtune.data.catalogue import read_catalogue
 from sidtune.data.disagreements import Disagreement, disagreements
 from sidtune.data.leaks import repeated_rows
 from sidtune.data.leave_one_out import FEWEST, read_interactions
@@ -132,7 +133,10 @@ def _catalogue(inputs: Inputs) -> Iterator[Finding]:
     if shared:
         items = sum(len(group) for group in shared.values())
         examples = [f"{''.join(sid)}: items {', '.join(catalogue.ids[i] for i in g)}" for sid, g in shared.items()]
-        yield Finding("note", str(data.index), f"{items:,} items share a SID with another item", examples[:SHOWN])
+        remedy = "data.unique_sids: true gives each of them a SID of its own."
+        yield Finding(
+            "note", str(data.index), f"{items:,} items share a SID with another item", examples[:SHOWN], remedy
+        )
 
 
 def _rows(inputs: Inputs, split: Split) -> Iterator[Finding]:
@@ -160,7 +164,9 @@ def _where(inputs: Inputs, split: Split) -> str:
 
 
 def _disagreements(path: Path, inputs: Inputs) -> Iterator[Finding]:
-    differing = disagreements(path, inputs.catalogue)
+    data = inputs.config.data
+    # Rows name SIDs as the index does, whatever data.unique_sids adds.
+    differing = disagreements(path, read_catalogue(data.items, data.index))
     first = list(islice(differing, SHOWN))
     count = len(first) + sum(1 for _ in differing)
     if count:

@@ -83,6 +83,7 @@ class DataConfig(Section):
     test: ExpandedPath | None = None
     interactions: ExpandedPath | None = None
     history: Positive = 20
+    unique_sids: bool = False
     preferences: ExpandedPath | None = None
     instructions: ExpandedPath | None = None
     sample: Positive | None = None

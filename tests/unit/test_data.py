@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.tiny_data import TITLES, write_shop
 
-from sidtune.data.catalogue import Catalogue, read_catalogue, read_texts
+from sidtune.data.catalogue import Catalogue, read_catalogue, read_texts, tell_apart
 from sidtune.data.disagreements import disagreements
 from sidtune.data.files import read_json, read_text
 from sidtune.data.instructions import read_instructions
@@ -194,6 +194,23 @@ def test_an_index_alone_makes_items_without_text(tmp_path: Path) -> None:
     assert bare.titles == bare.descriptions == [""] * 8
     assert (known.has_texts, bare.has_texts) == (True, False)
     assert list(disagreements(Path(data["train"]), bare)) == [], "titles that nothing is known of"
+
+
+def test_items_of_one_sid_are_told_apart_by_a_token_more(tmp_path: Path) -> None:
+    index = {"7": ["<a>", "<b>"], "1": ["<a>"], "2": ["<a>", "<c>"], "3": ["<a>", "<b>"], "4": ["<a>"], "5": ["<a>"]}
+    shop = read_catalogue(None, write(tmp_path / "x.json", json.dumps(index)))
+    apart = tell_apart(shop, tmp_path / "x.json")
+    assert apart.sids == [
+        ("<a>", "<b>", "<item_0>"),
+        ("<a>", "<item_0>"),
+        ("<a>", "<c>"),
+        ("<a>", "<b>", "<item_1>"),
+        ("<a>", "<item_1>"),
+        ("<a>", "<item_2>"),
+    ]
+    assert (apart.ids, apart.titles) == (shop.ids, shop.titles)
+    with pytest.raises(UserError, match=r"x.json: has the SID token <item_0> already"):
+        tell_apart(Catalogue(list("12"), [""] * 2, [""] * 2, [("<item_0>",)] * 2), tmp_path / "x.json")
 
 
 GOOD = {"1": {"title": "T"}}

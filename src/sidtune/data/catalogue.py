@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,23 @@ def read_catalogue(items: Path | None, index: Path) -> Catalogue:
     catalogue = Catalogue(ids, titles, descriptions, [_sid(sids[item], item, index) for item in ids])
     refuse_unnameable(catalogue, index)
     return catalogue
+
+
+def tell_apart(catalogue: Catalogue, path: Path) -> Catalogue:
+    """Give the items of a shared SID one token more each, which counts them in catalogue order (Rajput et al., 2023).
+
+    Raises:
+        UserError: where the catalogue has one of these tokens already.
+    """
+    sids = list(catalogue.sids)
+    for sid, items in catalogue.items_of.items():
+        for number, item in enumerate(items if len(items) > 1 else ()):
+            sids[item] = (*sid, f"<item_{number}>")
+    added = {sid[-1] for sid, given in zip(sids, catalogue.sids, strict=True) if sid != given}
+    if known := sorted(added & set(catalogue.sid_tokens)):
+        message = f"{path}: has the SID token {known[0]} already, and data.unique_sids would add it"
+        raise UserError(message, "Rename it there, or set data.unique_sids: false.")
+    return replace(catalogue, sids=sids)
 
 
 def refuse_unnameable(catalogue: Catalogue, path: Path) -> None:

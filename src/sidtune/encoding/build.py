@@ -13,7 +13,7 @@ from typing import Any
 
 from sidtune import __version__
 from sidtune.config import Config
-from sidtune.data.catalogue import Catalogue, read_catalogue
+from sidtune.data.catalogue import Catalogue, read_catalogue, tell_apart
 from sidtune.data.rows import Split, drawn
 from sidtune.encoding.chat import make_frame
 from sidtune.encoding.corpus import (
@@ -147,6 +147,7 @@ class Mixture:
             "options": options.model_dump(exclude={"weight"}),
             "sample": self.config.data.sample,
             "dedup": self.config.data.dedup,
+            "unique_sids": self.config.data.unique_sids,
             "description_tokens": self.config.data.description_tokens,
             **({"history": self.config.data.history} if self.config.data.interactions else {}),
             "cutoff_len": self.config.encoding.cutoff_len,
@@ -188,4 +189,5 @@ def load_catalogue(config: Config) -> Catalogue:
             raise UserError(f"data.{name}: no such file: {path}", "Paths are relative to the current folder.")
         if path is not None and not os.access(path, os.R_OK):
             raise UserError(f"data.{name}: {path} may not be read", "Change its permissions, or take a copy.")
-    return read_catalogue(config.data.items, config.data.index)
+    catalogue = read_catalogue(config.data.items, config.data.index)
+    return tell_apart(catalogue, config.data.index) if config.data.unique_sids else catalogue
