@@ -62,6 +62,13 @@ MIXTURE = "mixture"
 # From a base that has learned the shop's language, and nothing of its SIDs.
 PRETRAINED = "pretrained"
 FROZEN_FIRST = ("stages=[{tuning: frozen, epochs: 2, learning_rate: 1e-2}, {tuning: full}]", "training.epochs=10")
+
+
+def beside(task: str, options: str) -> str:
+    """The override that mixes another task in."""
+    return f"tasks={{{SEQUENCE}: null, {task}: {{{options}}}}}"
+
+
 LEVERS = (
     Lever(SEQUENCE, "reference"),
     Lever(SEQUENCE, "residual dropout: none", ("model.residual_dropout=0",)),
@@ -95,11 +102,11 @@ LEVERS = (
     Lever(SEQUENCE, "task: sid_next instead", ("tasks={sid_next: null}",)),
     # A quarter of a task's examples an epoch: more of each would take a day.
     Lever(MIXTURE, "reference"),
-    Lever(MIXTURE, "with item_feature", ("tasks={sid_sequence: null, item_feature: {weight: 0.25}}",)),
-    Lever(MIXTURE, "with fusion", ("tasks={sid_sequence: null, fusion: {weight: 0.25}}",)),
-    Lever(MIXTURE, "with fusion, descriptions", ("tasks={sid_sequence: null, fusion: {weight: 0.25, target: description}}",)),
-    Lever(MIXTURE, "with title_next", ("tasks={sid_sequence: null, title_next: {weight: 0.25}}",)),
-    Lever(MIXTURE, "with title_to_sid", ("tasks={sid_sequence: null, title_to_sid: {weight: 0.25}}",)),
+    Lever(MIXTURE, "with item_feature", (beside("item_feature", "weight: 0.25"),)),
+    Lever(MIXTURE, "with fusion", (beside("fusion", "weight: 0.25"),)),
+    Lever(MIXTURE, "with fusion, descriptions", (beside("fusion", "weight: 0.25, target: description"),)),
+    Lever(MIXTURE, "with title_next", (beside("title_next", "weight: 0.25"),)),
+    Lever(MIXTURE, "with title_to_sid", (beside("title_to_sid", "weight: 0.25"),)),
     Lever(PRETRAINED, "reference"),
     Lever(PRETRAINED, "new rows: text", ("model.new_rows=text",)),
     Lever(PRETRAINED, "stages: two epochs frozen, then full", FROZEN_FIRST),
