@@ -21,7 +21,7 @@ from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import stdev
 from typing import Any
 
 import numpy as np
@@ -133,7 +133,7 @@ def main() -> None:
         results = kept | {f"{lever.group} · {lever.name}": place.figures(lever) for lever in wanted}
     ordered = {key: results[key] for lever in LEVERS if (key := f"{lever.group} · {lever.name}") in results}
     settings = {group: tree["training"] for group, tree in place.references().items()}
-    found = {"seeds": asked.seeds, "training of the references": settings, "levers": ordered}
+    found = {"training of the references": settings, "levers": ordered}
     OUTCOME.write_text(json.dumps(found, indent=1) + "\n")
     for line in table(ordered):
         print(line)
@@ -224,7 +224,7 @@ class Place:
             difference = own.mean(0) - other.mean(0)
             low, high = interval(difference)
             found[name] = {
-                "seeds": own.mean(1).tolist(),
+                "seeds": dict(zip(map(str, self.seeds), own.mean(1).tolist(), strict=True)),
                 "mean": float(own.mean()),
                 "above": float(difference.mean()),
                 "low": low,
@@ -274,8 +274,9 @@ def table(levers: dict[str, Any]) -> Iterator[str]:
         ndcg, hr = figures["NDCG@10"], figures["HR@10"]
         above = (f"{entry['above']:+.4f} ({entry['low']:+.4f} to {entry['high']:+.4f})" for entry in (ndcg, hr))
         first, second = ("–", "–") if name.endswith("· reference") else above
-        spread = f"{stdev(ndcg['seeds']):.4f}" if len(ndcg["seeds"]) > 1 else "–"
-        yield f"| {name} | {mean(ndcg['seeds']):.4f} | {spread} | {first} | {hr['mean']:.4f} | {second} |"
+        seeds = list(ndcg["seeds"].values())
+        spread = f"{stdev(seeds):.4f}" if len(seeds) > 1 else "–"
+        yield f"| {name} | {ndcg['mean']:.4f} | {spread} | {first} | {hr['mean']:.4f} | {second} |"
 
 
 if __name__ == "__main__":
