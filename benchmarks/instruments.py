@@ -68,8 +68,7 @@ def main() -> None:
         folder = asked.folder or Path(passing)
         results = {str(seed): run(seed, folder, asked.overrides) for seed in asked.seeds}
     if not asked.overrides:
-        kept = json.loads(OUTCOME.read_text())["seeds"] if OUTCOME.exists() else {}
-        results = dict(sorted((kept | results).items()))
+        results = dict(sorted((kept_seeds() | results).items()))
         OUTCOME.write_text(json.dumps(outcome(results), indent=1) + "\n")
     print_table(results)
 
@@ -123,6 +122,13 @@ def sidtune(*arguments: str) -> Spent:
         raise SystemExit(f"sidtune {arguments[0]} failed")
     unit = 2**20 if platform.system() == "Linux" else 2**30
     return Spent(time.monotonic() - began, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / unit)
+
+
+def kept_seeds() -> dict[str, Any]:
+    """Figures of other seeds, if they are of the same recipe."""
+    kept = json.loads(OUTCOME.read_text()) if OUTCOME.exists() else {}
+    seeds: dict[str, Any] = kept["seeds"] if kept.get("recipe") == yaml.safe_load(RECIPE.read_text()) else {}
+    return seeds
 
 
 def outcome(seeds: dict[str, Any]) -> dict[str, Any]:

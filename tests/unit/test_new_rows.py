@@ -100,8 +100,8 @@ def expected_row(matrix: Tensor, inputs: Inputs, token: str) -> Tensor:
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 def test_rows_of_a_model(tmp_path: Path, tied: bool) -> None:
     base = make_base(tmp_path / "base", tied=tied)
-    model, inputs = model_and_inputs(tiny_config(tmp_path, model={"base": str(base), "new_rows": "text"}))
-    plain, _ = model_and_inputs(tiny_config(tmp_path, model={"base": str(base)}))
+    model, inputs = model_and_inputs(tiny_config(tmp_path, model={"base": str(base)}))
+    plain, _ = model_and_inputs(tiny_config(tmp_path, model={"base": str(base), "new_rows": "mean"}))
     known, tokenizer = inputs.vocabulary.known, inputs.vocabulary.tokenizer
     before = load_weights(base)
     modules = [("model.embed_tokens.weight", model.get_input_embeddings(), plain.get_input_embeddings())]
