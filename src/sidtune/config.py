@@ -55,7 +55,7 @@ class ModelConfig(Section):
     base: Annotated[str, AfterValidator(_expanded), Field(min_length=1)]
     from_scratch: bool = False
     tuning: Literal["full", "frozen"] = "full"
-    new_rows: Literal["mean", "text"] | None = None
+    new_rows: Literal["mean", "text"] = "mean"
     residual_dropout: DropoutRate | None = None
     embedding_dropout: DropoutRate | None = None
     attention_dropout: DropoutRate | None = None
@@ -326,13 +326,6 @@ class Config(Section):
         if self.eval.task:
             return self.eval.task
         return "sid_sequence" if "sid_sequence" in self.tasks and "sid_next" not in self.tasks else "sid_next"
-
-    @property
-    def new_rows(self) -> Literal["mean", "text"]:
-        """What the rows of new tokens start from, where a pretrained base has rows to start from."""
-        if self.model.new_rows:
-            return self.model.new_rows
-        return "text" if self.data.items and not self.model.from_scratch else "mean"
 
     def said_by_stages(self) -> list[tuple[str, str]]:
         """Sections and their keys that have no effect, since the stages say the same."""

@@ -62,7 +62,6 @@ def dump_config(config: Config) -> str:
     tree["stages"] = [stage.model_dump(exclude_none=True) for stage in config.stages]
     if config.eval.ranking.every is None:
         tree["eval"]["ranking"] = {"every": None}
-    tree["model"]["new_rows"] = config.new_rows
     if config.model.from_scratch:
         del tree["model"]["new_rows"]
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)

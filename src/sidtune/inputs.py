@@ -47,7 +47,7 @@ class Inputs:
     @property
     def item_texts(self) -> ItemTexts | None:
         """Titles and SIDs as tokens, where new rows start from them."""
-        if self.config.new_rows == "mean":
+        if self.config.model.new_rows == "mean":
             return None
         tokens = self.mixture.encoder.item_tokens
         return ItemTexts(tokens("title", False), tokens("sid", False))

@@ -264,7 +264,7 @@ def test_sft_has_minionerecs_defaults(tmp_path: Path) -> None:
         "base": str(tmp_path / "base"),
         "from_scratch": False,
         "tuning": "full",
-        "new_rows": "text",
+        "new_rows": "mean",
         "residual_dropout": None,
         "embedding_dropout": None,
         "attention_dropout": None,

@@ -171,7 +171,7 @@ def test_a_run_that_died_while_writing_its_result_writes_it_again(
         ({"training": {"batch_size": 16, "weight_decay": 0.1, "decay_embeddings": False}}, "training.decay_embeddings"),
         ({"model": {"attention_dropout": 0.1}}, "model.attention_dropout"),
         ({"seed": 5}, "seed"),
-        ({"model": {"new_rows": "mean"}}, "model.new_rows"),
+        ({"model": {"new_rows": "text"}}, "model.new_rows"),
     ],
 )
 def test_resume_of_another_run_is_refused_with_the_difference(

@@ -210,22 +210,6 @@ def test_the_dump_reads_back(tmp_path: Path, layout: dict[str, Any], loss: dict[
     assert again.loss == config.loss
 
 
-@pytest.mark.parametrize(
-    ("model", "data", "expected"),
-    [
-        ({}, {"items": "i.json"}, "text"),
-        ({"new_rows": "mean"}, {"items": "i.json"}, "mean"),
-        ({}, {"items": None}, "mean"),
-        ({"from_scratch": True}, {"items": "i.json"}, "mean"),
-    ],
-)
-def test_new_rows_start_from_titles_where_there_are_some(
-    model: dict[str, Any], data: dict[str, Any], expected: str
-) -> None:
-    config = parse_config(changed(model={"base": "b", **model}, data={**TREE["data"], **data}), "test")
-    assert config.new_rows == expected
-
-
 def test_the_dump_leaves_out_what_has_no_effect() -> None:
     tree = yaml.safe_load(dump_config(parse_config(changed(model={"base": "b", "from_scratch": True}), "test")))
     assert "new_rows" not in tree["model"]

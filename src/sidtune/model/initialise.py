@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sidtune.ragged import Ragged, row_of
 
-# Enough to tell new tokens apart from the first step, little enough to stay inside the cloud of known rows.
+# Of the known rows' spread: enough to tell tokens of the same items apart, little enough to leave them their meaning.
 NOISE_SHARE = 0.1
 # Bounds memory: one row for each of so many titles and their SID tokens.
 ITEMS_AT_ONCE = 4096
@@ -36,7 +36,9 @@ class ItemTexts:
 
 
 def mean_rows(known: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """The mean of the known rows plus Gaussian noise, a tenth of their spread in each dimension.
+    """Drawn around the mean of the known rows, with their spread in each dimension, from a normal distribution.
+
+    Rows that lie closer together take most of a short training to part.
 
     Args:
         known: `(tokens, hidden)`, the rows of the tokens that the base's tokenizer had.
@@ -47,11 +49,11 @@ def mean_rows(known: Tensor, count: int, generator: torch.Generator) -> Tensor:
         `(count, hidden)`, float32.
     """
     rows = known.float()
-    return rows.mean(0) + _noise(rows, count, generator)
+    return rows.mean(0) + _spread(rows, count, generator)
 
 
 def text_rows(known: Tensor, count: int, generator: torch.Generator, texts: ItemTexts) -> Tensor:
-    """The mean over the items that carry a token of the mean of their title's rows, plus the noise of `mean_rows`.
+    """The mean over the items that carry a token of the mean of their title's rows, and a tenth of the spread as noise.
 
     Means of many rows are short: each is scaled to the median length of the known rows. A token without a title
     starts as in `mean_rows`.
@@ -67,12 +69,12 @@ def text_rows(known: Tensor, count: int, generator: torch.Generator, texts: Item
     sums, items = _title_sums(rows, count, texts)
     # The sum points where the mean does.
     scaled = rows.norm(dim=1).median() * F.normalize(sums, dim=1)
-    return torch.where((items > 0)[:, None], scaled, rows.mean(0)) + _noise(rows, count, generator)
+    spread = _spread(rows, count, generator)
+    return torch.where((items > 0)[:, None], scaled + NOISE_SHARE * spread, rows.mean(0) + spread)
 
 
-def _noise(rows: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    noise = torch.randn(count, rows.shape[1], generator=generator)
-    return NOISE_SHARE * rows.std(0, unbiased=False) * noise
+def _spread(rows: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    return rows.std(0, unbiased=False) * torch.randn(count, rows.shape[1], generator=generator)
 
 
 def _title_sums(rows: Tensor, count: int, texts: ItemTexts) -> tuple[Tensor, Tensor]:

@@ -32,7 +32,7 @@ def load_model(
     """The model ready to train: rows for every token, trained parameters in float32, the rest frozen as configured.
 
     Args:
-        texts: of the items, for new rows to start from; without them they start from the mean of the known rows.
+        texts: of the items; needed for `new_rows: text`, and not looked at otherwise.
 
     Raises:
         UserError: for frozen tuning without SID tokens, for a base whose weights are missing or incomplete, for a
@@ -55,7 +55,8 @@ def _undropped(
         return _build(config.base, header, vocabulary, seed, trust_remote_code)
     model = _load(config.base, trust_remote_code)
     added = _make_room(model, _rows_needed(header, vocabulary))
-    _initialise(model, vocabulary, added, texts, seed)
+    assert texts is not None or config.new_rows == "mean"
+    _initialise(model, vocabulary, added, texts if config.new_rows == "text" else None, seed)
     if config.tuning == "full":
         model.float()
         return model

@@ -245,7 +245,7 @@ def run_identity(inputs: Inputs, world_size: int) -> dict[str, Any]:
         **{f"weight of {name}": options.weight for name, options in config.task_options().items()},
         **{f"model.{name}": getattr(config.model, name) for name in RATES},
         **({"stages": stages} if stages else {"model.tuning": config.model.tuning}),
-        **({} if config.new_rows == "mean" else {"model.new_rows": config.new_rows}),
+        **({} if config.model.new_rows == "mean" else {"model.new_rows": config.model.new_rows}),
         "seed": config.seed,
         **({} if config.question == "sid_next" else {"eval.task": config.question}),
         "training.batch_size": training.batch_size,
