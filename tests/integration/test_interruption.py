@@ -261,8 +261,8 @@ def by_loss(config: Config) -> list[int]:
 
 
 def test_a_damaged_best_checkpoint_gives_way_to_the_best_that_is_left(shop: Path) -> None:
-    """A run that learns too fast, so that its last checkpoint is not its best, which loses a bit while it is dead."""
-    tree = small(shop, "flipped", every=4, learning_rate=0.5)
+    """A run whose steps grow until it unlearns: its best checkpoint is an early one, and loses a bit while it is dead."""
+    tree = small(shop, "flipped", every=4, learning_rate=3.0, warmup=40)
     tree["eval"]["save_total_limit"] = 99
     assert Run(tree, shop / "flipped.log", DIES_AT="26").ends() == -signal.SIGKILL
     config = parse_config(tree, "test")
