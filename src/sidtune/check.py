@@ -335,14 +335,13 @@ def _widest(sids: Sequence[tuple[str, ...]]) -> int:
 
 def _sequences(inputs: Inputs) -> Iterator[Finding]:
     """Items that a sequence loses to the length limit are targets; a history's are only read."""
-    options, mixture = inputs.config.task_options().get("sid_sequence"), inputs.mixture
-    if options is None:
-        return
-    for part in mixture.parts("sid_sequence", "train", options):
+    mixture, given = inputs.mixture, inputs.config.task_options()
+    for name in (name for name in given if name.startswith("sid_sequence")):
+        (part,) = mixture.parts(name, "train", given[name])
         lengths = part.history_lengths
         longest = part.take(np.flatnonzero(lengths == lengths.max())[:1])
         if mixture.encoder.encode(longest).truncated:
-            message = f"sequences of up to {lengths.max() + 1} items lose the oldest, which are targets too"
+            message = f"{name}: sequences of up to {lengths.max() + 1} items lose their first, which are targets too"
             remedy = "Raise encoding.cutoff_len, or let histories be shorter."
             yield Finding("warning", "encoding.cutoff_len", message, [], remedy)
 

@@ -284,8 +284,9 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _histories_are_whole(self) -> Self:
-        if self.data.dedup and "sid_sequence" in self.tasks:
-            raise ValueError("data.dedup leaves out rows, and tasks.sid_sequence is about whole histories: use one")
+        whole = [name for name in self.tasks if name.startswith("sid_sequence")]
+        if self.data.dedup and whole:
+            raise ValueError(f"data.dedup leaves out rows, and tasks.{whole[0]} is about whole histories: use one")
         return self
 
     @model_validator(mode="after")

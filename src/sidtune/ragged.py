@@ -72,6 +72,10 @@ class Ragged:
         """Each list with those of its values that are marked in `kept`, `(values,)`."""
         return Ragged.from_lengths(self.values[kept], np.bincount(row_of(self)[kept], minlength=len(self)))
 
+    def reversed(self) -> Ragged:
+        """Each list from its end to its start."""
+        return Ragged(self.values[np.repeat(self.offsets[1:] - 1, self.lengths) - place_of(self)], self.offsets)
+
     def rectangle(self, width: int, fill: int = -1) -> NDArray[np.int64]:
         """The lists as rows `(n, width)`, filled up at the end."""
         rows = np.full((len(self), width), fill, np.int64)

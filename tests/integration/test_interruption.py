@@ -261,7 +261,7 @@ def by_loss(config: Config) -> list[int]:
 
 
 def test_a_damaged_best_checkpoint_gives_way_to_the_best_that_is_left(shop: Path) -> None:
-    """A run whose steps grow until it unlearns: its best checkpoint is an early one, and loses a bit while it is dead."""
+    """A run whose steps grow until it unlearns: its best checkpoint is an early one, damaged while it is dead."""
     tree = small(shop, "flipped", every=4, learning_rate=3.0, warmup=40)
     tree["eval"]["save_total_limit"] = 99
     assert Run(tree, shop / "flipped.log", DIES_AT="26").ends() == -signal.SIGKILL

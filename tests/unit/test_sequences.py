@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 from sidtune.batching.layouts import Layout
 from sidtune.check import run_checks
 from sidtune.data.rows import Rows
-from sidtune.data.sequences import Sequences, joined, one_by_one
+from sidtune.data.sequences import Sequences, backward, joined, one_by_one
 from sidtune.encoding.corpus import Corpus
 from sidtune.errors import UserError
 from sidtune.evaluation.prompts import Prompts
@@ -70,6 +70,16 @@ def test_sliding_histories_are_joined_and_cut_into_windows() -> None:
 def test_one_by_one_predicts_targets_alone() -> None:
     rows = rows_of([("u", [5], 6), ("u", [5, 6], 7)])
     assert listed(one_by_one(rows)) == [([5, 6], 1), ([5, 6, 7], 2)]
+
+
+def test_backward_has_the_newest_first_and_every_item_to_be_predicted() -> None:
+    walk = list(range(10, 17))
+    assert listed(backward(rows_of([("u", [5], 6), ("u", [5, 6], 7), ("v", [1], 2)]))) == [([7, 6, 5], 0), ([2, 1], 0)]
+    assert listed(backward(rows_of(walked(walk, 3)))) == [
+        ([16, 15, 14, 13], 0),
+        ([14, 13, 12, 11], 2),
+        ([13, 12, 11, 10], 3),
+    ]
 
 
 @given(
@@ -179,8 +189,9 @@ def test_a_response_with_more_than_the_sequence_is_refused(tmp_path: Path) -> No
         Inputs(tiny_config(tmp_path, tasks=MIXTURE, template={"file": str(template)})).mixture.train()
 
 
-def test_check_warns_of_targets_that_do_not_fit(tmp_path: Path) -> None:
-    for cutoff, warned in ((23, True), (24, False)):
-        inputs = Inputs(tiny_config(tmp_path, tasks=MIXTURE, encoding={"cutoff_len": cutoff}))
+@pytest.mark.parametrize(("task", "fits"), [("sid_sequence", 24), ("sid_sequence_reversed", 29)])
+def test_check_warns_of_targets_that_do_not_fit(tmp_path: Path, task: str, fits: int) -> None:
+    for cutoff, warned in ((fits - 1, True), (fits, False)):
+        inputs = Inputs(tiny_config(tmp_path, tasks={task: None}, encoding={"cutoff_len": cutoff}))
         found = [finding for finding in run_checks(inputs) if "which are targets too" in finding.message]
         assert bool(found) == warned

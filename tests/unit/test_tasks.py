@@ -18,10 +18,14 @@ from sidtune.tasks import TASKS
 
 # The first training row is user 0's [0] → 1; the first item is 0; the first record is [0, 3] → 2.
 OPENING = "A user's interactions, oldest first:\n"
+REVERSED_OPENING = "A user's interactions, newest first:\n"
 TITLE_OPENING = "A user's items by title, oldest first:\n"
 EXPECTED = {
     "sid_next": {"sid_next": (f"{OPENING}<a_0><b_0><c_0>\nThe next item is:\n", "<a_1><b_0><c_1>")},
     "sid_sequence": {"sid_sequence": (OPENING, "<a_0><b_0><c_0><a_1><b_0><c_1><a_2><b_0><c_2>")},
+    "sid_sequence_reversed": {
+        "sid_sequence_reversed": (REVERSED_OPENING, "<a_2><b_0><c_2><a_1><b_0><c_1><a_0><b_0><c_0>")
+    },
     "item_feature": {
         "item_feature.sid_to_title": ("Item <a_0><b_0><c_0> has the title:\n", "Blue Mug, 12 oz"),
         "item_feature.title_to_sid": ("The item with the title\nBlue Mug, 12 oz\nis:\n", "<a_0><b_0><c_0>"),
@@ -81,7 +85,7 @@ def test_what_the_model_reads(tmp_path: Path, name: str) -> None:
         (start, *_, end), ids = encoded.label_spans[0].tolist(), encoded.input_ids[0].tolist()
         prompt, response = EXPECTED[name][part.form]
         assert tokenizer.decode(ids[:start]) == prompt
-        assert tokenizer.decode(ids[start:end]) == response + ("" if name == "sid_sequence" else "</s>")
+        assert tokenizer.decode(ids[start:end]) == response + ("" if name.startswith("sid_sequence") else "</s>")
         assert end == len(ids)
 
 

@@ -37,7 +37,19 @@ def joined(rows: Rows) -> Sequences:
 
     So no item has more items before it than a row could show.
     """
-    return _windows(whole(rows), 1 + int(rows.history.lengths.max(initial=1)))
+    return _windows(whole(rows), _width(rows))
+
+
+def backward(rows: Rows) -> Sequences:
+    """The sequences of `whole`, newest item first and every item to be predicted, in windows as those of `joined`."""
+    forward = whole(rows)
+    sequences = Sequences(forward.items.reversed(), np.zeros_like(forward.context), forward.rows)
+    return _windows(sequences, _width(rows))
+
+
+def _width(rows: Rows) -> int:
+    """The items of the longest row."""
+    return 1 + int(rows.history.lengths.max(initial=1))
 
 
 def whole(rows: Rows) -> Sequences:

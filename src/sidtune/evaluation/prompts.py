@@ -79,7 +79,7 @@ class Prompts:
         n = len(history)
         rows = Rows(pa.nulls(n, pa.string()), history, np.full(n, self._stand_in, np.int32))
         if self._task == "sid_sequence":
-            return sequence_part(one_by_one(rows), np.arange(n))
+            return sequence_part(self._task, one_by_one(rows), np.arange(n))
         return Part(self._task, history_columns(rows, np.arange(n)), np.arange(n))
 
 

@@ -10,12 +10,14 @@ from sidtune.tasks.preference import Preference
 from sidtune.tasks.preference_to_sid import PreferenceToSid
 from sidtune.tasks.sid_next import SidNext
 from sidtune.tasks.sid_sequence import SidSequence
+from sidtune.tasks.sid_sequence_reversed import SidSequenceReversed
 from sidtune.tasks.title_next import TitleNext
 from sidtune.tasks.title_to_sid import TitleToSid
 
 TASKS: dict[str, Task] = {
     "sid_next": SidNext(),
     "sid_sequence": SidSequence(),
+    "sid_sequence_reversed": SidSequenceReversed(),
     "item_feature": ItemFeature(),
     "fusion": Fusion(),
     "title_next": TitleNext(),

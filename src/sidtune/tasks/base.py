@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sidtune.data.catalogue import Catalogue
 from sidtune.data.history_keys import history_keys
 from sidtune.data.rows import Rows, Split
-from sidtune.data.sequences import Sequences, joined, one_by_one
+from sidtune.data.sequences import Sequences, backward, joined, one_by_one
 from sidtune.ragged import Ragged
 
 # Nobody counts further, and no integer of ours overflows.
@@ -139,6 +139,11 @@ class Source:
     def sequences(self) -> Sequences:
         """`rows` as `sid_sequence` asks them: whole histories in training, elsewhere row by row as evaluation does."""
         return joined(self.rows) if self.split == "train" else one_by_one(self.rows)
+
+    @cached_property
+    def reversed_sequences(self) -> Sequences:
+        """`rows` as `sid_sequence_reversed` asks them, in every split: the newest item first."""
+        return backward(self.rows)
 
 
 class TaskOptions(BaseModel):

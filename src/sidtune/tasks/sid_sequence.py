@@ -34,13 +34,13 @@ class SidSequence:
         """One part; its keys are those of `sid_next`, which opens with the same history."""
         refuse_nested(set(source.catalogue.sids))
         histories = history_keys(source.rows.users, "history_sids")[source.sequences.rows[rows]]
-        return [replace(sequence_part(source.sequences, rows), histories=histories)]
+        return [replace(sequence_part(FORM, source.sequences, rows), histories=histories)]
 
 
-def sequence_part(sequences: Sequences, rows: NDArray[np.int64]) -> Part:
-    """The chosen sequences as examples."""
+def sequence_part(form: str, sequences: Sequences, rows: NDArray[np.int64]) -> Part:
+    """The chosen sequences as examples of a form."""
     columns = {"sequence_sids": Items(sequences.items.take(rows), "sid", many=True)}
-    return Part(FORM, columns, rows, context=sequences.context[rows])
+    return Part(form, columns, rows, context=sequences.context[rows])
 
 
 def refuse_nested(sids: set[tuple[str, ...]]) -> None:

@@ -1,0 +1,30 @@
+"""A user's whole history from its end to its start: what was bought together is learned in both directions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sidtune.tasks.base import Part, Placeholders, Source, TaskOptions
+from sidtune.tasks.sid_sequence import refuse_nested, sequence_part
+
+FORM = "sid_sequence_reversed"
+
+
+class SidSequenceReversed:
+    """The sequences of `sid_sequence`, newest item first every item a target; the prompt says which way they run."""
+
+    options: ClassVar[type[TaskOptions]] = TaskOptions
+    forms: ClassVar[Mapping[str, Placeholders]] = {FORM: Placeholders(prompt=(), response=("sequence_sids",))}
+
+    def size(self, source: Source) -> int:
+        """Number of sequences."""
+        return len(source.reversed_sequences.context)
+
+    def build(self, source: Source, rows: NDArray[np.int64], options: TaskOptions, seed: int) -> Sequence[Part]:
+        """One part; no other task's prompts open with a history in this order."""
+        refuse_nested(set(source.catalogue.sids))
+        return [sequence_part(FORM, source.reversed_sequences, rows)]
