@@ -69,6 +69,8 @@ def beside(task: str, options: str) -> str:
     return f"tasks={{{SEQUENCE}: null, {task}: {{{options}}}}}"
 
 
+BOTH_WAYS = beside("sid_sequence_reversed", "")
+
 LEVERS = (
     Lever(SEQUENCE, "reference"),
     Lever(SEQUENCE, "residual dropout: none", ("model.residual_dropout=0",)),
@@ -77,6 +79,7 @@ LEVERS = (
     Lever(SEQUENCE, "embedding dropout: none", ("model.embedding_dropout=0",)),
     Lever(SEQUENCE, "attention dropout: 0.2", ("model.attention_dropout=0.2",)),
     Lever(SEQUENCE, "weight decay: none", ("training.weight_decay=0",)),
+    Lever(SEQUENCE, "weight decay: 0.5", ("training.weight_decay=0.5",)),
     Lever(SEQUENCE, "weight decay: not on embeddings", ("training.decay_embeddings=false",)),
     Lever(SEQUENCE, "history left out of the lists", (), ("--exclude-history",)),
     Lever(SEQUENCE, "label smoothing: 0.1", ("loss.label_smoothing=0.1",)),
@@ -100,6 +103,9 @@ LEVERS = (
     # A prompt of nine tokens, five items of history and one to come.
     Lever(SEQUENCE, "history: 5 items", ("encoding.cutoff_len=27",)),
     Lever(SEQUENCE, "task: sid_next instead", ("tasks={sid_next: null}",)),
+    # An epoch has twice the steps, so that half as many epochs take as long.
+    Lever(SEQUENCE, "with sid_sequence_reversed", (BOTH_WAYS,)),
+    Lever(SEQUENCE, "with sid_sequence_reversed, epochs: 6", (BOTH_WAYS, "training.epochs=6")),
     # A quarter of a task's examples an epoch: more of each would take a day.
     Lever(MIXTURE, "reference"),
     Lever(MIXTURE, "with item_feature", (beside("item_feature", "weight: 0.25"),)),
