@@ -15,7 +15,7 @@ FORM = "sid_sequence_reversed"
 
 
 class SidSequenceReversed:
-    """The sequences of `sid_sequence`, newest item first every item a target; the prompt says which way they run."""
+    """The sequences of `sid_sequence`, newest item first, every item a target; the prompt says which way they run."""
 
     options: ClassVar[type[TaskOptions]] = TaskOptions
     forms: ClassVar[Mapping[str, Placeholders]] = {FORM: Placeholders(prompt=(), response=("sequence_sids",))}
