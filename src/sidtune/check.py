@@ -21,7 +21,7 @@ from sidtune.data.leave_one_out import FEWEST, read_interactions
 from sidtune.data.rows import Split
 from sidtune.errors import UserError
 from sidtune.inputs import Inputs
-from sidtune.tasks import TASKS
+from sidtune.tasks import SEQUENCES, TASKS
 from sidtune.terminal import console
 
 Severity = Literal["error", "warning", "note"]
@@ -336,7 +336,7 @@ def _widest(sids: Sequence[tuple[str, ...]]) -> int:
 def _sequences(inputs: Inputs) -> Iterator[Finding]:
     """Items that a sequence loses to the length limit are targets; a history's are only read."""
     mixture, given = inputs.mixture, inputs.config.task_options()
-    for name in (name for name in given if name.startswith("sid_sequence")):
+    for name in (name for name in given if name in SEQUENCES):
         (part,) = mixture.parts(name, "train", given[name])
         lengths = part.history_lengths
         longest = part.take(np.flatnonzero(lengths == lengths.max())[:1])

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from sidtune.errors import did_you_mean
-from sidtune.tasks import DEFAULT_TASKS, TASKS, Question
+from sidtune.tasks import DEFAULT_TASKS, SEQUENCES, TASKS, Question
 from sidtune.tasks.base import MOST, TaskOptions, needs_texts
 
 # File systems take 255 bytes a name and 4,095 a path, and runs write files below theirs.
@@ -284,7 +284,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _histories_are_whole(self) -> Self:
-        whole = [name for name in self.tasks if name.startswith("sid_sequence")]
+        whole = [name for name in self.tasks if name in SEQUENCES]
         if self.data.dedup and whole:
             raise ValueError(f"data.dedup leaves out rows, and tasks.{whole[0]} is about whole histories: use one")
         return self

@@ -128,6 +128,10 @@ def test_malformed_overrides(tmp_path: Path, override: str) -> None:
             r"data.dedup leaves out rows, and tasks.sid_sequence is about whole histories",
         ),
         (
+            changed(tasks={"sid_next": None, "sid_sequence_reversed": None}, data={**TREE["data"], "dedup": True}),
+            r"data.dedup leaves out rows, and tasks.sid_sequence_reversed is about whole histories",
+        ),
+        (
             changed(model={"base": "b", "tuning": "frozen"}, training={"weight_decay": 0.1, "decay_embeddings": False}),
             r"training.weight_decay has no effect: frozen tuning trains nothing but rows",
         ),

@@ -23,6 +23,7 @@ from sidtune.errors import UserError
 from sidtune.evaluation.prompts import Prompts
 from sidtune.inputs import Inputs
 from sidtune.ragged import Ragged
+from sidtune.tasks import SEQUENCES
 from sidtune.training.objective import LabelLoss
 
 MIXTURE = {"sid_sequence": None}
@@ -174,11 +175,12 @@ def test_preview_marks_the_items_that_are_predicted(tmp_path: Path) -> None:
     assert pieces[-1].label
 
 
-def test_sids_that_begin_others_are_refused(tmp_path: Path) -> None:
-    config = tiny_config(tmp_path, tasks=MIXTURE)
+@pytest.mark.parametrize("task", SEQUENCES)
+def test_sids_that_begin_others_are_refused(tmp_path: Path, task: str) -> None:
+    config = tiny_config(tmp_path, tasks={task: None})
     index = config.data.index
     index.write_text(index.read_text().replace('["<a_0>", "<b_0>", "<c_0>"]', '["<a_1>", "<b_0>"]'))
-    with pytest.raises(UserError, match="<a_1><b_0> is the beginning of another"):
+    with pytest.raises(UserError, match=f"task {task}: the SID <a_1><b_0> is the beginning of another"):
         Inputs(config).mixture.train()
 
 

@@ -14,7 +14,7 @@ from sidtune.config import Config
 from sidtune.encoding.build import Mixture, load_catalogue
 from sidtune.model.tokenizer import load_tokenizer
 from sidtune.model.vocabulary import extend_vocabulary
-from sidtune.tasks import TASKS
+from sidtune.tasks import SEQUENCES, TASKS
 
 # The first training row is user 0's [0] → 1; the first item is 0; the first record is [0, 3] → 2.
 OPENING = "A user's interactions, oldest first:\n"
@@ -85,7 +85,7 @@ def test_what_the_model_reads(tmp_path: Path, name: str) -> None:
         (start, *_, end), ids = encoded.label_spans[0].tolist(), encoded.input_ids[0].tolist()
         prompt, response = EXPECTED[name][part.form]
         assert tokenizer.decode(ids[:start]) == prompt
-        assert tokenizer.decode(ids[start:end]) == response + ("" if name.startswith("sid_sequence") else "</s>")
+        assert tokenizer.decode(ids[start:end]) == response + ("" if name in SEQUENCES else "</s>")
         assert end == len(ids)
 
 

@@ -40,7 +40,7 @@ class Prompts:
         catalogue = bundle.catalogue
         refuse_special(tokenizer, catalogue.sid_tokens)
         if bundle.task == "sid_sequence":
-            refuse_nested(set(catalogue.sids))
+            refuse_nested(bundle.task, set(catalogue.sids))
         segments = segment_tokenizers(tokenizer, catalogue.sid_tokens)
         _refuse_unknown(catalogue.sid_tokens, segments.added)
         frame = make_frame(tokenizer, segments, bundle.format)

@@ -29,4 +29,6 @@ TASKS: dict[str, Task] = {
 
 # The tasks that recommend: evaluation and `recommend` ask one of them.
 Question = Literal["sid_next", "sid_sequence"]
+# Those whose examples are whole histories, every item of them a target.
+SEQUENCES = ("sid_sequence", "sid_sequence_reversed")
 DEFAULT_TASKS = ("sid_next", "item_feature", "fusion", "title_next", "title_to_sid")

@@ -32,7 +32,7 @@ class SidSequence:
 
     def build(self, source: Source, rows: NDArray[np.int64], options: TaskOptions, seed: int) -> Sequence[Part]:
         """One part; its keys are those of `sid_next`, which opens with the same history."""
-        refuse_nested(set(source.catalogue.sids))
+        refuse_nested(FORM, set(source.catalogue.sids))
         histories = history_keys(source.rows.users, "history_sids")[source.sequences.rows[rows]]
         return [replace(sequence_part(FORM, source.sequences, rows), histories=histories)]
 
@@ -43,12 +43,12 @@ def sequence_part(form: str, sequences: Sequences, rows: NDArray[np.int64]) -> P
     return Part(form, columns, rows, context=sequences.context[rows])
 
 
-def refuse_nested(sids: set[tuple[str, ...]]) -> None:
+def refuse_nested(task: str, sids: set[tuple[str, ...]]) -> None:
     """Refuse SIDs that begin others: in a sequence nothing says whether such a SID is whole."""
     for sid in sids:
         for depth in range(1, len(sid)):
             if sid[:depth] in sids:
                 raise UserError(
-                    f"task sid_sequence: the SID {''.join(sid[:depth])} is the beginning of another, {''.join(sid)}",
+                    f"task {task}: the SID {''.join(sid[:depth])} is the beginning of another, {''.join(sid)}",
                     "Give all SIDs one depth, or use the task sid_next, whose responses are closed.",
                 )

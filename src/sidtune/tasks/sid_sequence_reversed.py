@@ -26,5 +26,5 @@ class SidSequenceReversed:
 
     def build(self, source: Source, rows: NDArray[np.int64], options: TaskOptions, seed: int) -> Sequence[Part]:
         """One part; no other task's prompts open with a history in this order."""
-        refuse_nested(set(source.catalogue.sids))
+        refuse_nested(FORM, set(source.catalogue.sids))
         return [sequence_part(FORM, source.reversed_sequences, rows)]
