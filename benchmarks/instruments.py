@@ -75,6 +75,7 @@ def main() -> None:
 
 def run(seed: int, folder: Path, overrides: list[str]) -> dict[str, Any]:
     """Train with one seed and evaluate; the figures of all test users."""
+    refuse_other_runs(folder, overrides)
     base, output = folder / "base", folder / f"seed-{seed}"
     if not base.exists():
         sidtune("new-model", str(base), *base_options())
@@ -86,6 +87,15 @@ def run(seed: int, folder: Path, overrides: list[str]) -> dict[str, Any]:
     }
     spent = {name: once(output / f"{name}.spent.json", command) for name, command in commands.items()}
     return {**figures(output), **spent}
+
+
+def refuse_other_runs(folder: Path, overrides: list[str]) -> None:
+    """Let a folder hold runs of one recipe and the same overrides: what is kept there is taken for theirs."""
+    file, given = folder / "settings.json", {"recipe": yaml.safe_load(RECIPE.read_text()), "overrides": overrides}
+    if file.exists() and json.loads(file.read_text()) != given:
+        raise SystemExit(f"{folder} holds runs with other settings: choose another --folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(given, indent=1) + "\n")
 
 
 def once(kept: Path, command: list[str]) -> dict[str, float]:

@@ -4,8 +4,8 @@ Every run trains and is ranked on validation rows through the command line; test
 the mean of the seeds, row by row, with the bootstrap's 95% interval over the rows: they tell whether another draw of
 users would say the same. The spread over seeds stands beside them.
 
-    SIDTUNE_DATA=folder python benchmarks/quality.py                     # everything, hours on two cores
-    SIDTUNE_DATA=folder python benchmarks/quality.py --only "ema: none"  # one lever; the others keep their figures
+    SIDTUNE_DATA=folder python benchmarks/quality.py                        # everything, hours on two cores
+    SIDTUNE_DATA=folder python benchmarks/quality.py --only "unique SIDs"   # one lever; the others keep their figures
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from sidtune.evaluation.metrics import gains, hits
 
 ROOT = Path(__file__).parents[1]
 OUTCOME = Path(__file__).with_suffix(".json")
+SEEDS = (1, 2, 3)
 RESAMPLES = 2000
 # Steps between evaluations: the last step is evaluated in any case.
 NEVER = 1_000_000
@@ -100,8 +101,7 @@ LEVERS = (
     Lever(SEQUENCE, "order: length", ("training.order=length", "training.group_by=example")),
     Lever(SEQUENCE, "group_by: example", ("training.group_by=example",)),
     Lever(SEQUENCE, "unique SIDs", ("data.unique_sids=true",)),
-    # A prompt of nine tokens, five items of history and one to come.
-    Lever(SEQUENCE, "history: 5 items", ("encoding.cutoff_len=27",)),
+    Lever(SEQUENCE, "history: 5 items", ("data.history=5",)),
     Lever(SEQUENCE, "task: sid_next instead", ("tasks={sid_next: null}",)),
     # An epoch has twice the steps, so that half as many epochs take as long.
     Lever(SEQUENCE, "with sid_sequence_reversed", (BOTH_WAYS,)),
@@ -122,8 +122,10 @@ LEVERS = (
 def main() -> None:
     """Run what is asked for, print the table of all, and leave the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", help="names of levers, besides the references of their groups")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    known = sorted({lever.name for lever in LEVERS})
+    parser.add_argument(
+        "--only", nargs="+", choices=known, metavar="LEVER", help="by name, besides the references of their groups"
+    )
     parser.add_argument("--folder", type=Path, help="keep runs here; what is finished is not done again")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at once, on a core each")
     asked = parser.parse_args()
@@ -131,18 +133,26 @@ def main() -> None:
         groups = {lever.group for lever in LEVERS if not asked.only or lever.name in asked.only}
         names = [*asked.only, "reference"] if asked.only else [lever.name for lever in LEVERS]
         wanted = [lever for lever in LEVERS if lever.group in groups and lever.name in names]
-        place = Place(asked.folder or Path(passing), asked.seeds, groups)
+        place = Place(asked.folder or Path(passing), groups)
+        # Levers of evaluation alone share a run.
+        runs = {(place.run_folder(lever, seed), seed): lever for seed in SEEDS for lever in wanted}
         with ThreadPoolExecutor(asked.jobs) as pool:
-            jobs = [(lever, seed) for seed in asked.seeds for lever in wanted]
-            list(pool.map(lambda job: place.run(*job), jobs))
-        kept = json.loads(OUTCOME.read_text())["levers"] if OUTCOME.exists() else {}
-        results = kept | {f"{lever.group} · {lever.name}": place.figures(lever) for lever in wanted}
+            list(pool.map(lambda run: place.train(runs[run], run[1]), runs))
+            list(pool.map(lambda job: place.evaluate(*job), [(lever, seed) for seed in SEEDS for lever in wanted]))
+        settings = {group: tree["training"] for group, tree in place.references().items()}
+        results = kept_levers(settings) | {f"{entry.group} · {entry.name}": place.figures(entry) for entry in wanted}
     ordered = {key: results[key] for lever in LEVERS if (key := f"{lever.group} · {lever.name}") in results}
-    settings = {group: tree["training"] for group, tree in place.references().items()}
     found = {"training of the references": settings, "levers": ordered}
     OUTCOME.write_text(json.dumps(found, indent=1) + "\n")
     for line in table(ordered):
         print(line)
+
+
+def kept_levers(settings: dict[str, Any]) -> dict[str, Any]:
+    """Figures of earlier, if the references were the same."""
+    kept = json.loads(OUTCOME.read_text()) if OUTCOME.exists() else {}
+    levers: dict[str, Any] = kept["levers"] if kept.get("training of the references") == settings else {}
+    return levers
 
 
 class Place:
@@ -150,18 +160,20 @@ class Place:
 
     Args:
         folder: made where it is missing; a run that is finished there is not done again.
-        seeds: of every lever's runs.
         groups: those that are run.
     """
 
-    def __init__(self, folder: Path, seeds: list[int], groups: Collection[str]) -> None:
-        self.folder, self.seeds = folder, seeds
+    def __init__(self, folder: Path, groups: Collection[str]) -> None:
+        self.folder = folder
         self.data = Path(os.environ.get("SIDTUNE_DATA", "../shared/data")) / "amazon-industrial"
         for name, options in (("ids", ()), ("texts", ("--items", str(self.data / ITEMS)))):
             if not (folder / name).exists():
                 sidtune("new-model", str(folder / name), *options)
         for group, tree in self.references().items():
-            (folder / f"{group}.yaml").write_text(yaml.safe_dump(tree))
+            file, text = folder / f"{group}.yaml", yaml.safe_dump(tree)
+            if file.exists() and file.read_text() != text:
+                raise SystemExit(f"{file} is another reference: choose another --folder")
+            file.write_text(text)
         if PRETRAINED in groups and not (folder / "language" / "config.json").exists():
             self.learn_language(folder / "language.yaml")
 
@@ -210,12 +222,16 @@ class Place:
         }
         return {SEQUENCE: sequence, MIXTURE: mixture, PRETRAINED: pretrained}
 
-    def run(self, lever: Lever, seed: int) -> None:
-        """Train and evaluate, where that is not done yet."""
-        output, result = self._run_folder(lever, seed), self._result_folder(lever, seed)
+    def train(self, lever: Lever, seed: int) -> None:
+        """Train, where that is not done yet."""
+        output = self.run_folder(lever, seed)
         if not (output / "config.json").exists():
             settings = [f"output_dir={output}", f"seed={seed}", *lever.settings]
             sidtune("train", str(self.folder / f"{lever.group}.yaml"), *settings)
+
+    def evaluate(self, lever: Lever, seed: int) -> None:
+        """Rank the validation rows, where that is not done yet."""
+        output, result = self.run_folder(lever, seed), self._result_folder(lever, seed)
         if not (result / "valid.json").exists():
             sidtune("evaluate", str(output), "--split", "valid", "--output", str(result), *lever.evaluate)
 
@@ -225,12 +241,12 @@ class Place:
         found: dict[str, Any] = {}
         for name, values in (("HR@10", hits), ("NDCG@10", gains)):
             own, other = (
-                np.stack([values(self._ranks(entry, seed), 10) for seed in self.seeds]) for entry in (lever, reference)
+                np.stack([values(self._ranks(entry, seed), 10) for seed in SEEDS]) for entry in (lever, reference)
             )
             difference = own.mean(0) - other.mean(0)
             low, high = interval(difference)
             found[name] = {
-                "seeds": dict(zip(map(str, self.seeds), own.mean(1).tolist(), strict=True)),
+                "seeds": dict(zip(map(str, SEEDS), own.mean(1).tolist(), strict=True)),
                 "mean": float(own.mean()),
                 "above": float(difference.mean()),
                 "low": low,
@@ -243,13 +259,13 @@ class Place:
         ranks: NDArray[np.int64] = table["item_rank"].to_numpy()
         return ranks
 
-    def _run_folder(self, lever: Lever, seed: int) -> Path:
-        """Levers of evaluation alone share a run."""
+    def run_folder(self, lever: Lever, seed: int) -> Path:
+        """Where a lever's run with a seed lies."""
         name = "-".join(part for part in (lever.group, *lever.settings) if part)
         return self.folder / "runs" / "".join(c if c.isalnum() or c in ".-_" else "_" for c in name) / str(seed)
 
     def _result_folder(self, lever: Lever, seed: int) -> Path:
-        return self._run_folder(lever, seed) / "-".join(("valid", *lever.evaluate))
+        return self.run_folder(lever, seed) / "-".join(("valid", *lever.evaluate))
 
 
 def interval(differences: NDArray[np.float64]) -> tuple[float, float]:

@@ -24,7 +24,7 @@ CATALOGUE, QUESTION = "sid_catalogue.parquet", "sid_recommender.json"
 SCHEMA = pa.schema(
     [("item_id", pa.string()), ("title", pa.string()), ("sid", pa.list_(pa.string())), ("users", pa.int64())]
 )
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 HINT = "It is written when sidtune trains a model; take it from the same run, or train anew with this version."
 
 
@@ -39,6 +39,8 @@ class Bundle:
         wording: of this task; where it has several, the first is the one that is asked.
         format: what stands around prompt and response.
         cutoff_len: longest prompt and response in tokens.
+        longest_history: the most items that a row of training or validation had, its target included; a prompt has no
+            more either, since nothing taught the model to read them.
     """
 
     catalogue: Catalogue
@@ -47,6 +49,7 @@ class Bundle:
     wording: Wording
     format: Literal["plain", "chat"]
     cutoff_len: int
+    longest_history: int
 
 
 class _Question(BaseModel):
@@ -54,11 +57,12 @@ class _Question(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    version: Literal[1]
+    version: Literal[2]
     task: Question
     wording: dict[str, object]
     format: Literal["plain", "chat"]
     cutoff_len: int = Field(ge=8, le=MOST)
+    longest_history: int = Field(ge=1, le=MOST)
 
 
 def write_bundle(bundle: Bundle, folder: Path) -> None:
@@ -73,6 +77,7 @@ def write_bundle(bundle: Bundle, folder: Path) -> None:
         wording=as_tree(bundle.wording),
         format=bundle.format,
         cutoff_len=bundle.cutoff_len,
+        longest_history=bundle.longest_history,
     )
     (folder / QUESTION).write_text(question.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
@@ -89,7 +94,9 @@ def read_bundle(folder: Path) -> Bundle:
     question = _read_question(folder / QUESTION)
     catalogue, users = _read_catalogue(folder / CATALOGUE)
     wording = parse_wording(question.task, question.wording, str(folder / QUESTION))
-    return Bundle(catalogue, users, question.task, wording, question.format, question.cutoff_len)
+    return Bundle(
+        catalogue, users, question.task, wording, question.format, question.cutoff_len, question.longest_history
+    )
 
 
 def _read_question(path: Path) -> _Question:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.markup import escape
 
 from sidtune.config import NEEDED_FILES
@@ -19,9 +20,12 @@ from sidtune.data.disagreements import Disagreement, disagreements
 from sidtune.data.leaks import repeated_rows
 from sidtune.data.leave_one_out import FEWEST, read_interactions
 from sidtune.data.rows import Split
+from sidtune.encoding.encoder import Encoder
 from sidtune.errors import UserError
 from sidtune.inputs import Inputs
 from sidtune.tasks import SEQUENCES, TASKS
+from sidtune.tasks.base import Items, Part
+from sidtune.templates import SEQUENCE
 from sidtune.terminal import console
 
 Severity = Literal["error", "warning", "note"]
@@ -299,6 +303,12 @@ def _idle_options(inputs: Inputs) -> Iterator[Finding]:
         if getattr(config.data, needs) is not None and not any(task.startswith(name) for task in tasks):
             remedy = f"Add a task that reads it ({name}), or leave it out."
             yield Finding("warning", f"data.{needs}", "given, but no task of the mixture reads it", [], remedy)
+    if config.question not in tasks:
+        message = f"evaluation and `recommend` ask {config.question}, and no task of the mixture teaches that"
+        yield Finding("warning", "tasks", message, [], "Add sid_next or sid_sequence.")
+    if config.model.new_rows == "text" and not len(inputs.vocabulary.new_ids):
+        message = "has no effect: the base knows every SID token already"
+        yield Finding("warning", "model.new_rows", message, [], "Leave it out.")
     if config.eval.ranking.every is None and config.eval.ranking.model_fields_set - {"every"}:
         yield Finding(
             "warning", "eval.ranking", "has no effect without eval.ranking.every", [], "Set it, such as to 1."
@@ -338,12 +348,20 @@ def _sequences(inputs: Inputs) -> Iterator[Finding]:
     mixture, given = inputs.mixture, inputs.config.task_options()
     for name in (name for name in given if name in SEQUENCES):
         (part,) = mixture.parts(name, "train", given[name])
-        lengths = part.history_lengths
-        longest = part.take(np.flatnonzero(lengths == lengths.max())[:1])
+        longest = part.take(np.argmax(_sequence_tokens(mixture.encoder, part), keepdims=True))
         if mixture.encoder.encode(longest).truncated:
-            message = f"{name}: sequences of up to {lengths.max() + 1} items lose their first, which are targets too"
+            items = int(longest.history_lengths[0]) + 1
+            message = f"{name}: sequences of {items} items lose their oldest, which are targets too"
             remedy = "Raise encoding.cutoff_len, or let histories be shorter."
             yield Finding("warning", "encoding.cutoff_len", message, [], remedy)
+
+
+def _sequence_tokens(encoder: Encoder, part: Part) -> NDArray[np.int64]:
+    """Tokens of the SIDs of each sequence, `(n,)`."""
+    column = part.columns[SEQUENCE]
+    assert isinstance(column, Items)
+    total = np.cumsum(encoder.item_tokens("sid", False).lengths[column.positions.values])
+    return np.diff(np.append(0, total)[column.positions.offsets])
 
 
 def _output(inputs: Inputs) -> Iterator[Finding]:

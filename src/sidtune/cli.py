@@ -44,7 +44,7 @@ Normalization = Annotated[
     Normalize,
     typer.Option(help="Probabilities over the full vocabulary, as published, or over the tokens that may follow."),
 ]
-Beams = Annotated[int, typer.Option(min=1, help="Width of the search, and length of the lists.")]
+Beams = Annotated[int, typer.Option(min=1, help="Width of the search; no list is longer.")]
 ExcludeHistory = Annotated[bool, typer.Option("--exclude-history", help="Never answer with an item of the history.")]
 Candidates = Annotated[Path | None, typer.Option(metavar="FILE", help="Answer only with these items, an id a line.")]
 OtherProcesses = Annotated[
@@ -283,7 +283,7 @@ def recommend(
     source: Annotated[
         Path | None,
         typer.Option(
-            "--input", metavar="FILE", help='JSON lines such as {"user_id": "u1", "history": ["17"]}; - reads.'
+            "--input", metavar="FILE", help='JSON lines: {"user_id": "u1", "history": ["17"]}; - is standard input.'
         ),
     ] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="Items of a list.")] = 10,

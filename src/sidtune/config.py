@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from sidtune.errors import did_you_mean
+from sidtune.evaluation.options import Normalize
 from sidtune.tasks import DEFAULT_TASKS, SEQUENCES, TASKS, Question
 from sidtune.tasks.base import MOST, TaskOptions, needs_texts
 
@@ -38,7 +39,9 @@ DropoutRate = Annotated[float, Field(ge=0, lt=1)]
 NEEDED_FILES = (("preference", "preferences"), ("instruction", "instructions"))
 SPLITS = ("train", "valid", "test")
 # Keys of `data`, and the file each is about.
-IDLE_WITHOUT = {"history": "interactions", "description_tokens": "items"}
+IDLE_WITHOUT = {"description_tokens": "items"}
+# As in LC-Rec and TIGER; files of rows hold what they hold.
+HISTORY_OF_INTERACTIONS = 20
 # The K of the metrics that a best model may be chosen by.
 METRIC_DEPTH = 10
 
@@ -82,7 +85,7 @@ class DataConfig(Section):
     valid: ExpandedPath | None = None
     test: ExpandedPath | None = None
     interactions: ExpandedPath | None = None
-    history: Positive = 20
+    history: Positive | None = None
     unique_sids: bool = False
     preferences: ExpandedPath | None = None
     instructions: ExpandedPath | None = None
@@ -105,6 +108,11 @@ class DataConfig(Section):
             if name in self.model_fields_set and getattr(self, needed) is None:
                 raise ValueError(f"{name} has no effect without {needed}")
         return self
+
+    @property
+    def longest_history(self) -> int | None:
+        """The most items a history keeps, the latest ones; None where it keeps what its row says."""
+        return self.history or (HISTORY_OF_INTERACTIONS if self.interactions else None)
 
     def rows_file(self, split: str) -> Path | None:
         """The file that the rows of a split are read from, if there is one."""
@@ -208,11 +216,12 @@ class StageConfig(Section):
 
 
 class RankingConfig(Section):
-    """Ranking metrics while training: with which evaluations, on how many validation rows, how wide a search."""
+    """Ranking metrics while training: with which evaluations, on how many validation rows, by which search."""
 
     every: Positive | None = None
     sample: Positive = 500
     beams: Positive = 20
+    normalize: Normalize = "full"
 
 
 class EvalConfig(Section):

@@ -12,6 +12,7 @@ from sidtune.bundle import Bundle
 from sidtune.config import Config
 from sidtune.data.catalogue import Catalogue
 from sidtune.data.popularity import popularity
+from sidtune.data.rows import Split
 from sidtune.encoding.build import Mixture, load_catalogue
 from sidtune.model.initialise import ItemTexts
 from sidtune.model.tokenizer import load_config, load_tokenizer
@@ -57,13 +58,18 @@ class Inputs:
         """What the trained model carries beside its weights."""
         config, task = self.config, self.config.question
         wording, cutoff_len = self.mixture.templates[task][0], config.encoding.cutoff_len
-        return Bundle(self.catalogue, self._users(), task, wording, config.template.format, cutoff_len)
+        users, longest = self._users(), self.mixture.remembered("longest-history", self._longest_history)
+        return Bundle(self.catalogue, users, task, wording, config.template.format, cutoff_len, longest)
 
     def _users(self) -> NDArray[np.int64]:
         def count() -> object:
             return popularity(self.mixture.source("train").rows, len(self.catalogue.ids)).tolist()
 
         return np.array(self.mixture.remembered("popularity", count), np.int64)
+
+    def _longest_history(self) -> int:
+        splits: tuple[Split, ...] = ("train", "valid")
+        return 1 + max(int(self.mixture.source(split).rows.history.lengths.max()) for split in splits)
 
     @cached_property
     def mixture(self) -> Mixture:

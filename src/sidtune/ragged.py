@@ -68,6 +68,10 @@ class Ragged:
         """Each list without its last `counts[i]` values."""
         return self.cut(self.offsets[:-1], self.lengths - counts)
 
+    def latest(self, longest: int) -> Ragged:
+        """Each list's last values, at most `longest` of them."""
+        return self.drop_front(np.maximum(self.lengths - longest, 0))
+
     def keep(self, kept: NDArray[np.bool_]) -> Ragged:
         """Each list with those of its values that are marked in `kept`, `(values,)`."""
         return Ragged.from_lengths(self.values[kept], np.bincount(row_of(self)[kept], minlength=len(self)))

@@ -216,7 +216,7 @@ def _written(write: Callable[[Path], None]) -> Files:
 
 def model_folder(folder: Path) -> None:
     wording = load_templates()["sid_next"][0]
-    write_bundle(Bundle(SHOP, np.array([3, 0, 1, 2]), "sid_next", wording, "plain", 99), folder)
+    write_bundle(Bundle(SHOP, np.array([3, 0, 1, 2]), "sid_next", wording, "plain", 99, 9), folder)
 
 
 def _read_bundle(folder: Path) -> None:

@@ -47,6 +47,21 @@ def test_ranking_metrics_are_logged_like_the_loss(tmp_path: Path, capsys: pytest
         assert figure == pytest.approx(entries[-1][f"eval_{name.lower()}"])
 
 
+def test_ranking_over_the_allowed_tokens(tmp_path: Path) -> None:
+    """As `evaluate --normalize trie` does, and otherwise than over the vocabulary."""
+    config = ranked_config(tmp_path, ranking={"every": 1, "sample": 12, "beams": 10, "normalize": "trie"})
+    assert train(config)
+    last = logged(config)[-1]
+    found = {}
+    for normalize in ("full", "trie"):
+        options = ("--split", "valid", "--beams", 10, "--normalize", normalize, "--output", tmp_path / normalize)
+        assert call("evaluate", config.output_dir / f"checkpoint-{last['step']}", *options).exit_code == 0
+        report, _ = results(tmp_path / normalize, "valid")
+        found[normalize] = {name: report["rankers"]["model"]["item"][name]["value"] for name in ("MRR", "NDCG@3")}
+    assert found["trie"] != found["full"]
+    assert found["trie"] == pytest.approx({"MRR": last["eval_mrr"], "NDCG@3": last["eval_ndcg@3"]})
+
+
 @pytest.mark.parametrize("metric", ["ndcg@10", "hr@10"])
 def test_the_best_model_can_be_chosen_by_ranking(tmp_path: Path, metric: str) -> None:
     config = ranked_config(tmp_path, metric=metric)

@@ -104,6 +104,17 @@ def test_results_of_other_settings_are_kept(shop: Path) -> None:
     assert call("baselines", shop, "--simple").exit_code == 0
     assert call("baselines", shop, "--simple").exit_code == 0
     assert "other settings (limit)" in message("baselines", shop, "--simple", "--limit", 3)
+    assert "other settings (sids_sha256)" in message("baselines", shop, "--simple", "data.unique_sids=true")
+    assert "other settings (history)" in message("baselines", shop, "--simple", "data.history=1")
+
+
+def test_a_comparison_names_other_sids_and_other_histories(shop: Path, tmp_path: Path) -> None:
+    changes: list[tuple[str, ...]] = [(), ("data.unique_sids=true",), ("data.history=1",)]
+    for number, change in enumerate(changes):
+        assert call("baselines", shop, "--simple", *change, "--output", tmp_path / str(number)).exit_code == 0
+    first, *others = (tmp_path / str(number) / "repeat-last" for number in range(3))
+    for other, name in zip(others, ("sids_sha256", "history"), strict=True):
+        assert f"evaluated with different {name}" in call("compare", first, other).output
 
 
 def test_json_is_all_there_is_on_the_standard_output(shop: Path) -> None:

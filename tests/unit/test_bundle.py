@@ -29,6 +29,7 @@ def bundle(**changes: Any) -> Bundle:
         "wording": wording,
         "format": "chat",
         "cutoff_len": 99,
+        "longest_history": 7,
     }
     return Bundle(**(given | changes))
 
@@ -42,7 +43,8 @@ def test_it_is_read_as_it_was_written(tmp_path: Path) -> None:
     given = bundle(wording=parse_wording("sid_next", entry, "test"))
     write_bundle(given, tmp_path)
     back = read_bundle(tmp_path)
-    assert (back.catalogue, back.wording, back.format, back.cutoff_len) == (given.catalogue, given.wording, "chat", 99)
+    assert (back.catalogue, back.wording, back.format) == (given.catalogue, given.wording, "chat")
+    assert (back.cutoff_len, back.longest_history) == (99, 7)
     assert back.users.tolist() == [3, 0, 12]
 
 
@@ -57,9 +59,10 @@ def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"version": 2}, "version: Input should be 1"),
+        ({"version": 1}, "version: Input should be 2"),
         ({"task": "fusion"}, "task: Input should be 'sid_next' or 'sid_sequence'"),
         ({"cutoff_len": 1}, "cutoff_len"),
+        ({"longest_history": 0}, "longest_history"),
         ({"extra": 1}, "extra: Extra inputs are not permitted"),
         (
             {"wording": {"prompt": ["{history_sids.__class__}"], "response": ["{target_sid}"]}},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import runpy
 from pathlib import Path
@@ -108,6 +109,16 @@ def test_figures_are_what_their_scripts_draw() -> None:
     drawn = runpy.run_path(str(script))["draw"]()
     assert script.with_suffix(".svg").read_text() == drawn
     assert "26 tokens in 4 examples, 13 computed" in drawn
+
+
+def test_the_table_of_levers_is_what_was_measured() -> None:
+    """No row is left out, and none is added by hand."""
+    benchmark = runpy.run_path(str(ROOT / "benchmarks" / "quality.py"), run_name="quality")
+    measured = json.loads((ROOT / "benchmarks" / "quality.json").read_text())["levers"]
+    page = (ROOT / "docs" / "quality.md").read_text()
+    assert "\n".join(benchmark["table"](measured)) in page
+    missing = [lever.name for lever in benchmark["LEVERS"] if f"{lever.group} · {lever.name}" not in measured]
+    assert not missing
 
 
 def test_every_promise_names_tests_that_exist() -> None:

@@ -12,6 +12,7 @@ from tests.tiny_data import tiny_config
 from tests.tiny_models import make_base
 from torch import Tensor
 
+from sidtune.check import run_checks
 from sidtune.config import Config
 from sidtune.config_file import parse_config
 from sidtune.errors import UserError
@@ -140,6 +141,8 @@ def test_tokens_the_base_has_keep_their_rows(tmp_path: Path) -> None:
     assert not len(again.vocabulary.new_ids)
     matrices = [model.get_input_embeddings().weight[: len(again.vocabulary.tokenizer)] for model in (first, second)]
     assert torch.equal(*matrices)
+    idle = [[found for found in run_checks(given) if found.where == "model.new_rows"] for given in (inputs, again)]
+    assert [len(found) for found in idle] == [0, 1]
 
 
 def test_from_scratch_has_no_rows_to_start_from() -> None:

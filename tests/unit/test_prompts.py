@@ -89,6 +89,17 @@ def test_old_items_are_left_out_as_in_training(tmp_path: Path) -> None:
     assert assert_training_prompts(inputs, prompts) > 30
 
 
+@pytest.mark.parametrize("task", ["sid_next", "sid_sequence"])
+def test_no_more_items_are_read_than_training_read(tmp_path: Path, task: str) -> None:
+    """Rows hold up to seven here, target included: positions beyond were never trained."""
+    inputs, prompts = asked(tiny_config(tmp_path, tasks={task: None}))
+    splits = [inputs.mixture.source(split).rows.history.lengths.max() for split in ("train", "valid")]
+    assert splits == [4, 6]
+    newest = [0, 1, 2, 3, 4, 5, 6]
+    ids, _ = prompts.encode(Ragged.from_lists([[7, 7, *newest], newest, newest[1:]]))
+    assert ids[0].tolist() == ids[1].tolist() != ids[2].tolist()
+
+
 def test_what_does_not_fit_is_not_asked(tmp_path: Path) -> None:
     wording = {"sid_next": {"prompt": ["{history_sids}", "{history_titles}"], "response": ["{target_sid}"]}}
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(wording))

@@ -47,6 +47,11 @@ def test_drop_front(lists: list[list[int]], data: st.DataObject) -> None:
     assert plain(dropped) == [entry[count:] for entry, count in zip(lists, counts, strict=True)]
 
 
+@given(LISTS, st.integers(1, 5))
+def test_latest(lists: list[list[int]], longest: int) -> None:
+    assert plain(Ragged.from_lists(lists).latest(longest)) == [entry[-longest:] for entry in lists]
+
+
 @given(st.lists(st.tuples(*[st.lists(st.integers(0, 9), max_size=3)] * 3), max_size=5))
 def test_concatenate_joins_row_by_row(rows: list[tuple[list[int], ...]]) -> None:
     parts = [Ragged.from_lists([row[part] for row in rows]) for part in range(3)]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,22 +13,24 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.tiny_data import tiny_config
+from tests.tiny_data import tiny_config, write_rows
 from transformers import AutoModelForCausalLM
 
 from sidtune.batching.layouts import Layout
 from sidtune.check import run_checks
 from sidtune.data.rows import Rows
-from sidtune.data.sequences import Sequences, backward, joined, one_by_one
+from sidtune.data.sequences import Sequences, backward, joined, one_back, one_by_one
 from sidtune.encoding.corpus import Corpus
 from sidtune.errors import UserError
 from sidtune.evaluation.prompts import Prompts
 from sidtune.inputs import Inputs
 from sidtune.ragged import Ragged
 from sidtune.tasks import SEQUENCES
+from sidtune.tasks.sid_sequence import sequence_part
 from sidtune.training.objective import LabelLoss
 
 MIXTURE = {"sid_sequence": None}
+REVERSED = {"sid_sequence_reversed": None}
 
 
 def rows_of(given: list[tuple[str, list[int], int]]) -> Rows:
@@ -156,11 +160,43 @@ def test_a_prompt_is_the_sequence_up_to_its_last_item(tmp_path: Path) -> None:
 def test_the_oldest_items_go_where_a_sequence_is_too_long(tmp_path: Path) -> None:
     inputs = Inputs(tiny_config(tmp_path, tasks=MIXTURE, encoding={"cutoff_len": 64}))
     history = Ragged.from_lists([list(range(8)) * 3])
-    asked, _ = Prompts(inputs.bundle, inputs.vocabulary.tokenizer).encode(history)
+    asked, _ = Prompts(replace(inputs.bundle, longest_history=24), inputs.vocabulary.tokenizer).encode(history)
     text = inputs.vocabulary.tokenizer.decode(asked[0].tolist())
     assert len(asked[0]) + 3 <= 64 < len(asked[0]) + 6
     assert text.startswith("A user's interactions, oldest first:\n<")
     assert text.endswith("<a_2><b_1><c_5><a_0><b_2><c_6><a_0><b_2><c_6>")
+
+
+def test_the_oldest_items_go_where_a_reversed_sequence_is_too_long(tmp_path: Path) -> None:
+    inputs = Inputs(tiny_config(tmp_path, tasks=REVERSED))
+    encoder = inputs.mixture.encoder
+    sequences = Sequences(
+        Ragged.from_lists([[2, 1, 0, 5, 3], [5, 3], [2, 1, 0, 5, 3]]), np.array([0, 0, 4]), np.zeros(3)
+    )
+    part = replace(sequence_part("sid_sequence_reversed", sequences, np.arange(3)), newest_first=True)
+    whole = encoder.encode(part)
+    assert whole.truncated == 0
+    encoder.cutoff_len = len(whole.input_ids[0]) - 4
+    cut = encoder.encode(part)
+    # Four tokens are two items of three; what is left are the three newest, and one of them is a target in any case.
+    assert (cut.truncated, cut.dropped) == (2, 0)
+    assert [ids[-9:].tolist() for ids in (cut.input_ids[0], cut.input_ids[2])] == [
+        whole.input_ids[0][-15:-6].tolist()
+    ] * 2
+    assert cut.input_ids[1].tolist() == whole.input_ids[1].tolist()
+    assert cut.label_spans.lengths.tolist() == [6, 4, 2]
+    assert [[token for piece in encoder.explain(part, row) for token in piece.ids] for row in range(3)] == [
+        ids.tolist() for ids in map(cut.input_ids.__getitem__, range(3))
+    ]
+
+
+def test_validation_of_a_reversed_sequence_asks_what_came_before_the_target(tmp_path: Path) -> None:
+    """Everything before that was seen in training."""
+    rows = rows_of([("u", [5], 6), ("u", [5, 6], 7)])
+    assert listed(one_back(rows)) == [([6, 5], 1), ([7, 6], 1)]
+    inputs = Inputs(tiny_config(tmp_path, tasks=REVERSED))
+    held_out = inputs.mixture.source("valid")
+    assert listed(held_out.reversed_sequences) == listed(one_back(held_out.rows))
 
 
 def test_preview_marks_the_items_that_are_predicted(tmp_path: Path) -> None:
@@ -197,3 +233,21 @@ def test_check_warns_of_targets_that_do_not_fit(tmp_path: Path, task: str, fits:
         inputs = Inputs(tiny_config(tmp_path, tasks={task: None}, encoding={"cutoff_len": cutoff}))
         found = [finding for finding in run_checks(inputs) if "which are targets too" in finding.message]
         assert bool(found) == warned
+
+
+def test_check_looks_at_tokens_where_sids_differ_in_depth(tmp_path: Path) -> None:
+    """Two sequences of as many items: the first that comes may be the shorter one."""
+    config = tiny_config(tmp_path, tasks=MIXTURE, data={"unique_sids": True})
+    write_rows(config.data.train, [("u", [0, 1, 2], 3), ("v", [6, 7, 6], 7)], json.loads(config.data.index.read_text()))
+    for cutoff, warned in ((24, True), (25, False)):
+        inputs = Inputs(
+            config.model_copy(update={"encoding": config.encoding.model_copy(update={"cutoff_len": cutoff})})
+        )
+        found = [finding for finding in run_checks(inputs) if "which are targets too" in finding.message]
+        assert bool(found) == warned
+
+
+def test_check_names_a_mixture_that_does_not_teach_what_is_asked(tmp_path: Path) -> None:
+    for tasks, warned in ((REVERSED, True), (MIXTURE, False), (MIXTURE | REVERSED, False)):
+        found = run_checks(Inputs(tiny_config(tmp_path, tasks=tasks)))
+        assert any("no task of the mixture teaches that" in finding.message for finding in found) == warned

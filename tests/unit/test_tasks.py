@@ -11,6 +11,7 @@ import pytest
 from tests.tiny_data import TITLES, tiny_config
 
 from sidtune.config import Config
+from sidtune.data.rows import Split
 from sidtune.encoding.build import Mixture, load_catalogue
 from sidtune.model.tokenizer import load_tokenizer
 from sidtune.model.vocabulary import extend_vocabulary
@@ -106,6 +107,22 @@ def test_sampling_follows_the_seed(tmp_path: Path) -> None:
 
     assert len(drawn(1)) == 5
     assert drawn(1) == drawn(1) != drawn(2)
+
+
+def test_the_sample_of_the_data_is_of_training_alone(tmp_path: Path) -> None:
+    made = mixed(tiny_config(tmp_path, data={"sample": 5}, tasks={"sid_next": None, "fusion": None}))
+    assert [len(task) for task in made.train()] == [5, 5]
+    assert [len(task) for task in made.valid()] == [12, 12]
+
+
+@pytest.mark.parametrize("split", ["train", "valid", "test"])
+def test_histories_keep_their_latest_items(tmp_path: Path, split: Split) -> None:
+    whole = mixed(tiny_config(tmp_path)).source(split).rows
+    rows = mixed(tiny_config(tmp_path, data={"history": 2})).source(split).rows
+    assert rows.target.tolist() == whole.target.tolist()
+    assert [history.tolist() for history in map(rows.history.__getitem__, range(len(rows.target)))] == [
+        history[-2:].tolist() for history in map(whole.history.__getitem__, range(len(whole.target)))
+    ]
 
 
 def test_colliding_items_have_one_example_each(tmp_path: Path) -> None:

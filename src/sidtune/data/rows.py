@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -37,6 +37,10 @@ class Rows:
     def take(self, chosen: NDArray[np.integer]) -> Rows:
         """The rows at these places, in that order."""
         return Rows(self.users.take(pa.array(chosen)), self.history.take(chosen), self.target[chosen])
+
+    def latest(self, longest: int | None) -> Rows:
+        """The rows with at most `longest` items of history, the latest ones; with all of them where that is None."""
+        return self if longest is None else replace(self, history=self.history.latest(longest))
 
 
 def drawn(count: int, limit: int | None, seed: int) -> NDArray[np.int64]:

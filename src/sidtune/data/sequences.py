@@ -32,6 +32,12 @@ def one_by_one(rows: Rows) -> Sequences:
     return Sequences(items, rows.history.lengths, np.arange(len(items)))
 
 
+def one_back(rows: Rows) -> Sequences:
+    """Of every row its target, which is read, and the item before it, which is to be predicted."""
+    items = concatenate([Ragged.column(rows.target), rows.history.latest(1)])
+    return Sequences(items, np.ones(len(items), np.int64), np.arange(len(items)))
+
+
 def joined(rows: Rows) -> Sequences:
     """The sequences of `whole`, cut into windows that overlap by half where one is longer than histories get.
 

@@ -105,9 +105,13 @@ class Mixture:
         """The examples of one task before encoding, sampled as the options say."""
         task, source = TASKS[name], self.source(split)
         size = task.size(source)
-        cap = min(limit for limit in (options.sample, self.config.data.sample, size) if limit is not None)
+        cap = min(limit for limit in (options.sample, self._sample(split), size) if limit is not None)
         seed = zlib.crc32(f"{name} {split}".encode()) ^ self.config.seed
         return list(task.build(source, drawn(size, cap, seed), options, seed))
+
+    def _sample(self, split: Split) -> int | None:
+        """What `data.sample` says of a split: it is about training alone."""
+        return self.config.data.sample if split == "train" else None
 
     def source(self, split: Split) -> Source:
         """What tasks draw on, read once."""
@@ -139,17 +143,18 @@ class Mixture:
 
     def _fingerprint(self, name: str, split: Split, options: TaskOptions) -> dict[str, Any]:
         wordings = {form: [asdict(wording) for wording in self.templates[form]] for form in TASKS[name].forms}
+        longest = self.config.data.longest_history
         return {
             "version": FORMAT_VERSION,
             "task": name,
             "split": split,
             # The weight says how often examples are seen, not what they are.
             "options": options.model_dump(exclude={"weight"}),
-            "sample": self.config.data.sample,
+            "sample": self._sample(split),
             "dedup": self.config.data.dedup,
             "unique_sids": self.config.data.unique_sids,
             "description_tokens": self.config.data.description_tokens,
-            **({"history": self.config.data.history} if self.config.data.interactions else {}),
+            **({} if longest is None else {"history": longest}),
             "cutoff_len": self.config.encoding.cutoff_len,
             "seed": self.config.seed,
             "template": json.loads(json.dumps(wordings)),

@@ -137,7 +137,6 @@ class Encoder:
 
     def _encode_worded(self, part: Part, wording: Wording, positions: NDArray[np.int64]) -> Encoded:
         ids, starts = self._join(part, wording)
-        kept = np.arange(len(part))
         long = np.flatnonzero(ids.lengths > self.cutoff_len)
         kept, drop = np.arange(len(part)), np.zeros(len(part), np.int64)
         if len(long):
@@ -198,7 +197,9 @@ class Encoder:
                 items = column.positions
                 cost = self.item_tokens(column.field, False).lengths[items.values] + self._separator_tokens(wording)
                 total = np.concatenate([[0], np.cumsum(cost)])
-                starts = items.offsets[:-1]
+                starts, ends = items.offsets[:-1], items.offsets[1:]
+                if part.newest_first:
+                    return ends + 1 - np.searchsorted(total, total[ends] - tokens, side="right")
                 return np.searchsorted(total, total[starts] + tokens) - starts
         return np.ones(len(part), np.int64)
 

@@ -22,7 +22,7 @@ from sidtune.data.catalogue import Catalogue
 from sidtune.data.popularity import popularity
 from sidtune.data.rows import Rows, Split, drawn
 from sidtune.encoding.build import load_catalogue
-from sidtune.encoding.corpus import file_digest
+from sidtune.encoding.corpus import digest, file_digest
 from sidtune.errors import UserError
 from sidtune.evaluation import sasrec, tables
 from sidtune.evaluation.answers import allowed_items, read_candidates
@@ -38,7 +38,7 @@ from sidtune.tasks.source import load_source
 from sidtune.terminal import warn
 
 SASREC = "SASRec"
-KEPT = (*SETTINGS, "limit", "rows_sha256", "train_sha256", "valid_sha256", "history", "seed", "simple")
+KEPT = (*SETTINGS, "limit", "rows_sha256", "train_sha256", "valid_sha256", "seed", "simple")
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def run_baselines(request: Request) -> Report:
     folder = make_folder(request.folder)
     catalogue = load_catalogue(request.config)
     every_row, train = _rows(request.config, catalogue, request.split), _rows(request.config, catalogue, "train")
-    settings = _settings(request)
+    settings = _settings(request, catalogue)
     refuse_other_settings(folder / f"{request.split}.json", settings, KEPT)
     chosen = drawn(len(every_row.target), request.limit, LIMIT_SEED)
     rows, sid_of = every_row.take(chosen), _sid_numbers(request, catalogue)
@@ -149,7 +149,7 @@ def _seed(request: Request) -> int:
     return request.config.seed if request.seed is None else request.seed
 
 
-def _settings(request: Request) -> dict[str, Any]:
+def _settings(request: Request, catalogue: Catalogue) -> dict[str, Any]:
     """Everything that gave the figures; `beams` is the length of the lists, by the name that `compare` knows."""
     data = request.config.data
     files: Mapping[str, Path | None] = {
@@ -162,7 +162,8 @@ def _settings(request: Request) -> dict[str, Any]:
         "split": request.split,
         **{name: file and str(file) for name, file in files.items()},
         **{f"{name}_sha256": file_digest(file) for name, file in files.items() if file},
-        **({"history": data.history} if data.interactions else {}),
+        "sids_sha256": digest([catalogue.ids, catalogue.sids]),
+        **({} if data.longest_history is None else {"history": data.longest_history}),
         "limit": request.limit,
         "beams": BEAMS,
         "exclude_history": request.exclude_history,

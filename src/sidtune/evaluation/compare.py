@@ -26,7 +26,7 @@ KEYS = pa.schema([("row", pa.int64()), ("user_id", pa.string()), ("target", pa.s
 RANKS = pa.schema([("sid_rank", pa.int64()), ("item_rank", pa.int64())])
 LEVELS = {"SID": "sid_rank", "item": "item_rank"}
 # What lists depend on besides the model and its rows.
-SETTINGS = ("beams", "normalize", "exclude_history", "candidates_sha256")
+SETTINGS = ("beams", "normalize", "exclude_history", "candidates_sha256", "history", "sids_sha256")
 METRICS = ("HR@1", "HR@5", "HR@10", "NDCG@5", "NDCG@10", "MRR")
 RESAMPLES = 10_000
 SEED = 0

@@ -20,7 +20,7 @@ from sidtune.config import DataConfig
 from sidtune.config_file import load_config
 from sidtune.data.catalogue import Catalogue
 from sidtune.data.rows import Rows, Split, drawn, load_rows
-from sidtune.encoding.corpus import file_digest
+from sidtune.encoding.corpus import digest, file_digest
 from sidtune.errors import UserError
 from sidtune.evaluation.answers import read_candidates
 from sidtune.evaluation.baselines import rank_baselines
@@ -85,8 +85,8 @@ def evaluate(request: Request) -> Report | None:
     chosen = drawn(len(every_row.target), request.limit, LIMIT_SEED)
     rows = every_row.take(chosen)
     folder = make_folder(results_folder(request), refuse_link=request.output is None)
-    settings = _settings(request, place, train_place, state.num_processes)
-    refuse_other_settings(folder / f"{request.split}.json", settings, (*SETTINGS, "limit", "rows_sha256", "history"))
+    settings = _settings(request, place, train_place, recommender.bundle.catalogue, state.num_processes)
+    refuse_other_settings(folder / f"{request.split}.json", settings, (*SETTINGS, "limit", "rows_sha256"))
     began = time.monotonic()
     lists = recommender.lists(rows.history, request.options, together=True)
     seconds = time.monotonic() - began
@@ -116,7 +116,7 @@ class _Place:
     """Where rows are, and how they are read from there.
 
     Args:
-        history: the longest history in items where rows are made of whole histories.
+        history: the most items a history keeps; None where it keeps what its row says.
     """
 
     path: Path
@@ -132,8 +132,7 @@ class _Place:
     def of_split(cls, data: DataConfig, split: Split) -> _Place | None:
         """A split of a configuration, if it has that split."""
         path = data.rows_file(split)
-        history = data.history if data.interactions else None
-        return _Place(path, partial(load_split, data, split=split), history) if path else None
+        return _Place(path, partial(load_split, data, split=split), data.longest_history) if path else None
 
 
 def _places(request: Request) -> tuple[_Place, _Place | None]:
@@ -180,7 +179,9 @@ def _baseline_rankings(recommender: Recommender, rows: Rows, train: Rows, option
     )
 
 
-def _settings(request: Request, place: _Place, train_place: _Place | None, processes: int) -> dict[str, Any]:
+def _settings(
+    request: Request, place: _Place, train_place: _Place | None, catalogue: Catalogue, processes: int
+) -> dict[str, Any]:
     """Everything that gave the figures."""
     named = {"rows": place.path, "train": train_place and train_place.path, "candidates": request.candidates}
     digests = {f"{name}_sha256": file_digest(file) for name, file in named.items() if file}
@@ -190,6 +191,7 @@ def _settings(request: Request, place: _Place, train_place: _Place | None, proce
         "split": request.split,
         **{name: file and str(file) for name, file in named.items()},
         **digests,
+        "sids_sha256": digest([catalogue.ids, catalogue.sids]),
         **({} if place.history is None else {"history": place.history}),
         "limit": request.limit,
         **options,

@@ -44,7 +44,7 @@ class Prompts:
         segments = segment_tokenizers(tokenizer, catalogue.sid_tokens)
         _refuse_unknown(catalogue.sid_tokens, segments.added)
         frame = make_frame(tokenizer, segments, bundle.format)
-        self._task = bundle.task
+        self._task, self._longest_history = bundle.task, bundle.longest_history
         # Descriptions stand in no prompt of the task, and with one wording there is nothing to draw.
         self._encoder = Encoder(
             segments, frame, catalogue, {self._task: (bundle.wording,)}, bundle.cutoff_len, description_tokens=1, seed=0
@@ -54,7 +54,7 @@ class Prompts:
         self.closing, self._before = self._around_answer(frame.after[-1])
 
     def encode(self, history: Ragged) -> tuple[Ragged, NDArray[np.int64]]:
-        """Prompts up to the first SID token of the answer.
+        """Prompts up to the first SID token of the answer; of a history longer than training had, the latest items.
 
         Args:
             history: n lists of catalogue positions, oldest first, none of them empty.
@@ -62,7 +62,7 @@ class Prompts:
         Returns:
             Token ids, and `(prompts,)` which of the lists they are of: one that does not fit `cutoff_len` has none.
         """
-        encoded = self._encoder.encode(self._part(history))
+        encoded = self._encoder.encode(self._part(history.latest(self._longest_history)))
         starts, ends = encoded.label_spans.values[::2], encoded.label_spans.values[1::2]
         answers = ends.astype(np.int64) - starts - self._before
         return encoded.input_ids.drop_back(answers), encoded.rows

@@ -204,7 +204,7 @@ def _pieces(sequences: Ragged, longest: int) -> Ragged:
 
 def _left_padded(lists: Ragged, longest: int, fill: int) -> torch.Tensor:
     """The newest items of each list, `(rows, longest of them)`: SASRec counts positions from the end."""
-    newest = lists.drop_front(np.maximum(lists.lengths - longest, 0))
+    newest = lists.latest(longest)
     width = int(newest.lengths.max())
     table = np.full((len(newest), width), fill, np.int64)
     table[row_of(newest), place_of(newest) + np.repeat(width - newest.lengths, newest.lengths)] = newest.values

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sidtune.data.catalogue import Catalogue
 from sidtune.data.history_keys import history_keys
 from sidtune.data.rows import Rows, Split
-from sidtune.data.sequences import Sequences, backward, joined, one_by_one
+from sidtune.data.sequences import Sequences, backward, joined, one_back, one_by_one
 from sidtune.ragged import Ragged
 
 # Nobody counts further, and no integer of ours overflows.
@@ -78,6 +78,7 @@ class Part:
         histories: `(n,)`, a key of the history each example is about and the way it is written; None without any.
         context: `(n,)`, where every item of the response is a target of its own: how many items at its start are only
             read. None where the response as a whole is the label.
+        newest_first: whether lists of items run from the newest to the oldest.
     """
 
     form: str
@@ -85,6 +86,7 @@ class Part:
     rows: NDArray[np.int64]
     histories: NDArray[np.int64] | None = None
     context: NDArray[np.int64] | None = None
+    newest_first: bool = False
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -101,12 +103,16 @@ class Part:
         )
 
     def drop_oldest(self, counts: NDArray[np.int64]) -> Part:
-        """Every history, or sequence, without its first `counts[i]` items."""
+        """Every history, or sequence, without its oldest `counts[i]` items; of a sequence something stays a target."""
         columns = dict(self.columns)
         for name, column in columns.items():
             if isinstance(column, Items) and column.many:
-                columns[name] = Items(column.positions.drop_front(counts), column.field, many=True)
-        context = None if self.context is None else np.maximum(self.context - counts, 0)
+                drop = Ragged.drop_back if self.newest_first else Ragged.drop_front
+                columns[name] = Items(drop(column.positions, counts), column.field, many=True)
+        context = self.context
+        if context is not None:
+            left = self.history_lengths - counts
+            context = np.minimum(context, left) if self.newest_first else np.maximum(context - counts, 0)
         return replace(self, columns=columns, context=context)
 
     @property
@@ -142,8 +148,8 @@ class Source:
 
     @cached_property
     def reversed_sequences(self) -> Sequences:
-        """`rows` as `sid_sequence_reversed` asks them, in every split: the newest item first."""
-        return backward(self.rows)
+        """`rows` as `sid_sequence_reversed` asks them: elsewhere than in training what came before each target."""
+        return backward(self.rows) if self.split == "train" else one_back(self.rows)
 
 
 class TaskOptions(BaseModel):

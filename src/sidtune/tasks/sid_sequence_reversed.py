@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -27,4 +28,4 @@ class SidSequenceReversed:
     def build(self, source: Source, rows: NDArray[np.int64], options: TaskOptions, seed: int) -> Sequence[Part]:
         """One part; no other task's prompts open with a history in this order."""
         refuse_nested(FORM, set(source.catalogue.sids))
-        return [sequence_part(FORM, source.reversed_sequences, rows)]
+        return [replace(sequence_part(FORM, source.reversed_sequences, rows), newest_first=True)]

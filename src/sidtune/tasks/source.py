@@ -40,10 +40,11 @@ def load_source(data: DataConfig, catalogue: Catalogue, split: Split) -> Source:
 def load_split(data: DataConfig, catalogue: Catalogue, split: Split) -> Rows:
     """The interaction rows of a split, all of them, from its own file or out of whole histories."""
     if data.interactions:
-        return load_leave_one_out(data.interactions, catalogue, split, data.history)
+        assert data.longest_history is not None
+        return load_leave_one_out(data.interactions, catalogue, split, data.longest_history)
     path = data.rows_file(split)
     assert path is not None
-    return load_rows(path, catalogue)
+    return load_rows(path, catalogue).latest(data.longest_history)
 
 
 def _preferences(data: DataConfig, catalogue: Catalogue, split: Split) -> tuple[pa.Table, Rows]:
@@ -53,7 +54,8 @@ def _preferences(data: DataConfig, catalogue: Catalogue, split: Split) -> tuple[
     table = read_preferences(data.preferences)
     names = ("train",) if split == "train" else VALID_NAMES
     table = table.filter(pc.is_in(table["split"], pa.array(names)))
-    return table, resolve_rows(table.select(["user_id", "history", "target"]), catalogue, data.preferences)
+    rows = resolve_rows(table.select(["user_id", "history", "target"]), catalogue, data.preferences)
+    return table, rows.latest(data.longest_history)
 
 
 def _without_repeats(rows: Rows) -> Rows:

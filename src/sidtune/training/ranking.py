@@ -28,7 +28,7 @@ class ValidationRanking:
         self, bundle: Bundle, tokenizer: PreTrainedTokenizerFast, rows: Rows, config: RankingConfig, seed: int
     ) -> None:
         assert config.every is not None
-        self.every, self.options = config.every, RankOptions(config.beams)
+        self.every, self.options = config.every, RankOptions(config.beams, config.normalize)
         self.rows = rows.take(drawn(len(rows.target), config.sample, seed))
         self.prompts = Prompts(bundle, tokenizer)
         self.answers = make_answers(bundle, self.prompts)

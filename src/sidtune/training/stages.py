@@ -22,6 +22,9 @@ def stage_runs(config: Config) -> list[Config]:
         training: dict[str, Any] = {"learning_rate": stage.learning_rate or config.training.learning_rate}
         if stage.steps or stage.epochs:
             training |= {"max_steps": stage.steps, "epochs": stage.epochs or config.training.epochs}
+        if stage.tuning == "frozen" and not config.training.decay_embeddings:
+            # Nothing decays in such a stage, and a run of its own may not ask for it.
+            training["weight_decay"] = 0.0
         changes = {
             "output_dir": config.output_dir if last else config.output_dir / f"stage-{number}",
             "model": config.model.model_copy(update={"tuning": stage.tuning}),

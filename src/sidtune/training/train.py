@@ -238,7 +238,7 @@ def run_identity(inputs: Inputs, world_size: int) -> dict[str, Any]:
     """What a resumed run must share with the run it goes on from: else it would not be the same run."""
     config, training = inputs.config, inputs.config.training
     # What the best model so far was chosen by.
-    ranked = {f"eval.ranking.{name}": getattr(config.eval.ranking, name) for name in ("sample", "beams")}
+    ranked = {f"eval.ranking.{name}": getattr(config.eval.ranking, name) for name in ("sample", "beams", "normalize")}
     stages = [stage.model_dump() for stage in config.stages]
     return {
         **inputs.mixture.identity(),
