@@ -14,7 +14,16 @@ from rich.console import Console
 
 from sidtune.errors import UserError
 from sidtune.evaluation import compare as module
-from sidtune.evaluation.compare import Comparison, Difference, Evaluated, as_json, compare, read_evaluated, render
+from sidtune.evaluation.compare import (
+    SETTINGS,
+    Comparison,
+    Difference,
+    Evaluated,
+    as_json,
+    compare,
+    read_evaluated,
+    render,
+)
 
 
 def table(ranks: list[int], item_ranks: list[int] | None = None, first_row: int = 0) -> pa.Table:
@@ -178,7 +187,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     predictions = table([1, 0, 3], [2, 0, 3])
     extra = predictions.append_column("items", pa.array([[1], [2], [3]]))
     found = read_evaluated(write(tmp_path / "run", extra), "test")
-    settings = {"beams": 20, "normalize": None, "exclude_history": None, "candidates_sha256": None}
+    settings = dict.fromkeys(SETTINGS) | {"beams": 20}
     assert found == Evaluated(str(tmp_path / "run"), predictions, 20, settings)
 
 
