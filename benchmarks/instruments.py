@@ -151,17 +151,17 @@ def outcome(seeds: dict[str, Any]) -> dict[str, Any]:
 def print_table(seeds: dict[str, Any]) -> None:
     """Every seed, their mean, and what has been published."""
     for count in COUNTS:
-        print(f"\n{count:<26}" + "".join(f"{name:>22}" for name in METRICS))
+        print(f"\n{count:<26}" + "".join(f"{name:>24}" for name in METRICS))
         for seed, result in seeds.items():
             cells = (result[count][name] for name in METRICS)
             row = (f"{cell['value']:.4f} ({cell['low']:.4f}–{cell['high']:.4f})" for cell in cells)
-            print(f"{f'seed {seed}':<26}" + "".join(f"{cell:>22}" for cell in row))
+            print(f"{f'seed {seed}':<26}" + "".join(f"{cell:>24}" for cell in row))
         columns = [[result[count][name]["value"] for result in seeds.values()] for name in METRICS]
         if len(seeds) > 1:
             row = (f"{mean(column):.4f} (s.d. {stdev(column):.4f})" for column in columns)
-            print(f"{f'mean of {len(seeds)} seeds':<26}" + "".join(f"{cell:>22}" for cell in row))
+            print(f"{f'mean of {len(seeds)} seeds':<26}" + "".join(f"{cell:>24}" for cell in row))
         for name, (hr5, hr10, ndcg5, ndcg10) in PUBLISHED.items() if count == BY_ITEM else ():
-            print(f"{name:<26}" + "".join(f"{f'{value:.4f}':>22}" for value in (hr5, hr10, ndcg5, ndcg10)).rjust(110))
+            print(f"{name:<26}" + "".join(f"{f'{value:.4f}':>24}" for value in (hr5, hr10, ndcg5, ndcg10)).rjust(120))
     spent = [result["train"] for result in seeds.values()]
     minutes, gib = (mean(entry[name] for entry in spent) for name in ("seconds", "gib"))
     print(f"\ntraining: {minutes / 60:.0f} minutes and {gib:.1f} GiB a seed, {os.cpu_count()} cores, shared")
