@@ -66,6 +66,7 @@ def main() -> None:
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as passing:
         folder = asked.folder or Path(passing)
+        refuse_other_runs(folder, asked.overrides)
         results = {str(seed): run(seed, folder, asked.overrides) for seed in asked.seeds}
     if not asked.overrides:
         results = dict(sorted((kept_seeds() | results).items()))
@@ -75,7 +76,6 @@ def main() -> None:
 
 def run(seed: int, folder: Path, overrides: list[str]) -> dict[str, Any]:
     """Train with one seed and evaluate; the figures of all test users."""
-    refuse_other_runs(folder, overrides)
     base, output = folder / "base", folder / f"seed-{seed}"
     if not base.exists():
         sidtune("new-model", str(base), *base_options())

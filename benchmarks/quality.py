@@ -57,6 +57,11 @@ class Lever:
     settings: tuple[str, ...] = ()
     evaluate: tuple[str, ...] = ()
 
+    @property
+    def title(self) -> str:
+        """What its row of the table is called."""
+        return f"{self.group} · {self.name}"
+
 
 SEQUENCE = "sid_sequence"
 MIXTURE = "mixture"
@@ -134,14 +139,15 @@ def main() -> None:
         names = [*asked.only, "reference"] if asked.only else [lever.name for lever in LEVERS]
         wanted = [lever for lever in LEVERS if lever.group in groups and lever.name in names]
         place = Place(asked.folder or Path(passing), groups)
+        jobs = [(lever, seed) for seed in SEEDS for lever in wanted]
         # Levers of evaluation alone share a run.
-        runs = {(place.run_folder(lever, seed), seed): lever for seed in SEEDS for lever in wanted}
+        runs = {place.run_folder(*job): job for job in jobs}
         with ThreadPoolExecutor(asked.jobs) as pool:
-            list(pool.map(lambda run: place.train(runs[run], run[1]), runs))
-            list(pool.map(lambda job: place.evaluate(*job), [(lever, seed) for seed in SEEDS for lever in wanted]))
+            list(pool.map(lambda job: place.train(*job), runs.values()))
+            list(pool.map(lambda job: place.evaluate(*job), jobs))
         settings = {group: tree["training"] for group, tree in place.references().items()}
-        results = kept_levers(settings) | {f"{entry.group} · {entry.name}": place.figures(entry) for entry in wanted}
-    ordered = {key: results[key] for lever in LEVERS if (key := f"{lever.group} · {lever.name}") in results}
+        results = kept_levers(settings) | {lever.title: place.figures(lever) for lever in wanted}
+    ordered = {lever.title: results[lever.title] for lever in LEVERS if lever.title in results}
     found = {"training of the references": settings, "levers": ordered}
     OUTCOME.write_text(json.dumps(found, indent=1) + "\n")
     for line in table(ordered):
