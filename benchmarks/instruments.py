@@ -1,11 +1,13 @@
-"""A small model from scratch on Musical Instruments, leave-one-out, beside what has been published.
+"""A small model from scratch on Musical Instruments, leave-one-out, beside baselines and what has been published.
 
 Trains `recipes/instruments.yaml` once for each seed, through the command line, and ranks all items for every user. The
 settings were chosen on validation; the test users are ranked by the model that the run itself chose: as the published
-figures are counted, and with the history left out of the lists, since nobody here has an item twice.
+figures are counted, and with the history left out of the lists, since nobody here has an item twice. SASRec needs
+`sidtune[baselines]`, and is tuned for an hour; without it the figures of earlier are kept.
 
     SIDTUNE_DATA=folder python benchmarks/instruments.py
     SIDTUNE_DATA=folder python benchmarks/instruments.py --seeds 2 --folder kept   # the others keep their figures
+    SIDTUNE_DATA=folder python benchmarks/instruments.py --seeds                   # the baselines alone
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -30,13 +34,12 @@ ROOT = Path(__file__).parents[1]
 RECIPE = ROOT / "recipes" / "instruments.yaml"
 OUTCOME = Path(__file__).with_suffix(".json")
 METRICS = ("HR@1", "HR@5", "HR@10", "NDCG@5", "NDCG@10")
-LEFT_OUT, BY_ITEM = "evaluation-left-out", "by item"
-# How targets are counted: the folder of that evaluation, and the level.
-COUNTS = {
-    BY_ITEM: ("evaluation", "item"),
-    "by SID": ("evaluation", "sid"),
-    "by item, history left out": (LEFT_OUT, "item"),
-}
+# Folders of evaluations, and their options.
+PLAIN, LEFT_OUT = "evaluation", "evaluation-left-out"
+EVALUATIONS = {PLAIN: [], LEFT_OUT: ["--exclude-history"]}
+# How targets are counted: in which evaluation, and at which level.
+BY_ITEM = "by item"
+COUNTS = {BY_ITEM: (PLAIN, "item"), "by SID": (PLAIN, "sid"), "by item, history left out": (LEFT_OUT, "item")}
 # HR@5, HR@10, NDCG@5 and NDCG@10, full ranking: the last from an independent reproduction, the others as LC-Rec's
 # paper (Zheng et al., 2024) has them.
 PUBLISHED = {
@@ -60,18 +63,23 @@ class Spent:
 def main() -> None:
     """Run the seeds that are asked for, print the table of all, and leave the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--seeds", type=int, nargs="*", default=[1, 2, 3])
     parser.add_argument("--folder", type=Path, help="keep bases and runs here; what is finished is not done again")
     parser.add_argument("overrides", nargs="*", help="section.key=value, to try something: the JSON is left alone")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as passing:
         folder = asked.folder or Path(passing)
         refuse_other_runs(folder, asked.overrides)
-        results = {str(seed): run(seed, folder, asked.overrides) for seed in asked.seeds}
-    if not asked.overrides:
-        results = dict(sorted((kept_seeds() | results).items()))
-        OUTCOME.write_text(json.dumps(outcome(results), indent=1) + "\n")
-    print_table(results)
+        seeds = {str(seed): run(seed, folder, asked.overrides) for seed in asked.seeds}
+        if asked.overrides:
+            print_table(seeds, {})
+        else:
+            kept = kept_outcome()
+            seeds = dict(sorted((kept.get("seeds", {}) | seeds).items()))
+            earlier = kept.get("baselines", {})
+            others = {count: earlier.get(count, {}) | values for count, values in run_baselines(folder).items()}
+            OUTCOME.write_text(json.dumps(outcome(seeds, others), indent=1) + "\n")
+            print_table(seeds, others)
 
 
 def run(seed: int, folder: Path, overrides: list[str]) -> dict[str, Any]:
@@ -80,13 +88,22 @@ def run(seed: int, folder: Path, overrides: list[str]) -> dict[str, Any]:
     if not base.exists():
         sidtune("new-model", str(base), *base_options())
     settings = [f"model.base={base}", f"output_dir={output}", f"encoding.cache_dir={folder / 'cache'}", f"seed={seed}"]
-    commands = {
-        "train": ["train", str(RECIPE), *settings, *overrides],
-        "evaluate": ["evaluate", str(output)],
-        "evaluate_left_out": ["evaluate", str(output), "--exclude-history", "--output", str(output / LEFT_OUT)],
-    }
-    spent = {name: once(output / f"{name}.spent.json", command) for name, command in commands.items()}
+    spent = {"train": once(output / "train.spent.json", ["train", str(RECIPE), *settings, *overrides])}
+    for name, options in EVALUATIONS.items():
+        command = ["evaluate", str(output), "--output", str(output / name), *options]
+        spent[name] = once(output / f"{name}.spent.json", command)
     return {**figures(output), **spent}
+
+
+def run_baselines(folder: Path) -> dict[str, Any]:
+    """By how they are counted: figures of the simple baselines, and of SASRec where its library is there."""
+    simple = [] if find_spec("replay") else ["--simple"]
+    output = folder / "-".join(("baselines", *simple))
+    for name, options in EVALUATIONS.items():
+        command = ["baselines", str(RECIPE), "--output", str(output / name), *options, *simple]
+        once(output / f"{name}.spent.json", command)
+    rankers = json.loads((output / PLAIN / "test.json").read_text())["rankers"]
+    return {count: {ranker: figures(output, ranker)[count] for ranker in rankers} for count in COUNTS}
 
 
 def refuse_other_runs(folder: Path, overrides: list[str]) -> None:
@@ -107,13 +124,13 @@ def once(kept: Path, command: list[str]) -> dict[str, float]:
     return found
 
 
-def figures(output: Path) -> dict[str, Any]:
-    """The metrics of a run's evaluations, by how they are counted."""
+def figures(output: Path, ranker: str = "model") -> dict[str, Any]:
+    """The metrics of a ranker, by how they are counted; the folder holds those of the evaluations."""
     found: dict[str, Any] = {}
     for count, (folder, level) in COUNTS.items():
         report = json.loads((output / folder / "test.json").read_text())
-        of_model = report["rankers"]["model"][level]
-        found |= {"rows": report["rows"], count: {metric: of_model[metric] for metric in METRICS}}
+        values = report["rankers"][ranker][level]
+        found |= {"rows": report["rows"], count: {metric: values[metric] for metric in METRICS}}
     return found
 
 
@@ -134,37 +151,50 @@ def sidtune(*arguments: str) -> Spent:
     return Spent(time.monotonic() - began, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / unit)
 
 
-def kept_seeds() -> dict[str, Any]:
-    """Figures of other seeds, if they are of the same recipe."""
-    kept = json.loads(OUTCOME.read_text()) if OUTCOME.exists() else {}
-    seeds: dict[str, Any] = kept["seeds"] if kept.get("recipe") == yaml.safe_load(RECIPE.read_text()) else {}
-    return seeds
+def kept_outcome() -> dict[str, Any]:
+    """The JSON, if it is of the same recipe."""
+    kept: dict[str, Any] = json.loads(OUTCOME.read_text()) if OUTCOME.exists() else {}
+    return kept if kept.get("recipe") == yaml.safe_load(RECIPE.read_text()) else {}
 
 
-def outcome(seeds: dict[str, Any]) -> dict[str, Any]:
+def outcome(seeds: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
     """What the JSON holds."""
     machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
     recipe = yaml.safe_load(RECIPE.read_text())
-    return {"machine": machine, "torch": torch.__version__, "recipe": recipe, "seeds": seeds, "published": PUBLISHED}
+    software = {"torch": torch.__version__, "recipe": recipe}
+    return {"machine": machine, **software, "seeds": seeds, "baselines": others, "published": PUBLISHED}
 
 
-def print_table(seeds: dict[str, Any]) -> None:
-    """Every seed, their mean, and what has been published."""
+def print_table(seeds: dict[str, Any], others: dict[str, Any]) -> None:
+    """Every seed, their mean, the baselines, and what has been published."""
     for count in COUNTS:
-        print(f"\n{count:<26}" + "".join(f"{name:>24}" for name in METRICS))
+        print_row(count, METRICS)
         for seed, result in seeds.items():
-            cells = (result[count][name] for name in METRICS)
-            row = (f"{cell['value']:.4f} ({cell['low']:.4f}–{cell['high']:.4f})" for cell in cells)
-            print(f"{f'seed {seed}':<26}" + "".join(f"{cell:>24}" for cell in row))
-        columns = [[result[count][name]["value"] for result in seeds.values()] for name in METRICS]
+            print_row(f"seed {seed}", map(with_interval, result[count].values()))
         if len(seeds) > 1:
-            row = (f"{mean(column):.4f} (s.d. {stdev(column):.4f})" for column in columns)
-            print(f"{f'mean of {len(seeds)} seeds':<26}" + "".join(f"{cell:>24}" for cell in row))
-        for name, (hr5, hr10, ndcg5, ndcg10) in PUBLISHED.items() if count == BY_ITEM else ():
-            print(f"{name:<26}" + "".join(f"{f'{value:.4f}':>24}" for value in (hr5, hr10, ndcg5, ndcg10)).rjust(120))
-    spent = [result["train"] for result in seeds.values()]
-    minutes, gib = (mean(entry[name] for entry in spent) for name in ("seconds", "gib"))
-    print(f"\ntraining: {minutes / 60:.0f} minutes and {gib:.1f} GiB a seed, {os.cpu_count()} cores, shared")
+            columns = [[result[count][metric]["value"] for result in seeds.values()] for metric in METRICS]
+            print_row(
+                f"mean of {len(seeds)} seeds", (f"{mean(column):.4f} (s.d. {stdev(column):.4f})" for column in columns)
+            )
+        for name, result in others.get(count, {}).items():
+            print_row(name, map(with_interval, result.values()))
+        for name, values in PUBLISHED.items() if count == BY_ITEM else ():
+            print_row(f"{name}, published", ("", *(f"{value:.4f}" for value in values)))
+        print()
+    if seeds:
+        spent = [result["train"] for result in seeds.values()]
+        minutes, gib = (mean(entry[name] for entry in spent) for name in ("seconds", "gib"))
+        print(f"training: {minutes / 60:.0f} minutes and {gib:.1f} GiB a seed, {os.cpu_count()} cores, shared")
+
+
+def print_row(name: str, cells: Iterable[str]) -> None:
+    """A line of the table."""
+    print(f"{name:<34}" + "".join(f"{cell:>24}" for cell in cells))
+
+
+def with_interval(cell: dict[str, float]) -> str:
+    """A metric's value and its 95% interval."""
+    return f"{cell['value']:.4f} ({cell['low']:.4f}–{cell['high']:.4f})"
 
 
 if __name__ == "__main__":
