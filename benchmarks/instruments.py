@@ -92,7 +92,7 @@ def run(seed: int, folder: Path, overrides: list[str]) -> dict[str, Any]:
     for name, options in EVALUATIONS.items():
         command = ["evaluate", str(output), "--output", str(output / name), *options]
         spent[name] = once(output / f"{name}.spent.json", command)
-    return {**figures(output), **spent}
+    return {count: rankers["model"] for count, rankers in figures(output).items()} | spent
 
 
 def run_baselines(folder: Path) -> dict[str, Any]:
@@ -102,8 +102,7 @@ def run_baselines(folder: Path) -> dict[str, Any]:
     for name, options in EVALUATIONS.items():
         command = ["baselines", str(RECIPE), "--output", str(output / name), *options, *simple]
         once(output / f"{name}.spent.json", command)
-    rankers = json.loads((output / PLAIN / "test.json").read_text())["rankers"]
-    return {count: {ranker: figures(output, ranker)[count] for ranker in rankers} for count in COUNTS}
+    return figures(output)
 
 
 def refuse_other_runs(folder: Path, overrides: list[str]) -> None:
@@ -124,13 +123,12 @@ def once(kept: Path, command: list[str]) -> dict[str, float]:
     return found
 
 
-def figures(output: Path, ranker: str = "model") -> dict[str, Any]:
-    """The metrics of a ranker, by how they are counted; the folder holds those of the evaluations."""
+def figures(output: Path) -> dict[str, Any]:
+    """The metrics of every ranker, by how they are counted; the folder holds those of the evaluations."""
     found: dict[str, Any] = {}
     for count, (folder, level) in COUNTS.items():
-        report = json.loads((output / folder / "test.json").read_text())
-        values = report["rankers"][ranker][level]
-        found |= {"rows": report["rows"], count: {metric: values[metric] for metric in METRICS}}
+        rankers = json.loads((output / folder / "test.json").read_text())["rankers"]
+        found[count] = {name: {metric: values[level][metric] for metric in METRICS} for name, values in rankers.items()}
     return found
 
 
