@@ -302,9 +302,8 @@ def table(levers: dict[str, Any]) -> Iterator[str]:
         ndcg, hr = figures["NDCG@10"], figures["HR@10"]
         above = (f"{entry['above']:+.4f} ({entry['low']:+.4f} to {entry['high']:+.4f})" for entry in (ndcg, hr))
         first, second = ("–", "–") if name.endswith("· reference") else above
-        seeds = list(ndcg["seeds"].values())
-        spread = f"{stdev(seeds):.4f}" if len(seeds) > 1 else "–"
-        yield f"| {name} | {ndcg['mean']:.4f} | {spread} | {first} | {hr['mean']:.4f} | {second} |"
+        spread = stdev(ndcg["seeds"].values())
+        yield f"| {name} | {ndcg['mean']:.4f} | {spread:.4f} | {first} | {hr['mean']:.4f} | {second} |"
 
 
 if __name__ == "__main__":
