@@ -89,9 +89,7 @@ def run(seed: int, folder: Path, overrides: list[str]) -> dict[str, Any]:
         sidtune("new-model", str(base), *base_options())
     settings = [f"model.base={base}", f"output_dir={output}", f"encoding.cache_dir={folder / 'cache'}", f"seed={seed}"]
     spent = {"train": once(output / "train.spent.json", ["train", str(RECIPE), *settings, *overrides])}
-    for name, options in EVALUATIONS.items():
-        command = ["evaluate", str(output), "--output", str(output / name), *options]
-        spent[name] = once(output / f"{name}.spent.json", command)
+    spent |= rank(output, ["evaluate", str(output)])
     return {count: rankers["model"] for count, rankers in figures(output).items()} | spent
 
 
@@ -99,10 +97,16 @@ def run_baselines(folder: Path) -> dict[str, Any]:
     """By how they are counted: figures of the simple baselines, and of SASRec where its library is there."""
     simple = [] if find_spec("replay") else ["--simple"]
     output = folder / "-".join(("baselines", *simple))
-    for name, options in EVALUATIONS.items():
-        command = ["baselines", str(RECIPE), "--output", str(output / name), *options, *simple]
-        once(output / f"{name}.spent.json", command)
+    rank(output, ["baselines", str(RECIPE), *simple])
     return figures(output)
+
+
+def rank(output: Path, command: list[str]) -> dict[str, dict[str, float]]:
+    """Do every evaluation into a folder of its own; what each took."""
+    return {
+        name: once(output / f"{name}.spent.json", [*command, "--output", str(output / name), *options])
+        for name, options in EVALUATIONS.items()
+    }
 
 
 def refuse_other_runs(folder: Path, overrides: list[str]) -> None:
