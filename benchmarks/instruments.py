@@ -32,6 +32,7 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 RECIPE = ROOT / "recipes" / "instruments.yaml"
+SETTINGS = yaml.safe_load(RECIPE.read_text())
 OUTCOME = Path(__file__).with_suffix(".json")
 METRICS = ("HR@1", "HR@5", "HR@10", "NDCG@5", "NDCG@10")
 # Folders of evaluations, and their options.
@@ -111,7 +112,7 @@ def rank(output: Path, command: list[str]) -> dict[str, dict[str, float]]:
 
 def refuse_other_runs(folder: Path, overrides: list[str]) -> None:
     """Let a folder hold runs of one recipe and the same overrides: what is kept there is taken for theirs."""
-    file, given = folder / "settings.json", {"recipe": yaml.safe_load(RECIPE.read_text()), "overrides": overrides}
+    file, given = folder / "settings.json", {"recipe": SETTINGS, "overrides": overrides}
     if file.exists() and json.loads(file.read_text()) != given:
         raise SystemExit(f"{folder} holds runs with other settings: choose another --folder")
     folder.mkdir(parents=True, exist_ok=True)
@@ -156,15 +157,14 @@ def sidtune(*arguments: str) -> Spent:
 def kept_outcome() -> dict[str, Any]:
     """The JSON, if it is of the same recipe."""
     kept: dict[str, Any] = json.loads(OUTCOME.read_text()) if OUTCOME.exists() else {}
-    return kept if kept.get("recipe") == yaml.safe_load(RECIPE.read_text()) else {}
+    return kept if kept.get("recipe") == SETTINGS else {}
 
 
 def outcome(seeds: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
     """What the JSON holds."""
     machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
-    recipe = yaml.safe_load(RECIPE.read_text())
-    software = {"torch": torch.__version__, "recipe": recipe}
-    return {"machine": machine, **software, "seeds": seeds, "baselines": others, "published": PUBLISHED}
+    made = {"machine": machine, "torch": torch.__version__, "recipe": SETTINGS}
+    return {**made, "seeds": seeds, "baselines": others, "published": PUBLISHED}
 
 
 def print_table(seeds: dict[str, Any], others: dict[str, Any]) -> None:
