@@ -65,14 +65,15 @@ class Lever:
 
 SEQUENCE = "sid_sequence"
 MIXTURE = "mixture"
+NEXT = "sid_next"
 # From a base that has learned the shop's language, and nothing of its SIDs.
 PRETRAINED = "pretrained"
 FROZEN_FIRST = ("stages=[{tuning: frozen, epochs: 2, learning_rate: 1e-2}, {tuning: full}]", "training.epochs=10")
 
 
-def beside(task: str, options: str) -> str:
-    """The override that mixes another task in."""
-    return f"tasks={{{SEQUENCE}: null, {task}: {{{options}}}}}"
+def beside(task: str, options: str, first: str = SEQUENCE) -> str:
+    """The override that mixes another task in with the one that is ranked."""
+    return f"tasks={{{first}: null, {task}: {{{options}}}}}"
 
 
 BOTH_WAYS = beside("sid_sequence_reversed", "")
@@ -118,6 +119,12 @@ LEVERS = (
     Lever(MIXTURE, "with fusion, descriptions", (beside("fusion", "weight: 0.25, target: description"),)),
     Lever(MIXTURE, "with title_next", (beside("title_next", "weight: 0.25"),)),
     Lever(MIXTURE, "with title_to_sid", (beside("title_to_sid", "weight: 0.25"),)),
+    Lever(NEXT, "reference"),
+    Lever(NEXT, "with item_feature", (beside("item_feature", "weight: 0.25", NEXT),)),
+    Lever(NEXT, "with item_feature, weight: 1", (beside("item_feature", "", NEXT),)),
+    Lever(NEXT, "with fusion", (beside("fusion", "weight: 0.25", NEXT),)),
+    Lever(NEXT, "with title_next", (beside("title_next", "weight: 0.25", NEXT),)),
+    Lever(NEXT, "with title_to_sid", (beside("title_to_sid", "weight: 0.25", NEXT),)),
     Lever(PRETRAINED, "reference"),
     Lever(PRETRAINED, "new rows: text", ("model.new_rows=text",)),
     Lever(PRETRAINED, "stages: two epochs frozen, then full", FROZEN_FIRST),
@@ -155,10 +162,11 @@ def main() -> None:
 
 
 def kept_levers(settings: dict[str, Any]) -> dict[str, Any]:
-    """Figures of earlier, if the references were the same."""
+    """Figures of earlier, of the groups whose reference was the same."""
     kept = json.loads(OUTCOME.read_text()) if OUTCOME.exists() else {}
-    levers: dict[str, Any] = kept["levers"] if kept.get("training of the references") == settings else {}
-    return levers
+    before, levers = kept.get("training of the references", {}), kept.get("levers", {})
+    same = (lever.title for lever in LEVERS if before.get(lever.group) == settings[lever.group])
+    return {title: levers[title] for title in same if title in levers}
 
 
 class Place:
@@ -226,7 +234,9 @@ class Place:
         pretrained = mixture | {
             "model": mixture["model"] | {"base": str(self.folder / "language"), "from_scratch": False}
         }
-        return {SEQUENCE: sequence, MIXTURE: mixture, PRETRAINED: pretrained}
+        # Its epochs have four times the examples.
+        following = mixture | {"tasks": {"sid_next": None}, "training": mixture["training"] | {"epochs": 6}}
+        return {SEQUENCE: sequence, MIXTURE: mixture, NEXT: following, PRETRAINED: pretrained}
 
     def train(self, lever: Lever, seed: int) -> None:
         """Train, where that is not done yet."""
