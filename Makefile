@@ -43,6 +43,8 @@ bench: $(VENV)/.ready ## The benchmarks behind the README's figures, in an hour 
 	$(BIN)/python benchmarks/training.py
 
 quality: $(VENV)/.ready ## The benchmarks behind docs/quality.md, in a day of two cores
+	$(BIN)/python -m pip install --quiet -e ".[baselines]"
+	$(BIN)/python -m pytest tests/integration/test_sasrec.py
 	$(BIN)/python benchmarks/quality.py
 	$(BIN)/python benchmarks/instruments.py
 

@@ -3,11 +3,12 @@
 Trains `recipes/instruments.yaml` once for each seed, through the command line, and ranks all items for every user. The
 settings were chosen on validation; the test users are ranked by the model that the run itself chose: as the published
 figures are counted, and with the history left out of the lists, since nobody here has an item twice. SASRec needs
-`sidtune[baselines]`, and is tuned for an hour; without it the figures of earlier are kept.
+`sidtune[baselines]`, and is tuned twice, an hour of one core each; without it the figures of earlier are kept.
 
     SIDTUNE_DATA=folder python benchmarks/instruments.py
     SIDTUNE_DATA=folder python benchmarks/instruments.py --seeds 2 --folder kept   # the others keep their figures
     SIDTUNE_DATA=folder python benchmarks/instruments.py --seeds                   # the baselines alone
+    SIDTUNE_DATA=folder python benchmarks/instruments.py training.epochs=16 --seeds 1   # something else: no JSON
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -32,7 +34,6 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 RECIPE = ROOT / "recipes" / "instruments.yaml"
-SETTINGS = yaml.safe_load(RECIPE.read_text())
 OUTCOME = Path(__file__).with_suffix(".json")
 METRICS = ("HR@1", "HR@5", "HR@10", "NDCG@5", "NDCG@10")
 # Folders of evaluations, and their options.
@@ -52,6 +53,11 @@ PUBLISHED = {
 }
 
 
+# The recipe gives the options of its base in the command that makes it.
+BASE_OPTIONS = re.findall(r"sidtune new-model \S+(.*)", RECIPE.read_text())[0].split()
+SETTINGS = {"base": BASE_OPTIONS, "recipe": yaml.safe_load(RECIPE.read_text())}
+
+
 @dataclass(frozen=True)
 class Spent:
     """What a command took: seconds on the clock, seconds of all cores, and GiB at its peak."""
@@ -68,6 +74,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="keep bases and runs here; what is finished is not done again")
     parser.add_argument("overrides", nargs="*", help="section.key=value, to try something: the JSON is left alone")
     asked = parser.parse_args()
+    # The recipe reads it.
+    os.environ.setdefault("SIDTUNE_DATA", "../shared/data")
     with tempfile.TemporaryDirectory() as passing:
         folder = asked.folder or Path(passing)
         refuse_other_runs(folder, asked.overrides)
@@ -87,7 +95,7 @@ def run(seed: int, folder: Path, overrides: list[str]) -> dict[str, Any]:
     """Train with one seed and evaluate; the figures of all test users."""
     base, output = folder / "base", folder / f"seed-{seed}"
     if not base.exists():
-        sidtune("new-model", str(base), *base_options())
+        sidtune("new-model", str(base), *BASE_OPTIONS)
     settings = [f"model.base={base}", f"output_dir={output}", f"encoding.cache_dir={folder / 'cache'}", f"seed={seed}"]
     spent = {"train": once(output / "train.spent.json", ["train", str(RECIPE), *settings, *overrides])}
     spent |= rank(output, ["evaluate", str(output)])
@@ -97,6 +105,8 @@ def run(seed: int, folder: Path, overrides: list[str]) -> dict[str, Any]:
 def run_baselines(folder: Path) -> dict[str, Any]:
     """By how they are counted: figures of the simple baselines, and of SASRec where its library is there."""
     simple = [] if find_spec("replay") else ["--simple"]
+    if simple:
+        print("SASRec's figures are those of earlier: it needs sidtune[baselines]")
     output = folder / "-".join(("baselines", *simple))
     rank(output, ["baselines", str(RECIPE), *simple])
     return figures(output)
@@ -112,7 +122,7 @@ def rank(output: Path, command: list[str]) -> dict[str, dict[str, float]]:
 
 def refuse_other_runs(folder: Path, overrides: list[str]) -> None:
     """Let a folder hold runs of one recipe and the same overrides: what is kept there is taken for theirs."""
-    file, given = folder / "settings.json", {"recipe": SETTINGS, "overrides": overrides}
+    file, given = folder / "settings.json", {**SETTINGS, "overrides": overrides}
     if file.exists() and json.loads(file.read_text()) != given:
         raise SystemExit(f"{folder} holds runs with other settings: choose another --folder")
     folder.mkdir(parents=True, exist_ok=True)
@@ -137,12 +147,6 @@ def figures(output: Path) -> dict[str, Any]:
     return found
 
 
-def base_options() -> list[str]:
-    """Those of the command that the recipe itself gives for its base."""
-    command = next(line for line in RECIPE.read_text().splitlines() if "sidtune new-model" in line)
-    return command.split("new-model")[1].split()[1:]
-
-
 def sidtune(*arguments: str) -> Spent:
     """Run a command, in full view."""
     began = time.monotonic()
@@ -155,15 +159,15 @@ def sidtune(*arguments: str) -> Spent:
 
 
 def kept_outcome() -> dict[str, Any]:
-    """The JSON, if it is of the same recipe."""
+    """The JSON, if it is of the same recipe and base."""
     kept: dict[str, Any] = json.loads(OUTCOME.read_text()) if OUTCOME.exists() else {}
-    return kept if kept.get("recipe") == SETTINGS else {}
+    return kept if {name: kept.get(name) for name in SETTINGS} == SETTINGS else {}
 
 
 def outcome(seeds: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
     """What the JSON holds."""
     machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
-    made = {"machine": machine, "torch": torch.__version__, "recipe": SETTINGS}
+    made = {"machine": machine, "torch": torch.__version__, **SETTINGS}
     return {**made, "seeds": seeds, "baselines": others, "published": PUBLISHED}
 
 

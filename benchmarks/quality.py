@@ -62,6 +62,11 @@ class Lever:
         """What its row of the table is called."""
         return f"{self.group} · {self.name}"
 
+    @property
+    def changes(self) -> list[str]:
+        """All that is not as in the reference."""
+        return [*self.settings, *self.evaluate]
+
 
 SEQUENCE = "sid_sequence"
 MIXTURE = "mixture"
@@ -76,6 +81,8 @@ def beside(task: str, options: str, first: str = SEQUENCE) -> str:
     return f"tasks={{{first}: null, {task}: {{{options}}}}}"
 
 
+# A sample of the validation rows, ranked at every evaluation.
+BY_RANKING = ("eval.metric=ndcg@10", "eval.ranking={every: 1, sample: 2000}")
 BOTH_WAYS = beside("sid_sequence_reversed", "")
 
 LEVERS = (
@@ -96,6 +103,8 @@ LEVERS = (
     Lever(SEQUENCE, "batch size: 64", ("training.batch_size=64",)),
     Lever(SEQUENCE, "epochs: 6", ("training.epochs=6",)),
     Lever(SEQUENCE, "epochs: 24", ("training.epochs=24",)),
+    Lever(SEQUENCE, "epochs: 24, best of eight by loss", ("training.epochs=24", "eval.every=0.125")),
+    Lever(SEQUENCE, "epochs: 24, best of eight by NDCG@10", ("training.epochs=24", "eval.every=0.125", *BY_RANKING)),
     Lever(SEQUENCE, "average of the weights: none", ("training.ema=null",)),
     Lever(SEQUENCE, "average of the weights: 0.999", ("training.ema=0.999",)),
     Lever(SEQUENCE, "loss over allowed tokens", ("loss.over=allowed",)),
@@ -104,7 +113,7 @@ LEVERS = (
     Lever(SEQUENCE, "level weights: 1.5, 1, 0.5", ("loss.level_weights=[1.5, 1, 0.5]",)),
     Lever(SEQUENCE, "level weights: 0.5, 1, 1.5", ("loss.level_weights=[0.5, 1, 1.5]",)),
     Lever(SEQUENCE, "margin: 1", ("loss.margin=1.0",)),
-    Lever(SEQUENCE, "order: length", ("training.order=length", "training.group_by=example")),
+    Lever(SEQUENCE, "order: length, group_by: example", ("training.order=length", "training.group_by=example")),
     Lever(SEQUENCE, "group_by: example", ("training.group_by=example",)),
     Lever(SEQUENCE, "unique SIDs", ("data.unique_sids=true",)),
     Lever(SEQUENCE, "history: 5 items", ("data.history=5",)),
@@ -152,21 +161,31 @@ def main() -> None:
         with ThreadPoolExecutor(asked.jobs) as pool:
             list(pool.map(lambda job: place.train(*job), runs.values()))
             list(pool.map(lambda job: place.evaluate(*job), jobs))
-        settings = {group: tree["training"] for group, tree in place.references().items()}
-        results = kept_levers(settings) | {lever.title: place.figures(lever) for lever in wanted}
+        references = {group: without_places(tree) for group, tree in place.references().items()}
+        results = kept_levers(references) | {lever.title: place.figures(lever) for lever in wanted}
     ordered = {lever.title: results[lever.title] for lever in LEVERS if lever.title in results}
-    found = {"training of the references": settings, "levers": ordered}
-    OUTCOME.write_text(json.dumps(found, indent=1) + "\n")
+    OUTCOME.write_text(json.dumps({"references": references, "levers": ordered}, indent=1) + "\n")
     for line in table(ordered):
         print(line)
 
 
-def kept_levers(settings: dict[str, Any]) -> dict[str, Any]:
-    """Figures of earlier, of the groups whose reference was the same."""
+def without_places(tree: dict[str, Any]) -> dict[str, Any]:
+    """What of a reference says how models are trained, wherever files lie."""
+    data = {name: Path(file).name for name, file in tree["data"].items()}
+    model = tree["model"] | {"base": Path(tree["model"]["base"]).name}
+    return {"data": data, "model": model} | {name: tree[name] for name in ("tasks", "training", "eval")}
+
+
+def kept_levers(references: dict[str, Any]) -> dict[str, Any]:
+    """Figures of earlier, of the levers that are what they were, over the same references."""
     kept = json.loads(OUTCOME.read_text()) if OUTCOME.exists() else {}
-    before, levers = kept.get("training of the references", {}), kept.get("levers", {})
-    same = (lever.title for lever in LEVERS if before.get(lever.group) == settings[lever.group])
-    return {title: levers[title] for title in same if title in levers}
+    levers = kept.get("levers", {})
+    return {
+        lever.title: levers[lever.title]
+        for lever in LEVERS
+        if kept.get("references", {}).get(lever.group) == references[lever.group]
+        and levers.get(lever.title, {}).get("settings") == lever.changes
+    }
 
 
 class Place:
@@ -254,7 +273,7 @@ class Place:
     def figures(self, lever: Lever) -> dict[str, Any]:
         """HR@10 and NDCG@10 by item: each seed's, their mean, and what that is above the group's reference."""
         reference = next(entry for entry in LEVERS if entry.group == lever.group)
-        found: dict[str, Any] = {}
+        found: dict[str, Any] = {"settings": lever.changes}
         for name, values in (("HR@10", hits), ("NDCG@10", gains)):
             own, other = (
                 np.stack([values(self._ranks(entry, seed), 10) for seed in SEEDS]) for entry in (lever, reference)

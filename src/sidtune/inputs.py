@@ -58,7 +58,7 @@ class Inputs:
         """What the trained model carries beside its weights."""
         config, task = self.config, self.config.question
         wording, cutoff_len = self.mixture.templates[task][0], config.encoding.cutoff_len
-        users, longest = self._users(), self.mixture.remembered("longest-history", self._longest_history)
+        users, longest = self._users(), self.mixture.remembered("longest-read", self._longest_history)
         return Bundle(self.catalogue, users, task, wording, config.template.format, cutoff_len, longest)
 
     def _users(self) -> NDArray[np.int64]:
@@ -69,7 +69,7 @@ class Inputs:
 
     def _longest_history(self) -> int:
         splits: tuple[Split, ...] = ("train", "valid")
-        return 1 + max(int(self.mixture.source(split).rows.history.lengths.max()) for split in splits)
+        return max(int(self.mixture.source(split).rows.history.lengths.max()) for split in splits)
 
     @cached_property
     def mixture(self) -> Mixture:

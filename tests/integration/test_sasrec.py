@@ -19,7 +19,7 @@ from tests.tiny_data import write_shop
 from sidtune.config import Config
 from sidtune.data.rows import Rows
 from sidtune.evaluation import sasrec
-from sidtune.evaluation.baselines import Lists
+from sidtune.evaluation.baselines import Listing
 from sidtune.ragged import Ragged
 
 # Its install is larger than that of everything else but torch, so it is no part of what the suite asks for.
@@ -146,14 +146,14 @@ def cycle(starts: list[int], length: int) -> Rows:
     return Rows(pa.array(users), Ragged.from_lists(histories), np.array(targets, np.int32))
 
 
-def lists() -> Lists:
-    return Lists.of(np.ones(CYCLE), np.arange(CYCLE), 10)
+def listing() -> Listing:
+    return Listing.of(np.ones(CYCLE), np.arange(CYCLE), 10)
 
 
 @needs_replay
 def test_sasrec_learns_a_cycle(one_point: None) -> None:
     train, asked = cycle(list(range(CYCLE)) * 20, 6), cycle(list(range(CYCLE)), 8)
-    scorer, (trial,) = sasrec.tune(train, asked, lists(), CYCLE, seed=0)
+    scorer, (trial,) = sasrec.tune(train, asked, listing(), CYCLE, seed=0)
     scores = scorer(asked.history)
     assert scores.shape == (len(asked.target), CYCLE)
     assert (scores.argmax(axis=1) == asked.target).mean() > 0.98
@@ -167,7 +167,7 @@ def test_sasrec_follows_from_its_seed(one_point: None, monkeypatch: pytest.Monke
     train = cycle(list(range(CYCLE)), 6)
     torch.manual_seed(5)
     state = torch.get_rng_state()
-    first, again, other = (sasrec.tune(train, train, lists(), CYCLE, seed)[0] for seed in (1, 1, 2))
+    first, again, other = (sasrec.tune(train, train, listing(), CYCLE, seed)[0] for seed in (1, 1, 2))
     assert torch.equal(torch.get_rng_state(), state), "the caller's random numbers are left alone"
     assert (first(train.history) == again(train.history)).all()
     assert (first(train.history) != other(train.history)).any()
@@ -176,7 +176,7 @@ def test_sasrec_follows_from_its_seed(one_point: None, monkeypatch: pytest.Monke
 @needs_replay
 def test_padding_and_items_beyond_the_longest_history_do_not_count(one_point: None) -> None:
     train = cycle(list(range(CYCLE)) * 2, 6)
-    scorer, _ = sasrec.tune(train, train, lists(), CYCLE, seed=0)
+    scorer, _ = sasrec.tune(train, train, listing(), CYCLE, seed=0)
     histories = [[3], [7, 1, 2, 3, 4, 5, 6], [1, 2]]
     together = scorer(Ragged.from_lists(histories))
     for row, history in enumerate(histories):

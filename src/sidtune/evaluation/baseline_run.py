@@ -26,7 +26,7 @@ from sidtune.encoding.corpus import digest, file_digest
 from sidtune.errors import UserError
 from sidtune.evaluation import sasrec, tables
 from sidtune.evaluation.answers import allowed_items, read_candidates
-from sidtune.evaluation.baselines import Lists, rank_baselines, rank_rows
+from sidtune.evaluation.baselines import Listing, rank_baselines, rank_rows
 from sidtune.evaluation.compare import SETTINGS
 from sidtune.evaluation.evaluate import LIMIT_SEED
 from sidtune.evaluation.options import BEAMS
@@ -90,8 +90,8 @@ def run_baselines(request: Request) -> Report:
     began = time.monotonic()
     rankings: dict[str, Ranking] = {}
     if not request.simple:
-        lists = Lists.of(users, sid_of, BEAMS, allowed=sid_of >= 0, exclude_history=request.exclude_history)
-        rankings[SASREC], settings["sasrec"] = _rank_sasrec(request, catalogue, train, rows, lists)
+        listing = Listing.of(users, sid_of, BEAMS, allowed=sid_of >= 0, exclude_history=request.exclude_history)
+        rankings[SASREC], settings["sasrec"] = _rank_sasrec(request, catalogue, train, rows, listing)
     restricted = partial(rank_baselines, allowed=sid_of >= 0, exclude_history=request.exclude_history)
     rankings |= restricted(train, rows.history, rows.target, sid_of, BEAMS)
     settings["ranking_seconds"] = round(time.monotonic() - began, 2)
@@ -135,14 +135,14 @@ def _sid_numbers(request: Request, catalogue: Catalogue) -> NDArray[np.int64]:
 
 
 def _rank_sasrec(
-    request: Request, catalogue: Catalogue, train: Rows, rows: Rows, lists: Lists
+    request: Request, catalogue: Catalogue, train: Rows, rows: Rows, listing: Listing
 ) -> tuple[Ranking, dict[str, Any]]:
     """SASRec's ranking, and everything that gave the model."""
     if request.split == "valid":
         warn("SASRec is tuned on the validation rows, so its figures on them are a little too good")
     valid = _rows(request.config, catalogue, "valid")
-    scorer, trials = sasrec.tune(train, valid, lists, len(catalogue.ids), _seed(request))
-    return rank_rows(SASREC, scorer, rows.history, rows.target, lists), sasrec.describe(trials)
+    scorer, trials = sasrec.tune(train, valid, listing, len(catalogue.ids), _seed(request))
+    return rank_rows(SASREC, scorer, rows.history, rows.target, listing), sasrec.describe(trials)
 
 
 def _seed(request: Request) -> int:

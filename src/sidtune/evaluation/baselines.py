@@ -54,13 +54,13 @@ def rank_baselines(
     """
     user, item = owned(train, len(sid_of))
     popular = np.bincount(item, minlength=len(sid_of))
-    lists = Lists.of(popular, sid_of, depth, allowed=allowed, exclude_history=exclude_history)
+    listing = Listing.of(popular, sid_of, depth, allowed=allowed, exclude_history=exclude_history)
     scorers: Mapping[str, Scorer] = {
         "most popular": partial(_no_score, items=len(sid_of)),
         "repeat last": partial(_repeat_last, items=len(sid_of)),
         "co-occurrence": partial(_co_occurrence, conditional=_conditional(_matrix(user, item, len(sid_of)), popular)),
     }
-    return {name: rank_rows(name, scorer, history, target, lists) for name, scorer in scorers.items()}
+    return {name: rank_rows(name, scorer, history, target, listing) for name, scorer in scorers.items()}
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class _Sids:
 
 
 @dataclass(frozen=True)
-class Lists:
+class Listing:
     """How scores become lists, whichever baseline they come from; arguments as in `rank_baselines`."""
 
     tie_break: NDArray[np.float64]
@@ -107,8 +107,8 @@ class Lists:
         *,
         allowed: NDArray[np.bool_] | None = None,
         exclude_history: bool = False,
-    ) -> Lists:
-        """Lists whose ties go by `popular`, the training users of each item, `(items,)`."""
+    ) -> Listing:
+        """One whose ties go by `popular`, the training users of each item, `(items,)`."""
         return cls(_tie_break(popular), _Sids.of(sid_of), depth, allowed, exclude_history)
 
     def rank(self, scores: NDArray[np.float64], history: Ragged, target: NDArray[np.integer]) -> Ranking:
@@ -122,13 +122,13 @@ class Lists:
         return Ranking(sid_ranks, _places(scores, target), _top(scores, self.depth))
 
 
-def rank_rows(name: str, scorer: Scorer, history: Ragged, target: NDArray[np.integer], lists: Lists) -> Ranking:
+def rank_rows(name: str, scorer: Scorer, history: Ragged, target: NDArray[np.integer], listing: Listing) -> Ranking:
     """Rank all rows by one scorer, so many at a time that `CHUNK_SCORES` scores are held at once."""
-    size = max(1, CHUNK_SCORES // len(lists.tie_break))
+    size = max(1, CHUNK_SCORES // len(listing.tie_break))
     chunks = np.split(np.arange(len(target)), range(size, len(target), size))
     histories = [history.take(rows) for rows in chunks]
     work = progress(list(zip(histories, chunks, strict=True)), name, len(target), lambda chunk: len(chunk[1]))
-    parts = [lists.rank(scorer(past), past, target[rows]) for past, rows in work]
+    parts = [listing.rank(scorer(past), past, target[rows]) for past, rows in work]
     return Ranking(
         np.concatenate([part.sid_ranks for part in parts]),
         np.concatenate([part.item_ranks for part in parts]),

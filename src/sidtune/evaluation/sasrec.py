@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sidtune.data.rows import Rows, drawn
 from sidtune.data.sequences import whole
 from sidtune.errors import UserError
-from sidtune.evaluation.baselines import Lists, rank_rows
+from sidtune.evaluation.baselines import Listing, rank_rows
 from sidtune.evaluation.metrics import gains, hits
 from sidtune.ragged import Ragged, place_of, row_of
 from sidtune.terminal import progress
@@ -82,12 +82,12 @@ def require_library() -> None:
         ) from error
 
 
-def tune(train: Rows, valid: Rows, lists: Lists, items: int, seed: int) -> tuple[SasrecScorer, list[Trial]]:
+def tune(train: Rows, valid: Rows, listing: Listing, items: int, seed: int) -> tuple[SasrecScorer, list[Trial]]:
     """Train every point of the grid; the scorer is the best by NDCG@10 of the validation rows, by item.
 
     Args:
         valid: at most `VALID_ROWS` of them are ranked, drawn by seed.
-        lists: what may be listed, as in the evaluation that follows.
+        listing: what may be listed, as in the evaluation that follows.
         items: size of the catalogue.
     """
     longest = min(MAX_HISTORY, int(train.history.lengths.max()))
@@ -100,7 +100,7 @@ def tune(train: Rows, valid: Rows, lists: Lists, items: int, seed: int) -> tuple
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             scorer = SasrecScorer(_new_module(hidden, dropout, items, longest), items, longest)
-            trial = _train(scorer, pieces, valid, lists, hidden, dropout, np.random.default_rng(seed))
+            trial = _train(scorer, pieces, valid, listing, hidden, dropout, np.random.default_rng(seed))
         if best is None or trial.ndcg > max(entry.ndcg for entry in trials):
             best = scorer
         trials.append(trial)
@@ -126,7 +126,7 @@ def _train(
     scorer: SasrecScorer,
     pieces: Ragged,
     valid: Rows,
-    lists: Lists,
+    listing: Listing,
     hidden: int,
     dropout: float,
     random: np.random.Generator,
@@ -137,7 +137,7 @@ def _train(
     best, weights = Trial(hidden, dropout, 0, -1.0, 0.0, 0.0), None
     for epoch in range(1, MAX_EPOCHS + 1):
         _run_epoch(scorer, pieces, optimizer, random, f"{name}, epoch {epoch}")
-        ranks = rank_rows("validation", scorer, valid.history, valid.target, lists).item_ranks
+        ranks = rank_rows("validation", scorer, valid.history, valid.target, listing).item_ranks
         ndcg, hr = (float(metric(ranks, METRIC_K).mean()) for metric in (gains, hits))
         if ndcg > best.ndcg:
             best = Trial(hidden, dropout, epoch, ndcg, hr, 0.0)

@@ -13,7 +13,7 @@ from sidtune.evaluation.report import Report, Summary
 
 
 def render(report: Report) -> Iterator[RenderableType]:
-    """Metrics of every ranker by SID and by item, then the model's by group, then what the lists are made of."""
+    """Metrics of every ranker by SID and by item, then the first one's by group, and what the lists are made of."""
     settings = report.settings
     # Rankers that score every item have no beams.
     lists = f"{settings['beams']} beams" if "normalize" in settings else f"lists of {settings['beams']}"
@@ -23,10 +23,10 @@ def render(report: Report) -> Iterator[RenderableType]:
     )
     yield from _notes(report)
     yield metrics_table(report)
-    model = next(iter(report.rankers.values()))
+    name, first = next(iter(report.rankers.items()))
     groups = [
-        _groups("history length", model.by_history, report.list_length),
-        _groups("training users of target", model.by_popularity, report.list_length),
+        _groups(f"{name} by\nhistory length", first.by_history, report.list_length),
+        _groups(f"{name} by training\nusers of target", first.by_popularity, report.list_length),
     ]
     yield Columns([_lists(report), *groups], padding=(1, 4))
 
@@ -78,7 +78,7 @@ def _lists(report: Report) -> Table:
 
 
 def _groups(what: str, groups: list[Group], cutoff: int) -> Table:
-    table = _table(f"{what}", "rows", f"HR@{cutoff}", "95%", f"NDCG@{cutoff}", "95%")
+    table = _table(what, "rows", f"HR@{cutoff}", "95%", f"NDCG@{cutoff}", "95%")
     for group in groups:
         estimates = (group.hr, group.ndcg)
         table.add_row(group.name, f"{group.rows:,}", *(cell for e in estimates for cell in (_value(e), _interval(e))))

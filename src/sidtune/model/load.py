@@ -179,7 +179,7 @@ def _initialise(
 ) -> None:
     """Start the rows of tokens that are new to the tokenizer, by id: a model's spare rows are not trained rows.
 
-    Rows that were added as padding start near the mean too, so that they depend on the seed alone.
+    Rows that were added as padding are drawn with them, so that they depend on the seed alone.
     """
     fresh = {*vocabulary.new_ids.tolist(), *added}
     if not fresh:
