@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.tiny_data import tiny_config, write_rows, write_shop
+from tests.tiny_data import tiny_config, write_rows
 from transformers import AutoModelForCausalLM
 
 from sidtune.batching.layouts import Layout
@@ -155,22 +155,6 @@ def test_a_prompt_is_the_sequence_up_to_its_last_item(tmp_path: Path) -> None:
             ids, spans, _ = valid[row]
             assert spans.tolist() == [[len(ids) - 3, len(ids)]]
             assert asked[row].tolist() == ids[:-3].tolist()
-
-
-@pytest.mark.parametrize("task", ["sid_next", "sid_sequence"])
-@pytest.mark.parametrize(("data", "longest"), [({"history": 2}, 2), ({}, 6)])
-def test_no_more_of_a_history_is_asked_with_than_was_learned(
-    tmp_path: Path, task: str, data: dict[str, int], longest: int
-) -> None:
-    config = tiny_config(tmp_path, tasks={task: None}, data=write_shop(tmp_path / "data") | data)
-    inputs = Inputs(config)
-    learned = [inputs.mixture.source(split).rows.history.lengths.max() for split in ("train", "valid")]
-    assert max(learned) == longest
-    history = Ragged.from_lists([list(range(8)) * 2])
-    prompts = Prompts(inputs.bundle, inputs.vocabulary.tokenizer)
-    asked = prompts.encode(history)[0][0].tolist()
-    assert asked == prompts.encode(history.latest(longest))[0][0].tolist()
-    assert asked != prompts.encode(history.latest(longest - 1))[0][0].tolist()
 
 
 def test_the_oldest_items_go_where_a_sequence_is_too_long(tmp_path: Path) -> None:
