@@ -39,8 +39,8 @@ class Bundle:
         wording: of this task; where it has several, the first is the one that is asked.
         format: what stands around prompt and response.
         cutoff_len: longest prompt and response in tokens.
-        longest_history: the most items that the history of a row of training or validation had; a prompt has no more
-            either, since nothing taught the model to read them.
+        longest_history: the most items that a row of training or validation had, its target included, and no more than
+            `data.history`; a prompt has no more either, since nothing taught the model to read them.
     """
 
     catalogue: Catalogue

@@ -69,7 +69,8 @@ class Inputs:
 
     def _longest_history(self) -> int:
         splits: tuple[Split, ...] = ("train", "valid")
-        return max(int(self.mixture.source(split).rows.history.lengths.max()) for split in splits)
+        rows = 1 + max(int(self.mixture.source(split).rows.history.lengths.max()) for split in splits)
+        return min(rows, self.config.data.longest_history or rows)
 
     @cached_property
     def mixture(self) -> Mixture:

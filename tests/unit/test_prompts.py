@@ -90,15 +90,15 @@ def test_old_items_are_left_out_as_in_training(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("task", ["sid_next", "sid_sequence"])
-@pytest.mark.parametrize(("bound", "longest"), [({}, 6), ({"history": 2}, 2)])
+@pytest.mark.parametrize(("bound", "lengths", "longest"), [({}, [4, 6], 7), ({"history": 2}, [2, 2], 2)])
 def test_no_more_items_are_read_than_training_read(
-    tmp_path: Path, task: str, bound: dict[str, int], longest: int
+    tmp_path: Path, task: str, bound: dict[str, int], lengths: list[int], longest: int
 ) -> None:
-    """Positions beyond the longest history of training and validation were never trained."""
+    """Positions beyond the longest row, its target included, were never trained, nor those beyond `data.history`."""
     inputs, prompts = asked(tiny_config(tmp_path, tasks={task: None}, data=bound))
     splits = [inputs.mixture.source(split).rows.history.lengths.max() for split in ("train", "valid")]
-    assert max(splits) == longest
-    newest = [0, 1, 2, 3, 4, 5][-longest:]
+    assert splits == lengths
+    newest = [0, 1, 2, 3, 4, 5, 6][-longest:]
     ids, _ = prompts.encode(Ragged.from_lists([[7, 7, *newest], newest, newest[1:]]))
     assert ids[0].tolist() == ids[1].tolist() != ids[2].tolist()
 
