@@ -34,6 +34,9 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 RECIPE = ROOT / "recipes" / "instruments.yaml"
+# The recipe gives the options of its base in the command that makes it.
+BASE_OPTIONS = re.findall(r"sidtune new-model \S+(.*)", RECIPE.read_text())[0].split()
+SETTINGS = {"base": BASE_OPTIONS, "recipe": yaml.safe_load(RECIPE.read_text())}
 OUTCOME = Path(__file__).with_suffix(".json")
 METRICS = ("HR@1", "HR@5", "HR@10", "NDCG@5", "NDCG@10")
 # Folders of evaluations, and their options.
@@ -51,11 +54,6 @@ PUBLISHED = {
     "LC-Rec, LLaMA 7B": (0.1002, 0.1220, 0.0856, 0.0926),
     "Qwen2.5-3B, fine-tuned": (0.0932, 0.1094, 0.0771, 0.0823),
 }
-
-
-# The recipe gives the options of its base in the command that makes it.
-BASE_OPTIONS = re.findall(r"sidtune new-model \S+(.*)", RECIPE.read_text())[0].split()
-SETTINGS = {"base": BASE_OPTIONS, "recipe": yaml.safe_load(RECIPE.read_text())}
 
 
 @dataclass(frozen=True)
@@ -161,14 +159,14 @@ def sidtune(*arguments: str) -> Spent:
 def kept_outcome() -> dict[str, Any]:
     """The JSON, if it is of the same recipe and base."""
     kept: dict[str, Any] = json.loads(OUTCOME.read_text()) if OUTCOME.exists() else {}
-    return kept if {name: kept.get(name) for name in SETTINGS} == SETTINGS else {}
+    return kept if SETTINGS.items() <= kept.items() else {}
 
 
 def outcome(seeds: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
     """What the JSON holds."""
     machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
-    made = {"machine": machine, "torch": torch.__version__, **SETTINGS}
-    return {**made, "seeds": seeds, "baselines": others, "published": PUBLISHED}
+    given = {"machine": machine, "torch": torch.__version__, **SETTINGS}
+    return {**given, "seeds": seeds, "baselines": others, "published": PUBLISHED}
 
 
 def print_table(seeds: dict[str, Any], others: dict[str, Any]) -> None:

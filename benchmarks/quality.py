@@ -232,7 +232,7 @@ class Place:
                 "embedding_dropout": 0.2,
             },
             "data": files,
-            "tasks": {"sid_sequence": None},
+            "tasks": {SEQUENCE: None},
             "encoding": {"cache_dir": str(self.folder / "cache")},
             "training": {
                 "epochs": 12,
@@ -253,7 +253,7 @@ class Place:
             "model": mixture["model"] | {"base": str(self.folder / "language"), "from_scratch": False}
         }
         # Its epochs have four times the examples.
-        following = mixture | {"tasks": {"sid_next": None}, "training": mixture["training"] | {"epochs": 6}}
+        following = mixture | {"tasks": {NEXT: None}, "training": mixture["training"] | {"epochs": 6}}
         return {SEQUENCE: sequence, MIXTURE: mixture, NEXT: following, PRETRAINED: pretrained}
 
     def train(self, lever: Lever, seed: int) -> None:
