@@ -132,6 +132,7 @@ LEVERS = (
     Lever(NEXT, "with item_feature", (beside("item_feature", "weight: 0.25", NEXT),)),
     Lever(NEXT, "with item_feature, weight: 1", (beside("item_feature", "", NEXT),)),
     Lever(NEXT, "with fusion", (beside("fusion", "weight: 0.25", NEXT),)),
+    Lever(NEXT, "with title_next", (beside("title_next", "weight: 0.25", NEXT),)),
     Lever(NEXT, "with title_to_sid", (beside("title_to_sid", "weight: 0.25", NEXT),)),
     Lever(PRETRAINED, "reference"),
     Lever(PRETRAINED, "new rows: text", ("model.new_rows=text",)),
