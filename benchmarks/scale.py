@@ -176,7 +176,7 @@ def encode(folder: Path, size: int) -> dict[str, float]:
 
 def check(folder: Path, size: int) -> dict[str, float]:
     """What the first start does besides: the checks, and what the first checkpoint says of items."""
-    from sidtune.check import refuse_errors
+    from sidtune.checks.run import refuse_errors
 
     inputs = inputs_of(folder, size)
     began = time.perf_counter()
@@ -192,7 +192,7 @@ def start(folder: Path, size: int) -> dict[str, float]:
     from sidtune.batching.layouts import Layout
     from sidtune.batching.plan import Plan
     from sidtune.batching.steps import Steps
-    from sidtune.check import refuse_errors
+    from sidtune.checks.run import refuse_errors
     from sidtune.encoding.corpus import Corpus
     from sidtune.training.lay_out import DEFAULT_MAX_TOKENS
 

@@ -154,7 +154,8 @@ def check(
 
     Exit status: 0 all well, 1 warnings, 2 errors. Example: `sidtune check recipes/amazon-industrial.yaml`
     """
-    from sidtune.check import Finding, exit_status, render, run_checks
+    from sidtune.checks.finding import Finding, exit_status, render
+    from sidtune.checks.run import run_checks
     from sidtune.config_file import load_config
     from sidtune.inputs import Inputs
 

@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 import pytest
 from tests.tiny_data import tiny_config
 
-from sidtune import check
-from sidtune.check import refuse_errors, run_checks
+from sidtune.checks import data as data_checks
+from sidtune.checks.run import refuse_errors, run_checks
 from sidtune.config import Config
 from sidtune.errors import UserError
 from sidtune.inputs import Inputs
@@ -35,7 +35,7 @@ def read_nothing(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
     def forbid() -> None:
         monkeypatch.setattr(source, "load_rows", refuse)
-        monkeypatch.setattr(check, "disagreements", refuse)
+        monkeypatch.setattr(data_checks, "disagreements", refuse)
 
     return forbid
 

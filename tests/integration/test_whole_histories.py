@@ -12,7 +12,7 @@ from tests.asking import call, message, results
 from tests.running import losses, metrics
 from tests.tiny_data import TITLES, tiny_tree, write_rows
 
-from sidtune.check import refuse_errors
+from sidtune.checks.run import refuse_errors
 from sidtune.config_file import load_config
 from sidtune.data import leave_one_out
 from sidtune.inputs import Inputs

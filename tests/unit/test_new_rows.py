@@ -12,7 +12,7 @@ from tests.tiny_data import tiny_config
 from tests.tiny_models import make_base
 from torch import Tensor
 
-from sidtune.check import run_checks
+from sidtune.checks.run import run_checks
 from sidtune.config import Config
 from sidtune.config_file import parse_config
 from sidtune.errors import UserError

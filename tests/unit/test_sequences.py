@@ -17,7 +17,7 @@ from tests.tiny_data import tiny_config, write_rows
 from transformers import AutoModelForCausalLM
 
 from sidtune.batching.layouts import Layout
-from sidtune.check import run_checks
+from sidtune.checks.run import run_checks
 from sidtune.data.rows import Rows
 from sidtune.data.sequences import Sequences, backward, joined, one_back, one_by_one
 from sidtune.encoding.corpus import Corpus

@@ -18,8 +18,8 @@ from rich.text import Text
 from tests.fuzz.readers import SHOP
 
 from sidtune import cli, terminal
-from sidtune.check import Finding
-from sidtune.check import render as render_findings
+from sidtune.checks.finding import Finding
+from sidtune.checks.finding import render as render_findings
 from sidtune.errors import UserError
 from sidtune.evaluation import compare, stream
 from sidtune.evaluation.recommender import Recommendation

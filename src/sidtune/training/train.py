@@ -17,7 +17,7 @@ from transformers.integrations.integration_utils import TensorBoardCallback
 
 from sidtune.batching.prefixes import Prefixes
 from sidtune.batching.steps import Steps
-from sidtune.check import refuse_errors
+from sidtune.checks.run import refuse_errors
 from sidtune.config import METRIC_DEPTH, Config, LossConfig
 from sidtune.encoding.corpus import EncodedTask
 from sidtune.inputs import Inputs

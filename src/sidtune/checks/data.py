@@ -1,0 +1,129 @@
+"""Checks of the catalogue and of the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from sidtune.checks.finding import SHOWN, Finding
+from sidtune.data.catalogue import read_catalogue
+from sidtune.data.disagreements import Disagreement, disagreements
+from sidtune.data.leaks import repeated_rows
+from sidtune.data.leave_one_out import FEWEST, read_interactions
+from sidtune.data.rows import Split
+from sidtune.inputs import Inputs
+
+
+def catalogue(inputs: Inputs) -> Iterator[Finding]:
+    catalogue, data = inputs.catalogue, inputs.config.data
+    depths = sorted({len(sid) for sid in catalogue.sids})
+    shared = {sid: items for sid, items in catalogue.items_of.items() if len(items) > 1}
+    yield Finding(
+        "note",
+        str(data.index),
+        f"{len(catalogue.ids):,} items, {len(catalogue.items_of):,} distinct SIDs of {'/'.join(map(str, depths))} "
+        f"tokens, {len(catalogue.sid_tokens):,} SID tokens",
+    )
+    if shared:
+        items = sum(len(group) for group in shared.values())
+        examples = [f"{''.join(sid)}: items {', '.join(catalogue.ids[i] for i in g)}" for sid, g in shared.items()]
+        remedy = "data.unique_sids: true gives each of them a SID of its own."
+        yield Finding(
+            "note", str(data.index), f"{items:,} items share a SID with another item", examples[:SHOWN], remedy
+        )
+
+
+def interactions(inputs: Inputs) -> Iterator[Finding]:
+    """What the rows are made of; every user's last two items are held out, so nothing can leak."""
+    data, count = inputs.config.data, len(inputs.catalogue.ids)
+    if data.interactions is None:
+        return
+    items = read_interactions(data.interactions, inputs.catalogue).items
+    lengths, bought = items.lengths, np.bincount(items.values, minlength=count)
+    yield Finding(
+        "note",
+        str(data.interactions),
+        f"{len(lengths):,} users, {lengths.sum():,} interactions, {lengths.min()} to {lengths.max()} a user (mean "
+        f"{lengths.mean():.1f}); {np.count_nonzero(bought == 0):,} of {count:,} items have none",
+    )
+    if few := np.count_nonzero(lengths < FEWEST):
+        message = f"{few:,} users have fewer than {FEWEST} interactions: they are training data alone"
+        yield Finding("note", str(data.interactions), message)
+
+
+def train_rows(inputs: Inputs) -> Iterator[Finding]:
+    yield from _rows(inputs, "train")
+
+
+def valid_rows(inputs: Inputs) -> Iterator[Finding]:
+    yield from _rows(inputs, "valid")
+
+
+def test_rows(inputs: Inputs) -> Iterator[Finding]:
+    if inputs.config.data.rows_file("test"):
+        yield from _rows(inputs, "test")
+
+
+def _rows(inputs: Inputs, split: Split) -> Iterator[Finding]:
+    path, where = inputs.config.data.rows_file(split), _where(inputs, split)
+    rows = inputs.mixture.source(split).rows
+    lengths = rows.history.lengths
+    yield Finding(
+        "note",
+        where,
+        f"{len(rows.target):,} rows, histories of {lengths.min()} to {lengths.max()} items (mean {lengths.mean():.1f})",
+    )
+    repeats = np.flatnonzero(rows.history.values[rows.history.offsets[1:] - 1] == rows.target)
+    if len(repeats):
+        shown = [f"row {row + 1}, user {rows.users[row]}" for row in repeats[:SHOWN].tolist()]
+        remedy = "data.dedup: true leaves them out of training." if split == "train" else ""
+        yield Finding("note", where, f"{len(repeats):,} targets repeat the last history item", shown, remedy)
+    if path and not inputs.config.data.interactions:
+        yield from _disagreements(path, inputs)
+
+
+def _where(inputs: Inputs, split: Split) -> str:
+    """The file that holds a split, and which split where it holds them all."""
+    data = inputs.config.data
+    return f"{data.interactions}, {split}" if data.interactions else str(data.rows_file(split))
+
+
+def _disagreements(path: Path, inputs: Inputs) -> Iterator[Finding]:
+    data = inputs.config.data
+    # Rows name SIDs as the index does, whatever data.unique_sids adds.
+    differing = disagreements(path, read_catalogue(data.items, data.index))
+    first = list(islice(differing, SHOWN))
+    count = len(first) + sum(1 for _ in differing)
+    if count:
+        yield Finding(
+            "warning",
+            str(path),
+            f"{count:,} cells disagree with the catalogue, which is what training uses",
+            [_cell(entry) for entry in first],
+            "Check that the rows and the catalogue are of the same version.",
+        )
+
+
+def _cell(entry: Disagreement) -> str:
+    return f"row {entry.row}, {entry.column}: {entry.found!r:.60} here, {entry.expected!r:.60} in the catalogue"
+
+
+def leakage(inputs: Inputs) -> Iterator[Finding]:
+    """A row that also stands among the training rows flatters what is measured on it."""
+    if inputs.config.data.interactions:
+        return  # each row of a user ends at another interaction
+    train = inputs.mixture.source("train").rows
+    held_out: list[Split] = ["valid"] if inputs.config.data.test is None else ["valid", "test"]
+    for split in held_out:
+        leaked = repeated_rows(inputs.mixture.source(split).rows, train)
+        if len(leaked):
+            yield Finding(
+                "warning",
+                str(getattr(inputs.config.data, split)),
+                f"{len(leaked):,} rows (user, history and target) also stand in the training file",
+                [f"row {row + 1}" for row in leaked[:SHOWN]],
+                "Split by time or by user, so that these rows are unseen.",
+            )

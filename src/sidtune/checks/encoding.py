@@ -1,0 +1,62 @@
+"""Checks of the examples as they are encoded: wording, reversibility, length."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sidtune.checks.finding import SHOWN, Finding
+from sidtune.encoding.encoder import Encoder
+from sidtune.inputs import Inputs
+from sidtune.tasks import SEQUENCES
+from sidtune.tasks.base import Items, Part
+from sidtune.templates import SEQUENCE
+
+SAMPLED = 50
+
+
+def templates(inputs: Inputs) -> Iterator[Finding]:
+    given = inputs.config.template.file
+    if given:
+        yield Finding("note", str(given), f"{len(inputs.mixture.templates)} forms, those of this file in place of ours")
+
+
+def encoding(inputs: Inputs) -> Iterator[Finding]:
+    """Decoding the ids of a sample of examples must give their text back."""
+    mixture, tokenizer = inputs.mixture, inputs.vocabulary.tokenizer
+    for name, options in inputs.config.task_options().items():
+        for part in mixture.parts(name, "train", options):
+            lost = [
+                row for row in range(min(SAMPLED, len(part))) if not mixture.encoder.reversible(part, row, tokenizer)
+            ]
+            if lost:
+                yield Finding(
+                    "warning",
+                    f"task {name}",
+                    f"{len(lost)} of {min(SAMPLED, len(part))} sampled examples do not decode to the text they encode",
+                    [f"row {part.rows[row] + 1}" for row in lost[:SHOWN]],
+                    "The tokenizer changes such text (lower case, unknown characters); `sidtune preview` shows how.",
+                )
+
+
+def sequences(inputs: Inputs) -> Iterator[Finding]:
+    """Items that a sequence loses to the length limit are targets; a history's are only read."""
+    mixture, given = inputs.mixture, inputs.config.task_options()
+    for name in (name for name in given if name in SEQUENCES):
+        (part,) = mixture.parts(name, "train", given[name])
+        longest = part.take(np.argmax(_sequence_tokens(mixture.encoder, part), keepdims=True))
+        if mixture.encoder.encode(longest).truncated:
+            items = int(longest.history_lengths[0]) + 1
+            message = f"{name}: sequences of {items} items lose their oldest, which are targets too"
+            remedy = "Raise encoding.cutoff_len, or let histories be shorter."
+            yield Finding("warning", "encoding.cutoff_len", message, [], remedy)
+
+
+def _sequence_tokens(encoder: Encoder, part: Part) -> NDArray[np.int64]:
+    """Tokens of the SIDs of each sequence, `(n,)`."""
+    column = part.columns[SEQUENCE]
+    assert isinstance(column, Items)
+    total = np.cumsum(encoder.item_tokens("sid", False).lengths[column.positions.values])
+    return np.diff(np.append(0, total)[column.positions.offsets])

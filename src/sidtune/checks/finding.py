@@ -1,0 +1,54 @@
+"""What a check finds, and how it is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from rich.markup import escape
+
+from sidtune.inputs import Inputs
+
+Severity = Literal["error", "warning", "note"]
+# Examples of a finding.
+SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing worth knowing.
+
+    Args:
+        where: the file or key it is about.
+        message: what was found.
+        examples: the first offending rows.
+        remedy: what to do next; empty for notes.
+    """
+
+    severity: Severity
+    where: str
+    message: str
+    examples: list[str] = field(default_factory=list)
+    remedy: str = ""
+
+
+Check = Callable[[Inputs], Iterator[Finding]]
+
+
+def render(findings: Sequence[Finding]) -> Iterator[str]:
+    """For the screen, as markup: each finding with its examples and its remedy, then how many there are."""
+    styles = {"error": "bold red", "warning": "bold yellow", "note": "dim"}
+    for finding in findings:
+        yield f"[{styles[finding.severity]}]{finding.severity}[/] {escape(finding.where)}: {escape(finding.message)}"
+        yield from (f"    {escape(example)}" for example in finding.examples)
+        if finding.remedy:
+            yield f"    → {escape(finding.remedy)}"
+    counts = {name: sum(finding.severity == name for finding in findings) for name in styles}
+    yield ", ".join(f"{count} {name}{'s' * (count != 1)}" for name, count in counts.items())
+
+
+def exit_status(findings: Sequence[Finding]) -> int:
+    """0 for nothing but notes, 1 for warnings, 2 for errors."""
+    severities = {finding.severity for finding in findings}
+    return 2 if "error" in severities else 1 if "warning" in severities else 0

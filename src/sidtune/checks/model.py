@@ -1,0 +1,47 @@
+"""Checks of the base: its tokenizer, its configuration and its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sidtune.checks.finding import Finding
+from sidtune.inputs import Inputs
+
+# Rotary positions that depend on the longest sequence of a forward pass.
+LENGTH_DEPENDENT = ("dynamic", "longrope")
+
+
+def model(inputs: Inputs) -> Iterator[Finding]:
+    text, cutoff = inputs.header.get_text_config(), inputs.config.encoding.cutoff_len
+    yield Finding("note", inputs.config.model.base, f"{text.model_type} with a vocabulary of {text.vocab_size:,} rows")
+    longest = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None)
+    if longest and cutoff > longest:
+        yield Finding(
+            "error",
+            "encoding.cutoff_len",
+            f"{cutoff} tokens, but the model has only {longest} positions",
+            remedy=f"Set encoding.cutoff_len to at most {longest}.",
+        )
+    rope = getattr(text, "rope_parameters", None) or {}
+    native = rope.get("original_max_position_embeddings") or longest
+    if rope.get("rope_type") in LENGTH_DEPENDENT and native and cutoff > native:
+        yield Finding(
+            "warning",
+            "encoding.cutoff_len",
+            f"{cutoff} tokens, but this model's positions change beyond {native}, with the longest example of a pass",
+            remedy=f"Set encoding.cutoff_len to at most {native}, so that a loss does not depend on its neighbours.",
+        )
+    tunings = {inputs.config.model.tuning, *(stage.tuning for stage in inputs.config.stages)}
+    if "frozen" in tunings and not len(inputs.vocabulary.sid_ids):
+        yield Finding("error", "model.tuning", "frozen tuning trains SID rows, and there is no SID token")
+
+
+def vocabulary(inputs: Inputs) -> Iterator[Finding]:
+    vocabulary = inputs.vocabulary
+    known = len(vocabulary.sid_ids) - len(vocabulary.new_ids)
+    message = f"{vocabulary.known:,} tokens, and {len(vocabulary.new_ids):,} new ones for SIDs"
+    yield Finding(
+        "note",
+        inputs.config.model.base,
+        message + (f"; {known:,} SID tokens known already" if known else ""),
+    )

@@ -1,0 +1,92 @@
+"""`sidtune check`: everything that can be found wrong without training, all at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from functools import wraps
+
+from rich.markup import escape
+
+from sidtune.checks import data, encoding, model, options
+from sidtune.checks.finding import Check, Finding, Severity
+from sidtune.errors import UserError
+from sidtune.inputs import Inputs
+from sidtune.terminal import console
+
+CHECKS: list[Check] = [
+    data.catalogue,
+    model.model,
+    model.vocabulary,
+    encoding.templates,
+    data.interactions,
+    data.train_rows,
+    data.valid_rows,
+    data.test_rows,
+    data.leakage,
+    encoding.encoding,
+    encoding.sequences,
+    options.idle_options,
+    options.loss,
+    options.output,
+]
+# Those that read every row; all else is looked at afresh at every start.
+ROW_CHECKS = (
+    data.interactions,
+    data.train_rows,
+    data.valid_rows,
+    data.test_rows,
+    data.leakage,
+    encoding.encoding,
+    encoding.sequences,
+)
+
+
+def run_checks(inputs: Inputs) -> list[Finding]:
+    """Every finding of every check, errors first; a check that cannot go on says why and the others still run."""
+    return _findings(inputs, CHECKS)
+
+
+def refuse_errors(inputs: Inputs) -> None:
+    """Run every check before training: errors end it, all of them at once, and warnings are shown.
+
+    What the rows were found to be is taken from the cache for as long as they and their settings stay the same.
+
+    Raises:
+        UserError: lists the errors.
+    """
+    findings = _findings(inputs, [_remembered(check) if check in ROW_CHECKS else check for check in CHECKS])
+    errors = [finding for finding in findings if finding.severity == "error"]
+    if errors:
+        lines = [f"{error.message}\n  {error.remedy}".rstrip() for error in errors]
+        raise UserError("\n".join(lines), "`sidtune check` shows everything else worth knowing.")
+    for finding in findings:
+        if finding.severity == "warning":
+            console.print(f"warning: {escape(finding.where)}: {escape(finding.message)}. {escape(finding.remedy)}")
+
+
+def _findings(inputs: Inputs, checks: Sequence[Check]) -> list[Finding]:
+    findings: list[Finding] = []
+    failed: set[str] = set()
+    for check in checks:
+        try:
+            findings.extend(check(inputs))
+        except UserError as error:
+            # A broken file stops several checks with the same words; once is enough.
+            if error.message not in failed:
+                findings.append(Finding("error", check.__name__, error.message, [], error.hint))
+            failed.add(error.message)
+    order: list[Severity] = ["error", "warning", "note"]
+    return sorted(findings, key=lambda finding: order.index(finding.severity))
+
+
+def _remembered(check: Check) -> Check:
+    """The check, made once for the same files and settings; one that fails fails again."""
+
+    @wraps(check)
+    def kept(inputs: Inputs) -> Iterator[Finding]:
+        name = f"check_{check.__name__}"
+        found = inputs.mixture.remembered(name, lambda: [asdict(finding) for finding in check(inputs)])
+        return (Finding(**finding) for finding in found)
+
+    return kept
