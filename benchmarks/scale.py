@@ -201,7 +201,7 @@ def start(folder: Path, size: int) -> dict[str, float]:
     refuse_errors(inputs)
     assert inputs.bundle.users.any()
     corpus = Corpus(inputs.mixture.train())
-    plan = Plan(corpus.lengths, corpus.histories, [size], [1.0], BATCH_SIZE, "random", "example", inputs.config.seed)
+    plan = Plan(corpus.histories, [size], [1.0], BATCH_SIZE, "example", inputs.config.seed)
     layout = Layout("bucketed", DEFAULT_MAX_TOKENS, int(inputs.vocabulary.tokenizer.pad_token_id))
     steps = Steps(corpus, plan, layout, rank=0, world_size=1)
     assert steps[0]["examples"] == BATCH_SIZE

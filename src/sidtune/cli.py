@@ -138,6 +138,8 @@ def sft(
             "# The configuration these flags stand for; save it and use it with `sidtune train`.", style="dim"
         )
         console.print(escape(dump_config(config)))
+        if minionerec.boolean(group_by_length):
+            console.print("--group_by_length has no effect: prefix trees need no batches of like length.", style="dim")
         if category:
             console.print(f"--category {escape(category)}: noted; the wordings here do not mention it.", style="dim")
     _train(config, resume_from_checkpoint, dry_run, processes)

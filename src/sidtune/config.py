@@ -61,7 +61,6 @@ class ModelConfig(Section):
     new_rows: Literal["mean", "text"] = "mean"
     residual_dropout: DropoutRate | None = None
     embedding_dropout: DropoutRate | None = None
-    attention_dropout: DropoutRate | None = None
 
     @model_validator(mode="after")
     def _scratch_is_not_frozen(self) -> Self:
@@ -141,7 +140,6 @@ class TrainingConfig(Section):
     max_steps: Positive | None = None
     batch_size: Positive = 128
     group_by: Literal["user", "example"] = "user"
-    order: Literal["random", "length"] = "random"
     layout: Literal["tree", "bucketed", "padded"] = "tree"
     max_tokens: Positive | Literal["auto"] = "auto"
     micro_batch_size: Positive = 4
@@ -172,32 +170,17 @@ class TrainingConfig(Section):
             raise ValueError("decay_embeddings has no effect with weight_decay: 0; leave it out")
         return self
 
-    @model_validator(mode="after")
-    def _one_order(self) -> Self:
-        if self.group_by == "user" and self.order == "length":
-            raise ValueError("order: length would tear apart what group_by: user puts together: set group_by: example")
-        return self
-
 
 class LossConfig(Section):
     """What training minimises: the negative log likelihood, or a variant of it for the tokens of SIDs."""
 
     over: Literal["vocabulary", "allowed"] = "vocabulary"
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    level_weights: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] | None = None
-    margin: Annotated[float, Field(ge=0)] = 0.0
-    margin_beams: Positive = 20
-
-    @model_validator(mode="after")
-    def _beams_need_a_margin(self) -> Self:
-        if not self.margin and "margin_beams" in self.model_fields_set:
-            raise ValueError("margin_beams has no effect without margin: set loss.margin, such as to 1.0")
-        return self
 
     @property
     def looks_at_prefixes(self) -> bool:
-        """Whether it treats a SID's tokens by what stands before them in the SID."""
-        return self.over == "allowed" or self.level_weights is not None or self.margin > 0
+        """Whether the loss of a SID token depends on the SID tokens before it."""
+        return self.over == "allowed"
 
 
 class StageConfig(Section):

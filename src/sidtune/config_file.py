@@ -53,8 +53,6 @@ def dump_config(config: Config) -> str:
     for name, needed in IDLE_WITHOUT.items():
         if tree["data"][needed] is None:
             del tree["data"][name]
-    if not config.loss.margin:
-        del tree["loss"]["margin_beams"]
     if not config.training.weight_decay:
         del tree["training"]["decay_embeddings"]
     for section, key in config.said_by_stages():

@@ -31,7 +31,6 @@ def to_config(
     num_epochs: int,
     learning_rate: float,
     cutoff_len: int,
-    group_by_length: str,
     freeze_llm: str,
     train_from_scratch: str,
     wandb_project: str,
@@ -40,8 +39,8 @@ def to_config(
 ) -> dict[str, Any]:
     """The configuration tree that MiniOneRec's flags stand for.
 
-    `micro_batch_size` bounds memory there; here the same bound is `micro_batch_size × cutoff_len` tokens. Flags that no
-    configuration key stands for (`category`, resuming, launching) may be given too.
+    `micro_batch_size` bounds memory there; here the same bound is `micro_batch_size × cutoff_len` tokens. Flags
+    without a configuration key (`category`, `group_by_length`, resuming, launching) may be given too.
     """
     return {
         "output_dir": str(output_dir),
@@ -63,7 +62,6 @@ def to_config(
             "epochs": num_epochs,
             "batch_size": batch_size,
             "max_tokens": micro_batch_size * cutoff_len,
-            **({"group_by": "example", "order": "length"} if boolean(group_by_length) else {}),
             "learning_rate": learning_rate,
             "warmup": 20,
         },

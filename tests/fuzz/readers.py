@@ -168,7 +168,7 @@ data:
   description_tokens: 10
 tasks: {sid_next: {}, item_feature: {weight: 0.5, directions: one}, fusion:}
 training: {learning_rate: 1e-3, epochs: 2, max_tokens: auto, warmup: 0.1}
-loss: {level_weights: [1, 0.5], label_smoothing: 0.1}
+loss: {over: allowed, label_smoothing: 0.1}
 eval: {every: 5, ranking: {every: 1}}
 stages: [{tuning: frozen, steps: 3}, {tuning: full, learning_rate: 1.0e-4}]
 """

@@ -267,7 +267,6 @@ def test_sft_has_minionerecs_defaults(tmp_path: Path) -> None:
         "new_rows": "mean",
         "residual_dropout": None,
         "embedding_dropout": None,
-        "attention_dropout": None,
     }
     training = tree["training"]
     assert (training["batch_size"], training["epochs"], training["learning_rate"], training["warmup"]) == (
@@ -276,7 +275,7 @@ def test_sft_has_minionerecs_defaults(tmp_path: Path) -> None:
         3e-4,
         20,
     )
-    assert (training["max_tokens"], training["order"], tree["encoding"]["cutoff_len"]) == (4 * 512, "random", 512)
+    assert (training["max_tokens"], tree["encoding"]["cutoff_len"]) == (4 * 512, 512)
     assert (tree["eval"]["every"], tree["eval"]["save_total_limit"], tree["logging"]["every"]) == (0.05, 1, 1)
     assert tree["data"]["sample"] is None
 
@@ -288,7 +287,7 @@ def test_sft_trains_with_its_flags(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     tree = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert tree["model"]["tuning"] == "frozen"
-    assert tree["training"]["order"] == "length"
+    assert "--group_by_length has no effect" in done.stdout
     assert tree["data"]["sample"] == 10
     assert "frozen tuning · 416 of" in done.stdout
     assert "Ships in bottles" in done.stdout

@@ -44,7 +44,7 @@ def metrics(tree: dict[str, Any]) -> list[dict[str, float]]:
     [
         ("full", "example", None, {}),
         ("full", "user", 0.9, {}),
-        ("frozen", "user", 0.9, {"over": "allowed", "margin": 1.0, "margin_beams": 1}),
+        ("frozen", "user", 0.9, {"over": "allowed"}),
     ],
 )
 def test_two_uneven_processes_equal_one(

@@ -26,7 +26,7 @@ from sidtune.training.trainer import StepTrainer
 @pytest.mark.parametrize(
     ("architecture", "crash", "every", "plan"),
     [
-        ("gpt2", 5, 3, {"group_by": "example", "order": "length"}),
+        ("gpt2", 5, 3, {"group_by": "example"}),
         ("gpt2", 9, 7, {"group_by": "user"}),
         ("gpt2", 13, 5, {"layout": "bucketed"}),
         ("qwen3", 5, 3, {"group_by": "example", "workers": 0}),
@@ -169,7 +169,7 @@ def test_a_run_that_died_while_writing_its_result_writes_it_again(
         ({"training": {"batch_size": 16, "learning_rate": 0.5}}, "training.learning_rate"),
         ({"training": {"batch_size": 16, "ema": 0.9}}, "training.ema"),
         ({"training": {"batch_size": 16, "weight_decay": 0.1, "decay_embeddings": False}}, "training.decay_embeddings"),
-        ({"model": {"attention_dropout": 0.1}}, "model.attention_dropout"),
+        ({"model": {"residual_dropout": 0.1}}, "model.residual_dropout"),
         ({"seed": 5}, "seed"),
         ({"model": {"new_rows": "text"}}, "model.new_rows"),
     ],

@@ -46,7 +46,7 @@ def test_layouts_train_alike(tmp_path: Path) -> None:
 
 
 def test_another_loss_trains_alike_in_every_layout_and_is_validated_as_the_plain_one(tmp_path: Path) -> None:
-    loss = {"over": "allowed", "label_smoothing": 0.05, "level_weights": [2, 1, 1], "margin": 0.5, "margin_beams": 1}
+    loss = {"over": "allowed", "label_smoothing": 0.05}
     kinds: list[dict[str, Any]] = [{"layout": "padded"}, {"layout": "bucketed"}, {"layout": "tree"}]
     logs = []
     for number, kind in enumerate([{}, *kinds]):

@@ -22,7 +22,6 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, set_seed
 from sidtune.batching.layouts import Example, Layout, idle_micro_batch
 from sidtune.batching.prefixes import Prefixes
 from sidtune.config import LossConfig
-from sidtune.errors import UserError
 from sidtune.evaluation.decoder import make_decoder
 from sidtune.evaluation.search import Search
 from sidtune.evaluation.trie import build_trie
@@ -32,7 +31,7 @@ from sidtune.ragged import Ragged
 from sidtune.training import head_loss
 from sidtune.training.criterion import Criterion, make_criterion, prefixes_of
 from sidtune.training.objective import LabelLoss
-from sidtune.training.train import run_identity, train
+from sidtune.training.train import run_identity
 
 ROWS, CLOSING, PAD, TASKS, CPU = 140, 1, 2, 3, torch.device("cpu")
 # Three items of a vocabulary of six: closing, text, and four SID tokens.
@@ -43,10 +42,6 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "allowed": {"over": "allowed"},
     "smoothed": {"label_smoothing": 0.1},
     "smoothed over allowed": {"over": "allowed", "label_smoothing": 0.25},
-    "weighted": {"level_weights": (0.5, 2.0, 1.5)},
-    "margin": {"margin": 0.7, "margin_beams": 2},
-    "all": {"over": "allowed", "label_smoothing": 0.1, "level_weights": (4.0, 2.0, 1.0), "margin": 2.0}
-    | {"margin_beams": 3},
 }
 LAYOUTS = {
     "padded": Layout("padded", 3, PAD),
@@ -70,11 +65,8 @@ def criterion_for(sids: list[Path], closing: int = CLOSING, **options: Any) -> C
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        # Labels <a> and <c> of (2, 4), the one child of <b>, and closing: 3, 2, 2 and 1 of a sum of 12.
-        ({"level_weights": [1, 1]}, [math.log(4), math.log(6), math.log(6), math.log(12)]),
         # Of 3 + 1 at the root, 2 + 4 behind <a>, 2 behind <b>; closing is no token of a SID here.
         ({"over": "allowed"}, [math.log(4 / 3), math.log(3), 0, math.log(12)]),
-        ({"level_weights": [0.5, 3]}, [0.5 * math.log(4), 3 * math.log(6), 3 * math.log(6), math.log(12)]),
         (
             {"over": "allowed", "label_smoothing": 0.5},
             [
@@ -84,18 +76,13 @@ def criterion_for(sids: list[Path], closing: int = CLOSING, **options: Any) -> C
                 0.5 * math.log(12) + 0.5 * (math.log(12) - math.log(3 * 2 * 4) / 6),
             ],
         ),
-        # <a> stands log 3 above <b>, more than the margin; <c> log 2 below <d>; nothing stands beside <c> behind <b>.
-        ({"margin": 1.0, "margin_beams": 1}, [math.log(4), math.log(6) + 1 + math.log(2), math.log(6), math.log(12)]),
-        (
-            {"margin": 2.0, "margin_beams": 1, "level_weights": [2, 1]},
-            [2 * (math.log(4) + 2 - math.log(3)), math.log(6) + 2 + math.log(2), math.log(6), math.log(12)],
-        ),
-        # No prefix has two tokens besides the label.
-        ({"margin": 2.0, "margin_beams": 2}, [math.log(4), math.log(6), math.log(6), math.log(12)]),
     ],
 )
 def test_by_hand(options: dict[str, Any], expected: list[float]) -> None:
-    """Nodes: 0 the root, 1 behind <a>, 2 behind <b>."""
+    """Labels <a> and <c> of (2, 4), the one child of <b>, and closing: 3, 2, 2 and 1 of a sum of 12.
+
+    Nodes: 0 the root, 1 behind <a>, 2 behind <b>.
+    """
     criterion = criterion_for(ITEMS, closing=0, **options)
     labels, nodes = torch.tensor([2, 4, 4, 0]), torch.tensor([0, 1, 2, -1])
     losses = criterion(LOGITS.expand(4, -1), labels, nodes)
@@ -113,12 +100,11 @@ def test_the_closing_token_counts_among_those_that_may_follow_a_sid_that_begins_
     labels = np.array([2, 0, 3, 0])
     nodes = prefixes.walk(labels, np.array([True, False, True, False]))
     assert nodes.tolist() == [0, 1, 0, -1]
-    options: dict[str, Any] = {"over": "allowed", "level_weights": [1, 10]}
-    losses = criterion_for(sids, closing=0, **options)(
+    losses = criterion_for(sids, closing=0, over="allowed")(
         LOGITS.expand(4, -1), torch.from_numpy(labels), torch.from_numpy(nodes)
     )
-    # Closing is 1 of 1 + 2 behind <a>, at the second level, and 1 of 12 where the SID can only end.
-    assert losses.tolist() == pytest.approx([math.log(4 / 3), 10 * math.log(3), math.log(4), math.log(12)])
+    # Closing is 1 of 1 + 2 behind <a>, and 1 of 12 where the SID can only end.
+    assert losses.tolist() == pytest.approx([math.log(4 / 3), math.log(3), math.log(4), math.log(12)])
 
 
 def slow_loss(logits: Tensor, label: int, prefix: Path | None, paths: list[Path], config: LossConfig) -> Tensor:
@@ -128,11 +114,7 @@ def slow_loss(logits: Tensor, label: int, prefix: Path | None, paths: list[Path]
         children = sorted({p[len(prefix)] for p in paths if p[: len(prefix)] == prefix and len(p) > len(prefix)})
     covered = children if inside and config.over == "allowed" else list(range(len(logits)))
     logs = logits[covered].log_softmax(-1)
-    loss = -(1 - config.label_smoothing) * logs[covered.index(label)] - config.label_smoothing * logs.mean()
-    others = logits[[child for child in children if child != label]].sort(descending=True).values
-    if config.margin and len(others) >= config.margin_beams:
-        loss = loss + (config.margin + others[config.margin_beams - 1] - logits[label]).clamp(min=0)
-    return loss * (config.level_weights[len(prefix)] if prefix is not None and config.level_weights else 1.0)
+    return -(1 - config.label_smoothing) * logs[covered.index(label)] - config.label_smoothing * logs.mean()
 
 
 def labelled(response: list[int], paths: list[Path]) -> list[Path | None]:
@@ -232,7 +214,7 @@ def test_every_layout_gives_the_loss_and_gradients_of_one_label_at_a_time(name: 
             torch.testing.assert_close(gradient, expected_gradients[parameter], rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", ["smoothed", "all"])
+@pytest.mark.parametrize("name", ["smoothed", "smoothed over allowed"])
 def test_where_something_follows_the_head_the_loss_is_the_same(name: str) -> None:
     """Gemma 2 caps its logits. It computes norms in float32, and cannot be padded on the left in float64."""
     config, model = LossConfig(**CONFIGS[name]), make_model("gemma2")
@@ -258,21 +240,15 @@ def test_autocast_stays_near_full_precision(frozen: bool) -> None:
         torch.testing.assert_close(gradient, exact[name], rtol=0.2, atol=0.1)
 
 
-def test_weights_of_one_change_nothing() -> None:
-    model, layout = make_model(), replace(LAYOUTS["tree"], prefixes=prefixes_for(SIDS))
-    expected, expected_gradients = measured(model, layout, None)
-    assert make_criterion(LossConfig(margin=0.0), None) is None
-    loss, gradients = measured(model, layout, criterion_for(SIDS, level_weights=(1, 1, 1)))
-    torch.testing.assert_close(loss, expected, rtol=1e-12, atol=1e-12)
-    for name, gradient in gradients.items():
-        torch.testing.assert_close(gradient, expected_gradients[name], rtol=1e-9, atol=1e-12)
+def test_the_default_needs_no_criterion() -> None:
+    assert make_criterion(LossConfig(), None) is None
 
 
 def test_in_evaluation_mode_the_loss_is_the_plain_one() -> None:
     model, layout = make_model(), replace(LAYOUTS["tree"], prefixes=prefixes_for(SIDS))
     (batch, *_) = layout.micro_batches(make_examples())
     _, plain = LabelLoss(model, TASKS)(**batch.to(CPU))
-    objective = LabelLoss(model, TASKS, criterion_for(SIDS, **CONFIGS["all"]))
+    objective = LabelLoss(model, TASKS, criterion_for(SIDS, **CONFIGS["smoothed over allowed"]))
     model.eval()
     assert torch.equal(objective(**batch.to(CPU))[1], plain)
     model.train()
@@ -283,7 +259,7 @@ def test_in_evaluation_mode_the_loss_is_the_plain_one() -> None:
 def test_an_idle_pass_has_zero_gradient(architecture: str) -> None:
     model, layout = make_model(architecture), replace(LAYOUTS["tree"], prefixes=prefixes_for(SIDS))
     batch = idle_micro_batch(make_examples()[0], layout)
-    loss, _ = LabelLoss(model, TASKS, criterion_for(SIDS, **CONFIGS["all"])).train()(**batch.to(CPU))
+    loss, _ = LabelLoss(model, TASKS, criterion_for(SIDS, **CONFIGS["smoothed over allowed"])).train()(**batch.to(CPU))
     loss.backward()
     assert loss.item() == 0
     assert all(p.grad is not None and not p.grad.any() for p in model.parameters() if p.requires_grad)
@@ -338,9 +314,3 @@ def test_only_another_loss_is_part_of_what_a_resumed_run_must_share(tmp_path: Fo
     changed = run_identity(Inputs(tiny_config(tmp_path, loss={"over": "allowed"})), 1)
     assert changed.pop("loss")["over"] == "allowed"
     assert changed == plain
-
-
-def test_weights_must_be_as_many_as_the_deepest_sid_has_tokens(tmp_path: Folder) -> None:
-    config = tiny_config(tmp_path, loss={"level_weights": [1, 2]})
-    with pytest.raises(UserError, match=r"loss.level_weights: 2 weights, but the deepest SID has 3 tokens"):
-        train(config, dry_run=True)

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, set_
 
 from sidtune.config import ModelConfig
 from sidtune.errors import UserError
-from sidtune.model.attention import runs_trees, tree_mask
+from sidtune.model.attention import runs_trees
 from sidtune.model.dropout import RATES, added_to_residual, set_dropout
 from sidtune.model.frozen import freeze
 from sidtune.model.load import load_model
@@ -69,13 +69,6 @@ def test_it_acts_in_training_alone(architecture: str, name: str) -> None:
     assert model.state_dict().keys() == plain.state_dict().keys()
 
 
-@pytest.mark.parametrize("architecture", ["qwen3", "gpt2", "gemma2"])
-def test_attention_drops_with_a_mask_of_ours(architecture: str) -> None:
-    model = make_model(architecture, attention_dropout=RATE).train()
-    inputs = {"attention_mask": tree_mask(torch.full((2, 20), 20), torch.float32)}
-    assert not torch.equal(logits(model, **inputs), logits(model, **inputs))
-
-
 @pytest.mark.parametrize("frozen", [False, True])
 def test_the_embedding_loses_its_share_and_the_rest_grows(frozen: bool) -> None:
     plain, model = make_model(frozen=frozen), make_model(frozen=frozen, embedding_dropout=RATE).train()
@@ -125,7 +118,6 @@ def test_a_given_rate_replaces_the_bases_own(architecture: str, own: str) -> Non
     ("architecture", "rate", "reason"),
     [
         ("bloom", "residual_dropout", "what its layers add to the residual is not recognised"),
-        ("mpt", "attention_dropout", "its attention takes no dropout"),
         ("opt", "embedding_dropout", "its own dropout cannot be switched off"),
     ],
 )

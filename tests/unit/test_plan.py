@@ -13,15 +13,13 @@ def make(
     sizes: list[int],
     weights: list[float],
     batch: int = 4,
-    order: Literal["random", "length"] = "random",
     seed: int = 1,
     group_by: Literal["example", "user"] = "example",
 ) -> Plan:
     """Every third example is about no history, the others about histories 0 to 4."""
     count = sum(sizes)
-    lengths = np.random.default_rng(0).integers(5, 90, count)
     histories = np.where(np.arange(count) % 3 == 2, -1, np.arange(count) % 5)
-    return Plan(lengths, histories, sizes, weights, batch, order, group_by, seed)
+    return Plan(histories, sizes, weights, batch, group_by, seed)
 
 
 def epoch(plan: Plan, number: int) -> np.ndarray:
@@ -29,11 +27,9 @@ def epoch(plan: Plan, number: int) -> np.ndarray:
     return np.concatenate([plan.step(first + index) for index in range(plan.steps_per_epoch)])
 
 
-@pytest.mark.parametrize(("order", "group_by"), [("random", "example"), ("length", "example"), ("random", "user")])
-def test_an_epoch_holds_every_example_once(
-    order: Literal["random", "length"], group_by: Literal["example", "user"]
-) -> None:
-    plan = make([7, 6], [1, 1], order=order, group_by=group_by)
+@pytest.mark.parametrize("group_by", ["example", "user"])
+def test_an_epoch_holds_every_example_once(group_by: Literal["example", "user"]) -> None:
+    plan = make([7, 6], [1, 1], group_by=group_by)
     assert plan.steps_per_epoch == 4
     assert [len(plan.step(index)) for index in range(4)] == [4, 4, 4, 1]
     for number in range(3):
@@ -76,14 +72,6 @@ def test_a_task_never_vanishes() -> None:
     assert np.isin(epoch(plan, 0), [10, 11, 12]).sum() == 1
 
 
-def test_order_by_length_makes_steps_of_like_length() -> None:
-    def spread(plan: Plan) -> float:
-        steps = [plan.lengths[plan.step(index)] for index in range(plan.steps_per_epoch)]
-        return float(np.mean([step.max() - step.min() for step in steps]))
-
-    assert spread(make([400], [1], batch=8, order="length")) < 0.2 * spread(make([400], [1], batch=8))
-
-
 def pieces(plan: Plan) -> list[list[int]]:
     """The first epoch, cut where the history changes or four examples have followed one another."""
     found: list[list[int]] = []
@@ -109,7 +97,7 @@ def test_by_user_a_few_examples_of_a_history_stand_together() -> None:
 
 def test_by_user_neighbours_in_the_file_share_a_piece_across_tasks() -> None:
     """Two tasks over the same eight rows of one user: a piece holds two rows, each by both tasks."""
-    plan = Plan(np.full(16, 9), np.zeros(16, np.int64), [8, 8], [1, 1], 4, "random", "user", 5)
+    plan = Plan(np.zeros(16, np.int64), [8, 8], [1, 1], 4, "user", 5)
     steps = [sorted(plan.step(index).tolist()) for index in range(4)]
     assert sorted(steps) == [[0, 1, 8, 9], [2, 3, 10, 11], [4, 5, 12, 13], [6, 7, 14, 15]]
 
@@ -122,6 +110,6 @@ def test_by_user_examples_about_no_history_are_shuffled_one_by_one() -> None:
 
 def test_by_user_no_example_stands_in_a_piece_twice() -> None:
     """Four passes over a task are four looks at an example, not one with four times the weight."""
-    plan = Plan(np.full(8, 9), np.repeat([0, 1], 4), [8], [4], 4, "random", "user", 1)
+    plan = Plan(np.repeat([0, 1], 4), [8], [4], 4, "user", 1)
     for index in range(8):
         assert len(set(plan.step(index).tolist())) == 4

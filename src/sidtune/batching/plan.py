@@ -11,8 +11,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-# Steps of like length are formed inside windows of this many steps, so that an epoch stays shuffled at large.
-WINDOW_STEPS = 50
 # Examples of one history that stand together with `group_by: user`. Measured in docs/performance.md: four share nearly
 # as many tokens as all of them would, and a step still sees many users.
 PIECE = 4
@@ -24,23 +22,19 @@ class Plan:
     """The order of examples, a function of seed and epoch alone.
 
     Args:
-        lengths: tokens of each example of the corpus, `(examples,)`.
         histories: key of the history each example is about and of its form, `(examples,)`; negative for none.
         task_sizes: examples of each task, in corpus order.
         weights: passes over each task's examples in one epoch.
         batch_size: examples of a step, over all processes; an epoch's last step may hold fewer.
-        order: `random`, or `length` for steps of like length.
         group_by: `example` shuffles examples one by one; `user` a few of a user's together, whose prompts open alike.
         seed: of the shuffle.
         first: steps that earlier stages of the run take.
     """
 
-    lengths: NDArray[np.int64]
     histories: NDArray[np.int64]
     task_sizes: Sequence[int]
     weights: Sequence[float]
     batch_size: int
-    order: Literal["random", "length"]
     group_by: Literal["example", "user"]
     seed: int
     first: int = 0
@@ -69,8 +63,7 @@ def _epoch(plan: Plan, epoch: int) -> NDArray[np.int64]:
     examples, places, passes = _drawn(plan, random)
     if plan.group_by == "user":
         return examples[_in_pieces(plan.histories[examples], places, passes, random)]
-    examples = random.permutation(examples)
-    return _by_length(plan, examples, random) if plan.order == "length" else examples
+    return random.permutation(examples)
 
 
 def _drawn(plan: Plan, random: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
@@ -108,13 +101,3 @@ def _in_pieces(
 
 def _share(size: int, weight: float) -> int:
     return max(1, round(size * weight)) if size else 0
-
-
-def _by_length(plan: Plan, examples: NDArray[np.int64], random: np.random.Generator) -> NDArray[np.int64]:
-    """Sort by length inside windows, then shuffle the steps; the uneven last step stays last."""
-    window = WINDOW_STEPS * plan.batch_size
-    windows = [examples[start : start + window] for start in range(0, len(examples), window)]
-    ordered = np.concatenate([w[np.argsort(-plan.lengths[w], kind="stable")] for w in windows])
-    full = len(ordered) // plan.batch_size * plan.batch_size
-    steps = random.permutation(ordered[:full].reshape(-1, plan.batch_size), axis=0)
-    return np.concatenate([steps.reshape(-1), ordered[full:]])

@@ -20,12 +20,10 @@ class Prefixes:
     Args:
         starts: `(nodes + 1,)`, the children of node `i` are `starts[i]` to `starts[i + 1]`; child `j` is node `j + 1`.
         tokens: `(nodes - 1,)`, the token that leads to each child; ascending among the children of one node.
-        depths: `(nodes,)`, tokens of each prefix.
     """
 
     starts: NDArray[np.int64]
     tokens: NDArray[np.int64]
-    depths: NDArray[np.int64]
 
     def walk(self, labels: NDArray[np.int64], opens: NDArray[np.bool_]) -> NDArray[np.int64]:
         """The node that each label continues, -1 for labels that are no token of a SID.
@@ -65,4 +63,4 @@ class Prefixes:
     @cached_property
     def _keys(self) -> NDArray[np.int64]:
         """Parent and token of every child as one number, ascending."""
-        return self._key(np.repeat(np.arange(len(self.depths)), np.diff(self.starts)), self.tokens)
+        return self._key(np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts)), self.tokens)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from sidtune.checks.finding import Finding
@@ -35,28 +34,14 @@ def idle_options(inputs: Inputs) -> Iterator[Finding]:
 
 
 def loss(inputs: Inputs) -> Iterator[Finding]:
-    """What is asked of the tokens of SIDs must fit them."""
-    loss, deepest = inputs.config.loss, max(map(len, inputs.catalogue.sids))
-    if loss.level_weights is not None and len(loss.level_weights) != deepest:
-        message = f"{len(loss.level_weights)} weights, but the deepest SID has {deepest} tokens"
-        yield Finding("error", "loss.level_weights", f"loss.level_weights: {message}", [], "Give one for each level.")
-    widest = _widest(inputs.catalogue.sids)
-    if loss.margin and loss.margin_beams >= widest:
-        message = f"no prefix of a SID has more than {widest} tokens that may follow, so the margin adds nothing"
-        yield Finding("warning", "loss.margin_beams", message, [], f"Set it below {widest}.")
+    """A loss over the allowed tokens needs a task whose response holds a SID."""
     forms = [form for task in inputs.config.tasks for form in TASKS[task].forms.values()]
-    if loss.looks_at_prefixes and not any("sid" in name for form in forms for name in form.response):
+    if inputs.config.loss.looks_at_prefixes and not any("sid" in name for form in forms for name in form.response):
         message, remedy = (
             "changes the loss of SID tokens, but no task of the mixture answers with a SID",
             "Leave it out.",
         )
         yield Finding("warning", "loss", message, [], remedy)
-
-
-def _widest(sids: Sequence[tuple[str, ...]]) -> int:
-    """Most tokens that may follow one prefix of a SID."""
-    children = {sid[: depth + 1] for sid in sids for depth in range(len(sid))}
-    return max(Counter(child[:-1] for child in children).values())
 
 
 def output(inputs: Inputs) -> Iterator[Finding]:

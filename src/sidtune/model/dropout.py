@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from sidtune.config import ModelConfig
 from sidtune.errors import UserError
 
-RATES = ("residual_dropout", "embedding_dropout", "attention_dropout")
+RATES = ("residual_dropout", "embedding_dropout")
 # What a decoder layer adds to the residual, after attention and after the MLP, by its own names. Where a norm stands
 # between a block and the residual, the norm's output is what is added, so norms are looked for first.
 ADDED = (
@@ -22,9 +22,9 @@ ADDED = (
     ("attention", "mlp"),  # GPT-NeoX
     ("attn", "mlp"),  # GPT-2
 )
-# Where attention modules keep the rate: a number, or a module of dropout.
+# Where attention modules keep their rate as a number.
 ATTENTION_RATES = ("attention_dropout", "attn_dropout")
-PROBED, PROBED_RATE = 16, 0.5
+PROBED = 16
 
 
 def set_dropout(model: PreTrainedModel, config: ModelConfig) -> None:
@@ -38,17 +38,12 @@ def set_dropout(model: PreTrainedModel, config: ModelConfig) -> None:
     Raises:
         UserError: for an architecture that a rate has no known place in.
     """
-    residual, embedding, attention = (getattr(config, name) for name in RATES)
-    if residual is None and embedding is None and attention is None:
+    residual, embedding = (getattr(config, name) for name in RATES)
+    if residual is None and embedding is None:
         return
-    _replace_own(model, 0.0)
+    _switch_off_own(model)
     if _varies(model):
         raise _unknown(model, "its own dropout cannot be switched off", ", model.".join(RATES))
-    if attention:
-        _replace_own(model, PROBED_RATE)
-        if not _varies(model):
-            raise _unknown(model, "its attention takes no dropout", "attention_dropout")
-        _replace_own(model, attention)
     if embedding:
         model.get_input_embeddings().register_forward_hook(_dropping(embedding))
     if residual:
@@ -118,18 +113,14 @@ def _changing(change: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
     return hook
 
 
-def _replace_own(model: PreTrainedModel, attention: float) -> None:
-    """Switch the base's own dropout off and give its attention this rate, where both are kept as is usual."""
+def _switch_off_own(model: PreTrainedModel) -> None:
+    """Set the base's own dropout to zero, in modules of dropout and in attention's own rates."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    for module in model.modules():
         for name in ATTENTION_RATES:
-            own = getattr(module, name, None)
-            if isinstance(own, nn.Dropout):
-                own.p = attention
-            elif isinstance(own, float | int):
-                setattr(module, name, attention)
+            if isinstance(getattr(module, name, None), float | int):
+                setattr(module, name, 0.0)
 
 
 @torch.no_grad()

@@ -36,15 +36,13 @@ def prefixes_of(trie: Trie) -> Prefixes:
     return Prefixes(
         np.concatenate([*starts, np.full(counts[-1] + 1, before[-1])]),
         np.concatenate([level.tokens[level.columns].numpy() for level in trie.levels]),
-        np.repeat(np.arange(len(counts) + 1), [1, *counts]),
     )
 
 
 class Criterion(nn.Module):
     """The loss of each label.
 
-    Cross entropy over the whole vocabulary, or for tokens of SIDs over those that may follow; for tokens of SIDs with a
-    hinge term for what would fall out of a beam, and a weight by level.
+    Cross entropy over the whole vocabulary, or for SID tokens over the tokens that may follow their prefix.
 
     Args:
         config: not the default, which `head_loss` computes by itself.
@@ -53,7 +51,6 @@ class Criterion(nn.Module):
 
     starts: Tensor
     tokens: Tensor
-    weights: Tensor
 
     def __init__(self, config: LossConfig, prefixes: Prefixes | None) -> None:
         super().__init__()
@@ -62,12 +59,8 @@ class Criterion(nn.Module):
         if prefixes is None:
             return
         self.fan_out = int(np.diff(prefixes.starts).max())
-        weights = torch.tensor(config.level_weights or [1.0] * int(prefixes.depths.max()))
-        # The deepest nodes are whole SIDs, which nothing follows.
-        by_node = F.pad(weights, (0, 1), value=1.0)[torch.from_numpy(prefixes.depths)]
         self.register_buffer("starts", torch.from_numpy(prefixes.starts), persistent=False)
         self.register_buffer("tokens", torch.from_numpy(prefixes.tokens), persistent=False)
-        self.register_buffer("weights", by_node, persistent=False)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, logits: Tensor, labels: Tensor, nodes: Tensor | None) -> Tensor:
@@ -81,31 +74,19 @@ class Criterion(nn.Module):
         if not self.has_prefixes:
             return self._over_vocabulary(logits, labels)
         assert nodes is not None
-        rows = torch.nonzero(nodes >= 0)[:, 0]
-        if self.config.over == "allowed":
-            others = torch.nonzero(nodes < 0)[:, 0]
-            of_others = self._over_vocabulary(logits.index_select(0, others), labels[others])
-            losses = logits.new_zeros(len(logits)).index_copy(0, others, of_others)
-        else:
-            losses = self._over_vocabulary(logits, labels)
-        of_sids = self._of_sid_tokens(logits, losses, labels, nodes, rows)
-        return losses.index_copy(0, rows, of_sids * self.weights[nodes[rows]].to(of_sids.dtype))
+        rows, others = torch.nonzero(nodes >= 0)[:, 0], torch.nonzero(nodes < 0)[:, 0]
+        of_others = self._over_vocabulary(logits.index_select(0, others), labels[others])
+        losses = logits.new_zeros(len(logits)).index_copy(0, others, of_others)
+        return losses.index_copy(0, rows, self._of_sid_tokens(logits, labels, nodes, rows))
 
-    def _of_sid_tokens(self, logits: Tensor, losses: Tensor, labels: Tensor, nodes: Tensor, rows: Tensor) -> Tensor:
-        """The losses of some rows, all of them tokens of SIDs, before they are weighted; `(rows,)`."""
-        of_sids = losses[rows]
-        if self.config.over == "vocabulary" and not self.config.margin:
-            return of_sids
+    def _of_sid_tokens(self, logits: Tensor, labels: Tensor, nodes: Tensor, rows: Tensor) -> Tensor:
+        """The losses of the rows whose labels are SID tokens, `(rows,)`."""
         children = self.starts[nodes[rows], None] + torch.arange(self.fan_out, device=rows.device)
         there = children < self.starts[nodes[rows] + 1, None]
         tokens = self.tokens[torch.where(there, children, 0)]
         allowed = logits.take(rows[:, None] * logits.shape[1] + tokens).masked_fill(~there, -torch.inf)
         itself = there & (tokens == labels[rows, None])
-        if self.config.over == "allowed":
-            of_sids = self._over_allowed(allowed, there, itself)
-        if self.config.margin and self.config.margin_beams < self.fan_out:
-            of_sids = of_sids + self._hinge(allowed, itself)
-        return of_sids
+        return self._over_allowed(allowed, there, itself)
 
     def _over_vocabulary(self, logits: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(logits, labels, reduction="none", label_smoothing=self.config.label_smoothing)
@@ -121,9 +102,3 @@ class Criterion(nn.Module):
         filled = allowed.masked_fill(~there, 0.0)
         own = (filled * itself).sum(1)
         return allowed.logsumexp(1) - (1 - smoothing) * own - smoothing * filled.sum(1) / count
-
-    def _hinge(self, allowed: Tensor, itself: Tensor) -> Tensor:
-        """How far a label is from standing `margin` above the last other token that a beam would keep."""
-        rival = allowed.masked_fill(itself, -torch.inf).topk(self.config.margin_beams, dim=1).values[:, -1]
-        own = allowed.masked_fill(~itself, 0.0).sum(1)
-        return F.relu(self.config.margin + rival - own)

@@ -50,12 +50,10 @@ def make_plan(config: Config, corpus: Corpus) -> Plan:
     """Which examples make which step."""
     training, options = config.training, config.task_options()
     return Plan(
-        lengths=corpus.lengths,
         histories=corpus.histories,
         task_sizes=[len(task) for task in corpus.tasks],
         weights=[options[task.name].weight for task in corpus.tasks],
         batch_size=training.batch_size,
-        order=training.order,
         group_by=training.group_by,
         seed=config.seed,
     )

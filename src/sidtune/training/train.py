@@ -249,7 +249,6 @@ def run_identity(inputs: Inputs, world_size: int) -> dict[str, Any]:
         "seed": config.seed,
         **({} if config.question == "sid_next" else {"eval.task": config.question}),
         "training.batch_size": training.batch_size,
-        "training.order": training.order,
         "training.group_by": training.group_by,
         "training.learning_rate": training.learning_rate,
         "training.weight_decay": training.weight_decay,
