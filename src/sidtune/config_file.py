@@ -98,8 +98,15 @@ def _faults(error: ValidationError, root: type[BaseModel], prefix: str = "") -> 
         key = prefix + _without_union(keys)
         messages.setdefault(key, []).append(fault["msg"].removeprefix("Value error, "))
         if fault["type"] != "missing" and not isinstance(fault["input"], dict):
-            found[key] = f", found {fault['input']!r:.200}"
+            found[key] = f", found {_shown(fault['input'])}"
     return "\n".join(f"{key}: {'; or '.join(said)}{found.get(key, '')}" for key, said in messages.items())
+
+
+def _shown(value: object) -> str:
+    """A value for a message."""
+    # Python refuses to write more than 4,300 decimal digits; hexadecimal ones have no limit.
+    text = hex(value) if isinstance(value, int) and value.bit_length() > 64 else repr(value)
+    return text[:200]
 
 
 def _without_union(keys: list[str]) -> str:

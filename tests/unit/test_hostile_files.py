@@ -190,17 +190,12 @@ MERGES = "a0: &a0 {k: 1}\n" + "".join(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 
         ("a: !!int x", "a value does not fit its type"),
         ("a: !!bool x", "a value does not fit its type"),
         ("a: !!timestamp x", "a value does not fit its type"),
-        ("seed: 0x" + "f" * 5000, "line 1 holds a whole number of 5,002 characters"),
-        ("a: 1\nb: [1" + ":1" * 5000 + "]", "line 2 holds a whole number of 10,001 characters"),
-        ("a: 0b" + "1" * 20_000, "holds a whole number"),
-        ("a: !!int " + "7" * 5000, "holds a whole number"),
-        ("? 0x" + "f" * 5000 + "\n: a", "holds a whole number"),
+        ("a: !!int " + "7" * 5000, "a value does not fit its type"),
         ("a: 1" + ":1" * 5000 + ".5", "a value does not fit its type"),
         ("true: 1\nyes: 2", "the key 'yes' stands twice in one mapping, again in line 2"),
         ("a: {1: 1, 0x1: 2}", "the key '0x1' stands twice"),
         ("a: 1\nb: 2\na: 3", "the key 'a' stands twice in one mapping, again in line 3"),
         ("a: {b: 1, b: 1}", "the key 'b' stands twice"),
-        ('a: "\\ud800"', "line 1 holds half a character"),
         ("a: \x00", "special characters are not allowed"),
         ("a: " + "[" * 50_000, "not valid YAML: values are nested more than 100 deep"),
         ("- " * 50_000, "not valid YAML: values are nested more than 100 deep"),
@@ -231,7 +226,7 @@ def test_yaml_that_only_uses_its_means() -> None:
 def test_an_override_is_text_where_it_is_no_yaml(tmp_path: Path) -> None:
     path = write(tmp_path / "c.yaml", CONFIG)
     assert load_config(path, ["logging.wandb_project=2001-99-99"]).logging.wandb_project == "2001-99-99"
-    with pytest.raises(UserError, match=r"seed: .*integer.*found '0xfff"):
+    with pytest.raises(UserError, match=r"seed: .*less than 4294967296, found 0xfff"):
         load_config(path, ["seed=0x" + "f" * 5000])
 
 

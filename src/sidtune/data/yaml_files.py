@@ -16,9 +16,7 @@ MOST_CHARACTERS = 200_000
 MOST_VALUES = 100_000
 # PyYAML's time grows with the square of the depth, and its stack with the depth.
 DEEPEST = 100
-# No key means a larger number, and Python writes out none of more than 4,300 digits, not even in a message.
-LONGEST_NUMBER = 40
-MERGE, WHOLE_NUMBER = "tag:yaml.org,2002:merge", "tag:yaml.org,2002:int"
+MERGE = "tag:yaml.org,2002:merge"
 # What PyYAML raises, besides its own errors, over a value that does not fit its tag, such as 2001-99-99.
 MISFIT = (ValueError, LookupError, AttributeError, TypeError, ArithmeticError)
 
@@ -80,7 +78,6 @@ def _refuse(root: yaml.Node, loader: _Loader, where: str) -> None:
         elif isinstance(node, yaml.SequenceNode):
             parts = node.value
         else:
-            _refuse_scalar(node, where)
             continue
         seen += len(parts)
         if seen > MOST_VALUES:
@@ -92,7 +89,6 @@ def _refuse_twice(node: yaml.MappingNode, loader: _Loader, where: str) -> None:
     known: set[Any] = set()
     for key, _ in node.value:
         if isinstance(key, yaml.ScalarNode):
-            _refuse_scalar(key, where)
             # As the mapping will hold them: `yes` is `true`, and 0x1 is 1.
             name = MERGE if key.tag == MERGE else loader.construct_object(key)
             if name in known:
@@ -100,16 +96,3 @@ def _refuse_twice(node: yaml.MappingNode, loader: _Loader, where: str) -> None:
                 message = f"{where}: the key {key.value!r:.80} stands twice in one mapping, again in line {line}"
                 raise UserError(message, "Which one counts? Remove the other.")
             known.add(name)
-
-
-def _refuse_scalar(node: yaml.Node, where: str) -> None:
-    """Refuse whole numbers without end, and halves of characters."""
-    line = node.start_mark.line + 1
-    if node.tag == WHOLE_NUMBER and len(node.value) > LONGEST_NUMBER:
-        message = f"{where}: line {line} holds a whole number of {len(node.value):,} characters"
-        raise UserError(message, f"No more than {LONGEST_NUMBER} are read; put text into quotes.")
-    try:
-        # Half a surrogate pair can be written as an escape, but is no text: no tokenizer and no file takes it.
-        node.value.encode()
-    except UnicodeEncodeError:
-        raise UserError(f"{where}: line {line} holds half a character", "Write the whole surrogate pair.") from None

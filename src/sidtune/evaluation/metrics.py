@@ -12,6 +12,7 @@ from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 
 from sidtune.ragged import Ragged, row_of
 
@@ -88,10 +89,9 @@ def proportion(values: NDArray[np.float64]) -> Estimate:
     n = len(values)
     assert n, "no rows"
     share = float(values.mean())
-    centre = (share + Z**2 / (2 * n)) / (1 + Z**2 / n)
-    half = Z / (1 + Z**2 / n) * float(np.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2)))
+    interval = binomtest(round(float(values.sum())), n).proportion_ci(0.95, "wilson")
     # Rounding must not push an end past the share itself, which it touches at 0 and at 1.
-    return Estimate(share, max(0.0, min(centre - half, share)), min(1.0, max(centre + half, share)))
+    return Estimate(share, min(float(interval.low), share), max(float(interval.high), share))
 
 
 def mean(values: NDArray[np.float64]) -> Estimate:
