@@ -281,6 +281,23 @@ def test_every_form_of_rows_gives_one_table(tmp_path: Path) -> None:
     [
         ("r.csv", "user_id,history,itemid\nu,[1],3\n", r"no column 'item_id'; did you mean itemid\?; found user_id"),
         ("r.csv", "user_id,history_item_id\nu,[1]\n", r"no column 'item_id'"),
+        (
+            "r.csv",
+            "user_id,history_item_ids,history_titles,item_id\nu,[1],['t'],3\n",
+            r"no column 'history_item_id'; did you mean history_item_ids\?; found user_id",
+        ),
+        ("r.csv", "user_id,history_titles,item_id\nu,['t'],3\n", r"no column 'history'; found user_id"),
+        ("r.csv", "user_id,history_item_title,item_id\nu,['t'],3\n", r"no column 'history_item_id'; found user_id"),
+        ("r.csv", "user_id,history_item_sid,item_id\nu,['t'],3\n", r"no column 'history_item_id'; found user_id"),
+        ("r.csv", "user_id,history,item_sid\nu,[1],<a>\n", r"no column 'item_id'; found user_id, history, item_sid"),
+        ("r.csv", "User_ID,history,item_id\nu,[1],3\n", r"no column 'user_id'; did you mean User_ID\?"),
+        ("r.csv", "user_id,histroy,item_id\nu,[1],3\n", r"no column 'history'; did you mean histroy\?"),
+        ("r.csv", "user_id,history_itme_id,item_id\nu,[1],3\n", r"'history_item_id'; did you mean history_itme_id\?"),
+        (
+            "r.jsonl",
+            '{"user_id": "u", "history_item_ids": [1], "item_id": 2}\n',
+            r"no column 'history_item_id'; did you mean history_item_ids\?; found user_id, history_item_ids, item_id",
+        ),
         ("r.csv", "user_id,item_id\nu,1\n", r"no column 'history'"),
         ("r.csv", "user_id,history,item_id\n", r"holds no rows"),
         ("r.csv", "", r"is empty"),
@@ -313,6 +330,18 @@ def test_broken_rows(tmp_path: Path, name: str, text: str | bytes | None, messag
     with pytest.raises(UserError, match=message) as error:
         read_rows(tmp_path / name)
     assert name in str(error.value)
+
+
+def test_the_columns_of_parquet_are_named_when_one_is_missing(tmp_path: Path) -> None:
+    table = pa.table({"user_id": ["u"], "history_item_ids": [["1"]], "history_titles": [["t"]], "item_id": ["2"]})
+    pyarrow.parquet.write_table(table, tmp_path / "r.parquet")
+    with pytest.raises(UserError, match=r"no column 'history_item_id'; did you mean history_item_ids\?"):
+        read_rows(tmp_path / "r.parquet")
+
+
+def test_a_file_of_a_thousand_other_fields_is_read(tmp_path: Path) -> None:
+    record = {f"x{number}": 0 for number in range(3_000)} | {"user_id": "u", "history": [1, 2], "item_id": 3}
+    assert read_rows(write(tmp_path / "r.jsonl", json.dumps(record) + "\n")).to_pylist() == EXPECTED[:1]
 
 
 def test_unknown_items_are_named_with_their_rows(tmp_path: Path) -> None:
