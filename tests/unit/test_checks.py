@@ -56,3 +56,22 @@ def test_codes_are_announced_by_check_and_by_training(tmp_path: Path, capsys: py
     refuse_errors(Inputs(config))
     said = " ".join(capsys.readouterr().out.split())
     assert "SIDs are numbers and are read as tokens: [0, 0, 0] is <a_0><b_0><c_0>" in said
+
+
+@pytest.mark.parametrize(
+    ("sid_tokens", "severity", "how"), [(None, "warning", "text"), (False, "note", "text"), (True, "note", "tokens")]
+)
+def test_sids_in_instructions_are_noticed(tmp_path: Path, sid_tokens: bool | None, severity: str, how: str) -> None:
+    file = tmp_path / "i.jsonl"
+    texts = [("What is a mug?", "A cup."), ("Where is <a_0><b_0><c_0>?", "Here."), ("Name one.", "<a_1>, or <x_9>")]
+    file.write_text("".join(json.dumps({"prompt": prompt, "response": answer}) + "\n" for prompt, answer in texts))
+    given = {} if sid_tokens is None else {"sid_tokens": sid_tokens}
+    tasks = {"sid_next": None, "instruction": given}
+    config = tiny_config(tmp_path, data={"instructions": str(file)}, tasks=tasks)
+    (found,) = findings(config, "instructions hold SID tokens")
+    assert (found.severity, found.where) == (severity, str(file))
+    assert found.message == f"2 of 3 instructions hold SID tokens, which are read as {how}"
+    assert found.examples == ["record 2: <a_0><b_0><c_0>", "record 3: <a_1>"]
+    assert bool(found.remedy) == (sid_tokens is None)
+    file.write_text(json.dumps({"prompt": "What is <x_9> or </s>?", "response": "A cup."}) + "\n")
+    assert not findings(config, "instructions hold SID tokens")

@@ -57,6 +57,10 @@ def encoder(
     return made
 
 
+PLAIN = replace(CATALOGUE, titles=["Blue mug", "a tent", "or two"])
+encoders = cache(lambda kind: encoder(kind, catalogue=PLAIN))
+
+
 def histories(lists: list[list[int]], targets: list[int], form: str = "sid_next") -> Part:
     history, target = Ragged.from_lists(lists), Ragged.column(np.array(targets, np.int32))
     columns = {
@@ -196,6 +200,66 @@ def test_given_text_inside_a_longer_segment(tmp_path: Path) -> None:
         made.encode(part("so </s>"))
 
 
+def instruction(prompt: str, response: str = "x", sids: bool = True) -> Part:
+    columns = {"prompt": Texts(pa.array([prompt]), sids), "response": Texts(pa.array([response]), sids)}
+    return Part("instruction", columns, np.arange(1))
+
+
+def test_sids_in_given_text_are_tokens_where_that_is_asked_for() -> None:
+    made = encoder("byte")
+    tokenizer = made.tokenizer  # type: ignore[attr-defined]
+    text = "After <a_1><b_2> and a tent:<a_2>"
+    prompt, labels = split(made, instruction(text, "<a_1><b_1> next"))
+    assert prompt == tokenizer(text).input_ids
+    assert labels[:-1] == tokenizer("<a_1><b_1> next").input_ids
+    sids = set(tokenizer.convert_tokens_to_ids(CATALOGUE.sid_tokens))
+    assert sids & set(prompt)
+    assert not sids & set(split(made, instruction(text, sids=False))[0])
+
+
+@kinds
+@given(
+    pieces=st.lists(st.sampled_from(["<a_1>", "<c_1>", "</s>", "<s>", "<pad>", " mug", "a", "<a_9>", "\n"]), min_size=1)
+)
+def test_only_sids_of_given_text_become_tokens(kind: str, pieces: list[str]) -> None:
+    """Between the SIDs stands what the text alone gives, without a space in front, and no other added token."""
+    made, text = encoders(kind), "".join(pieces)
+    (ids,) = made.segments.data_with_sids([text], first=False)
+    expected, plain = [], ""
+    for piece in [*pieces, None]:
+        if piece in ("<a_1>", "<c_1>", None):
+            expected += made.segments.data([plain], first=False)[0] + ([made.segments.added[piece]] if piece else [])
+            plain = ""
+        else:
+            plain += piece
+    assert ids == expected
+    special = {made.segments.added[token] for token in ("</s>", "<s>", "<pad>")}
+    assert not special & set(ids)
+
+
+def test_sids_of_the_base_that_the_catalogue_lacks(tmp_path: Path) -> None:
+    """They stay text as long as SIDs do, and are read as tokens together with them."""
+    tokenizer = make_tokenizer("byte")
+    tokenizer.add_tokens(["<think>", "<a_7>", "<d_7>"])
+    vocabulary = extend_vocabulary(tokenizer, CATALOGUE.sid_tokens)
+    segments = segment_tokenizers(vocabulary.tokenizer, CATALOGUE.sid_tokens)
+    seven, think = vocabulary.tokenizer.convert_tokens_to_ids(["<a_7>", "<think>"])
+    text = "so <a_7><a_1><think>"
+    (plain,), (read,) = segments.data([text], False), segments.data_with_sids([text], False)
+    assert (seven in plain, seven in read) == (False, True)
+    assert (think in plain, think in read) == (True, True), "an ordinary token of the base, as before"
+    assert segments.sids_in(text) == ["<a_7>", "<a_1>"]
+
+
+def test_sids_of_given_text_inside_a_longer_segment(tmp_path: Path) -> None:
+    made = encoder("byte", 'instruction: {prompt: ["Q: {prompt}\\nA:"], response: ["{response}"]}', tmp_path)
+    tokenizer = made.tokenizer  # type: ignore[attr-defined]
+    assert split(made, instruction("what is <a_1>?"))[0] == tokenizer("Q: what is <a_1>?\nA:").input_ids
+    for text, sids in (("<a_1> </s>", True), ("<a_1>", False)):
+        with pytest.raises(UserError, match="holds a token of the model"):
+            made.encode(instruction(text, sids=sids))
+
+
 def test_no_examples_encode_to_none() -> None:
     encoded = encoder().encode(histories([], []))
     assert (len(encoded.input_ids), len(encoded.label_spans), encoded.dropped) == (0, 0, 0)
@@ -266,8 +330,6 @@ SHAPES = [
     ["{history_sids}", " then {history_sids}, that is {history_titles}."],
     ["{history_titles} by name, {history_sids}"],
 ]
-PLAIN = replace(CATALOGUE, titles=["Blue mug", "a tent", "or two"])
-encoders = cache(lambda kind: encoder(kind, catalogue=PLAIN))
 
 
 @kinds

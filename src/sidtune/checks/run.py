@@ -26,6 +26,7 @@ CHECKS: list[Check] = [
     data.test_rows,
     data.leakage,
     encoding.encoding,
+    encoding.instructions,
     encoding.sequences,
     options.idle_options,
     options.loss,
@@ -39,6 +40,7 @@ ROW_CHECKS = (
     data.test_rows,
     data.leakage,
     encoding.encoding,
+    encoding.instructions,
     encoding.sequences,
 )
 

@@ -281,7 +281,8 @@ class Encoder:
             return Ragged.from_lists(self.segments.template(self._formatted(segment, part, separator), first))
         column = part.columns[segment.slot]
         if isinstance(column, Texts):
-            return Ragged.from_lists(self.segments.data(column.values.to_pylist(), first))
+            encode = self.segments.data_with_sids if column.sids else self.segments.data
+            return Ragged.from_lists(encode(column.values.to_pylist(), first))
         if first or (column.many and separator):
             return self._listed(column, separator, first)
         return column.positions.flatten(self.item_tokens(column.field, False))
@@ -310,7 +311,7 @@ class Encoder:
         if isinstance(column, Texts):
             texts: list[str] = column.values.to_pylist()
             if safe:
-                refuse_token_text(texts, self.segments, name)
+                refuse_token_text(texts, self.segments, name, column.sids)
             return texts
         items = self.safe_texts(column.field) if safe else self.item_texts(column.field)
         offsets, flat = column.positions.offsets, [items[position] for position in column.positions.values]
