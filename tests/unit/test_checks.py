@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.tiny_data import tiny_config
+from tests.tiny_data import tiny_config, tiny_tree
 
 from sidtune.checks.finding import Finding
 from sidtune.checks.run import refuse_errors, run_checks
 from sidtune.config import Config
+from sidtune.config_file import parse_config
 from sidtune.inputs import Inputs
+from sidtune.training.train import train
 
 
 def findings(config: Config, about: str) -> list[Finding]:
@@ -75,3 +77,46 @@ def test_sids_in_instructions_are_noticed(tmp_path: Path, sid_tokens: bool | Non
     assert bool(found.remedy) == (sid_tokens is None)
     file.write_text(json.dumps({"prompt": "What is <x_9> or </s>?", "response": "A cup."}) + "\n")
     assert not findings(config, "instructions hold SID tokens")
+
+
+@pytest.mark.parametrize(
+    ("training", "stages", "warned"),
+    [
+        ({"max_steps": 6, "warmup": 20}, None, {"training.warmup": (20, 6, "25%")}),
+        ({"max_steps": 6, "warmup": 6}, None, {"training.warmup": (6, 6, "83%")}),
+        ({"max_steps": 6, "warmup": 5}, None, {}),
+        ({"max_steps": 6, "warmup": 0.9}, None, {}),
+        ({"max_steps": 1, "warmup": 0}, None, {}),
+        # Thirty-six rows are three steps of an epoch.
+        ({"epochs": 2, "warmup": 20}, None, {"training.warmup": (20, 6, "25%")}),
+        ({"epochs": 10, "warmup": 20}, None, {}),
+        ({"warmup": 7}, [("frozen", 30), ("full", 4)], {"training.warmup, stage 2": (7, 4, "43%")}),
+        ({"warmup": 7}, [("frozen", 4), ("full", 7)], {"1": (7, 4, "43%"), "2": (7, 7, "86%")}),
+    ],
+)
+def test_a_warmup_as_long_as_its_run_is_warned_of(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    training: dict[str, Any],
+    stages: list[tuple[str, int]] | None,
+    warned: dict[str, tuple[int, int, str]],
+) -> None:
+    tree = tiny_tree(tmp_path, tasks={"sid_next": None}, training=training)
+    if "epochs" not in training:
+        del tree["training"]["epochs"]
+    if stages:
+        tree["stages"] = [{"tuning": tuning, "steps": steps} for tuning, steps in stages]
+    config = parse_config(tree, "test")
+    found = findings(config, "warmup takes")
+    assert [finding.severity for finding in found] == ["warning"] * len(warned)
+    for finding, (where, (warmup, steps, share)) in zip(found, warned.items(), strict=True):
+        assert finding.where.endswith(where)
+        assert finding.message == (
+            f"warmup takes {warmup} steps and training {steps}, so the learning rate never reaches its peak: "
+            f"it ends at {share} of it"
+        )
+    capsys.readouterr()
+    train(config, dry_run=True)
+    said = " ".join("".join(capsys.readouterr()).split())
+    assert said.count("warmup takes") == len(warned), "once for each stage"
+    assert all(f"warmup takes {warmup} steps and training {steps}," in said for warmup, steps, _ in warned.values())

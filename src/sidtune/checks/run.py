@@ -45,9 +45,13 @@ ROW_CHECKS = (
 )
 
 
+# Training finds these out by itself, and more exactly, as soon as it has its plan.
+BEFORE_A_PLAN: list[Check] = [options.warmup]
+
+
 def run_checks(inputs: Inputs) -> list[Finding]:
     """Every finding of every check, errors first; a check that cannot go on says why and the others still run."""
-    return _findings(inputs, CHECKS)
+    return _findings(inputs, [*CHECKS, *BEFORE_A_PLAN])
 
 
 def refuse_errors(inputs: Inputs) -> None:
