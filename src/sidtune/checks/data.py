@@ -52,7 +52,7 @@ def titles(inputs: Inputs) -> Iterator[Finding]:
         (item, found) for item, title in zip(catalogue.ids, catalogue.titles, strict=True) if (found := html_in(title))
     ]
     if marked:
-        shown = [f"item {item}: {found}" for item, found in marked[:SHOWN]]
+        shown = [f"item {item}: {found:.60}" for item, found in marked[:SHOWN]]
         yield Finding(
             "note", where, f"{len(marked):,} titles hold HTML (tags or entities), which is text to a model", shown
         )
