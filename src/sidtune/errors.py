@@ -7,6 +7,8 @@ from itertools import islice
 # Whatever a file holds, a message about it can be read.
 LONGEST_MESSAGE = 3_000
 MOST_WORDS = 1_000
+# A name that differs by more typing slips than this, or than a quarter of its letters, is another name.
+MOST_SLIPS = 2
 
 
 class UserError(Exception):
@@ -47,6 +49,28 @@ class Interrupted(Exception):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`; did you mean X?` for the nearest of the known words, or nothing where none is near."""
-    near = difflib.get_close_matches(word, list(islice(known, MOST_WORDS)), 1)
-    return f"; did you mean {near[0]}?" if near else ""
+    """`; did you mean X?` for the known word of the nearest spelling, or nothing where none is a few slips away."""
+    spelled: dict[str, str] = {}
+    for name in islice(known, MOST_WORDS):
+        spelled.setdefault(name.casefold(), name)
+    folded = word.casefold()
+    # These share most of their letters, which is cheap to see, but so do "history" and "history_titles".
+    alike = difflib.get_close_matches(folded, spelled, 10)
+    slips = {other: _slips(folded, other) for other in alike if abs(len(folded) - len(other)) <= MOST_SLIPS}
+    near = [other for other, count in slips.items() if count <= max(1, min(MOST_SLIPS, len(other) // 4))]
+    return f"; did you mean {spelled[min(near, key=slips.__getitem__)]}?" if near else ""
+
+
+def _slips(word: str, other: str) -> int:
+    """Letters left out, put in, exchanged for another, or swapped with their neighbour (optimal string alignment)."""
+    before: list[int] = []
+    last = list(range(len(other) + 1))
+    for i, letter in enumerate(word, start=1):
+        row = [i]
+        for j, wanted in enumerate(other, start=1):
+            cost = min(last[j] + 1, row[-1] + 1, last[j - 1] + (letter != wanted))
+            if i > 1 and j > 1 and letter == other[j - 2] and word[i - 2] == wanted:
+                cost = min(cost, before[j - 2] + 1)
+            row.append(cost)
+        before, last = last, row
+    return last[-1]

@@ -16,6 +16,7 @@ from tests.tiny_data import TITLES, write_shop
 from sidtune.data.catalogue import Catalogue, read_catalogue, read_texts, tell_apart
 from sidtune.data.disagreements import disagreements
 from sidtune.data.files import read_json, read_text
+from sidtune.data.html import html_in
 from sidtune.data.instructions import read_instructions
 from sidtune.data.literals import CellError, parse_list, parse_lists
 from sidtune.data.preferences import read_preferences
@@ -223,7 +224,22 @@ GOOD = {"1": {"title": "T"}}
         (GOOD, {"1": ["<a>"], "7": ["<b>"], "8": ["<b>"]}, r"x.json: 2 SIDs have no item in i.json: 7, 8"),
         (GOOD, {"1": []}, r"x.json: item 1: expected a list of SID tokens"),
         (GOOD, {"1": "<a>"}, r"x.json: item 1: expected a list of SID tokens"),
-        (GOOD, {"1": [3]}, r"item 1: expected a list of SID tokens"),
+        (
+            GOOD,
+            {"1": [3, "<b>"]},
+            r"x.json: item 1: expected a list of SID tokens, or one of whole .* \(found \[3, '<b>'",
+        ),
+        (GOOD, {"1": [True, False]}, r"item 1: expected a list of SID tokens"),
+        (GOOD, {"1": [3, -1]}, r"item 1: expected a list of SID tokens"),
+        (GOOD, {"1": [3, None]}, r"item 1: expected a list of SID tokens"),
+        (GOOD, {"1": [3.5]}, r"item 1: expected a list of SID tokens"),
+        (GOOD, {"1": [[3]]}, r"item 1: expected a list of SID tokens"),
+        (GOOD, {"1": 3}, r"item 1: expected a list of SID tokens"),
+        (
+            {**GOOD, "2": {"title": "U"}},
+            {"1": [3, 1], "2": ["<a_3>", "<b_1>"]},
+            r"x.json: the SID of item 1 is numbers \(\[3, 1\]\), that of item 2 is tokens",
+        ),
         ({"1": {}}, {"1": ["<a>"]}, r"item 1 has no title"),
         ({"": {"title": "T"}}, {"": ["<a>"]}, r"x.json: the item id '' is empty, has blanks around it, or"),
         ({" 1": {"title": "T"}}, {" 1": ["<a>"]}, r"x.json: the item id ' 1' is empty, has blanks around it"),
@@ -240,6 +256,88 @@ GOOD = {"1": {"title": "T"}}
 def test_broken_catalogues(tmp_path: Path, items: object, index: object, message: str) -> None:
     with pytest.raises(UserError, match=message):
         small(tmp_path, items, index)
+
+
+@pytest.mark.parametrize(
+    ("given", "title"),
+    [(1984, "1984"), (0, "0"), (-3, "-3"), (1984.0, "1984"), (2.5, "2.5"), (1e300, "1e+300"), ("007", "007")],
+)
+def test_a_number_is_a_title(tmp_path: Path, given: object, title: str) -> None:
+    shop = small(tmp_path, {"7": {"title": given}}, {"7": ["<a_1>"]})
+    assert shop.titles == shop.descriptions == [title]
+    assert read_texts(tmp_path / "i.json") == [title] * 2
+
+
+def test_faults_of_a_catalogue_are_counted_and_told_all_at_once(tmp_path: Path) -> None:
+    titles = {f"t{number}": {"title": value} for number, value in enumerate([None, "", True, [], {}, "  ", ["x"]])}
+    items = {"ok": {"title": "T"}, **titles, "o1": "a text", "o2": None, "d": {"title": "T", "description": 5}}
+    with pytest.raises(UserError) as error:
+        small(tmp_path, items, {item: ["<a>"] for item in items})
+    assert error.value.message == (
+        f"{tmp_path / 'i.json'}: "
+        "7 items have no title: t0 (found None), t1 (found ''), t2 (found True), t3 (found []), t4 (found {}) …; "
+        "2 items: expected an object with a title: o1 (found 'a text'), o2 (found None); "
+        "item d: expected a text or a list of texts as description (found 5)"
+    )
+    with pytest.raises(UserError, match="7 items have no title"):
+        read_texts(tmp_path / "i.json")
+    with pytest.raises(
+        UserError, match=r"x.json: 2 items: expected a list of SID tokens.*: 1 \(found 'x'\), 3 \(found \[\]\)"
+    ):
+        read_catalogue(None, write(tmp_path / "x.json", json.dumps({"1": "x", "2": ["<a>"], "3": []})))
+
+
+def test_numbers_in_an_index_are_codes(tmp_path: Path) -> None:
+    index = {"1": [3, 14, 159], "2": [3, 14.0], "3": [0] * 28}
+    shop = read_catalogue(None, write(tmp_path / "x.json", json.dumps(index)))
+    assert shop.sids[0] == ("<a_3>", "<b_14>", "<c_159>")
+    assert shop.sids[1] == ("<a_3>", "<b_14>")
+    assert shop.sids[2][24:] == ("<y_0>", "<z_0>", "<aa_0>", "<ab_0>")
+    assert shop.codes == [[3, 14, 159], [3, 14], [0] * 28]
+    assert len(set(shop.sids[2])) == 28
+
+
+CODED = {"0": [3, 14], "1": [3, 15]}
+
+
+@pytest.mark.parametrize(
+    ("history", "target", "bad"),
+    [
+        ("['<a_3><b_14>', '<a_3><b_15>']", "<a_3><b_15>", []),
+        ("[[3, 14], [3, 15]]", "[3, 15]", []),
+        ("[[3,14],[3,15]]", "[3,15]", []),
+        ("[[3, 14], [3, 16]]", "[3, 15]", ["history_item_sid"]),
+        ("['<a_3><b_14>', '<a_3><b_15>']", "[3, 1, 5]", ["item_sid"]),
+        ("[[3, 14]]", "<a_3><b_14>", ["history_item_sid", "item_sid"]),
+    ],
+)
+def test_rows_may_name_sids_by_their_codes(tmp_path: Path, history: str, target: str, bad: list[str]) -> None:
+    shop = read_catalogue(None, write(tmp_path / "x.json", json.dumps(CODED)))
+    header = "user_id,history_item_id,item_id,history_item_sid,item_sid\n"
+    path = write(tmp_path / "r.csv", f'{header}u,"[0, 1]",1,"{history}","{target}"\n')
+    assert sorted(entry.column for entry in disagreements(path, shop)) == bad
+
+
+@pytest.mark.parametrize(
+    ("title", "found"),
+    [
+        ("Salt &amp; Pepper", "&amp;"),
+        ("a <b>bold</b> mug", "<b>"),
+        ("two<BR/>lines", "<BR/>"),
+        ('see <a href="x.html">this', '<a href="x.html">'),
+        ("5&nbsp;mm", "&nbsp;"),
+        ("it&#39;s", "&#39;"),
+        ("it&#x27;s", "&#x27;"),
+        ("x <!-- y -->", "<!--"),
+        ("Salt & Pepper; AT&T", None),
+        ("<a_1> <b_22> </s_1>", None),
+        ("3 < 5 > 2, <unknown>, <big fish", None),
+        ("R&zzz;", None),
+        ("", None),
+    ],
+)
+def test_html_in_a_text(title: str, found: str | None) -> None:
+    assert html_in(title) == found
 
 
 # --- rows ---
@@ -281,6 +379,23 @@ def test_every_form_of_rows_gives_one_table(tmp_path: Path) -> None:
     [
         ("r.csv", "user_id,history,itemid\nu,[1],3\n", r"no column 'item_id'; did you mean itemid\?; found user_id"),
         ("r.csv", "user_id,history_item_id\nu,[1]\n", r"no column 'item_id'"),
+        (
+            "r.csv",
+            "user_id,history_item_ids,history_titles,item_id\nu,[1],['t'],3\n",
+            r"no column 'history_item_id'; did you mean history_item_ids\?; found user_id",
+        ),
+        ("r.csv", "user_id,history_titles,item_id\nu,['t'],3\n", r"no column 'history'; found user_id"),
+        ("r.csv", "user_id,history_item_title,item_id\nu,['t'],3\n", r"no column 'history_item_id'; found user_id"),
+        ("r.csv", "user_id,history_item_sid,item_id\nu,['t'],3\n", r"no column 'history_item_id'; found user_id"),
+        ("r.csv", "user_id,history,item_sid\nu,[1],<a>\n", r"no column 'item_id'; found user_id, history, item_sid"),
+        ("r.csv", "User_ID,history,item_id\nu,[1],3\n", r"no column 'user_id'; did you mean User_ID\?"),
+        ("r.csv", "user_id,histroy,item_id\nu,[1],3\n", r"no column 'history'; did you mean histroy\?"),
+        ("r.csv", "user_id,history_itme_id,item_id\nu,[1],3\n", r"'history_item_id'; did you mean history_itme_id\?"),
+        (
+            "r.jsonl",
+            '{"user_id": "u", "history_item_ids": [1], "item_id": 2}\n',
+            r"no column 'history_item_id'; did you mean history_item_ids\?; found user_id, history_item_ids, item_id",
+        ),
         ("r.csv", "user_id,item_id\nu,1\n", r"no column 'history'"),
         ("r.csv", "user_id,history,item_id\n", r"holds no rows"),
         ("r.csv", "", r"is empty"),
@@ -313,6 +428,18 @@ def test_broken_rows(tmp_path: Path, name: str, text: str | bytes | None, messag
     with pytest.raises(UserError, match=message) as error:
         read_rows(tmp_path / name)
     assert name in str(error.value)
+
+
+def test_the_columns_of_parquet_are_named_when_one_is_missing(tmp_path: Path) -> None:
+    table = pa.table({"user_id": ["u"], "history_item_ids": [["1"]], "history_titles": [["t"]], "item_id": ["2"]})
+    pyarrow.parquet.write_table(table, tmp_path / "r.parquet")
+    with pytest.raises(UserError, match=r"no column 'history_item_id'; did you mean history_item_ids\?"):
+        read_rows(tmp_path / "r.parquet")
+
+
+def test_a_file_of_a_thousand_other_fields_is_read(tmp_path: Path) -> None:
+    record = {f"x{number}": 0 for number in range(3_000)} | {"user_id": "u", "history": [1, 2], "item_id": 3}
+    assert read_rows(write(tmp_path / "r.jsonl", json.dumps(record) + "\n")).to_pylist() == EXPECTED[:1]
 
 
 def test_unknown_items_are_named_with_their_rows(tmp_path: Path) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from copy import copy
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.tiny_models import KINDS, make_tokenizer
 
@@ -19,7 +22,7 @@ from sidtune.errors import UserError
 from sidtune.model.vocabulary import extend_vocabulary
 from sidtune.ragged import Ragged
 from sidtune.tasks.base import Items, Part, Texts
-from sidtune.templates import load_templates
+from sidtune.templates import load_templates, parse_wording
 
 CATALOGUE = Catalogue(
     ids=["x", "y", "z"],
@@ -37,7 +40,7 @@ kinds = pytest.mark.parametrize("kind", KINDS)
 
 def encoder(
     kind: str = "byte", templates: str | None = None, tmp: Path | None = None, cutoff: int = 512, style: str = "plain",
-    seed: int = 0, description_tokens: int = 128,
+    seed: int = 0, description_tokens: int = 128, catalogue: Catalogue = CATALOGUE,
 ) -> Encoder:  # fmt: skip
     vocabulary = extend_vocabulary(make_tokenizer(kind), CATALOGUE.sid_tokens)
     file = None
@@ -49,9 +52,13 @@ def encoder(
         vocabulary.tokenizer.chat_template = CHAT
     segments = segment_tokenizers(vocabulary.tokenizer, CATALOGUE.sid_tokens)
     frame = make_frame(vocabulary.tokenizer, segments, style)  # type: ignore[arg-type]
-    made = Encoder(segments, frame, CATALOGUE, load_templates(file), cutoff, description_tokens, seed)
+    made = Encoder(segments, frame, catalogue, load_templates(file), cutoff, description_tokens, seed)
     made.tokenizer = vocabulary.tokenizer  # type: ignore[attr-defined]
     return made
+
+
+PLAIN = replace(CATALOGUE, titles=["Blue mug", "a tent", "or two"])
+encoders = cache(lambda kind: encoder(kind, catalogue=PLAIN))
 
 
 def histories(lists: list[list[int]], targets: list[int], form: str = "sid_next") -> Part:
@@ -193,6 +200,66 @@ def test_given_text_inside_a_longer_segment(tmp_path: Path) -> None:
         made.encode(part("so </s>"))
 
 
+def instruction(prompt: str, response: str = "x", sids: bool = True) -> Part:
+    columns = {"prompt": Texts(pa.array([prompt]), sids), "response": Texts(pa.array([response]), sids)}
+    return Part("instruction", columns, np.arange(1))
+
+
+def test_sids_in_given_text_are_tokens_where_that_is_asked_for() -> None:
+    made = encoder("byte")
+    tokenizer = made.tokenizer  # type: ignore[attr-defined]
+    text = "After <a_1><b_2> and a tent:<a_2>"
+    prompt, labels = split(made, instruction(text, "<a_1><b_1> next"))
+    assert prompt == tokenizer(text).input_ids
+    assert labels[:-1] == tokenizer("<a_1><b_1> next").input_ids
+    sids = set(tokenizer.convert_tokens_to_ids(CATALOGUE.sid_tokens))
+    assert sids & set(prompt)
+    assert not sids & set(split(made, instruction(text, sids=False))[0])
+
+
+@kinds
+@given(
+    pieces=st.lists(st.sampled_from(["<a_1>", "<c_1>", "</s>", "<s>", "<pad>", " mug", "a", "<a_9>", "\n"]), min_size=1)
+)
+def test_only_sids_of_given_text_become_tokens(kind: str, pieces: list[str]) -> None:
+    """Between the SIDs stands what the text alone gives, without a space in front, and no other added token."""
+    made, text = encoders(kind), "".join(pieces)
+    (ids,) = made.segments.data_with_sids([text], first=False)
+    expected, plain = [], ""
+    for piece in [*pieces, None]:
+        if piece in ("<a_1>", "<c_1>", None):
+            expected += made.segments.data([plain], first=False)[0] + ([made.segments.added[piece]] if piece else [])
+            plain = ""
+        else:
+            plain += piece
+    assert ids == expected
+    special = {made.segments.added[token] for token in ("</s>", "<s>", "<pad>")}
+    assert not special & set(ids)
+
+
+def test_sids_of_the_base_that_the_catalogue_lacks(tmp_path: Path) -> None:
+    """They stay text as long as SIDs do, and are read as tokens together with them."""
+    tokenizer = make_tokenizer("byte")
+    tokenizer.add_tokens(["<think>", "<a_7>", "<d_7>"])
+    vocabulary = extend_vocabulary(tokenizer, CATALOGUE.sid_tokens)
+    segments = segment_tokenizers(vocabulary.tokenizer, CATALOGUE.sid_tokens)
+    seven, think = vocabulary.tokenizer.convert_tokens_to_ids(["<a_7>", "<think>"])
+    text = "so <a_7><a_1><think>"
+    (plain,), (read,) = segments.data([text], False), segments.data_with_sids([text], False)
+    assert (seven in plain, seven in read) == (False, True)
+    assert (think in plain, think in read) == (True, True), "an ordinary token of the base, as before"
+    assert segments.sids_in(text) == ["<a_7>", "<a_1>"]
+
+
+def test_sids_of_given_text_inside_a_longer_segment(tmp_path: Path) -> None:
+    made = encoder("byte", 'instruction: {prompt: ["Q: {prompt}\\nA:"], response: ["{response}"]}', tmp_path)
+    tokenizer = made.tokenizer  # type: ignore[attr-defined]
+    assert split(made, instruction("what is <a_1>?"))[0] == tokenizer("Q: what is <a_1>?\nA:").input_ids
+    for text, sids in (("<a_1> </s>", True), ("<a_1>", False)):
+        with pytest.raises(UserError, match="holds a token of the model"):
+            made.encode(instruction(text, sids=sids))
+
+
 def test_no_examples_encode_to_none() -> None:
     encoded = encoder().encode(histories([], []))
     assert (len(encoded.input_ids), len(encoded.label_spans), encoded.dropped) == (0, 0, 0)
@@ -240,6 +307,63 @@ def test_histories_are_shortened_by_as_few_items_as_needed(
     assert encoded.rows.tolist() == [row for row, _ in expected]
     assert encoded.truncated == truncated
     assert encoded.dropped == 3 - len(expected)
+
+
+def written(made: Encoder, part: Part, drop: int) -> list[int]:
+    """One example without its `drop` oldest items."""
+    columns = {}
+    for name, column in part.columns.items():
+        assert isinstance(column, Items)
+        kept = column.positions[0].tolist()
+        if column.many:
+            kept = kept[: len(kept) - drop] if part.newest_first else kept[drop:]
+        columns[name] = Items(Ragged.from_lists([kept]), column.field, column.many)
+    ids: list[int] = made.encode(replace(part, columns=columns)).input_ids[0].tolist()
+    return ids
+
+
+SHAPES = [
+    ["a ", "{history_sids}", " or ", "{history_titles}", "?"],
+    ["{history_titles}", "{history_sids}", "{history_titles}"],
+    ["{history_sids}", "{history_sids}"],
+    ["As text: {history_titles} - and ", "{history_sids}"],
+    ["{history_sids}", " then {history_sids}, that is {history_titles}."],
+    ["{history_titles} by name, {history_sids}"],
+]
+
+
+@kinds
+@settings(deadline=None, max_examples=40)
+@given(data=st.data())
+def test_any_lists_lose_the_fewest_items_that_make_them_fit(kind: str, data: st.DataObject) -> None:
+    """The slow reference: one item less at a time, each time encoded anew with room for all of it."""
+    prompt, separator = data.draw(st.sampled_from(SHAPES)), data.draw(st.sampled_from(["", ", ", " / "]))
+    entry = {"prompt": prompt, "separator": separator, "response": ["{target_sid}"]}
+    made, whole = copy(encoders(kind)), copy(encoders(kind))
+    made.templates = whole.templates = {"sid_next": (parse_wording("sid_next", entry, "test"),)}
+    made.cutoff_len, whole.cutoff_len = data.draw(st.integers(8, 150)), 100_000
+    lists = data.draw(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=9), min_size=1, max_size=3))
+    part = replace(histories(lists, [1] * len(lists)), newest_first=data.draw(st.booleans()))
+    expected = []
+    for row, history in enumerate(lists):
+        shorter = (written(whole, part.take(np.array([row])), drop) for drop in range(len(history)))
+        fitting = next((ids for ids in shorter if len(ids) <= made.cutoff_len), None)
+        expected += [(row, fitting)] if fitting else []
+    encoded = made.encode(part)
+    found = [ids.tolist() for ids in map(encoded.input_ids.__getitem__, range(len(encoded.rows)))]
+    assert list(zip(encoded.rows.tolist(), found, strict=True)) == expected
+
+
+def test_two_lists_in_one_prompt_are_both_counted(tmp_path: Path) -> None:
+    """Each item stands there with two SID tokens and the tokens of its title: fifteen too many are fifteen gone."""
+    templates = 'sid_next: {prompt: ["{history_sids}", "{history_titles}"], response: ["{target_sid}"]}'
+    whole = encoder("byte", templates, tmp_path, cutoff=100_000)
+    part = histories([[0] * 40], [1])
+    length = len(whole.encode(part).input_ids[0])
+    each = 2 + len(whole.segments.data(["Blue mug"], False)[0])
+    for limit, gone in ((length - 15 * each, 15), (length - 15 * each + 1, 15), (length - 14 * each - 1, 15)):
+        encoded = encoder("byte", templates, tmp_path, cutoff=limit).encode(part)
+        assert len(encoded.input_ids[0]) == length - gone * each
 
 
 def test_a_description_is_cut_to_its_tokens() -> None:

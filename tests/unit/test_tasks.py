@@ -99,6 +99,21 @@ def test_sampling_takes_that_many_rows_by_seed(tmp_path: Path, name: str) -> Non
     assert all(len(rows) == 1 for rows in one)
 
 
+def test_sids_of_instructions_are_text_or_tokens(tmp_path: Path) -> None:
+    read = {}
+    for sid_tokens in (True, False, None):
+        made = mixture(tmp_path, tasks={"instruction": {"sid_tokens": sid_tokens}})
+        (task,) = made.train()
+        ids, _ = task[0]
+        read[sid_tokens] = ids.tolist()
+        tokenizer = made.vocabulary.tokenizer
+        assert tokenizer.decode(ids.tolist()) == "Say <a_0>.No </s> here</s>"
+        assert ids.tolist().count(tokenizer.eos_token_id) == 1, "the one that closes the response"
+        assert (tokenizer.convert_tokens_to_ids("<a_0>") in ids.tolist()) == bool(sid_tokens)
+    assert read[False] == read[None], "encoded anew when the option changes, from the same cache folder"
+    assert read[True] != read[False]
+
+
 def test_sampling_follows_the_seed(tmp_path: Path) -> None:
     def drawn(seed: int) -> list[int]:
         made = mixed(tiny_config(tmp_path, seed=seed, data={"sample": 5}))

@@ -39,6 +39,18 @@ def test_a_file_replaces_its_forms_alone(tmp_path: Path) -> None:
             r"unknown placeholder {history_sid}; did you",
         ),
         (
+            "sid_next: {prompt: ['{history_item_ids}'], response: ['{target_sid}']}",
+            r"unknown placeholder {history_item_ids}\nAllowed here: history_sids, history_titles",
+        ),
+        (
+            "title_next: {prompt: ['{history_title}'], response: ['{target_title}']}",
+            r"unknown placeholder {history_title}; did you mean history_titles\?",
+        ),
+        (
+            "sid_next: {prompt: ['{history_sids}'], response: ['{target_title}']}",
+            r"unknown placeholder {target_title}\nAllowed here: target_sid",
+        ),
+        (
             "sid_next: {prompt: [hello], response: ['{target_sid}']}",
             r"prompt: the placeholder {history_sids} is missing",
         ),

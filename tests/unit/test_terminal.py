@@ -109,7 +109,7 @@ def test_errors_are_not_steered(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
 def test_an_error_over_a_hostile_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "i.json").write_text(json.dumps({STEERS: {"title": 5}}))
+    (tmp_path / "i.json").write_text(json.dumps({STEERS: {"title": [5]}}))
     monkeypatch.setattr(sys, "argv", ["sidtune", "new-model", str(tmp_path / "m"), "--items", str(tmp_path / "i.json")])
     with pytest.raises(SystemExit):
         cli.main()

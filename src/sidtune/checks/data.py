@@ -11,10 +11,14 @@ import numpy as np
 from sidtune.checks.finding import SHOWN, Finding
 from sidtune.data.catalogue import read_catalogue
 from sidtune.data.disagreements import Disagreement, disagreements
+from sidtune.data.html import html_in
 from sidtune.data.leaks import repeated_rows
 from sidtune.data.leave_one_out import FEWEST, read_interactions
 from sidtune.data.rows import Split
 from sidtune.inputs import Inputs
+
+# Items of one title.
+MOST_OF_A_GROUP = 5
 
 
 def catalogue(inputs: Inputs) -> Iterator[Finding]:
@@ -27,6 +31,9 @@ def catalogue(inputs: Inputs) -> Iterator[Finding]:
         f"{len(catalogue.ids):,} items, {len(catalogue.items_of):,} distinct SIDs of {'/'.join(map(str, depths))} "
         f"tokens, {len(catalogue.sid_tokens):,} SID tokens",
     )
+    if catalogue.codes:
+        message = f"SIDs are numbers and are read as tokens: {catalogue.codes[0]} is {''.join(catalogue.sids[0])}"
+        yield Finding("note", str(data.index), message, announced=True)
     if shared:
         items = sum(len(group) for group in shared.values())
         examples = [f"{''.join(sid)}: items {', '.join(catalogue.ids[i] for i in g)}" for sid, g in shared.items()]
@@ -34,6 +41,33 @@ def catalogue(inputs: Inputs) -> Iterator[Finding]:
         yield Finding(
             "note", str(data.index), f"{items:,} items share a SID with another item", examples[:SHOWN], remedy
         )
+
+
+def titles(inputs: Inputs) -> Iterator[Finding]:
+    """What training would learn to write with the titles, and titles that no model can tell apart."""
+    catalogue, where = inputs.catalogue, str(inputs.config.data.items)
+    if not catalogue.has_texts:
+        return
+    marked = [
+        (item, found) for item, title in zip(catalogue.ids, catalogue.titles, strict=True) if (found := html_in(title))
+    ]
+    if marked:
+        shown = [f"item {item}: {found:.60}" for item, found in marked[:SHOWN]]
+        yield Finding(
+            "note", where, f"{len(marked):,} titles hold HTML (tags or entities), which is text to a model", shown
+        )
+    alike: dict[str, list[str]] = {}
+    for item, title in zip(catalogue.ids, catalogue.titles, strict=True):
+        alike.setdefault(title, []).append(item)
+    groups = {title: items for title, items in alike.items() if len(items) > 1}
+    if groups:
+        count = sum(map(len, groups.values()))
+        shown = [f"{title!r:.60}: items {_first(items)}" for title, items in islice(groups.items(), SHOWN)]
+        yield Finding("note", where, f"{count:,} items share a title with another item", shown)
+
+
+def _first(items: list[str]) -> str:
+    return ", ".join(items[:MOST_OF_A_GROUP]) + (" …" if len(items) > MOST_OF_A_GROUP else "")
 
 
 def interactions(inputs: Inputs) -> Iterator[Finding]:

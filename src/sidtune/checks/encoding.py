@@ -11,7 +11,8 @@ from sidtune.checks.finding import SHOWN, Finding
 from sidtune.encoding.encoder import Encoder
 from sidtune.inputs import Inputs
 from sidtune.tasks import SEQUENCES
-from sidtune.tasks.base import Items, Part
+from sidtune.tasks.base import Items, Part, Texts
+from sidtune.tasks.instruction import InstructionOptions
 from sidtune.templates import SEQUENCE
 
 SAMPLED = 50
@@ -39,6 +40,32 @@ def encoding(inputs: Inputs) -> Iterator[Finding]:
                     [f"row {part.rows[row] + 1}" for row in lost[:SHOWN]],
                     "The tokenizer changes such text (lower case, unknown characters); `sidtune preview` shows how.",
                 )
+
+
+def instructions(inputs: Inputs) -> Iterator[Finding]:
+    """SIDs that instruction data spells out: unless the configuration says otherwise, a model reads them as text."""
+    options = inputs.config.task_options().get("instruction")
+    if not isinstance(options, InstructionOptions):
+        return
+    (part,) = inputs.mixture.parts("instruction", "train", options)
+    found = [(int(row) + 1, sids) for row, sids in zip(part.rows, _sids_by_row(inputs, part), strict=True) if sids]
+    if not found:
+        return
+    shown = [f"record {row}: {''.join(sids):.60}" for row, sids in found[:SHOWN]]
+    message = f"{len(found):,} of {len(part):,} instructions hold SID tokens, which are read as "
+    if options.sid_tokens is None:
+        remedy = "tasks.instruction.sid_tokens: true reads them as tokens, false keeps them text without this warning."
+        yield Finding("warning", str(inputs.config.data.instructions), f"{message}text", shown, remedy)
+    else:
+        how = "tokens" if options.sid_tokens else "text"
+        yield Finding("note", str(inputs.config.data.instructions), message + how, shown)
+
+
+def _sids_by_row(inputs: Inputs, part: Part) -> Iterator[list[str]]:
+    """The SID tokens in prompt and response of each instruction."""
+    texts = [column.values.to_pylist() for column in part.columns.values() if isinstance(column, Texts)]
+    spelled = inputs.mixture.encoder.segments.sids_in
+    return ([sid for text in row for sid in spelled(text)] for row in zip(*texts, strict=True))
 
 
 def sequences(inputs: Inputs) -> Iterator[Finding]:

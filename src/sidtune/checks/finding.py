@@ -24,6 +24,7 @@ class Finding:
         message: what was found.
         examples: the first offending rows.
         remedy: what to do next; empty for notes.
+        announced: whether training says it too, though it is but a note.
     """
 
     severity: Severity
@@ -31,6 +32,7 @@ class Finding:
     message: str
     examples: list[str] = field(default_factory=list)
     remedy: str = ""
+    announced: bool = False
 
 
 Check = Callable[[Inputs], Iterator[Finding]]

@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
+from sidtune.batching.plan import Plan
 from sidtune.checks.finding import Finding
 from sidtune.config import NEEDED_FILES
 from sidtune.inputs import Inputs
 from sidtune.tasks import TASKS
+from sidtune.training.describe import SHORTER_WARMUP, long_warmup
+from sidtune.training.stages import stage_runs
 
 
 def idle_options(inputs: Inputs) -> Iterator[Finding]:
@@ -42,6 +47,29 @@ def loss(inputs: Inputs) -> Iterator[Finding]:
             "Leave it out.",
         )
         yield Finding("warning", "loss", message, [], remedy)
+
+
+def warmup(inputs: Inputs) -> Iterator[Finding]:
+    """A warmup that the run, or a stage of it, does not outlast; training says the same, of steps it knows exactly."""
+    config = inputs.config
+    if not config.training.warmup >= 1:
+        return
+    runs = stage_runs(config)
+    for number, run in enumerate(runs, start=1):
+        # Examples that are too long to be encoded are counted here: no run has more steps than that.
+        steps = run.training.max_steps or run.training.epochs * _steps_per_epoch(inputs)
+        if message := long_warmup(run.training, steps):
+            where = f"training.warmup, stage {number}" if len(runs) > 1 else "training.warmup"
+            yield Finding("warning", where, message, [], SHORTER_WARMUP)
+
+
+def _steps_per_epoch(inputs: Inputs) -> int:
+    """Steps of an epoch if every example fits the length limit."""
+    given, none = inputs.config.task_options(), np.zeros(0, np.int64)
+    sizes = [sum(map(len, inputs.mixture.parts(name, "train", options))) for name, options in given.items()]
+    training, config = inputs.config.training, inputs.config
+    weights = [options.weight for options in given.values()]
+    return Plan(none, sizes, weights, training.batch_size, "example", config.seed).steps_per_epoch
 
 
 def output(inputs: Inputs) -> Iterator[Finding]:

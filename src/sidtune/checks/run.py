@@ -16,6 +16,7 @@ from sidtune.terminal import console
 
 CHECKS: list[Check] = [
     data.catalogue,
+    data.titles,
     model.model,
     model.vocabulary,
     encoding.templates,
@@ -25,6 +26,7 @@ CHECKS: list[Check] = [
     data.test_rows,
     data.leakage,
     encoding.encoding,
+    encoding.instructions,
     encoding.sequences,
     options.idle_options,
     options.loss,
@@ -38,17 +40,22 @@ ROW_CHECKS = (
     data.test_rows,
     data.leakage,
     encoding.encoding,
+    encoding.instructions,
     encoding.sequences,
 )
 
 
+# Training finds these out by itself, and more exactly, as soon as it has its plan.
+BEFORE_A_PLAN: list[Check] = [options.warmup]
+
+
 def run_checks(inputs: Inputs) -> list[Finding]:
     """Every finding of every check, errors first; a check that cannot go on says why and the others still run."""
-    return _findings(inputs, CHECKS)
+    return _findings(inputs, [*CHECKS, *BEFORE_A_PLAN])
 
 
 def refuse_errors(inputs: Inputs) -> None:
-    """Run every check before training: errors end it, all of them at once, and warnings are shown.
+    """Run every check before training: errors end it, all of them at once; warnings, and what is announced, are shown.
 
     What the rows were found to be is taken from the cache for as long as they and their settings stay the same.
 
@@ -61,8 +68,9 @@ def refuse_errors(inputs: Inputs) -> None:
         lines = [f"{error.message}\n  {error.remedy}".rstrip() for error in errors]
         raise UserError("\n".join(lines), "`sidtune check` shows everything else worth knowing.")
     for finding in findings:
-        if finding.severity == "warning":
-            console.print(f"warning: {escape(finding.where)}: {escape(finding.message)}. {escape(finding.remedy)}")
+        if finding.severity == "warning" or finding.announced:
+            said = f"{finding.severity}: {finding.where}: {finding.message}. {finding.remedy}"
+            console.print(escape(said.rstrip()))
 
 
 def _findings(inputs: Inputs, checks: Sequence[Check]) -> list[Finding]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from string import ascii_lowercase
 from typing import Any
 
 import numpy as np
@@ -14,11 +16,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from sidtune.data.files import read_json_object
+from sidtune.data.ids import as_id
 from sidtune.data.literals import parse_list
 from sidtune.errors import UserError
 
 SHOWN = 5
 UNWRITABLE = set("\0\r\n")
+NO_TITLE, NO_TITLE_PLURAL = " has no title", " have no title"
 
 
 @dataclass(frozen=True)
@@ -30,12 +34,14 @@ class Catalogue:
         titles, descriptions: one text an item; where there is no description, the title. All empty where the
             catalogue is known by SIDs alone.
         sids: SID tokens of each item; depths may differ, and several items may share a SID.
+        codes: the numbers that the tokens were made of, for each item; empty where the index names tokens.
     """
 
     ids: list[str]
     titles: list[str]
     descriptions: list[str]
     sids: list[tuple[str, ...]]
+    codes: list[list[int]] = field(default_factory=list, compare=False)
 
     @cached_property
     def has_texts(self) -> bool:
@@ -67,15 +73,17 @@ class Catalogue:
 
 
 def read_catalogue(items: Path | None, index: Path) -> Catalogue:
-    """Read `.item.json` (id → title, description, …), if there is one, and `.index.json` (id → SID tokens).
+    """Read `.item.json` (id → title, description, …), if there is one, and `.index.json` (id → SID tokens or codes).
+
+    Codes `[3, 14, 159]` stand for the tokens `<a_3>`, `<b_14>`, `<c_159>`.
 
     Raises:
         UserError: for items without SID, SIDs without item, records of another shape, and as `refuse_unnameable`.
     """
-    sids = read_json_object(index)
-    ids = list(sids)
-    titles, descriptions = _texts(items, sids, index) if items else ([""] * len(ids), [""] * len(ids))
-    catalogue = Catalogue(ids, titles, descriptions, [_sid(sids[item], item, index) for item in ids])
+    entries = read_json_object(index)
+    ids = list(entries)
+    titles, descriptions = _texts(items, entries, index) if items else ([""] * len(ids), [""] * len(ids))
+    catalogue = Catalogue(ids, titles, descriptions, *_sids(entries, index))
     refuse_unnameable(catalogue, index)
     return catalogue
 
@@ -111,17 +119,66 @@ def refuse_unnameable(catalogue: Catalogue, path: Path) -> None:
 
 def read_texts(items: Path) -> list[str]:
     """Titles and descriptions of an `.item.json`, to train a tokenizer on."""
-    records = read_json_object(items)
-    titles = [_title(record, item, items) for item, record in records.items()]
-    return titles + [_description(record, item, items) for item, record in records.items()]
+    titles, descriptions = _record_texts(read_json_object(items), items)
+    return titles + descriptions
 
 
 def _texts(items: Path, sids: Mapping[str, Any], index: Path) -> tuple[list[str], list[str]]:
     """Titles and descriptions, in the order of the index."""
     records = read_json_object(items)
     _same_items(records, sids, items, index)
-    titles = [_title(records[item], item, items) for item in sids]
-    return titles, [_description(records[item], item, items) for item in sids]
+    return _record_texts({item: records[item] for item in sids}, items)
+
+
+def _record_texts(records: Mapping[str, Any], path: Path) -> tuple[list[str], list[str]]:
+    """Titles and descriptions of all records; a description that is missing or empty is the title."""
+    titles, descriptions, faults = [], [], _Faults(path)
+    for item, record in records.items():
+        if not isinstance(record, dict):
+            faults.add(": expected an object with a title", item, record)
+            continue
+        title, description = _title(record.get("title")), _description(record.get("description"))
+        if title is None:
+            faults.add(NO_TITLE, item, record.get("title"))
+        if description is None:
+            faults.add(": expected a text or a list of texts as description", item, record["description"])
+        titles.append(title or "")
+        descriptions.append(description or titles[-1])
+    faults.refuse("Every item needs a title: text that is not blank, or a number.")
+    return titles, descriptions
+
+
+class _Faults:
+    """Items that a file says something wrong of, by what is wrong; all of them are told at once.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.counts: Counter[str] = Counter()
+        self.first: dict[str, list[tuple[str, str]]] = {}
+
+    def add(self, what: str, item: str, found: Any) -> None:
+        """Note one item; `what` goes on where its name ends."""
+        self.counts[what] += 1
+        shown = self.first.setdefault(what, [])
+        if len(shown) < SHOWN:
+            shown.append((item, f"(found {found!r:.60})"))
+
+    def refuse(self, hint: str) -> None:
+        """Raise what was noted, if anything was."""
+        if self.counts:
+            raise UserError(f"{self.path}: {'; '.join(map(self._told, self.counts))}", hint)
+
+    def _told(self, what: str) -> str:
+        count, shown = self.counts[what], self.first[what]
+        if count == 1:
+            item, found = shown[0]
+            return f"item {item}{what} {found}"
+        listed = ", ".join(map(" ".join, shown)) + (" …" if count > SHOWN else "")
+        return f"{count:,} items{NO_TITLE_PLURAL if what == NO_TITLE else what}: {listed}"
 
 
 def _same_items(records: Mapping[str, Any], sids: Mapping[str, Any], items: Path, index: Path) -> None:
@@ -139,25 +196,22 @@ def _same_items(records: Mapping[str, Any], sids: Mapping[str, Any], items: Path
         )
 
 
-def _title(record: Any, item: str, path: Path) -> str:
-    if not isinstance(record, dict):
-        raise UserError(f"{path}: item {item}: expected an object with a title, found {record!r:.60}")
-    title = record.get("title")
-    if not isinstance(title, str) or not title.strip():
-        raise UserError(f"{path}: item {item} has no title (found {title!r:.60})", "Every item needs a title.")
-    return title
+def _title(given: Any) -> str | None:
+    """The title that a value stands for, or None; a number stands for its text, and 1984.0 for 1984."""
+    if type(given) in (int, float):
+        return as_id(given) or repr(given)
+    return given if isinstance(given, str) and given.strip() else None
 
 
-def _description(record: Mapping[str, Any], item: str, path: Path) -> str:
-    """The longest non-empty entry of a text, a list, or a list literal in a text; without one, the title."""
-    given = record.get("description")
+def _description(given: Any) -> str | None:
+    """The longest entry of a text, a list, or a list literal in a text; None where it is none of these."""
     if given is None:
         given = []
     if isinstance(given, str):
         given = _literal_or_text(given)
     if not isinstance(given, list) or not all(isinstance(entry, str) for entry in given):
-        raise UserError(f"{path}: item {item}: expected a text or a list of texts as description, found {given!r:.60}")
-    return max((entry.strip() for entry in given), key=len, default="") or str(record["title"])
+        return None
+    return max((entry.strip() for entry in given), key=len, default="")
 
 
 def _literal_or_text(text: str) -> list[str]:
@@ -169,10 +223,42 @@ def _literal_or_text(text: str) -> list[str]:
     return [text]
 
 
-def _sid(tokens: Any, item: str, path: Path) -> tuple[str, ...]:
-    if not isinstance(tokens, list) or not tokens or not all(isinstance(token, str) for token in tokens):
-        raise UserError(f"{path}: item {item}: expected a list of SID tokens, found {tokens!r:.60}")
-    return tuple(tokens)
+def _sids(entries: Mapping[str, Any], path: Path) -> tuple[list[tuple[str, ...]], list[list[int]]]:
+    """SID tokens of all items, and the codes that they were made of, if they were."""
+    named: dict[str, tuple[str, ...]] = {}
+    coded: dict[str, list[int]] = {}
+    faults = _Faults(path)
+    for item, entry in entries.items():
+        if isinstance(entry, list) and entry and all(isinstance(token, str) for token in entry):
+            named[item] = tuple(entry)
+        elif codes := _codes(entry):
+            coded[item] = codes
+        else:
+            faults.add(": expected a list of SID tokens, or one of whole numbers from 0 on", item, entry)
+    faults.refuse('Write each SID as ["<a_3>", "<b_14>"] or as [3, 14], all of them the same way.')
+    if named and coded:
+        item, other = next(iter(coded)), next(iter(named))
+        message = f"{path}: the SID of item {item} is numbers ({coded[item]!s:.60}), that of item {other} is tokens"
+        raise UserError(message, "Write all of them the same way.")
+    if coded:
+        return [tuple(map(_token, range(len(codes)), codes)) for codes in coded.values()], list(coded.values())
+    return list(named.values()), []
+
+
+def _codes(entry: Any) -> list[int]:
+    """The codes of a SID that is written as whole numbers from 0 on; none where it is not."""
+    if not isinstance(entry, list) or not all(type(code) in (int, float) and as_id(code) for code in entry):
+        return []
+    return [int(code) for code in entry] if min(entry, default=0) >= 0 else []
+
+
+def _token(level: int, code: int) -> str:
+    """The token of a code: levels are named a to z, and then aa, ab, … as the columns of a spreadsheet."""
+    name = ""
+    while level >= 0:
+        level, letter = divmod(level, len(ascii_lowercase))
+        name, level = ascii_lowercase[letter] + name, level - 1
+    return f"<{name}_{code}>"
 
 
 def _first(ids: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from sidtune.data.catalogue import Catalogue
 from sidtune.data.literals import parse_list
@@ -34,8 +35,10 @@ def disagreements(path: Path, catalogue: Catalogue) -> Iterator[Disagreement]:
     texts = {"item_sid": ["".join(sid) for sid in catalogue.sids]}
     if catalogue.has_texts:
         texts = {"item_title": catalogue.titles, **texts}
-    columns = [_Column(name, entries, listed=False) for name, entries in texts.items()]
-    columns += [_Column(f"history_{name}", entries, listed=True) for name, entries in texts.items()]
+    # An index of numbers may have its rows made of numbers too.
+    codes = {"item_sid": list(map(str, catalogue.codes))} if catalogue.codes else {}
+    columns = [_Column(name, entries, False, codes.get(name)) for name, entries in texts.items()]
+    columns += [_Column(f"history_{name}", entries, True, codes.get(name)) for name, entries in texts.items()]
     faults = Faults(path)
     for batch in read_csv(path, [column.name for column in columns]):
         if "history_item_id" not in batch.column_names:
@@ -54,10 +57,11 @@ class _Column:
         name: in the file.
         texts: of each item.
         listed: whether a cell lists the texts of the history, or holds that of the target.
+        codes: lists of numbers that say the same as the texts, if there are any.
     """
 
-    def __init__(self, name: str, texts: Sequence[str], listed: bool) -> None:
-        self.name, self.texts, self.listed = name, texts, listed
+    def __init__(self, name: str, texts: Sequence[str], listed: bool, codes: Sequence[str] | None = None) -> None:
+        self.name, self.texts, self.listed, self.codes = name, texts, listed, codes
         self.written = pa.array([repr(text) for text in texts] if listed else texts, pa.string())
 
     def differing(self, cells: pa.ChunkedArray, rows: Rows, before: int) -> Iterator[Disagreement]:
@@ -68,8 +72,15 @@ class _Column:
         for row in np.flatnonzero(unlike).tolist():
             cell = cells[row].as_py()
             found, expected = _entries(cell) if self.listed else [cell], [self.texts[item] for item in items[row]]
-            if found != expected:
+            if found != expected and not self._says_codes(cell, items[row]):
                 yield Disagreement(before + row + 1, self.name, _shown(found), _shown(expected))
+
+    def _says_codes(self, cell: str, items: NDArray[np.int32]) -> bool:
+        """Whether a cell holds the items' numbers, however it spaces them."""
+        if self.codes is None:
+            return False
+        listed = ",".join(self.codes[item] for item in items)
+        return "".join(cell.split()) == "".join((f"[{listed}]" if self.listed else listed).split())
 
     def _as_written(self, items: Ragged) -> pa.Array:
         texts = self.written.take(pa.array(items.values))

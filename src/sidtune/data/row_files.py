@@ -25,6 +25,11 @@ from sidtune.errors import UserError, did_you_mean
 ROWS = pa.schema([("user_id", pa.string()), ("history", pa.list_(pa.string())), ("target", pa.string())])
 GENERIC = ("user_id", "history", "item_id")
 MINIONEREC = ("user_id", "history_item_id", "item_id")
+# What MiniOneRec's files hold besides; no such column is another one misspelt.
+MINIONEREC_TEXTS = ("history_item_title", "item_title", "history_item_sid", "item_sid")
+NEEDED = frozenset({*GENERIC, *MINIONEREC})
+# A message lists no more of them.
+MOST_NAMES = 1_000
 # Of Arrow's lists, those that it turns into one another soundly.
 LISTS = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
 NOT_WHOLE = "a number that is not whole, or too large to tell its neighbours apart"
@@ -142,18 +147,25 @@ def _read_parquet(path: Path) -> Iterator[pa.Table]:
 
 
 def _read_jsonl(path: Path) -> Iterator[pa.Table]:
-    records = (
-        {name: value for name, value in record.items() if name in {*GENERIC, *MINIONEREC}}
-        for _, record in read_jsonl(path)
-    )
+    found: dict[str, None] = {}
     names: dict[str, None] = {}
+    records = _rows_of_json(path, found)
     first = 1
     while batch := list(islice(records, ROWS_AT_ONCE)):
+        _history_column(list(found), path)
         # A column that an earlier batch has is missing from this one's rows, not from the file.
         names |= dict.fromkeys(name for record in batch for name in record)
         columns = [_json_column([record.get(name) for record in batch], name, path, first) for name in names]
         yield pa.table(columns, names=list(names))
         first += len(batch)
+
+
+def _rows_of_json(path: Path, found: dict[str, None]) -> Iterator[dict[str, Any]]:
+    """The fields that rows are made of, record by record; `found` gathers the names of all fields, for messages."""
+    for _, record in read_jsonl(path):
+        row = {name: value for name, value in record.items() if name in NEEDED}
+        found |= dict.fromkeys(record if len(found) < MOST_NAMES else row)
+        yield row
 
 
 def _json_column(values: list[Any], name: str, path: Path, first: int) -> pa.Array:
@@ -179,16 +191,24 @@ READERS: dict[str, Callable[[Path], Iterator[pa.Table]]] = {
 
 def _history_column(names: list[str], path: Path) -> str:
     """Which layout a file has, by its history column; every needed column must be there."""
-    expected = MINIONEREC if "history_item_id" in names else GENERIC
+    others = [name for name in names if name not in NEEDED and name not in MINIONEREC_TEXTS]
+    expected = MINIONEREC if _is_minionerec(names, others) else GENERIC
     for name in expected:
         if name not in names:
             raise UserError(
-                f"{path}: no column {name!r}{did_you_mean(name, names)}; found {', '.join(names)}",
+                f"{path}: no column {name!r}{did_you_mean(name, others)}; found {', '.join(names)}",
                 f"Expected {', '.join(GENERIC)}, or MiniOneRec's {', '.join(MINIONEREC)}.",
             )
         if names.count(name) > 1:
             raise UserError(f"{path}: the column {name!r} stands twice", "Which one counts? Remove the other.")
     return expected[1]
+
+
+def _is_minionerec(names: Sequence[str], others: Sequence[str]) -> bool:
+    """Whether a file has MiniOneRec's columns, or is meant to; `others` are those with names of their own."""
+    if MINIONEREC[1] in names or GENERIC[1] in names:
+        return MINIONEREC[1] in names
+    return any(name.startswith("history_item_") for name in names) or bool(did_you_mean(MINIONEREC[1], others))
 
 
 def _text(column: pa.ChunkedArray, name: str, faults: Faults) -> pa.Array:

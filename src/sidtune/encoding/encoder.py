@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -179,29 +180,72 @@ class Encoder:
         pending = np.arange(len(part))
         while len(pending):
             current = part.take(pending).drop_oldest(drop[pending])
-            excess = self._join(current, wording)[0].lengths - self.cutoff_len
+            prompt, response = self._pieces(current, wording)
+            lengths = np.stack([piece.lengths for piece in (*prompt, *response)])
+            excess = lengths.sum(axis=0) - self.cutoff_len
             hopeless = (excess > 0) & (current.history_lengths <= 1)
             fits[pending[hopeless]] = False
             more = np.flatnonzero((excess > 0) & ~hopeless)
             if len(more):
-                needed = self._items_worth(current.take(more), wording, excess[more])
-                drop[pending[more]] += np.minimum(needed, current.history_lengths[more] - 1)
+                left = current.take(more)
+                unpriced = self._formatted_list_tokens(left, wording, lengths[:, more])
+                needed = self._items_worth(left, wording, excess[more] - unpriced)
+                drop[pending[more]] += np.minimum(needed, left.history_lengths - 1)
             pending = pending[more]
         return drop, fits
 
+    def _formatted_list_tokens(self, part: Part, wording: Wording, lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Tokens of each example's segments that hold a list among other text, `(n,)`.
+
+        Such a segment is tokenised whole, so no single item of it has a price.
+
+        Args:
+            lengths: tokens of the segments and of the frame around them, as `_pieces` gives them, `(pieces, n)`.
+        """
+        segments = [None, *wording.prompt, None, *wording.response, None]
+        whole = [
+            segment is not None and segment.slot is None and any(_is_list(part.columns[name]) for name in segment.names)
+            for segment in segments
+        ]
+        total: NDArray[np.int64] = lengths[whole].sum(axis=0)
+        return total
+
     def _items_worth(self, part: Part, wording: Wording, tokens: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The fewest oldest items that make up `tokens` tokens, `(n,)`; one where items are not written one by one."""
-        slots = [part.columns[s.slot] for s in (*wording.prompt, *wording.response) if s.slot]
-        for column in slots:
-            if isinstance(column, Items) and column.many:
-                items = column.positions
-                cost = self.item_tokens(column.field, False).lengths[items.values] + self._separator_tokens(wording)
-                total = np.concatenate([[0], np.cumsum(cost)])
-                starts, ends = items.offsets[:-1], items.offsets[1:]
-                if part.newest_first:
-                    return ends + 1 - np.searchsorted(total, total[ends] - tokens, side="right")
-                return np.searchsorted(total, total[starts] + tokens) - starts
-        return np.ones(len(part), np.int64)
+        """The fewest oldest items, at least one, that take so many tokens with them, `(n,)`.
+
+        Every list that is written item by item counts, each time that it is written. Where all items together are not
+        worth the tokens, the answer is the length of the list.
+        """
+        places = next(column.positions for column in part.columns.values() if _is_list(column))
+        place, saved = place_of(places), np.zeros(len(places.values), np.int64)
+        for index, segment in enumerate((*wording.prompt, *wording.response)):
+            column = part.columns[segment.slot] if segment.slot else None
+            if _is_list(column):
+                opens = index == 0 and not self.frame.text_before
+                saved += self._saved(column, wording, opens, part.newest_first)
+        enough = (place > 0) & (saved >= np.repeat(tokens, places.lengths))
+        fewest = np.where(enough, place, np.repeat(places.lengths, places.lengths))
+        worth: NDArray[np.int64] = np.minimum.reduceat(fewest, places.offsets[:-1])
+        return worth
+
+    def _saved(self, column: Items, wording: Wording, opens: bool, newest_first: bool) -> NDArray[np.int64]:
+        """Tokens that a list loses with its k oldest items and their separators, for every k below its length.
+
+        Returns:
+            `(items,)`: what stands at an item's place k is for k items.
+        """
+        items, place = column.positions, place_of(column.positions)
+        inner = self.item_tokens(column.field, False).lengths[items.values]
+        total: NDArray[np.int64] = np.append(0, np.cumsum(inner + self._separator_tokens(wording)))
+        if newest_first:
+            ends = np.repeat(items.offsets[1:], items.lengths)
+            newest: NDArray[np.int64] = total[ends] - total[ends - place]
+            return newest
+        starts = np.repeat(items.offsets[:-1], items.lengths)
+        # The item that opens the sequence is tokenised as such, and so is the one that comes to stand in its place.
+        more = self.item_tokens(column.field, opens).lengths[items.values] - inner
+        oldest: NDArray[np.int64] = total[starts + place] - total[starts] + more[starts] - more
+        return oldest
 
     def _separator_tokens(self, wording: Wording) -> int:
         return len(self._constant(wording.separator, False)) if wording.separator else 0
@@ -237,7 +281,8 @@ class Encoder:
             return Ragged.from_lists(self.segments.template(self._formatted(segment, part, separator), first))
         column = part.columns[segment.slot]
         if isinstance(column, Texts):
-            return Ragged.from_lists(self.segments.data(column.values.to_pylist(), first))
+            encode = self.segments.data_with_sids if column.sids else self.segments.data
+            return Ragged.from_lists(encode(column.values.to_pylist(), first))
         if first or (column.many and separator):
             return self._listed(column, separator, first)
         return column.positions.flatten(self.item_tokens(column.field, False))
@@ -266,7 +311,7 @@ class Encoder:
         if isinstance(column, Texts):
             texts: list[str] = column.values.to_pylist()
             if safe:
-                refuse_token_text(texts, self.segments, name)
+                refuse_token_text(texts, self.segments, name, column.sids)
             return texts
         items = self.safe_texts(column.field) if safe else self.item_texts(column.field)
         offsets, flat = column.positions.offsets, [items[position] for position in column.positions.values]
@@ -297,6 +342,10 @@ class Encoder:
         else:
             ids = self.segments.data(self.item_texts(field), first)
         return Ragged.from_lists(ids)
+
+
+def _is_list(column: Column | None) -> TypeGuard[Items]:
+    return isinstance(column, Items) and column.many
 
 
 def _cut(ids: list[int], edges: list[int]) -> list[Piece]:

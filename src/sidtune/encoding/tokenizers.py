@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from tokenizers import Tokenizer
@@ -15,6 +17,8 @@ from sidtune.model.tokenizer_faults import refusing_faults
 
 # Rust hands back one object a text; this many at a time keeps them from piling up.
 TEXTS_AT_ONCE = 50_000
+# How SID tokens are commonly written: a base may know more of them than the catalogue has.
+SID_FORM = re.compile(r"<[A-Za-z]+_\d+>")
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ class SegmentTokenizers:
         template_first, template_inner, data_first, data_inner: the four Rust tokenizers.
         prefix_ids: BOS where the tokenizer puts one in front by itself.
         added: every added token by content, SID tokens included, to its id.
+        sids: those of them that are SID tokens: the catalogue's, and others of the base that are written like SIDs.
         name: of the base, for messages.
     """
 
@@ -37,6 +42,7 @@ class SegmentTokenizers:
     data_inner: Tokenizer
     prefix_ids: list[int]
     added: dict[str, int]
+    sids: dict[str, int]
     name: str
 
     def template(self, texts: Sequence[str], first: bool) -> list[list[int]]:
@@ -46,6 +52,31 @@ class SegmentTokenizers:
     def data(self, texts: Sequence[str], first: bool) -> list[list[int]]:
         """Ids of texts that come from data."""
         return self._encode(self.data_first if first else self.data_inner, texts)
+
+    def data_with_sids(self, texts: Sequence[str], first: bool) -> list[list[int]]:
+        """Ids of texts that come from data and name SIDs: their SID tokens become tokens, and nothing else does."""
+        if not self.sids:
+            return self.data(texts, first)
+        # Text and SID token in turn, from text to text.
+        cut = [self._any_sid.split(text) for text in texts]
+        opening = iter(self.data([pieces[0] for pieces in cut], first))
+        inner = iter(self.data([text for pieces in cut for text in pieces[2::2]], False))
+        encoded = []
+        for pieces in cut:
+            ids = list(next(opening))
+            for token in pieces[1::2]:
+                ids += [self.sids[token], *next(inner)]
+            encoded.append(ids)
+        return encoded
+
+    def sids_in(self, text: str) -> list[str]:
+        """The SID tokens that a text spells out, in order."""
+        return self._any_sid.findall(text) if self.sids else []
+
+    @cached_property
+    def _any_sid(self) -> re.Pattern[str]:
+        longest_first = sorted(self.sids, key=len, reverse=True)
+        return re.compile(f"({'|'.join(map(re.escape, longest_first))})")
 
     def cut(self, texts: Sequence[str], limit: int) -> list[str]:
         """Each text up to the end of its `limit`-th token."""
@@ -83,7 +114,12 @@ def segment_tokenizers(tokenizer: PreTrainedTokenizerFast, sid_tokens: Sequence[
 def _derived(tokenizer: PreTrainedTokenizerFast, sid_tokens: Sequence[str]) -> SegmentTokenizers:
     definition = json.loads(tokenizer.backend_tokenizer.to_str())
     definition["truncation"] = definition["padding"] = None
-    plain = {**definition, "added_tokens": _without(definition["added_tokens"], set(sid_tokens))}
+    added, known = dict(tokenizer.get_added_vocab()), set(sid_tokens)
+    sids = {token: number for token, number in added.items() if token in known or SID_FORM.fullmatch(token)}
+    earlier = _without(definition["added_tokens"], known)
+    # What is special is text in data; so are the base's own SID tokens, whether or not the catalogue has them.
+    as_text = [token | {"special": token["special"] or token["content"] in sids} for token in earlier]
+    plain = {**definition, "added_tokens": as_text}
     inner, plain_inner = _unprefixed(definition), _unprefixed(plain)
     return SegmentTokenizers(
         template_first=_build(definition),
@@ -91,7 +127,8 @@ def _derived(tokenizer: PreTrainedTokenizerFast, sid_tokens: Sequence[str]) -> S
         data_first=_build(plain, special_is_text=True),
         data_inner=_build(plain_inner, special_is_text=True),
         prefix_ids=_prefix_ids(tokenizer),
-        added=dict(tokenizer.get_added_vocab()),
+        added=added,
+        sids=sids,
         name=tokenizer.name_or_path,
     )
 
@@ -139,16 +176,19 @@ def _prefix_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:
     return [tokenizer.bos_token_id] if with_special[:1] == [tokenizer.bos_token_id] else []
 
 
-def refuse_token_text(texts: Sequence[str], tokenizers: SegmentTokenizers, what: str) -> None:
+def refuse_token_text(texts: Sequence[str], tokenizers: SegmentTokenizers, what: str, sids: bool = False) -> None:
     """Refuse data text that would turn into tokens inside a longer template segment.
+
+    Args:
+        sids: SID tokens may.
 
     Raises:
         UserError: names the first such text.
     """
     read = tokenizers.template(texts, first=False)
-    plain = tokenizers.data(texts, first=False)
-    for text, ids, plain_ids in zip(texts, read, plain, strict=True):
-        if ids != plain_ids:
+    wanted = (tokenizers.data_with_sids if sids else tokenizers.data)(texts, first=False)
+    for text, ids, wanted_ids in zip(texts, read, wanted, strict=True):
+        if ids != wanted_ids:
             raise UserError(
                 f"{what} {text!r:.120} holds a token of the model, and the template puts it inside a longer segment",
                 "Give the placeholder a segment of its own, or change the text.",

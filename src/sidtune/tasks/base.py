@@ -47,13 +47,19 @@ class Items:
 
 @dataclass(frozen=True)
 class Texts:
-    """A placeholder that stands for text out of the data, `(n,)` strings."""
+    """A placeholder that stands for text out of the data.
+
+    Args:
+        values: `(n,)` strings.
+        sids: whether SID tokens in them are read as tokens; everything else is text.
+    """
 
     values: pa.Array
+    sids: bool = False
 
     def take(self, rows: NDArray[np.integer]) -> Texts:
         """The column at the given examples."""
-        return Texts(self.values.take(pa.array(rows)))
+        return Texts(self.values.take(pa.array(rows)), self.sids)
 
 
 Column = Items | Texts

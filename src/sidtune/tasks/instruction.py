@@ -11,10 +11,16 @@ from numpy.typing import NDArray
 from sidtune.tasks.base import Part, Placeholders, Source, TaskOptions, Texts
 
 
+class InstructionOptions(TaskOptions):
+    """`sid_tokens`: whether SIDs in prompt and response are read as tokens; null: as text, and check warns."""
+
+    sid_tokens: bool | None = None
+
+
 class Instruction:
     """One example for each line of the instruction file."""
 
-    options: ClassVar[type[TaskOptions]] = TaskOptions
+    options: ClassVar[type[TaskOptions]] = InstructionOptions
     forms: ClassVar[Mapping[str, Placeholders]] = {
         "instruction": Placeholders(prompt=("prompt",), response=("response",))
     }
@@ -25,7 +31,7 @@ class Instruction:
 
     def build(self, source: Source, rows: NDArray[np.int64], options: TaskOptions, seed: int) -> Sequence[Part]:
         """One part."""
-        columns = {
-            name: Texts(source.instructions.column(name).combine_chunks()).take(rows) for name in ("prompt", "response")
-        }
+        assert isinstance(options, InstructionOptions)
+        texts = {name: source.instructions.column(name).combine_chunks() for name in ("prompt", "response")}
+        columns = {name: Texts(values, bool(options.sid_tokens)).take(rows) for name, values in texts.items()}
         return [Part("instruction", columns, rows)]

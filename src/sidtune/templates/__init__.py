@@ -129,7 +129,7 @@ def _wording(entry: Any, needs: Placeholders, where: str) -> Wording:
     prompt = _segments(entry["prompt"], f"{where}: prompt")
     response = _segments(entry["response"], f"{where}: response")
     extras = HISTORY_EXTRAS if set(HISTORY_EXTRAS) & set(needs.prompt) else ()
-    _check(prompt, needs.prompt, (*needs.prompt, *extras), f"{where}: prompt")
+    _check(prompt, needs.prompt, tuple(dict.fromkeys((*needs.prompt, *extras))), f"{where}: prompt")
     _check(response, needs.response, needs.response, f"{where}: response")
     if SEQUENCE in needs.response and [segment.slot for segment in response] != [SEQUENCE]:
         raise UserError(

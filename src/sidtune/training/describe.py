@@ -23,12 +23,28 @@ BYTES = {"weights": 4, "gradients": 4, "optimizer": 8, "average": 4}
 # block with a two- to four-fold MLP (Korthikanti et al., 2022, eq. 2, without dropout masks and attention scores).
 ACTIVATION_VALUES = 17
 GIB = 2**30
+SHORTER_WARMUP = "Shorten training.warmup: a share of the run, such as 0.05, fits any length."
 SAMPLED_STEPS = 20
 
 
 def total_steps(training: TrainingConfig, plan: Plan) -> int:
     """Optimizer updates of the whole run."""
     return training.max_steps or plan.steps_per_epoch * training.epochs
+
+
+def long_warmup(training: TrainingConfig, steps: int) -> str:
+    """What is said of a warmup that lasts as long as its run, or longer; nothing where it does not.
+
+    Args:
+        steps: optimizer updates of the run, or of its stage.
+    """
+    if not steps or training.warmup < steps:
+        return ""
+    reached = (steps - 1) / training.warmup
+    return (
+        f"warmup takes {training.warmup:,} steps and training {steps:,}, so the learning rate never reaches its peak: "
+        f"it ends at {reached:.0%} of it"
+    )
 
 
 def describe_stage(number: int, stages: int) -> None:

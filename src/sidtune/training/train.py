@@ -26,13 +26,20 @@ from sidtune.model.checkpoint_files import load_start
 from sidtune.model.dropout import RATES
 from sidtune.model.load import base_dtype, load_model
 from sidtune.signals import StopRequest
-from sidtune.terminal import console, library_bars
+from sidtune.terminal import console, library_bars, warn
 from sidtune.training import output
 from sidtune.training.arguments import training_arguments
 from sidtune.training.callbacks import ConsoleTable, LastStepEvaluation, MetricsFile
 from sidtune.training.checkpoints import FINAL, PROCESSES
 from sidtune.training.criterion import make_criterion, sid_prefixes
-from sidtune.training.describe import describe_model, describe_plan, describe_stage, total_steps
+from sidtune.training.describe import (
+    SHORTER_WARMUP,
+    describe_model,
+    describe_plan,
+    describe_stage,
+    long_warmup,
+    total_steps,
+)
 from sidtune.training.interruption import StopWhenAsked
 from sidtune.training.launch import join_after_restart, pin_first_gpu
 from sidtune.training.lay_out import lay_out
@@ -175,6 +182,8 @@ def run_stage(
         describe_stage(number, len(stages))
         describe_model(model, vocabulary, config.model)
         describe_plan(config, shared.training, steps, model, arguments)
+        if message := long_warmup(config.training, total_steps(config.training, steps.plan)):
+            warn(f"training.warmup: {message}. {SHORTER_WARMUP}")
     if dry_run:
         return None
     announce(start, arguments)
