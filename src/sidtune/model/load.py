@@ -100,7 +100,7 @@ def _build(
         with torch.device("meta"):
             _refuse_huge(base, build().get_memory_footprint())
         set_seed(seed)
-        return build()
+        model = build()
     except UserError:
         raise
     except Exception as error:
@@ -109,6 +109,8 @@ def _build(
         raise UserError(
             f"the config.json of {base} makes no model: {reason}", "Use the one it was published with."
         ) from None
+    _say_ties(model)
+    return model
 
 
 def _refuse_huge(base: str, needed: int) -> None:
@@ -159,10 +161,31 @@ def _load(base: str, trust_remote_code: bool, hint: str = "", dtype: Any = "auto
     if missing:
         raise UserError(
             f"{base} lacks {len(missing)} weights, such as {missing[0]}",
-            hint or f"They would be random: get the complete model. {scratch}",
+            hint or f"They would be random: get the complete model. {_tie_hint(model, missing)}{scratch}",
         )
     assert isinstance(model, PreTrainedModel)
+    _say_ties(model)
     return model
+
+
+def _tie_hint(model: PreTrainedModel, missing: list[str]) -> str:
+    """What to do where the output head alone is missing: it may be the input matrix, unsaid."""
+    head = model.get_output_embeddings()
+    if missing != [name for name, weight in model.named_parameters() if weight is getattr(head, "weight", None)]:
+        return ""
+    return "If its input rows are the output rows too, set tie_word_embeddings: true in its config.json. "
+
+
+def _say_ties(model: PreTrainedModel) -> None:
+    """Let the configuration say whether input and output rows are one matrix.
+
+    Transformers leaves two different matrices apart although the configuration calls them tied, but resizing believes
+    the configuration and would lose one of them, and whoever loads the result would be told the wrong thing.
+    """
+    tied = len(_matrices(model)) == 1
+    for config in (model.config, model.config.get_text_config()):
+        if getattr(config, "tie_word_embeddings", False) != tied:
+            config.tie_word_embeddings = tied
 
 
 def _make_room(model: PreTrainedModel, rows: int) -> range:
