@@ -1,4 +1,4 @@
-"""Whether input and output rows are one matrix: what is saved says what is true of its weights, whatever the base said."""
+"""Whether input and output rows are one matrix: what is saved says what is true of its weights."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_two_matrices_that_are_called_one(tmp_path: Path, architecture: str, spa
 
 @TUNINGS
 def test_one_matrix_that_is_written_twice(tmp_path: Path, tuning: str) -> None:
-    """Old files hold a tied matrix under both names: it stays one where the base says so, else it is two from here on."""
+    """Old files hold a tied matrix under both names: it stays one where the base says so, and is two elsewhere."""
     base = make_base(tmp_path / "base")
     weights = load_weights(base)
     (base / "model.safetensors").unlink()
