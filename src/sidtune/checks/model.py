@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from sidtune.checks.finding import Finding
 from sidtune.inputs import Inputs
+from sidtune.model.base_files import SCRATCH, quantisation_fault, weight_faults
 
 # Rotary positions that depend on the longest sequence of a forward pass.
 LENGTH_DEPENDENT = ("dynamic", "longrope")
@@ -34,6 +35,17 @@ def model(inputs: Inputs) -> Iterator[Finding]:
     tunings = {inputs.config.model.tuning, *(stage.tuning for stage in inputs.config.stages)}
     if "frozen" in tunings and not len(inputs.vocabulary.sid_ids):
         yield Finding("error", "model.tuning", "frozen tuning trains SID rows, and there is no SID token")
+
+
+def weights(inputs: Inputs) -> Iterator[Finding]:
+    """The files that hold the weights, by their sizes and headers."""
+    config = inputs.config.model
+    if config.from_scratch:
+        return
+    for fault in weight_faults(config.base, f"Complete the folder. {SCRATCH}"):
+        yield Finding("error", config.base, fault.message, [], fault.hint)
+    if quantised := quantisation_fault(config.base, inputs.header):
+        yield Finding("error", config.base, quantised.message, [], quantised.hint)
 
 
 def vocabulary(inputs: Inputs) -> Iterator[Finding]:

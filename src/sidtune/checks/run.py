@@ -17,6 +17,7 @@ from sidtune.terminal import console
 CHECKS: list[Check] = [
     data.catalogue,
     model.model,
+    model.weights,
     model.vocabulary,
     encoding.templates,
     data.interactions,

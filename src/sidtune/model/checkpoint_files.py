@@ -202,6 +202,19 @@ def shard_names(index: Path) -> list[str]:
     """The file names in an index of sharded weights, all of them in its folder; none where there is no index."""
     if not index.is_file():
         return []
+    names = sorted(set(weight_map(index).values()))
+    if absent := [name for name in names if not (index.parent / name).is_file()]:
+        # A pipe would be waited for.
+        raise ValueError(f"{index.name} names {absent[0]!r:.80}, which is no file there")
+    return names
+
+
+def weight_map(index: Path) -> dict[str, str]:
+    """The weights that an index names and the file that holds each, all of them in its folder.
+
+    Raises:
+        ValueError: for an index of another shape, or one that leads elsewhere.
+    """
     tree = json.loads(index.read_text(encoding="utf-8"))
     files = tree.get("weight_map") if isinstance(tree, dict) else None
     if not isinstance(files, dict) or not all(isinstance(file, str) for file in files.values()):
@@ -209,10 +222,7 @@ def shard_names(index: Path) -> list[str]:
     names = sorted(set(files.values()))
     if strange := [name for name in names if name in ("", "..") or Path(name).name != name or "\\" in name]:
         raise ValueError(f"{index.name} names a file outside the folder: {strange[0]!r:.80}")
-    if absent := [name for name in names if not (index.parent / name).is_file()]:
-        # A pipe would be waited for.
-        raise ValueError(f"{index.name} names {absent[0]!r:.80}, which is no file there")
-    return names
+    return files
 
 
 def _tensors(loaded: Any) -> dict[str, Tensor]:
