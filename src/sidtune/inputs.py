@@ -38,7 +38,9 @@ class Inputs:
     def vocabulary(self) -> Vocabulary:
         """The base's tokenizer, extended by the SID tokens."""
         tokenizer = load_tokenizer(self.config.model.base, self.trust_remote_code)
-        return extend_vocabulary(tokenizer, self.catalogue.sid_tokens)
+        # From scratch, no row of the base is used.
+        rows = 0 if self.config.model.from_scratch else int(self.header.get_text_config().vocab_size)
+        return extend_vocabulary(tokenizer, self.catalogue.sid_tokens, rows)
 
     @cached_property
     def header(self) -> PreTrainedConfig:

@@ -41,6 +41,7 @@ from sidtune.errors import UserError
 from sidtune.evaluation import compare
 from sidtune.evaluation.answers import read_candidates
 from sidtune.evaluation.stream import histories
+from sidtune.model.base_files import weight_faults
 from sidtune.model.checkpoint_files import INDEX, OLD_WEIGHTS, WEIGHTS, load_weights
 from sidtune.model.load import load_model
 from sidtune.model.tokenizer import load_config as load_header
@@ -330,6 +331,7 @@ def _old_weights(folder: Path) -> None:
 
 
 def _read_weights(folder: Path) -> None:
+    weight_faults(str(folder))
     found = load_weights(folder)
     assert all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in found.items())
 

@@ -129,15 +129,24 @@ def test_a_tokenizer_of_another_index_is_refused(tmp_path: Path) -> None:
         Prompts(inputs.bundle, base)
 
 
-@pytest.mark.parametrize("token", ["</s>", "<role>"])
-def test_special_tokens_are_no_sid_tokens(tmp_path: Path, token: str) -> None:
+@pytest.mark.parametrize(
+    ("token", "message"),
+    [("</s>", "1 SID tokens are special tokens of the tokenizer: '</s>'"), ("<turn>", "stand in the .* chat template")],
+)
+def test_tokens_with_a_role_are_no_sid_tokens(tmp_path: Path, token: str, message: str) -> None:
     """Training refuses them; files beside a model can be changed later."""
     inputs = Inputs(tiny_config(tmp_path))
     tokenizer, catalogue = inputs.vocabulary.tokenizer, inputs.catalogue
-    tokenizer.add_tokens([AddedToken("<role>", special=True)])
-    sids = [(*sid[:-1], token) for sid in catalogue.sids]
-    with pytest.raises(UserError, match=f"1 SID tokens are special tokens of the tokenizer: '{token}'"):
-        Prompts(replace(inputs.bundle, catalogue=replace(catalogue, sids=sids)), tokenizer)
+    tokenizer.add_tokens([AddedToken("<turn>", special=True), AddedToken("<none>", special=True)])
+    tokenizer.chat_template = "{% for m in messages %}<turn>{{ m['content'] }}{% endfor %}"
+
+    def asked(last: str) -> Prompts:
+        sids = [(*sid[:-1], last) for sid in catalogue.sids]
+        return Prompts(replace(inputs.bundle, catalogue=replace(catalogue, sids=sids)), tokenizer)
+
+    with pytest.raises(UserError, match=message):
+        asked(token)
+    assert asked("<none>").token_ids["<none>"] == tokenizer.convert_tokens_to_ids("<none>")
 
 
 def test_a_sequence_has_no_sids_that_begin_others(tmp_path: Path) -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.tiny_models import KINDS, make_base, make_tokenizer
-from transformers import AddedToken
+from tokenizers import processors
+from transformers import AddedToken, AutoTokenizer
 
+from sidtune.encoding.tokenizers import segment_tokenizers
 from sidtune.errors import UserError
 from sidtune.model.tokenizer import load_tokenizer
 from sidtune.model.vocabulary import extend_vocabulary
@@ -87,12 +91,135 @@ def test_prefixes_are_found_wherever_they_stand(parts: list[str]) -> None:
         assert len(extend_vocabulary(make_tokenizer(), tokens).new_ids) == len(tokens)
 
 
-def test_a_special_token_without_a_role_is_special() -> None:
+def as_added(tokenizer: Any) -> None:
+    tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in SIDS])
+
+
+def as_extra(tokenizer: Any) -> None:
+    tokenizer.add_special_tokens({"extra_special_tokens": [*SIDS, "<other>"]})
+
+
+def as_additional(tokenizer: Any) -> None:
+    tokenizer.add_special_tokens({"additional_special_tokens": SIDS[:2]})
+
+
+FLAGS = pytest.mark.parametrize("flag", [as_added, as_extra, as_additional])
+
+
+@FLAGS
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("again", [False, True], ids=["at once", "saved before"])
+def test_special_tokens_without_a_role_may_be_sid_tokens(
+    tmp_path: Path, flag: Callable[[Any], None], kind: str, again: bool
+) -> None:
+    """They keep their ids, stand among the ordinary added tokens, and decoding leaves them in the text."""
+    tokenizer = make_tokenizer(kind)
+    flag(tokenizer)
+    if again:
+        tokenizer.save_pretrained(tmp_path / "base")
+        tokenizer = AutoTokenizer.from_pretrained(tmp_path / "base")
+    before, others = tokenizer.get_vocab(), set(tokenizer.all_special_tokens) - set(SIDS)
+    vocabulary = extend_vocabulary(tokenizer, SIDS)
+    assert vocabulary.sid_ids.tolist() == sorted(vocabulary.tokenizer.convert_tokens_to_ids(SIDS))
+    assert before.items() <= vocabulary.tokenizer.get_vocab().items()
+    assert len(vocabulary.new_ids) == len(set(SIDS) - set(before))
+    vocabulary.tokenizer.save_pretrained(tmp_path / "saved")
+    ids = vocabulary.tokenizer("a mug <a_0><b_0></s><a_1>", add_special_tokens=False).input_ids
+    assert set(vocabulary.sid_ids) <= set(ids)
+    for each in (vocabulary.tokenizer, AutoTokenizer.from_pretrained(tmp_path / "saved")):
+        text = each.decode(ids, skip_special_tokens=True).replace(" ", "")
+        assert text == "amug<a_0><b_0><a_1>"
+        assert each("a mug <a_0><b_0></s><a_1>", add_special_tokens=False).input_ids == ids
+        assert set(each.all_special_tokens) == others
+
+
+@FLAGS
+def test_sid_text_in_a_title_stays_text(flag: Callable[[Any], None]) -> None:
+    tokenizer = make_tokenizer()
+    flag(tokenizer)
+    vocabulary = extend_vocabulary(tokenizer, SIDS)
+    segments = segment_tokenizers(vocabulary.tokenizer, SIDS)
+    (ids,) = segments.data(["a <a_0> mug"], first=False)
+    assert not set(ids) & set(vocabulary.sid_ids.tolist())
+    assert vocabulary.tokenizer.decode(ids) == "a <a_0> mug"
+    (ids,) = segments.template(["a <a_0> mug"], first=False)
+    assert vocabulary.tokenizer.convert_tokens_to_ids("<a_0>") in ids
+
+
+ROLES = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"]
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_tokens_with_a_role_are_no_sid_tokens(role: str) -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.add_special_tokens({role: "<a_0>"})
+    with pytest.raises(UserError, match=r"1 SID tokens are special tokens of the tokenizer: '<a_0>'") as error:
+        extend_vocabulary(tokenizer, SIDS)
+    assert "Rename" in error.value.hint
+
+
+def test_tokens_that_the_tokenizer_puts_around_a_text_are_no_sid_tokens() -> None:
     tokenizer = make_tokenizer()
     tokenizer.add_tokens([AddedToken("<a_0>", special=True)])
-    assert "<a_0>" not in tokenizer.all_special_tokens
-    with pytest.raises(UserError, match=r"are special tokens of the tokenizer: '<a_0>'"):
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A <a_0>", special_tokens=[("<a_0>", tokenizer.convert_tokens_to_ids("<a_0>"))]
+    )
+    with pytest.raises(UserError, match=r"1 SID tokens are special tokens of the tokenizer: '<a_0>'"):
         extend_vocabulary(tokenizer, SIDS)
+
+
+TURN = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] }}"
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        TURN + "<a_0>{% endfor %}",
+        TURN + "{{ '<a_0>' }}{% endfor %}",
+        TURN + "{% endfor %}{% if tools %}{{ '\\n<a_0>' }}{% endif %}",
+        TURN + "{% generation %}<a_0>{% endgeneration %}{% endfor %}",
+        TURN + "{{ '<' + 'a_0>' }}{% endfor %}",
+        TURN + "{% endfor %}{% if add_generation_prompt %}{{ '<' ~ 'a_' ~ '0>' }}{% endif %}",
+        {"default": TURN + "{% endfor %}", "tool_use": TURN + "<a_0>{% endfor %}"},
+    ],
+)
+def test_tokens_of_the_chat_template_are_no_sid_tokens(template: Any) -> None:
+    tokenizer = make_tokenizer()
+    as_added(tokenizer)
+    tokenizer.chat_template = template
+    with pytest.raises(UserError, match=r"1 SID tokens stand in the tokenizer's chat template: '<a_0>'"):
+        extend_vocabulary(tokenizer, SIDS)
+
+
+@pytest.mark.parametrize(
+    "template", [TURN + "{{ messages[0]['content'] }}{% endfor %}", "{% broken", "{{ 1 / 0 }}", "{# <a_0> #}", None, ""]
+)
+def test_what_a_template_does_not_write_may_be_a_sid_token(template: str | None) -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.add_tokens([AddedToken("[0]", special=True), AddedToken("<a_0>", special=True)])
+    tokenizer.chat_template = template
+    assert len(extend_vocabulary(tokenizer, ["[0]", "<a_0>"]).new_ids) == 0
+
+
+def test_rows_tell_trained_tokens_from_new_ones() -> None:
+    """The tokenizer knows a_0 and a_1, and the model has a row for a_0 alone."""
+    tokenizer = make_tokenizer()
+    known = len(tokenizer)
+    tokenizer.add_tokens(["<a_0>", "<a_1>"])
+    vocabulary = extend_vocabulary(tokenizer, SIDS, rows=known + 1)
+    assert vocabulary.trained_ids.tolist() == [known]
+    assert vocabulary.rowless_ids.tolist() == [known + 1]
+    assert vocabulary.new_ids.tolist() == [known + 1, known + 2]
+    assert vocabulary.counts == "2 new, 1 of them known to the tokenizer only; 1 with trained rows"
+    assert vocabulary.names(vocabulary.new_ids) == "<a_1> <b_0>"
+
+
+def test_without_rows_every_known_token_counts_as_trained() -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.add_tokens(["<a_0>"])
+    vocabulary = extend_vocabulary(tokenizer, SIDS)
+    assert vocabulary.counts == "2 new; 1 with trained rows"
+    assert not len(vocabulary.rowless_ids)
 
 
 def test_no_two_tokens_share_an_id(tmp_path: Path) -> None:

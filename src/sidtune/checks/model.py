@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from sidtune.checks.finding import Finding
 from sidtune.inputs import Inputs
+from sidtune.model.base_files import SCRATCH, quantisation_fault, weight_faults
 
 # Rotary positions that depend on the longest sequence of a forward pass.
 LENGTH_DEPENDENT = ("dynamic", "longrope")
@@ -36,12 +37,32 @@ def model(inputs: Inputs) -> Iterator[Finding]:
         yield Finding("error", "model.tuning", "frozen tuning trains SID rows, and there is no SID token")
 
 
+def weights(inputs: Inputs) -> Iterator[Finding]:
+    """The files that hold the weights, by their sizes and headers."""
+    config = inputs.config.model
+    if config.from_scratch:
+        return
+    for fault in weight_faults(config.base, f"Complete the folder. {SCRATCH}"):
+        yield Finding("error", config.base, fault.message, [], fault.hint)
+    if quantised := quantisation_fault(config.base, inputs.header):
+        yield Finding("error", config.base, quantised.message, [], quantised.hint)
+
+
 def vocabulary(inputs: Inputs) -> Iterator[Finding]:
-    vocabulary = inputs.vocabulary
-    known = len(vocabulary.sid_ids) - len(vocabulary.new_ids)
-    message = f"{vocabulary.known:,} tokens, and {len(vocabulary.new_ids):,} new ones for SIDs"
-    yield Finding(
-        "note",
-        inputs.config.model.base,
-        message + (f"; {known:,} SID tokens known already" if known else ""),
-    )
+    vocabulary, base = inputs.vocabulary, inputs.config.model.base
+    trained, new = vocabulary.trained_ids, vocabulary.new_ids
+    groups = {"with trained rows": trained, "new": new} if len(trained) or len(vocabulary.rowless_ids) else {}
+    examples = [f"{name}: {vocabulary.names(ids)}" for name, ids in groups.items() if len(ids)]
+    message = f"{vocabulary.known:,} tokens; {len(vocabulary.sid_ids):,} SID tokens: {vocabulary.counts}"
+    yield Finding("note", base, message, examples)
+    if others := _others_without_rows(inputs):
+        message = f"{others:,} other tokens of the tokenizer have no row in the model and start like new ones"
+        yield Finding("note", base, message)
+
+
+def _others_without_rows(inputs: Inputs) -> int:
+    """Tokens of the base's tokenizer that its model has no row for, SID tokens not among them."""
+    if inputs.config.model.from_scratch:
+        return 0
+    rows, sids = inputs.header.get_text_config().vocab_size, set(inputs.vocabulary.sid_ids.tolist())
+    return sum(token >= rows and token not in sids for token in inputs.vocabulary.tokenizer.get_vocab().values())

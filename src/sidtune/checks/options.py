@@ -27,7 +27,7 @@ def idle_options(inputs: Inputs) -> Iterator[Finding]:
         message = f"evaluation and `recommend` ask {config.question}, and no task of the mixture teaches that"
         yield Finding("warning", "tasks", message, [], "Add sid_next or sid_sequence.")
     if config.model.new_rows == "text" and not len(inputs.vocabulary.new_ids):
-        message = "has no effect: the base knows every SID token already"
+        message = "has no effect: the base has a trained row for every SID token already"
         yield Finding("warning", "model.new_rows", message, [], "Leave it out.")
     if config.eval.ranking.every is None and config.eval.ranking.model_fields_set - {"every"}:
         yield Finding(

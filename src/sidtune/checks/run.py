@@ -18,6 +18,7 @@ CHECKS: list[Check] = [
     data.catalogue,
     data.titles,
     model.model,
+    model.weights,
     model.vocabulary,
     encoding.templates,
     data.interactions,

@@ -15,7 +15,7 @@ import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from sidtune.errors import UserError
 from sidtune.model.frozen import SidEmbedding, is_frozen, load_sid_rows, module_name, sid_rows
@@ -23,6 +23,8 @@ from sidtune.model.frozen import SidEmbedding, is_frozen, load_sid_rows, module_
 SID_ROWS = "sid_rows.safetensors"
 WEIGHTS, INDEX, OLD_WEIGHTS = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
 OLD_INDEX = "pytorch_model.bin.index.json"
+# Of `generate`; everything else of a base's settings changes which token is taken.
+KEPT_SETTINGS = ("bos_token_id", "eos_token_id", "pad_token_id", "max_length", "max_new_tokens", "use_cache")
 # What the readers of weights raise, as flipping and cutting bytes showed, for files that are damaged or missing.
 UNREADABLE = (
     OSError,
@@ -69,7 +71,7 @@ def load_plain_state_dict(model: PreTrainedModel, weights: dict[str, Tensor]) ->
     expected = {name: tuple(value.shape) for name, value in plain_state_dict(model).items()}
     weights = dict(weights) if expected.keys() <= weights.keys() else _under_model_names(model, weights)
     if _tied(model):
-        weights.pop(f"{_head_name(model)}.weight", None)
+        _drop_head(model, weights)
     given = {name: tuple(value.shape) for name, value in weights.items()}
     wrong = [name for name in {**expected, **given} if expected.get(name) != given.get(name)]
     if wrong:
@@ -87,7 +89,7 @@ def load_plain_state_dict(model: PreTrainedModel, weights: dict[str, Tensor]) ->
 def save_pretrained(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path, dtype: torch.dtype | None
 ) -> None:
-    """Save an ordinary Hugging Face folder.
+    """Save an ordinary Hugging Face folder, whose `generate` takes the likeliest token unless told otherwise.
 
     Args:
         dtype: of the saved weights; None for those of the model as it is.
@@ -97,9 +99,22 @@ def save_pretrained(
     with torch.device("meta"):
         twin = type(model)(copy.deepcopy(model.config))
     torch.nn.Module.to(twin, dtype or model.dtype)
-    twin.generation_config = copy.deepcopy(model.generation_config)
+    twin.generation_config = _greedy(model.generation_config)
     twin.save_pretrained(folder, state_dict=state)
     tokenizer.save_pretrained(folder)
+
+
+def _greedy(settings: GenerationConfig) -> GenerationConfig:
+    """Settings of `generate` that always take the likeliest token, with the token ids and lengths of those given.
+
+    Sampling and penalties were chosen for chats: an answer would differ at each call, and SIDs that repeat a token of
+    the history would be put down.
+    """
+    kept = {name: getattr(settings, name, None) for name in KEPT_SETTINGS}
+    if isinstance(kept["pad_token_id"], int) and kept["pad_token_id"] < 0:
+        # Some bases say "none" by -1, which Transformers refuses to save.
+        kept["pad_token_id"] = None
+    return GenerationConfig(do_sample=False, **{name: value for name, value in kept.items() if value is not None})
 
 
 def save_training_state(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
@@ -187,6 +202,19 @@ def shard_names(index: Path) -> list[str]:
     """The file names in an index of sharded weights, all of them in its folder; none where there is no index."""
     if not index.is_file():
         return []
+    names = sorted(set(weight_map(index).values()))
+    if absent := [name for name in names if not (index.parent / name).is_file()]:
+        # A pipe would be waited for.
+        raise ValueError(f"{index.name} names {absent[0]!r:.80}, which is no file there")
+    return names
+
+
+def weight_map(index: Path) -> dict[str, str]:
+    """The weights that an index names and the file that holds each, all of them in its folder.
+
+    Raises:
+        ValueError: for an index of another shape, or one that leads elsewhere.
+    """
     tree = json.loads(index.read_text(encoding="utf-8"))
     files = tree.get("weight_map") if isinstance(tree, dict) else None
     if not isinstance(files, dict) or not all(isinstance(file, str) for file in files.values()):
@@ -194,10 +222,7 @@ def shard_names(index: Path) -> list[str]:
     names = sorted(set(files.values()))
     if strange := [name for name in names if name in ("", "..") or Path(name).name != name or "\\" in name]:
         raise ValueError(f"{index.name} names a file outside the folder: {strange[0]!r:.80}")
-    if absent := [name for name in names if not (index.parent / name).is_file()]:
-        # A pipe would be waited for.
-        raise ValueError(f"{index.name} names {absent[0]!r:.80}, which is no file there")
-    return names
+    return files
 
 
 def _tensors(loaded: Any) -> dict[str, Tensor]:
@@ -229,6 +254,21 @@ def _tied(model: PreTrainedModel) -> bool:
     if isinstance(embedding, SidEmbedding):
         return bool(embedding.base.weight is head.base.weight)
     return bool(embedding.weight is head.weight)
+
+
+def _drop_head(model: PreTrainedModel, weights: dict[str, Tensor]) -> None:
+    """Leave out the output rows, which are the input rows in a tied model.
+
+    Raises:
+        UserError: where they are others, and would be lost.
+    """
+    head = weights.pop(f"{_head_name(model)}.weight", None)
+    rows = weights.get(f"{_embedding_name(model)}.weight")
+    if head is not None and rows is not None and not torch.equal(head, rows):
+        raise UserError(
+            "these weights have output rows of their own, and the model's are its input rows",
+            "Start from weights of the same base, or use them as model.base.",
+        )
 
 
 def _embedding_name(model: PreTrainedModel) -> str:

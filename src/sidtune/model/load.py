@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from sidtune.config import ModelConfig
 from sidtune.errors import UserError
-from sidtune.model.checkpoint_files import INDEX, OLD_INDEX, refusing_damage, shard_names
+from sidtune.model.base_files import SCRATCH, quantisation_fault, weight_faults
 from sidtune.model.dropout import set_dropout
 from sidtune.model.frozen import freeze
 from sidtune.model.initialise import ItemTexts, mean_rows, text_rows
@@ -35,9 +35,9 @@ def load_model(
         texts: of the items; needed for `new_rows: text`, and not looked at otherwise.
 
     Raises:
-        UserError: for frozen tuning without SID tokens, for a base whose weights are missing or incomplete, for a
-            configuration that makes no model, for a tokenizer with ids that the model has no rows for, and for
-            dropout that the architecture has no place for.
+        UserError: for frozen tuning without SID tokens, for a base whose weights are missing, incomplete or
+            quantised, for a configuration that makes no model, for a tokenizer with ids that the model has no rows
+            for, and for dropout that the architecture has no place for.
     """
     model = _undropped(config, vocabulary, seed, trust_remote_code, texts)
     set_dropout(model, config)
@@ -53,6 +53,8 @@ def _undropped(
     header = load_config(config.base, trust_remote_code)
     if config.from_scratch:
         return _build(config.base, header, vocabulary, seed, trust_remote_code)
+    if fault := quantisation_fault(config.base, header):
+        raise fault
     model = _load(config.base, trust_remote_code)
     added = _make_room(model, _rows_needed(header, vocabulary))
     assert texts is not None or config.new_rows == "mean"
@@ -90,6 +92,10 @@ def _build(
 ) -> PreTrainedModel:
     """Random weights of the base's shape; the new rows are drawn like all others."""
     header.get_text_config().vocab_size = _rows_needed(header, vocabulary)
+    for config in (header, header.get_text_config()):
+        if hasattr(config, "quantization_config"):
+            # The result's weights are not quantised, and could not be loaded as such.
+            del config.quantization_config
 
     def build() -> PreTrainedModel:
         model: Any = AutoModelForCausalLM.from_config(header, dtype=torch.float32, trust_remote_code=trust_remote_code)
@@ -100,7 +106,7 @@ def _build(
         with torch.device("meta"):
             _refuse_huge(base, build().get_memory_footprint())
         set_seed(seed)
-        return build()
+        model = build()
     except UserError:
         raise
     except Exception as error:
@@ -109,6 +115,8 @@ def _build(
         raise UserError(
             f"the config.json of {base} makes no model: {reason}", "Use the one it was published with."
         ) from None
+    _say_ties(model)
+    return model
 
 
 def _refuse_huge(base: str, needed: int) -> None:
@@ -138,11 +146,9 @@ def _rows_needed(header: PreTrainedConfig, vocabulary: Vocabulary) -> int:
 
 def _load(base: str, trust_remote_code: bool, hint: str = "", dtype: Any = "auto", **options: Any) -> PreTrainedModel:
     """Weights of a base; `hint` says what to do without them."""
-    scratch = "model.from_scratch: true needs no weights."
     load_config(base, trust_remote_code)
-    for index in (INDEX, OLD_INDEX):
-        with refusing_damage(Path(base)):
-            shard_names(Path(base) / index)
+    for fault in weight_faults(base, hint or SCRATCH):
+        raise fault
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             base, dtype=dtype, trust_remote_code=trust_remote_code, output_loading_info=True, **options
@@ -152,17 +158,38 @@ def _load(base: str, trust_remote_code: bool, hint: str = "", dtype: Any = "auto
         reason = " ".join(str(error).split())[:300]
         raise UserError(
             f"the weights of {base} cannot be loaded: {reason}",
-            hint or (scratch if Path(base).is_dir() else "Check the name and the network."),
+            hint or (SCRATCH if Path(base).is_dir() else "Check the name and the network."),
         ) from None
     model, report = loaded
     missing = sorted(report["missing_keys"])
     if missing:
         raise UserError(
             f"{base} lacks {len(missing)} weights, such as {missing[0]}",
-            hint or f"They would be random: get the complete model. {scratch}",
+            hint or f"They would be random: get the complete model. {_tie_hint(model, missing)}{SCRATCH}",
         )
     assert isinstance(model, PreTrainedModel)
+    _say_ties(model)
     return model
+
+
+def _tie_hint(model: PreTrainedModel, missing: list[str]) -> str:
+    """What to do where the output head alone is missing: it may be the input matrix, unsaid."""
+    head = model.get_output_embeddings()
+    if missing != [name for name, weight in model.named_parameters() if weight is getattr(head, "weight", None)]:
+        return ""
+    return "If its input rows are the output rows too, set tie_word_embeddings: true in its config.json. "
+
+
+def _say_ties(model: PreTrainedModel) -> None:
+    """Let the configuration say whether input and output rows are one matrix.
+
+    Transformers leaves two different matrices apart although the configuration calls them tied, but resizing believes
+    the configuration and would lose one of them, and whoever loads the result would be told the wrong thing.
+    """
+    tied = len(_matrices(model)) == 1
+    for config in (model.config, model.config.get_text_config()):
+        if getattr(config, "tie_word_embeddings", False) != tied:
+            config.tie_word_embeddings = tied
 
 
 def _make_room(model: PreTrainedModel, rows: int) -> range:

@@ -13,6 +13,7 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from sidtune.errors import UserError
+from sidtune.model.base_files import refuse_pointers
 from sidtune.model.tokenizer_faults import is_fault, refuse_deadly
 
 ADAPTER = "adapter_config.json"
@@ -82,13 +83,14 @@ def _sees_ahead(config: Any) -> bool:
 
 
 def _refuse_no_model(base: str) -> None:
-    """Refuse folders that are not there, or hold something else."""
+    """Refuse folders that are not there, hold something else, or hold pointers to files."""
     looks_local = Path(base).is_absolute() or base.startswith((".", "~")) or base.count("/") > 1
     if looks_local and not Path(base).is_dir():
         raise UserError(f"model.base: no such folder: {base}", "`sidtune new-model DIR` makes a small base.")
     if (Path(base) / ADAPTER).is_file():
         # It names another model, anywhere, that would be loaded in its place.
         raise UserError(f"{base} holds an adapter ({ADAPTER}), not a whole model", "Merge it into its base first.")
+    refuse_pointers(Path(base))
 
 
 def _from_pretrained(loader: Any, base: str, trust_remote_code: bool) -> Any:

@@ -59,7 +59,7 @@ def describe_model(model: PreTrainedModel, vocabulary: Vocabulary, config: Model
     rows = model.config.get_text_config().vocab_size
     console.print(
         f"{model.config.model_type} · {config.tuning} tuning · {trainable:,} of {total:,} parameters trained · "
-        f"{len(vocabulary.sid_ids):,} SID tokens ({len(vocabulary.new_ids):,} new) of {rows:,} rows"
+        f"{len(vocabulary.sid_ids):,} SID tokens ({vocabulary.counts}) of {rows:,} rows"
     )
 
 

@@ -18,6 +18,7 @@ from sidtune.bundle import Bundle, write_bundle
 from sidtune.config import Config
 from sidtune.config_file import dump_config
 from sidtune.errors import UserError
+from sidtune.model.base_files import weight_faults
 from sidtune.model.checkpoint_files import save_pretrained, save_training_state
 from sidtune.storage import flush, refusing_failed_writes, write_text
 from sidtune.training.checkpoints import (
@@ -178,6 +179,8 @@ def _given(folder: Path, folders: Sequence[Path], stage: int, identity: dict[str
         compare_identity(folder, identity, other_processes)
         return Start(checkpoint=folder, stage=stage)
     _refuse_occupied(folders[-1], "PATH")
+    for fault in weight_faults(str(folder), "Give a model or checkpoint folder."):
+        raise fault
     return Start(weights=folder)
 
 

@@ -1,0 +1,245 @@
+"""What is wrong with the files of a base, seen from their sizes and headers alone: cheap for files of any size."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import safetensors
+from transformers import PreTrainedConfig
+from transformers.utils import CONFIG_NAME
+from transformers.utils.hub import cached_file
+
+from sidtune.errors import UserError
+from sidtune.model.checkpoint_files import INDEX, OLD_INDEX, OLD_WEIGHTS, UNREADABLE, WEIGHTS, weight_map
+
+POINTERS = (b"version https://git-lfs.github.com/spec/", b"version https://hawser.github.com/spec/")
+# Read before any weight is.
+SMALL_FILES = (
+    CONFIG_NAME,
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "chat_template.jinja",
+)
+# Older tools describe quantised weights in files of their own.
+QUANTISED_BY = {"quantize_config.json": "GPTQ", "quant_config.json": "AWQ"}
+# In the order in which Transformers looks for them.
+WEIGHT_FILES = (WEIGHTS, INDEX, OLD_WEIGHTS, OLD_INDEX)
+OTHER_WEIGHTS = ("*.safetensors", "*.gguf", "*.bin", "*.h5", "*.msgpack", "*.pth", "*.pt", "*.onnx")
+DOWNLOAD = "Download or copy it again."
+SCRATCH = "model.from_scratch: true needs no weights."
+SHOWN = 3
+# Of a safetensors file, in bytes, as the format allows it.
+LONGEST_HEADER = 100_000_000
+
+
+def refuse_pointers(folder: Path) -> None:
+    """Refuse a folder whose configuration or tokenizer is a Git LFS pointer.
+
+    Raises:
+        UserError: names the files.
+    """
+    pointers = [name for name in SMALL_FILES if _is_pointer(folder / name)]
+    if pointers:
+        raise UserError(f"{folder}: {_pointing(pointers)}", _pull(folder))
+
+
+def weight_faults(base: str, without: str = "Give another folder.") -> list[UserError]:
+    """Everything that keeps the weights of a base from being read.
+
+    Args:
+        base: a folder, or a hub name, of which only what is in the local cache is looked at.
+        without: what to do where there are none.
+    """
+    folder = _folder(base)
+    if folder is None:
+        return []
+    try:
+        faults = list(_faults(folder, Path(base).is_dir(), without))
+    except UNREADABLE as error:
+        faults = [(" ".join(str(error).split())[:300], DOWNLOAD)]
+    return [UserError(f"the weights of {base} cannot be loaded: {reason}", hint) for reason, hint in faults]
+
+
+def quantisation_fault(base: str, header: PreTrainedConfig) -> UserError | None:
+    """Why the weights of a base cannot be trained where they are quantised.
+
+    Args:
+        header: its configuration; one that has Transformers turn the weights back into numbers (`dequantize`) is fine.
+    """
+    folder = _folder(base)
+    said = next((file for file in QUANTISED_BY if folder and (folder / file).is_file()), None)
+    method, where = (QUANTISED_BY[said], said) if said else (None, "")
+    for config in (header, header.get_text_config()):
+        settings: Any = getattr(config, "quantization_config", None) or {}
+        settings = settings if isinstance(settings, dict) else settings.to_dict()
+        if settings and not settings.get("dequantize"):
+            method, where = _method(settings), f"quantization_config in its {CONFIG_NAME}"
+    if method is None:
+        return None
+    return UserError(
+        f"{base} is quantised ({method}, by {where}), and quantised weights cannot be trained",
+        "Use the unquantised base that it was made from.",
+    )
+
+
+def _method(settings: dict[str, Any]) -> str:
+    bits = any(settings.get(name) for name in ("load_in_4bit", "load_in_8bit"))
+    return str(settings.get("quant_method") or ("bitsandbytes" if bits else "an unnamed method"))[:60]
+
+
+def _folder(base: str) -> Path | None:
+    """Where the files of a base are on this machine, if any are."""
+    if Path(base).is_dir():
+        return Path(base)
+    try:
+        found = cached_file(base, CONFIG_NAME, local_files_only=True, _raise_exceptions_for_missing_entries=False)
+    except (OSError, ValueError):
+        return None
+    return Path(found).parent if found else None
+
+
+Fault = tuple[str, str]
+
+
+def _faults(folder: Path, whole: bool, without: str) -> Iterator[Fault]:
+    """Reasons and hints.
+
+    Args:
+        whole: whether every file ought to be there, as it is not in a cache.
+    """
+    # A link that leads nowhere is a file that is missing, not one that never was.
+    name = next((name for name in WEIGHT_FILES if (folder / name).is_file() or (folder / name).is_symlink()), None)
+    if name is None:
+        if whole and not _names_its_weights(folder):
+            yield _none(folder, without)
+        return
+    if name not in (INDEX, OLD_INDEX) or not (folder / name).is_file() or _is_pointer(folder / name):
+        yield from _file_faults(folder, {name: set()}, whole)
+        return
+    try:
+        names = weight_map(folder / name)
+    except UNREADABLE as error:
+        yield f"{' '.join(str(error).split())[:200]} ({name})", DOWNLOAD
+        return
+    shards: dict[str, set[str]] = {file: set() for file in sorted(set(names.values()))}
+    for weight, file in names.items():
+        shards[file].add(weight)
+    yield from _file_faults(folder, shards, whole)
+
+
+def _names_its_weights(folder: Path) -> bool:
+    """Whether the configuration says that the weights lie in another file."""
+    try:
+        tree = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
+    except UNREADABLE:
+        return False
+    return isinstance(tree, dict) and bool(tree.get("transformers_weights"))
+
+
+def _none(folder: Path, without: str) -> Fault:
+    others = sorted(path.name for kind in OTHER_WEIGHTS for path in folder.glob(kind))
+    found = f"; it holds {_some(others)}, which is not read" if others else ""
+    return f"the folder holds no {WEIGHTS} and no {OLD_WEIGHTS}, whole or in parts{found}", without
+
+
+def _file_faults(folder: Path, files: dict[str, set[str]], whole: bool) -> Iterator[Fault]:
+    """Faults of the files that hold the weights.
+
+    Args:
+        files: names of the weights that each of them must hold; none where that is not known.
+    """
+    absent = [name for name in files if not (folder / name).is_file()]
+    pointers = [name for name in files if name not in absent and _is_pointer(folder / name)]
+    if absent and whole:
+        # A pipe would be waited for.
+        yield f"{_some(absent)}, which is no file there", "Download or copy what is missing."
+    if pointers:
+        yield _pointing(pointers), _pull(folder)
+    for name in files:
+        if name not in absent and name not in pointers:
+            yield from _content_faults(folder / name, files[name])
+
+
+def _content_faults(path: Path, expected: Iterable[str]) -> Iterator[Fault]:
+    if path.stat().st_size == 0:
+        yield f"{path.name} is empty", DOWNLOAD
+    elif path.suffix != ".safetensors":
+        if reason := _old_fault(path):
+            yield f"{path.name} {reason}", DOWNLOAD
+    else:
+        try:
+            # PyTorch's way to map a file asks for as much memory as it has bytes; this one does not.
+            with safetensors.safe_open(path, framework="np") as file:
+                lacking = sorted(set(expected) - set(file.keys()))
+        except UNREADABLE as error:
+            reason = _truncated(path) or f"is damaged: {' '.join(str(error).split())[:200]}"
+            yield f"{path.name} {reason}", DOWNLOAD
+            return
+        if lacking:
+            yield f"{path.name} lacks {len(lacking):,} weights that the index names, such as {lacking[0]}", DOWNLOAD
+
+
+def _truncated(path: Path) -> str | None:
+    """How much of a safetensors file is missing, by its own header; nothing where it is damaged otherwise.
+
+    The file opens with the length of its header in 8 bytes, and the header says where each weight ends.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 9 or (file.read(1) == b"{" and size < 8 + length < LONGEST_HEADER):
+            return f"is truncated: it ends within its header, after {size:,} bytes"
+        if 8 + length > size:
+            return None
+        file.seek(8)
+        try:
+            entries = json.loads(file.read(length))
+            ends = [entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__"]
+            needed = 8 + length + max(ends)
+        except UNREADABLE:
+            return None
+    return f"is truncated: it has {size:,} of {needed:,} bytes" if size < needed else None
+
+
+def _old_fault(path: Path) -> str | None:
+    """What is wrong with a file of PyTorch's, without unpickling it: a zip archive, or a pickle in its old format."""
+    with path.open("rb") as file:
+        opening = file.read(2)
+    if opening == b"PK":
+        try:
+            with zipfile.ZipFile(path):
+                return None
+        except zipfile.BadZipFile:
+            return "is truncated or damaged: its table of contents is missing"
+    return None if opening[:1] == b"\x80" else "is damaged: it is no file of PyTorch's"
+
+
+def _is_pointer(path: Path) -> bool:
+    """Whether a file is what Git leaves in place of a large one."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(100).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(POINTERS)
+
+
+def _pointing(names: list[str]) -> str:
+    what = "is a Git LFS pointer, not the file itself" if len(names) == 1 else "are Git LFS pointers, not the files"
+    return f"{_some(names)} {what}"
+
+
+def _pull(folder: Path) -> str:
+    return f"Run `git lfs pull` in {folder}, or download the files anew."
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else "")
