@@ -273,8 +273,8 @@ def build_trl(job: Job, inputs: Inputs) -> Built:
     default and slow a CPU down. What the documentation recommends besides needs a GPU: attention kernels
     (FlashAttention) and Liger's kernels.
 
-    A packed row holds few long examples or many short ones, so those of a step say more of the draw than of speed:
-    counted are as many as the step's tokens hold on average.
+    A packed row holds few long examples or many short ones, so the number of examples in a step depends on the draw.
+    The examples per second are therefore computed from the step's tokens and the average tokens per example.
     """
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer

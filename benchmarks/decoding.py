@@ -45,7 +45,7 @@ from sidtune.terminal import quiet_libraries
 BEAMS, ROUNDS = 50, 5
 # Users of one round: what takes generate some seconds, and ours several full batches.
 GENERATE_USERS, OUR_USERS = {"8k": 32, "8k, long": 24, "152k": 8}, {"8k": 324, "8k, long": 324, "152k": 162}
-# Its fastest here: batches of 1, 4, 8 and 16 users gave 10.8, 10.7, 10.0 and 8.0 users a second at 8.6k rows.
+# Its fastest here: batches of 1, 4, 8 and 16 users gave 10.8, 10.7, 10.0 and 8.0 users per second at 8.6k rows.
 GENERATE_BATCH = 4
 LARGE_VOCABULARY = 152_064
 # As long as MiniOneRec's examples, which are 150 tokens on average, and like them mostly the same for everyone.

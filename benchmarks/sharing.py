@@ -67,7 +67,7 @@ def config_of(data: Path, train: str, base: Path, folder: Path, group_by: str, b
 
 
 def measured(config: Config) -> dict[str, float]:
-    """Figures of an example, means over the first steps; `ms to plan` is for a whole step, reading it included."""
+    """Figures per example, means over the first steps; `ms to plan` is for a whole step, reading it included."""
     inputs = Inputs(config)
     model = load_model(config.model, inputs.vocabulary, config.seed)
     steps = lay_out(config, inputs.mixture.train(), model, inputs.vocabulary, training_arguments(config))

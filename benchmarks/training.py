@@ -34,11 +34,11 @@ from sidtune.data.catalogue import Catalogue
 from sidtune.terminal import quiet_libraries
 
 HIDDEN, BATCHES = (128, 512), (64, 256)
-# Where the usual loop takes half a minute a step and more: rounds at most, and no step before them to warm up.
+# Where the usual loop takes half a minute per step or more: the most rounds to measure, without a warm-up step.
 LONG = {("8.5k", 512, 256): 1, ("152k", 128, 64): 2, ("152k", 512, 64): 1, ("152k", 128, 256): 1, ("152k", 512, 256): 1}
-# A minute a step and more: only when asked for by name.
+# A minute per step or more: measured only when named by --only.
 BY_NAME = {"152k/128/256/full", "152k/128/256/frozen", "152k/512/256/full", "152k/512/256/frozen"}
-# Prompts as long as usual instruction data, 150 tokens an example with their responses.
+# Prompts as long as usual instruction data: 150 tokens per example, response included.
 LONG_PROMPTS = "long"
 QUICK = "8.5k/128/64/full"
 # The losses of one plan may differ by this share of the usual loop's.
@@ -143,7 +143,7 @@ def chosen_works(options: argparse.Namespace) -> list[Work]:
 
 
 def rounds_of(work: Work, rounds: int) -> int:
-    """Fewer where a step is long."""
+    """Number of timed steps: fewer where a step takes long."""
     return min(rounds, LONG.get(work.size, rounds))
 
 
