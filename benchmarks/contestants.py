@@ -1,7 +1,8 @@
-"""One contestant of the training benchmark, in a process of its own.
+"""Run one contestant of the training benchmark in its own process.
 
-It builds its trainer and calls `train()`. From then on it makes a step whenever it reads `go`, and answers with the
-step's report as a line of JSON; `stop` ends it. Whatever else the libraries print goes to standard error.
+The process builds a trainer and calls `train()`. It then makes one step each time it reads `go` from
+standard input, and answers with a report of that step as one line of JSON. `stop` ends it. All other
+output of the libraries goes to standard error.
 
     python benchmarks/contestants.py '{"contestant": "stock", …}'
 """
@@ -65,15 +66,15 @@ class Job:
 
     Args:
         contestant: one of `CONTESTANTS`.
-        tuning: of the whole model, or of the SID tokens' rows.
-        batch: examples of a step.
-        micro_batch: examples of a forward pass, where that is fixed.
-        steps: as many as will be asked for.
-        base: folder of the base.
-        data: items, index, train and valid by the file that holds them.
-        tasks: their mixture; empty for the default one.
-        cache: where encoded examples lie.
-        template: file of wordings; empty for ours.
+        tuning: `full` trains the whole model, `frozen` only the rows of the SID tokens.
+        batch: examples per step.
+        micro_batch: examples per forward pass, if the contestant uses a fixed number.
+        steps: number of steps that will be requested.
+        base: folder of the base model.
+        data: paths of the files `items`, `index`, `train` and `valid`.
+        tasks: tasks of the mixture; empty for the default mixture.
+        cache: folder of the encoded examples.
+        template: template file; empty for the default templates.
         device: `cpu`, in float32, or `cuda`, in bfloat16 autocast.
     """
 
@@ -92,9 +93,9 @@ class Job:
 
 @dataclass(frozen=True)
 class Report:
-    """One step: loss in nats a label, `tokens` computed, the padding among them, and peak memory.
+    """One step: loss in nats per label, `tokens` computed, how many of them are padding, and peak memory.
 
-    Memory is the process's, or what was allocated on its GPU.
+    Memory is the process's resident memory, or the memory allocated on its GPU.
     """
 
     seconds: float
@@ -272,8 +273,8 @@ def build_trl(job: Job, inputs: Inputs) -> Built:
     default and slow a CPU down. What the documentation recommends besides needs a GPU: attention kernels
     (FlashAttention) and Liger's kernels.
 
-    A packed row holds few long examples or many short ones, so those of a step say more of the draw than of speed:
-    counted are as many as the step's tokens hold on average.
+    A packed row holds few long examples or many short ones, so the number of examples in a step depends on the draw.
+    The examples per second are therefore computed from the step's tokens and the average tokens per example.
     """
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer

@@ -1,11 +1,12 @@
-"""Constrained beam search, users a second: ours against `generate` with `prefix_allowed_tokens_fn`.
+"""Compare constrained beam search with `generate` and `prefix_allowed_tokens_fn`, in users per second.
 
-Both answer test users of amazon-industrial with 50 beams and the same model of about two million parameters with
-random weights: with our prompts and with prompts as long as MiniOneRec's, at the base's own vocabulary and at one of
-152,064 rows. Rounds alternate, and a ratio is the median over them. With the full vocabulary in the denominator both
-must give the same SIDs and scores, or the script fails. Asking `generate` for the allowed tokens alone costs it one
-operation more, so both of our rates are divided by the same runs of it. The last line builds the trie of a million
-items.
+Both answer test users of amazon-industrial with 50 beams and the same model, which has about two
+million parameters and random weights. Measured are the default prompts, prompts as long as
+MiniOneRec's, and a vocabulary of 152,064 rows in place of the base's own. The two take turns, and the
+reported ratio is the median over rounds. With softmax over the full vocabulary both must return the
+same SIDs and scores, or the script fails. Softmax over the allowed tokens would cost `generate` one
+more operation, so both of sidtune's rates are divided by the same runs of `generate`. The last line
+of the output is the time to build the trie of a million items.
 
     SIDTUNE_DATA=folder python benchmarks/decoding.py
 """
@@ -44,7 +45,7 @@ from sidtune.terminal import quiet_libraries
 BEAMS, ROUNDS = 50, 5
 # Users of one round: what takes generate some seconds, and ours several full batches.
 GENERATE_USERS, OUR_USERS = {"8k": 32, "8k, long": 24, "152k": 8}, {"8k": 324, "8k, long": 324, "152k": 162}
-# Its fastest here: batches of 1, 4, 8 and 16 users gave 10.8, 10.7, 10.0 and 8.0 users a second at 8.6k rows.
+# Its fastest here: batches of 1, 4, 8 and 16 users gave 10.8, 10.7, 10.0 and 8.0 users per second at 8.6k rows.
 GENERATE_BATCH = 4
 LARGE_VOCABULARY = 152_064
 # As long as MiniOneRec's examples, which are 150 tokens on average, and like them mostly the same for everyone.
@@ -113,7 +114,7 @@ def config_of(data: Path, base: Path, template: Path | None = None) -> Config:
 
 
 def compare(model: PreTrainedModel, asked: Ragged, answers: Answers, row: str) -> dict[str, float]:
-    """Users a second of generate and of ours, and the medians of the ratios, over alternating rounds."""
+    """Users per second of generate and of ours, and the medians of the ratios, over alternating rounds."""
     random = np.random.default_rng(0)
     rates: dict[str, list[float]] = {"generate": [], "full": [], "trie": []}
     for _ in range(ROUNDS):
@@ -147,7 +148,7 @@ def ours(model: PreTrainedModel, answers: Answers, users: Ragged, normalize: Nor
 
 
 def generate(model: PreTrainedModel, answers: Answers, users: Ragged) -> Iterator[Beams]:
-    """The usual way: a dictionary from prefix to allowed tokens, asked for every beam at every step."""
+    """The usual way: a dictionary from prefix to allowed tokens, looked up for every beam at every step."""
     paths = sid_paths(answers)
     allowed: dict[SidPath, set[int]] = {}
     for path in paths:
@@ -226,13 +227,12 @@ def trie_of_a_million() -> float:
 
 def report(results: dict[str, dict[str, float]], million: float) -> None:
     """Print the table; keep the JSON."""
-    print(
-        f"{'vocabulary':>10}  {'prompt':>6}  {'generate':>9}  {'full':>16}  {'trie':>16}   users/s with {BEAMS} beams"
-    )
+    print(f"users per second with {BEAMS} beams")
+    print(f"{'vocabulary':>10}  {'prompt':>6}  {'generate':>9}  {'full':>16}  {'trie':>16}")
     for row in results.values():
         cells = [f"{row[name]:>8.1f} {row[f'{name} ratio']:>6.1f}x" for name in ("full", "trie")]
         print(f"{row['vocabulary']:>10,}  {row['tokens']:>6.0f}  {row['generate']:>9.2f}  {cells[0]}  {cells[1]}")
-    print(f"trie of {MILLION:,} items: {million:.1f} s")
+    print(f"building the trie of {MILLION:,} items: {million:.1f} s")
     tree = {"prediction": PREDICTION, "rounds": ROUNDS, "beams": BEAMS, "results": results, "million_seconds": million}
     OUTCOME.write_text(json.dumps(tree, indent=1) + "\n")
 

@@ -1,9 +1,10 @@
-"""Encoding, whole stage: rows in memory in, an Arrow file of token ids out, one process.
+"""Compare the speed of encoding with a row-by-row loop: rows in memory to an Arrow file of token ids, one process.
 
-The usual loop goes over a pandas frame, evaluates the list literals of each row, and calls the tokenizer once each for
-instruction, prompt and response of every example. Ours is `Mixture.train` with an empty cache. Both write the same
-tasks of the same rows with the same tokenizer; rounds alternate, and the ratio is the median over them. The last two
-lines of the table start one step earlier, at the CSV file.
+The loop goes over a pandas frame, evaluates the list literals of each row, and calls the tokenizer
+separately for the instruction, the prompt and the response of every example. sidtune's side is
+`Mixture.train` with an empty cache. Both write the same tasks of the same rows with the same
+tokenizer. They take turns, and the reported ratio is the median over rounds. The last two lines of
+the table also include reading the CSV file.
 
     SIDTUNE_DATA=folder python benchmarks/encoding.py
 """
@@ -54,9 +55,9 @@ def main() -> None:
             for name, tasks in {"default mixture": DEFAULT, "sid_next": ("sid_next",)}.items():
                 work = Path(tempfile.mkdtemp(dir=folder))
                 results[f"{name}, from {start}"] = compare(config_of(data, base, tasks), work, start)
-    print(f"{'tasks':<28}{'loop, examples/s':>18}{'ours, examples/s':>18}{'ratio':>8}")
+    print(f"{'tasks':<28}{'loop, examples/s':>20}{'sidtune, examples/s':>20}{'ratio':>8}")
     for name, row in results.items():
-        print(f"{name:<28}{row['loop']:>18,.0f}{row['ours']:>18,.0f}{row['ratio']:>7.1f}x")
+        print(f"{name:<28}{row['loop']:>20,.0f}{row['ours']:>20,.0f}{row['ratio']:>7.1f}x")
     OUTCOME.write_text(json.dumps({"prediction": PREDICTION, "rounds": ROUNDS, "results": results}, indent=1) + "\n")
 
 
@@ -69,7 +70,7 @@ def config_of(data: Path, base: Path, tasks: tuple[str, ...]) -> Config:
 
 
 def compare(config: Config, folder: Path, start: str) -> dict[str, float]:
-    """Examples a second of both, medians over alternating rounds; `start` is `rows` or `file`."""
+    """Examples per second of both, medians over alternating rounds; `start` is `rows` or `file`."""
     rates: dict[str, list[float]] = {"loop": [], "ours": []}
     for number in range(ROUNDS):
         cache = config.encoding.model_copy(update={"cache_dir": folder / f"cache-{number}"})
@@ -87,7 +88,7 @@ def compare(config: Config, folder: Path, start: str) -> dict[str, float]:
 
 
 def rate(work: Callable[[], int]) -> float:
-    """Examples a second of a piece of work that returns how many it made."""
+    """Examples per second of a piece of work that returns how many it made."""
     start = time.perf_counter()
     return work() / (time.perf_counter() - start)
 

@@ -1,12 +1,15 @@
-"""Training steps on one CUDA GPU: Transformers' Trainer, TRL and our layouts, for the shapes of Qwen2.5.
+"""Compare training speed on one CUDA GPU: Transformers' Trainer, TRL and sidtune's layouts, for the shapes of Qwen2.5.
 
-Random weights of the 0.5B and 1.5B shapes with their 151,936 rows, bfloat16 autocast, the default mixture over a
-made-up shop. Contestants run one after the other, each in a process of its own, since together they do not fit. Also
-checked, on the GPU itself: `max_tokens: auto`, equal losses of all layouts, and a training with evaluation.
+The models have the shapes of Qwen2.5-0.5B and 1.5B with their 151,936 vocabulary rows, and random
+weights. They train the default mixture over a made-up shop in bfloat16 autocast. The contestants run
+one after the other, each in its own process, because together they do not fit on the GPU. The script
+also checks on the GPU that `max_tokens: auto` works, that all layouts have equal losses, and that a
+training run with evaluation succeeds.
 
-MFU is (6 P T + 6 V H L) / (seconds × peak) for full tuning, with P the parameters of the blocks, T the tokens computed
-without padding, V rows of width H, L labels, and peak the dense bfloat16 rate of the data sheet. Attention is left out.
-Frozen tuning makes no gradient of the weights, so 4 stands in place of 6.
+For full tuning, MFU is (6 P T + 6 V H L) / (seconds × peak): P parameters of the blocks, T computed
+tokens without padding, V vocabulary rows of width H, L labels, and the dense bfloat16 peak of the
+data sheet. Attention is not counted. Frozen tuning computes no gradient of the weights, so 4 replaces
+6.
 
     python benchmarks/gpu.py [--out FILE] [--smoke]
 """
@@ -52,7 +55,7 @@ OUTCOME = Path(__file__).with_suffix(".json")
 
 @dataclass(frozen=True)
 class Setting:
-    """Where and what: device, folder of the shop and the bases, and examples of a step."""
+    """Where and what: device, folder of the shop and the bases, and examples per step."""
 
     device: Literal["cpu", "cuda"]
     folder: Path
@@ -64,7 +67,7 @@ def main() -> int:
     options = parse_arguments()
     quiet_libraries()
     if not options.smoke and not torch.cuda.is_available():
-        print("No CUDA device: benchmarks/gpu.py --smoke tries the script on a CPU.")
+        print("No CUDA device found. benchmarks/gpu.py --smoke runs a small test on the CPU.")
         return 1
     device: Literal["cpu", "cuda"] = "cpu" if options.smoke else "cuda"
     outcome: dict[str, Any] = {"machine": machine(device), "results": {}}
@@ -85,8 +88,8 @@ def main() -> int:
 def parse_arguments() -> argparse.Namespace:
     """The options."""
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
-    parser.add_argument("--out", type=Path, default=OUTCOME, help="where the JSON goes")
-    parser.add_argument("--smoke", action="store_true", help="a tiny shape on the CPU, to try the script")
+    parser.add_argument("--out", type=Path, default=OUTCOME, help="output JSON file")
+    parser.add_argument("--smoke", action="store_true", help="test the script on the CPU with a tiny shape")
     return parser.parse_args()
 
 
@@ -150,7 +153,7 @@ def compare(setting: Setting, shape: str, tuning: Tuning) -> dict[str, dict[str,
         if contestant != "trl" or not missing:
             reports = run(setting, replace(job, contestant=contestant))
             rows[contestant] = figures(reports, shape, tuning, setting.device)
-            rows[contestant]["x stock"] = rows[contestant]["examples a second"] / rows["stock"]["examples a second"]
+            rows[contestant]["x stock"] = rows[contestant]["examples per second"] / rows["stock"]["examples per second"]
     return rows
 
 
@@ -195,8 +198,8 @@ def figures(reports: Sequence[Report], shape: str, tuning: Tuning, device: str) 
     rate = peak(torch.cuda.get_device_name()) if device == "cuda" else None
     flops = (6 if tuning == "full" else 4) * (block_parameters(shape) * useful + QWEN_ROWS * SHAPES[shape][0] * labels)
     return {
-        "seconds a step": seconds,
-        "examples a second": statistics.mean(report.examples for report in timed) / seconds,
+        "seconds per step": seconds,
+        "examples per second": statistics.mean(report.examples for report in timed) / seconds,
         "tokens computed": tokens,
         "padding": 1 - useful / tokens,
         "peak GiB": max(report.peak_gib for report in timed),
@@ -214,7 +217,7 @@ def block_parameters(shape: str) -> int:
 
 def print_rows(name: str, rows: dict[str, dict[str, Any]]) -> int:
     """The table; how many layouts of the usual loop's plan show other losses than it."""
-    heads = ("seconds a step", "examples a second", "x stock", "tokens computed", "padding", "peak GiB", "MFU")
+    heads = ("seconds per step", "examples per second", "x stock", "tokens computed", "padding", "peak GiB", "MFU")
     print(f"\n{name}\n{'':<14}" + "".join(f"{head:>19}" for head in heads))
     wrong = 0
     for contestant, row in rows.items():

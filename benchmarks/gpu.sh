@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Training on one CUDA GPU, from a bare copy of the repository and without a network: nothing is installed.
-# Needs torch, transformers, accelerate, pyarrow, typer and this package's other dependencies; wheels that Python
-# does not find by itself can lie unpacked in a folder named by WHEELS. TRL takes part where it is there.
+# Measure training on one CUDA GPU from a copy of the repository, without installing it and without a network.
+# torch, transformers, accelerate, pyarrow, typer and the package's other dependencies must be importable; unpacked
+# wheels in the folder named by WHEELS count. TRL is measured if it is installed.
 #
 #   benchmarks/gpu.sh [--out FILE] [--smoke]
 set -euo pipefail

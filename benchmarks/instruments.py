@@ -1,14 +1,16 @@
-"""A small model from scratch on Musical Instruments, leave-one-out, beside baselines and what has been published.
+"""Train a small model from scratch on Musical Instruments, and compare it with baselines and published figures.
 
-Trains `recipes/instruments.yaml` once for each seed, through the command line, and ranks all items for every user. The
-settings were chosen on validation; the test users are ranked by the model that the run itself chose: as the published
-figures are counted, and with the history left out of the lists, since nobody here has an item twice. SASRec needs
-`sidtune[baselines]`, and is tuned twice, an hour of one core each; without it the figures of earlier are kept.
+Trains `recipes/instruments.yaml` once per seed through the command line, and ranks all items for
+every test user (leave-one-out). The settings were chosen on validation. The test users are ranked by
+the model that the run itself chose. Hits are counted twice: as in the published figures, and with
+the history excluded from the lists, because no user here has an item twice. SASRec needs
+`sidtune[baselines]` and is tuned twice, in less than an hour of one core each. If it is not installed,
+its earlier figures are kept.
 
     SIDTUNE_DATA=folder python benchmarks/instruments.py
-    SIDTUNE_DATA=folder python benchmarks/instruments.py --seeds 2 --folder kept   # the others keep their figures
-    SIDTUNE_DATA=folder python benchmarks/instruments.py --seeds                   # the baselines alone
-    SIDTUNE_DATA=folder python benchmarks/instruments.py training.epochs=16 --seeds 1   # something else: no JSON
+    SIDTUNE_DATA=folder python benchmarks/instruments.py --seeds 2 --folder kept   # other seeds keep their figures
+    SIDTUNE_DATA=folder python benchmarks/instruments.py --seeds                   # only the baselines
+    SIDTUNE_DATA=folder python benchmarks/instruments.py training.epochs=16 --seeds 1   # experiment: writes no JSON
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ PLAIN, LEFT_OUT = "evaluation", "evaluation-left-out"
 EVALUATIONS = {PLAIN: [], LEFT_OUT: ["--exclude-history"]}
 # How targets are counted: in which evaluation, and at which level.
 BY_ITEM = "by item"
-COUNTS = {BY_ITEM: (PLAIN, "item"), "by SID": (PLAIN, "sid"), "by item, history left out": (LEFT_OUT, "item")}
+COUNTS = {BY_ITEM: (PLAIN, "item"), "by SID": (PLAIN, "sid"), "by item, history excluded": (LEFT_OUT, "item")}
 # HR@5, HR@10, NDCG@5 and NDCG@10, full ranking: the last from an independent reproduction, the others as LC-Rec's
 # paper (Zheng et al., 2024) has them.
 PUBLISHED = {
@@ -68,9 +70,9 @@ class Spent:
 def main() -> None:
     """Run the seeds that are asked for, print the table of all, and leave the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="*", default=[1, 2, 3])
-    parser.add_argument("--folder", type=Path, help="keep bases and runs here; what is finished is not done again")
-    parser.add_argument("overrides", nargs="*", help="section.key=value, to try something: the JSON is left alone")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[1, 2, 3], help="none for only the baselines")
+    parser.add_argument("--folder", type=Path, help="keep base and runs here; finished runs are not repeated")
+    parser.add_argument("overrides", nargs="*", help="section.key=value, for an experiment: the JSON is not written")
     asked = parser.parse_args()
     # The recipe reads it.
     os.environ.setdefault("SIDTUNE_DATA", "../shared/data")
@@ -104,7 +106,7 @@ def run_baselines(folder: Path) -> dict[str, Any]:
     """By how they are counted: figures of the simple baselines, and of SASRec where its library is there."""
     simple = [] if find_spec("replay") else ["--simple"]
     if simple:
-        print("SASRec's figures are those of earlier: it needs sidtune[baselines]")
+        print("SASRec is not measured again and keeps its earlier figures: it needs sidtune[baselines]")
     output = folder / "-".join(("baselines", *simple))
     rank(output, ["baselines", str(RECIPE), *simple])
     return figures(output)
@@ -188,7 +190,7 @@ def print_table(seeds: dict[str, Any], others: dict[str, Any]) -> None:
     if seeds:
         spent = [result["train"] for result in seeds.values()]
         minutes, gib = (mean(entry[name] for entry in spent) for name in ("seconds", "gib"))
-        print(f"training: {minutes / 60:.0f} minutes and {gib:.1f} GiB a seed, {os.cpu_count()} cores, shared")
+        print(f"training: {minutes / 60:.0f} minutes and {gib:.1f} GiB per seed, on {os.cpu_count()} shared cores")
 
 
 def print_row(name: str, cells: Iterable[str]) -> None:

@@ -1,11 +1,13 @@
-"""What each lever of recommendation quality is worth: one change at a time, three seeds, compared user by user.
+"""Measure how single settings change recommendation quality, with three seeds for each.
 
-Every run trains and is ranked on validation rows through the command line; test rows are not read. Differences are of
-the mean of the seeds, row by row, with the bootstrap's 95% interval over the rows: they tell whether another draw of
-users would say the same. The spread over seeds stands beside them.
+Every run is trained and evaluated on validation rows through the command line. Test rows are not
+read. A setting is compared with the reference of its group: the difference is between the means
+over seeds, paired by validation row, with a 95% bootstrap interval over the rows. The interval
+tells whether other users would show the same difference. The standard deviation over seeds is
+printed beside it.
 
-    SIDTUNE_DATA=folder python benchmarks/quality.py                        # everything, hours on two cores
-    SIDTUNE_DATA=folder python benchmarks/quality.py --only "unique SIDs"   # one lever; the others keep their figures
+    SIDTUNE_DATA=folder python benchmarks/quality.py                        # all settings, hours on two cores
+    SIDTUNE_DATA=folder python benchmarks/quality.py --only "unique SIDs"   # one setting; other figures are kept
 """
 
 from __future__ import annotations
@@ -94,7 +96,7 @@ LEVERS = (
     Lever(SEQUENCE, "weight decay: none", ("training.weight_decay=0",)),
     Lever(SEQUENCE, "weight decay: 0.5", ("training.weight_decay=0.5",)),
     Lever(SEQUENCE, "weight decay: not on embeddings", ("training.decay_embeddings=false",)),
-    Lever(SEQUENCE, "history left out of the lists", (), ("--exclude-history",)),
+    Lever(SEQUENCE, "history excluded from the lists", (), ("--exclude-history",)),
     Lever(SEQUENCE, "label smoothing: 0.1", ("loss.label_smoothing=0.1",)),
     Lever(SEQUENCE, "learning rate: 1e-3", ("training.learning_rate=1e-3",)),
     Lever(SEQUENCE, "learning rate: 4e-3", ("training.learning_rate=4e-3",)),
@@ -104,15 +106,15 @@ LEVERS = (
     Lever(SEQUENCE, "epochs: 24", ("training.epochs=24",)),
     Lever(SEQUENCE, "epochs: 24, best of eight by loss", ("training.epochs=24", "eval.every=0.125")),
     Lever(SEQUENCE, "epochs: 24, best of eight by NDCG@10", ("training.epochs=24", "eval.every=0.125", *BY_RANKING)),
-    Lever(SEQUENCE, "average of the weights: none", ("training.ema=null",)),
-    Lever(SEQUENCE, "average of the weights: 0.999", ("training.ema=0.999",)),
+    Lever(SEQUENCE, "weight EMA: none", ("training.ema=null",)),
+    Lever(SEQUENCE, "weight EMA: 0.999", ("training.ema=0.999",)),
     Lever(SEQUENCE, "loss over allowed tokens", ("loss.over=allowed",)),
-    Lever(SEQUENCE, "loss over allowed tokens, ranked over them", ("loss.over=allowed",), ("--normalize", "trie")),
-    Lever(SEQUENCE, "ranked over allowed tokens", (), ("--normalize", "trie")),
+    Lever(SEQUENCE, "loss and ranking over allowed tokens", ("loss.over=allowed",), ("--normalize", "trie")),
+    Lever(SEQUENCE, "ranking over allowed tokens", (), ("--normalize", "trie")),
     Lever(SEQUENCE, "group_by: example", ("training.group_by=example",)),
     Lever(SEQUENCE, "unique SIDs", ("data.unique_sids=true",)),
     Lever(SEQUENCE, "history: 5 items", ("data.history=5",)),
-    Lever(SEQUENCE, "task: sid_next instead", ("tasks={sid_next: null}",)),
+    Lever(SEQUENCE, "task: sid_next", ("tasks={sid_next: null}",)),
     # An epoch has twice the steps, so that half as many epochs take as long.
     Lever(SEQUENCE, "with sid_sequence_reversed", (BOTH_WAYS,)),
     Lever(SEQUENCE, "with sid_sequence_reversed, epochs: 6", (BOTH_WAYS, "training.epochs=6")),
@@ -140,10 +142,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     known = sorted({lever.name for lever in LEVERS})
     parser.add_argument(
-        "--only", nargs="+", choices=known, metavar="LEVER", help="by name, besides the references of their groups"
+        "--only", nargs="+", choices=known, metavar="SETTING", help="only these settings and their groups' references"
     )
-    parser.add_argument("--folder", type=Path, help="keep runs here; what is finished is not done again")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at once, on a core each")
+    parser.add_argument("--folder", type=Path, help="keep the runs in this folder; finished runs are not repeated")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="number of runs in parallel, one core each")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as passing:
         groups = {lever.group for lever in LEVERS if not asked.only or lever.name in asked.only}
@@ -208,7 +210,7 @@ class Place:
         for group, tree in self.references().items():
             file, text = folder / f"{group}.yaml", yaml.safe_dump(tree)
             if file.exists() and file.read_text() != text:
-                raise SystemExit(f"{file} is another reference: choose another --folder")
+                raise SystemExit(f"{file} was made with another reference configuration: choose another --folder")
             file.write_text(text)
         if PRETRAINED in groups and not (folder / "language" / "config.json").exists():
             self.learn_language(folder / "language.yaml")
@@ -328,7 +330,7 @@ def sidtune(*arguments: str) -> None:
 
 def table(levers: dict[str, Any]) -> Iterator[str]:
     """The rows of docs/quality.md."""
-    yield "| lever | NDCG@10 | s.d. of seeds | above the reference | HR@10 | above the reference |"
+    yield "| setting | NDCG@10 | s.d. over seeds | difference (95% interval) | HR@10 | difference (95% interval) |"
     yield "| --- | --- | --- | --- | --- | --- |"
     for name, figures in levers.items():
         ndcg, hr = figures["NDCG@10"], figures["HR@10"]

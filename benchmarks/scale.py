@@ -1,10 +1,12 @@
-"""What millions of rows cost: seconds and memory to encode them, and to start training on them once they are encoded.
+"""Measure how encoding scales to millions of rows: seconds and memory to encode, check, and start training.
 
-A made-up shop of 100,000 items with SIDs of three levels; users with histories that grow from 1 to 10 items. Rows are
-written by one process, encoded, checked, and started on by three others, so that the peak memory of each is its own.
-Only `sid_next` is encoded, and seconds do not count imports. A start ends when the first step's batch is there; a step
-is 128 examples in buckets. Each MB is the peak up to there; the last one counts the pages of the mapped file that 200
-steps from anywhere touched, which the system takes back when it needs them.
+The data is a made-up shop of 100,000 items with SIDs of three levels. Users have histories that grow
+from 1 to 10 items. One process writes the rows. Three others encode them, check them, and start
+training on them, so that each peak of memory belongs to one stage. Only `sid_next` is encoded, and
+seconds do not include imports. The start is measured up to the first step's batch; a step is 128
+examples in layout `bucketed`. Each MB column is the peak memory up to that point. The last one also
+counts the pages of the memory-mapped file that 200 steps at random places of the epoch touched; the
+operating system reclaims them when it needs memory.
 
     python benchmarks/scale.py [--rows 10000,100000]
 """
@@ -44,8 +46,8 @@ OUTCOME = Path(__file__).with_suffix(".json")
 
 def main() -> None:
     """Measure every size, print the table, leave the JSON, and fail where the largest needs too much."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--rows", default=",".join(map(str, SIZES)), help="numbers of training rows")
+    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
+    parser.add_argument("--rows", default=",".join(map(str, SIZES)), help="training rows, separated by commas")
     sizes = [int(size) for size in parser.parse_args().rows.split(",")]
     results = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -59,7 +61,7 @@ def main() -> None:
         OUTCOME.write_text(json.dumps({"prediction": PREDICTION, "results": results}, indent=1) + "\n")
     peak = max(results[max(sizes)][step]["megabytes"] for step in ("check", "encode", "start"))
     if peak > LIMIT_MB:
-        sys.exit(f"{max(sizes):,} rows need {peak:,.0f} MB, more than {LIMIT_MB:,}")
+        sys.exit(f"{max(sizes):,} rows need {peak:,.0f} MB, more than the limit of {LIMIT_MB:,} MB")
 
 
 def heading(*names: str) -> None:

@@ -1,7 +1,9 @@
-"""Tokens of a step before and after sharing prefixes, by plan and step size, on two files of amazon-industrial.
+"""Count the tokens per example before and after sharing prefixes, on two files of amazon-industrial.
 
-Both files are trained on as they are, with the default mixture. The rebuilt training rows grow from a user's first item
-and never slide; of the validation rows a tenth do, since their histories stop at ten items, and most users have one.
+Both files are used as training rows, with the default mixture, for `group_by: example` and `user` and
+two batch sizes. In the rebuilt training rows, histories grow from a user's first item and never
+slide. In the validation rows, a tenth of the histories slide, because they are capped at ten items,
+and most users have one row.
 
     SIDTUNE_DATA=folder python benchmarks/sharing.py
 """
@@ -39,7 +41,7 @@ def main() -> None:
     data = Path(os.environ.get("SIDTUNE_DATA", "../shared/data")) / "amazon-industrial"
     results: dict[str, dict[str, float]] = {}
     heads = ("tokens", "shared", "padded", "passes", "ratio", "ms to plan")
-    print(f"{'an example, by file, plan and step':<36}" + "".join(f"{head:>11}" for head in heads))
+    print(f"{'per example: file, group_by, batch':<36}" + "".join(f"{head:>11}" for head in heads))
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder) / "base"
         create_base(base, read_texts(data / "Industrial_and_Scientific.item.json"))
@@ -65,7 +67,7 @@ def config_of(data: Path, train: str, base: Path, folder: Path, group_by: str, b
 
 
 def measured(config: Config) -> dict[str, float]:
-    """Figures of an example, means over the first steps; `ms to plan` is for a whole step, reading it included."""
+    """Figures per example, means over the first steps; `ms to plan` is for a whole step, reading it included."""
     inputs = Inputs(config)
     model = load_model(config.model, inputs.vocabulary, config.seed)
     steps = lay_out(config, inputs.mixture.train(), model, inputs.vocabulary, training_arguments(config))

@@ -1,4 +1,4 @@
-"""Processes side by side: each contestant of the training benchmark in one, a step of each in turn."""
+"""Run the contestants of the training benchmark in parallel processes that make their steps in turn."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ WORKER = Path(__file__).with_name("contestants.py")
 
 @dataclass(frozen=True)
 class Work:
-    """One configuration: vocabulary, hidden size, examples a step, what is tuned, and the prompts: `ours` or `long`."""
+    """One configuration: vocabulary, hidden size, examples per step, tuning, and the prompts: `ours` or `long`."""
 
     vocabulary: str
     hidden: int

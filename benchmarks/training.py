@@ -1,10 +1,11 @@
-"""Training steps, examples a second: Transformers' Trainer, TRL's SFTTrainer and our layouts, side by side.
+"""Compare training speed: Transformers' Trainer, TRL's SFTTrainer and sidtune's layouts, in examples per second.
 
-All train the default mixture of amazon-industrial from the same weights, on a CPU in float32. Every contestant is a
-process of its own that makes a step when told to; steps alternate, so that whatever else the machine does meets all
-alike, and a ratio is the median over rounds. Data loading, forward, backward, clipping and optimizer are inside the
-time. Contestants of one plan must show the same loss at every step, or the script fails. The second table asks what
-an example costs as histories grow.
+All contestants train the default mixture of amazon-industrial from the same weights, in float32 on a
+CPU. Each runs in its own process and makes a step when told to. The contestants take turns, so that
+other load on the machine affects all of them alike; the reported ratio is the median over rounds. The
+measured time includes data loading, forward, backward, clipping and optimizer. Contestants that train
+on the same plan of steps must show the same loss at every step, or the script fails. A second table
+shows the cost per example as histories grow.
 
     SIDTUNE_DATA=folder python benchmarks/training.py [--quick] [--rounds N] [--only 8.5k/128/64/full]
 """
@@ -33,11 +34,11 @@ from sidtune.data.catalogue import Catalogue
 from sidtune.terminal import quiet_libraries
 
 HIDDEN, BATCHES = (128, 512), (64, 256)
-# Where the usual loop takes half a minute a step and more: rounds at most, and no step before them to warm up.
+# Where the usual loop takes half a minute per step or more: the most rounds to measure, without a warm-up step.
 LONG = {("8.5k", 512, 256): 1, ("152k", 128, 64): 2, ("152k", 512, 64): 1, ("152k", 128, 256): 1, ("152k", 512, 256): 1}
-# A minute a step and more: only when asked for by name.
+# A minute per step or more: measured only when named by --only.
 BY_NAME = {"152k/128/256/full", "152k/128/256/frozen", "152k/512/256/full", "152k/512/256/frozen"}
-# Prompts as long as usual instruction data, 150 tokens an example with their responses.
+# Prompts as long as usual instruction data: 150 tokens per example, response included.
 LONG_PROMPTS = "long"
 QUICK = "8.5k/128/64/full"
 # The losses of one plan may differ by this share of the usual loop's.
@@ -77,8 +78,8 @@ class Row:
         """Its figures, over the timed rounds."""
         tokens, seconds = self.total("tokens"), self.total("seconds")
         return {
-            "seconds a step": seconds / len(self.reports),
-            "examples a second": self.total("examples") / seconds,
+            "seconds per step": seconds / len(self.reports),
+            "examples per second": self.total("examples") / seconds,
             "ratio": self.ratio,
             "tokens computed": tokens / len(self.reports),
             "padding": self.total("padding") / tokens,
@@ -116,12 +117,12 @@ def main() -> int:
 def parse_arguments() -> argparse.Namespace:
     """The options; figures that are not of a whole run go beside the JSON that is kept."""
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=3, help="timed steps of each contestant")
-    parser.add_argument("--quick", action="store_true", help=f"one round of {QUICK} alone")
+    parser.add_argument("--rounds", type=int, default=3, help="number of timed steps per contestant")
+    parser.add_argument("--quick", action="store_true", help=f"measure only {QUICK}, for one round")
     parser.add_argument(
-        "--only", help="one configuration, as vocabulary/hidden/batch/tuning, with /long for long prompts"
+        "--only", help="measure one configuration: vocabulary/hidden/batch/tuning, plus /long for long prompts"
     )
-    parser.add_argument("--out", type=Path, help="where the JSON goes")
+    parser.add_argument("--out", type=Path, help="output JSON file")
     options = parser.parse_args()
     if options.quick:
         options.rounds, options.only = 1, options.only or QUICK
@@ -142,7 +143,7 @@ def chosen_works(options: argparse.Namespace) -> list[Work]:
 
 
 def rounds_of(work: Work, rounds: int) -> int:
-    """Fewer where a step is long."""
+    """Number of timed steps: fewer where a step takes long."""
     return min(rounds, LONG.get(work.size, rounds))
 
 
@@ -150,7 +151,7 @@ def present_contestants() -> list[str]:
     """All of them, less TRL where it is not installed."""
     missing = [name for name in ("trl", "datasets") if importlib.util.find_spec(name) is None]
     if missing:
-        print(f"No row for trl: {' and '.join(missing)} cannot be imported (pip install 'sidtune[bench]').")
+        print(f"trl is left out: cannot import {' and '.join(missing)} (pip install 'sidtune[bench]').")
     return [name for name in CONTESTANTS if name != "trl" or not missing]
 
 
@@ -182,7 +183,7 @@ def compare(place: Place, work: Work, contestants: Sequence[str], rounds: int) -
 
 
 def rate(report: Report) -> float:
-    """Examples a second."""
+    """Examples per second."""
     return report.examples / report.seconds
 
 
@@ -197,7 +198,7 @@ def agree(losses: Sequence[float], expected: Sequence[float]) -> bool:
 
 
 def grow(place: Place, longest: int, rounds: int) -> dict[str, dict[str, float]]:
-    """Seconds and computed tokens an example, by contestant, where histories grow up to a length."""
+    """Seconds and computed tokens per example, by contestant, where histories grow up to a length."""
     work, steps = Work("8.5k", HIDDEN[0], GROWTH_BATCH, "full"), rounds + 1
     train = place.folder / f"history-{longest}.jsonl"
     write_users(train, place.catalogue(work), longest, steps * GROWTH_BATCH // longest)
@@ -233,7 +234,7 @@ def described(row: Row) -> dict[str, Any]:
 
 def print_rows(work: Work, rows: dict[str, Row]) -> None:
     """The table of one configuration."""
-    print(f"\n{work.name} (vocabulary/hidden/examples a step/tuning), {len(rows['stock'].reports)} rounds")
+    print(f"\n{work.name} (vocabulary/hidden size/examples per step/tuning), {len(rows['stock'].reports)} rounds")
     heads = ("s/step", "examples/s", "x stock", "tokens", "padding", "peak GiB", "loss")
     print(f"{'':<14}" + "".join(f"{head:>11}" for head in heads))
     for name, row in rows.items():
@@ -246,9 +247,9 @@ def print_rows(work: Work, rows: dict[str, Row]) -> None:
 def print_growth(growth: dict[str, dict[str, dict[str, float]]]) -> None:
     """The second table."""
     if growth:
-        print(f"\n{'histories up to':<16}" + "".join(f"{name + ', ms and tokens an example':>44}" for name in GROWING))
+        print(f"\n{'histories up to':<16}" + "".join(f"{name + ', ms and tokens per example':>46}" for name in GROWING))
     for longest, by_name in growth.items():
-        cells = (f"{1000 * row['seconds']:>32.1f}{row['tokens']:>12.0f}" for row in by_name.values())
+        cells = (f"{1000 * row['seconds']:>34.1f}{row['tokens']:>12.0f}" for row in by_name.values())
         print(f"{longest:<16}" + "".join(cells))
 
 
