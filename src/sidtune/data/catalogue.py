@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from sidtune.data.files import read_json_object
-from sidtune.data.literals import parse_list
+from sidtune.data.ids import Names, canonical
+from sidtune.data.literals import MissingCommasError, parse_list
 from sidtune.errors import UserError
 
 SHOWN = 5
@@ -56,14 +56,20 @@ class Catalogue:
         return groups
 
     @cached_property
-    def _ids(self) -> pa.Array:
-        return pa.array(self.ids, pa.string())
+    def _names(self) -> Names:
+        return Names.of(self.ids)
+
+    @cached_property
+    def alike(self) -> list[list[str]]:
+        """Groups of ids that are one number: `17` and `17.0`."""
+        groups: dict[str, list[str]] = {}
+        for item, number in zip(self.ids, canonical(pa.array(self.ids, pa.large_string())).to_pylist(), strict=True):
+            groups.setdefault(number, []).append(item)
+        return [group for group in groups.values() if len(group) > 1]
 
     def positions(self, ids: pa.Array) -> NDArray[np.int32]:
-        """Catalogue positions of item ids, `(n,)`; -1 where there is no such item."""
-        found = pc.fill_null(pc.index_in(ids, value_set=self._ids), -1)
-        positions: NDArray[np.int32] = found.to_numpy(zero_copy_only=False)
-        return positions.astype(np.int32)
+        """Catalogue positions of item ids, `(n,)`, where `17.0` may name item `17`; -1 where there is no such item."""
+        return self._names.positions(ids)
 
 
 def read_catalogue(items: Path | None, index: Path) -> Catalogue:
@@ -118,10 +124,26 @@ def read_texts(items: Path) -> list[str]:
 
 def _texts(items: Path, sids: Mapping[str, Any], index: Path) -> tuple[list[str], list[str]]:
     """Titles and descriptions, in the order of the index."""
-    records = read_json_object(items)
+    records = _as_indexed(read_json_object(items), sids, items, index)
     _same_items(records, sids, items, index)
     titles = [_title(records[item], item, items) for item in sids]
     return titles, [_description(records[item], item, items) for item in sids]
+
+
+def _as_indexed(records: dict[str, Any], sids: Mapping[str, Any], items: Path, index: Path) -> dict[str, Any]:
+    """Records by the ids that the index writes: its `17` may be `17.0` among the items."""
+    if records.keys() == sids.keys():
+        return records
+    names = list(sids)
+    places = Names.of(names).positions(pa.array(list(records), pa.large_string()))
+    found: dict[str, Any] = {}
+    for given, place in zip(records, places.tolist(), strict=True):
+        name = given if place < 0 else names[place]
+        if name in found:
+            message = f"{items}: two items are {name} of {index.name}, one of them written {given}"
+            raise UserError(message, "Which one counts? Remove the other.")
+        found[name] = records[given]
+    return found
 
 
 def _same_items(records: Mapping[str, Any], sids: Mapping[str, Any], items: Path, index: Path) -> None:
@@ -154,16 +176,19 @@ def _description(record: Mapping[str, Any], item: str, path: Path) -> str:
     if given is None:
         given = []
     if isinstance(given, str):
-        given = _literal_or_text(given)
+        given = _literal_or_text(given, f"{path}: item {item}: description")
     if not isinstance(given, list) or not all(isinstance(entry, str) for entry in given):
         raise UserError(f"{path}: item {item}: expected a text or a list of texts as description, found {given!r:.60}")
     return max((entry.strip() for entry in given), key=len, default="") or str(record["title"])
 
 
-def _literal_or_text(text: str) -> list[str]:
+def _literal_or_text(text: str, where: str) -> list[str]:
     if text.lstrip().startswith("["):
         try:
             return parse_list(text)
+        except MissingCommasError as error:
+            remedy = "Write a list, ['one', 'two']; NumPy arrays become lists by their method tolist()."
+            raise UserError(f"{where}: {error}, found {text!r:.80}", remedy) from None
         except ValueError:
             return [text]
     return [text]

@@ -22,7 +22,7 @@ from sidtune.errors import UserError
 from sidtune.ragged import Ragged
 from sidtune.tasks.base import Part
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 EXAMPLES, MANIFEST = "examples.arrow", "manifest.json"
 LISTS = pa.large_list(pa.int32())
 SCHEMA = pa.schema([("input_ids", LISTS), ("label_spans", LISTS), ("history", pa.int64())])
