@@ -27,6 +27,7 @@ from sidtune.config import ModelConfig
 from sidtune.config_file import dump_config, load_config, parse_config
 from sidtune.data.catalogue import Catalogue, read_catalogue, read_texts
 from sidtune.data.disagreements import disagreements
+from sidtune.data.ids import CODES
 from sidtune.data.instructions import INSTRUCTIONS, read_instructions
 from sidtune.data.leave_one_out import read_interactions
 from sidtune.data.literals import parse_list
@@ -99,6 +100,7 @@ def _read_rows(folder: Path) -> None:
     rows = load_rows(path, SHOP)
     assert len(rows.users) == len(rows.history) == len(rows.target) > 0
     assert all(rows.users.to_pylist())
+    assert rows.users.type == CODES
     assert rows.history.lengths.min() > 0
     assert all(part.min() >= 0 and part.max() < len(IDS) for part in (rows.history.values, rows.target))
     assert all(isinstance(entry.found, str) for entry in disagreements(path, SHOP))
@@ -373,7 +375,8 @@ READERS: dict[str, Reader] = {
     "rows.parquet": _rows("r.parquet", parquet_bytes(_table())),
     "rows.parquet.gz": _rows("r.parquet.gz", gzip.compress(parquet_bytes(_table()))),
     "interactions": Reader(
-        lambda: {"s.inter.json": json_bytes({"u": ["1", "x y", 2], "v": ["ü"]})}, _read_interactions
+        lambda: {"s.inter.json": json_bytes({"u": ["1", "x y", 2], "v": ["ü", 2.0], "7.0": ["1.0"]})},
+        _read_interactions,
     ),
     "preferences.json": Reader(lambda: {"p.json": json_bytes([PREFERENCE] * 2)}, _read_preferences),
     "preferences.jsonl": Reader(lambda: {"p.jsonl": lines_bytes([PREFERENCE] * 2)}, _read_preferences),
@@ -384,7 +387,7 @@ READERS: dict[str, Reader] = {
     "histories": Reader(
         lambda: {"h.jsonl": lines_bytes([{"user_id": "u", "history": ["1", 2]}, {"history": []}])}, _read_histories
     ),
-    "list in a cell": Reader(lambda: {"cell": b"['a', \"it's\", 15.0, '\\'[']"}, _read_cell),
+    "list in a cell": Reader(lambda: {"cell": b"['a', \"it's\", 15.0, u'\\'[', 7]"}, _read_cell),
     "configuration": Reader(lambda: {"c.yaml": CONFIG}, _read_config),
     "override": Reader(lambda: {"c.yaml": CONFIG, "override": b"training.epochs=3"}, _override, ("override",)),
     "templates": Reader(lambda: {"t.yaml": yaml.safe_dump(TEMPLATES).encode()}, _read_templates),

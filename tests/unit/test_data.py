@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import gzip
 import json
 from pathlib import Path
@@ -92,6 +93,10 @@ def test_a_missing_file_suggests_its_neighbour(tmp_path: Path) -> None:
         (" [ ] ", []),
         ("['[[[[', 'b']", ["[[[[", "b"]),
         ("['a\\'b', 17.0]", ["a'b", "17"]),
+        ("[u'a', r'\\b', \"c\\n\",]", ["a", "\\b", "c\n"]),
+        ("[007, 7, -7, -0, 7., 70e-1]", ["007", "7", "-7", "0", "7", "7"]),
+        ("[\n'a' ,\t'b'\n]", ["a", "b"]),
+        ("[9007199254740993, 9007199254740992.0]", ["9007199254740993", "9007199254740992"]),
     ],
 )
 def test_lists_of_plain_values(text: str, entries: list[str]) -> None:
@@ -116,6 +121,16 @@ def test_lists_of_plain_values(text: str, entries: list[str]) -> None:
         "[1e999]",
         "[True]",
         "[0x" + "f" * 5000 + "]",
+        "[1_000]",
+        "[0x1f]",
+        "[1-2]",
+        "[9007199254740993.0]",
+        "[1.00000000000000000001]",
+        "[('1')]",
+        "[b'a']",
+        "[f'a']",
+        "[1,,2]",
+        "['a' + 'b']",
     ],
 )
 def test_nothing_else_is_a_list_and_nothing_runs(tmp_path: Path, text: str) -> None:
@@ -123,6 +138,64 @@ def test_nothing_else_is_a_list_and_nothing_runs(tmp_path: Path, text: str) -> N
     with pytest.raises(ValueError, match=r"expected a|characters"):
         parse_list(text.replace("{marker}", str(marker)))
     assert not marker.exists()
+
+
+SIDE_BY_SIDE = (
+    "['1' '2']",
+    "[1, '2' '3']",
+    "['1''2']",
+    "['1'\n '2']",
+    "['1', \"2\"'3']",
+    "['1' u'2']",
+    "['''12''']",
+    "[1 2 3]",
+    "[1. 2.]",
+    "[1 -2]",
+    "[1 '2']",
+    "[1'2']",
+    "['1' '2', 3]",
+    "[1\t2]",
+    "[1 2 ... 8 9]",
+)
+
+
+@pytest.mark.parametrize("cell", SIDE_BY_SIDE)
+def test_entries_side_by_side_never_become_one(tmp_path: Path, cell: str) -> None:
+    """As NumPy prints its arrays; Python joins neighbouring literals."""
+    with pytest.raises(ValueError, match="commas are missing"):
+        parse_list(cell)
+    quoted = '"' + cell.replace('"', '""') + '"'
+    for name in ("history", "history_item_id"):
+        path = write(tmp_path / "r.csv", f"user_id,{name},item_id\nu,[1],2\nu,{quoted},3\n")
+        with pytest.raises(UserError, match=rf"r.csv, row 2, column {name}: commas are missing") as error:
+            read_rows(path)
+        assert repr(cell)[:40] in error.value.message
+        assert "tolist()" in error.value.hint
+    table = pa.table({"user_id": ["u"] * 2, "history": ["[1]", cell], "item_id": ["2"] * 2})
+    pyarrow.parquet.write_table(table, tmp_path / "r.parquet")
+    with pytest.raises(UserError, match=r"r.parquet, row 2, column history: commas are missing"):
+        read_rows(tmp_path / "r.parquet")
+
+
+TEXT = st.text(st.characters(codec="utf-8"), max_size=6)
+
+
+@given(st.lists(st.one_of(st.integers(), TEXT), max_size=6), st.sampled_from([", ", ",", " ,\n"]))
+def test_a_list_is_read_as_python_wrote_it(values: list[int | str], comma: str) -> None:
+    assert parse_list("[" + comma.join(map(repr, values)) + "]") == list(map(str, values))
+    if len(values) > 1:
+        with pytest.raises(ValueError, match="commas are missing"):
+            parse_list("[" + " ".join(map(repr, values)) + "]")
+
+
+@given(st.text("[]'\"\\ ,12.-eurb_\n", max_size=14))
+def test_python_reads_as_many_entries(inside: str) -> None:
+    try:
+        entries = parse_list(f"[{inside}]")
+        expected = ast.literal_eval(f"[{inside}]")
+    except (ValueError, SyntaxError):
+        return
+    assert len(entries) == len(expected)
 
 
 @given(st.lists(st.lists(st.integers(0, 10**9), max_size=5), min_size=1, max_size=8), st.data())
@@ -172,6 +245,9 @@ def small(folder: Path, items: object, index: object) -> Catalogue:
         (["a", " padded entry "], "padded entry"),
         ("[not a literal", "[not a literal"),
         ("[__import__('os')]", "[__import__('os')]"),
+        ("['90s] style", "['90s] style"),
+        ("[new] 'one' 'two'", "[new] 'one' 'two'"),
+        ("[500 ml]", "[500 ml]"),
     ],
 )
 def test_the_longest_entry_is_the_description(tmp_path: Path, description: object, expected: str) -> None:
@@ -249,6 +325,16 @@ GOOD = {"1": {"title": "T"}}
         ({"1": {"title": " "}}, {"1": ["<a>"]}, r"item 1 has no title"),
         ({"1": "T"}, {"1": ["<a>"]}, r"item 1: expected an object"),
         ({"1": {"title": "T", "description": 5}}, {"1": ["<a>"]}, r"item 1: expected a text or a list"),
+        (
+            {"1": {"title": "T", "description": "['one' 'two']"}},
+            {"1": ["<a>"]},
+            r"i.json: item 1: description: commas are missing, the first one behind 'one', found .*'two'",
+        ),
+        (
+            {**GOOD, "1.0": {"title": "U"}},
+            {"1": ["<a>"], "2": ["<b>"]},
+            r"i.json: two items are 1 of x.json, one of them written 1.0",
+        ),
         ([], {"1": ["<a>"]}, r"expected a JSON object at the top level, found a list"),
         ({}, {"1": ["<a>"]}, r"is empty"),
     ],

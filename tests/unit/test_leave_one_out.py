@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidtune.data.catalogue import Catalogue, read_catalogue
-from sidtune.data.leave_one_out import Interactions, leave_one_out, load_leave_one_out, read_interactions
+from sidtune.data.leave_one_out import Interactions, leave_one_out, load_leave_one_out, read_interactions, whole_split
 from sidtune.data.rows import Rows, Split
 from sidtune.errors import UserError
 from sidtune.ragged import Ragged
@@ -97,10 +97,25 @@ def test_one_very_long_history_takes_no_more_than_its_rows() -> None:
 
 
 def test_text_and_whole_numbers_name_the_same_items(tmp_path: Path) -> None:
-    (tmp_path / "i.json.gz").write_bytes(gzip.compress(b'\xef\xbb\xbf{"u": [10, "10"], "v": ["15"]}'))
+    content = b'\xef\xbb\xbf{"u": [10, "10", 10.0, "10.0", 1e1], "v": ["15"], "7.0": [11]}'
+    (tmp_path / "i.json.gz").write_bytes(gzip.compress(content))
     read = read_interactions(tmp_path / "i.json.gz", CATALOGUE)
-    assert read.users.to_pylist() == ["u", "v"]
-    assert [read.items[user].tolist() for user in range(2)] == [[0, 0], [5]]
+    assert read.users.to_pylist() == ["u", "v", "7"]
+    assert [read.items[user].tolist() for user in range(3)] == [[0] * 5, [5], [1]]
+
+
+def test_whole_splits_keep_what_rows_cut(tmp_path: Path) -> None:
+    path = write(tmp_path, {"u": [10, 11, 12, 13], "two": [14, 15], "v": [15, 15, 15]})
+    splits = {split: whole_split(read_interactions(path, CATALOGUE), split) for split in SPLITS}
+    found = {
+        split: [(user, part.items[row].tolist()) for row, user in enumerate(part.users.to_pylist())]
+        for split, part in splits.items()
+    }
+    assert found == {
+        "train": [("u", [0, 1]), ("two", [4, 5]), ("v", [5])],
+        "valid": [("u", [0, 1, 2]), ("v", [5, 5])],
+        "test": [("u", [0, 1, 2, 3]), ("v", [5, 5, 5])],
+    }
 
 
 @pytest.mark.parametrize(
@@ -114,7 +129,8 @@ def test_text_and_whole_numbers_name_the_same_items(tmp_path: Path) -> None:
         ({"u": [10], "v": {"10": 1}}, "user v: expected a list of item ids"),
         ({"u": [10], "v": None}, "user v: expected a list of item ids, oldest first, found None"),
         ({"u": [10, 11, True]}, "user u, item 3: expected an item id, found True"),
-        ({"u": [10, 11.0]}, r"user u, item 2: expected an item id, found 11\.0"),
+        ({"u": [10, 11.5]}, r"user u, item 2: expected an item id, found 11\.5"),
+        ({"7": [10], "v": [11], "7.0": [12]}, "'7' and '7.0' are one user, who stands twice"),
         ({"u": [float("nan")]}, "not valid JSON: NaN is no finite number"),
         ({"u": [None]}, "user u, item 1: expected an item id, found None"),
         ({"u": [10, [11]]}, r"user u, item 2: expected an item id, found \[11\]"),

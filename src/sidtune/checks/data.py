@@ -12,7 +12,6 @@ from sidtune.checks.finding import SHOWN, Finding
 from sidtune.data.catalogue import read_catalogue
 from sidtune.data.disagreements import Disagreement, disagreements
 from sidtune.data.html import html_in
-from sidtune.data.leaks import repeated_rows
 from sidtune.data.leave_one_out import FEWEST, read_interactions
 from sidtune.data.rows import Split
 from sidtune.inputs import Inputs
@@ -40,6 +39,15 @@ def catalogue(inputs: Inputs) -> Iterator[Finding]:
         remedy = "data.unique_sids: true gives each of them a SID of its own."
         yield Finding(
             "note", str(data.index), f"{items:,} items share a SID with another item", examples[:SHOWN], remedy
+        )
+    if catalogue.alike:
+        yield Finding(
+            "warning",
+            str(data.index),
+            f"{sum(map(len, catalogue.alike)):,} items have ids that are the same number: each is found as it is "
+            "written, and a column of floating-point numbers cannot tell them apart",
+            [" and ".join(group) for group in catalogue.alike[:SHOWN]],
+            "Give these items other ids, here and in every file that mentions them.",
         )
 
 
@@ -143,21 +151,3 @@ def _disagreements(path: Path, inputs: Inputs) -> Iterator[Finding]:
 
 def _cell(entry: Disagreement) -> str:
     return f"row {entry.row}, {entry.column}: {entry.found!r:.60} here, {entry.expected!r:.60} in the catalogue"
-
-
-def leakage(inputs: Inputs) -> Iterator[Finding]:
-    """A row that also stands among the training rows flatters what is measured on it."""
-    if inputs.config.data.interactions:
-        return  # each row of a user ends at another interaction
-    train = inputs.mixture.source("train").rows
-    held_out: list[Split] = ["valid"] if inputs.config.data.test is None else ["valid", "test"]
-    for split in held_out:
-        leaked = repeated_rows(inputs.mixture.source(split).rows, train)
-        if len(leaked):
-            yield Finding(
-                "warning",
-                str(getattr(inputs.config.data, split)),
-                f"{len(leaked):,} rows (user, history and target) also stand in the training file",
-                [f"row {row + 1}" for row in leaked[:SHOWN]],
-                "Split by time or by user, so that these rows are unseen.",
-            )

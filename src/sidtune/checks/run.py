@@ -8,7 +8,7 @@ from functools import wraps
 
 from rich.markup import escape
 
-from sidtune.checks import data, encoding, model, options
+from sidtune.checks import data, encoding, leaks, model, options
 from sidtune.checks.finding import Check, Finding, Severity
 from sidtune.errors import UserError
 from sidtune.inputs import Inputs
@@ -25,7 +25,7 @@ CHECKS: list[Check] = [
     data.train_rows,
     data.valid_rows,
     data.test_rows,
-    data.leakage,
+    leaks.leakage,
     encoding.encoding,
     encoding.instructions,
     encoding.sequences,
@@ -39,7 +39,7 @@ ROW_CHECKS = (
     data.train_rows,
     data.valid_rows,
     data.test_rows,
-    data.leakage,
+    leaks.leakage,
     encoding.encoding,
     encoding.instructions,
     encoding.sequences,

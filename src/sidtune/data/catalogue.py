@@ -12,12 +12,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from sidtune.data.files import read_json_object
-from sidtune.data.ids import as_id
-from sidtune.data.literals import parse_list
+from sidtune.data.ids import Names, as_id, canonical
+from sidtune.data.literals import MissingCommasError, parse_list
 from sidtune.errors import UserError
 
 SHOWN = 5
@@ -62,14 +61,20 @@ class Catalogue:
         return groups
 
     @cached_property
-    def _ids(self) -> pa.Array:
-        return pa.array(self.ids, pa.string())
+    def _names(self) -> Names:
+        return Names.of(self.ids)
+
+    @cached_property
+    def alike(self) -> list[list[str]]:
+        """Groups of ids that are one number: `17` and `17.0`."""
+        groups: dict[str, list[str]] = {}
+        for item, number in zip(self.ids, canonical(pa.array(self.ids, pa.large_string())).to_pylist(), strict=True):
+            groups.setdefault(number, []).append(item)
+        return [group for group in groups.values() if len(group) > 1]
 
     def positions(self, ids: pa.Array) -> NDArray[np.int32]:
-        """Catalogue positions of item ids, `(n,)`; -1 where there is no such item."""
-        found = pc.fill_null(pc.index_in(ids, value_set=self._ids), -1)
-        positions: NDArray[np.int32] = found.to_numpy(zero_copy_only=False)
-        return positions.astype(np.int32)
+        """Catalogue positions of item ids, `(n,)`, where `17.0` may name item `17`; -1 where there is no such item."""
+        return self._names.positions(ids)
 
 
 def read_catalogue(items: Path | None, index: Path) -> Catalogue:
@@ -125,7 +130,7 @@ def read_texts(items: Path) -> list[str]:
 
 def _texts(items: Path, sids: Mapping[str, Any], index: Path) -> tuple[list[str], list[str]]:
     """Titles and descriptions, in the order of the index."""
-    records = read_json_object(items)
+    records = _as_indexed(read_json_object(items), sids, items, index)
     _same_items(records, sids, items, index)
     return _record_texts({item: records[item] for item in sids}, items)
 
@@ -137,7 +142,8 @@ def _record_texts(records: Mapping[str, Any], path: Path) -> tuple[list[str], li
         if not isinstance(record, dict):
             faults.add(": expected an object with a title", item, record)
             continue
-        title, description = _title(record.get("title")), _description(record.get("description"))
+        title = _title(record.get("title"))
+        description = _description(record.get("description"), f"{path}: item {item}")
         if title is None:
             faults.add(NO_TITLE, item, record.get("title"))
         if description is None:
@@ -181,6 +187,22 @@ class _Faults:
         return f"{count:,} items{NO_TITLE_PLURAL if what == NO_TITLE else what}: {listed}"
 
 
+def _as_indexed(records: dict[str, Any], sids: Mapping[str, Any], items: Path, index: Path) -> dict[str, Any]:
+    """Records by the ids that the index writes: its `17` may be `17.0` among the items."""
+    if records.keys() == sids.keys():
+        return records
+    names = list(sids)
+    places = Names.of(names).positions(pa.array(list(records), pa.large_string()))
+    found: dict[str, Any] = {}
+    for given, place in zip(records, places.tolist(), strict=True):
+        name = given if place < 0 else names[place]
+        if name in found:
+            message = f"{items}: two items are {name} of {index.name}, one of them written {given}"
+            raise UserError(message, "Which one counts? Remove the other.")
+        found[name] = records[given]
+    return found
+
+
 def _same_items(records: Mapping[str, Any], sids: Mapping[str, Any], items: Path, index: Path) -> None:
     without_sid = [item for item in records if item not in sids]
     if without_sid:
@@ -203,21 +225,24 @@ def _title(given: Any) -> str | None:
     return given if isinstance(given, str) and given.strip() else None
 
 
-def _description(given: Any) -> str | None:
+def _description(given: Any, where: str) -> str | None:
     """The longest entry of a text, a list, or a list literal in a text; None where it is none of these."""
     if given is None:
         given = []
     if isinstance(given, str):
-        given = _literal_or_text(given)
+        given = _literal_or_text(given, f"{where}: description")
     if not isinstance(given, list) or not all(isinstance(entry, str) for entry in given):
         return None
     return max((entry.strip() for entry in given), key=len, default="")
 
 
-def _literal_or_text(text: str) -> list[str]:
+def _literal_or_text(text: str, where: str) -> list[str]:
     if text.lstrip().startswith("["):
         try:
             return parse_list(text)
+        except MissingCommasError as error:
+            remedy = "Write a list, ['one', 'two']; NumPy arrays become lists by their method tolist()."
+            raise UserError(f"{where}: {error}, found {text!r:.80}", remedy) from None
         except ValueError:
             return [text]
     return [text]

@@ -62,7 +62,7 @@ class _Column:
 
     def __init__(self, name: str, texts: Sequence[str], listed: bool, codes: Sequence[str] | None = None) -> None:
         self.name, self.texts, self.listed, self.codes = name, texts, listed, codes
-        self.written = pa.array([repr(text) for text in texts] if listed else texts, pa.string())
+        self.written = pa.array([repr(text) for text in texts] if listed else texts, pa.large_string())
 
     def differing(self, cells: pa.ChunkedArray, rows: Rows, before: int) -> Iterator[Disagreement]:
         """The cells of some rows that disagree; `before` rows of the file came before them."""
@@ -86,8 +86,9 @@ class _Column:
         texts = self.written.take(pa.array(items.values))
         if not self.listed:
             return texts
-        lists = pa.ListArray.from_arrays(pa.array(items.offsets, pa.int32()), texts)
-        return pc.binary_join_element_wise("[", pc.binary_join(lists, ", "), "]", "")
+        lists = pa.LargeListArray.from_arrays(pa.array(items.offsets), texts)
+        comma, opened, closed, nothing = (pa.scalar(text, pa.large_string()) for text in (", ", "[", "]", ""))
+        return pc.binary_join_element_wise(opened, pc.binary_join(lists, comma), closed, nothing)
 
 
 def _entries(cell: str) -> list[str]:

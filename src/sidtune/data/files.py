@@ -10,6 +10,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -189,11 +190,15 @@ def parse_json(text: str, where: str) -> Any:
 
 
 def _finite(text: str) -> float:
-    """Python takes NaN and Infinity, which are no JSON, and makes the latter of 1e400 too."""
+    """Python takes NaN and Infinity, which are no JSON, and makes the latter of 1e400 too.
+
+    A number that is not whole, or too large to be exact, must not become another one's id by rounding.
+    """
     value = float(text)
     if not math.isfinite(value):
         raise ValueError(f"{text:.40} is no finite number")
-    return value
+    rounded = value and value.is_integer() and abs(value) <= 2**53 and Decimal(text) != Decimal(value)
+    return math.nextafter(value, math.copysign(math.inf, value)) if rounded else value
 
 
 def _unique(pairs: list[tuple[str, Any]], where: str) -> dict[str, Any]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -11,6 +14,12 @@ from numpy.typing import NDArray
 
 # Floating-point numbers beyond it leave out whole ones, so two ids may have become one.
 LARGEST_FLOAT = 2**53
+LARGEST_OF = {pa.float16(): 2**11, pa.float32(): 2**24, pa.float64(): LARGEST_FLOAT}
+# Arrow's plain texts end at 2 GiB a column; these do not, and a text that stands in many rows is held once.
+CODES = pa.dictionary(pa.int32(), pa.large_string())
+# How a column of floating-point numbers writes a whole number; no such number has more digits.
+WHOLE_FLOAT = r"^-?(?:0|[1-9][0-9]{0,15})\.0+$"
+ROWS_AT_ONCE = 65_536
 SUITABLE = (
     pa.types.is_string,
     pa.types.is_large_string,
@@ -23,7 +32,7 @@ SUITABLE = (
 
 
 def as_id(value: Any) -> str | None:
-    """The id that a value of JSON or of a literal stands for, or None for one that is no id; 17.0 stands for 17."""
+    """The id that a value of JSON stands for, or None for one that is no id; 17.0 stands for 17."""
     if type(value) is float and value.is_integer() and abs(value) <= LARGEST_FLOAT:
         return str(int(value))
     # Exact types: to Python, true is a whole number.
@@ -40,8 +49,16 @@ def id_list(values: Any) -> list[str] | None:
     return found if len(found) == len(values) else None
 
 
+def number_id(text: str) -> str | None:
+    """The id that a decimal number stands for, or None where it is not whole, or too large for a float to be exact."""
+    value = Decimal(text)
+    if abs(value) > LARGEST_FLOAT or value != value.to_integral_value():
+        return None
+    return str(int(value))
+
+
 def as_ids(values: pa.Array) -> tuple[pa.Array, NDArray[np.bool_]]:
-    """An Arrow column of ids as text, and which of its values are numbers that are not whole, `(n,)`.
+    """An Arrow column of ids as `large_string`, and which of its values are numbers that are not whole, `(n,)`.
 
     Raises:
         ArrowTypeError: for a column of another type, such as one of dates.
@@ -49,10 +66,35 @@ def as_ids(values: pa.Array) -> tuple[pa.Array, NDArray[np.bool_]]:
     if pa.types.is_dictionary(values.type):
         values = values.dictionary_decode()
     if pa.types.is_floating(values.type):
-        return _whole(values.cast(pa.float64()))
+        return _whole(values)
     if not _names(values.type):
         raise pa.ArrowTypeError(f"{values.type} is no type of ids")
-    return values.cast(pa.string()), np.zeros(len(values), bool)
+    return values.cast(pa.large_string()), np.zeros(len(values), bool)
+
+
+def coded_ids(values: pa.Array) -> tuple[pa.Array, NDArray[np.bool_]]:
+    """As `as_ids`, with ids of type `CODES`: every name once, in the order of their first rows."""
+    if pa.types.is_string_view(values.type):
+        values = values.cast(pa.large_string())
+    coded = values if pa.types.is_dictionary(values.type) else values.dictionary_encode()
+    # Only names that occur: a file may bring the names of all its rows with a few of them.
+    used = coded.indices.dictionary_encode()
+    names, bad = as_ids(coded.dictionary.take(used.dictionary))
+    broken: NDArray[np.bool_] = np.append(bad, False)[_places(used.indices)]
+    return pa.DictionaryArray.from_arrays(used.indices, names), broken
+
+
+def empty_ids(ids: pa.Array) -> NDArray[np.bool_]:
+    """Which values of a column of type `CODES` are missing or an empty text, `(n,)`."""
+    empty = pc.fill_null(pc.equal(ids.dictionary, ""), True).to_numpy(zero_copy_only=False)
+    found: NDArray[np.bool_] = np.append(empty, True)[_places(ids.indices)]
+    return found
+
+
+def _places(indices: pa.Array) -> NDArray[np.int64]:
+    """Codes, with -1 where there is none, `(n,)`."""
+    places: NDArray[np.int64] = pc.fill_null(indices, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+    return places
 
 
 def _names(kind: pa.DataType) -> bool:
@@ -63,8 +105,85 @@ def _names(kind: pa.DataType) -> bool:
 
 
 def _whole(values: pa.Array) -> tuple[pa.Array, NDArray[np.bool_]]:
-    numbers = pc.fill_null(values, 0.0).to_numpy(zero_copy_only=False)
+    numbers = pc.fill_null(values.cast(pa.float64()), 0.0).to_numpy(zero_copy_only=False)
     with np.errstate(invalid="ignore"):
-        bad: NDArray[np.bool_] = ~((np.abs(numbers) <= LARGEST_FLOAT) & (numbers == np.trunc(numbers)))
+        bad: NDArray[np.bool_] = ~((np.abs(numbers) <= LARGEST_OF[values.type]) & (numbers == np.trunc(numbers)))
     whole = pa.array(np.where(bad, 0.0, numbers).astype(np.int64), mask=values.is_null().to_numpy(zero_copy_only=False))
-    return whole.cast(pa.string()), bad
+    return whole.cast(pa.large_string()), bad
+
+
+def canonical(ids: pa.Array) -> pa.Array:
+    """Ids of type `large_string` with every text such as `17.0` as `17`; all others stay, `17.5` and `017.0` too."""
+    written = pc.fill_null(pc.match_substring_regex(ids, WHOLE_FLOAT), False)
+    if not pc.any(written).as_py():
+        return ids
+    given = ids.filter(written)
+    numbers = pc.replace_substring_regex(given, r"\.0+$", "").cast(pa.int64())
+    exact = pc.less_equal(pc.abs(numbers), LARGEST_FLOAT)
+    return pc.replace_with_mask(ids, written, pc.if_else(exact, numbers.cast(pa.large_string()), given))
+
+
+def as_users(users: pa.Array) -> pa.Array:
+    """User ids of type `CODES`, or plain text, as codes with one name for each user: `7.0` is user `7`."""
+    coded = users if pa.types.is_dictionary(users.type) else users.cast(pa.large_string()).dictionary_encode()
+    names = canonical(coded.dictionary)
+    if names is coded.dictionary:
+        return coded
+    once = names.dictionary_encode()
+    return pa.DictionaryArray.from_arrays(once.indices.take(coded.indices), once.dictionary)
+
+
+def in_common(columns: Sequence[pa.Array]) -> list[NDArray[np.int64]]:
+    """The users of several columns, as `as_users` takes them, as numbers that mean the same user in each of them."""
+    joined = pa.concat_arrays([as_users(column) for column in columns]).indices.to_numpy().astype(np.int64)
+    return np.split(joined, np.cumsum([len(column) for column in columns])[:-1])
+
+
+def as_texts(ids: pa.Array) -> pa.ChunkedArray:
+    """A column of type `CODES` as plain text, for a file: in pieces, so that none holds more than Arrow's texts can."""
+    pieces = [ids.slice(start, ROWS_AT_ONCE).cast(pa.large_string()) for start in range(0, len(ids), ROWS_AT_ONCE)]
+    return pa.chunked_array([piece.cast(pa.string()) for piece in pieces], pa.string())
+
+
+@dataclass(frozen=True)
+class Names:
+    """What a list of ids may be called: each as it is written and, where that is clear, `17.0` as `17` and back.
+
+    Args:
+        names: `(m,)`, the ids first.
+        places: `(m,)`, the id that each name means.
+    """
+
+    names: pa.Array
+    places: NDArray[np.int32]
+
+    @classmethod
+    def of(cls, ids: Sequence[str]) -> Names:
+        """The names of distinct ids. `17` means the item `17.0` only where no other id is that number."""
+        written = pa.array(ids, pa.large_string())
+        others = canonical(written)
+        counts = others.value_counts()
+        unclear = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
+        extra = np.flatnonzero(
+            pc.invert(pc.or_(pc.equal(written, others), pc.is_in(others, value_set=unclear))).to_numpy(
+                zero_copy_only=False
+            )
+        )
+        places = np.concatenate([np.arange(len(ids)), extra]).astype(np.int32)
+        return cls(pa.concat_arrays([written, others.take(pa.array(extra))]), places)
+
+    def positions(self, ids: pa.Array) -> NDArray[np.int32]:
+        """The place of each id in the list, `(n,)`: of the one that is written so, else of the one that is the same
+        number; -1 where there is neither.
+
+        Args:
+            ids: texts, or of type `CODES`.
+        """
+        if pa.types.is_dictionary(ids.type):
+            found: NDArray[np.int32] = np.append(self.positions(ids.dictionary), np.int32(-1))[_places(ids.indices)]
+            return found
+        texts = ids.cast(pa.large_string())
+        at = pc.index_in(texts, value_set=self.names)
+        if at.null_count:
+            at = pc.coalesce(at, pc.index_in(canonical(texts), value_set=self.names))
+        return np.append(self.places, np.int32(-1))[_places(at)]

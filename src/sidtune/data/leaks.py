@@ -1,18 +1,122 @@
-"""Rows of one file that stand in another too."""
+"""Held-out rows that training shows: rows of one file that stand in another too, and parts of longer histories."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from sidtune.data.ids import in_common
+from sidtune.data.leave_one_out import Interactions
 from sidtune.data.rows import Rows
+from sidtune.data.sequences import one_by_one, whole
 from sidtune.hashing import mix
-from sidtune.ragged import place_of
+from sidtune.ragged import Ragged, place_of, row_of, stack
 
 # As Python objects a row takes twenty times its memory: never more of them than this at once.
 ROWS_AT_ONCE = 65_536
+# Sorting takes some fifty bytes an item: users are looked at in groups that have about this many items.
+ITEMS_AT_ONCE = 1 << 21
+
+
+def examples(rows: Rows) -> Interactions:
+    """Of each row its history, followed by its target."""
+    return Interactions(rows.users, one_by_one(rows).items)
+
+
+def sequences(rows: Rows, users: pa.Array) -> Interactions:
+    """What rows tell of these users once they are joined, as `whole` does."""
+    all_users, wanted = in_common([rows.users, users])
+    theirs = rows.take(np.flatnonzero(np.isin(all_users, wanted)))
+    joined = whole(theirs)
+    return Interactions(theirs.users.take(pa.array(joined.rows)), joined.items)
+
+
+def contained(lists: Interactions, among: Sequence[Interactions]) -> NDArray[np.int64]:
+    """Which lists are a contiguous part of a list of the same user in any of `among`, ascending.
+
+    Args:
+        lists: none of them empty.
+    """
+    ours, *theirs = in_common([lists.users, *(part.users for part in among)])
+    user, items = np.concatenate(theirs), stack([part.items for part in among])
+    longest = np.zeros(1 + max(ours.max(initial=0), user.max(initial=0)), np.int64)
+    np.maximum.at(longest, user, items.lengths)
+    left = np.flatnonzero(lists.items.lengths <= longest[ours])
+    asked = np.zeros(len(longest), np.int64)
+    np.add.at(asked, ours[left], lists.items.lengths[left])
+    there = np.flatnonzero(asked[user] > 0)
+    np.add.at(asked, user[there], items.lengths[there])
+    group = np.cumsum(asked) // ITEMS_AT_ONCE
+    found = [
+        mine[_parts(lists.items.take(mine), ours[mine], items.take(other), user[other])]
+        for mine, other in _grouped(group[ours[left]], left, group[user[there]], there)
+    ]
+    return np.sort(np.concatenate([left[:0], *found]))
+
+
+def _grouped(
+    our_group: NDArray[np.int64], ours: NDArray[np.int64], their_group: NDArray[np.int64], theirs: NDArray[np.int64]
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Ours and theirs, group by group, each with the other's of the same group."""
+    mine, other = np.argsort(our_group, kind="stable"), np.argsort(their_group, kind="stable")
+    for number in np.unique(our_group):
+        spans = (
+            ids[order][slice(*np.searchsorted(groups[order], [number, number + 1]))]
+            for ids, groups, order in ((ours, our_group, mine), (theirs, their_group, other))
+        )
+        yield next(spans), next(spans)
+
+
+def _parts(lists: Ragged, user: NDArray[np.int64], among: Ragged, their_user: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which lists are a part of one of `among`, `(lists,)`.
+
+    All places of both are sorted by what follows them in their list. A list that ends sorts before those that go on, so
+    the first place of `among` behind a list's start begins with the whole list, if any place does.
+    """
+    both = stack([among, lists])
+    rank = _ranks(both, np.concatenate([their_user, user]), int(lists.lengths.max()))
+    places = np.argsort(rank[: len(among.values)], kind="stable")
+    starts = len(among.values) + lists.offsets[:-1]
+    next_place = np.searchsorted(rank[places], rank[starts])
+    at = places[np.minimum(next_place, len(places) - 1)]
+    ends = both.offsets[1:][row_of(among)]
+    fits: NDArray[np.bool_] = (
+        (next_place < len(places)) & (at + lists.lengths <= ends[at]) & (their_user[row_of(among)[at]] == user)
+    )
+    same = among.cut(np.where(fits, at, 0), np.where(fits, lists.lengths, 0))
+    asked = lists.cut(lists.offsets[:-1], same.lengths)
+    fits[row_of(same)[same.values != asked.values]] = False
+    return fits
+
+
+def _ranks(lists: Ragged, user: NDArray[np.int64], length: int) -> NDArray[np.int64]:
+    """Where each place of the lists stands among all, `(values,)`, by user and by the `length` items from it on.
+
+    By doubling (Karp, Miller and Rosenberg, 1972): the rank of twice as many items is that of two ranks.
+    """
+    row = row_of(lists)
+    ends = lists.offsets[1:][row]
+    rank = _dense(user[row] * (1 + int(lists.values.max())) + lists.values)
+    known = 1
+    while known < length:
+        after = np.arange(len(rank)) + known
+        inside = after < ends
+        following = np.where(inside, rank[np.where(inside, after, 0)] + 1, 0)
+        rank = _dense(rank * (2 + int(rank.max())) + following)
+        known *= 2
+    return rank
+
+
+def _dense(keys: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The place of each key among the distinct ones, from 0, `(n,)`."""
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    rank = np.empty(len(keys), np.int64)
+    rank[order] = np.cumsum(np.diff(ordered, prepend=ordered[:1]) > 0)
+    return rank
 
 
 def repeated_rows(rows: Rows, among: Rows) -> NDArray[np.int64]:
@@ -20,9 +124,8 @@ def repeated_rows(rows: Rows, among: Rows) -> NDArray[np.int64]:
 
     Hashes find those that may, and only these are compared.
     """
-    users = among.users.dictionary_encode()
-    theirs = _hashes(among, users.indices)
-    ours = _hashes(rows, pc.fill_null(pc.index_in(rows.users, value_set=users.dictionary), -1))
+    numbers = in_common([rows.users, among.users])
+    ours, theirs = (_hashes(*pair) for pair in zip((rows, among), numbers, strict=True))
     alike = np.flatnonzero(_among(ours, theirs))
     blocks = [alike[start : start + ROWS_AT_ONCE] for start in range(0, len(alike), ROWS_AT_ONCE)]
     found = [_repeated(rows, block, among, np.flatnonzero(_among(theirs, ours[block]))) for block in blocks]
@@ -48,10 +151,9 @@ def _keys(rows: Rows) -> list[tuple[str, bytes, int]]:
     return [(users[row], rows.history[row].tobytes(), targets[row]) for row in range(len(targets))]
 
 
-def _hashes(rows: Rows, users: pa.Array) -> NDArray[np.uint64]:
+def _hashes(rows: Rows, users: NDArray[np.int64]) -> NDArray[np.uint64]:
     """A hash of user number, history and target of each row, `(n,)`."""
-    numbers = users.to_numpy(zero_copy_only=False).astype(np.int64).view(np.uint64)
-    hashes = mix(mix(numbers) + rows.target.astype(np.uint64))
+    hashes = mix(mix(users.view(np.uint64)) + rows.target.astype(np.uint64))
     for start in range(0, len(hashes), ROWS_AT_ONCE):
         block = np.arange(start, min(start + ROWS_AT_ONCE, len(hashes)))
         history = rows.history.take(block)

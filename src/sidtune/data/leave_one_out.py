@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from sidtune.data.catalogue import Catalogue
 from sidtune.data.files import read_json_object
+from sidtune.data.ids import as_id, as_users, id_list
 from sidtune.data.rows import Rows, Split, some
 from sidtune.errors import UserError
 from sidtune.ragged import Ragged, place_of, row_of
@@ -31,7 +32,7 @@ class Interactions:
     """What each user had, in time order.
 
     Args:
-        users: `(users,)` ids.
+        users: `(users,)` ids, as those of `Rows`.
         items: a list of catalogue positions for each user, oldest first, none of them empty.
     """
 
@@ -71,18 +72,29 @@ def leave_one_out(interactions: Interactions, split: Split, longest: int) -> Row
     return Rows(users, items.cut(targets - lengths, lengths), items.values[targets])
 
 
+def whole_split(interactions: Interactions, split: Split) -> Interactions:
+    """The histories of a split, uncut: what training has of each user, or all up to the target that is held out."""
+    lengths = interactions.items.lengths
+    held_out = lengths >= FEWEST
+    users = np.arange(len(lengths)) if split == "train" else np.flatnonzero(held_out)
+    later = {"train": 2, "valid": 1, "test": 0}[split] * held_out[users]
+    return Interactions(interactions.users.take(pa.array(users)), interactions.items.take(users).drop_back(later))
+
+
 def read_interactions(path: Path, catalogue: Catalogue) -> Interactions:
-    """Read `{user: [item ids, oldest first]}`; item ids are text or whole numbers.
+    """Read `{user: [item ids, oldest first]}`; item ids are text or whole numbers, such as 17 or 17.0.
 
     Raises:
-        UserError: names the user of whatever is something else, or of an item that the catalogue does not have.
+        UserError: names the user of whatever is something else, who stands twice (`7` and `7.0` are one user), or who
+            has an item that the catalogue does not have.
     """
     given = read_json_object(path)
     _refuse_other_shapes(given, path)
-    ids = pa.array([str(item) for item in chain.from_iterable(given.values())], pa.string())
+    ids = pa.array([as_id(item) for item in chain.from_iterable(given.values())], pa.large_string())
     lengths = np.fromiter(map(len, given.values()), np.int64, len(given))
     items = Ragged.from_lengths(catalogue.positions(ids), lengths)
-    users = pa.array(list(given), pa.string())
+    users = as_users(pa.array(list(given), pa.large_string()))
+    _refuse_repeated(users, list(given), path)
     _refuse_unknown(items, ids, users, path)
     return Interactions(users, items)
 
@@ -94,13 +106,22 @@ def _refuse_other_shapes(given: Mapping[str, Any], path: Path) -> None:
         if not isinstance(items, list) or not items:
             message = f"{path}: user {user}: expected a list of item ids, oldest first, found {items!r:.60}"
             raise UserError(message, "Remove users without interactions.")
-        # Exact types: to Python, true is a whole number.
-        if not {type(item) for item in items} <= {str, int}:
-            place, item = next((at, item) for at, item in enumerate(items, start=1) if type(item) not in (str, int))
+        if id_list(items) is None:
+            place, item = next((at, item) for at, item in enumerate(items, start=1) if as_id(item) is None)
             raise UserError(
                 f"{path}: user {user}, item {place}: expected an item id, found {item!r:.60}",
                 "Item ids are text or whole numbers, the keys of data.index.",
             )
+
+
+def _refuse_repeated(users: pa.Array, given: list[str], path: Path) -> None:
+    codes = users.indices.to_numpy()
+    _, first = np.unique(codes, return_index=True)
+    if len(first) < len(codes):
+        again = int(np.setdiff1d(np.arange(len(codes)), first)[0])
+        before = int(np.flatnonzero(codes == codes[again])[0])
+        message = f"{path}: {given[before]!r:.80} and {given[again]!r:.80} are one user, who stands twice"
+        raise UserError(message, "Join the two histories in time order, or give one of the users another id.")
 
 
 def _refuse_unknown(items: Ragged, ids: pa.Array, users: pa.Array, path: Path) -> None:

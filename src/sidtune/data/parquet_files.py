@@ -48,7 +48,7 @@ def opened_parquet(path: Path, hint: str = "") -> Iterator[pyarrow.parquet.Parqu
 def tables(
     file: pyarrow.parquet.ParquetFile, path: Path, columns: list[str] | None = None, rows: int | None = None
 ) -> Iterator[pa.Table]:
-    """What a file says, every text of it in UTF-8.
+    """What a file says, every text of it in UTF-8; columns of texts are dictionaries, however the file was written.
 
     Args:
         columns: the ones to read; all by default.
@@ -64,14 +64,15 @@ def tables(
     for batch in file.iter_batches(piece, columns=columns):
         # Arrow takes texts as they are, and trips over them later.
         batch.validate(full=True)
-        said += sum(map(_size, batch.columns))
+        plain = sum(map(_size, batch.columns))
+        said += plain
         if said > most:
             raise UserError(
                 f"{path} says more than {MOST_UNPACKED} times its size",
                 "Are its texts that long? If you trust it, write it without dictionaries and compression.",
             )
-        waiting.append(pa.table([_plain(column) for column in batch.columns], names=batch.schema.names))
-        count, size = count + batch.num_rows, size + waiting[-1].nbytes
+        waiting.append(pa.table([_compact(column) for column in batch.columns], names=batch.schema.names))
+        count, size = count + batch.num_rows, size + plain
         if (rows and count + piece > rows) or size > TABLE_BYTES:
             yield pa.concat_tables(waiting)
             waiting, count, size = [], 0, 0
@@ -82,8 +83,9 @@ def tables(
 def read_parquet(path: Path, hint: str) -> pa.Table:
     """The table of a Parquet file; raises as `opened_parquet` and `tables`."""
     with opened_parquet(path, hint) as file:
-        nothing = [_plain(pa.array([], field.type)) for field in file.schema_arrow]
-        return pa.concat_tables([pa.table(nothing, file.schema_arrow.names), *tables(file, path)])
+        plain = [_plain(table) for table in tables(file, path)]
+        nothing = pa.table([pa.array([], field.type) for field in file.schema_arrow], file.schema_arrow.names)
+        return pa.concat_tables([_plain(nothing), *plain])
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -98,5 +100,22 @@ def _size(column: pa.Array) -> int:
     return int(column.indices.nbytes) + int(pc.sum(lengths).as_py() or 0)
 
 
-def _plain(column: pa.Array) -> pa.Array:
-    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+def _compact(column: pa.Array) -> pa.Array:
+    """A column with those texts alone that its rows have: a piece of a file brings the texts of many pieces."""
+    if not pa.types.is_dictionary(column.type):
+        return column
+    used = column.indices.dictionary_encode()
+    return pa.DictionaryArray.from_arrays(used.indices, column.dictionary.take(used.dictionary))
+
+
+def _plain(table: pa.Table) -> pa.Table:
+    columns = [pa.chunked_array(map(_decoded, column.chunks), _decoded_type(column.type)) for column in table.columns]
+    return pa.table(columns, names=table.column_names)
+
+
+def _decoded(chunk: pa.Array) -> pa.Array:
+    return chunk.dictionary_decode() if pa.types.is_dictionary(chunk.type) else chunk
+
+
+def _decoded_type(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind

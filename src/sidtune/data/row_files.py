@@ -17,12 +17,12 @@ import pyarrow.csv
 from numpy.typing import NDArray
 
 from sidtune.data.files import LONGEST_RECORD, opened, read_jsonl, read_lines
-from sidtune.data.ids import as_id, as_ids, id_list
-from sidtune.data.literals import CellError, parse_lists
+from sidtune.data.ids import CODES, as_id, as_ids, coded_ids, empty_ids, id_list
+from sidtune.data.literals import LISTS, CellError, parse_lists
 from sidtune.data.parquet_files import opened_parquet, tables
 from sidtune.errors import UserError, did_you_mean
 
-ROWS = pa.schema([("user_id", pa.string()), ("history", pa.list_(pa.string())), ("target", pa.string())])
+ROWS = pa.schema([("user_id", CODES), ("history", LISTS), ("target", CODES)])
 GENERIC = ("user_id", "history", "item_id")
 MINIONEREC = ("user_id", "history_item_id", "item_id")
 # What MiniOneRec's files hold besides; no such column is another one misspelt.
@@ -31,7 +31,7 @@ NEEDED = frozenset({*GENERIC, *MINIONEREC})
 # A message lists no more of them.
 MOST_NAMES = 1_000
 # Of Arrow's lists, those that it turns into one another soundly.
-LISTS = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+KINDS_OF_LISTS = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
 NOT_WHOLE = "a number that is not whole, or too large to tell its neighbours apart"
 # As text a row takes ten times the memory that it takes as positions: never more of them than this at once.
 ROWS_AT_ONCE = 65_536
@@ -171,10 +171,10 @@ def _rows_of_json(path: Path, found: dict[str, None]) -> Iterator[dict[str, Any]
 def _json_column(values: list[Any], name: str, path: Path, first: int) -> pa.Array:
     """A column of the rows from `first` on, which is counted from 1."""
     if name.startswith("history"):
-        expected, kind, missing = "a list of item ids", pa.list_(pa.string()), False
+        expected, kind, missing = "a list of item ids", LISTS, False
         found: list[Any] = list(map(id_list, values))
     else:
-        expected, kind, missing = "an id", pa.string(), True
+        expected, kind, missing = "an id", pa.large_string(), True
         found = list(map(as_id, values))
     for row, (value, one) in enumerate(zip(values, found, strict=True), start=first):
         if one is None and not (missing and value is None):
@@ -213,23 +213,23 @@ def _is_minionerec(names: Sequence[str], others: Sequence[str]) -> bool:
 
 def _text(column: pa.ChunkedArray, name: str, faults: Faults) -> pa.Array:
     try:
-        values, broken = as_ids(column.combine_chunks())
+        values, broken = coded_ids(column.combine_chunks())
     except pa.ArrowException:
         raise UserError(f"{faults.path}, column {name}: expected ids, found {column.type}") from None
     faults.add(f"column {name}: {NOT_WHOLE}", broken)
-    empty = pc.fill_null(pc.equal(values, ""), True).to_numpy(zero_copy_only=False)
-    faults.add(f"column {name}: empty", empty)
+    faults.add(f"column {name}: empty", empty_ids(values))
     return values
 
 
 def _history(values: pa.Array, name: str, faults: Faults) -> pa.Array:
-    if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
+    if _is_text(values.type):
         try:
-            values = parse_lists(values.cast(pa.string()))
+            values = parse_lists(values.cast(pa.large_string()))
         except CellError as error:
             raise UserError(
                 f"{faults.path}, row {faults.rows + error.row + 1}, column {name}: {error}",
-                "Rows are counted without the header.",
+                "Rows are counted without the header. Write histories as lists, [12, 7]; NumPy arrays become lists "
+                "by their method tolist().",
             ) from None
     try:
         values, broken = _id_lists(values)
@@ -245,11 +245,17 @@ def _history(values: pa.Array, name: str, faults: Faults) -> pa.Array:
     return values
 
 
+def _is_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
 def _id_lists(values: pa.Array) -> tuple[pa.Array, NDArray[np.bool_]]:
     """Lists as lists of texts, and which of all their entries are numbers that are not whole, `(entries,)`."""
-    if not any(suits(values.type) for suits in LISTS):
+    if not any(suits(values.type) for suits in KINDS_OF_LISTS):
         raise pa.ArrowTypeError(f"{values.type} is no type of lists")
-    lists = values.cast(pa.list_(values.type.value_type))
+    lists = values.cast(pa.large_list(values.type.value_type))
     ids, broken = as_ids(lists.flatten())
     offsets = np.concatenate([[0], np.cumsum(pc.fill_null(pc.list_value_length(lists), 0))])
-    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), ids), broken
+    return pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), ids), broken

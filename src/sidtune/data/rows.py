@@ -12,6 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from sidtune.data.catalogue import Catalogue
+from sidtune.data.ids import as_users
 from sidtune.data.row_files import row_batches
 from sidtune.errors import UserError
 from sidtune.ragged import Ragged, row_of, stack
@@ -25,7 +26,7 @@ class Rows:
     """Interaction rows against a catalogue.
 
     Args:
-        users: `(n,)` user ids.
+        users: `(n,)` user ids as codes, so that a name is held once, and `7.0` is user `7`.
         history: n lists of catalogue positions, oldest first, none of them empty.
         target: `(n,)` catalogue positions.
     """
@@ -92,12 +93,12 @@ def _resolved(tables: Iterable[pa.Table], catalogue: Catalogue, path: Path) -> R
 
 def _positions(table: pa.Table, catalogue: Catalogue) -> tuple[Rows, list[str]]:
     """A table's rows, with -1 for items that the catalogue does not have, and the ids of these."""
-    history = table["history"].combine_chunks()
-    flat, offsets = history.flatten(), history.offsets.to_numpy().astype(np.int64)
-    ids = pa.concat_arrays([flat, *table["target"].chunks])
-    items = catalogue.positions(ids)
-    rows = Rows(table["user_id"].combine_chunks(), Ragged(items[: len(flat)], offsets - offsets[0]), items[len(flat) :])
-    return rows, ids.filter(pa.array(items < 0)).to_pylist()
+    history, targets = table["history"].combine_chunks(), table["target"].combine_chunks()
+    flat, offsets = history.flatten(), history.offsets.to_numpy()
+    items, target = catalogue.positions(flat), catalogue.positions(targets)
+    unknown = [ids.filter(pa.array(at < 0)).to_pylist() for ids, at in ((flat, items), (targets, target))]
+    users = as_users(table["user_id"].combine_chunks())
+    return Rows(users, Ragged(items, offsets - offsets[0]), target), [*unknown[0], *unknown[1]]
 
 
 def _joined(parts: Sequence[Rows]) -> Rows:

@@ -82,10 +82,12 @@ def _chains(rows: Rows) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     # Places count from the end: place 0 of a row is its last item, which must be the target of the row before it.
     same = (users[before] == users[row]) & (lengths[row] <= lengths[before] + 1)
     same &= _from_end(rows.history, row, 0) == rows.target[before]
+    left = np.flatnonzero(same)
     for place in range(1, int(lengths.max(initial=0))):
-        left = np.flatnonzero(same & (lengths[row] > place))
+        left = left[lengths[row[left]] > place]
         agree = _from_end(rows.history, row[left], place) == _from_end(rows.history, before[left], place - 1)
         same[left] = agree
+        left = left[agree]
     return order, np.append(np.ones(min(1, len(order)), bool), ~same)
 
 

@@ -19,6 +19,7 @@ from rich.table import Table
 from sidtune import __version__
 from sidtune.config import Config
 from sidtune.data.catalogue import Catalogue
+from sidtune.data.ids import as_texts
 from sidtune.data.popularity import popularity
 from sidtune.data.rows import Rows, Split, drawn
 from sidtune.encoding.build import load_catalogue
@@ -182,7 +183,7 @@ def _predictions(catalogue: Catalogue, rows: Rows, chosen: NDArray[np.int64], ra
     return pa.table(
         {
             "row": chosen + 1,
-            "user_id": rows.users,
+            "user_id": as_texts(rows.users),
             "target": ids.take(pa.array(rows.target)),
             "sid_rank": np.where(ranking.sid_ranks <= BEAMS, ranking.sid_ranks, 0),
             "item_rank": np.where(ranking.item_ranks <= BEAMS, ranking.item_ranks, 0),

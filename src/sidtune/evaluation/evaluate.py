@@ -19,6 +19,7 @@ from sidtune import __version__
 from sidtune.config import DataConfig
 from sidtune.config_file import load_config
 from sidtune.data.catalogue import Catalogue
+from sidtune.data.ids import as_texts
 from sidtune.data.rows import Rows, Split, drawn, load_rows
 from sidtune.encoding.corpus import digest, file_digest
 from sidtune.errors import UserError
@@ -215,7 +216,7 @@ def _predictions(
     return pa.table(
         {
             "row": chosen + 1,
-            "user_id": rows.users,
+            "user_id": as_texts(rows.users),
             "target": ids.take(pa.array(rows.target)),
             "sid_rank": ranking.sid_ranks,
             "item_rank": ranking.item_ranks,

@@ -30,11 +30,11 @@ def load_source(data: DataConfig, catalogue: Catalogue, split: Split) -> Source:
             raise UserError(
                 f"{data.rows_file(split)}: every row's target repeats the last history item", "Set data.dedup: false."
             )
-    preferences, preference_rows = _preferences(data, catalogue, split)
+    preferences, preference_rows, _ = load_preferences(data, catalogue, split)
     instructions = INSTRUCTIONS.empty_table()
     if data.instructions and split == "train":
         instructions = read_instructions(data.instructions)
-    return Source(catalogue, rows, preferences, preference_rows, instructions, split)
+    return Source(catalogue, rows, preferences, preference_rows.latest(data.longest_history), instructions, split)
 
 
 def load_split(data: DataConfig, catalogue: Catalogue, split: Split) -> Rows:
@@ -47,15 +47,16 @@ def load_split(data: DataConfig, catalogue: Catalogue, split: Split) -> Rows:
     return load_rows(path, catalogue).latest(data.longest_history)
 
 
-def _preferences(data: DataConfig, catalogue: Catalogue, split: Split) -> tuple[pa.Table, Rows]:
+def load_preferences(data: DataConfig, catalogue: Catalogue, split: Split) -> tuple[pa.Table, Rows, NDArray[np.int64]]:
+    """The preference records of a split: a table, the same as rows with whole histories, and where they stand."""
     if data.preferences is None:
-        table = PREFERENCES.empty_table()
-        return table, resolve_rows(table.select(["user_id", "history", "target"]), catalogue, data.index)
-    table = read_preferences(data.preferences)
-    names = ("train",) if split == "train" else VALID_NAMES
-    table = table.filter(pc.is_in(table["split"], pa.array(names)))
-    rows = resolve_rows(table.select(["user_id", "history", "target"]), catalogue, data.preferences)
-    return table, rows.latest(data.longest_history)
+        table, path = PREFERENCES.empty_table(), data.index
+    else:
+        table, path = read_preferences(data.preferences), data.preferences
+    names = {"train": ("train",), "valid": VALID_NAMES, "test": ("test",)}[split]
+    places = np.flatnonzero(pc.is_in(table["split"], pa.array(names)).to_numpy())
+    table = table.take(pa.array(places))
+    return table, resolve_rows(table.select(["user_id", "history", "target"]), catalogue, path), places
 
 
 def _without_repeats(rows: Rows) -> Rows:

@@ -1,0 +1,106 @@
+"""The check for held-out rows that training shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from sidtune.checks.finding import SHOWN, Finding
+from sidtune.data.ids import as_users
+from sidtune.data.leaks import contained, examples, repeated_rows, sequences
+from sidtune.data.leave_one_out import Interactions, read_interactions, whole_split
+from sidtune.data.rows import Rows, Split, load_rows
+from sidtune.inputs import Inputs
+from sidtune.tasks.source import load_preferences
+
+LEAK = "leak: their history, followed by their target, is part of one of the same user's training sequences"
+REPEATED = "rows (user, history and target) also stand in the training file"
+
+
+@dataclass(frozen=True)
+class _HeldOut:
+    """What training must not show.
+
+    Args:
+        where: the file, and the split where it holds several.
+        unit: what is counted: rows, users or records.
+        numbers: `(n,)`, which one of the file each example is, from 0; None where its user says it.
+        examples: n histories, each followed by its target.
+        repeated: how many of the rows stand in the training file as they are.
+    """
+
+    where: str
+    unit: str
+    numbers: NDArray[np.int64] | None
+    examples: Interactions
+    repeated: int = 0
+
+    def named(self, example: int) -> str:
+        """Which one an example is, for a person."""
+        user = f"user {self.examples.users[example]}"
+        return user if self.numbers is None else f"{self.unit[:-1]} {int(self.numbers[example]) + 1}, {user}"
+
+
+def leakage(inputs: Inputs) -> Iterator[Finding]:
+    """A row that training shows flatters what is measured on it; histories are compared whole, uncut by `data.history`.
+
+    A target that the user had before is no leak: only its row as a whole is.
+    """
+    held_out = [*_rows(inputs), *_histories(inputs), *_records(inputs)]
+    users = pa.concat_arrays([as_users(part.examples.users) for part in held_out])
+    training = list(_training(inputs, users))
+    for part in held_out:
+        leaked = contained(part.examples, training)
+        if len(leaked):
+            shown = [part.named(at) for at in leaked[:SHOWN].tolist()]
+            also = f"; {part.repeated:,} {REPEATED}" if part.repeated else ""
+            remedy = "Split by time or by user, so that these rows are unseen."
+            yield Finding("warning", part.where, f"{len(leaked):,} {part.unit} {LEAK}{also}", shown, remedy)
+
+
+def _training(inputs: Inputs, users: pa.Array) -> Iterator[Interactions]:
+    """What training shows of these users."""
+    data = inputs.config.data
+    if data.interactions:
+        yield whole_split(read_interactions(data.interactions, inputs.catalogue), "train")
+    else:
+        yield sequences(_uncut(inputs, "train"), users)
+    yield sequences(load_preferences(data, inputs.catalogue, "train")[1], users)
+
+
+def _rows(inputs: Inputs) -> Iterator[_HeldOut]:
+    splits: tuple[Split, ...] = ("valid", "test")
+    for split in splits:
+        if path := getattr(inputs.config.data, split):
+            rows = _uncut(inputs, split)
+            repeated = len(repeated_rows(rows, _uncut(inputs, "train")))
+            yield _HeldOut(str(path), "rows", np.arange(len(rows.target)), examples(rows), repeated)
+
+
+def _histories(inputs: Inputs) -> Iterator[_HeldOut]:
+    splits: tuple[Split, ...] = ("valid", "test")
+    if path := inputs.config.data.interactions:
+        histories = read_interactions(path, inputs.catalogue)
+        for split in splits:
+            yield _HeldOut(f"{path}, {split}", "users", None, whole_split(histories, split))
+
+
+def _records(inputs: Inputs) -> Iterator[_HeldOut]:
+    data = inputs.config.data
+    if data.preferences:
+        _, rows, places = load_preferences(data, inputs.catalogue, "valid")
+        yield _HeldOut(str(data.preferences), "records", places, examples(rows))
+
+
+def _uncut(inputs: Inputs, split: Split) -> Rows:
+    """The rows of a file with their histories as it has them."""
+    data = inputs.config.data
+    if data.history is None:
+        return inputs.mixture.source(split).rows
+    path = data.rows_file(split)
+    assert path is not None
+    return load_rows(path, inputs.catalogue)
