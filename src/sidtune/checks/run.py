@@ -8,7 +8,7 @@ from functools import wraps
 
 from rich.markup import escape
 
-from sidtune.checks import data, encoding, model, options
+from sidtune.checks import data, encoding, model, options, whole_text
 from sidtune.checks.finding import Check, Finding, Severity
 from sidtune.errors import UserError
 from sidtune.inputs import Inputs
@@ -19,6 +19,7 @@ CHECKS: list[Check] = [
     model.model,
     model.vocabulary,
     encoding.templates,
+    whole_text.clock,
     data.interactions,
     data.train_rows,
     data.valid_rows,
@@ -26,6 +27,8 @@ CHECKS: list[Check] = [
     data.leakage,
     encoding.encoding,
     encoding.sequences,
+    whole_text.chat_template,
+    whole_text.whole_prompt,
     options.idle_options,
     options.loss,
     options.output,
@@ -39,6 +42,8 @@ ROW_CHECKS = (
     data.leakage,
     encoding.encoding,
     encoding.sequences,
+    whole_text.chat_template,
+    whole_text.whole_prompt,
 )
 
 
