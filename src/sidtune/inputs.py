@@ -14,6 +14,8 @@ from sidtune.data.catalogue import Catalogue
 from sidtune.data.popularity import popularity
 from sidtune.data.rows import Split
 from sidtune.encoding.build import Mixture, load_catalogue
+from sidtune.encoding.frame import Frame
+from sidtune.evaluation.prompts import with_prompt_ids
 from sidtune.model.initialise import ItemTexts
 from sidtune.model.tokenizer import load_config, load_tokenizer
 from sidtune.model.vocabulary import Vocabulary, extend_vocabulary
@@ -24,10 +26,11 @@ class Inputs:
 
     Args:
         trust_remote_code: let the base's own Python code run.
+        frame: what stands around every example, where a run has settled it already; set it before the mixture is used.
     """
 
-    def __init__(self, config: Config, trust_remote_code: bool = False) -> None:
-        self.config, self.trust_remote_code = config, trust_remote_code
+    def __init__(self, config: Config, trust_remote_code: bool = False, frame: Frame | None = None) -> None:
+        self.config, self.trust_remote_code, self.frame = config, trust_remote_code, frame
 
     @cached_property
     def catalogue(self) -> Catalogue:
@@ -61,7 +64,19 @@ class Inputs:
         config, task = self.config, self.config.question
         wording, cutoff_len = self.mixture.templates[task][0], config.encoding.cutoff_len
         users, longest = self._users(), self.mixture.remembered("longest-read", self._longest_history)
-        return Bundle(self.catalogue, users, task, wording, config.template.format, cutoff_len, longest)
+        return with_prompt_ids(
+            Bundle(
+                catalogue=self.catalogue,
+                users=users,
+                task=task,
+                wording=wording,
+                format=config.template.format,
+                cutoff_len=cutoff_len,
+                longest_history=longest,
+                frame=self.mixture.frame,
+            ),
+            self.vocabulary.tokenizer,
+        )
 
     def _users(self) -> NDArray[np.int64]:
         def count() -> object:
@@ -77,4 +92,4 @@ class Inputs:
     @cached_property
     def mixture(self) -> Mixture:
         """Templates, tasks and their examples."""
-        return Mixture(self.config, self.catalogue, self.vocabulary)
+        return Mixture(self.config, self.catalogue, self.vocabulary, self.frame)

@@ -22,7 +22,7 @@ import yaml
 from tests.fuzz.reader import Files, Reader, json_bytes, lines_bytes, parquet_bytes
 from transformers import TrainerState
 
-from sidtune.bundle import CATALOGUE, QUESTION, Bundle, read_bundle, write_bundle
+from sidtune.bundle import CATALOGUE, QUESTION, Bundle, PromptIds, read_bundle, write_bundle
 from sidtune.config import ModelConfig
 from sidtune.config_file import dump_config, load_config, parse_config
 from sidtune.data.catalogue import Catalogue, read_catalogue, read_texts
@@ -36,6 +36,7 @@ from sidtune.data.rows import load_rows
 from sidtune.encoding.chat import make_frame
 from sidtune.encoding.corpus import cached_task
 from sidtune.encoding.encoder import Encoded
+from sidtune.encoding.frame import Frame
 from sidtune.encoding.remember import remembered
 from sidtune.encoding.tokenizers import segment_tokenizers
 from sidtune.errors import UserError
@@ -219,7 +220,8 @@ def _written(write: Callable[[Path], None]) -> Files:
 
 def model_folder(folder: Path) -> None:
     wording = load_templates()["sid_next"][0]
-    write_bundle(Bundle(SHOP, np.array([3, 0, 1, 2]), "sid_next", wording, "plain", 99, 9), folder)
+    frame, ids = Frame(True, "<s>", "|", " ", "</s>", False, (" ", "\n"), ("", "\n")), PromptIds([0, 7], [], [9])
+    write_bundle(Bundle(SHOP, np.array([3, 0, 1, 2]), "sid_next", wording, "chat", 99, 9, frame, ids), folder)
 
 
 def _read_bundle(folder: Path) -> None:
@@ -228,6 +230,8 @@ def _read_bundle(folder: Path) -> None:
     again.mkdir()
     write_bundle(found, again)
     assert read_bundle(again).catalogue == found.catalogue
+    assert (read_bundle(again).frame, read_bundle(again).prompt_ids) == (found.frame, found.prompt_ids)
+    assert found.frame.chat == (found.format == "chat")
     assert found.users.min() >= 0
     "".join([*found.catalogue.ids, *found.catalogue.titles, *found.catalogue.sid_tokens]).encode()
 

@@ -11,13 +11,17 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from sidtune.bundle import CATALOGUE, QUESTION, SCHEMA, Bundle, read_bundle, write_bundle
+from sidtune.bundle import CATALOGUE, QUESTION, SCHEMA, Bundle, PromptIds, read_bundle, read_frame, write_bundle
 from sidtune.data.catalogue import Catalogue
+from sidtune.encoding.frame import PLAIN, Frame
 from sidtune.errors import UserError
 from sidtune.templates import load_templates, parse_wording
 
 SIDS = [("<a_1>", "<b_2>"), ("<a_1>",), ("<a_1>", "<b_2>")]
 TITLES = ["Mug {blue}", "Zelt, grün", "="]
+
+
+FRAME = Frame(True, "<s>[INST] ", " [/INST]", " ", " </s>", False, (" \n", " \x1f"), ("", "\n"))
 
 
 def bundle(**changes: Any) -> Bundle:
@@ -30,6 +34,8 @@ def bundle(**changes: Any) -> Bundle:
         "format": "chat",
         "cutoff_len": 99,
         "longest_history": 7,
+        "frame": FRAME,
+        "prompt_ids": PromptIds([0, 5], [], [7, 7]),
     }
     return Bundle(**(given | changes))
 
@@ -45,7 +51,21 @@ def test_it_is_read_as_it_was_written(tmp_path: Path) -> None:
     back = read_bundle(tmp_path)
     assert (back.catalogue, back.wording, back.format) == (given.catalogue, given.wording, "chat")
     assert (back.cutoff_len, back.longest_history) == (99, 7)
+    assert (back.frame, back.prompt_ids) == (FRAME, given.prompt_ids)
+    assert read_frame(tmp_path) == FRAME
     assert back.users.tolist() == [3, 0, 12]
+
+
+CHAT = {
+    "before": "a", "between": "b", "opening": "", "after": "", "eos": True, "prompt_trim": ["", ""],
+    "response_trim": ["", ""],
+}  # fmt: skip
+
+
+def test_plain_has_no_frame_of_its_own(tmp_path: Path) -> None:
+    write_bundle(bundle(format="plain", frame=PLAIN, prompt_ids=None), tmp_path)
+    back = read_bundle(tmp_path)
+    assert (back.format, back.frame, back.prompt_ids) == ("plain", PLAIN, None)
 
 
 @pytest.mark.parametrize("name", [CATALOGUE, QUESTION])
@@ -59,10 +79,20 @@ def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"version": 1}, "version: Input should be 2"),
+        ({"version": 1}, "version: Input should be 3"),
         ({"task": "fusion"}, "task: Input should be 'sid_next' or 'sid_sequence'"),
         ({"cutoff_len": 1}, "cutoff_len"),
         ({"longest_history": 0}, "longest_history"),
+        ({"version": 2}, "version: Input should be 3"),
+        ({"format": "plain"}, "`chat` must hold what the chat template wrote"),
+        ({"chat": None}, "`chat` must hold what the chat template wrote"),
+        ({"chat": {"before": 1}}, "chat.before: Input should be a valid string"),
+        ({"chat": CHAT | {"prompt_trim": ["", "e"]}}, "chat.prompt_trim.1: .*must be white space"),
+        ({"chat": CHAT | {"prompt_trim": [""]}}, "chat.prompt_trim: "),
+        ({"chat": CHAT | {"eos": "yes"}}, "chat.eos: "),
+        ({"chat": CHAT | {"more": ""}}, "chat.more: Extra inputs"),
+        ({"prompt_ids": {"before": [-1], "separator": [], "after": []}}, "prompt_ids.before.0: "),
+        ({"prompt_ids": {"before": ["1"], "separator": [], "after": []}}, "prompt_ids.before.0: "),
         ({"extra": 1}, "extra: Extra inputs are not permitted"),
         (
             {"wording": {"prompt": ["{history_sids.__class__}"], "response": ["{target_sid}"]}},

@@ -8,7 +8,7 @@ from functools import wraps
 
 from rich.markup import escape
 
-from sidtune.checks import data, encoding, leaks, model, options
+from sidtune.checks import data, encoding, leaks, model, options, whole_text
 from sidtune.checks.finding import Check, Finding, Severity
 from sidtune.errors import UserError
 from sidtune.inputs import Inputs
@@ -21,6 +21,7 @@ CHECKS: list[Check] = [
     model.weights,
     model.vocabulary,
     encoding.templates,
+    whole_text.clock,
     data.interactions,
     data.train_rows,
     data.valid_rows,
@@ -29,6 +30,8 @@ CHECKS: list[Check] = [
     encoding.encoding,
     encoding.instructions,
     encoding.sequences,
+    whole_text.chat_template,
+    whole_text.whole_prompt,
     options.idle_options,
     options.loss,
     options.output,
@@ -43,6 +46,8 @@ ROW_CHECKS = (
     encoding.encoding,
     encoding.instructions,
     encoding.sequences,
+    whole_text.chat_template,
+    whole_text.whole_prompt,
 )
 
 

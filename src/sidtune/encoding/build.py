@@ -25,6 +25,7 @@ from sidtune.encoding.corpus import (
     file_digest,
 )
 from sidtune.encoding.encoder import Encoded, Encoder
+from sidtune.encoding.frame import Frame
 from sidtune.encoding.remember import remembered
 from sidtune.encoding.tokenizers import segment_tokenizers
 from sidtune.errors import UserError
@@ -40,15 +41,20 @@ class Mixture:
     """Builds, encodes and caches the configured tasks.
 
     Files are read only when something is not in the cache.
+
+    Args:
+        frame: what stands around every example; None to make it now, of the tokenizer's chat template for `chat`.
     """
 
-    def __init__(self, config: Config, catalogue: Catalogue, vocabulary: Vocabulary) -> None:
+    def __init__(
+        self, config: Config, catalogue: Catalogue, vocabulary: Vocabulary, frame: Frame | None = None
+    ) -> None:
         self.config, self.catalogue, self.vocabulary = config, catalogue, vocabulary
         self.templates = load_templates(config.template.file)
         if not catalogue.has_texts:
             self._refuse_texts()
         segments = segment_tokenizers(vocabulary.tokenizer, catalogue.sid_tokens)
-        self.frame = make_frame(vocabulary.tokenizer, segments, config.template.format)
+        self.frame = frame or make_frame(vocabulary.tokenizer, segments, config.template.format)
         self.encoder = Encoder(
             segments,
             self.frame,
@@ -129,7 +135,9 @@ class Mixture:
             f"task {name}": digest(self._fingerprint(name, "train", given))[:12]
             for name, given in self.config.task_options().items()
         }
-        return self._files | tasks | {"vocabulary": self._tokenizer[:12]}
+        # What it wrote is kept with a run, and would hide that it is another one.
+        template = {"chat template": digest(self.vocabulary.tokenizer.chat_template)[:12]} if self.frame.chat else {}
+        return self._files | tasks | {"vocabulary": self._tokenizer[:12]} | template
 
     def _encoded(self, name: str, split: Split, options: TaskOptions) -> EncodedTask:
         def encode() -> Iterator[Encoded]:

@@ -1,84 +1,133 @@
-"""What stands around prompt and response: BOS and EOS, or the tokenizer's own chat template."""
+"""The tokenizer's own chat template, taken apart into what stands around prompt and response."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 from transformers import PreTrainedTokenizerFast
 
+from sidtune.encoding.frame import PLAIN, Frame
 from sidtune.encoding.tokenizers import SegmentTokenizers
 from sidtune.errors import UserError
 
 PROMPT_MARK, RESPONSE_MARK = "sidtuneprompthere", "sidtuneresponsehere"
-
-
-@dataclass(frozen=True)
-class Frame:
-    """Token ids around an example.
-
-    Args:
-        before: in front of the prompt (BOS, and what the chat template opens with).
-        between: prompt and response; never a label.
-        after: closes the response and is its last label: EOS, or the end of the turn.
-        text_before: whether text, not only BOS, stands in front, so that the prompt does not open the sequence.
-    """
-
-    before: list[int]
-    between: list[int]
-    after: list[int]
-    text_before: bool
+HINT = "Use template.format: plain."
+# All of it stands below this code point.
+WHITESPACE = "".join(character for character in map(chr, range(0x3001)) if character.isspace())
+# More than a template writes by itself.
+BLANKS = 20
+# In place of the computer's clock, whatever the format.
+TIME = "{{%- macro strftime_now(format) %}}{}{{%- endmacro %}}"
+TIMES = ("01", "02", "13", "24", "31", "59", "2031")
 
 
 def make_frame(
     tokenizer: PreTrainedTokenizerFast, segments: SegmentTokenizers, style: Literal["plain", "chat"]
 ) -> Frame:
-    """The frame of a template format.
+    """The frame of a template format, as it is now: a chat template may write the time.
 
     Raises:
         UserError: for `chat` with a tokenizer that has no chat template, or one that fails or cannot be taken apart.
     """
     if style == "plain":
-        assert tokenizer.eos_token_id is not None, "load_tokenizer refuses a tokenizer without EOS"
-        return Frame(segments.prefix_ids, [], [tokenizer.eos_token_id], text_before=False)
-    opening, middle, closing = _turns(tokenizer)
-    before = segments.template([opening], first=True)[0] if opening else []
-    bos = segments.prefix_ids if before[: len(segments.prefix_ids)] != segments.prefix_ids else []
-    between = segments.template([middle], first=False)[0] if middle else []
-    return Frame(bos + before, between, [_end_of_turn(closing, tokenizer, segments)], text_before=bool(opening))
+        return PLAIN
+    say = partial(conversation, tokenizer)
+    answered = say(PROMPT_MARK, RESPONSE_MARK)
+    if answered.count(PROMPT_MARK) != 1 or answered.count(RESPONSE_MARK) != 1:
+        raise UserError("the chat template does not write each message once, as it is", HINT)
+    before, rest = answered.split(PROMPT_MARK)
+    if RESPONSE_MARK not in rest:
+        raise UserError("the chat template writes the answer in front of the question", HINT)
+    middle, closing = rest.split(RESPONSE_MARK)
+    between = say(PROMPT_MARK).partition(PROMPT_MARK)[2]
+    if not middle.startswith(between) or _spanned(between, middle, segments):
+        between = middle
+    after = _up_to_end_of_turn(closing, tokenizer, segments)
+    return Frame(
+        chat=True,
+        before=before,
+        between=between,
+        opening=middle.removeprefix(between),
+        after=closing if after is None else after,
+        eos=after is None,
+        prompt_trim=_trims(lambda text: say(text, RESPONSE_MARK), PROMPT_MARK),
+        response_trim=_trims(lambda text: say(PROMPT_MARK, text), RESPONSE_MARK),
+    )
 
 
-def _turns(tokenizer: PreTrainedTokenizerFast) -> tuple[str, str, str]:
-    """The chat template's text before the prompt, between prompt and response, and after the response."""
+def conversation(
+    tokenizer: PreTrainedTokenizerFast, prompt: str, response: str | None = None, *, time: str | None = None
+) -> str:
+    """What the chat template makes of a question and its answer; of a question alone, up to where the model goes on.
+
+    Args:
+        time: what the template is told where it asks for the time, whatever the format; the true one by default.
+
+    Raises:
+        UserError: for a tokenizer that has no chat template, or one that fails.
+    """
     if not tokenizer.chat_template:
-        raise UserError(
-            f"the tokenizer of {tokenizer.name_or_path} has no chat template", "Use template.format: plain."
-        )
-    user, answer = {"role": "user", "content": PROMPT_MARK}, {"role": "assistant", "content": RESPONSE_MARK}
-    asked = _render(tokenizer, [user], generate=True)
-    answered = _render(tokenizer, [user, answer], generate=False)
-    if asked.count(PROMPT_MARK) != 1 or answered.count(RESPONSE_MARK) != 1:
-        raise UserError("the chat template does not write each message once, as it is", "Use template.format: plain.")
-    opening, middle = asked.split(PROMPT_MARK)
-    return opening, middle, answered.split(RESPONSE_MARK)[1]
-
-
-def _render(tokenizer: PreTrainedTokenizerFast, messages: list[dict[str, str]], generate: bool) -> str:
-    # Templates of models that think out loud leave the thought empty; the others ignore the variable.
+        raise UserError(f"the tokenizer of {tokenizer.name_or_path} has no chat template", HINT)
+    messages = [{"role": "user", "content": prompt}]
+    if response is not None:
+        messages.append({"role": "assistant", "content": response})
     try:
+        template = None if time is None else TIME.format(time) + tokenizer.get_chat_template()
+        # Templates of models that think out loud leave the thought empty; the others ignore the variable.
         text = tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=generate, enable_thinking=False
+            messages,
+            chat_template=template,
+            tokenize=False,
+            add_generation_prompt=response is None,
+            enable_thinking=False,
         )
     except Exception as error:
         # A template is a program in Jinja's sandbox, and raises whatever programs raise.
         reason = " ".join(str(error).split())[:300]
-        raise UserError(f"the chat template fails: {reason}", "Use template.format: plain.") from None
+        raise UserError(f"the chat template fails: {reason}", HINT) from None
     assert isinstance(text, str)
     return text
 
 
-def _end_of_turn(closing: str, tokenizer: PreTrainedTokenizerFast, segments: SegmentTokenizers) -> int:
-    """The first added token after the response; EOS where the template closes with none."""
-    ids = segments.template([closing], first=False)[0] if closing else []
-    special = set(segments.added.values()) | {tokenizer.eos_token_id}
-    return next((token for token in ids if token in special), int(tokenizer.eos_token_id))
+def reads_clock(tokenizer: PreTrainedTokenizerFast) -> bool:
+    """Whether the chat template writes something else at another time."""
+    return len({conversation(tokenizer, PROMPT_MARK, RESPONSE_MARK, time=time) for time in TIMES}) > 1
+
+
+def _spanned(between: str, middle: str, segments: SegmentTokenizers) -> bool:
+    """Whether a token spans the border between what a model is asked with and what it writes."""
+    asked, whole = segments.whole([between, middle], behind_token=True)
+    return whole[: len(asked)] != asked
+
+
+def _trims(say: Callable[[str], str], mark: str) -> tuple[str, str]:
+    """The white space that the template takes away in front of a message and at its end.
+
+    Only what stands beside the mark is compared: elsewhere the template may write the time.
+    """
+    front, back = say(mark).split(mark)
+    trimmed_front, trimmed_back = "", ""
+    for blank in WHITESPACE:
+        left, right = say(BLANKS * blank + mark + BLANKS * blank).split(mark)
+        if _run(left[::-1], blank) == _run(front[::-1], blank):
+            trimmed_front += blank
+        if _run(right, blank) == _run(back, blank):
+            trimmed_back += blank
+    return trimmed_front, trimmed_back
+
+
+def _run(text: str, blank: str) -> int:
+    """How many of these characters a text begins with."""
+    return len(text) - len(text.lstrip(blank))
+
+
+def _up_to_end_of_turn(closing: str, tokenizer: PreTrainedTokenizerFast, segments: SegmentTokenizers) -> str | None:
+    """The text behind the response up to its first added token; None where there is none."""
+    special = {*segments.added, str(tokenizer.eos_token)}
+    found = [(closing.find(token), -len(token), token) for token in special if token and token in closing]
+    if not found:
+        return None
+    place, _, token = min(found)
+    return closing[: place + len(token)]

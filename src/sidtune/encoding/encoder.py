@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache
-from typing import TypeGuard
+from copy import copy
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,13 +15,15 @@ from transformers import PreTrainedTokenizerFast
 
 from sidtune.data.catalogue import Catalogue
 from sidtune.data.history_keys import NO_HISTORY
-from sidtune.encoding.chat import Frame
+from sidtune.encoding.cutting import fit
+from sidtune.encoding.frame import PLAIN, Frame, FramedWording, framed
 from sidtune.encoding.tokenizers import SegmentTokenizers, refuse_token_text
+from sidtune.errors import UserError
 from sidtune.hashing import mix
 from sidtune.model.tokenizer_faults import decode
 from sidtune.ragged import Ragged, concatenate, place_of, repeat, stack
-from sidtune.tasks.base import Column, ItemField, Items, Part, Texts
-from sidtune.templates import SEQUENCE, Segment, Templates, Wording
+from sidtune.tasks.base import MOST, Column, ItemField, Items, Part, Texts
+from sidtune.templates import SEQUENCE, Segment, Templates
 
 
 @dataclass(frozen=True)
@@ -52,12 +55,27 @@ class Piece:
     label: bool
 
 
+@dataclass(frozen=True)
+class Place:
+    """What stands in front of a segment.
+
+    Args:
+        first: nothing: the segment opens the sequence.
+        behind_token: an added token, such as one of a SID.
+        text: text that would be tokenised together with the segment, and is not part of it.
+    """
+
+    first: bool
+    behind_token: bool
+    text: str = ""
+
+
 class Encoder:
     """Encodes the parts of all tasks with one tokenizer, one set of templates and one length limit.
 
     Args:
         segments: the tokenizers of the extended tokenizer.
-        frame: what stands before, between and after prompt and response (`plain` or `chat`).
+        frame: what stands around prompt and response (`plain` or `chat`).
         catalogue: descriptions are written up to `description_tokens` tokens.
         templates: wordings by form.
         cutoff_len: longest example in tokens.
@@ -76,13 +94,31 @@ class Encoder:
     ) -> None:
         self.segments, self.frame, self.catalogue, self.templates = segments, frame, catalogue, templates
         self.cutoff_len, self.description_tokens, self.seed = cutoff_len, description_tokens, seed
+        self._framed = {
+            form: tuple(framed(wording, frame) for wording in wordings) for form, wordings in templates.items()
+        }
         self.item_texts = cache(self._item_texts)
         self.item_tokens = cache(self._item_tokens)
         self.safe_texts = cache(self._safe_texts)
 
+    @cached_property
+    def closing(self) -> int:
+        """The token that closes every response.
+
+        Raises:
+            UserError: for a frame whose end is no token of the model.
+        """
+        if self.frame.eos:
+            return self.segments.eos_id
+        ids = self.segments.template([self.frame.after], first=False)[0]
+        if self.segments.added_ids.isdisjoint(ids[-1:]):
+            message = f"what closes a response, {self.frame.after!r:.80}, is no token of {self.segments.name}"
+            raise UserError(message, "Take model and tokenizer from the same run.")
+        return ids[-1]
+
     def encode(self, part: Part) -> Encoded:
         """Encode every example of a part; the order stays."""
-        wordings = self.templates[part.form]
+        wordings = self._framed[part.form]
         choice = self.choose(part, len(wordings))
         pieces = [
             self._encode_worded(part.take(chosen), wording, chosen)
@@ -111,9 +147,9 @@ class Encoder:
         """The segments of one example as they end up in `input_ids`, in order."""
         one = part.take(np.array([index]))
         wording = self._wording(one)
-        drop, _ = self._fit(one, wording)
+        drop, _ = fit(self, one, wording)
         one = one.drop_oldest(drop)
-        prompt, response = self._pieces(one, wording)
+        prompt, response = self.pieces(one, wording)
         pieces = [Piece(piece[0].tolist(), False) for piece in prompt]
         if one.context is None:
             pieces += [Piece(piece[0].tolist(), True) for piece in response]
@@ -122,26 +158,51 @@ class Encoder:
             pieces += _cut(response[0][0].tolist(), spans[0].tolist())
         return [piece for piece in pieces if piece.ids]
 
-    def _wording(self, one: Part) -> Wording:
-        wordings = self.templates[one.form]
+    def _wording(self, one: Part) -> FramedWording:
+        wordings = self._framed[one.form]
         return wordings[int(self.choose(one, len(wordings))[0])]
 
     def reversible(self, part: Part, index: int, tokenizer: PreTrainedTokenizerFast) -> bool:
         """Whether decoding one example's ids gives back the text they came from, up to white space at its ends."""
         one = part.take(np.array([index]))
-        wording = self._wording(one)
-        prompt, response = self._content(one, wording)
+        # What a chat template writes around it is the template's own, and so are its blanks.
+        plain = self._plain
+        prompt, response = plain._content(one, plain._wording(one))
         decoded = decode(tokenizer, concatenate([*prompt, *response])[0].tolist())
-        segments = [*wording.prompt, *wording.response]
-        text = "".join(self._formatted(segment, one, wording.separator, safe=False)[0] for segment in segments)
-        return decoded.strip() == text.strip()
+        return decoded.strip() == "".join(self.texts(part, index)).strip()
 
-    def _encode_worded(self, part: Part, wording: Wording, positions: NDArray[np.int64]) -> Encoded:
+    def texts(self, part: Part, index: int) -> tuple[str, str]:
+        """Prompt and response of one example as its template writes them, without what stands around them."""
+        one = part.take(np.array([index]))
+        wording = self._plain._wording(one)
+        prompt, response = (
+            "".join(self._formatted(segment, one, wording, safe=False)[0] for segment in segments)
+            for segments in (wording.prompt, wording.response)
+        )
+        return prompt, response
+
+    @cached_property
+    def _plain(self) -> Encoder:
+        return self.framed_by(PLAIN) if self.frame.chat else self
+
+    def without_limit(self) -> Encoder:
+        """The same for examples of any length."""
+        unlimited = copy(self)
+        unlimited.cutoff_len = MOST
+        return unlimited
+
+    def framed_by(self, frame: Frame) -> Encoder:
+        """The same with something else around every example."""
+        return Encoder(
+            self.segments, frame, self.catalogue, self.templates, self.cutoff_len, self.description_tokens, self.seed
+        )
+
+    def _encode_worded(self, part: Part, wording: FramedWording, positions: NDArray[np.int64]) -> Encoded:
         ids, starts = self._join(part, wording)
         long = np.flatnonzero(ids.lengths > self.cutoff_len)
         kept, drop = np.arange(len(part)), np.zeros(len(part), np.int64)
         if len(long):
-            drop[long], fits = self._fit(part.take(long), wording)
+            drop[long], fits = fit(self, part.take(long), wording)
             kept = np.delete(kept, long[~fits])
             part = part.take(kept).drop_oldest(drop[kept])
             ids, starts = self._join(part, wording)
@@ -150,7 +211,9 @@ class Encoder:
         shortened = int(np.count_nonzero(drop[kept]))
         return Encoded(ids, spans, positions[kept], histories, shortened, len(positions) - len(kept))
 
-    def _label_spans(self, part: Part, wording: Wording, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> Ragged:
+    def _label_spans(
+        self, part: Part, wording: FramedWording, starts: NDArray[np.int64], ends: NDArray[np.int64]
+    ) -> Ragged:
         """The response of each example from start to end; where items are targets of their own, each of these."""
         if part.context is None:
             return Ragged.from_lengths(np.stack([starts, ends], axis=1).reshape(-1), np.full(len(part), 2))
@@ -160,137 +223,92 @@ class Encoder:
         spans = np.stack([begin, begin + lengths[label]], axis=1).reshape(-1)
         return Ragged.from_lengths(spans, 2 * (begins.lengths - part.context))
 
-    def _item_places(self, part: Part, wording: Wording) -> tuple[Ragged, NDArray[np.int64]]:
+    def _item_places(self, part: Part, wording: FramedWording) -> tuple[Ragged, NDArray[np.int64]]:
         """Where each item's SID begins in its response, behind the separator, and how long it is, `(items,)`."""
         column = part.columns[SEQUENCE]
         assert isinstance(column, Items)
         lengths = self.item_tokens(column.field, False).lengths[column.positions.values]
-        taken = lengths + self._separator_tokens(wording) * (place_of(column.positions) > 0)
+        taken = lengths + len(self.separating(wording.separator, column.field)) * (place_of(column.positions) > 0)
         before = np.append(0, np.cumsum(taken))
         ends = before[1:] - np.repeat(before[column.positions.offsets[:-1]], column.positions.lengths)
         return Ragged.from_lengths(ends - lengths, column.positions.lengths), lengths
 
-    def _fit(self, part: Part, wording: Wording) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """How many of the oldest history items each example loses, and whether it then fits, both `(n,)`.
-
-        At least one item always stays: an example without any history asks about nobody.
-        """
-        drop = np.zeros(len(part), np.int64)
-        fits = np.ones(len(part), bool)
-        pending = np.arange(len(part))
-        while len(pending):
-            current = part.take(pending).drop_oldest(drop[pending])
-            prompt, response = self._pieces(current, wording)
-            lengths = np.stack([piece.lengths for piece in (*prompt, *response)])
-            excess = lengths.sum(axis=0) - self.cutoff_len
-            hopeless = (excess > 0) & (current.history_lengths <= 1)
-            fits[pending[hopeless]] = False
-            more = np.flatnonzero((excess > 0) & ~hopeless)
-            if len(more):
-                left = current.take(more)
-                unpriced = self._formatted_list_tokens(left, wording, lengths[:, more])
-                needed = self._items_worth(left, wording, excess[more] - unpriced)
-                drop[pending[more]] += np.minimum(needed, left.history_lengths - 1)
-            pending = pending[more]
-        return drop, fits
-
-    def _formatted_list_tokens(self, part: Part, wording: Wording, lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Tokens of each example's segments that hold a list among other text, `(n,)`.
-
-        Such a segment is tokenised whole, so no single item of it has a price.
-
-        Args:
-            lengths: tokens of the segments and of the frame around them, as `_pieces` gives them, `(pieces, n)`.
-        """
-        segments = [None, *wording.prompt, None, *wording.response, None]
-        whole = [
-            segment is not None and segment.slot is None and any(_is_list(part.columns[name]) for name in segment.names)
-            for segment in segments
-        ]
-        total: NDArray[np.int64] = lengths[whole].sum(axis=0)
-        return total
-
-    def _items_worth(self, part: Part, wording: Wording, tokens: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The fewest oldest items, at least one, that take so many tokens with them, `(n,)`.
-
-        Every list that is written item by item counts, each time that it is written. Where all items together are not
-        worth the tokens, the answer is the length of the list.
-        """
-        places = next(column.positions for column in part.columns.values() if _is_list(column))
-        place, saved = place_of(places), np.zeros(len(places.values), np.int64)
-        for index, segment in enumerate((*wording.prompt, *wording.response)):
-            column = part.columns[segment.slot] if segment.slot else None
-            if _is_list(column):
-                opens = index == 0 and not self.frame.text_before
-                saved += self._saved(column, wording, opens, part.newest_first)
-        enough = (place > 0) & (saved >= np.repeat(tokens, places.lengths))
-        fewest = np.where(enough, place, np.repeat(places.lengths, places.lengths))
-        worth: NDArray[np.int64] = np.minimum.reduceat(fewest, places.offsets[:-1])
-        return worth
-
-    def _saved(self, column: Items, wording: Wording, opens: bool, newest_first: bool) -> NDArray[np.int64]:
-        """Tokens that a list loses with its k oldest items and their separators, for every k below its length.
-
-        Returns:
-            `(items,)`: what stands at an item's place k is for k items.
-        """
-        items, place = column.positions, place_of(column.positions)
-        inner = self.item_tokens(column.field, False).lengths[items.values]
-        total: NDArray[np.int64] = np.append(0, np.cumsum(inner + self._separator_tokens(wording)))
-        if newest_first:
-            ends = np.repeat(items.offsets[1:], items.lengths)
-            newest: NDArray[np.int64] = total[ends] - total[ends - place]
-            return newest
-        starts = np.repeat(items.offsets[:-1], items.lengths)
-        # The item that opens the sequence is tokenised as such, and so is the one that comes to stand in its place.
-        more = self.item_tokens(column.field, opens).lengths[items.values] - inner
-        oldest: NDArray[np.int64] = total[starts + place] - total[starts] + more[starts] - more
-        return oldest
-
-    def _separator_tokens(self, wording: Wording) -> int:
-        return len(self._constant(wording.separator, False)) if wording.separator else 0
-
-    def _join(self, part: Part, wording: Wording) -> tuple[Ragged, NDArray[np.int64]]:
+    def _join(self, part: Part, wording: FramedWording) -> tuple[Ragged, NDArray[np.int64]]:
         """The ids of every example, and where its response starts."""
-        prompt, response = self._pieces(part, wording)
+        prompt, response = self.pieces(part, wording)
         starts: NDArray[np.int64] = np.sum([piece.lengths for piece in prompt], axis=0)
         return concatenate([*prompt, *response]), starts
 
-    def _pieces(self, part: Part, wording: Wording) -> tuple[list[Ragged], list[Ragged]]:
+    def pieces(self, part: Part, wording: FramedWording) -> tuple[list[Ragged], list[Ragged]]:
         """Prompt and response, segment by segment, with the frame's own tokens around them."""
-        n, frame = len(part), self.frame
+        n, whole = len(part), part.context is None
         prompt, response = self._content(part, wording)
-        return (
-            [repeat(frame.before, n), *prompt, repeat(frame.between, n)],
-            [*response, repeat(frame.after if part.context is None else [], n)],
-        )
+        bos = [] if self.frame.chat else self.segments.prefix_ids
+        eos = [self.segments.eos_id] if self.frame.eos and whole else []
+        return [repeat(bos, n), *prompt], [*response, repeat(eos, n)]
 
-    def _content(self, part: Part, wording: Wording) -> tuple[list[Ragged], list[Ragged]]:
+    def _content(self, part: Part, wording: FramedWording) -> tuple[list[Ragged], list[Ragged]]:
         """Prompt and response, segment by segment."""
-        opens = not self.frame.text_before
-        prompt = [
-            self._segment(segment, part, wording.separator, first=opens and index == 0)
-            for index, segment in enumerate(wording.prompt)
+        segments, answer = [*wording.prompt, *wording.response], len(wording.prompt)
+        places = self.places(part, wording)
+        contents = [
+            self._segment(segment, part, wording, place) for segment, place in zip(segments, places, strict=True)
         ]
-        return prompt, [self._segment(segment, part, wording.separator, first=False) for segment in wording.response]
+        return contents[:answer], contents[answer:]
 
-    def _segment(self, segment: Segment, part: Part, separator: str, first: bool) -> Ragged:
+    def places(self, part: Part, wording: FramedWording) -> list[Place]:
+        """What stands in front of each segment of prompt and response."""
+        segments, answer = [*wording.prompt, *wording.response], len(wording.prompt)
+        places = [Place(True, True)] + [Place(False, self._ends_in_token(before, part)) for before in segments[:-1]]
+        if self.frame.chat and answer:
+            # What follows decides how a chat template's text is split; the response begins inside such a text.
+            places[answer] = replace(places[answer], text=wording.prompt[-1].pieces[-1][0])
+        return places
+
+    def _ends_in_token(self, segment: Segment, part: Part) -> bool:
+        """Whether the last token of a segment is an added one, so that the next text is split from it."""
+        text, name = segment.pieces[-1]
+        if name is not None:
+            column = part.columns[name]
+            return isinstance(column, Items) and column.field == "sid"
+        return not self.segments.added_ids.isdisjoint(self.segments.template([text], first=False)[0][-1:])
+
+    def _segment(self, segment: Segment, part: Part, wording: FramedWording, place: Place) -> Ragged:
         if not segment.names:
-            return repeat(self._constant(segment.pieces[0][0], first), len(part))
+            return repeat(self._written([segment.pieces[0][0]], place)[0], len(part))
         if segment.slot is None:
-            return Ragged.from_lists(self.segments.template(self._formatted(segment, part, separator), first))
+            return Ragged.from_lists(self._written(self._formatted(segment, part, wording), place))
+        first = self.opens(place)
         column = part.columns[segment.slot]
+        trim = wording.trims.get(segment.slot, ("", ""))
         if isinstance(column, Texts):
             encode = self.segments.data_with_sids if column.sids else self.segments.data
-            return Ragged.from_lists(encode(column.values.to_pylist(), first))
-        if first or (column.many and separator):
-            return self._listed(column, separator, first)
-        return column.positions.flatten(self.item_tokens(column.field, False))
+            return Ragged.from_lists(encode(_without(column.values.to_pylist(), *trim), first))
+        if column.many:
+            return self._listed(column, wording.separator, first)
+        return column.positions.flatten(self.item_tokens(column.field, first, *trim))
+
+    def opens(self, place: Place) -> bool:
+        """Whether data at a place is tokenised as at the start of a text, with the space that comes in front there."""
+        spaced = self.frame.chat and self.segments.spaces_after_tokens
+        return place.first or (spaced and place.behind_token)
+
+    def _written(self, texts: list[str], place: Place) -> list[list[int]]:
+        """Ids of texts of a template."""
+        if self.frame.chat and not place.first:
+            return self.segments.whole(texts, place.behind_token, place.text)
+        return self.segments.template(texts, place.first)
+
+    def separating(self, separator: str, field: ItemField) -> list[int]:
+        """Ids of what stands between two items."""
+        return self._written([separator], Place(False, field == "sid"))[0] if separator else []
 
     def _listed(self, column: Items, separator: str, first: bool) -> Ragged:
         """Items with the separator between them: the table holds each item with and without one in front."""
         table = self.item_tokens(column.field, False)
-        between = repeat(self._constant(separator, False) if separator else [], len(table))
+        if not first and not separator:
+            return column.positions.flatten(table)
+        between = repeat(self.separating(separator, column.field), len(table))
         opening = self.item_tokens(column.field, first)
         both = stack([concatenate([between, table]), opening])
         positions = column.positions.values.copy()
@@ -298,27 +316,26 @@ class Encoder:
         positions[leading] += len(table)
         return Ragged(positions, column.positions.offsets).flatten(both)
 
-    def _formatted(self, segment: Segment, part: Part, separator: str, safe: bool = True) -> list[str]:
+    def _formatted(self, segment: Segment, part: Part, wording: FramedWording, safe: bool = True) -> list[str]:
         """The segment's text for every example; `safe` refuses data text that would turn into tokens."""
         names = dict.fromkeys(segment.names)
-        columns = {name: self._column_texts(part.columns[name], separator, name, safe) for name in names}
+        columns = {name: self._column_texts(part.columns[name], wording, name, safe) for name in names}
         return [
             "".join(text + (columns[name][row] if name else "") for text, name in segment.pieces)
             for row in range(len(part))
         ]
 
-    def _column_texts(self, column: Column, separator: str, name: str, safe: bool) -> list[str]:
+    def _column_texts(self, column: Column, wording: FramedWording, name: str, safe: bool) -> list[str]:
+        trim = wording.trims.get(name, ("", ""))
         if isinstance(column, Texts):
-            texts: list[str] = column.values.to_pylist()
+            texts = _without(column.values.to_pylist(), *trim)
             if safe:
                 refuse_token_text(texts, self.segments, name, column.sids)
             return texts
         items = self.safe_texts(column.field) if safe else self.item_texts(column.field)
         offsets, flat = column.positions.offsets, [items[position] for position in column.positions.values]
-        return [separator.join(flat[offsets[row] : offsets[row + 1]]) for row in range(len(column.positions))]
-
-    def _constant(self, text: str, first: bool) -> list[int]:
-        return self.segments.template([text], first)[0]
+        joined = [wording.separator.join(flat[start:end]) for start, end in pairwise(offsets)]
+        return _without(joined, *trim)
 
     def _item_texts(self, field: ItemField) -> list[str]:
         if field == "sid":
@@ -333,19 +350,20 @@ class Encoder:
             refuse_token_text(texts, self.segments, f"the {field}")
         return texts
 
-    def _item_tokens(self, field: ItemField, first: bool) -> Ragged:
+    def _item_tokens(self, field: ItemField, first: bool, front: str = "", back: str = "") -> Ragged:
         """Ids of every item's SID, title or description; computed once."""
         if field == "sid":
             ids: Sequence[Sequence[int]] = [
                 [self.segments.added[token] for token in sid] for sid in self.catalogue.sids
             ]
         else:
-            ids = self.segments.data(self.item_texts(field), first)
+            ids = self.segments.data(_without(self.item_texts(field), front, back), first)
         return Ragged.from_lists(ids)
 
 
-def _is_list(column: Column | None) -> TypeGuard[Items]:
-    return isinstance(column, Items) and column.many
+def _without(texts: Sequence[str], front: str, back: str) -> list[str]:
+    """Texts without these characters in front and at the end."""
+    return [text.lstrip(front).rstrip(back) for text in texts]
 
 
 def _cut(ids: list[int], edges: list[int]) -> list[Piece]:

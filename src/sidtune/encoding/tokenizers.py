@@ -31,6 +31,8 @@ class SegmentTokenizers:
     Args:
         template_first, template_inner, data_first, data_inner: the four Rust tokenizers.
         prefix_ids: BOS where the tokenizer puts one in front by itself.
+        eos_id: what closes a response.
+        spaces_after_tokens: whether text gets a space in front behind every added token too, not only at its start.
         added: every added token by content, SID tokens included, to its id.
         sids: those of them that are SID tokens: the catalogue's, and others of the base that are written like SIDs.
         name: of the base, for messages.
@@ -41,6 +43,8 @@ class SegmentTokenizers:
     data_first: Tokenizer
     data_inner: Tokenizer
     prefix_ids: list[int]
+    eos_id: int
+    spaces_after_tokens: bool
     added: dict[str, int]
     sids: dict[str, int]
     name: str
@@ -48,6 +52,37 @@ class SegmentTokenizers:
     def template(self, texts: Sequence[str], first: bool) -> list[list[int]]:
         """Ids of texts written in a template."""
         return self._encode(self.template_first if first else self.template_inner, texts)
+
+    def whole(self, texts: Sequence[str], behind_token: bool, behind: str = "") -> list[list[int]]:
+        """Ids of texts written in a template, as they are inside a longer text that is tokenised at once.
+
+        Args:
+            behind_token: whether an added token stands in front of them; else it is text.
+            behind: the text in front of them, where its end is known.
+        """
+        if behind:
+            (before,), both = self.whole([behind], True), self.whole([behind + text for text in texts], True)
+            # A token that spans the border leaves nothing to take apart.
+            apart = self.whole(texts, behind_token)
+            length = len(before)
+            return [ids[length:] if ids[:length] == before else own for ids, own in zip(both, apart, strict=True)]
+        inner = self.template(texts, first=False)
+        if not self.spaces_after_tokens:
+            return inner
+        spaced = self.template(texts, first=True)
+        return spaced if behind_token else list(map(self._opening_of, inner, spaced))
+
+    def _opening_of(self, inner: list[int], spaced: list[int]) -> list[int]:
+        """The one up to the first added token, and the other from there."""
+        added = self.added_ids
+        ends = (next((at for at, token in enumerate(ids) if token in added), len(ids)) for ids in (inner, spaced))
+        before, begin = ends
+        return inner[:before] + spaced[begin:]
+
+    @cached_property
+    def added_ids(self) -> frozenset[int]:
+        """The ids of the added tokens."""
+        return frozenset(self.added.values())
 
     def data(self, texts: Sequence[str], first: bool) -> list[list[int]]:
         """Ids of texts that come from data."""
@@ -127,6 +162,8 @@ def _derived(tokenizer: PreTrainedTokenizerFast, sid_tokens: Sequence[str]) -> S
         data_first=_build(plain, special_is_text=True),
         data_inner=_build(plain_inner, special_is_text=True),
         prefix_ids=_prefix_ids(tokenizer),
+        eos_id=tokenizer.eos_token_id,
+        spaces_after_tokens=_spaces_after_tokens(definition),
         added=added,
         sids=sids,
         name=tokenizer.name_or_path,
@@ -162,6 +199,16 @@ def _unprefixed(definition: dict[str, Any]) -> dict[str, Any]:
         if step["type"] == "Prepend":
             step["prepend"] = ""
     return changed
+
+
+def _spaces_after_tokens(definition: dict[str, Any]) -> bool:
+    steps = [*_steps(definition["pre_tokenizer"], "pretokenizers"), *_steps(definition["normalizer"], "normalizers")]
+    return any(
+        step.get("prepend_scheme") == "always"
+        or (step["type"] == "ByteLevel" and step.get("add_prefix_space", False))
+        or step["type"] == "Prepend"
+        for step in steps
+    )
 
 
 def _steps(component: dict[str, Any] | None, key: str) -> list[dict[str, Any]]:

@@ -40,6 +40,9 @@ def load_tokenizer(base: str, trust_remote_code: bool = False) -> PreTrainedToke
         )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if hasattr(tokenizer, "legacy"):
+        # It decides where spaces are put, and Transformers leaves it out when it saves: the copy would read otherwise.
+        tokenizer.init_kwargs["legacy"] = tokenizer.legacy
     return tokenizer
 
 

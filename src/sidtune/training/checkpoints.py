@@ -115,9 +115,7 @@ def step_of(checkpoint: Path) -> int:
 def damage(checkpoint: Path) -> str | None:
     """What is wrong with a checkpoint: the first file that is not as it was written; None where all is well."""
     try:
-        manifest = json.loads(read_ordinary(checkpoint / MANIFEST, LONGEST_JSON))
-        if not isinstance(manifest, dict) or IDENTITY not in manifest:
-            raise ValueError
+        manifest = _manifest(checkpoint)
     except FileNotFoundError:
         return f"{MANIFEST} is missing"
     except (OSError, ValueError, RecursionError):
@@ -129,6 +127,27 @@ def damage(checkpoint: Path) -> str | None:
         return f"{endless[0]} cannot be read (it is a pipe or a device)"
     faults = (_fault(checkpoint, name, entry, verify) for verify in (False, True) for name, entry in manifest.items())
     return next((fault for fault in faults if fault), None)
+
+
+def _manifest(checkpoint: Path) -> dict[str, Any]:
+    """What `seal` wrote down.
+
+    Raises:
+        OSError, ValueError, RecursionError: where it is missing or cannot be read.
+    """
+    manifest = json.loads(read_ordinary(checkpoint / MANIFEST, LONGEST_JSON))
+    if not isinstance(manifest, dict) or IDENTITY not in manifest:
+        raise ValueError("it is no manifest")
+    return manifest
+
+
+def is_whole(checkpoint: Path, name: str) -> bool:
+    """Whether one file of a checkpoint is as it was written, whatever the others are."""
+    try:
+        entry = _manifest(checkpoint)[name]
+    except (OSError, ValueError, RecursionError, KeyError):
+        return False
+    return _fault(checkpoint, name, entry, verify=True) is None
 
 
 def newest_complete(run: Path) -> tuple[Path | None, list[Skipped]]:

@@ -14,9 +14,10 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import CONFIG_NAME
 
-from sidtune.bundle import Bundle, write_bundle
+from sidtune.bundle import QUESTION, Bundle, read_frame, write_bundle
 from sidtune.config import Config
 from sidtune.config_file import dump_config
+from sidtune.encoding.frame import Frame
 from sidtune.errors import UserError
 from sidtune.model.base_files import weight_faults
 from sidtune.model.checkpoint_files import save_pretrained, save_training_state
@@ -31,6 +32,7 @@ from sidtune.training.checkpoints import (
     clean,
     compare_identity,
     damage,
+    is_whole,
     make_partial,
     newest_complete,
     publish,
@@ -114,6 +116,21 @@ def find_start(folders: Sequence[Path], resume: str, identity: dict[str, Any], o
         )
     _refuse_occupied(folders[-1], resume)
     return Start()
+
+
+def kept_frame(folders: Sequence[Path], chat: bool) -> Frame | None:
+    """What stood around examples when a run began, from the newest of its checkpoints and results that has it whole.
+
+    Args:
+        folders: of the stages; the last is the run's own.
+        chat: whether the run writes its chat template; one that did otherwise is another run.
+    """
+    for folder in reversed(folders):
+        for place in (*checkpoints(folder), folder / FINAL):
+            if is_whole(place, QUESTION):
+                frame = read_frame(place)
+                return frame if frame.chat == chat else None
+    return None
 
 
 def refuse_foreign(output_dir: Path) -> None:

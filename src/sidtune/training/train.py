@@ -6,7 +6,7 @@ import contextlib
 import gc
 import importlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from sidtune.batching.steps import Steps
 from sidtune.checks.run import refuse_errors
 from sidtune.config import METRIC_DEPTH, Config, LossConfig
 from sidtune.encoding.corpus import EncodedTask
+from sidtune.encoding.frame import Frame
+from sidtune.errors import UserError
 from sidtune.inputs import Inputs
 from sidtune.model.attention import attend_in_float32
 from sidtune.model.checkpoint_files import load_start
@@ -127,9 +129,11 @@ def train(
     join_after_restart()
     result, start, request = None, Start(), StopRequest()
     with noticing_lost_peers(), contextlib.ExitStack() as held:
-        shared, stages = prepare(Inputs(config, trust_remote_code)), stage_runs(config)
+        inputs, stages = Inputs(config, trust_remote_code), stage_runs(config)
         folders = [stage.output_dir for stage in stages]
         refuse_links(folders)
+        inputs.frame = by_first(lambda: settled_frame(inputs, folders), training_arguments(config))
+        shared = prepare(inputs)
         if not dry_run:
             begun = output.begun(folders, resume, shared.identity, other_processes)
             start = by_first(lambda: held.enter_context(begun), training_arguments(config))
@@ -143,6 +147,19 @@ def train(
             # Trainer and model refer to each other: the next stage would find the memory still taken.
             gc.collect()
     return result
+
+
+def settled_frame(inputs: Inputs, folders: Sequence[Path]) -> Frame | None:
+    """What stands around examples: as the run's checkpoints have it, else as it is now; None where that fails.
+
+    A chat template may write the time, so a run makes it once, in one process.
+    """
+    try:
+        chat = inputs.config.template.format == "chat"
+        return output.kept_frame(folders, chat) or inputs.mixture.frame
+    except UserError:
+        # The checks meet the same fault, and name it beside all others.
+        return None
 
 
 def prepare(inputs: Inputs) -> Shared:
@@ -275,7 +292,7 @@ def begin(model: PreTrainedModel, start: Start, inputs: Inputs) -> None:
         load_start(model, start.weights, torch.from_numpy(inputs.vocabulary.sid_ids))
     if inputs.config.training.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    stop_at(model, inputs.mixture.frame.after[-1])
+    stop_at(model, inputs.mixture.encoder.closing)
 
 
 def validation_ranking(inputs: Inputs) -> ValidationRanking | None:

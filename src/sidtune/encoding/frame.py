@@ -1,0 +1,128 @@
+"""What stands around an example as text, and wordings with that text written into them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from sidtune.templates import SEQUENCE, Segment, Wording
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What a chat template writes around one question and its answer; without arguments, the format `plain`.
+
+    Args:
+        chat: whether a chat template wrote it. BOS is then part of `before`, and the example is tokenised as
+            `apply_chat_template` does.
+        before: in front of the prompt.
+        between: behind the prompt, up to where the model is asked to go on.
+        opening: what the model writes before the response itself, such as a blank.
+        after: behind the response, the end of the turn included.
+        eos: whether EOS closes the response, behind `after`.
+        prompt_trim, response_trim: characters that are taken away in front and at the end.
+    """
+
+    chat: bool = False
+    before: str = ""
+    between: str = ""
+    opening: str = ""
+    after: str = ""
+    eos: bool = True
+    prompt_trim: tuple[str, str] = ("", "")
+    response_trim: tuple[str, str] = ("", "")
+
+
+PLAIN = Frame()
+
+
+@dataclass(frozen=True)
+class FramedWording(Wording):
+    """A wording as segments that are tokenised one by one, what stands around it included.
+
+    Args:
+        trims: by placeholder, characters that are taken away in front and at the end of a text that opens or ends a
+            message.
+    """
+
+    trims: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+
+
+def framed(wording: Wording, frame: Frame) -> FramedWording:
+    """Write the frame's texts around a wording.
+
+    Neighbouring texts become one segment, since a chat template's text is tokenised whole. A placeholder that is a
+    segment of its own stays one.
+    """
+    if not frame.chat:
+        return FramedWording(wording.prompt, wording.response, wording.separator)
+    prompt = _trimmed(wording.prompt, *frame.prompt_trim)
+    response = _trimmed(wording.response, *frame.response_trim)
+    between, opening, after = frame.between, frame.opening, frame.after
+    if SEQUENCE in wording.names:
+        # Its items are the only labels, and nothing closes it.
+        between, opening, after = between + opening, "", ""
+    return FramedWording(
+        _joined([_text(frame.before), *prompt, _text(between)]),
+        _joined([_text(opening), *response, _text(after)]),
+        wording.separator,
+        {**_edges(prompt, *frame.prompt_trim), **_edges(response, *frame.response_trim)},
+    )
+
+
+def _text(text: str) -> Segment:
+    return Segment(((text, None),))
+
+
+def _joined(segments: Iterable[Segment]) -> tuple[Segment, ...]:
+    """Segments without the empty ones, neighbours that are no bare placeholder made one."""
+    joined: list[Segment] = []
+    for segment in segments:
+        if segment == _text(""):
+            continue
+        if joined and not joined[-1].slot and not segment.slot:
+            segment = _one(joined.pop(), segment)
+        joined.append(segment)
+    return tuple(joined)
+
+
+def _one(left: Segment, right: Segment) -> Segment:
+    *pieces, last = left.pieces
+    (text, name), *others = right.pieces
+    middle = [(last[0] + text, name)] if last[1] is None else [last, (text, name)]
+    return Segment((*pieces, *middle, *others))
+
+
+def _trimmed(segments: Sequence[Segment], front: str, back: str) -> list[Segment]:
+    """Segments without these characters in front of the first text and at the end of the last."""
+    kept = list(segments)
+    while kept:
+        (text, name), *others = kept[0].pieces
+        kept[0] = Segment(((text.lstrip(front), name), *others))
+        if kept[0] != _text(""):
+            break
+        kept.pop(0)
+    while kept:
+        *others, (text, name) = kept[-1].pieces
+        if name is not None:
+            break
+        last = [(text.rstrip(back), None)] if text.rstrip(back) else []
+        if others or last:
+            kept[-1] = Segment((*others, *last))
+            break
+        kept.pop()
+    return kept
+
+
+def _edges(segments: Sequence[Segment], front: str, back: str) -> dict[str, tuple[str, str]]:
+    """Placeholders at the front and at the end, with what is taken away there."""
+    edges: dict[str, tuple[str, str]] = {}
+    if not segments:
+        return edges
+    text, name = segments[0].pieces[0]
+    if name and not text and front:
+        edges[name] = (front, "")
+    _, name = segments[-1].pieces[-1]
+    if name and back:
+        edges[name] = (edges.get(name, ("", ""))[0], back)
+    return edges
