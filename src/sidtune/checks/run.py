@@ -27,6 +27,7 @@ CHECKS: list[Check] = [
     encoding.encoding,
     encoding.sequences,
     options.idle_options,
+    options.precision,
     options.loss,
     options.output,
 ]
