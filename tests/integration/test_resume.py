@@ -274,3 +274,24 @@ def test_a_run_that_goes_on_elsewhere_keeps_its_precision(
     new = tiny_config(tmp_path, output_dir=str(tmp_path / "new"), training={"max_steps": 1})
     run(new)
     assert "fp32 on cpu" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_frozen_run_writes_its_base_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that goes on links from the checkpoint that it has verified; what is hashed is not the base again."""
+    hashed: list[Path] = []
+    ordinary = checkpoints.file_digest
+
+    def digest(path: Path) -> str:
+        hashed.append(path)
+        return ordinary(path)
+
+    config = tiny_config(tmp_path, model={"tuning": "frozen"}, eval={"every": 2, "save_total_limit": 9})
+    shard = "model-00001-of-00002.safetensors"
+    dies(config, 5)
+    monkeypatch.setattr(checkpoints, "file_digest", digest)
+    run(config)
+    found = [folder / shard for folder in checkpoints.checkpoints(config.output_dir)]
+    assert len(found) == 9
+    assert len({path.stat().st_ino for path in found}) == 1
+    assert not [path for path in hashed if path.name == shard and path.parent.name.startswith(".")]
+    assert all(checkpoints.damage(path.parent) is None for path in found)

@@ -7,8 +7,9 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from sidtune.encoding.corpus import file_digest
@@ -47,6 +48,10 @@ UNSAID = {
 }
 
 
+# Of each file, by its name: its `bytes` and its `sha256`.
+Manifest = dict[str, dict[str, Any]]
+
+
 class Skipped(NamedTuple):
     """A checkpoint that cannot be gone on from, and why."""
 
@@ -67,17 +72,24 @@ def make_partial(final: Path) -> Path:
     return partial
 
 
-def seal(partial: Path, identity: dict[str, Any]) -> None:
-    """Write down whose files these are, their sizes and checksums, and wait until all of it is on disk."""
+def seal(partial: Path, identity: dict[str, Any], known: Mapping[str, str] = MappingProxyType({})) -> Manifest:
+    """Write down whose files these are, their sizes and checksums, and wait until all of it is on disk.
+
+    Args:
+        known: checksums of files that are on disk already, by their names.
+    """
     (partial / IDENTITY).write_text(json.dumps(identity, indent=1))
+    files = {path.relative_to(partial).as_posix(): path for path in _files(partial)}
     manifest = {
-        path.relative_to(partial).as_posix(): {"bytes": path.stat().st_size, "sha256": file_digest(path)}
-        for path in _files(partial)
+        name: {"bytes": path.stat().st_size, "sha256": known.get(name) or file_digest(path)}
+        for name, path in files.items()
     }
     (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
     for path in partial.rglob("*"):
-        flush(path)
+        if path.relative_to(partial).as_posix() not in known:
+            flush(path)
     flush(partial)
+    return manifest
 
 
 def publish(partial: Path, final: Path) -> None:
@@ -139,9 +151,7 @@ def step_of(checkpoint: Path) -> int:
 def damage(checkpoint: Path) -> str | None:
     """What is wrong with a checkpoint: the first file that is not as it was written; None where all is well."""
     try:
-        manifest = json.loads(read_ordinary(checkpoint / MANIFEST, LONGEST_JSON))
-        if not isinstance(manifest, dict) or IDENTITY not in manifest:
-            raise ValueError
+        manifest = read_manifest(checkpoint)
     except FileNotFoundError:
         return f"{MANIFEST} is missing"
     except (OSError, ValueError, RecursionError):
@@ -153,6 +163,14 @@ def damage(checkpoint: Path) -> str | None:
         return f"{endless[0]} cannot be read (it is a pipe or a device)"
     faults = (_fault(checkpoint, name, entry, verify) for verify in (False, True) for name, entry in manifest.items())
     return next((fault for fault in faults if fault), None)
+
+
+def read_manifest(checkpoint: Path) -> Manifest:
+    """What a checkpoint says of its files; raises as `read_ordinary`, and for what is no manifest."""
+    manifest = json.loads(read_ordinary(checkpoint / MANIFEST, LONGEST_JSON))
+    if not isinstance(manifest, dict) or IDENTITY not in manifest:
+        raise ValueError
+    return manifest
 
 
 def newest_complete(run: Path) -> tuple[Path | None, list[Skipped]]:
