@@ -39,6 +39,11 @@ class Unchanged:
     def __init__(self) -> None:
         self.files: list[Written] = []
 
+    @property
+    def bytes(self) -> int:
+        """Of files that the next checkpoint need not write; the last file holds what changes."""
+        return sum(file.stamp[2] for file in self.files[:-1])
+
     def remember(self, checkpoint: Path, manifest: Mapping[str, Mapping[str, Any]], files: list[str]) -> None:
         """Take a checkpoint as the source of the next one's links.
 

@@ -309,11 +309,15 @@ class StepTrainer(Trainer):
             raise
 
     def _checkpoint_bytes(self) -> int:
-        """About what a checkpoint takes on disk: weights, what the optimizer keeps of them, and their averages."""
+        """About what a checkpoint takes on disk: weights, what the optimizer keeps of them, and their averages.
+
+        Files that it shares with the one before take nothing.
+        """
         assert self.optimizer is not None
         kept = [value for state in self.optimizer.state.values() for value in state.values()]
         tensors = [*self.language_model.parameters(), *kept, *(self.average.averages if self.average else [])]
-        return sum(tensor.nbytes for tensor in tensors if isinstance(tensor, Tensor))
+        shared = self.unchanged.bytes if self.unchanged else 0
+        return sum(tensor.nbytes for tensor in tensors if isinstance(tensor, Tensor)) - shared
 
     def _save_trainer_state(self, folder: Path) -> None:
         callbacks: dict[str, Any] = self.state.stateful_callbacks  # type: ignore[assignment]
