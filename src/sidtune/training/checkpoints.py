@@ -231,7 +231,7 @@ def compare_identity(checkpoint: Path, identity: dict[str, Any], other_processes
 
 
 def _value(identity: dict[str, Any], name: str) -> Any:
-    return identity.get(name, UNSAID.get(name, "not set"))
+    return identity.get(name, UNSAID.get(name))
 
 
 def _say_changes(checkpoint: Path, saved: dict[str, Any], identity: dict[str, Any], unknown: list[str]) -> None:
