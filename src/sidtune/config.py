@@ -22,6 +22,9 @@ def _expanded(text: str) -> str:
     """Environment variables and `~` filled in; refuses variables that are not set, and what no path can be."""
     if "\0" in text or text.encode("utf-8", "replace") != text.encode("utf-8", "surrogatepass"):
         raise ValueError("holds a character that no path can have")
+    if os.path.isabs(text) and len(text) <= LONGEST_PATH and os.path.lexists(text):
+        # As a saved configuration has it: a `$` in the name of a folder stands for itself.
+        return text
     missing = [name for name in re.findall(r"\$\{?(\w+)", text) if name not in os.environ]
     if missing:
         raise ValueError(f"the environment variable {missing[0]} is not set (export {missing[0]}=…)")

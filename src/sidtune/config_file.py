@@ -5,17 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from sidtune.config import IDLE_WITHOUT, Config
+from sidtune.config import IDLE_WITHOUT, Config, ModelConfig, Section
 from sidtune.data.yaml_files import parse_yaml, read_yaml
 from sidtune.errors import UserError, did_you_mean
 from sidtune.tasks import TASKS
 
 CONFIG_HINT = "docs/configuration.md lists every key."
+S = TypeVar("S", bound=Section)
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
@@ -63,6 +64,22 @@ def dump_config(config: Config) -> str:
     if config.model.from_scratch:
         del tree["model"]["new_rows"]
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+
+
+def with_absolute_paths(section: S) -> S:
+    """The same configuration, or section of one, with paths that mean the same from every folder.
+
+    A base is a path where a local folder has its name; otherwise it is a name on the hub and stays.
+    """
+    changes: dict[str, Any] = {}
+    for name, value in section:
+        if isinstance(value, Path):
+            changes[name] = value.absolute()
+        elif isinstance(value, Section):
+            changes[name] = with_absolute_paths(value)
+    if isinstance(section, ModelConfig) and Path(section.base).is_dir():
+        changes["base"] = str(Path(section.base).absolute())
+    return section.model_copy(update=changes)
 
 
 def _apply(tree: dict[str, Any], override: str) -> None:

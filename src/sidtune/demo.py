@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from sidtune.config_file import dump_config, parse_config
+from sidtune.config_file import dump_config, parse_config, with_absolute_paths
 from sidtune.data.catalogue import read_texts
 from sidtune.data.demo import DemoPaths, write_demo_data
 from sidtune.data.rows import read_rows
@@ -62,7 +62,7 @@ def run_demo(folder: Path, users: int = 600) -> Report:
         },
         "demo",
     )
-    (folder / "demo.yaml").write_text(dump_config(config), encoding="utf-8")
+    (folder / "demo.yaml").write_text(dump_config(with_absolute_paths(config)), encoding="utf-8")
     console.print("[bold]3. Training[/bold]: five tasks at once")
     result = train(config)
     assert result is not None

@@ -13,10 +13,12 @@ from tests.tiny_data import tiny_config
 from tests.tiny_models import change, make_base
 
 from sidtune.config import Config
+from sidtune.config_file import load_config
 from sidtune.errors import UserError
+from sidtune.model import bf16
 from sidtune.model.checkpoint_files import load_weights
 from sidtune.model.dropout import RATES
-from sidtune.training import checkpoints, output
+from sidtune.training import checkpoints, output, precision
 from sidtune.training.train import train
 from sidtune.training.trainer import StepTrainer
 
@@ -227,3 +229,69 @@ def test_weights_alone_start_a_new_run(tmp_path: Path, capsys: Any, old_format: 
     again = run(second, resume=str(weights))
     assert again.first_loss == pytest.approx(result.best_loss, rel=1e-4)
     assert "start anew" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "old", "new"),
+    [
+        ("training", "epochs", 2, 9),
+        ("training", "max_steps", None, 9),
+        ("training", "min_lr_ratio", 0.1, 0.9),
+        ("eval", "every", 5, 4),
+        ("eval", "max_rows", 5000, 6),
+        ("eval", "task_rows", 200, 6),
+        ("eval", "patience", None, 2),
+    ],
+)
+def test_another_schedule_or_choice_of_the_best_is_refused(
+    tmp_path: Path, section: str, key: str, old: object, new: object
+) -> None:
+    sections: dict[str, Any] = {"training": {"warmup": 2}, "tasks": {"sid_next": None, "title_to_sid": None}}
+    dies(tiny_config(tmp_path, **sections), 7)
+    with pytest.raises(UserError, match=f"{section}.{key}: {old} in the checkpoint, {new} now"):
+        train(tiny_config(tmp_path, **{**sections, section: {key: new}}))
+
+
+def test_a_run_that_goes_on_elsewhere_keeps_its_precision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """It begins on a CPU with bfloat16 instructions, where even this small model profits, and goes on without them."""
+    monkeypatch.setattr(precision, "CPU_HIDDEN", 1)
+    monkeypatch.setattr(bf16, "cpu_features", lambda: {"avx512_bf16"})
+    whole = tiny_config(tmp_path, output_dir=str(tmp_path / "whole"))
+    run(whole)
+    assert "bf16 autocast on cpu" in " ".join(capsys.readouterr().out.split())
+    broken = tiny_config(tmp_path)
+    dies(broken, 7)
+    monkeypatch.setattr(bf16, "cpu_features", set)
+    capsys.readouterr()
+    run(broken)
+    said = capsys.readouterr()
+    assert "bf16 autocast on cpu" in " ".join(said.out.split())
+    assert "this CPU has no bfloat16 instructions" in " ".join(said.err.split())
+    assert metrics(broken) == metrics(whole)
+    assert load_config(broken.output_dir / "config.yaml").training.precision == "auto"
+    new = tiny_config(tmp_path, output_dir=str(tmp_path / "new"), training={"max_steps": 1})
+    run(new)
+    assert "fp32 on cpu" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_frozen_run_writes_its_base_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that goes on links from the checkpoint that it has verified; what is hashed is not the base again."""
+    hashed: list[Path] = []
+    ordinary = checkpoints.file_digest
+
+    def digest(path: Path) -> str:
+        hashed.append(path)
+        return ordinary(path)
+
+    config = tiny_config(tmp_path, model={"tuning": "frozen"}, eval={"every": 2, "save_total_limit": 9})
+    shard = "model-00001-of-00002.safetensors"
+    dies(config, 5)
+    monkeypatch.setattr(checkpoints, "file_digest", digest)
+    run(config)
+    found = [folder / shard for folder in checkpoints.checkpoints(config.output_dir)]
+    assert len(found) == 9
+    assert len({path.stat().st_ino for path in found}) == 1
+    assert not [path for path in hashed if path.name == shard and path.parent.name.startswith(".")]
+    assert all(checkpoints.damage(path.parent) is None for path in found)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.running import losses, metrics, run
+from tests.running import dies, losses, metrics, run
 from tests.tiny_data import tiny_config
 from tests.tiny_models import make_base
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -19,6 +19,7 @@ from transformers.models.qwen3.modeling_qwen3 import Qwen3MLP
 
 from sidtune.batching.steps import Steps
 from sidtune.config_file import load_config
+from sidtune.evaluation.evaluate import Request, evaluate
 from sidtune.model.checkpoint_files import load_weights
 from sidtune.training.train import train
 
@@ -93,6 +94,30 @@ def test_the_resolved_configuration_trains_the_same(tmp_path: Path) -> None:
     again = load_config(config.output_dir / "config.yaml", [f"output_dir={tmp_path / 'again'}"])
     run(again)
     assert metrics(again) == metrics(config)
+
+
+def test_a_run_is_used_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was started with relative paths, from a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    sections = {name: f"data/{name}.csv" for name in ("train", "valid", "test")}
+    sections |= {"items": "data/shop.item.json", "index": "data/shop.index.json"}
+    config = tiny_config(
+        tmp_path,
+        output_dir="run",
+        model={"base": "base"},
+        data=sections,
+        encoding={"cache_dir": "cache"},
+        training={"max_steps": 4, "batch_size": 16},
+        eval={"every": 2},
+    )
+    dies(config, 3)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    run(load_config(tmp_path / "run" / "config.yaml"))
+    report = evaluate(Request(tmp_path / "run"))
+    assert report is not None
+    assert report.rankers["model"]
+    assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
 def test_task_losses_are_logged_and_average_to_the_loss(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import yaml
 
 from sidtune.config_file import dump_config, load_config, parse_config
 from sidtune.errors import UserError
+from sidtune.training.output import write_config
 from sidtune.training.stages import stage_runs
 
 TREE: dict[str, Any] = {
@@ -174,6 +175,64 @@ def test_environment_variables_in_paths(monkeypatch: pytest.MonkeyPatch) -> None
     config = parse_config(changed(output_dir="$SHOP/run", model={"base": "${SHOP}/base"}), "test")
     assert config.output_dir == Path("/data/shop/run")
     assert config.model.base == "/data/shop/base"
+
+
+def paths_in(tree: Any) -> dict[str, str]:
+    """Every value of a dumped configuration, nested keys joined by dots, that is text with a slash in it."""
+    if not isinstance(tree, dict):
+        return {"": tree} if isinstance(tree, str) and "/" in tree else {}
+    return {f"{key}.{rest}".rstrip("."): path for key, value in tree.items() for rest, path in paths_in(value).items()}
+
+
+def test_a_saved_configuration_has_absolute_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every key that holds a path, in the folder of a run and in that of its stages; `$` in a folder's name is kept."""
+    home = tmp_path / "costs $HOME"
+    for folder in (home / "models" / "base", tmp_path / "user"):
+        folder.mkdir(parents=True)
+    monkeypatch.chdir(home)
+    monkeypatch.setenv("SHOP", "shop")
+    monkeypatch.setenv("HOME", str(tmp_path / "user"))
+    names = ("items", "index", "train", "valid", "test", "preferences", "instructions")
+    data = {name: f"$SHOP/{name}.file" for name in names}
+    tree = {
+        "output_dir": "out/run",
+        "model": {"base": "models/base"},
+        "data": data,
+        "template": {"file": "../wordings/mine.yaml"},
+        "encoding": {"cache_dir": "~/cache"},
+        "stages": [{"tuning": "frozen", "steps": 1}, {"tuning": "full"}],
+    }
+    run = parse_config(tree, "test")
+    (home / "shop").mkdir()
+    for name in names:
+        (home / "shop" / f"{name}.file").touch()
+    (tmp_path / "wordings").mkdir()
+    (tmp_path / "wordings" / "mine.yaml").touch()
+    for config in (run, stage_runs(run)[0]):
+        write_config(config)
+    monkeypatch.chdir(tmp_path)
+    expected = {f"data.{name}": home / "shop" / f"{name}.file" for name in names} | {
+        "output_dir": home / "out" / "run",
+        "model.base": home / "models" / "base",
+        "template.file": home / ".." / "wordings" / "mine.yaml",
+        "encoding.cache_dir": tmp_path / "user" / "cache",
+    }
+    file = home / "out" / "run" / "config.yaml"
+    assert paths_in(yaml.safe_load(file.read_text())) == {name: str(path) for name, path in expected.items()}
+    again = load_config(file)
+    assert (again.output_dir, again.data.train) == (expected["output_dir"], expected["data.train"])
+    stage = yaml.safe_load((file.parent / "stage-1" / "config.yaml").read_text())
+    assert paths_in(stage) == {name: str(path) for name, path in expected.items()} | {
+        "output_dir": str(home / "out" / "run" / "stage-1")
+    }
+
+
+def test_the_name_of_a_base_on_the_hub_is_saved_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_config(parse_config(changed(model={"base": "Qwen/Qwen3-0.6B"}, data=WHOLE), "test"))
+    tree = yaml.safe_load((tmp_path / "out" / "config.yaml").read_text())
+    assert tree["model"]["base"] == "Qwen/Qwen3-0.6B"
+    assert tree["data"]["interactions"] == str(tmp_path / "h")
 
 
 @pytest.mark.parametrize("data", [WHOLE, {**WHOLE, "items": "i", "history": 7, "description_tokens": 9}, TREE["data"]])

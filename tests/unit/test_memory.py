@@ -4,12 +4,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from tests.tiny_data import tiny_config
+from tests.tiny_models import make_base
 
 from sidtune.errors import UserError
 from sidtune.inputs import Inputs
 from sidtune.model.load import load_model
 from sidtune.training.arguments import training_arguments
+from sidtune.training.describe import state_bytes
 from sidtune.training.lay_out import DEFAULT_MAX_TOKENS, lay_out, measures_memory
 from sidtune.training.memory import MOST, largest_micro_batch, tokens_that_fit
 
@@ -72,3 +75,20 @@ def test_only_a_gpu_is_measured(tmp_path: Path) -> None:
     assert not measures_memory(config.training, "cpu")
     assert not measures_memory(config.training.model_copy(update={"max_tokens": 4096}), "cuda")
     assert not measures_memory(config.training.model_copy(update={"layout": "padded"}), "cuda")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_estimate_counts_each_weight_in_its_own_type(tmp_path: Path, dtype: torch.dtype, tied: bool) -> None:
+    """Frozen tuning keeps the base as it is, and float32 rows beside it; full tuning trains all of it in float32."""
+    base = make_base(tmp_path / "base", "qwen3", tied, dtype=dtype)
+    config = tiny_config(tmp_path, model={"base": str(base), "tuning": "frozen"})
+    vocabulary = Inputs(config).vocabulary
+    frozen = load_model(config.model, vocabulary, config.seed)
+    full = load_model(config.model.model_copy(update={"tuning": "full"}), vocabulary, config.seed)
+    values = sum(weight.numel() for weight in full.parameters())
+    rows = len(vocabulary.sid_ids) * full.config.hidden_size * (1 if tied else 2)
+    assert state_bytes(full, averages=False) == 16 * values
+    assert state_bytes(full, averages=True) == 20 * values
+    assert state_bytes(frozen, averages=False) == dtype.itemsize * values + 16 * rows
+    assert state_bytes(frozen, averages=True) == dtype.itemsize * values + 20 * rows

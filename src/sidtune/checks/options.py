@@ -11,6 +11,7 @@ from sidtune.batching.plan import Plan
 from sidtune.checks.finding import Finding
 from sidtune.config import NEEDED_FILES
 from sidtune.inputs import Inputs
+from sidtune.model.bf16 import emulated
 from sidtune.tasks import TASKS
 from sidtune.training.describe import SHORTER_WARMUP, long_warmup
 from sidtune.training.stages import stage_runs
@@ -36,6 +37,13 @@ def idle_options(inputs: Inputs) -> Iterator[Finding]:
     if config.model.from_scratch and "new_rows" in config.model.model_fields_set:
         message = "has no effect with from_scratch: every row is drawn anew"
         yield Finding("warning", "model.new_rows", message, [], "Leave it out.")
+
+
+def precision(inputs: Inputs) -> Iterator[Finding]:
+    """An explicit bf16 must not be slower than float32."""
+    slow = emulated(inputs.config.training.precision)
+    if slow:
+        yield Finding("warning", "training.precision", f"bf16, but {slow}", [], "Set it to auto, or leave it out.")
 
 
 def loss(inputs: Inputs) -> Iterator[Finding]:

@@ -33,6 +33,7 @@ CHECKS: list[Check] = [
     whole_text.chat_template,
     whole_text.whole_prompt,
     options.idle_options,
+    options.precision,
     options.loss,
     options.output,
 ]

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import json
 import pickle
+import shutil
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerF
 
 from sidtune.errors import UserError
 from sidtune.model.frozen import SidEmbedding, is_frozen, load_sid_rows, module_name, sid_rows
+from sidtune.model.unchanged import Unchanged, weights_in
 
 SID_ROWS = "sid_rows.safetensors"
 WEIGHTS, INDEX, OLD_WEIGHTS = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
@@ -94,14 +96,40 @@ def save_pretrained(
     Args:
         dtype: of the saved weights; None for those of the model as it is.
     """
-    state = plain_state_dict(model, dtype)
-    # The class's own saver writes configuration and shards; an empty twin keeps our modules out of its sight.
+    _twin(model, dtype).save_pretrained(folder, state_dict=plain_state_dict(model, dtype))
+    tokenizer.save_pretrained(folder)
+
+
+def save_training_state(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path, unchanged: Unchanged | None = None
+) -> dict[str, str]:
+    """Save what a run goes on from: full precision, and a plain model besides.
+
+    Args:
+        unchanged: of a frozen model, where files with its frozen weights are to be linked instead of written.
+
+    Returns:
+        The checksums of files that were on disk already, by their names.
+    """
+    known: dict[str, str] = {}
+    if unchanged is None:
+        save_pretrained(model, tokenizer, folder, None)
+    else:
+        known = _save_in_parts(model, folder, unchanged)
+        tokenizer.save_pretrained(folder)
+    if is_frozen(model):
+        rows = {name: row.detach().contiguous() for name, row in sid_rows(model).items()}
+        safetensors.torch.save_file(rows, folder / SID_ROWS)
+    return known
+
+
+def _twin(model: PreTrainedModel, dtype: torch.dtype | None) -> PreTrainedModel:
+    """A model without weights, whose saver writes configuration and shards: it keeps our modules out of sight."""
     with torch.device("meta"):
         twin = type(model)(copy.deepcopy(model.config))
     torch.nn.Module.to(twin, dtype or model.dtype)
     twin.generation_config = _greedy(model.generation_config)
-    twin.save_pretrained(folder, state_dict=state)
-    tokenizer.save_pretrained(folder)
+    return twin
 
 
 def _greedy(settings: GenerationConfig) -> GenerationConfig:
@@ -117,12 +145,33 @@ def _greedy(settings: GenerationConfig) -> GenerationConfig:
     return GenerationConfig(do_sample=False, **{name: value for name, value in kept.items() if value is not None})
 
 
-def save_training_state(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Save what a run goes on from: full precision, and a plain model besides."""
-    save_pretrained(model, tokenizer, folder, None)
-    if is_frozen(model):
-        rows = {name: row.detach().contiguous() for name, row in sid_rows(model).items()}
-        safetensors.torch.save_file(rows, folder / SID_ROWS)
+def _save_in_parts(model: PreTrainedModel, folder: Path, unchanged: Unchanged) -> dict[str, str]:
+    """Shards of frozen weights, linked where they are known, and a last one of all others; returns what was known."""
+    state, twin = plain_state_dict(model), _twin(model, None)
+    matrices = {f"{name}.weight" for name in (_embedding_name(model), _head_name(model))}
+    frozen = {name for name, weight in model.named_parameters() if not weight.requires_grad}
+    stays = {name for name in state.keys() - matrices if _own_name(model, name) in frozen}
+    twin.save_pretrained(folder, state_dict={name: value for name, value in state.items() if name not in stays})
+    known = unchanged.link_into(folder, weights_in(folder / WEIGHTS))
+    shards = sorted(known)
+    if not known:
+        aside = folder / "frozen"
+        twin.save_pretrained(aside, state_dict={name: state[name] for name in state if name in stays})
+        written = sorted(aside.glob("*.safetensors"))
+        shards = [_shard(number, len(written) + 1) for number in range(1, len(written) + 1)]
+        for file, shard in zip(written, shards, strict=True):
+            file.rename(folder / shard)
+        shutil.rmtree(aside)
+    last = _shard(len(shards) + 1, len(shards) + 1)
+    (folder / WEIGHTS).rename(folder / last)
+    weight_map = {name: shard for shard in [*shards, last] for name in sorted(weights_in(folder / shard))}
+    metadata = {"total_size": sum(value.nbytes for value in state.values())}
+    (folder / INDEX).write_text(json.dumps({"metadata": metadata, "weight_map": weight_map}, indent=1))
+    return known
+
+
+def _shard(number: int, count: int) -> str:
+    return f"model-{number:05}-of-{count:05}.safetensors"
 
 
 def load_training_state(model: PreTrainedModel, folder: Path) -> None:

@@ -8,17 +8,21 @@ import os
 import torch
 from transformers import TrainingArguments
 
-from sidtune.config import Config, TrainingConfig
+from sidtune.config import Config
 from sidtune.errors import UserError
+from sidtune.training.precision import Precision, choose
 
 
-def training_arguments(config: Config) -> TrainingArguments:
+def training_arguments(config: Config, precision: Precision | None = None) -> TrainingArguments:
     """Trainer's arguments; creating them also joins the process group that torchrun prepared.
+
+    Args:
+        precision: of the run, where it is settled; None takes what is configured.
 
     Raises:
         UserError: for a batch smaller than the number of processes, bf16 without hardware for it, a missing logger.
     """
-    training, bf16 = config.training, _bf16(config.training)
+    training, bf16 = config.training, (precision or choose(config.training)) == "bf16"
     by_loss = config.eval.metric == "loss"
     arguments = TrainingArguments(
         output_dir=str(config.output_dir),
@@ -58,13 +62,6 @@ def training_arguments(config: Config) -> TrainingArguments:
             "Every process needs at least one example a step: raise training.batch_size.",
         )
     return arguments
-
-
-def _bf16(training: TrainingConfig) -> bool:
-    able = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    if training.precision == "bf16" and torch.cuda.is_available() and not able:
-        raise UserError("training.precision is bf16, which this GPU does not have", "Use precision: fp32 or auto.")
-    return training.precision == "bf16" or (training.precision == "auto" and able)
 
 
 def _reporters(config: Config) -> list[str]:

@@ -7,20 +7,49 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from sidtune.encoding.corpus import file_digest
 from sidtune.errors import UserError
 from sidtune.storage import flush
+from sidtune.terminal import warn
 
 MANIFEST, IDENTITY, PREFIX, FINAL = "manifest.json", "sidtune.json", "checkpoint-", "final_checkpoint"
-PROCESSES = "processes"
+PROCESSES, PRECISION = "processes", "training.precision"
+# Settings that a run may go on with changed: each difference is said.
+CHANGEABLE = {PRECISION} | {
+    f"training.{name}" for name in ("warmup", "max_grad_norm", "layout", "max_tokens", "micro_batch_size", "compile")
+}
+# Settings that checkpoints of earlier versions do not hold.
+RECORDED_LATER = (
+    "model.from_scratch",
+    "training.epochs",
+    "training.max_steps",
+    "training.min_lr_ratio",
+    "eval.every",
+    "eval.max_rows",
+    "eval.task_rows",
+    "eval.patience",
+)
 # Of a manifest or an identity, in bytes: ten thousand files.
 LONGEST_JSON = 1 << 20
 PARTIAL, DELETED = ".partial", ".deleted"
 LEFTOVER = re.compile(rf"\.({PREFIX}\d+|{FINAL})({re.escape(PARTIAL)}|{re.escape(DELETED)})")
+# What settings are that an identity holds only where they are something else.
+UNSAID = {
+    "model.new_rows": "mean",
+    "eval.task": "sid_next",
+    "training.decay_embeddings": True,
+    "loss": "the plain likelihood",
+    "eval.metric": "loss",
+}
+
+
+# Of each file, by its name: its `bytes` and its `sha256`.
+Manifest = dict[str, dict[str, Any]]
 
 
 class Skipped(NamedTuple):
@@ -43,17 +72,24 @@ def make_partial(final: Path) -> Path:
     return partial
 
 
-def seal(partial: Path, identity: dict[str, Any]) -> None:
-    """Write down whose files these are, their sizes and checksums, and wait until all of it is on disk."""
+def seal(partial: Path, identity: dict[str, Any], known: Mapping[str, str] = MappingProxyType({})) -> Manifest:
+    """Write down whose files these are, their sizes and checksums, and wait until all of it is on disk.
+
+    Args:
+        known: checksums of files that are on disk already, by their names.
+    """
     (partial / IDENTITY).write_text(json.dumps(identity, indent=1))
+    files = {path.relative_to(partial).as_posix(): path for path in _files(partial)}
     manifest = {
-        path.relative_to(partial).as_posix(): {"bytes": path.stat().st_size, "sha256": file_digest(path)}
-        for path in _files(partial)
+        name: {"bytes": path.stat().st_size, "sha256": known.get(name) or file_digest(path)}
+        for name, path in files.items()
     }
     (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
     for path in partial.rglob("*"):
-        flush(path)
+        if path.relative_to(partial).as_posix() not in known:
+            flush(path)
     flush(partial)
+    return manifest
 
 
 def publish(partial: Path, final: Path) -> None:
@@ -115,7 +151,7 @@ def step_of(checkpoint: Path) -> int:
 def damage(checkpoint: Path) -> str | None:
     """What is wrong with a checkpoint: the first file that is not as it was written; None where all is well."""
     try:
-        manifest = _manifest(checkpoint)
+        manifest = read_manifest(checkpoint)
     except FileNotFoundError:
         return f"{MANIFEST} is missing"
     except (OSError, ValueError, RecursionError):
@@ -129,12 +165,8 @@ def damage(checkpoint: Path) -> str | None:
     return next((fault for fault in faults if fault), None)
 
 
-def _manifest(checkpoint: Path) -> dict[str, Any]:
-    """What `seal` wrote down.
-
-    Raises:
-        OSError, ValueError, RecursionError: where it is missing or cannot be read.
-    """
+def read_manifest(checkpoint: Path) -> Manifest:
+    """What a checkpoint says of its files; raises as `read_ordinary`, and for what is no manifest."""
     manifest = json.loads(read_ordinary(checkpoint / MANIFEST, LONGEST_JSON))
     if not isinstance(manifest, dict) or IDENTITY not in manifest:
         raise ValueError("it is no manifest")
@@ -144,7 +176,7 @@ def _manifest(checkpoint: Path) -> dict[str, Any]:
 def is_whole(checkpoint: Path, name: str) -> bool:
     """Whether one file of a checkpoint is as it was written, whatever the others are."""
     try:
-        entry = _manifest(checkpoint)[name]
+        entry = read_manifest(checkpoint)[name]
     except (OSError, ValueError, RecursionError, KeyError):
         return False
     return _fault(checkpoint, name, entry, verify=True) is None
@@ -177,7 +209,7 @@ def read_identity(checkpoint: Path) -> dict[str, Any]:
 
 
 def compare_identity(checkpoint: Path, identity: dict[str, Any], other_processes: bool = False) -> None:
-    """Refuse to resume another run's checkpoint.
+    """Refuse to resume another run's checkpoint, and say which settings have changed that may.
 
     Args:
         other_processes: whether the number of processes may differ.
@@ -186,17 +218,40 @@ def compare_identity(checkpoint: Path, identity: dict[str, Any], other_processes
         UserError: lists what differs between the checkpoint's run and this one.
     """
     saved = read_identity(checkpoint)
-    names = [name for name in {**saved, **identity} if saved.get(name) != identity.get(name)]
-    if names == [PROCESSES] and other_processes:
-        return
-    if names:
-        shown = "\n".join(f"  {name}: {saved.get(name)} in the checkpoint, {identity.get(name)} now" for name in names)
+    unknown = [name for name in RECORDED_LATER if name in identity and name not in saved]
+    names = [
+        name
+        for name in {**saved, **identity}
+        if name not in CHANGEABLE and name not in unknown and saved.get(name) != identity.get(name)
+    ]
+    if not names or (names == [PROCESSES] and other_processes):
+        _say_changes(checkpoint, saved, identity, unknown)
+    else:
+        shown = "\n".join(
+            f"  {name}: {_value(saved, name)} in the checkpoint, {_value(identity, name)} now" for name in names
+        )
         again = f"Use {saved.get(PROCESSES)} again, or add --allow-other-processes: the same examples in the same order"
         raise UserError(
             f"{checkpoint} belongs to a run with other settings or data:\n{shown}",
             f"{again}, but not the same to the bit."
             if names == [PROCESSES]
             else "Restore them, or choose a new output_dir; there, `--resume PATH` starts from its weights alone.",
+        )
+
+
+def _value(identity: dict[str, Any], name: str) -> Any:
+    return identity.get(name, UNSAID.get(name))
+
+
+def _say_changes(checkpoint: Path, saved: dict[str, Any], identity: dict[str, Any], unknown: list[str]) -> None:
+    """Warn of settings that may change and have, and of those that cannot be compared."""
+    for name in sorted(CHANGEABLE & saved.keys() & identity.keys()):
+        if saved[name] != identity[name]:
+            warn(f"{name}: {saved[name]} in {checkpoint}, {identity[name]} now; the run goes on, but not to the bit")
+    if unknown:
+        warn(
+            f"{checkpoint} was written by an earlier version of sidtune, which did not keep {', '.join(unknown)}: "
+            "they cannot be compared. Make sure that they are what they were"
         )
 
 

@@ -18,7 +18,8 @@ from sidtune.model.vocabulary import Vocabulary
 from sidtune.terminal import console
 from sidtune.training.lay_out import measures_memory
 
-BYTES = {"weights": 4, "gradients": 4, "optimizer": 8, "average": 4}
+# Of each trained weight, all in float32.
+BYTES = {"gradients": 4, "optimizer": 8, "average": 4}
 # Activations kept for the backward pass, in values a token and layer: about 34 in units of the hidden size for a
 # block with a two- to four-fold MLP (Korthikanti et al., 2022, eq. 2, without dropout masks and attention scores).
 ACTIVATION_VALUES = 17
@@ -121,12 +122,21 @@ def _tokens_line(steps: Steps) -> str:
     )
 
 
+def state_bytes(model: PreTrainedModel, averages: bool) -> int:
+    """Memory of the weights, each in its own type, and of what training keeps of those it trains.
+
+    Args:
+        averages: whether it keeps their moving averages, too.
+    """
+    trained, _ = parameter_counts(model)
+    kept = BYTES["gradients"] + BYTES["optimizer"] + (BYTES["average"] if averages else 0)
+    return sum(weight.nbytes for weight in model.parameters()) + trained * kept
+
+
 def _memory_line(config: Config, layout: Layout, model: PreTrainedModel, device_type: str) -> str:
     """A rough sum of what one process holds at the peak."""
-    trainable, total = parameter_counts(model)
     training, text = config.training, model.config.get_text_config()
-    kept = BYTES["gradients"] + BYTES["optimizer"] + (BYTES["average"] if training.ema else 0)
-    state = total * BYTES["weights"] + trainable * kept
+    state = state_bytes(model, averages=training.ema is not None)
     padded = training.micro_batch_size * config.encoding.cutoff_len
     if measures_memory(training, device_type):
         return f"memory, estimated: {state / GIB:.2f} GiB for weights, gradients and optimizer; passes fill the rest"

@@ -16,7 +16,7 @@ from transformers.utils import CONFIG_NAME
 
 from sidtune.bundle import QUESTION, Bundle, read_frame, write_bundle
 from sidtune.config import Config
-from sidtune.config_file import dump_config
+from sidtune.config_file import dump_config, with_absolute_paths
 from sidtune.encoding.frame import Frame
 from sidtune.errors import UserError
 from sidtune.model.base_files import weight_faults
@@ -218,10 +218,10 @@ def _ours(output_dir: Path) -> list[str]:
 
 
 def write_config(config: Config) -> None:
-    """Leave the resolved configuration in the output folder."""
+    """Leave the resolved configuration in the output folder, in a form that any other folder can use."""
     config.output_dir.mkdir(parents=True, exist_ok=True)
     with refusing_failed_writes(config.output_dir / CONFIG):
-        write_text(config.output_dir / CONFIG, dump_config(config))
+        write_text(config.output_dir / CONFIG, dump_config(with_absolute_paths(config)))
 
 
 def write_result(

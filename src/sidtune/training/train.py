@@ -7,7 +7,7 @@ import gc
 import importlib
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +18,20 @@ from transformers.integrations.integration_utils import TensorBoardCallback
 from sidtune.batching.prefixes import Prefixes
 from sidtune.batching.steps import Steps
 from sidtune.checks.run import refuse_errors
-from sidtune.config import METRIC_DEPTH, Config, LossConfig
+from sidtune.config import METRIC_DEPTH, Config
 from sidtune.encoding.corpus import EncodedTask
 from sidtune.encoding.frame import Frame
 from sidtune.errors import UserError
 from sidtune.inputs import Inputs
 from sidtune.model.attention import attend_in_float32
 from sidtune.model.checkpoint_files import load_start
-from sidtune.model.dropout import RATES
 from sidtune.model.load import base_dtype, load_model
 from sidtune.signals import StopRequest
 from sidtune.terminal import console, library_bars, warn
 from sidtune.training import output
 from sidtune.training.arguments import training_arguments
 from sidtune.training.callbacks import ConsoleTable, LastStepEvaluation, MetricsFile
-from sidtune.training.checkpoints import FINAL, PROCESSES
+from sidtune.training.checkpoints import FINAL, PRECISION
 from sidtune.training.criterion import make_criterion, sid_prefixes
 from sidtune.training.describe import (
     SHORTER_WARMUP,
@@ -42,6 +41,7 @@ from sidtune.training.describe import (
     long_warmup,
     total_steps,
 )
+from sidtune.training.identity import run_identity
 from sidtune.training.interruption import StopWhenAsked
 from sidtune.training.launch import join_after_restart, pin_first_gpu
 from sidtune.training.lay_out import lay_out
@@ -49,6 +49,7 @@ from sidtune.training.memory import fit_max_tokens
 from sidtune.training.objective import LabelLoss
 from sidtune.training.out_of_memory import explaining_out_of_memory
 from sidtune.training.output import Start
+from sidtune.training.precision import settle
 from sidtune.training.processes import all_or_none, by_first, first_goes_ahead, noticing_lost_peers
 from sidtune.training.ranking import ValidationRanking
 from sidtune.training.resumed import refuse_broken_state, refuse_links
@@ -140,6 +141,7 @@ def train(
             held.enter_context(request.listening())
         if start.checkpoint:
             refuse_broken_state(start.checkpoint)
+        shared = with_precision(shared, start)
         for number in range(start.stage, len(stages)):
             with explaining_out_of_memory(stages[number]):
                 result = run_stage(shared, stages, number, start, dry_run, request)
@@ -176,6 +178,15 @@ def prepare(inputs: Inputs) -> Shared:
     return Shared(inputs, training_tasks, valid_tasks, identity, sid_prefixes(inputs))
 
 
+def with_precision(shared: Shared, start: Start) -> Shared:
+    """Settle what the run computes in, the same in every process, and keep it with its checkpoints."""
+    config, header = shared.inputs.config, shared.inputs.header
+    origin = start.checkpoint or (start.weights if start.stage else None)
+    hidden = getattr(header.get_text_config(), "hidden_size", 0)
+    settled = by_first(lambda: settle(config.training, hidden, origin), training_arguments(config))
+    return replace(shared, identity=shared.identity | {PRECISION: settled})
+
+
 def run_stage(
     shared: Shared, stages: list[Config], number: int, start: Start, dry_run: bool, request: StopRequest
 ) -> Result | None:
@@ -188,7 +199,7 @@ def run_stage(
     """
     config, inputs, identity = stages[number], shared.inputs, shared.identity
     vocabulary = inputs.vocabulary
-    arguments, last = training_arguments(config), number == len(stages) - 1
+    arguments, last = training_arguments(config, identity[PRECISION]), number == len(stages) - 1
     with library_bars():
         model = load_model(config.model, vocabulary, config.seed, inputs.trust_remote_code, inputs.item_texts)
     if arguments.bf16 and arguments.device.type == "cpu":
@@ -258,32 +269,6 @@ def make_trainer(
         ema=config.training.ema,
         auto_tokens=config.training.layout != "padded" and config.training.max_tokens == "auto",
     )
-
-
-def run_identity(inputs: Inputs, world_size: int) -> dict[str, Any]:
-    """What a resumed run must share with the run it goes on from: else it would not be the same run."""
-    config, training = inputs.config, inputs.config.training
-    # What the best model so far was chosen by.
-    ranked = {f"eval.ranking.{name}": getattr(config.eval.ranking, name) for name in ("sample", "beams", "normalize")}
-    stages = [stage.model_dump() for stage in config.stages]
-    return {
-        **inputs.mixture.identity(),
-        **{f"weight of {name}": options.weight for name, options in config.task_options().items()},
-        **{f"model.{name}": getattr(config.model, name) for name in RATES},
-        **({"stages": stages} if stages else {"model.tuning": config.model.tuning}),
-        **({} if config.model.new_rows == "mean" else {"model.new_rows": config.model.new_rows}),
-        "seed": config.seed,
-        **({} if config.question == "sid_next" else {"eval.task": config.question}),
-        "training.batch_size": training.batch_size,
-        "training.group_by": training.group_by,
-        "training.learning_rate": training.learning_rate,
-        "training.weight_decay": training.weight_decay,
-        **({} if config.loss == LossConfig() else {"loss": config.loss.model_dump(mode="json")}),
-        **({} if training.decay_embeddings else {"training.decay_embeddings": False}),
-        "training.ema": training.ema,
-        **({} if config.eval.metric == "loss" else {"eval.metric": config.eval.metric} | ranked),
-        PROCESSES: world_size,
-    }
 
 
 def begin(model: PreTrainedModel, start: Start, inputs: Inputs) -> None:

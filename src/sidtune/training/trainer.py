@@ -29,8 +29,15 @@ from sidtune.batching.layouts import MicroBatch
 from sidtune.batching.steps import Step, StepLoader, Steps, shared_out
 from sidtune.bundle import Bundle, write_bundle
 from sidtune.encoding.corpus import Corpus, EncodedTask
-from sidtune.model.checkpoint_files import load_training_state, refusing_damage, save_training_state
+from sidtune.model.checkpoint_files import (
+    INDEX,
+    load_training_state,
+    refusing_damage,
+    save_training_state,
+    shard_names,
+)
 from sidtune.model.frozen import is_frozen
+from sidtune.model.unchanged import Unchanged
 from sidtune.storage import refusing_failed_writes
 from sidtune.training import best, checkpoints, non_finite, processes
 from sidtune.training.averaging import WeightAverage
@@ -94,6 +101,7 @@ class StepTrainer(Trainer):
         self.untouched = Untouched(self.language_model) if is_frozen(self.language_model) else None
         if self.untouched:
             self.add_callback(self.untouched)
+        self.unchanged = Unchanged() if is_frozen(self.language_model) else None
         # A second try of one rank would find the others waiting for its first.
         self.smaller_passes = SmallerPasses(steps, auto_tokens and arguments.world_size == 1)
         self._taken: tuple[Step, Tensor] | None = None
@@ -270,14 +278,16 @@ class StepTrainer(Trainer):
 
     def _save_state(self, partial: Path, final: Path) -> None:
         with self._as_evaluated():
-            save_training_state(self.language_model, self.tokenizer, partial)
+            known = save_training_state(self.language_model, self.tokenizer, partial, self.unchanged)
         if self.average:
             self.average.save(partial)
         write_bundle(self.bundle(), partial)
         self._save_optimizer_and_scheduler(str(partial))
         self._save_trainer_state(partial)
-        checkpoints.seal(partial, self.identity)
+        manifest = checkpoints.seal(partial, self.identity, known)
         checkpoints.publish(partial, final)
+        if self.unchanged:
+            self.unchanged.remember(final, manifest, shard_names(final / INDEX))
         chosen = self.state.best_model_checkpoint
         checkpoints.rotate(final, self.save_total_limit, Path(chosen) if chosen else None)
 
@@ -299,11 +309,15 @@ class StepTrainer(Trainer):
             raise
 
     def _checkpoint_bytes(self) -> int:
-        """About what a checkpoint takes on disk: weights, what the optimizer keeps of them, and their averages."""
+        """About what a checkpoint takes on disk: weights, what the optimizer keeps of them, and their averages.
+
+        Files that it shares with the one before take nothing.
+        """
         assert self.optimizer is not None
         kept = [value for state in self.optimizer.state.values() for value in state.values()]
         tensors = [*self.language_model.parameters(), *kept, *(self.average.averages if self.average else [])]
-        return sum(tensor.nbytes for tensor in tensors if isinstance(tensor, Tensor))
+        shared = self.unchanged.bytes if self.unchanged else 0
+        return sum(tensor.nbytes for tensor in tensors if isinstance(tensor, Tensor)) - shared
 
     def _save_trainer_state(self, folder: Path) -> None:
         callbacks: dict[str, Any] = self.state.stateful_callbacks  # type: ignore[assignment]
@@ -313,9 +327,13 @@ class StepTrainer(Trainer):
         self.state.save_to_json(str(folder / STATE))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        load_training_state(self.language_model, Path(resume_from_checkpoint))
+        checkpoint = Path(resume_from_checkpoint)
+        load_training_state(self.language_model, checkpoint)
+        if self.unchanged and self.args.should_save:
+            # This process has compared every file with its checksum before it came here.
+            self.unchanged.remember(checkpoint, checkpoints.read_manifest(checkpoint), shard_names(checkpoint / INDEX))
         if self.average:
-            self.average.restore(Path(resume_from_checkpoint))
+            self.average.restore(checkpoint)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """By way of the CPU: older Trainers read straight onto `cpu:0`, which torch does not know, under gloo."""

@@ -1,0 +1,46 @@
+"""Whether this machine computes in bfloat16, or only emulates it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+# Of CPUs, by the names that torch and Linux have for them: AVX-512, AMX, and two of Arm.
+BF16_INSTRUCTIONS = {"avx512_bf16", "amx_bf16", "bf16", "sve_bf16", "svebf16"}
+
+
+def device_type() -> str:
+    """Where training runs: cuda, mps or cpu."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def cpu_features() -> set[str]:
+    """Names of what this CPU can do."""
+    ask = getattr(torch.cpu, "get_capabilities", None)
+    if ask is not None:
+        return {name for name, has in ask().items() if has is True}
+    # Older versions of torch do not say. Linux does.
+    described = Path("/proc/cpuinfo")
+    return set(described.read_text(encoding="utf-8", errors="replace").split()) if described.is_file() else set()
+
+
+def has_bf16(device: str) -> bool:
+    """Whether this machine's device has instructions for bfloat16; others compute it by way of float32."""
+    if device == "cuda":
+        return bool(torch.cuda.is_bf16_supported() and torch.cuda.is_bf16_supported(including_emulation=False))
+    if device == "cpu":
+        # oneDNN has the products that use these instructions.
+        return bool(torch._C._has_mkldnn and cpu_features() & BF16_INSTRUCTIONS)
+    return False
+
+
+def emulated(precision: str) -> str | None:
+    """What to say where bf16 is slower than fp32 here, since there are no instructions for it; else None."""
+    device = device_type()
+    if precision != "bf16" or device == "mps" or has_bf16(device):
+        return None
+    name = "GPU" if device == "cuda" else "CPU"
+    return f"this {name} has no bfloat16 instructions: it emulates them, and a step may take many times as long"

@@ -1,0 +1,107 @@
+"""Files of weights that training does not change: written once by a process, and linked from then on."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import safetensors
+
+from sidtune.storage import flush
+
+Stamp = tuple[int, int, int, int]
+
+
+class Written(NamedTuple):
+    """A file whose content this process knows: it wrote the file, or compared it with its checksum.
+
+    Args:
+        path: where it lies.
+        sha256: of its content.
+        stamp: device, inode, size and time of change; another stamp is another content.
+        names: of the weights in it.
+    """
+
+    path: Path
+    sha256: str
+    stamp: Stamp
+    names: frozenset[str]
+
+
+class Unchanged:
+    """What the newest checkpoint of this process holds of weights that stay as they are."""
+
+    def __init__(self) -> None:
+        self.files: list[Written] = []
+
+    @property
+    def bytes(self) -> int:
+        """Of files that the next checkpoint need not write; the last file holds what changes."""
+        return sum(file.stamp[2] for file in self.files[:-1])
+
+    def remember(self, checkpoint: Path, manifest: Mapping[str, Mapping[str, Any]], files: list[str]) -> None:
+        """Take a checkpoint as the source of the next one's links.
+
+        Args:
+            checkpoint: complete, and as its manifest says.
+            manifest: of its files.
+            files: names of those that hold weights.
+        """
+        paths = [checkpoint / name for name in files if manifest.keys() >= set(files)]
+        self.files = [
+            Written(path, str(manifest[path.name]["sha256"]), _stamp(path), weights_in(path)) for path in paths
+        ]
+
+    def link_into(self, folder: Path, changed: frozenset[str]) -> dict[str, str]:
+        """Put the files, all or none, into a folder that is not sealed yet.
+
+        Args:
+            changed: names of the weights that are written anew.
+
+        Returns:
+            The checksums of the files by their names; none where one of them is not as it was.
+        """
+        kept = [file for file in self.files if not file.names <= changed]
+        if all(not file.names & changed and _placed(file, folder / file.path.name) for file in kept):
+            return {file.path.name: file.sha256 for file in kept}
+        for file in kept:
+            (folder / file.path.name).unlink(missing_ok=True)
+        return {}
+
+
+def weights_in(file: Path) -> frozenset[str]:
+    """The names of the weights in a safetensors file."""
+    with safetensors.safe_open(file, "pt") as opened:
+        return frozenset(opened.keys())
+
+
+def _placed(file: Written, target: Path) -> bool:
+    """Link a file, or copy it where it cannot be linked; whether the result holds what the file held."""
+    try:
+        if _stamp(file.path) != file.stamp:
+            return False
+        os.link(file.path, target)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return _copied(file, target)
+    return _stamp(target) == file.stamp
+
+
+def _copied(file: Written, target: Path) -> bool:
+    shutil.copyfile(file.path, target)
+    flush(target)
+    with target.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest() == file.sha256
+
+
+def _stamp(path: Path) -> Stamp:
+    found = path.lstat()
+    # A symbolic link has the stamp of no file.
+    inode = found.st_ino if stat.S_ISREG(found.st_mode) else -1
+    return found.st_dev, inode, found.st_size, found.st_mtime_ns

@@ -1,0 +1,41 @@
+"""What makes a run the run it is: kept with each checkpoint, and compared when the run goes on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sidtune.config import LossConfig
+from sidtune.inputs import Inputs
+from sidtune.model.dropout import RATES
+from sidtune.training.checkpoints import CHANGEABLE, PRECISION, PROCESSES
+
+
+def run_identity(inputs: Inputs, world_size: int) -> dict[str, Any]:
+    """What a resumed run must share with the run it goes on from: else it would not be the same run."""
+    config, training, evaluation = inputs.config, inputs.config.training, inputs.config.eval
+    # What the best model so far was chosen by.
+    ranked = {f"eval.ranking.{name}": getattr(config.eval.ranking, name) for name in ("sample", "beams", "normalize")}
+    stages = [stage.model_dump() for stage in config.stages]
+    return {
+        **inputs.mixture.identity(),
+        **{f"weight of {name}": options.weight for name, options in config.task_options().items()},
+        **{f"model.{name}": getattr(config.model, name) for name in RATES},
+        **({"stages": stages} if stages else {"model.tuning": config.model.tuning}),
+        **({} if config.model.new_rows == "mean" else {"model.new_rows": config.model.new_rows}),
+        "model.from_scratch": config.model.from_scratch,
+        "seed": config.seed,
+        **({} if config.question == "sid_next" else {"eval.task": config.question}),
+        "training.batch_size": training.batch_size,
+        "training.group_by": training.group_by,
+        "training.learning_rate": training.learning_rate,
+        "training.weight_decay": training.weight_decay,
+        **({} if config.loss == LossConfig() else {"loss": config.loss.model_dump(mode="json")}),
+        **({} if training.decay_embeddings else {"training.decay_embeddings": False}),
+        "training.ema": training.ema,
+        **({} if config.eval.metric == "loss" else {"eval.metric": config.eval.metric} | ranked),
+        **{f"training.{name}": getattr(training, name) for name in ("epochs", "max_steps", "min_lr_ratio")},
+        **{f"eval.{name}": getattr(evaluation, name) for name in ("every", "max_rows", "task_rows", "patience")},
+        # What `precision` means is settled when it is known where the run begins.
+        **{name: getattr(training, name.removeprefix("training.")) for name in sorted(CHANGEABLE - {PRECISION})},
+        PROCESSES: world_size,
+    }
