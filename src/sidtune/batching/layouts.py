@@ -71,6 +71,7 @@ class Layout:
         pass_cost: what a forward and backward pass costs besides its tokens, in tokens.
         token_cost: for `tree`: what a token costs outside attention, in pairs of tokens inside it.
         prefixes: of the SIDs, where the loss asks which one a label continues.
+        pads_left: for `padded`: as the usual collators do, which not every model takes.
     """
 
     name: LayoutName
@@ -79,6 +80,7 @@ class Layout:
     pass_cost: float = 0.0
     token_cost: float = 0.0
     prefixes: Prefixes | None = None
+    pads_left: bool = True
 
     def micro_batches(self, examples: Sequence[Example]) -> list[MicroBatch]:
         """Lay examples out; the sum of their losses does not depend on how."""
@@ -89,7 +91,8 @@ class Layout:
         lengths = np.array([len(ids) for ids, _, _ in examples], np.int64)
         if self.name == "padded":
             groups = [range(i, min(i + self.limit, len(examples))) for i in range(0, len(examples), self.limit)]
-            return [_left_padded([examples[i] for i in group], self) for group in groups]
+            pad = _left_padded if self.pads_left else _right_padded
+            return [pad([examples[i] for i in group], self) for group in groups]
         return [_right_padded([examples[i] for i in group], self) for group in _buckets(lengths, self)]
 
 

@@ -1,7 +1,9 @@
-"""Masks of our own, and the models that honour them."""
+"""Masks of our own and padding on the left, and the models that honour them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -105,10 +107,41 @@ def runs_trees(model: PreTrainedModel, longest: int) -> bool:
         return False
     if window and window < longest:
         return False
+    with _evaluating(model):
+        return _tree_equals_sequences(model)
+
+
+@torch.no_grad()
+def takes_left_padding(model: PreTrainedModel) -> bool:
+    """Whether a sequence gives the same logits behind padding, where a mask and positions say where it begins.
+
+    Recurrent models may read the padding into their state, and other models count positions from the first place.
+
+    Raises:
+        torch.OutOfMemoryError: where memory runs out, which says nothing of the model.
+    """
+    # What such models make of padding depends on their weights, and may be too little for a probe to see.
+    if getattr(model, "_is_stateful", False):
+        return False
+    device = model.device
+    ids = torch.arange(1, PROBED + 1, device=device)[None]
+    mask = (torch.arange(2 * PROBED, device=device) >= PROBED).long()[None]
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    padded = torch.cat([torch.zeros_like(ids), ids], dim=1)
+    given = {"attention_mask": mask, "position_ids": positions, "use_cache": False}
+    with _evaluating(model):
+        expected = model(input_ids=ids, use_cache=False).logits[0]
+        seen = attempt(lambda: model(input_ids=padded, **given).logits[0, PROBED:])
+    return seen is not None and agree(seen, expected, model.dtype)
+
+
+@contextmanager
+def _evaluating(model: PreTrainedModel) -> Iterator[None]:
+    """A model without dropout, for a while."""
     training = model.training
     model.eval()
     try:
-        return _tree_equals_sequences(model)
+        yield
     finally:
         model.train(training)
 
