@@ -141,8 +141,8 @@ def test_rwkv_is_trained_saved_and_asked(tmp_path: Folder) -> None:
     make_base(tmp_path / "base", "rwkv")
     config = tiny_config(
         tmp_path,
-        training={"layout": "padded", "epochs": 1},
-        eval={"every": 2, "patience": None, "ranking": {"every": 1}},
+        training={"layout": "padded", "max_steps": 4, "batch_size": 8},
+        eval={"every": 2, "max_rows": 4, "patience": None, "ranking": {"every": 2, "sample": 3, "beams": 10}},
     )
     run(config)
     recommender = Recommender.load(config.output_dir, device="cpu")
