@@ -146,7 +146,10 @@ def _answer_places(head: Any) -> None:
 
 
 def _logsumexp(logits: Tensor) -> Tensor:
-    """Over the last axis, minus infinity where all logits are; several times as fast as torch.logsumexp on a CPU."""
+    """Over the last axis, minus infinity where all logits are; several times as fast as torch.logsumexp on a CPU.
+
+    Logits that need no gradient are overwritten: a second tile would no longer fit the cache beside them.
+    """
     highest = logits.amax(-1)
-    found = highest - logits.log_softmax(-1).amax(-1)
-    return found.masked_fill(highest == -torch.inf, -torch.inf)
+    log_probabilities = torch.log_softmax(logits, -1, out=None if logits.requires_grad else logits)
+    return (highest - log_probabilities.amax(-1)).masked_fill(highest == -torch.inf, -torch.inf)
