@@ -34,7 +34,9 @@ class Reference:
     def log_probability(self, prefix: Path, token: int) -> float:
         """Of one token behind the prompt and a prefix."""
         if prefix not in self.seen:
-            self.seen[prefix] = self.model(torch.tensor([[*self.prompt, *prefix]])).logits[0, -1].double()
+            # Without a cache, which several recurrent models cannot make.
+            ids = torch.tensor([[*self.prompt, *prefix]])
+            self.seen[prefix] = self.model(ids, use_cache=False).logits[0, -1].double()
         logits = self.seen[prefix]
         if self.normalize == "full":
             return float(logits.log_softmax(-1)[token])

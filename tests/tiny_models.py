@@ -18,6 +18,8 @@ from transformers import (
     set_seed,
 )
 
+from tests.tiny_decoders import DECODERS, DROPOUT
+
 TEXT = [
     "A user's interactions, oldest first:\nThe next item is:\n",
     "The title of the next item is: a small blue mug, 12 oz, Item has the title",
@@ -73,7 +75,11 @@ def make_tokenizer(kind: str = "byte") -> PreTrainedTokenizerFast:
 
 
 def make_config(architecture: str, tied: bool, rows: int) -> PreTrainedConfig:
-    """A configuration of about twenty thousand parameters."""
+    """A configuration of about twenty thousand parameters; a shape of `DECODERS` says by itself what is tied."""
+    tokens = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
+    if architecture in DECODERS:
+        undropped = dict.fromkeys(DROPOUT & vars(AutoConfig.for_model(architecture)).keys(), 0.0)
+        return AutoConfig.for_model(architecture, vocab_size=rows, **undropped | tokens | DECODERS[architecture])
     shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
     if architecture == "gpt2":
         shape = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 1024}
@@ -86,10 +92,7 @@ def make_config(architecture: str, tied: bool, rows: int) -> PreTrainedConfig:
         architecture,
         vocab_size=rows,
         tie_word_embeddings=tied,
-        bos_token_id=0,
-        eos_token_id=1,
-        pad_token_id=2,
-        **shape,
+        **tokens | shape,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -91,9 +92,13 @@ def library_bars() -> Iterator[None]:
 
 
 def progress_bar() -> Progress:
-    """A bar that is gone when done, and draws nothing unless the console is a terminal."""
+    """A bar that is gone when done; it is drawn on a terminal only, and by the main thread only.
+
+    Rich takes one bar at a time.
+    """
+    drawn = console.is_terminal and threading.current_thread() is threading.main_thread()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    return Progress(*columns, console=console, transient=True, disable=not drawn)
 
 
 def progress(items: Iterable[T], description: str, total: int, size: Callable[[T], int] = lambda _: 1) -> Iterator[T]:

@@ -112,3 +112,54 @@ def test_an_idle_micro_batch_has_no_label() -> None:
     assert batch.input_ids.shape == (1, 2)
     assert len(batch.labels) == len(batch.rows) == len(batch.tasks) == 0
     assert batch.rows.dtype == np.int64
+
+
+def long_example(length: int, shared: int, number: int) -> Example:
+    """Opens with `shared` tokens that all of them open with, and goes on with tokens of its own."""
+    ids = np.append(np.arange(shared) % 50, np.full(length - shared, 100 + number)).astype(np.int32)
+    return ids, np.array([[length - 4, length]], np.int32), number
+
+
+def tree(limit: int) -> Layout:
+    """As for a model with a hidden size of 128."""
+    return Layout("tree", limit, PAD, pass_cost=100, token_cost=12 * 128)
+
+
+@pytest.mark.parametrize("layout", [tree(8192), Layout("bucketed", 8192, PAD, pass_cost=100)])
+def test_long_examples_that_share_nothing_share_passes(layout: Layout) -> None:
+    """Five of 1,500 tokens fit 8,192; nothing branches, so that causality alone keeps them apart."""
+    batches = layout.micro_batches([long_example(1500, 0, number) for number in range(7)])
+    assert sorted(len(batch.input_ids) for batch in batches) == [2, 5]
+    assert all(batch.input_ids.shape[1] == 1500 and batch.ends is None for batch in batches)
+    assert sum(len(batch.labels) for batch in batches) == 7 * 4
+
+
+def test_long_examples_of_one_user_share_their_prefix() -> None:
+    examples = [long_example(1500, 1400, number) for number in range(4)]
+    (batch,) = tree(8192).micro_batches(examples)
+    assert batch.ends is not None
+    assert batch.tokens == batch.input_ids.size == 1400 + 4 * 99, "the last token of each is predicted and not read"
+    assert sorted(batch.labels.tolist()) == sorted(100 + number for number in range(4) for _ in range(4))
+
+
+def test_rows_of_long_examples_have_a_largest_width() -> None:
+    examples = [long_example(3000, 2500, number) for number in range(8)]
+    batches = tree(60_000).micro_batches(examples)
+    assert max(batch.input_ids.shape[1] for batch in batches) <= 4096
+    assert sum(len(batch.labels) for batch in batches) == 8 * 4
+
+
+@given(
+    st.lists(st.tuples(st.integers(1020, 2500), st.integers(0, 1015)), min_size=1, max_size=8),
+    st.integers(1100, 9000),
+    st.integers(0, 1),
+)
+def test_long_examples_lie_whole_within_the_limit(lengths: list[tuple[int, int]], limit: int, bucketed: int) -> None:
+    layout = Layout("bucketed", limit, PAD, pass_cost=100) if bucketed else tree(limit)
+    examples = [long_example(length, shared, number) for number, (length, shared) in enumerate(lengths)]
+    batches = layout.micro_batches([*examples, example(9, [(4, 9)], len(examples))])
+    for batch in batches:
+        rows, width = batch.input_ids.shape
+        assert rows * width <= limit or rows == 1
+    assert sum(len(batch.labels) for batch in batches) == 4 * len(examples) + 5
+    assert {int(task) for batch in batches for task in batch.tasks} == set(range(len(examples) + 1))

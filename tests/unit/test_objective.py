@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, set_seed
 
+from sidtune.batching import layouts
 from sidtune.batching.layouts import Example, Layout, MicroBatch, idle_micro_batch
 from sidtune.model.attention import runs_trees
 from sidtune.model.frozen import freeze
@@ -123,6 +124,24 @@ def test_trees_are_exact_for_every_architecture(architecture: str) -> None:
     torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-3)
     for name, gradient in gradients.items():
         torch.testing.assert_close(gradient, expected_gradients[name], rtol=1e-2, atol=1e-3)
+
+
+def test_long_examples_have_one_loss_however_they_share_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows are as narrow here as rows for examples of ordinary length are beside real ones."""
+    monkeypatch.setattr(layouts, "WIDEST_ROW", 8)
+    model, random = make_model("gpt2"), np.random.default_rng(1)
+    unlike = [(random.integers(5, 90, 15).astype(np.int32), np.array([[12, 15]], np.int32), 1) for _ in range(3)]
+    examples = [*make_examples(), *unlike]
+    expected, expected_gradients = one_by_one(model, examples)
+    layout = Layout("tree", 200, PAD, pass_cost=10, token_cost=30)
+    batches = layout.micro_batches(examples)
+    alone = [batch for batch in batches if batch.ends is None]
+    assert 0 < len(alone) < len(batches), "some share rows and some do not"
+    assert any(len(batch.input_ids) > 1 for batch in alone)
+    loss, gradients = measured(model, layout, examples)
+    torch.testing.assert_close(loss, expected, rtol=1e-9, atol=1e-9)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, expected_gradients[name], rtol=1e-9, atol=1e-9)
 
 
 def test_a_head_with_a_bias_is_trained_with_it() -> None:

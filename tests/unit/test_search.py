@@ -285,6 +285,20 @@ def test_exclusions_leave_no_list_short(tmp_path: Folder, beams: int) -> None:
         assert_same(mine, [(numbers[place], score) for place, score in right])
 
 
+@pytest.mark.parametrize("normalize", NORMALIZE)
+def test_tokens_that_the_model_masks_are_not_answered(normalize: Normalize) -> None:
+    """All tokens of the last level behind one prefix are masked, and the first of the vocabulary."""
+    model: Any = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model("phi", **SMALL, intermediate_size=48, num_key_value_heads=2)
+    ).eval()
+    sids: list[Path] = [(300, 310), (300, 311), (301, 312), (301, 310), (302, 313)]
+    with torch.no_grad():
+        model.lm_head.bias[[0, 310, 311, 5]] = -torch.inf
+    for prompt, mine in zip(PROMPTS, found(search_of(sids, 8, normalize), make_decoder(model), PROMPTS), strict=True):
+        right = Reference(model, prompt, sids, normalize).best(lambda number: number in (2, 4))
+        assert_same(mine, right)
+
+
 @pytest.mark.parametrize("max_tokens", [1, 60, 200])
 def test_batches_hold_every_prompt_once_within_the_budget(tmp_path: Folder, max_tokens: int) -> None:
     decoder = make_decoder(model_of(tmp_path))

@@ -18,8 +18,9 @@ LayoutName = Literal["padded", "bucketed", "tree"]
 
 PADDED_MULTIPLE = 8
 NEVER = 2**60
-# A row of trees has a mask of its width squared; wider rows would save little more.
-WIDEST_ROW = 1024
+# A row of trees has a mask of its width squared; wider rows would save little more. Examples that are longer themselves
+# may share a row of the second width: its mask takes 4,096 numbers a token, which is little beside the activations.
+WIDEST_ROW, WIDEST_LONG_ROW = 1024, 4096
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ class Layout:
         pass_cost: what a forward and backward pass costs besides its tokens, in tokens.
         token_cost: for `tree`: what a token costs outside attention, in pairs of tokens inside it.
         prefixes: of the SIDs, where the loss asks which one a label continues.
+        pads_left: for `padded`: as the usual collators do, which not every model takes.
     """
 
     name: LayoutName
@@ -79,6 +81,7 @@ class Layout:
     pass_cost: float = 0.0
     token_cost: float = 0.0
     prefixes: Prefixes | None = None
+    pads_left: bool = True
 
     def micro_batches(self, examples: Sequence[Example]) -> list[MicroBatch]:
         """Lay examples out; the sum of their losses does not depend on how."""
@@ -86,11 +89,11 @@ class Layout:
             return []
         if self.name == "tree":
             return _trees(examples, self)
-        lengths = np.array([len(ids) for ids, _, _ in examples], np.int64)
         if self.name == "padded":
             groups = [range(i, min(i + self.limit, len(examples))) for i in range(0, len(examples), self.limit)]
-            return [_left_padded([examples[i] for i in group], self) for group in groups]
-        return [_right_padded([examples[i] for i in group], self) for group in _buckets(lengths, self)]
+            pad = _left_padded if self.pads_left else _right_padded
+            return [pad([examples[i] for i in group], self) for group in groups]
+        return _bucketed(examples, self)
 
 
 def idle_micro_batch(example: Example, layout: Layout) -> MicroBatch:
@@ -150,22 +153,55 @@ def _rectangle(examples: Sequence[Example], width: int, starts: NDArray[np.int64
     return MicroBatch(input_ids, None, None, None, *lies, found.token, found.task, tokens, found.node)
 
 
+def _bucketed(examples: Sequence[Example], layout: Layout) -> list[MicroBatch]:
+    """Examples of like length together, padded on the right."""
+    if not examples:
+        return []
+    lengths = np.array([len(ids) for ids, _, _ in examples], np.int64)
+    return [_right_padded([examples[i] for i in group], layout) for group in _buckets(lengths, layout)]
+
+
 def _trees(examples: Sequence[Example], layout: Layout) -> list[MicroBatch]:
     """Every shared prefix once; the last label of an example is only predicted, never read.
 
-    An example that is too long to share a row stands alone.
+    Examples that are too long for an ordinary row share wider ones where that saves something. The others need no mask.
     """
-    widest = min(WIDEST_ROW, layout.limit)
-    alone = [example for example in examples if len(example[0]) > widest]
-    examples = [example for example in examples if len(example[0]) <= widest]
-    batches = [_right_padded([example], layout) for example in alone]
+    widest, widest_long = (min(width, layout.limit) for width in (WIDEST_ROW, WIDEST_LONG_ROW))
+    long = [example for example in examples if len(example[0]) > widest]
+    short = [example for example in examples if len(example[0]) <= widest]
+    shared = _shares_row(long, layout, widest_long)
+    return [
+        *_bucketed([example for example, shares in zip(long, shared, strict=True) if not shares], layout),
+        *_rows([example for example, shares in zip(long, shared, strict=True) if shares], layout, widest_long),
+        *_rows(short, layout, widest),
+    ]
+
+
+def _shares_row(examples: Sequence[Example], layout: Layout, widest: int) -> list[bool]:
+    """Which examples would lie in one row with others."""
     if not examples:
-        return batches
+        return []
+    order, forest = _forest(examples, layout, widest)
+    shares = np.zeros(len(examples), bool)
+    shares[order] = np.bincount(forest.row)[forest.row] > 1
+    return shares.tolist()
+
+
+def _forest(examples: Sequence[Example], layout: Layout, widest: int) -> tuple[list[int], Forest]:
+    """The order of examples in which they make trees, and the trees."""
     read = [ids[: spans[-1, 1] - 1] for ids, spans, _ in examples]
     order = lexicographic(read)
-    forest = grow([read[i] for i in order], layout.token_cost, widest)
+    return order, grow([read[i] for i in order], layout.token_cost, widest)
+
+
+def _rows(examples: Sequence[Example], layout: Layout, widest: int) -> list[MicroBatch]:
+    """Examples as rows of prefix trees, rows of like width together."""
+    if not examples:
+        return []
+    order, forest = _forest(examples, layout, widest)
     labels = _labels([examples[i] for i in order], layout.prefixes)
     row, node = forest.row[labels.example], forest.node[labels.example, labels.place - 1]
+    batches = []
     for group in _buckets(forest.widths, layout):
         place_in_group = np.full(len(forest.widths), -1)
         place_in_group[group] = np.arange(len(group))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from sidtune.model.frozen import SidHead
@@ -37,16 +40,19 @@ class Head:
 
     @contextmanager
     def at(self, rows: Tensor, columns: Tensor) -> Iterator[None]:
-        """Let the model return states, `(1, positions, …)`, of the given places instead of logits of all.
+        """Let the model return hidden states, `(1, positions, …)`, of the given places instead of logits of all.
+
+        Forward passes of other threads are not affected.
 
         Args:
             rows, columns: `(positions,)` each, into batch and length.
         """
-        self.model.set_output_embeddings(_Pick(self.module, not self.ends_model, rows, columns))
+        _answer_places(self.module)
+        token = _PLACES.set(_Places(rows, columns, head_applies=not self.ends_model))
         try:
             yield
         finally:
-            self.model.set_output_embeddings(self.module)
+            _PLACES.reset(token)
 
     def logits(self, states: Tensor, tokens: Tensor) -> Tensor:
         """Logits of the wanted tokens: `(positions, …)` states → `(positions, tokens)`, float32."""
@@ -96,25 +102,54 @@ class Head:
         return matrix.index_copy(0, place[there], self.module.weight[there].to(matrix.dtype))
 
 
-class _Pick(nn.Module):
-    """Stands in for the head: keeps the states at some places, and applies the head where something follows it."""
+@dataclass(frozen=True, eq=False)
+class _Places:
+    """Where the hidden states lie that a forward pass is asked for, and whether the head is applied to them."""
 
-    def __init__(self, head: Any, applied: bool, rows: Tensor, columns: Tensor) -> None:
-        super().__init__()
-        self.head, self.applied, self.rows, self.columns = head, applied, rows, columns
+    rows: Tensor
+    columns: Tensor
+    head_applies: bool
 
-    @property
-    def weight(self) -> Tensor:
-        """The head's own: some models look at its type."""
-        weight: Tensor = base_head(self.head).weight
-        return weight
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """`(batch, length, hidden)` → `(1, positions, hidden or vocabulary)`."""
-        picked = hidden[self.rows, self.columns][None]
-        return self.head(picked) if self.applied else picked
+# What the forward pass of this thread is asked for: a new thread starts without a value.
+_PLACES: ContextVar[_Places | None] = ContextVar("_PLACES", default=None)
+_REPLACING = threading.Lock()
+
+
+class _Forward:
+    """Stands in for a head's forward: as before, except where `_PLACES` asks for some places."""
+
+    def __init__(self, before: Any) -> None:
+        self.before = before
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """`(batch, length, hidden)` → `(1, positions, hidden or vocabulary)`, or what it was before."""
+        places = _PLACES.get()
+        if places is None:
+            return self.before(hidden)  # type: ignore[no-any-return]
+        picked = hidden[places.rows, places.columns][None]
+        if not places.head_applies:
+            return picked
+        # The forward that stood here before may itself look at the places.
+        token = _PLACES.set(None)
+        try:
+            return self.before(picked)  # type: ignore[no-any-return]
+        finally:
+            _PLACES.reset(token)
+
+
+def _answer_places(head: Any) -> None:
+    """Let a head look at `_PLACES` from now on; its weights and its class stay."""
+    with _REPLACING:
+        if not isinstance(head.forward, _Forward):
+            head.forward = _Forward(head.forward)
 
 
 def _logsumexp(logits: Tensor) -> Tensor:
-    """Over the last axis; by way of log-softmax, which is one pass where torch.logsumexp is four."""
-    return logits[:, 0] - logits.log_softmax(-1)[:, 0]
+    """Over the last axis, minus infinity where all logits are; several times as fast as torch.logsumexp on a CPU.
+
+    Logits that need no gradient are overwritten: a second tile would no longer fit the cache beside them.
+    """
+    highest = logits.amax(-1)
+    log_probabilities = torch.log_softmax(logits, -1, out=None if logits.requires_grad else logits)
+    return (highest - log_probabilities.amax(-1)).masked_fill(highest == -torch.inf, -torch.inf)

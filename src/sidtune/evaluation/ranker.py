@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,7 +36,7 @@ class Lists:
 
 
 def rank_histories(
-    decoder: Decoder,
+    decoder: Decoder[Any],
     prompts: Prompts,
     answers: Answers,
     history: Ragged,
@@ -69,7 +70,7 @@ def rank_histories(
 
 
 def _rank_chunk(
-    decoder: Decoder,
+    decoder: Decoder[Any],
     prompts: Prompts,
     answers: Answers,
     search: Search,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -36,7 +37,7 @@ class Recommendation:
 
 
 class Recommender:
-    """Answers histories with items; one thread at a time.
+    """Answers histories with items; several threads may ask one recommender at the same time.
 
     Args:
         prompts: how the model is asked.
@@ -45,7 +46,7 @@ class Recommender:
         answers: the items it may answer with.
     """
 
-    def __init__(self, prompts: Prompts, decoder: Decoder, bundle: Bundle, answers: Answers) -> None:
+    def __init__(self, prompts: Prompts, decoder: Decoder[Any], bundle: Bundle, answers: Answers) -> None:
         self.prompts, self.decoder, self.bundle, self.answers = prompts, decoder, bundle, answers
 
     @classmethod

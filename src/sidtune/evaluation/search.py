@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sidtune.evaluation.decoder import Decoder
+from sidtune.evaluation.head import Head
 from sidtune.evaluation.options import Normalize
 from sidtune.evaluation.trie import NOTHING, Level, Trie
 from sidtune.ragged import Ragged
@@ -39,7 +41,7 @@ class Search:
     normalize: Normalize
     max_tokens: int
 
-    def batches(self, decoder: Decoder, lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    def batches(self, decoder: Decoder[Any], lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         """Rows that are searched together, longest prompts first, `(rows,)` each."""
         order = np.argsort(-lengths, kind="stable")
         batches, start = [], 0
@@ -50,7 +52,7 @@ class Search:
         return batches
 
     @torch.no_grad()
-    def run(self, decoder: Decoder, prompts: Ragged, excluded: Ragged | None = None) -> tuple[Tensor, Tensor]:
+    def run(self, decoder: Decoder[Any], prompts: Ragged, excluded: Ragged | None = None) -> tuple[Tensor, Tensor]:
         """Search for all prompts in one batch.
 
         Args:
@@ -66,11 +68,11 @@ class Search:
         barred = None
         if excluded is not None:
             barred = torch.from_numpy(excluded.rectangle(int(excluded.lengths.max(initial=0)))).to(decoder.device)
-        states = decoder.start([prompts[row] for row in range(len(prompts))])
+        state = decoder.start([prompts[row] for row in range(len(prompts))])
         nodes = torch.zeros(len(prompts), 1, dtype=torch.long, device=decoder.device)
         scores = torch.zeros(len(prompts), 1, device=decoder.device)
         for level in self.trie.levels:
-            children, columns, candidates = self._candidates(decoder, level, states, nodes, scores)
+            children, columns, candidates = self._candidates(decoder.head, level, state.hidden, nodes, scores)
             if barred is not None:
                 candidates = _without(candidates, children, level.spent(barred))
             sids = torch.where(children >= 0, level.sids[children], NOTHING)
@@ -81,25 +83,22 @@ class Search:
             scores, chosen = _best(candidates.masked_fill(sids >= 0, NEVER), self.beams)
             nodes = children.gather(1, chosen).clamp(min=0)
             tokens = level.tokens[columns.gather(1, chosen)]
-            states = decoder.extend(chosen // level.fan_out, tokens)
+            state = decoder.extend(state, chosen // level.fan_out, tokens)
         return found.sids, found.scores
 
     def _candidates(
-        self, decoder: Decoder, level: Level, states: Tensor, nodes: Tensor, scores: Tensor
+        self, head: Head, level: Level, hidden: Tensor, nodes: Tensor, scores: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Children, their columns and their scores, each `(users, beams × fan-out)`."""
         children, columns = level.expand(nodes)
-        logits = decoder.head.logits(states, level.tokens).view(*nodes.shape, -1).gather(-1, columns)
+        logits = head.logits(hidden, level.tokens).view(*nodes.shape, -1).gather(-1, columns)
         logits = logits.masked_fill(children < 0, NEVER)
-        if self.normalize == "full":
-            normaliser = decoder.head.normaliser(states).view(nodes.shape)
-        else:
-            normaliser = logits.logsumexp(-1)
-        # Where nothing is allowed both are infinite.
-        summed = (scores[..., None] + logits - normaliser[..., None]).masked_fill(children < 0, NEVER)
+        normaliser = head.normaliser(hidden).view(nodes.shape) if self.normalize == "full" else logits.logsumexp(-1)
+        # Where no child has a probability above zero, logits and normaliser are both minus infinity.
+        summed = (scores[..., None] + logits - normaliser[..., None]).masked_fill(logits == NEVER, NEVER)
         return children.flatten(1), columns.flatten(1), summed.flatten(1)
 
-    def _users(self, decoder: Decoder, prompt: int) -> int:
+    def _users(self, decoder: Decoder[Any], prompt: int) -> int:
         # At the first levels there may be fewer nodes than beams.
         beams = [min(self.beams, len(level.starts) - 1) for level in self.trie.levels]
         logits = 0 if decoder.head.ends_model else decoder.head.vocabulary

@@ -1,7 +1,9 @@
-"""Masks of our own, and the models that honour them."""
+"""Masks of our own and padding on the left, and the models that honour them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -9,6 +11,8 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+from sidtune.model.probe import attempt
 
 # The kinds of layers, by the names of Transformers' configurations, that see what a mask says.
 MASKABLE_LAYERS = {"full_attention", "sliding_attention"}
@@ -93,6 +97,9 @@ def runs_trees(model: PreTrainedModel, longest: int) -> bool:
 
     Args:
         longest: tokens of a sequence at the most: a sliding window must hold them all.
+
+    Raises:
+        torch.OutOfMemoryError: where memory runs out, which says nothing of the model.
     """
     text = model.config.get_text_config()
     window = getattr(text, "sliding_window", None)
@@ -100,12 +107,41 @@ def runs_trees(model: PreTrainedModel, longest: int) -> bool:
         return False
     if window and window < longest:
         return False
+    with _evaluating(model):
+        return _tree_equals_sequences(model)
+
+
+@torch.no_grad()
+def takes_left_padding(model: PreTrainedModel) -> bool:
+    """Whether a sequence gives the same logits behind padding, where a mask and positions say where it begins.
+
+    Recurrent models may read the padding into their state, and other models count positions from the first place.
+
+    Raises:
+        torch.OutOfMemoryError: where memory runs out, which says nothing of the model.
+    """
+    # What such models make of padding depends on their weights, and may be too little for a probe to see.
+    if getattr(model, "_is_stateful", False):
+        return False
+    device = model.device
+    ids = torch.arange(1, PROBED + 1, device=device)[None]
+    mask = (torch.arange(2 * PROBED, device=device) >= PROBED).long()[None]
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    padded = torch.cat([torch.zeros_like(ids), ids], dim=1)
+    given = {"attention_mask": mask, "position_ids": positions, "use_cache": False}
+    with _evaluating(model):
+        expected = model(input_ids=ids, use_cache=False).logits[0]
+        seen = attempt(lambda: model(input_ids=padded, **given).logits[0, PROBED:])
+    return seen is not None and agree(seen, expected, model.dtype)
+
+
+@contextmanager
+def _evaluating(model: PreTrainedModel) -> Iterator[None]:
+    """A model without dropout, for a while."""
     training = model.training
     model.eval()
     try:
-        return _tree_equals_sequences(model)
-    except (TypeError, ValueError, RuntimeError, AttributeError):
-        return False
+        yield
     finally:
         model.train(training)
 
@@ -116,15 +152,14 @@ def _tree_equals_sequences(model: PreTrainedModel) -> bool:
     The sequences are as long again behind the prefix, so that distances counted in places of the row show.
     """
     size, device, dtype = PROBED, model.device, model.dtype
-    row = torch.arange(1, 4 * size + 1)[None]
-    prefix, left, right, apart = torch.arange(4 * size).view(4, size)
+    row = torch.arange(1, 4 * size + 1, device=device)[None]
+    prefix, left, right, apart = torch.arange(4 * size, device=device).view(4, size)
+    sequences = (torch.cat([prefix, left]), torch.cat([prefix, right]), apart)
+    expected = [model(input_ids=row[:, places], use_cache=False).logits[0] for places in sequences]
     depths = torch.cat([prefix, left, left, prefix])[None]
-    ends = torch.tensor([3, 2, 3, 4]).repeat_interleave(size)[None] * size
-    mask = tree_mask(ends.to(device), dtype)
-    given = {"attention_mask": mask, "position_ids": depths.to(device), "use_cache": False}
-    seen = model(input_ids=row.to(device), **given).logits[0]
-    for places in (torch.cat([prefix, left]), torch.cat([prefix, right]), apart):
-        expected = model(input_ids=row[:, places].to(device), use_cache=False).logits[0]
-        if not agree(seen[places.to(device)], expected, dtype):
-            return False
-    return True
+    ends = torch.tensor([3, 2, 3, 4], device=device).repeat_interleave(size)[None] * size
+    given = {"attention_mask": tree_mask(ends, dtype), "position_ids": depths, "use_cache": False}
+    seen = attempt(lambda: model(input_ids=row, **given).logits[0])
+    if seen is None:
+        return False
+    return all(agree(seen[places], right, dtype) for places, right in zip(sequences, expected, strict=True))

@@ -106,7 +106,7 @@ def _build(
         with torch.device("meta"):
             _refuse_huge(base, build().get_memory_footprint())
         set_seed(seed)
-        model = build()
+        model = _with_constant_weights(build())
     except UserError:
         raise
     except Exception as error:
@@ -169,6 +169,17 @@ def _load(base: str, trust_remote_code: bool, hint: str = "", dtype: Any = "auto
         )
     assert isinstance(model, PreTrainedModel)
     _say_ties(model)
+    return _with_constant_weights(model)
+
+
+def _with_constant_weights(model: PreTrainedModel) -> PreTrainedModel:
+    """The model, never changing its weights by itself.
+
+    RWKV divides weights in place when it is evaluated, against overflow in float16. A model that is saved after an
+    evaluation, as every checkpoint is, would be saved like that.
+    """
+    if getattr(model.config, "rescale_every", 0):
+        model.config.rescale_every = 0
     return model
 
 

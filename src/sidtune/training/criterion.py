@@ -98,7 +98,9 @@ class Criterion(nn.Module):
             allowed: `(rows, fan-out)` logits, minus infinity where there is no child.
             there, itself: `(rows, fan-out)`, the children of each row's prefix, and among them the label.
         """
-        smoothing, count = self.config.label_smoothing, there.sum(1)
-        filled = allowed.masked_fill(~there, 0.0)
-        own = (filled * itself).sum(1)
-        return allowed.logsumexp(1) - (1 - smoothing) * own - smoothing * filled.sum(1) / count
+        smoothing = self.config.label_smoothing
+        # Not a product with the mask: a logit of minus infinity times zero is not a number.
+        losses = allowed.logsumexp(1) - (1 - smoothing) * allowed.masked_fill(~itself, 0.0).sum(1)
+        if smoothing:
+            losses = losses - smoothing * allowed.masked_fill(~there, 0.0).sum(1) / there.sum(1)
+        return losses

@@ -12,7 +12,7 @@ from sidtune.batching.prefixes import Prefixes
 from sidtune.batching.steps import Steps
 from sidtune.config import Config, TrainingConfig
 from sidtune.encoding.corpus import Corpus, EncodedTask
-from sidtune.model.attention import runs_trees
+from sidtune.model.attention import runs_trees, takes_left_padding
 from sidtune.model.costs import pass_cost, token_cost
 from sidtune.model.vocabulary import Vocabulary
 from sidtune.terminal import warn
@@ -37,13 +37,22 @@ def lay_out(
     training = config.training
     layout = make_layout(training, model, config.encoding.cutoff_len, int(vocabulary.tokenizer.pad_token_id))
     layout = replace(layout, prefixes=prefixes)
-    if layout.name != training.layout and arguments.process_index == 0:
-        warn(
-            f"{model.config.model_type}: prefixes are not shared (layout bucketed instead of tree), since its "
-            "attention takes no mask of ours, or looks back over fewer tokens than encoding.cutoff_len"
-        )
+    if arguments.process_index == 0:
+        _announce(layout, training, model)
     corpus = Corpus(tasks)
     return Steps(corpus, make_plan(config, corpus), layout, arguments.process_index, arguments.world_size)
+
+
+def _announce(layout: Layout, training: TrainingConfig, model: PreTrainedModel) -> None:
+    """Say where a model is laid out otherwise than the configuration asks for; the loss is the same."""
+    kind = model.config.model_type
+    if layout.name != training.layout:
+        warn(
+            f"{kind}: prefixes are not shared (layout bucketed instead of tree), since its "
+            "attention takes no mask of ours, or looks back over fewer tokens than encoding.cutoff_len"
+        )
+    if not layout.pads_left:
+        warn(f"{kind}: examples are padded on the right, since padding on the left would change the loss of this model")
 
 
 def make_plan(config: Config, corpus: Corpus) -> Plan:
@@ -67,7 +76,7 @@ def measures_memory(training: TrainingConfig, device_type: str) -> bool:
 def make_layout(training: TrainingConfig, model: PreTrainedModel, cutoff_len: int, pad_id: int) -> Layout:
     """The configured layout, or `bucketed` in place of a `tree` that the model cannot compute."""
     if training.layout == "padded":
-        return Layout("padded", training.micro_batch_size, pad_id)
+        return Layout("padded", training.micro_batch_size, pad_id, pads_left=takes_left_padding(model))
     limit = DEFAULT_MAX_TOKENS if training.max_tokens == "auto" else training.max_tokens
     if training.layout == "tree" and runs_trees(model, cutoff_len):
         return Layout("tree", limit, pad_id, pass_cost(model), token_cost(model))

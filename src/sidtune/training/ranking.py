@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, TrainerState
 
 from sidtune.bundle import Bundle
@@ -32,7 +34,7 @@ class ValidationRanking:
         self.rows = rows.take(drawn(len(rows.target), config.sample, seed))
         self.prompts = Prompts(bundle, tokenizer)
         self.answers = make_answers(bundle, self.prompts)
-        self.decoder: Decoder | None = None
+        self.decoder: Decoder[Any] | None = None
 
     def due(self, state: TrainerState) -> bool:
         """Whether this evaluation ranks: every n-th does, the one before the first step and the last one too."""
