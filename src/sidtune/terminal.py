@@ -17,6 +17,8 @@ from sidtune.errors import Interrupted, OneProcessError, UserError
 
 # Where nobody looks, lines are not folded at eighty characters: logs are read with other tools.
 LOG_WIDTH = 120
+# What every launcher tells each of its processes, all of it.
+LAUNCHER = ("LOCAL_RANK", "RANK", "WORLD_SIZE")
 
 
 class SafeConsole(Console):
@@ -46,9 +48,22 @@ def warn(message: str) -> None:
         _errors.print(f"warning: {visible(message)}", markup=False, style="yellow")
 
 
+def is_given(name: str) -> bool:
+    """Whether a launcher's variable says anything; -1 is how some of them say that there is one process."""
+    return os.environ.get(name, "") not in ("", "-1")
+
+
+def launched() -> bool:
+    """Whether torchrun, `--processes` or another launcher started this process.
+
+    Operators of clusters set RANK and WORLD_SIZE for each container, though a single process may run in it.
+    """
+    return all(is_given(name) for name in LAUNCHER)
+
+
 def first_process() -> bool:
-    """Whether this is the first process of a run, which says what all would."""
-    return os.environ.get("RANK", "0") == "0"
+    """Whether this is the first process of a run, which says what all would; a single process always is."""
+    return not launched() or os.environ["RANK"] == "0"
 
 
 @contextmanager

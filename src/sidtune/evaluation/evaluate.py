@@ -34,6 +34,7 @@ from sidtune.evaluation.results import make_folder, refuse_other_settings, write
 from sidtune.ragged import Ragged, row_of
 from sidtune.tasks.source import load_split
 from sidtune.terminal import console, warn
+from sidtune.training.environment import settle_environment
 from sidtune.training.launch import pin_first_gpu
 from sidtune.training.output import CONFIG
 
@@ -71,6 +72,7 @@ def evaluate(request: Request) -> Report | None:
     Raises:
         UserError: for anything the user can mend.
     """
+    settle_environment()
     pin_first_gpu()
     state = PartialState(cpu=not torch.cuda.is_available())
     console.quiet = not state.is_main_process

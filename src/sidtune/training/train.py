@@ -33,6 +33,7 @@ from sidtune.training.callbacks import ConsoleTable, LastStepEvaluation, Metrics
 from sidtune.training.checkpoints import FINAL, PROCESSES
 from sidtune.training.criterion import make_criterion, sid_prefixes
 from sidtune.training.describe import describe_model, describe_plan, describe_stage, total_steps
+from sidtune.training.environment import settle_environment
 from sidtune.training.interruption import StopWhenAsked
 from sidtune.training.launch import join_after_restart, pin_first_gpu
 from sidtune.training.lay_out import lay_out
@@ -116,6 +117,7 @@ def train(
         UserError: for anything the user can mend.
         Interrupted: where SIGTERM or SIGINT asked for it, after a step and with its checkpoint.
     """
+    settle_environment()
     pin_first_gpu()
     join_after_restart()
     result, start, request = None, Start(), StopRequest()
@@ -123,16 +125,21 @@ def train(
         shared, stages = prepare(Inputs(config, trust_remote_code)), stage_runs(config)
         folders = [stage.output_dir for stage in stages]
         refuse_links(folders)
+        arguments = training_arguments(config)
         if not dry_run:
             begun = output.begun(folders, resume, shared.identity, other_processes)
-            start = by_first(lambda: held.enter_context(begun), training_arguments(config))
+            start = by_first(lambda: held.enter_context(begun), arguments)
             held.enter_context(request.listening())
+        elif resume not in ("auto", "never"):
+            # Nothing is written, but what was named must be there, and fit this run.
+            start = by_first(lambda: output.find_start(folders, resume, shared.identity, other_processes), arguments)
         if start.checkpoint:
             refuse_broken_state(start.checkpoint)
         for number in range(start.stage, len(stages)):
             with explaining_out_of_memory(stages[number]):
                 result = run_stage(shared, stages, number, start, dry_run, request)
-            start = Start(weights=folders[number] / FINAL, stage=number + 1)
+            # A dry run leaves no weights for the next stage.
+            start = Start(weights=None if dry_run else folders[number] / FINAL, stage=number + 1)
             # Trainer and model refer to each other: the next stage would find the memory still taken.
             gc.collect()
     return result
@@ -175,10 +182,10 @@ def run_stage(
         describe_stage(number, len(stages))
         describe_model(model, vocabulary, config.model)
         describe_plan(config, shared.training, steps, model, arguments)
-    if dry_run:
-        return None
     announce(start, arguments)
     begin(model, start, inputs)
+    if dry_run:
+        return None
     if arguments.should_save:
         # The run's own first: a folder with a stage in it and no configuration would be somebody else's.
         output.write_config(inputs.config)
