@@ -57,7 +57,9 @@ def main() -> None:
     print(f"{'tasks':<28}{'loop, examples/s':>18}{'ours, examples/s':>18}{'ratio':>8}")
     for name, row in results.items():
         print(f"{name:<28}{row['loop']:>18,.0f}{row['ours']:>18,.0f}{row['ratio']:>7.1f}x")
-    OUTCOME.write_text(json.dumps({"prediction": PREDICTION, "rounds": ROUNDS, "results": results}, indent=1) + "\n")
+    OUTCOME.write_text(
+        json.dumps({"prediction": PREDICTION, "rounds": ROUNDS, "results": results}, indent=1) + "\n", encoding="utf-8"
+    )
 
 
 def config_of(data: Path, base: Path, tasks: tuple[str, ...]) -> Config:

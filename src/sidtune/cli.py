@@ -12,7 +12,15 @@ from rich.markup import escape
 from sidtune import __version__
 from sidtune.errors import UserError
 from sidtune.evaluation.options import BEAMS, MAX_TOKENS, Normalize, RankOptions
-from sidtune.terminal import console, first_process, json_text, launched, messages_for_errors, quiet_libraries
+from sidtune.terminal import (
+    console,
+    first_process,
+    json_text,
+    launched,
+    messages_for_errors,
+    print_in_any_encoding,
+    quiet_libraries,
+)
 
 if TYPE_CHECKING:
     from sidtune.config import Config
@@ -56,6 +64,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs in
 
 def main() -> None:
     """Entry point: a user's mistake becomes one message and exit status 2, a run that was asked to stop 75."""
+    print_in_any_encoding()
     with messages_for_errors():
         app()
 

@@ -45,12 +45,12 @@ def make_partial(final: Path) -> Path:
 
 def seal(partial: Path, identity: dict[str, Any]) -> None:
     """Write down whose files these are, their sizes and checksums, and wait until all of it is on disk."""
-    (partial / IDENTITY).write_text(json.dumps(identity, indent=1))
+    (partial / IDENTITY).write_text(json.dumps(identity, indent=1), encoding="utf-8")
     manifest = {
         path.relative_to(partial).as_posix(): {"bytes": path.stat().st_size, "sha256": file_digest(path)}
         for path in _files(partial)
     }
-    (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
+    (partial / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     for path in partial.rglob("*"):
         flush(path)
     flush(partial)
