@@ -220,6 +220,9 @@ def evaluate(
     candidates: Candidates = None,
     rows: Annotated[Path | None, typer.Option(help="Rows to rank, in place of the run's split.")] = None,
     train: Annotated[Path | None, typer.Option(help="Training rows for the baselines, in place of the run's.")] = None,
+    no_baselines: Annotated[
+        bool, typer.Option("--no-baselines", help="Rank with the model alone; no training rows are read.")
+    ] = False,
     output: Annotated[Path | None, typer.Option(help="Folder of the results; MODEL/evaluation by default.")] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Tokens of one forward pass; bounds memory.")] = MAX_TOKENS,
     as_json: AsJson = False,
@@ -240,7 +243,9 @@ def evaluate(
     if processes and processes > 1 and not launched():
         raise typer.Exit(launch.launch(processes, sys.argv[1:]))
     options = RankOptions(beams, normalize, exclude_history, max_tokens)
-    request = room.Request(model, split, options, limit, candidates, rows, train, output, trust_remote_code)
+    request = room.Request(
+        model, split, options, limit, candidates, rows, train, output, trust_remote_code, not no_baselines
+    )
     report = room.evaluate(request)
     if report and as_json:
         typer.echo(json_text(report.as_json(), indent=1))

@@ -29,8 +29,8 @@ OPTIONS = {
     "check": "config overrides --json --trust-remote-code",
     "preview": "config overrides --task -n --json --trust-remote-code",
     "new-model": "folder --items --hidden --layers --vocab --seed",
-    "evaluate": "model --split --beams --normalize --limit --exclude-history --candidates --rows --train --output "
-    "--max-tokens --json --processes --trust-remote-code",
+    "evaluate": "model --split --beams --normalize --limit --exclude-history --candidates --rows --train "
+    "--no-baselines --output --max-tokens --json --processes --trust-remote-code",
     "baselines": "config overrides --split --simple --seed --limit --exclude-history --candidates --output --json",
     "recommend": "model --history --input -k --beams --normalize --exclude-history --candidates --json "
     "--trust-remote-code",
