@@ -38,6 +38,7 @@ bench: $(VENV)/.ready ## The benchmarks behind the README's figures, in an hour 
 	$(BIN)/python -m pip install --quiet -e ".[bench]"
 	$(BIN)/python benchmarks/encoding.py
 	$(BIN)/python benchmarks/decoding.py
+	$(BIN)/python benchmarks/baselines.py
 	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/sharing.py
 	$(BIN)/python benchmarks/training.py

@@ -191,7 +191,7 @@ def main() -> None:
 
 def own_channel() -> TextIO:
     """Standard output for reports alone: what libraries print goes to standard error."""
-    channel = os.fdopen(os.dup(1), "w")
+    channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     return channel
 
@@ -367,7 +367,7 @@ def peak_memory(device: torch.device) -> float:
     """GiB of the GPU, or resident: `getrusage` would start from what the parent held when it forked."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / GIB / 1024
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"))
     assert found is not None
     return int(found[1]) / GIB
 

@@ -85,7 +85,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder) / "base"
         create_base(base, read_texts(data / "Industrial_and_Scientific.item.json"))
-        (base / "long.yaml").write_text(yaml.safe_dump(LONG_WORDING))
+        (base / "long.yaml").write_text(yaml.safe_dump(LONG_WORDING), encoding="utf-8")
         inputs = Inputs(config_of(data, base))
         model = load_model(inputs.config.model, inputs.vocabulary, seed=0).eval()
         long = questions(Inputs(config_of(data, base, base / "long.yaml")))
@@ -234,7 +234,7 @@ def report(results: dict[str, dict[str, float]], million: float) -> None:
         print(f"{row['vocabulary']:>10,}  {row['tokens']:>6.0f}  {row['generate']:>9.2f}  {cells[0]}  {cells[1]}")
     print(f"building the trie of {MILLION:,} items: {million:.1f} s")
     tree = {"prediction": PREDICTION, "rounds": ROUNDS, "beams": BEAMS, "results": results, "million_seconds": million}
-    OUTCOME.write_text(json.dumps(tree, indent=1) + "\n")
+    OUTCOME.write_text(json.dumps(tree, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

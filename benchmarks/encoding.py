@@ -58,7 +58,9 @@ def main() -> None:
     print(f"{'tasks':<28}{'loop, examples/s':>20}{'sidtune, examples/s':>20}{'ratio':>8}")
     for name, row in results.items():
         print(f"{name:<28}{row['loop']:>20,.0f}{row['ours']:>20,.0f}{row['ratio']:>7.1f}x")
-    OUTCOME.write_text(json.dumps({"prediction": PREDICTION, "rounds": ROUNDS, "results": results}, indent=1) + "\n")
+    OUTCOME.write_text(
+        json.dumps({"prediction": PREDICTION, "rounds": ROUNDS, "results": results}, indent=1) + "\n", encoding="utf-8"
+    )
 
 
 def config_of(data: Path, base: Path, tasks: tuple[str, ...]) -> Config:

@@ -81,7 +81,7 @@ def main() -> int:
             rows = compare(setting, shape, tuning)
             wrong += print_rows(f"{shape}, {tuning}", rows)
             outcome["results"][f"{shape}, {tuning}"] = rows
-            options.out.write_text(json.dumps(outcome, indent=1) + "\n")
+            options.out.write_text(json.dumps(outcome, indent=1) + "\n", encoding="utf-8")
     return int(wrong > 0)
 
 

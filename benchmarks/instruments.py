@@ -37,8 +37,8 @@ import yaml
 ROOT = Path(__file__).parents[1]
 RECIPE = ROOT / "recipes" / "instruments.yaml"
 # The recipe gives the options of its base in the command that makes it.
-BASE_OPTIONS = re.findall(r"sidtune new-model \S+(.*)", RECIPE.read_text())[0].split()
-SETTINGS = {"base": BASE_OPTIONS, "recipe": yaml.safe_load(RECIPE.read_text())}
+BASE_OPTIONS = re.findall(r"sidtune new-model \S+(.*)", RECIPE.read_text(encoding="utf-8"))[0].split()
+SETTINGS = {"base": BASE_OPTIONS, "recipe": yaml.safe_load(RECIPE.read_text(encoding="utf-8"))}
 OUTCOME = Path(__file__).with_suffix(".json")
 METRICS = ("HR@1", "HR@5", "HR@10", "NDCG@5", "NDCG@10")
 # Folders of evaluations, and their options.
@@ -87,7 +87,7 @@ def main() -> None:
             seeds = dict(sorted((kept.get("seeds", {}) | seeds).items()))
             earlier = kept.get("baselines", {})
             others = {count: earlier.get(count, {}) | values for count, values in run_baselines(folder).items()}
-            OUTCOME.write_text(json.dumps(outcome(seeds, others), indent=1) + "\n")
+            OUTCOME.write_text(json.dumps(outcome(seeds, others), indent=1) + "\n", encoding="utf-8")
             print_table(seeds, others)
 
 
@@ -123,18 +123,18 @@ def rank(output: Path, command: list[str]) -> dict[str, dict[str, float]]:
 def refuse_other_runs(folder: Path, overrides: list[str]) -> None:
     """Let a folder hold runs of one recipe and the same overrides: what is kept there is taken for theirs."""
     file, given = folder / "settings.json", {**SETTINGS, "overrides": overrides}
-    if file.exists() and json.loads(file.read_text()) != given:
+    if file.exists() and json.loads(file.read_text(encoding="utf-8")) != given:
         raise SystemExit(f"{folder} holds runs with other settings: choose another --folder")
     folder.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(given, indent=1) + "\n")
+    file.write_text(json.dumps(given, indent=1) + "\n", encoding="utf-8")
 
 
 def once(kept: Path, command: list[str]) -> dict[str, float]:
     """Run a command and keep what it took, or find that again."""
     if not kept.exists():
         spent = sidtune(*command)
-        kept.write_text(json.dumps(vars(spent)))
-    found: dict[str, float] = json.loads(kept.read_text())
+        kept.write_text(json.dumps(vars(spent)), encoding="utf-8")
+    found: dict[str, float] = json.loads(kept.read_text(encoding="utf-8"))
     return found
 
 
@@ -142,7 +142,7 @@ def figures(output: Path) -> dict[str, Any]:
     """The metrics of every ranker, by how they are counted; the folder holds those of the evaluations."""
     found: dict[str, Any] = {}
     for count, (folder, level) in COUNTS.items():
-        rankers = json.loads((output / folder / "test.json").read_text())["rankers"]
+        rankers = json.loads((output / folder / "test.json").read_text(encoding="utf-8"))["rankers"]
         found[count] = {name: {metric: values[level][metric] for metric in METRICS} for name, values in rankers.items()}
     return found
 
@@ -160,7 +160,7 @@ def sidtune(*arguments: str) -> Spent:
 
 def kept_outcome() -> dict[str, Any]:
     """The JSON, if it is of the same recipe and base."""
-    kept: dict[str, Any] = json.loads(OUTCOME.read_text()) if OUTCOME.exists() else {}
+    kept: dict[str, Any] = json.loads(OUTCOME.read_text(encoding="utf-8")) if OUTCOME.exists() else {}
     return kept if SETTINGS.items() <= kept.items() else {}
 
 

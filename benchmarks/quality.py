@@ -162,7 +162,7 @@ def main() -> None:
         results = kept_levers(references) | {lever.title: place.figures(lever) for lever in wanted}
     ordered = {lever.title: results[lever.title] for lever in LEVERS if lever.title in results}
     outcome = {"references": references, "levers": ordered, "removed": removed_levers()}
-    OUTCOME.write_text(json.dumps(outcome, indent=1) + "\n")
+    OUTCOME.write_text(json.dumps(outcome, indent=1) + "\n", encoding="utf-8")
     for line in table(ordered):
         print(line)
 
@@ -176,7 +176,7 @@ def without_places(tree: dict[str, Any]) -> dict[str, Any]:
 
 def kept_levers(references: dict[str, Any]) -> dict[str, Any]:
     """Figures of earlier, of the levers that are what they were, over the same references."""
-    kept = json.loads(OUTCOME.read_text()) if OUTCOME.exists() else {}
+    kept = json.loads(OUTCOME.read_text(encoding="utf-8")) if OUTCOME.exists() else {}
     levers = kept.get("levers", {})
     return {
         lever.title: levers[lever.title]
@@ -188,7 +188,7 @@ def kept_levers(references: dict[str, Any]) -> dict[str, Any]:
 
 def removed_levers() -> dict[str, Any]:
     """Figures of options that no longer exist; they were measured with the last version that had them."""
-    kept: dict[str, Any] = json.loads(OUTCOME.read_text()) if OUTCOME.exists() else {}
+    kept: dict[str, Any] = json.loads(OUTCOME.read_text(encoding="utf-8")) if OUTCOME.exists() else {}
     removed: dict[str, Any] = kept.get("removed", {})
     return removed
 
@@ -209,9 +209,9 @@ class Place:
                 sidtune("new-model", str(folder / name), *options)
         for group, tree in self.references().items():
             file, text = folder / f"{group}.yaml", yaml.safe_dump(tree)
-            if file.exists() and file.read_text() != text:
+            if file.exists() and file.read_text(encoding="utf-8") != text:
                 raise SystemExit(f"{file} was made with another reference configuration: choose another --folder")
-            file.write_text(text)
+            file.write_text(text, encoding="utf-8")
         if PRETRAINED in groups and not (folder / "language" / "config.json").exists():
             self.learn_language(folder / "language.yaml")
 
@@ -219,11 +219,11 @@ class Place:
         """Train a base on histories and targets as titles; all items have one and the same SID, which no run uses."""
         tree = self.references()[MIXTURE]
         index = file.with_suffix(".index.json")
-        items = json.loads((self.data / FILES["index"]).read_text())
-        index.write_text(json.dumps({item: ["<item>"] for item in items}))
+        items = json.loads((self.data / FILES["index"]).read_text(encoding="utf-8"))
+        index.write_text(json.dumps({item: ["<item>"] for item in items}), encoding="utf-8")
         tree |= {"output_dir": str(file.with_suffix("")), "tasks": {"title_next": None}}
         tree |= {"data": tree["data"] | {"index": str(index)}, "training": tree["training"] | {"epochs": 4}}
-        file.write_text(yaml.safe_dump(tree))
+        file.write_text(yaml.safe_dump(tree), encoding="utf-8")
         sidtune("train", str(file))
 
     def references(self) -> dict[str, dict[str, Any]]:
@@ -321,7 +321,12 @@ def sidtune(*arguments: str) -> None:
     began = time.monotonic()
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     done = subprocess.run(
-        [sys.executable, "-m", "sidtune", *arguments], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "sidtune", *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        encoding="utf-8",
     )
     if done.returncode:
         raise SystemExit(f"sidtune {' '.join(arguments)}\n{done.stdout}\n{done.stderr}")

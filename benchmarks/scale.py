@@ -58,7 +58,9 @@ def main() -> None:
             results[size] = {step: in_process(step, Path(folder), size) for step in ("encode", "check", "start")}
             print_row(size, results[size])
     if tuple(sizes) == SIZES:
-        OUTCOME.write_text(json.dumps({"prediction": PREDICTION, "results": results}, indent=1) + "\n")
+        OUTCOME.write_text(
+            json.dumps({"prediction": PREDICTION, "results": results}, indent=1) + "\n", encoding="utf-8"
+        )
     peak = max(results[max(sizes)][step]["megabytes"] for step in ("check", "encode", "start"))
     if peak > LIMIT_MB:
         sys.exit(f"{max(sizes):,} rows need {peak:,.0f} MB, more than the limit of {LIMIT_MB:,} MB")
@@ -80,7 +82,7 @@ def print_row(size: int, row: dict[str, Any]) -> None:
 def in_process(step: str, folder: Path, size: int = 0) -> dict[str, float]:
     """What a step reports that has a process to itself."""
     command = [sys.executable, __file__, "--step", step, str(folder), str(size)]
-    said = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout
+    said = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True, encoding="utf-8").stdout
     report: dict[str, float] = json.loads(said.splitlines()[-1])
     return report
 
@@ -102,8 +104,8 @@ def write_shop(folder: Path, _: int) -> dict[str, float]:
     codes = np.random.default_rng(0).integers(0, CODES, (ITEMS, LEVELS)).tolist()
     titles = {item_id(item): {"title": f"Item {item} of the shop"} for item in range(ITEMS)}
     sids = {item_id(item): [f"<{'abc'[level]}_{c}>" for level, c in enumerate(codes[item])] for item in range(ITEMS)}
-    (folder / "shop.item.json").write_text(json.dumps(titles))
-    (folder / "shop.index.json").write_text(json.dumps(sids))
+    (folder / "shop.item.json").write_text(json.dumps(titles), encoding="utf-8")
+    (folder / "shop.index.json").write_text(json.dumps(sids), encoding="utf-8")
     texts = ["A user's interactions, oldest first:\n", "\nThe next item is:\n", "Item 0123456789 of the shop"]
     create_base(folder / "base", texts * 100, hidden=32, layers=1, vocab=400)
     return {}

@@ -50,7 +50,7 @@ def main() -> None:
             results[f"{train}, {group_by}, {batch}"] = row
             cells = (f"{row[head]:>11.{0 if head == 'tokens' else 2}f}" for head in heads)
             print(f"{f'{train}, {group_by}, {batch}':<36}" + "".join(cells), flush=True)
-    OUTCOME.write_text(json.dumps({"steps": STEPS, "results": results}, indent=1) + "\n")
+    OUTCOME.write_text(json.dumps({"steps": STEPS, "results": results}, indent=1) + "\n", encoding="utf-8")
 
 
 def config_of(data: Path, train: str, base: Path, folder: Path, group_by: str, batch: int) -> Config:

@@ -100,7 +100,7 @@ class Place:
         wordings = yaml.safe_load(resources.files("sidtune.templates").joinpath("en.yaml").read_text("utf-8"))
         for wording in wordings.values():
             wording["prompt"] = [OPENING + wording["prompt"][0], *wording["prompt"][1:]]
-        file.write_text(yaml.safe_dump(wordings))
+        file.write_text(yaml.safe_dump(wordings), encoding="utf-8")
         return file
 
     def _base(self, vocabulary: str, hidden: int) -> Path:
@@ -141,9 +141,10 @@ class Worker:
             [sys.executable, str(WORKER), json.dumps(asdict(job))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=log.open("w"),
+            stderr=log.open("w", encoding="utf-8"),
             env=environment,
             text=True,
+            encoding="utf-8",
         )
 
     def ready(self) -> None:
@@ -173,7 +174,7 @@ class Worker:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(f"{self.log.stem} ended early:\n{self.log.read_text()[-4000:]}")
+            raise RuntimeError(f"{self.log.stem} ended early:\n{self.log.read_text(encoding='utf-8')[-4000:]}")
         heard: dict[str, Any] = json.loads(line)
         return heard
 

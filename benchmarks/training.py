@@ -106,10 +106,10 @@ def main() -> int:
             print_rows(work, rows)
             valid &= all(row.valid for row in rows.values())
             outcome["results"][work.name] = {name: described(row) for name, row in rows.items()}
-            options.out.write_text(json.dumps(outcome, indent=1) + "\n")
+            options.out.write_text(json.dumps(outcome, indent=1) + "\n", encoding="utf-8")
         for longest in () if options.only or options.quick else GROWTH:
             outcome["growth"][str(longest)] = grow(place, longest, options.rounds)
-            options.out.write_text(json.dumps(outcome, indent=1) + "\n")
+            options.out.write_text(json.dumps(outcome, indent=1) + "\n", encoding="utf-8")
         print_growth(outcome["growth"])
     return 0 if valid else 1
 
@@ -215,7 +215,7 @@ def grow(place: Place, longest: int, rounds: int) -> dict[str, dict[str, float]]
 def write_users(path: Path, catalogue: Catalogue, longest: int, users: int) -> None:
     """Users of random items: a row for every item after the first, its history all items before it."""
     random = np.random.default_rng(longest)
-    with path.open("w") as file:
+    with path.open("w", encoding="utf-8") as file:
         for user in range(users):
             items = [catalogue.ids[item] for item in random.choice(len(catalogue.ids), longest + 1, replace=False)]
             for at in range(1, longest + 1):

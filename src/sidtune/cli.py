@@ -12,7 +12,15 @@ from rich.markup import escape
 from sidtune import __version__
 from sidtune.errors import UserError
 from sidtune.evaluation.options import BEAMS, MAX_TOKENS, Normalize, RankOptions
-from sidtune.terminal import console, first_process, json_text, messages_for_errors, quiet_libraries
+from sidtune.terminal import (
+    console,
+    first_process,
+    json_text,
+    launched,
+    messages_for_errors,
+    print_in_any_encoding,
+    quiet_libraries,
+)
 
 if TYPE_CHECKING:
     from sidtune.config import Config
@@ -56,6 +64,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs in
 
 def main() -> None:
     """Entry point: a user's mistake becomes one message and exit status 2, a run that was asked to stop 75."""
+    print_in_any_encoding()
     with messages_for_errors():
         app()
 
@@ -112,7 +121,8 @@ def sft(
     wandb_project: Annotated[str, typer.Option("--wandb_project", help="Log to this W&B project.")] = "",
     wandb_run_name: Annotated[str, typer.Option("--wandb_run_name", help="Name of the W&B run.")] = "",
     resume_from_checkpoint: Annotated[
-        str, typer.Option("--resume_from_checkpoint", help="auto, never, or a folder.")
+        str,
+        typer.Option("--resume_from_checkpoint", help="auto, never or a folder; None means never, True means auto."),
     ] = "auto",
     category: Annotated[str, typer.Option("--category", help="Any text; our wordings do not mention it.")] = "",
     train_from_scratch: Annotated[
@@ -132,6 +142,7 @@ def sft(
     from sidtune import minionerec
     from sidtune.config_file import dump_config, parse_config
 
+    resume = minionerec.resume(resume_from_checkpoint)
     config = parse_config(minionerec.to_config(**flags), "the flags")
     if first_process():
         console.print(
@@ -142,7 +153,7 @@ def sft(
             console.print("--group_by_length has no effect: prefix trees need no batches of like length.", style="dim")
         if category:
             console.print(f"--category {escape(category)}: noted; the wordings here do not mention it.", style="dim")
-    _train(config, resume_from_checkpoint, dry_run, processes)
+    _train(config, resume, dry_run, processes)
 
 
 @app.command()
@@ -211,6 +222,9 @@ def evaluate(
     candidates: Candidates = None,
     rows: Annotated[Path | None, typer.Option(help="Rows to rank, in place of the run's split.")] = None,
     train: Annotated[Path | None, typer.Option(help="Training rows for the baselines, in place of the run's.")] = None,
+    no_baselines: Annotated[
+        bool, typer.Option("--no-baselines", help="Rank with the model alone; no training rows are read.")
+    ] = False,
     output: Annotated[Path | None, typer.Option(help="Folder of the results; MODEL/evaluation by default.")] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Tokens of one forward pass; bounds memory.")] = MAX_TOKENS,
     as_json: AsJson = False,
@@ -228,10 +242,12 @@ def evaluate(
     from sidtune.training import launch
 
     quiet_libraries()
-    if processes and processes > 1 and not launch.launched():
+    if processes and processes > 1 and not launched():
         raise typer.Exit(launch.launch(processes, sys.argv[1:]))
     options = RankOptions(beams, normalize, exclude_history, max_tokens)
-    request = room.Request(model, split, options, limit, candidates, rows, train, output, trust_remote_code)
+    request = room.Request(
+        model, split, options, limit, candidates, rows, train, output, trust_remote_code, not no_baselines
+    )
     report = room.evaluate(request)
     if report and as_json:
         typer.echo(json_text(report.as_json(), indent=1))
@@ -390,7 +406,7 @@ def _train(config: Config, resume: str, dry_run: bool, processes: int | None, *s
     from sidtune.training.train import train as run
 
     quiet_libraries()
-    if processes and processes > 1 and not launch.launched():
+    if processes and processes > 1 and not launched():
         raise typer.Exit(launch.launch(processes, sys.argv[1:]))
     result = run(config, resume, dry_run, *switches)
     if result and first_process():

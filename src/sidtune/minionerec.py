@@ -16,6 +16,15 @@ def boolean(text: str) -> bool:
     return values[text.lower()]
 
 
+def resume(text: str) -> str:
+    """Our `--resume` for MiniOneRec's `--resume_from_checkpoint`, whose default, None, starts anew.
+
+    Trainer, which is given it there, takes False like None, and looks for the newest checkpoint where it is True.
+    """
+    words = {"none": "never", "false": "never", "": "never", "true": "auto"}
+    return words.get(text.strip().lower(), text)
+
+
 def to_config(
     *,
     base_model: str,

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from sidtune.terminal import first_process
+
 ASKING = (signal.SIGTERM, signal.SIGINT)
 # A launcher and the terminal may both pass on one Ctrl-C.
 REPEATED_SECONDS = 1.0
@@ -34,7 +36,7 @@ class StopRequest:
         if self.number:
             return
         self.number, self.since = number, time.monotonic()
-        if os.environ.get("RANK", "0") == "0":
+        if first_process():
             # Nothing buffered: whatever was interrupted may be in the middle of a line.
             name = signal.Signals(number).name
             os.write(2, f"\n{name}: stopping after this step, with a checkpoint; Ctrl-C again stops at once\n".encode())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
 import os
 import sys
@@ -18,6 +20,26 @@ from sidtune.errors import Interrupted, OneProcessError, UserError
 
 # Where nobody looks, lines are not folded at eighty characters: logs are read with other tools.
 LOG_WIDTH = 120
+# What every launcher tells each of its processes, all of it.
+LAUNCHER = ("LOCAL_RANK", "RANK", "WORLD_SIZE")
+# Our own signs, where a stream's encoding does not have them.
+SIGNS = {
+    "·": "|",
+    "–": "-",
+    "→": "->",
+    "…": "...",
+    "×": "x",
+    "│": "|",
+    "↵": "$",
+    "⇥": "|",
+    "“": '"',
+    "”": '"',
+    "’": "'",
+}
+# The name by which streams know `_replaced`.
+REPLACING = "sidtune.replacing"
+# How streams treat such characters unless the user chose something, by PYTHONIOENCODING=ascii:replace for example.
+UNCHOSEN = ("strict", "surrogateescape", "backslashreplace")
 
 
 class SafeConsole(Console):
@@ -41,15 +63,43 @@ _errors = SafeConsole(highlight=False, emoji=False, stderr=True, width=None if s
 T = TypeVar("T")
 
 
+def _replaced(error: UnicodeError) -> tuple[str, int]:
+    """Our own signs in ASCII, every other character as its code."""
+    assert isinstance(error, UnicodeEncodeError)
+    text = error.object[error.start : error.end]
+    return "".join(SIGNS.get(c) or c.encode("ascii", "backslashreplace").decode() for c in text), error.end
+
+
+def print_in_any_encoding() -> None:
+    """Let standard output and standard error take every text, whatever their encoding has."""
+    codecs.register_error(REPLACING, _replaced)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in UNCHOSEN:
+            stream.reconfigure(errors=REPLACING)
+
+
 def warn(message: str) -> None:
     """Say something the user should know beside the results, which may be read by a program."""
     if not console.quiet:
         _errors.print(f"warning: {visible(message)}", markup=False, style="yellow")
 
 
+def is_given(name: str) -> bool:
+    """Whether a launcher's variable says anything; -1 is how some of them say that there is one process."""
+    return os.environ.get(name, "") not in ("", "-1")
+
+
+def launched() -> bool:
+    """Whether torchrun, `--processes` or another launcher started this process.
+
+    Operators of clusters set RANK and WORLD_SIZE for each container, though a single process may run in it.
+    """
+    return all(is_given(name) for name in LAUNCHER)
+
+
 def first_process() -> bool:
-    """Whether this is the first process of a run, which says what all would."""
-    return os.environ.get("RANK", "0") == "0"
+    """Whether this is the first process of a run, which says what all would; a single process always is."""
+    return not launched() or os.environ["RANK"] == "0"
 
 
 @contextmanager
@@ -116,6 +166,10 @@ def visible(text: str) -> str:
 
 
 def json_text(value: Any, indent: int | None = None) -> str:
-    """JSON that a terminal only shows: the same value, with what does not print written as escapes."""
+    """JSON that a terminal only shows: the same value, with escapes for what does not print or cannot be encoded."""
     text = json.dumps(value, indent=indent, ensure_ascii=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(value, indent=indent)
     return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)

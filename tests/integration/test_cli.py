@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from sidtune.cli import app
 from sidtune.config_file import load_config
 from sidtune.demo import run_demo
+from sidtune.errors import UserError
 
 OPTIONS = {
     "train": "config overrides --dry-run --resume --processes --allow-other-processes --trust-remote-code",
@@ -28,8 +29,8 @@ OPTIONS = {
     "check": "config overrides --json --trust-remote-code",
     "preview": "config overrides --task -n --json --trust-remote-code",
     "new-model": "folder --items --hidden --layers --vocab --seed",
-    "evaluate": "model --split --beams --normalize --limit --exclude-history --candidates --rows --train --output "
-    "--max-tokens --json --processes --trust-remote-code",
+    "evaluate": "model --split --beams --normalize --limit --exclude-history --candidates --rows --train "
+    "--no-baselines --output --max-tokens --json --processes --trust-remote-code",
     "baselines": "config overrides --split --simple --seed --limit --exclude-history --candidates --output --json",
     "recommend": "model --history --input -k --beams --normalize --exclude-history --candidates --json "
     "--trust-remote-code",
@@ -292,6 +293,33 @@ def test_sft_trains_with_its_flags(tmp_path: Path) -> None:
     assert "frozen tuning · 416 of" in done.stdout
     assert "Ships in bottles" in done.stdout
     assert (tmp_path / "run" / "final_checkpoint" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("text", ["None", "none", "", "False"])
+def test_sft_takes_minionerecs_words_for_a_new_run(tmp_path: Path, text: str) -> None:
+    """None is the default of its script, and starts anew."""
+    flags = ["--batch_size", 16, "--num_epochs", 1, "--sample", 4, "--resume_from_checkpoint", text]
+    assert call("sft", *sft_flags(tmp_path), *flags, "--dry-run").exit_code == 0
+    if text == "None":
+        assert call("sft", *sft_flags(tmp_path), *flags).exit_code == 0
+        again = call("sft", *sft_flags(tmp_path), *flags)
+        assert "holds another run" in str(again.exception), "it does not go on from where that one was"
+        auto = call("sft", *sft_flags(tmp_path), *flags[:-1], "True")
+        assert "holds this run, finished" in str(auto.exception)
+
+
+def test_a_dry_run_looks_at_what_it_would_resume_from(tmp_path: Path) -> None:
+    file = config_file(tmp_path)
+    missing = call("train", file, "--dry-run", "--resume", tmp_path / "nosuch")
+    assert "nosuch: no such folder" in str(missing.exception)
+    missing = call("sft", *sft_flags(tmp_path), "--dry-run", "--resume_from_checkpoint", tmp_path / "nosuch")
+    assert "nosuch: no such folder" in str(missing.exception)
+    (tmp_path / "empty").mkdir()
+    assert isinstance(call("train", file, "--dry-run", "--resume", tmp_path / "empty").exception, UserError)
+    assert not (tmp_path / "run").exists()
+    other = call("train", file, "--dry-run", "--resume", tmp_path / "base")
+    assert "Starting from the weights in" in other.output
+    assert "do not fit the model" in str(other.exception), "it has no rows for the SIDs"
 
 
 def test_sft_wants_true_or_false(tmp_path: Path) -> None:

@@ -91,6 +91,30 @@ def test_neither_configuration_nor_training_rows_are_needed(config: Config, run:
     assert len(results(run / "evaluation")[0]["rankers"]) == 4
 
 
+def test_without_baselines(config: Config, run: Path, tmp_path: Path) -> None:
+    assert call("evaluate", run).exit_code == 0
+    with_them, lists = results(run / "evaluation")
+    config.data.train.rename(tmp_path / "away.csv")
+    try:
+        alone = call("evaluate", run, "--no-baselines", "--output", tmp_path / "alone")
+        named = call("evaluate", run, "--no-baselines", "--output", tmp_path / "rows", "--rows", config.data.test)
+    finally:
+        (tmp_path / "away.csv").rename(config.data.train)
+    assert alone.exit_code == 0, alone.output
+    assert "warning" not in alone.output, "it is what was asked for"
+    assert "most popular" not in " ".join(alone.output.split())
+    report, same_lists = results(tmp_path / "alone")
+    assert report["rankers"] == {"model": with_them["rankers"]["model"]}
+    assert same_lists == lists
+    assert report["settings"]["train"] is None
+    assert named.exit_code == 0, named.output
+    compared = call("compare", run, tmp_path / "alone", "--json")
+    assert compared.exit_code == 0, compared.output
+    assert all(found["difference"] == 0 for found in json.loads(compared.output)[0]["differences"])
+    said = message("evaluate", run, "--no-baselines", "--train", config.data.train)
+    assert "--train has no effect with --no-baselines" in said
+
+
 def test_candidates_and_history_restrict_every_ranker(config: Config, run: Path, tmp_path: Path) -> None:
     (tmp_path / "stock.txt").write_text("1\n2\n\n6\n7\nnobody\n")
     done = call("evaluate", run, "--candidates", tmp_path / "stock.txt", "--exclude-history")

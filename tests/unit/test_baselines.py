@@ -1,5 +1,6 @@
 """Baselines against hand-worked rankings and a slow reference of dicts and sorted lists."""
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,11 @@ from sidtune.data.catalogue import read_catalogue
 from sidtune.data.popularity import popularity
 from sidtune.data.rows import Rows, load_rows
 from sidtune.evaluation import baselines
-from sidtune.evaluation.baselines import rank_baselines
+from sidtune.evaluation.baselines import Listing, rank_baselines, rank_rows
 from sidtune.evaluation.metrics import summarise
+from sidtune.evaluation.popular import Popular
 from sidtune.evaluation.ranking import Ranking
-from sidtune.ragged import Ragged
+from sidtune.ragged import Ragged, place_of, repeat, row_of
 
 ITEMS = 6
 DEPTH = 4
@@ -165,6 +167,51 @@ def test_slow_reference(train: list[Row], rows: list[Row], sid_of: list[int], al
             assert ranking.item_ranks[row] == (order.index(target) + 1 if target in order else 0)
             sid = sid_of[target]
             assert ranking.sid_ranks[row] == (sids.index(sid) + 1 if sid in sids else 0)
+
+
+def dense(name: str, history: Ragged, target: np.ndarray, listing: Listing) -> Ranking:
+    """Most popular and repeat last by a score for every item, as co-occurrence is ranked."""
+
+    def scores(past: Ragged) -> np.ndarray:
+        found = np.zeros((len(past), len(listing.tie_break)))
+        if name == "repeat last":
+            np.maximum.at(found, (row_of(past), past.values), place_of(past) + 1)
+        return found
+
+    return rank_rows(name, scores, history, target, listing)
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 60), st.booleans(), st.booleans(), st.integers(1, 80))
+def test_lists_without_scores_equal_those_with_scores(
+    seed: int, items: int, restricted: bool, new: bool, depth: int
+) -> None:
+    draw = np.random.default_rng(seed)
+    lengths = draw.integers(1, 30, 8)
+    history = Ragged.from_lengths(draw.integers(0, items, lengths.sum()), lengths)
+    train = Rows(pa.array([str(user) for user in draw.integers(0, 5, 8)]), history, draw.integers(0, items, 8))
+    target, sid_of = draw.integers(0, items, 8), draw.integers(-1, items, items)
+    allowed = draw.random(items) < 0.6 if restricted else None
+    found = rank_baselines(train, history, target, sid_of, depth, allowed=allowed, exclude_history=new)
+    users = popularity(train, items)
+    listing = Listing.of(users, sid_of, depth, allowed=allowed, exclude_history=new)
+    for name in ("most popular", "repeat last"):
+        right = dense(name, history, target, listing)
+        for column in ("sid_ranks", "item_ranks", "items"):
+            np.testing.assert_array_equal(getattr(found[name], column), getattr(right, column), f"{name}: {column}")
+
+
+def test_no_row_takes_a_score_for_every_item() -> None:
+    """Of a million items, a thousand rows are ranked in the memory of a few of their scores."""
+    items, rows = 1_000_000, 1_000
+    draw = np.random.default_rng(0)
+    popular = Popular.of(draw.integers(0, 1000, items), np.arange(items) // 2, 50, None)
+    history = Ragged.from_lengths(draw.integers(0, items, 10 * rows), np.full(rows, 10))
+    tracemalloc.start()
+    popular.rank_rows("repeat last", history.reversed(), repeat([], rows), draw.integers(0, items, rows))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3 * 8 * items
 
 
 def test_chunks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import multiprocessing
+import os
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +15,11 @@ import pytest
 from tests.tiny_data import tiny_config
 
 from sidtune.config import Config
+from sidtune.encoding import corpus
 from sidtune.encoding.build import Mixture, load_catalogue
 from sidtune.encoding.corpus import Corpus, EncodedTask, cached_task
 from sidtune.encoding.encoder import Encoded
+from sidtune.encoding.remember import remembered
 from sidtune.model.tokenizer import load_tokenizer
 from sidtune.model.vocabulary import extend_vocabulary
 from sidtune.ragged import Ragged
@@ -92,6 +97,139 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="disk on fire"):
         cached_task("t", {"a": 1}, tmp_path, failing)
     assert list(tmp_path.iterdir()) == []
+
+
+# --- several processes ---
+
+PROCESSES, ROUNDS = 4, 60
+FINGERPRINT = {"a": 1}
+
+
+def elsewhere(cache: Path) -> EncodedTask:
+    """What a second process does from its start to its end."""
+    return cached_task("t", FINGERPRINT, cache, chunks)
+
+
+def harm(task: EncodedTask) -> None:
+    (task.folder / "examples.arrow").write_bytes(b"torn")
+
+
+def places(task: EncodedTask) -> list[int]:
+    """The files of an entry, as the file system numbers them."""
+    return [(task.folder / file).stat().st_ino for file in ("examples.arrow", "manifest.json")]
+
+
+@pytest.mark.parametrize("damaged", [False, True], ids=["empty", "damaged"])
+def test_an_entry_published_while_this_process_encoded_is_used(tmp_path: Path, damaged: bool) -> None:
+    if damaged:
+        harm(elsewhere(tmp_path))
+    theirs: list[list[int]] = []
+
+    def encode() -> Iterator[Encoded]:
+        theirs.append(places(elsewhere(tmp_path)))
+        yield from chunks()
+
+    mine = cached_task("t", FINGERPRINT, tmp_path, encode)
+    assert [places(mine)] == theirs, "the very files, which the other process has open"
+    assert contents(mine) == EXPECTED
+    assert list(tmp_path.iterdir()) == [mine.folder]
+
+
+class Interleaved:
+    """Lets something happen just before a rename of this process.
+
+    Args:
+        number: which rename, from 0.
+        happening: what.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, number: int, happening: Callable[[], object]) -> None:
+        self.ordinary, self.left, self.happening = os.rename, number, happening
+        monkeypatch.setattr(corpus.os, "rename", self)
+
+    def __call__(self, source: Path, target: Path) -> None:
+        self.left -= 1
+        if self.left == -1:
+            self.happening()
+        self.ordinary(source, target)
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_an_entry_published_before_any_rename_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """The renames over a damaged entry: in vain, the damaged one out of the way, the own one into its place.
+
+    The second is the one that looks again right before and may still be too late.
+    """
+    harm(elsewhere(tmp_path))
+    theirs: list[list[int]] = []
+    Interleaved(monkeypatch, number, lambda: theirs.append(places(elsewhere(tmp_path))))
+    mine = store(tmp_path, [])
+    assert [places(mine)] == theirs
+    assert contents(mine) == EXPECTED
+    assert list(tmp_path.iterdir()) == [mine.folder]
+
+
+def test_an_entry_that_cannot_be_put_back_stays_readable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second process publishes before this one moves what it thinks damaged; a third one before it is put back."""
+    harm(elsewhere(tmp_path))
+    second: list[EncodedTask] = []
+    third: list[list[int]] = []
+
+    def happening() -> None:
+        second.append(elsewhere(tmp_path))
+        Interleaved(monkeypatch, 0, lambda: third.append(places(elsewhere(tmp_path))))
+
+    Interleaved(monkeypatch, 1, happening)
+    mine = store(tmp_path, [])
+    assert [places(mine)] == third
+    assert contents(mine) == contents(second[0]) == EXPECTED
+    moved = [folder for folder in tmp_path.iterdir() if folder != mine.folder]
+    assert [contents(EncodedTask("t", folder)) for folder in moved] == [EXPECTED], "another machine may have it mapped"
+
+
+def test_an_entry_that_is_missing_for_a_moment_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by a process of a loader that opens it again by its name."""
+    folder = elsewhere(tmp_path).folder
+    os.rename(folder, tmp_path / "moved")
+    monkeypatch.setattr(corpus.time, "sleep", lambda _: os.rename(tmp_path / "moved", folder))
+    assert contents(EncodedTask("t", folder)) == EXPECTED
+
+
+def test_an_entry_may_be_read_by_everyone_whom_the_folder_lets_in(tmp_path: Path) -> None:
+    (tmp_path / "plain").mkdir()
+    assert elsewhere(tmp_path).folder.stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def race(folder: Path, damaged: bool, barrier: Any) -> None:
+    for turn in range(ROUNDS):
+        barrier.wait(60)
+        task = elsewhere(folder / str(turn))
+        found = places(task)
+        assert contents(task) == EXPECTED
+        assert remembered("found", FINGERPRINT, folder / str(turn), lambda: {"a": 1}) == {"a": 1}
+        # Opened again by its name, as processes of a loader do.
+        assert contents(EncodedTask("t", task.folder)) == EXPECTED
+        barrier.wait(60)
+        assert damaged or places(task) == found, "one entry, which all of them use"
+
+
+@pytest.mark.parametrize("damaged", [False, True], ids=["empty", "damaged"])
+def test_processes_that_start_at_once_with_one_cache(tmp_path: Path, damaged: bool) -> None:
+    if damaged:
+        entry = elsewhere(tmp_path / "0").folder
+        harm(EncodedTask("t", entry))
+        for turn in range(1, ROUNDS):
+            shutil.copytree(tmp_path / "0", tmp_path / str(turn))
+    context = multiprocessing.get_context("fork")
+    barrier = context.Barrier(PROCESSES)
+    processes = [context.Process(target=race, args=(tmp_path, damaged, barrier)) for _ in range(PROCESSES)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0] * PROCESSES
 
 
 def entries(config: Config) -> set[str]:

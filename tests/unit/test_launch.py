@@ -50,7 +50,8 @@ def test_nothing_is_pinned_where_there_is_no_choice(gpus: Any, count: int) -> No
 
 def test_a_launched_process_keeps_its_gpus(gpus: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     gpus(3)
-    monkeypatch.setenv("LOCAL_RANK", "0")
+    for name, value in {"LOCAL_RANK": "0", "RANK": "0", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
     launch.pin_first_gpu()
     assert visible() == "4,6,7"
 

@@ -39,6 +39,30 @@ def test_a_damaged_entry_is_made_again(tmp_path: Path, harm: bytes | None) -> No
     assert len(calls) == 2
 
 
+def test_a_sound_entry_of_another_process_stays(tmp_path: Path) -> None:
+    """Published after this process looked, before it publishes its own."""
+    theirs = remembered("found", {"a": 1}, tmp_path, lambda: VALUE)
+    (entry,) = tmp_path.iterdir()
+    sound = entry.read_bytes()
+    entry.write_text("{")
+
+    def compute() -> Any:
+        entry.unlink()
+        entry.write_bytes(sound)
+        return {"mine": 1}
+
+    assert remembered("found", {"a": 1}, tmp_path, compute) == theirs
+    assert list(tmp_path.iterdir()) == [entry]
+    assert entry.read_bytes() == sound
+
+
+def test_the_entry_may_be_read_by_everyone_whom_the_folder_lets_in(tmp_path: Path) -> None:
+    ask(tmp_path, [])
+    (tmp_path / "plain").touch()
+    (entry,) = (tmp_path / "new").iterdir()
+    assert entry.stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 def test_a_failure_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         remembered("found", {}, tmp_path, lambda: object())

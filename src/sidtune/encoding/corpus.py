@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import shutil
-import tempfile
+import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,8 @@ EXAMPLES, MANIFEST = "examples.arrow", "manifest.json"
 LISTS = pa.large_list(pa.int32())
 SCHEMA = pa.schema([("input_ids", LISTS), ("label_spans", LISTS), ("history", pa.int64())])
 EXAMPLES_AT_ONCE = 65_536
+# How often, and after how many seconds, an entry is looked for again that another process has just moved.
+TRIES, PAUSE = 20, 0.1
 
 
 @dataclass(frozen=True)
@@ -63,8 +67,7 @@ class EncodedTask:
 
     def __init__(self, name: str, folder: Path) -> None:
         self.name, self.folder = name, folder
-        self.counts = Counts(**json.loads((folder / MANIFEST).read_text())["counts"])
-        reader = pa.ipc.open_file(pa.memory_map(str(folder / EXAMPLES)))
+        self.counts, reader = _open(folder)
         batches = [reader.get_batch(index) for index in range(reader.num_record_batches)]
         self._input_ids = [_ragged(batch.column("input_ids")) for batch in batches]
         self._label_spans = [_ragged(batch.column("label_spans")) for batch in batches]
@@ -118,16 +121,16 @@ def cached_task(
         encode: yields the task's examples in chunks; called only when the cache has no sound entry.
     """
     folder = cache_dir / f"{name}-{digest(fingerprint)[:32]}"
-    if not _sound(folder):
-        with writing_cache(cache_dir):
-            aside = Path(tempfile.mkdtemp(prefix=".partial-", dir=cache_dir))
+    with writing_cache(cache_dir):
+        if not _sound(folder):
+            aside = unused_path(cache_dir)
             try:
+                aside.mkdir()
                 _write(aside, fingerprint, encode())
-                folder.unlink() if folder.is_symlink() else shutil.rmtree(folder, ignore_errors=True)
                 _publish(aside, folder)
             finally:
                 shutil.rmtree(aside, ignore_errors=True)
-    return EncodedTask(name, folder)
+        return EncodedTask(name, folder)
 
 
 @contextmanager
@@ -139,6 +142,11 @@ def writing_cache(cache_dir: Path) -> Iterator[None]:
     except OSError as error:
         message = f"encoding.cache_dir {cache_dir} cannot be written: {error.strerror or error}"
         raise UserError(message, "Make room there, or choose another encoding.cache_dir.") from None
+
+
+def unused_path(cache_dir: Path) -> Path:
+    """Where something can lie that is no entry: half-written, or taken out of the way."""
+    return cache_dir / f".partial-{uuid.uuid4().hex}"
 
 
 def digest(value: Any) -> str:
@@ -171,27 +179,78 @@ def _write(folder: Path, fingerprint: dict[str, Any], chunks: Iterator[Encoded])
         "counts": asdict(counts),
         "fingerprint": fingerprint,
     }
-    (folder / MANIFEST).write_text(json.dumps({**manifest, "digest": digest(manifest)}, indent=1))
+    text = json.dumps({**manifest, "digest": digest(manifest)}, indent=1)
+    (folder / MANIFEST).write_text(text, encoding="utf-8")
 
 
 def _publish(aside: Path, folder: Path) -> None:
-    try:
-        os.rename(aside, folder)
-    except OSError:
-        # Another process finished the same entry first; whoever lost the race uses the winner's.
-        if not _sound(folder):
-            raise
+    """Give a finished entry its name, or use the sound entry that another process has given that name.
+
+    Several processes, also of several machines, do this at the same time. Nothing is locked: locks do not work on every
+    shared file system. A folder is only ever renamed, and a rename does not replace a folder that holds files.
+    """
+    for attempt in range(TRIES):
+        try:
+            os.rename(aside, folder)
+            return
+        except OSError:
+            if _sound(folder):
+                return
+            if attempt == TRIES - 1:
+                raise
+            if os.path.lexists(folder):
+                _move_aside(folder)
+            else:
+                time.sleep(PAUSE)
+
+
+def _move_aside(folder: Path) -> None:
+    """Remove an unsound entry, and put back what another process has published since it was looked at."""
+    with suppress(FileNotFoundError):
+        seen = _identity(folder)
+        if _sound(folder):
+            return
+        moved = unused_path(folder.parent)
+        os.rename(folder, moved)
+        if _identity(moved) == seen and not _sound(moved):
+            moved.unlink() if moved.is_symlink() or moved.is_file() else shutil.rmtree(moved, ignore_errors=True)
+            return
+        # Where a third process has published in between, this one stays where it is: somebody may be reading it.
+        with suppress(OSError):
+            os.rename(moved, folder)
+
+
+def _identity(path: Path) -> tuple[int, int, int]:
+    """What tells a folder from another one of the same name; a rename does not change it."""
+    found = os.lstat(path)
+    return found.st_dev, found.st_ino, found.st_mtime_ns
 
 
 def _sound(folder: Path) -> bool:
-    """Whether a cache entry is complete and undamaged."""
+    """Whether a cache entry is complete and undamaged.
+
+    Raises:
+        PermissionError: where this cannot be known.
+    """
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         if manifest.pop("digest") != digest(manifest):
             return False
         return bool(manifest["sha256"] == file_digest(folder / EXAMPLES))
+    except PermissionError:
+        raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return False
+
+
+def _open(folder: Path) -> tuple[Counts, pa.RecordBatchFileReader]:
+    """What an entry holds. It may be missing for a moment, while another process puts back what it moved."""
+    for _ in range(TRIES):
+        with suppress(FileNotFoundError):
+            counts = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["counts"]
+            return Counts(**counts), pa.ipc.open_file(pa.memory_map(str(folder / EXAMPLES)))
+        time.sleep(PAUSE)
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
 
 
 def _ragged(column: pa.LargeListArray) -> Ragged:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sidtune.encoding.corpus import digest, writing_cache
+from sidtune.encoding.corpus import digest, unused_path, writing_cache
 
 
 def remembered(name: str, fingerprint: dict[str, Any], cache_dir: Path, compute: Callable[[], Any]) -> Any:
@@ -22,24 +21,34 @@ def remembered(name: str, fingerprint: dict[str, Any], cache_dir: Path, compute:
         compute: called only when the cache has no sound entry.
     """
     path = cache_dir / f"{name}-{digest(fingerprint)[:32]}.json"
-    try:
-        entry = json.loads(path.read_text())
-        if entry["sha256"] == digest(entry["value"]):
-            return entry["value"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        pass  # not there yet, or damaged
+    found = _read(path)
+    if found:
+        return found["value"]
     value = compute()
-    _write(path, {"sha256": digest(value), "value": value, "fingerprint": fingerprint})
-    return value
+    entry = {"sha256": digest(value), "value": value, "fingerprint": fingerprint}
+    with writing_cache(cache_dir):
+        return _publish(path, entry)["value"]
 
 
-def _write(path: Path, entry: dict[str, Any]) -> None:
-    """Aside, then renamed: an entry is whole or not there."""
-    with writing_cache(path.parent):
-        descriptor, aside = tempfile.mkstemp(prefix=".partial-", dir=path.parent)
-        try:
-            with open(descriptor, "w") as file:
-                json.dump(entry, file)
+def _read(path: Path) -> dict[str, Any] | None:
+    """A sound entry; None where there is none yet, or a damaged one."""
+    try:
+        entry = json.loads(path.read_text(encoding="utf-8"))
+        return entry if entry["sha256"] == digest(entry["value"]) else None
+    except PermissionError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _publish(path: Path, entry: dict[str, Any]) -> dict[str, Any]:
+    """Written aside, then renamed: an entry is whole or not there, and a sound one of another process stays."""
+    aside = unused_path(path.parent)
+    try:
+        aside.write_text(json.dumps(entry), encoding="utf-8")
+        theirs = _read(path)
+        if theirs is None:
             os.replace(aside, path)
-        finally:
-            Path(aside).unlink(missing_ok=True)
+        return theirs or entry
+    finally:
+        aside.unlink(missing_ok=True)

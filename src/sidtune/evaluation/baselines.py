@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from sidtune.data.popularity import owned
 from sidtune.data.rows import Rows
+from sidtune.evaluation.popular import Popular
 from sidtune.evaluation.ranking import Ranking
-from sidtune.ragged import Ragged, place_of, row_of
+from sidtune.ragged import Ragged, place_of, repeat, row_of
 from sidtune.terminal import progress
 
 CHUNK_SCORES = 4_000_000
@@ -54,13 +55,16 @@ def rank_baselines(
     """
     user, item = owned(train, len(sid_of))
     popular = np.bincount(item, minlength=len(sid_of))
+    by_popularity = Popular.of(popular, sid_of, depth, allowed)
     listing = Listing.of(popular, sid_of, depth, allowed=allowed, exclude_history=exclude_history)
-    scorers: Mapping[str, Scorer] = {
-        "most popular": partial(_no_score, items=len(sid_of)),
-        "repeat last": partial(_repeat_last, items=len(sid_of)),
-        "co-occurrence": partial(_co_occurrence, conditional=_conditional(_matrix(user, item, len(sid_of)), popular)),
+    together = partial(_co_occurrence, conditional=_conditional(_matrix(user, item, len(sid_of)), popular))
+    nothing = repeat([], len(history))
+    hidden = history if exclude_history else nothing
+    return {
+        "most popular": by_popularity.rank_rows("most popular", nothing, hidden, target),
+        "repeat last": by_popularity.rank_rows("repeat last", history.reversed(), hidden, target),
+        "co-occurrence": rank_rows("co-occurrence", together, history, target, listing),
     }
-    return {name: rank_rows(name, scorer, history, target, listing) for name, scorer in scorers.items()}
 
 
 @dataclass(frozen=True)
@@ -146,18 +150,6 @@ def _tie_break(popular: NDArray[np.integer]) -> NDArray[np.float64]:
     term = np.empty(len(popular))
     term[np.argsort(-popular, kind="stable")] = np.arange(len(popular))[::-1] * (TIE_BREAK / len(popular))
     return term
-
-
-def _no_score(history: Ragged, items: int) -> NDArray[np.float64]:
-    """Nothing but the tie-break: most popular first."""
-    return np.zeros((len(history), items))
-
-
-def _repeat_last(history: Ragged, items: int) -> NDArray[np.float64]:
-    """An item's latest place in the history, from 1; 0 for all other items."""
-    scores = np.zeros((len(history), items))
-    np.maximum.at(scores, (row_of(history), history.values), place_of(history) + 1)
-    return scores
 
 
 def _conditional(matrix: sp.csr_array, popular: NDArray[np.int64]) -> sp.csr_array:

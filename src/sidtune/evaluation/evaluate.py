@@ -35,6 +35,7 @@ from sidtune.evaluation.results import make_folder, refuse_other_settings, write
 from sidtune.ragged import Ragged, row_of
 from sidtune.tasks.source import load_split
 from sidtune.terminal import console, warn
+from sidtune.training.environment import settle_environment
 from sidtune.training.launch import pin_first_gpu
 from sidtune.training.output import CONFIG
 
@@ -53,6 +54,7 @@ class Request:
         candidates: a file with the ids of the items that may be answered.
         rows, train: files in place of those of the run's configuration.
         output: the folder for the results; `evaluation` in the model's folder by default.
+        baselines: rank the rows with the baselines too; without them no training rows are read.
     """
 
     model: Path
@@ -64,6 +66,7 @@ class Request:
     train: Path | None = None
     output: Path | None = None
     trust_remote_code: bool = False
+    baselines: bool = True
 
 
 def evaluate(request: Request) -> Report | None:
@@ -72,11 +75,15 @@ def evaluate(request: Request) -> Report | None:
     Raises:
         UserError: for anything the user can mend.
     """
+    if request.train and not request.baselines:
+        raise UserError("--train has no effect with --no-baselines: only baselines read it", "Leave one of them out.")
+    settle_environment()
     pin_first_gpu()
     state = PartialState(cpu=not torch.cuda.is_available())
     console.quiet = not state.is_main_process
     refuse_other_folders(request.model)
     place, train_place = _places(request)
+    train_place = train_place if request.baselines else None
     # One of several processes has a device of its own; a single one takes the best there is.
     device = str(state.device) if state.num_processes > 1 else None
     recommender = Recommender.load(request.model, device, request.trust_remote_code)
@@ -98,7 +105,7 @@ def evaluate(request: Request) -> Report | None:
         if train_place:
             train = train_place.load(recommender.bundle.catalogue)
             rankings |= _baseline_rankings(recommender, rows, train, request.options)
-        else:
+        elif request.baselines:
             warn("no training rows are known, so there are no baselines; --train FILE names them")
         report = make_report(
             settings, rows, recommender.answers.sid_of, recommender.bundle.users, len(lists.unasked), rankings
@@ -139,7 +146,7 @@ class _Place:
 def _places(request: Request) -> tuple[_Place, _Place | None]:
     """The rows to rank and the training rows; the latter may be unknown."""
     rows, train = _Place.of_rows(request.rows), _Place.of_rows(request.train)
-    if rows and train:
+    if rows and (train or not request.baselines):
         return rows, train
     found = [
         folder / CONFIG for folder in (request.model, request.model.resolve().parent) if (folder / CONFIG).is_file()

@@ -52,7 +52,7 @@ class MetricsFile(TrainerCallback):
     ) -> None:
         """Called by Trainer."""
         if state.is_world_process_zero:
-            with refusing_failed_writes(self.path), self.path.open("a") as file:
+            with refusing_failed_writes(self.path), self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": state.global_step, **(logs or {})}) + "\n")
 
 

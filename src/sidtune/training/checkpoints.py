@@ -78,13 +78,13 @@ def seal(partial: Path, identity: dict[str, Any], known: Mapping[str, str] = Map
     Args:
         known: checksums of files that are on disk already, by their names.
     """
-    (partial / IDENTITY).write_text(json.dumps(identity, indent=1))
+    (partial / IDENTITY).write_text(json.dumps(identity, indent=1), encoding="utf-8")
     files = {path.relative_to(partial).as_posix(): path for path in _files(partial)}
     manifest = {
         name: {"bytes": path.stat().st_size, "sha256": known.get(name) or file_digest(path)}
         for name, path in files.items()
     }
-    (partial / MANIFEST).write_text(json.dumps(manifest, indent=1))
+    (partial / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     for path in partial.rglob("*"):
         if path.relative_to(partial).as_posix() not in known:
             flush(path)

@@ -17,7 +17,7 @@ import torch.distributed as dist
 
 from sidtune.errors import UserError
 from sidtune.signals import ASKING, KILLED
-from sidtune.terminal import warn
+from sidtune.terminal import launched, warn
 
 HOST = "127.0.0.1"
 POLL_SECONDS = 0.1
@@ -25,11 +25,6 @@ POLL_SECONDS = 0.1
 GRACE_SECONDS = 10.0
 # As Transformers has it (`ddp_timeout`): the others wait while the first process reads or writes large files.
 PATIENCE = datetime.timedelta(seconds=1800)
-
-
-def launched() -> bool:
-    """Whether torchrun (or another launcher) started this process."""
-    return "LOCAL_RANK" in os.environ
 
 
 def launch(processes: int, arguments: Sequence[str]) -> int:

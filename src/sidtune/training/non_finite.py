@@ -88,7 +88,7 @@ def explained(
     blamed = [suspect for suspect in suspects if not suspect.finite] or suspects
     if steps.rank == 0:
         lines = [json.dumps({name: _in_json(value) for name, value in asdict(one).items()}) for one in blamed]
-        (run / FILE).write_text("".join(f"{line}\n" for line in lines))
+        (run / FILE).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     # A process that ended now would take the one that writes down with it.
     PartialState().wait_for_everyone()
     return _error(number + 1, suspects, blamed, broken, run)

@@ -41,6 +41,7 @@ from sidtune.training.describe import (
     long_warmup,
     total_steps,
 )
+from sidtune.training.environment import settle_environment
 from sidtune.training.identity import run_identity
 from sidtune.training.interruption import StopWhenAsked
 from sidtune.training.launch import join_after_restart, pin_first_gpu
@@ -126,6 +127,7 @@ def train(
         UserError: for anything the user can mend.
         Interrupted: where SIGTERM or SIGINT asked for it, after a step and with its checkpoint.
     """
+    settle_environment()
     pin_first_gpu()
     join_after_restart()
     result, start, request = None, Start(), StopRequest()
@@ -133,19 +135,24 @@ def train(
         inputs, stages = Inputs(config, trust_remote_code), stage_runs(config)
         folders = [stage.output_dir for stage in stages]
         refuse_links(folders)
-        inputs.frame = by_first(lambda: settled_frame(inputs, folders), training_arguments(config))
+        arguments = training_arguments(config)
+        inputs.frame = by_first(lambda: settled_frame(inputs, folders), arguments)
         shared = prepare(inputs)
         if not dry_run:
             begun = output.begun(folders, resume, shared.identity, other_processes)
-            start = by_first(lambda: held.enter_context(begun), training_arguments(config))
+            start = by_first(lambda: held.enter_context(begun), arguments)
             held.enter_context(request.listening())
+        elif resume not in ("auto", "never"):
+            # Nothing is written, but what was named must be there, and fit this run.
+            start = by_first(lambda: output.find_start(folders, resume, shared.identity, other_processes), arguments)
         if start.checkpoint:
             refuse_broken_state(start.checkpoint)
         shared = with_precision(shared, start)
         for number in range(start.stage, len(stages)):
             with explaining_out_of_memory(stages[number]):
                 result = run_stage(shared, stages, number, start, dry_run, request)
-            start = Start(weights=folders[number] / FINAL, stage=number + 1)
+            # A dry run leaves no weights for the next stage.
+            start = Start(weights=None if dry_run else folders[number] / FINAL, stage=number + 1)
             # Trainer and model refer to each other: the next stage would find the memory still taken.
             gc.collect()
     return result
@@ -212,10 +219,10 @@ def run_stage(
         describe_plan(config, shared.training, steps, model, arguments)
         if message := long_warmup(config.training, total_steps(config.training, steps.plan)):
             warn(f"training.warmup: {message}. {SHORTER_WARMUP}")
-    if dry_run:
-        return None
     announce(start, arguments)
     begin(model, start, inputs)
+    if dry_run:
+        return None
     if arguments.should_save:
         # The run's own first: a folder with a stage in it and no configuration would be somebody else's.
         output.write_config(inputs.config)
