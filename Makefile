@@ -50,7 +50,7 @@ quality: $(VENV)/.ready ## The benchmarks behind docs/quality.md, in a day of tw
 	$(BIN)/python benchmarks/instruments.py
 
 docs: $(VENV)/.ready ## Check that the documentation's links and commands exist
-	$(BIN)/python -m pytest tests/unit/test_docs.py
+	$(BIN)/python -m pytest tests/unit/project/test_docs.py
 
 clean: ## Remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .coverage*

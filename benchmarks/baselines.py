@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sidtune.evaluation.baselines import Listing, rank_rows
-from sidtune.evaluation.popular import Popular
-from sidtune.evaluation.ranking import Ranking
-from sidtune.ragged import Ragged, place_of, repeat, row_of
+from sidtune.base.ragged import Ragged, place_of, repeat, row_of
+from sidtune.metrics.ranks import Ranking
+from sidtune.opponents.baselines import Listing, rank_rows
+from sidtune.opponents.popular import Popular
 
 ITEMS, ROWS, HISTORY, DEPTH, ROUNDS = 1_000_000, 40, 10, 50, 5
 OUTCOME = Path(__file__).with_suffix(".json")

@@ -30,15 +30,15 @@ from transformers import (
     TrainingArguments,
 )
 
-from sidtune.config import Config
-from sidtune.config_file import parse_config
+from sidtune.base.terminal import quiet_libraries
 from sidtune.encoding.corpus import Corpus
 from sidtune.inputs import Inputs
 from sidtune.model.load import load_model
-from sidtune.terminal import quiet_libraries
+from sidtune.tasks.config import Config
+from sidtune.tasks.config_file import parse_config
 from sidtune.training.arguments import training_arguments
-from sidtune.training.lay_out import lay_out, make_plan
-from sidtune.training.objective import LabelLoss
+from sidtune.training.loss.label_loss import LabelLoss
+from sidtune.training.make_steps import lay_out, make_plan
 from sidtune.training.trainer import StepTrainer
 
 Tuning = Literal["full", "frozen"]

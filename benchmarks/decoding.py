@@ -27,20 +27,20 @@ import torch
 import yaml
 from transformers import PreTrainedModel
 
-from sidtune.config import Config
-from sidtune.config_file import parse_config
+from sidtune.base.ragged import Ragged
+from sidtune.base.terminal import quiet_libraries
+from sidtune.config.search import MAX_TOKENS, Normalize
 from sidtune.data.catalogue import read_texts
-from sidtune.evaluation.answers import Answers, make_answers
-from sidtune.evaluation.decoder import make_decoder
-from sidtune.evaluation.options import MAX_TOKENS, Normalize
-from sidtune.evaluation.prompts import Prompts
-from sidtune.evaluation.search import Search
-from sidtune.evaluation.trie import build_trie, distinct_sids
+from sidtune.decoding.answers import Answers, make_answers
+from sidtune.decoding.decoder import make_decoder
+from sidtune.decoding.prompts import Prompts
+from sidtune.decoding.search import Search
+from sidtune.decoding.trie import build_trie, distinct_sids
 from sidtune.inputs import Inputs
 from sidtune.model.load import load_model
 from sidtune.model.new_base import create_base
-from sidtune.ragged import Ragged
-from sidtune.terminal import quiet_libraries
+from sidtune.tasks.config import Config
+from sidtune.tasks.config_file import parse_config
 
 BEAMS, ROUNDS = 50, 5
 # Users of one round: what takes generate some seconds, and ours several full batches.

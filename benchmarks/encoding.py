@@ -24,12 +24,12 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from sidtune.config import Config
-from sidtune.config_file import parse_config
+from sidtune.base.terminal import quiet_libraries
 from sidtune.data.catalogue import Catalogue, read_texts
 from sidtune.inputs import Inputs
 from sidtune.model.new_base import create_base
-from sidtune.terminal import quiet_libraries
+from sidtune.tasks.config import Config
+from sidtune.tasks.config_file import parse_config
 
 ROUNDS = 3
 # The loop is timed on every n-th row: its rate does not depend on how many it has done.

@@ -33,13 +33,13 @@ from transformers import AutoConfig, AutoModelForCausalLM, set_seed
 
 from contestants import CONTESTANTS, Job, Report, Tuning, config_of
 from side_by_side import MICRO_BATCH, Worker
-from sidtune.config_file import parse_config
+from sidtune.base.terminal import quiet_libraries
 from sidtune.data.catalogue import read_texts
-from sidtune.data.demo import write_demo_data
+from sidtune.data.demo_shop import write_demo_data
 from sidtune.evaluation.evaluate import Request, evaluate
 from sidtune.inputs import Inputs
 from sidtune.model.new_base import create_base
-from sidtune.terminal import quiet_libraries
+from sidtune.tasks.config_file import parse_config
 from sidtune.training.train import train
 
 QWEN_ROWS = 151_936

@@ -31,7 +31,7 @@ import pyarrow.parquet as pq
 import yaml
 from numpy.typing import NDArray
 
-from sidtune.evaluation.metrics import gains, hits
+from sidtune.metrics.metrics import gains, hits
 
 ROOT = Path(__file__).parents[1]
 OUTCOME = Path(__file__).with_suffix(".json")

@@ -97,8 +97,8 @@ def write_shop(folder: Path, _: int) -> dict[str, float]:
     """Items, index and a base of random weights."""
     import numpy as np
 
+    from sidtune.base.terminal import quiet_libraries
     from sidtune.model.new_base import create_base
-    from sidtune.terminal import quiet_libraries
 
     quiet_libraries()
     codes = np.random.default_rng(0).integers(0, CODES, (ITEMS, LEVELS)).tolist()
@@ -153,9 +153,9 @@ def write_parquet(path: Path, size: int, prefix: str) -> None:
 
 def inputs_of(folder: Path, size: int) -> Inputs:
     """The configuration of one size."""
-    from sidtune.config_file import parse_config
+    from sidtune.base.terminal import quiet_libraries
     from sidtune.inputs import Inputs
-    from sidtune.terminal import quiet_libraries
+    from sidtune.tasks.config_file import parse_config
 
     quiet_libraries()
     files = {"items": "shop.item.json", "index": "shop.index.json", "valid": "valid.parquet"}
@@ -198,7 +198,7 @@ def start(folder: Path, size: int) -> dict[str, float]:
     from sidtune.batching.steps import Steps
     from sidtune.checks.run import refuse_errors
     from sidtune.encoding.corpus import Corpus
-    from sidtune.training.lay_out import DEFAULT_MAX_TOKENS
+    from sidtune.training.make_steps import DEFAULT_MAX_TOKENS
 
     inputs = inputs_of(folder, size)
     began = time.perf_counter()

@@ -21,15 +21,15 @@ from typing import Any
 import numpy as np
 
 from side_by_side import FILES
-from sidtune.config import Config
-from sidtune.config_file import parse_config
+from sidtune.base.terminal import quiet_libraries
 from sidtune.data.catalogue import read_texts
 from sidtune.inputs import Inputs
 from sidtune.model.load import load_model
 from sidtune.model.new_base import create_base
-from sidtune.terminal import quiet_libraries
+from sidtune.tasks.config import Config
+from sidtune.tasks.config_file import parse_config
 from sidtune.training.arguments import training_arguments
-from sidtune.training.lay_out import lay_out
+from sidtune.training.make_steps import lay_out
 
 STEPS = 40
 OUTCOME = Path(__file__).with_suffix(".json")

@@ -30,8 +30,8 @@ import torch
 
 from contestants import CONTESTANTS, OURS, Report, Tuning
 from side_by_side import VOCABULARIES, Place, Work, alternate
+from sidtune.base.terminal import quiet_libraries
 from sidtune.data.catalogue import Catalogue
-from sidtune.terminal import quiet_libraries
 
 HIDDEN, BATCHES = (128, 512), (64, 256)
 # Where the usual loop takes half a minute per step or more: the most rounds to measure, without a warm-up step.

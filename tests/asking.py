@@ -10,11 +10,11 @@ import pyarrow.parquet
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
-from sidtune.cli import app
-from sidtune.config import Config
+from sidtune.base.errors import UserError
+from sidtune.commands.main import app
 from sidtune.data.rows import read_rows
 from sidtune.encoding.build import load_catalogue
-from sidtune.errors import UserError
+from sidtune.tasks.config import Config
 from tests.slow_search import Reference
 
 

@@ -20,7 +20,7 @@ _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
     [
         "sidtune.training.train",
-        "sidtune.evaluation.ranker",
+        "sidtune.decoding.lists",
         "transformers.models.qwen3.modeling_qwen3",
         "transformers.models.gpt2.modeling_gpt2",
         "tests.forking",
@@ -107,7 +107,7 @@ def _train(arguments: list[str], log: str, largest_file: int | None, environment
     """In the forked process."""
     import torch
 
-    from sidtune.cli import main
+    from sidtune.commands.main import main
 
     # As in a process that was started by hand, for the workers of loaders.
     multiprocessing.set_start_method("fork", force=True)

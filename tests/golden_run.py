@@ -14,9 +14,9 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from sidtune.config_file import parse_config
 from sidtune.encoding.corpus import FORMAT_VERSION
 from sidtune.inputs import Inputs
+from sidtune.tasks.config_file import parse_config
 from tests.running import losses, run
 from tests.tiny_data import tiny_tree
 from tests.tiny_models import make_config

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from sidtune.config import Config
-from sidtune.config_file import parse_config
 from sidtune.model.checkpoint_files import load_weights
-from sidtune.training.checkpoints import FINAL
+from sidtune.runs.checkpoints import FINAL
+from sidtune.tasks.config import Config
+from sidtune.tasks.config_file import parse_config
 from sidtune.training.train import Result, train
 from sidtune.training.trainer import StepTrainer
 

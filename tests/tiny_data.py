@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from sidtune.config import Config
-from sidtune.config_file import parse_config
+from sidtune.tasks.config import Config
+from sidtune.tasks.config_file import parse_config
 from tests.tiny_models import make_base
 
 TITLES = ["Blue Mug, 12 oz", "Red Tent", "Gas Stove", "Oak Shelf", "Wool Sock", "Tin Whistle", "Jam Jar", "Ink Pen"]

@@ -1,6 +1,6 @@
 """`python -m sidtune`, which is what torchrun starts."""
 
-from sidtune.cli import main
+from sidtune.commands.main import main
 
 if __name__ == "__main__":
     main()

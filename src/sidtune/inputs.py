@@ -8,17 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedConfig
 
-from sidtune.bundle import Bundle
-from sidtune.config import Config
 from sidtune.data.catalogue import Catalogue
 from sidtune.data.popularity import popularity
 from sidtune.data.rows import Split
+from sidtune.decoding.prompts import with_prompt_ids
 from sidtune.encoding.build import Mixture, load_catalogue
 from sidtune.encoding.frame import Frame
-from sidtune.evaluation.prompts import with_prompt_ids
 from sidtune.model.initialise import ItemTexts
-from sidtune.model.tokenizer import load_config, load_tokenizer
-from sidtune.model.vocabulary import Vocabulary, extend_vocabulary
+from sidtune.runs.bundle import Bundle
+from sidtune.tasks.config import Config
+from sidtune.tokenizer.load import load_config, load_tokenizer
+from sidtune.tokenizer.vocabulary import Vocabulary, extend_vocabulary
 
 
 class Inputs:

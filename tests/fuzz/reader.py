@@ -17,7 +17,7 @@ import pyarrow.parquet
 import yaml
 from tests.fuzz.mutations import as_json, harmed, reencoded, wrong_table, wrong_tree
 
-from sidtune.errors import UserError
+from sidtune.base.errors import UserError
 
 Files = dict[str, bytes]
 

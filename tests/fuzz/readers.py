@@ -22,37 +22,37 @@ import yaml
 from tests.fuzz.reader import Files, Reader, json_bytes, lines_bytes, parquet_bytes
 from transformers import TrainerState
 
-from sidtune.bundle import CATALOGUE, QUESTION, Bundle, PromptIds, read_bundle, write_bundle
-from sidtune.config import ModelConfig
-from sidtune.config_file import dump_config, load_config, parse_config
+from sidtune.base.errors import UserError
+from sidtune.base.ragged import Ragged
+from sidtune.config.model import ModelConfig
 from sidtune.data.catalogue import Catalogue, read_catalogue, read_texts
 from sidtune.data.disagreements import disagreements
-from sidtune.data.ids import CODES
 from sidtune.data.instructions import INSTRUCTIONS, read_instructions
 from sidtune.data.leave_one_out import read_interactions
-from sidtune.data.literals import parse_list
 from sidtune.data.preferences import PREFERENCES, read_preferences
 from sidtune.data.rows import load_rows
+from sidtune.decoding.answers import read_candidates
+from sidtune.decoding.stream import histories
 from sidtune.encoding.chat import make_frame
 from sidtune.encoding.corpus import cached_task
 from sidtune.encoding.encoder import Encoded
 from sidtune.encoding.frame import Frame
 from sidtune.encoding.remember import remembered
-from sidtune.encoding.tokenizers import segment_tokenizers
-from sidtune.errors import UserError
 from sidtune.evaluation import compare
-from sidtune.evaluation.answers import read_candidates
-from sidtune.evaluation.stream import histories
+from sidtune.files.ids import CODES
+from sidtune.files.literals import parse_list
 from sidtune.model.base_files import weight_faults
 from sidtune.model.checkpoint_files import INDEX, OLD_WEIGHTS, WEIGHTS, load_weights
 from sidtune.model.load import load_model
-from sidtune.model.tokenizer import load_config as load_header
-from sidtune.model.tokenizer import load_tokenizer
-from sidtune.model.vocabulary import extend_vocabulary
-from sidtune.ragged import Ragged
+from sidtune.runs.bundle import CATALOGUE, QUESTION, Bundle, PromptIds, read_bundle, write_bundle
+from sidtune.runs.checkpoints import IDENTITY, MANIFEST, compare_identity, newest_complete
+from sidtune.runs.resumed import STATE, refuse_broken_state
+from sidtune.tasks.config_file import dump_config, load_config, parse_config
 from sidtune.templates import FORMS, as_tree, load_templates, parse_wording
-from sidtune.training.checkpoints import IDENTITY, MANIFEST, compare_identity, newest_complete
-from sidtune.training.resumed import STATE, refuse_broken_state
+from sidtune.tokenizer.load import load_config as load_header
+from sidtune.tokenizer.load import load_tokenizer
+from sidtune.tokenizer.segments import segment_tokenizers
+from sidtune.tokenizer.vocabulary import extend_vocabulary
 
 IDS = ["1", "2", "x y", "ü"]
 TITLES = ["Blue Mug, 12 oz", "[Red] {Tent}", "مرحبا </s>", "=1+1"]

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sidtune.errors import UserError
+from sidtune.base.errors import UserError
 
 SECONDS, MEGABYTES = 5.0, 1024
 # On the clock, since what waits takes no processor time; a machine may be busy with other things.

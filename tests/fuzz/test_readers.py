@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.fuzz.readers import READERS, yardstick
 from tests.fuzz.survival import MEGABYTES, SECONDS, Outcome, outcome
 
-from sidtune.errors import UserError
+from sidtune.base.errors import UserError
 
 SHORT, LONG = 40, 1_000
 WIDE = st.integers() | st.floats() | st.text(max_size=8) | st.booleans() | st.none()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.tiny_data import tiny_config
 
-from sidtune.config import Config
+from sidtune.tasks.config import Config
 from sidtune.training.train import train
 
 

@@ -15,11 +15,11 @@ from tests.tiny_models import make_base
 from transformers import AddedToken, AutoModelForCausalLM, AutoTokenizer
 
 from sidtune.checks.run import run_checks
-from sidtune.config import Config
 from sidtune.encoding.build import load_catalogue
 from sidtune.inputs import Inputs
 from sidtune.model.checkpoint_files import load_weights
 from sidtune.model.load import load_model
+from sidtune.tasks.config import Config
 
 SHORT = {"max_steps": 6, "batch_size": 16}
 

@@ -15,17 +15,17 @@ from tests.tiny_data import tiny_config, tiny_tree
 from tests.tiny_models import change, make_base
 from transformers import AutoTokenizer
 
-from sidtune.bundle import CARD, QUESTION, read_bundle
+from sidtune.base.errors import UserError
 from sidtune.checks.finding import Finding
 from sidtune.checks.run import run_checks
-from sidtune.config import Config
-from sidtune.config_file import parse_config
-from sidtune.errors import UserError
+from sidtune.decoding.recommender import Recommender
 from sidtune.evaluation.evaluate import Request, evaluate
-from sidtune.evaluation.recommender import Recommender
 from sidtune.inputs import Inputs
+from sidtune.runs import output
+from sidtune.runs.bundle import CARD, QUESTION, read_bundle
 from sidtune.tasks import TASKS
-from sidtune.training import output
+from sidtune.tasks.config import Config
+from sidtune.tasks.config_file import parse_config
 
 # Two renderings never agree.
 CLOCK = (

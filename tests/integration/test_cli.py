@@ -16,10 +16,10 @@ from tests.tiny_models import make_base
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from sidtune.cli import app
-from sidtune.config_file import load_config
-from sidtune.demo import run_demo
-from sidtune.errors import UserError
+from sidtune.base.errors import UserError
+from sidtune.commands.demo_steps import run_demo
+from sidtune.commands.main import app
+from sidtune.tasks.config_file import load_config
 
 OPTIONS = {
     "train": "config overrides --dry-run --resume --processes --allow-other-processes --trust-remote-code",
@@ -80,7 +80,8 @@ def test_help_says_what_it_does_with_an_example(command: str) -> None:
 
 
 def test_help_needs_no_torch() -> None:
-    code = "import sys, sidtune.cli; print([m for m in ('torch', 'transformers', 'pyarrow') if m in sys.modules])"
+    names = ("torch", "transformers", "pyarrow")
+    code = f"import sys, sidtune.commands.main; print([name for name in {names} if name in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
 
 

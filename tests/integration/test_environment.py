@@ -15,10 +15,10 @@ from tests.running import losses, run
 from tests.tiny_data import tiny_config, tiny_tree
 from typer.testing import CliRunner
 
-from sidtune.cli import app
-from sidtune.errors import OneProcessError, UserError
-from sidtune.training import environment
-from sidtune.training.environment import DECIDED, ENGINES, settle_environment
+from sidtune.base.errors import OneProcessError, UserError
+from sidtune.commands.main import app
+from sidtune.distributed import environment
+from sidtune.distributed.environment import DECIDED, ENGINES, settle_environment
 
 LAUNCHED = {"LOCAL_RANK": "0", "RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511"}
 READ = (*LAUNCHED, *ENGINES, *DECIDED, *environment.SWITCHES, *environment.SIZES, environment.CPU)

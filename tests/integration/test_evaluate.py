@@ -18,11 +18,11 @@ from tests.asking import call, message, plain_reference, plainly_ranked, results
 from transformers import AutoModelForCausalLM
 from typer.main import get_command
 
-from sidtune.cli import app
-from sidtune.config import Config
+from sidtune.commands.main import app
+from sidtune.config.search import RankOptions
 from sidtune.data.catalogue import read_catalogue
 from sidtune.data.rows import read_rows
-from sidtune.evaluation.options import RankOptions
+from sidtune.tasks.config import Config
 
 
 def test_every_prediction_is_that_of_scoring_all_items_plainly(config: Config, run: Path) -> None:

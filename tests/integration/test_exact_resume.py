@@ -12,7 +12,7 @@ from tests.forking import start_ranks
 from tests.running import same_result
 from tests.tiny_data import tiny_tree
 
-from sidtune.training.checkpoints import newest_complete
+from sidtune.runs.checkpoints import newest_complete
 
 PLANS = {
     "by user": {"group_by": "user"},

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from tests.running import dies, run
 from tests.tiny_data import tiny_config
-from tests.unit.test_hostile_models import Bomb
+from tests.unit.model.test_hostile_models import Bomb
 
-from sidtune.config import Config
-from sidtune.errors import UserError
-from sidtune.training.checkpoints import MANIFEST
-from sidtune.training.resumed import STATE
+from sidtune.base.errors import UserError
+from sidtune.runs.checkpoints import MANIFEST
+from sidtune.runs.resumed import STATE
+from sidtune.tasks.config import Config
 
 
 def broken_off(folder: Path) -> tuple[Config, Path]:

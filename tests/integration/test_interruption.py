@@ -18,9 +18,9 @@ from tests.forking import Run, recorded, start_ranks
 from tests.running import metrics, same_result
 from tests.tiny_data import tiny_tree
 
-from sidtune.config import Config
-from sidtune.config_file import parse_config
-from sidtune.training.checkpoints import FINAL, checkpoints, damage, step_of
+from sidtune.runs.checkpoints import FINAL, checkpoints, damage, step_of
+from sidtune.tasks.config import Config
+from sidtune.tasks.config_file import parse_config
 
 
 def small(folder: Path, name: str, every: int = 1000, **training: Any) -> dict[str, Any]:

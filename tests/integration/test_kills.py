@@ -14,7 +14,7 @@ from tests.forking import Run
 from tests.running import same_result
 from tests.tiny_data import tiny_tree
 
-from sidtune.training.checkpoints import FINAL, damage, newest_complete, step_of
+from sidtune.runs.checkpoints import FINAL, damage, newest_complete, step_of
 
 Tree = dict[str, Any]
 STAGES = [{"tuning": "frozen", "steps": 5}, {"tuning": "full", "steps": 5}]

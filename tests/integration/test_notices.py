@@ -15,16 +15,16 @@ from tests.tiny_data import tiny_config
 from tests.tiny_models import make_base, make_tokenizer
 from torch import Tensor
 
+from sidtune.base.errors import OneProcessError, UserError
 from sidtune.batching.steps import Steps
-from sidtune.config import Config
-from sidtune.errors import OneProcessError, UserError
 from sidtune.inputs import Inputs
 from sidtune.model.checkpoint_files import load_weights
 from sidtune.model.load import load_model
+from sidtune.runs.checkpoints import newest_complete
+from sidtune.tasks.config import Config
 from sidtune.training.arguments import training_arguments
-from sidtune.training.checkpoints import newest_complete
-from sidtune.training.lay_out import lay_out
-from sidtune.training.objective import LabelLoss
+from sidtune.training.loss.label_loss import LabelLoss
+from sidtune.training.make_steps import lay_out
 from sidtune.training.train import train
 from sidtune.training.trainer import StepTrainer
 

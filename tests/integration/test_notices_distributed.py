@@ -14,7 +14,7 @@ from tests.tiny_models import make_base
 
 OPENING = """
 import math, os, torch
-from sidtune.training.objective import LabelLoss
+from sidtune.training.loss.label_loss import LabelLoss
 from sidtune.training.trainer import StepTrainer
 
 forward, step, now, first = LabelLoss.forward, StepTrainer.training_step, [-1], os.environ["RANK"] == "0"

@@ -15,8 +15,8 @@ import pytest
 import yaml
 from tests.tiny_data import TITLES, tiny_tree
 
-from sidtune import cli
-from sidtune.config_file import parse_config
+from sidtune.commands import main as cli
+from sidtune.tasks.config_file import parse_config
 from sidtune.training.train import train
 
 # Cyrillic, Japanese, Arabic, an emoji outside the first plane, and what latin-1 has.

@@ -13,7 +13,7 @@ from tests.asking import call, results
 from tests.tiny_data import tiny_config
 from transformers import AutoModelForCausalLM
 
-from sidtune.config import Config
+from sidtune.tasks.config import Config
 from sidtune.training.train import train
 
 

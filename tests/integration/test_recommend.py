@@ -13,9 +13,9 @@ from tests.asking import call, message, plainly_ranked
 from tests.tiny_data import TITLES
 
 import sidtune
-from sidtune.config import Config
-from sidtune.errors import UserError
-from sidtune.evaluation.recommender import Recommender
+from sidtune.base.errors import UserError
+from sidtune.decoding.recommender import Recommender
+from sidtune.tasks.config import Config
 
 
 def test_recommend_one_history(config: Config) -> None:
@@ -33,7 +33,7 @@ def test_recommend_one_history(config: Config) -> None:
 
 def test_recommend_many_lines(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """More lines than are asked at once, some of them with items that nobody knows."""
-    monkeypatch.setattr("sidtune.evaluation.stream.LINES_AT_ONCE", 2)
+    monkeypatch.setattr("sidtune.decoding.stream.LINES_AT_ONCE", 2)
     lines = [
         {"user_id": "a", "history": ["1"]},
         {"user_id": "b", "history": ["1", "nobody", 2]},

@@ -12,13 +12,14 @@ from tests.running import Crash, dies, metrics, run
 from tests.tiny_data import tiny_config
 from tests.tiny_models import change, make_base
 
-from sidtune.config import Config
-from sidtune.config_file import load_config
-from sidtune.errors import UserError
+from sidtune.base.errors import UserError
 from sidtune.model import bf16
 from sidtune.model.checkpoint_files import load_weights
 from sidtune.model.dropout import RATES
-from sidtune.training import checkpoints, output, precision
+from sidtune.runs import checkpoints, output
+from sidtune.tasks.config import Config
+from sidtune.tasks.config_file import load_config
+from sidtune.training import precision
 from sidtune.training.train import train
 from sidtune.training.trainer import StepTrainer
 

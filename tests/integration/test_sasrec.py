@@ -16,11 +16,11 @@ import yaml
 from tests.asking import call, message, results
 from tests.tiny_data import write_shop
 
-from sidtune.config import Config
+from sidtune.base.ragged import Ragged
 from sidtune.data.rows import Rows
-from sidtune.evaluation import sasrec
-from sidtune.evaluation.baselines import Listing
-from sidtune.ragged import Ragged
+from sidtune.opponents import sasrec
+from sidtune.opponents.baselines import Listing
+from sidtune.tasks.config import Config
 
 # Its install is larger than that of everything else but torch, so it is no part of what the suite asks for.
 needs_replay = pytest.mark.skipif(

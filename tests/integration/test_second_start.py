@@ -9,13 +9,13 @@ from typing import Any, NoReturn
 import pytest
 from tests.tiny_data import tiny_config
 
+from sidtune.base.errors import UserError
+from sidtune.base.terminal import console
 from sidtune.checks import data as data_checks
 from sidtune.checks.run import refuse_errors, run_checks
-from sidtune.config import Config
-from sidtune.errors import UserError
 from sidtune.inputs import Inputs
 from sidtune.tasks import source
-from sidtune.terminal import console
+from sidtune.tasks.config import Config
 from sidtune.training.train import train
 
 SHORT: dict[str, Any] = {

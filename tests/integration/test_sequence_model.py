@@ -10,8 +10,8 @@ from tests.asking import call, plainly_ranked, results
 from tests.running import metrics
 from tests.tiny_data import tiny_config
 
-from sidtune.config import Config
 from sidtune.data.rows import read_rows
+from sidtune.tasks.config import Config
 from sidtune.training.train import train
 
 TRAINING = {"epochs": 6, "batch_size": 4, "learning_rate": 0.01}

@@ -17,15 +17,15 @@ from tests.tiny_data import tiny_config, tiny_tree
 from tests.tiny_models import change, make_base
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from sidtune.config import Config
-from sidtune.config_file import load_config, parse_config
-from sidtune.errors import UserError
+from sidtune.base.errors import UserError
 from sidtune.evaluation.evaluate import Request, evaluate
 from sidtune.inputs import Inputs
 from sidtune.model.checkpoint_files import SID_ROWS, load_weights
-from sidtune.training import output
-from sidtune.training.checkpoints import FINAL
-from sidtune.training.stages import stage_runs
+from sidtune.runs import output
+from sidtune.runs.checkpoints import FINAL
+from sidtune.runs.schedule import stage_runs
+from sidtune.tasks.config import Config
+from sidtune.tasks.config_file import load_config, parse_config
 from sidtune.training.train import train
 from sidtune.training.trainer import StepTrainer
 

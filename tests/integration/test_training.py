@@ -18,9 +18,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.models.qwen3.modeling_qwen3 import Qwen3MLP
 
 from sidtune.batching.steps import Steps
-from sidtune.config_file import load_config
 from sidtune.evaluation.evaluate import Request, evaluate
 from sidtune.model.checkpoint_files import load_weights
+from sidtune.tasks.config_file import load_config
 from sidtune.training.train import train
 
 

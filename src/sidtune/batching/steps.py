@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from sidtune.base.signals import outlive_signals
 from sidtune.batching.layouts import Layout, MicroBatch, idle_micro_batch
 from sidtune.batching.plan import Plan
 from sidtune.encoding.corpus import Corpus
-from sidtune.signals import outlive_signals
 
 
 class Step(TypedDict):

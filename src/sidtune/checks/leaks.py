@@ -10,10 +10,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from sidtune.checks.finding import SHOWN, Finding
-from sidtune.data.ids import as_users
 from sidtune.data.leaks import contained, examples, repeated_rows, sequences
 from sidtune.data.leave_one_out import Interactions, read_interactions, whole_split
 from sidtune.data.rows import Rows, Split, load_rows
+from sidtune.files.ids import as_users
 from sidtune.inputs import Inputs
 from sidtune.tasks.source import load_preferences
 

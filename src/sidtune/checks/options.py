@@ -9,12 +9,11 @@ import numpy as np
 
 from sidtune.batching.plan import Plan
 from sidtune.checks.finding import Finding
-from sidtune.config import NEEDED_FILES
 from sidtune.inputs import Inputs
 from sidtune.model.bf16 import emulated
+from sidtune.runs.schedule import SHORTER_WARMUP, long_warmup, stage_runs
 from sidtune.tasks import TASKS
-from sidtune.training.describe import SHORTER_WARMUP, long_warmup
-from sidtune.training.stages import stage_runs
+from sidtune.tasks.config import NEEDED_FILES
 
 
 def idle_options(inputs: Inputs) -> Iterator[Finding]:

@@ -8,11 +8,11 @@ from functools import wraps
 
 from rich.markup import escape
 
+from sidtune.base.errors import UserError
+from sidtune.base.terminal import console
 from sidtune.checks import data, encoding, leaks, model, options, whole_text
 from sidtune.checks.finding import Check, Finding, Severity
-from sidtune.errors import UserError
 from sidtune.inputs import Inputs
-from sidtune.terminal import console
 
 CHECKS: list[Check] = [
     data.catalogue,

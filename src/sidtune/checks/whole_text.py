@@ -13,9 +13,9 @@ from sidtune.checks.finding import Finding
 from sidtune.encoding.chat import conversation, reads_clock
 from sidtune.encoding.frame import Frame
 from sidtune.inputs import Inputs
-from sidtune.model.tokenizer_faults import decode, refusing_faults
 from sidtune.tasks import TASKS
 from sidtune.tasks.base import Part
+from sidtune.tokenizer.faults import decode, refusing_faults
 
 # Tokens of each side that are shown from where they differ.
 SHOWN = 6

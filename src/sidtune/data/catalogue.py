@@ -14,10 +14,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from sidtune.data.files import read_json_object
-from sidtune.data.ids import Names, as_id, canonical
-from sidtune.data.literals import MissingCommasError, parse_list
-from sidtune.errors import UserError
+from sidtune.base.errors import UserError
+from sidtune.files.ids import Names, as_id, canonical
+from sidtune.files.literals import MissingCommasError, parse_list
+from sidtune.files.text import read_json_object
 
 SHOWN = 5
 UNWRITABLE = set("\0\r\n")

@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from sidtune.base.ragged import Ragged
 from sidtune.data.catalogue import Catalogue
-from sidtune.data.literals import parse_list
-from sidtune.data.row_files import Faults, as_rows, kind_of, read_csv
 from sidtune.data.rows import Rows, resolve_rows
-from sidtune.ragged import Ragged
+from sidtune.files.literals import parse_list
+from sidtune.files.row_files import Faults, as_rows, kind_of, read_csv
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from sidtune.data.files import read_jsonl
-from sidtune.errors import UserError
+from sidtune.base.errors import UserError
+from sidtune.files.text import read_jsonl
 
 INSTRUCTIONS = pa.schema([("prompt", pa.string()), ("response", pa.string())])
 

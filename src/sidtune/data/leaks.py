@@ -8,12 +8,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from sidtune.data.ids import in_common
+from sidtune.base.hashing import mix
+from sidtune.base.ragged import Ragged, place_of, row_of, stack
 from sidtune.data.leave_one_out import Interactions
 from sidtune.data.rows import Rows
 from sidtune.data.sequences import one_by_one, whole
-from sidtune.hashing import mix
-from sidtune.ragged import Ragged, place_of, row_of, stack
+from sidtune.files.ids import in_common
 
 # As Python objects a row takes twenty times its memory: never more of them than this at once.
 ROWS_AT_ONCE = 65_536

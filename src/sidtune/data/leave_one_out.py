@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from sidtune.base.errors import UserError
+from sidtune.base.ragged import Ragged, place_of, row_of
 from sidtune.data.catalogue import Catalogue
-from sidtune.data.files import read_json_object
-from sidtune.data.ids import as_id, as_users, id_list
 from sidtune.data.rows import Rows, Split, some
-from sidtune.errors import UserError
-from sidtune.ragged import Ragged, place_of, row_of
+from sidtune.files.ids import as_id, as_users, id_list
+from sidtune.files.text import read_json_object
 
 # A user gives up two interactions only where one is left to start from, as in SASRec (Kang and McAuley, 2018).
 FEWEST = 3

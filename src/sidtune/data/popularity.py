@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from sidtune.base.ragged import row_of
 from sidtune.data.rows import Rows
-from sidtune.ragged import row_of
 
 # A pair takes twice the memory of an item, and an item of a history is named by every later row of its user.
 ROWS_AT_ONCE = 1 << 18

@@ -8,10 +8,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from sidtune.data.files import read_json, read_jsonl
-from sidtune.data.ids import as_id, id_list
-from sidtune.data.row_files import ROWS
-from sidtune.errors import UserError, did_you_mean
+from sidtune.base.errors import UserError, did_you_mean
+from sidtune.files.ids import as_id, id_list
+from sidtune.files.row_files import ROWS
+from sidtune.files.text import read_json, read_jsonl
 
 PREFERENCES = pa.schema([*ROWS, ("preference", pa.string()), ("split", pa.string())])
 VALID_NAMES = ("valid", "val", "validation", "eval", "dev")

@@ -11,11 +11,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from sidtune.base.errors import UserError
+from sidtune.base.ragged import Ragged, row_of, stack
 from sidtune.data.catalogue import Catalogue
-from sidtune.data.ids import as_users
-from sidtune.data.row_files import row_batches
-from sidtune.errors import UserError
-from sidtune.ragged import Ragged, row_of, stack
+from sidtune.files.ids import as_users
+from sidtune.files.row_files import row_batches
 
 Split = Literal["train", "valid", "test"]
 SHOWN = 3

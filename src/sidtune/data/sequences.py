@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sidtune.base.ragged import Ragged, concatenate
 from sidtune.data.rows import Rows
-from sidtune.ragged import Ragged, concatenate
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from sidtune import __version__
-from sidtune.config import Config
+from sidtune.base.errors import UserError
+from sidtune.base.terminal import progress
 from sidtune.data.catalogue import Catalogue, read_catalogue, tell_apart
 from sidtune.data.rows import Split, drawn
 from sidtune.encoding.chat import make_frame
@@ -27,14 +28,13 @@ from sidtune.encoding.corpus import (
 from sidtune.encoding.encoder import Encoded, Encoder
 from sidtune.encoding.frame import Frame
 from sidtune.encoding.remember import remembered
-from sidtune.encoding.tokenizers import segment_tokenizers
-from sidtune.errors import UserError
-from sidtune.model.vocabulary import Vocabulary
 from sidtune.tasks import TASKS
 from sidtune.tasks.base import ITEM_TEXTS, Part, Source, TaskOptions
+from sidtune.tasks.config import Config
 from sidtune.tasks.source import load_source
 from sidtune.templates import load_templates
-from sidtune.terminal import progress
+from sidtune.tokenizer.segments import segment_tokenizers
+from sidtune.tokenizer.vocabulary import Vocabulary
 
 
 class Mixture:

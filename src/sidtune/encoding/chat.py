@@ -8,9 +8,9 @@ from typing import Literal
 
 from transformers import PreTrainedTokenizerFast
 
+from sidtune.base.errors import UserError
 from sidtune.encoding.frame import PLAIN, Frame
-from sidtune.encoding.tokenizers import SegmentTokenizers
-from sidtune.errors import UserError
+from sidtune.tokenizer.segments import SegmentTokenizers
 
 PROMPT_MARK, RESPONSE_MARK = "sidtuneprompthere", "sidtuneresponsehere"
 HINT = "Use template.format: plain."

@@ -19,9 +19,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from sidtune.base.errors import UserError
+from sidtune.base.ragged import Ragged
 from sidtune.encoding.encoder import Encoded, Encoder
-from sidtune.errors import UserError
-from sidtune.ragged import Ragged
 from sidtune.tasks.base import Part
 
 FORMAT_VERSION = 4

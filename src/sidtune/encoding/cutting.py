@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
+from sidtune.base.ragged import place_of
 from sidtune.encoding.frame import FramedWording
-from sidtune.ragged import place_of
 from sidtune.tasks.base import Column, Items, Part
 
 if TYPE_CHECKING:

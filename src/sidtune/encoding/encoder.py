@@ -13,17 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
+from sidtune.base.errors import UserError
+from sidtune.base.hashing import mix
+from sidtune.base.ragged import Ragged, concatenate, place_of, repeat, stack
+from sidtune.config.section import MOST
 from sidtune.data.catalogue import Catalogue
 from sidtune.data.history_keys import NO_HISTORY
 from sidtune.encoding.cutting import fit
 from sidtune.encoding.frame import PLAIN, Frame, FramedWording, framed
-from sidtune.encoding.tokenizers import SegmentTokenizers, refuse_token_text
-from sidtune.errors import UserError
-from sidtune.hashing import mix
-from sidtune.model.tokenizer_faults import decode
-from sidtune.ragged import Ragged, concatenate, place_of, repeat, stack
-from sidtune.tasks.base import MOST, Column, ItemField, Items, Part, Texts
+from sidtune.tasks.base import Column, ItemField, Items, Part, Texts
 from sidtune.templates import SEQUENCE, Segment, Templates
+from sidtune.tokenizer.faults import decode
+from sidtune.tokenizer.segments import SegmentTokenizers, refuse_token_text
 
 
 @dataclass(frozen=True)

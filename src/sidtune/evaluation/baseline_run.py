@@ -17,26 +17,27 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from sidtune import __version__
-from sidtune.config import Config
+from sidtune.base.errors import UserError
+from sidtune.base.ragged import Ragged
+from sidtune.base.terminal import warn
+from sidtune.config.search import BEAMS
 from sidtune.data.catalogue import Catalogue
-from sidtune.data.ids import as_texts
 from sidtune.data.popularity import popularity
 from sidtune.data.rows import Rows, Split, drawn
+from sidtune.decoding.answers import allowed_items, read_candidates
 from sidtune.encoding.build import load_catalogue
 from sidtune.encoding.corpus import digest, file_digest
-from sidtune.errors import UserError
-from sidtune.evaluation import sasrec, tables
-from sidtune.evaluation.answers import allowed_items, read_candidates
-from sidtune.evaluation.baselines import Listing, rank_baselines, rank_rows
+from sidtune.evaluation import tables
 from sidtune.evaluation.compare import SETTINGS
 from sidtune.evaluation.evaluate import LIMIT_SEED
-from sidtune.evaluation.options import BEAMS
-from sidtune.evaluation.ranking import Ranking
 from sidtune.evaluation.report import Report, make_report
 from sidtune.evaluation.results import make_folder, refuse_other_settings, write_report, write_results
-from sidtune.ragged import Ragged
+from sidtune.files.ids import as_texts
+from sidtune.metrics.ranks import Ranking
+from sidtune.opponents import sasrec
+from sidtune.opponents.baselines import Listing, rank_baselines, rank_rows
+from sidtune.tasks.config import Config
 from sidtune.tasks.source import load_source
-from sidtune.terminal import warn
 
 SASREC = "SASRec"
 KEPT = (*SETTINGS, "limit", "rows_sha256", "train_sha256", "valid_sha256", "seed", "simple")

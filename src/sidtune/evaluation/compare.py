@@ -16,11 +16,11 @@ from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from sidtune.data.files import read_json_object
-from sidtune.data.parquet_files import read_parquet
-from sidtune.errors import UserError
-from sidtune.evaluation.metrics import metric_names, per_row
-from sidtune.tasks.base import MOST
+from sidtune.base.errors import UserError
+from sidtune.config.section import MOST
+from sidtune.files.parquet import read_parquet
+from sidtune.files.text import read_json_object
+from sidtune.metrics.metrics import metric_names, per_row
 
 KEYS = pa.schema([("row", pa.int64()), ("user_id", pa.string()), ("target", pa.string())])
 RANKS = pa.schema([("sid_rank", pa.int64()), ("item_rank", pa.int64())])

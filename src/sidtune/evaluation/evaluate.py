@@ -16,28 +16,28 @@ from accelerate import PartialState
 from numpy.typing import NDArray
 
 from sidtune import __version__
-from sidtune.config import DataConfig
-from sidtune.config_file import load_config
+from sidtune.base.errors import UserError
+from sidtune.base.ragged import Ragged, row_of
+from sidtune.base.terminal import console, warn
+from sidtune.config.data import DataConfig
+from sidtune.config.search import RankOptions
 from sidtune.data.catalogue import Catalogue
-from sidtune.data.ids import as_texts
 from sidtune.data.rows import Rows, Split, drawn, load_rows
+from sidtune.decoding.answers import read_candidates
+from sidtune.decoding.lists import Lists
+from sidtune.decoding.recommender import Recommender, refuse_other_folders
+from sidtune.distributed.environment import settle_environment
+from sidtune.distributed.launch import pin_first_gpu
 from sidtune.encoding.corpus import digest, file_digest
-from sidtune.errors import UserError
-from sidtune.evaluation.answers import read_candidates
-from sidtune.evaluation.baselines import rank_baselines
 from sidtune.evaluation.compare import SETTINGS
-from sidtune.evaluation.options import RankOptions
-from sidtune.evaluation.ranker import Lists
-from sidtune.evaluation.ranking import Ranking
-from sidtune.evaluation.recommender import Recommender, refuse_other_folders
 from sidtune.evaluation.report import Report, make_report
 from sidtune.evaluation.results import make_folder, refuse_other_settings, write_results
-from sidtune.ragged import Ragged, row_of
+from sidtune.files.ids import as_texts
+from sidtune.metrics.ranks import Ranking
+from sidtune.opponents.baselines import rank_baselines
+from sidtune.runs.output import CONFIG
+from sidtune.tasks.config_file import load_config
 from sidtune.tasks.source import load_split
-from sidtune.terminal import console, warn
-from sidtune.training.environment import settle_environment
-from sidtune.training.launch import pin_first_gpu
-from sidtune.training.output import CONFIG
 
 FOLDER = "evaluation"
 LIMIT_SEED = 0

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sidtune.data.rows import Rows
-from sidtune.evaluation.metrics import (
+from sidtune.metrics.metrics import (
     GROUP_CUTOFF,
     Estimate,
     Group,
@@ -21,7 +21,7 @@ from sidtune.evaluation.metrics import (
     repeated,
     summarise,
 )
-from sidtune.evaluation.ranking import Ranking
+from sidtune.metrics.ranks import Ranking
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet
 
-from sidtune.errors import UserError
+from sidtune.base.errors import UserError
 from sidtune.evaluation.compare import read_settings
 from sidtune.evaluation.report import Report
 

@@ -8,8 +8,8 @@ from rich.columns import Columns
 from rich.console import RenderableType
 from rich.table import Table
 
-from sidtune.evaluation.metrics import CUTOFFS, Estimate, Group
 from sidtune.evaluation.report import Report, Summary
+from sidtune.metrics.metrics import CUTOFFS, Estimate, Group
 
 
 def render(report: Report) -> Iterator[RenderableType]:

@@ -13,23 +13,10 @@ from transformers import PreTrainedConfig
 from transformers.utils import CONFIG_NAME
 from transformers.utils.hub import cached_file
 
-from sidtune.errors import UserError
+from sidtune.base.errors import UserError
+from sidtune.files.pointers import is_pointer, pointing, pull, some
 from sidtune.model.checkpoint_files import INDEX, OLD_INDEX, OLD_WEIGHTS, UNREADABLE, WEIGHTS, weight_map
 
-POINTERS = (b"version https://git-lfs.github.com/spec/", b"version https://hawser.github.com/spec/")
-# Read before any weight is.
-SMALL_FILES = (
-    CONFIG_NAME,
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "tokenizer.model",
-    "chat_template.jinja",
-)
 # Older tools describe quantised weights in files of their own.
 QUANTISED_BY = {"quantize_config.json": "GPTQ", "quant_config.json": "AWQ"}
 # In the order in which Transformers looks for them.
@@ -37,20 +24,8 @@ WEIGHT_FILES = (WEIGHTS, INDEX, OLD_WEIGHTS, OLD_INDEX)
 OTHER_WEIGHTS = ("*.safetensors", "*.gguf", "*.bin", "*.h5", "*.msgpack", "*.pth", "*.pt", "*.onnx")
 DOWNLOAD = "Download or copy it again."
 SCRATCH = "model.from_scratch: true needs no weights."
-SHOWN = 3
 # Of a safetensors file, in bytes, as the format allows it.
 LONGEST_HEADER = 100_000_000
-
-
-def refuse_pointers(folder: Path) -> None:
-    """Refuse a folder whose configuration or tokenizer is a Git LFS pointer.
-
-    Raises:
-        UserError: names the files.
-    """
-    pointers = [name for name in SMALL_FILES if _is_pointer(folder / name)]
-    if pointers:
-        raise UserError(f"{folder}: {_pointing(pointers)}", _pull(folder))
 
 
 def weight_faults(base: str, without: str = "Give another folder.") -> list[UserError]:
@@ -123,7 +98,7 @@ def _faults(folder: Path, whole: bool, without: str) -> Iterator[Fault]:
         if whole and not _names_its_weights(folder):
             yield _none(folder, without)
         return
-    if name not in (INDEX, OLD_INDEX) or not (folder / name).is_file() or _is_pointer(folder / name):
+    if name not in (INDEX, OLD_INDEX) or not (folder / name).is_file() or is_pointer(folder / name):
         yield from _file_faults(folder, {name: set()}, whole)
         return
     try:
@@ -148,7 +123,7 @@ def _names_its_weights(folder: Path) -> bool:
 
 def _none(folder: Path, without: str) -> Fault:
     others = sorted(path.name for kind in OTHER_WEIGHTS for path in folder.glob(kind))
-    found = f"; it holds {_some(others)}, which is not read" if others else ""
+    found = f"; it holds {some(others)}, which is not read" if others else ""
     return f"the folder holds no {WEIGHTS} and no {OLD_WEIGHTS}, whole or in parts{found}", without
 
 
@@ -159,12 +134,12 @@ def _file_faults(folder: Path, files: dict[str, set[str]], whole: bool) -> Itera
         files: names of the weights that each of them must hold; none where that is not known.
     """
     absent = [name for name in files if not (folder / name).is_file()]
-    pointers = [name for name in files if name not in absent and _is_pointer(folder / name)]
+    pointers = [name for name in files if name not in absent and is_pointer(folder / name)]
     if absent and whole:
         # A pipe would be waited for.
-        yield f"{_some(absent)}, which is no file there", "Download or copy what is missing."
+        yield f"{some(absent)}, which is no file there", "Download or copy what is missing."
     if pointers:
-        yield _pointing(pointers), _pull(folder)
+        yield pointing(pointers), pull(folder)
     for name in files:
         if name not in absent and name not in pointers:
             yield from _content_faults(folder / name, files[name])
@@ -222,24 +197,3 @@ def _old_fault(path: Path) -> str | None:
         except zipfile.BadZipFile:
             return "is truncated or damaged: its table of contents is missing"
     return None if opening[:1] == b"\x80" else "is damaged: it is no file of PyTorch's"
-
-
-def _is_pointer(path: Path) -> bool:
-    """Whether a file is what Git leaves in place of a large one."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return file.read(100).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(POINTERS)
-
-
-def _pointing(names: list[str]) -> str:
-    what = "is a Git LFS pointer, not the file itself" if len(names) == 1 else "are Git LFS pointers, not the files"
-    return f"{_some(names)} {what}"
-
-
-def _pull(folder: Path) -> str:
-    return f"Run `git lfs pull` in {folder}, or download the files anew."
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else "")

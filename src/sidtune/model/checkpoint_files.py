@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-from sidtune.errors import UserError
-from sidtune.model.frozen import SidEmbedding, is_frozen, load_sid_rows, module_name, sid_rows
+from sidtune.base.errors import UserError
+from sidtune.model.tuning.frozen import SidEmbedding, is_frozen, load_sid_rows, module_name, sid_rows
 from sidtune.model.unchanged import Unchanged, weights_in
 
 SID_ROWS = "sid_rows.safetensors"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from transformers import PreTrainedModel
 
-from sidtune.model.frozen import is_frozen
+from sidtune.model.tuning.frozen import is_frozen
 
 # A layer multiplies a token by about 12 hidden² weights, and adds up 2 hidden values for each token that it sees: six
 # hidden sizes of pairs a token. With twice that, rows are wider and fewer, which pads less: a step of the default

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from sidtune.config import ModelConfig
-from sidtune.errors import UserError
+from sidtune.base.errors import UserError
+from sidtune.config.model import ModelConfig
 
 RATES = ("residual_dropout", "embedding_dropout")
 # What a decoder layer adds to the residual, after attention and after the MLP, by its own names. Where a norm stands

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sidtune.ragged import Ragged, row_of
+from sidtune.base.ragged import Ragged, row_of
 
 # Of the known rows' spread: enough to tell tokens of the same items apart, little enough to leave them their meaning.
 NOISE_SHARE = 0.1

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, set_seed
 
-from sidtune.config import ModelConfig
-from sidtune.errors import UserError
+from sidtune.base.errors import UserError
+from sidtune.config.model import ModelConfig
 from sidtune.model.base_files import SCRATCH, quantisation_fault, weight_faults
 from sidtune.model.dropout import set_dropout
-from sidtune.model.frozen import freeze
 from sidtune.model.initialise import ItemTexts, mean_rows, text_rows
-from sidtune.model.tokenizer import load_config
-from sidtune.model.vocabulary import Vocabulary
+from sidtune.model.tuning.frozen import freeze
+from sidtune.tokenizer.load import load_config
+from sidtune.tokenizer.vocabulary import Vocabulary
 
 ROWS_MULTIPLE = 64
 

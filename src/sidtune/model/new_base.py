@@ -11,8 +11,8 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM, set_seed
 
-from sidtune.errors import UserError
-from sidtune.terminal import console
+from sidtune.base.errors import UserError
+from sidtune.base.terminal import console
 
 EOS, PAD, TURN, END_OF_TURN = "<|endoftext|>", "<|pad|>", "<|im_start|>", "<|im_end|>"
 CHAT_TEMPLATE = (

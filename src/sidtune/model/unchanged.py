@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import safetensors
 
-from sidtune.storage import flush
+from sidtune.base.storage import flush
 
 Stamp = tuple[int, int, int, int]
 

@@ -12,14 +12,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from sidtune.base.ragged import Ragged
+from sidtune.config.section import MOST
 from sidtune.data.catalogue import Catalogue
 from sidtune.data.history_keys import history_keys
 from sidtune.data.rows import Rows, Split
 from sidtune.data.sequences import Sequences, backward, joined, one_back, one_by_one
-from sidtune.ragged import Ragged
 
-# Nobody counts further, and no integer of ours overflows.
-MOST = 2**31 - 1
 # `training.epochs` goes on from there; every pass takes memory.
 MOST_PASSES = 1_000
 ItemField = Literal["sid", "title", "description"]

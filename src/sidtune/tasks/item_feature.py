@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sidtune.ragged import Ragged
+from sidtune.base.ragged import Ragged
 from sidtune.tasks.base import Items, Part, Placeholders, Source, TaskOptions
 
 

@@ -9,9 +9,9 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from sidtune.base.errors import UserError
 from sidtune.data.history_keys import history_keys
 from sidtune.data.sequences import Sequences
-from sidtune.errors import UserError
 from sidtune.tasks.base import Items, Part, Placeholders, Source, TaskOptions
 
 FORM = "sid_sequence"

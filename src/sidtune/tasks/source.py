@@ -7,13 +7,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from sidtune.config import DataConfig
+from sidtune.base.errors import UserError
+from sidtune.config.data import DataConfig
 from sidtune.data.catalogue import Catalogue
 from sidtune.data.instructions import INSTRUCTIONS, read_instructions
 from sidtune.data.leave_one_out import load_leave_one_out
 from sidtune.data.preferences import PREFERENCES, VALID_NAMES, read_preferences
 from sidtune.data.rows import Rows, Split, load_rows, resolve_rows
-from sidtune.errors import UserError
 from sidtune.tasks.base import Source
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
-from sidtune.data.yaml_files import read_yaml
-from sidtune.errors import UserError, did_you_mean
+from sidtune.base.errors import UserError, did_you_mean
+from sidtune.files.yaml_files import read_yaml
 from sidtune.tasks import TASKS
 from sidtune.tasks.base import Placeholders
 

@@ -8,8 +8,8 @@ import os
 import torch
 from transformers import TrainingArguments
 
-from sidtune.config import Config
-from sidtune.errors import UserError
+from sidtune.base.errors import UserError
+from sidtune.tasks.config import Config
 from sidtune.training.precision import Precision, choose
 
 

@@ -10,8 +10,8 @@ from rich.progress import TaskID
 from rich.table import Table
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from sidtune.storage import refusing_failed_writes, write_text
-from sidtune.terminal import console, progress_bar
+from sidtune.base.storage import refusing_failed_writes, write_text
+from sidtune.base.terminal import console, progress_bar
 
 METRICS = "metrics.jsonl"
 # Wide enough for a loss with four decimals, or for a million steps.

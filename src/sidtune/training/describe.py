@@ -8,15 +8,16 @@ import numpy as np
 from rich.table import Table
 from transformers import PreTrainedModel, TrainingArguments
 
+from sidtune.base.terminal import console
 from sidtune.batching.layouts import Layout
-from sidtune.batching.plan import Plan
 from sidtune.batching.steps import Steps
-from sidtune.config import Config, ModelConfig, TrainingConfig
+from sidtune.config.model import ModelConfig
 from sidtune.encoding.corpus import EncodedTask
-from sidtune.model.frozen import parameter_counts
-from sidtune.model.vocabulary import Vocabulary
-from sidtune.terminal import console
-from sidtune.training.lay_out import measures_memory
+from sidtune.model.tuning.frozen import parameter_counts
+from sidtune.runs.schedule import total_steps
+from sidtune.tasks.config import Config
+from sidtune.tokenizer.vocabulary import Vocabulary
+from sidtune.training.make_steps import measures_memory
 
 # Of each trained weight, all in float32.
 BYTES = {"gradients": 4, "optimizer": 8, "average": 4}
@@ -24,28 +25,7 @@ BYTES = {"gradients": 4, "optimizer": 8, "average": 4}
 # block with a two- to four-fold MLP (Korthikanti et al., 2022, eq. 2, without dropout masks and attention scores).
 ACTIVATION_VALUES = 17
 GIB = 2**30
-SHORTER_WARMUP = "Shorten training.warmup: a share of the run, such as 0.05, fits any length."
 SAMPLED_STEPS = 20
-
-
-def total_steps(training: TrainingConfig, plan: Plan) -> int:
-    """Optimizer updates of the whole run."""
-    return training.max_steps or plan.steps_per_epoch * training.epochs
-
-
-def long_warmup(training: TrainingConfig, steps: int) -> str:
-    """What is said of a warmup that lasts as long as its run, or longer; nothing where it does not.
-
-    Args:
-        steps: optimizer updates of the run, or of its stage.
-    """
-    if not steps or training.warmup < steps:
-        return ""
-    reached = (steps - 1) / training.warmup
-    return (
-        f"warmup takes {training.warmup:,} steps and training {steps:,}, so the learning rate never reaches its peak: "
-        f"it ends at {reached:.0%} of it"
-    )
 
 
 def describe_stage(number: int, stages: int) -> None:

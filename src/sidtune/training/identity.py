@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from sidtune.config import LossConfig
+from sidtune.config.loss import LossConfig
 from sidtune.inputs import Inputs
 from sidtune.model.dropout import RATES
-from sidtune.training.checkpoints import CHANGEABLE, PRECISION, PROCESSES
+from sidtune.runs.checkpoints import CHANGEABLE, PRECISION, PROCESSES
 
 
 def run_identity(inputs: Inputs, world_size: int) -> dict[str, Any]:

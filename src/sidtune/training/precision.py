@@ -7,11 +7,11 @@ from typing import Literal
 
 import torch
 
-from sidtune.config import TrainingConfig
-from sidtune.errors import UserError
+from sidtune.base.errors import UserError
+from sidtune.base.terminal import warn
+from sidtune.config.training import TrainingConfig
 from sidtune.model.bf16 import device_type, emulated, has_bf16
-from sidtune.terminal import warn
-from sidtune.training.checkpoints import PRECISION, read_identity
+from sidtune.runs.checkpoints import PRECISION, read_identity
 
 Precision = Literal["bf16", "fp32"]
 # Below this hidden size a CPU spends more time on conversions than its bfloat16 products save.

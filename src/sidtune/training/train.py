@@ -15,48 +15,42 @@ import torch
 from transformers import EarlyStoppingCallback, PreTrainedModel, TrainerCallback, TrainingArguments
 from transformers.integrations.integration_utils import TensorBoardCallback
 
+from sidtune.base.errors import UserError
+from sidtune.base.signals import StopRequest
+from sidtune.base.terminal import console, library_bars, warn
 from sidtune.batching.prefixes import Prefixes
 from sidtune.batching.steps import Steps
 from sidtune.checks.run import refuse_errors
-from sidtune.config import METRIC_DEPTH, Config
+from sidtune.config.evaluation import METRIC_DEPTH
+from sidtune.distributed.environment import settle_environment
+from sidtune.distributed.launch import join_after_restart, pin_first_gpu
+from sidtune.distributed.processes import all_or_none, by_first, first_goes_ahead, noticing_lost_peers
 from sidtune.encoding.corpus import EncodedTask
 from sidtune.encoding.frame import Frame
-from sidtune.errors import UserError
 from sidtune.inputs import Inputs
 from sidtune.model.attention import attend_in_float32
 from sidtune.model.checkpoint_files import load_start
 from sidtune.model.load import base_dtype, load_model
-from sidtune.signals import StopRequest
-from sidtune.terminal import console, library_bars, warn
-from sidtune.training import output
+from sidtune.runs import output
+from sidtune.runs.checkpoints import FINAL, PRECISION
+from sidtune.runs.output import Start
+from sidtune.runs.resumed import refuse_broken_state, refuse_links
+from sidtune.runs.schedule import SHORTER_WARMUP, following, long_warmup, stage_runs, total_steps
+from sidtune.tasks.config import Config
 from sidtune.training.arguments import training_arguments
 from sidtune.training.callbacks import ConsoleTable, LastStepEvaluation, MetricsFile
-from sidtune.training.checkpoints import FINAL, PRECISION
-from sidtune.training.criterion import make_criterion, sid_prefixes
-from sidtune.training.describe import (
-    SHORTER_WARMUP,
-    describe_model,
-    describe_plan,
-    describe_stage,
-    long_warmup,
-    total_steps,
-)
-from sidtune.training.environment import settle_environment
+from sidtune.training.describe import describe_model, describe_plan, describe_stage
+from sidtune.training.guards.interruption import StopWhenAsked
+from sidtune.training.guards.memory import fit_max_tokens
+from sidtune.training.guards.out_of_memory import explaining_out_of_memory
+from sidtune.training.guards.watch import LossWatch
 from sidtune.training.identity import run_identity
-from sidtune.training.interruption import StopWhenAsked
-from sidtune.training.launch import join_after_restart, pin_first_gpu
-from sidtune.training.lay_out import lay_out
-from sidtune.training.memory import fit_max_tokens
-from sidtune.training.objective import LabelLoss
-from sidtune.training.out_of_memory import explaining_out_of_memory
-from sidtune.training.output import Start
+from sidtune.training.loss.criterion import make_criterion, sid_prefixes
+from sidtune.training.loss.label_loss import LabelLoss
+from sidtune.training.make_steps import lay_out
 from sidtune.training.precision import settle
-from sidtune.training.processes import all_or_none, by_first, first_goes_ahead, noticing_lost_peers
-from sidtune.training.ranking import ValidationRanking
-from sidtune.training.resumed import refuse_broken_state, refuse_links
-from sidtune.training.stages import following, stage_runs
 from sidtune.training.trainer import StepTrainer
-from sidtune.training.watch import LossWatch
+from sidtune.training.validation_ranking import ValidationRanking
 
 
 @dataclass(frozen=True)

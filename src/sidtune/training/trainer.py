@@ -25,9 +25,10 @@ from transformers import (
 )
 from transformers.trainer_callback import ExportableState, PrinterCallback
 
+from sidtune.base.storage import refusing_failed_writes
 from sidtune.batching.layouts import MicroBatch
 from sidtune.batching.steps import Step, StepLoader, Steps, shared_out
-from sidtune.bundle import Bundle, write_bundle
+from sidtune.distributed import processes
 from sidtune.encoding.corpus import Corpus, EncodedTask
 from sidtune.model.checkpoint_files import (
     INDEX,
@@ -36,16 +37,17 @@ from sidtune.model.checkpoint_files import (
     save_training_state,
     shard_names,
 )
-from sidtune.model.frozen import is_frozen
+from sidtune.model.tuning.frozen import is_frozen
 from sidtune.model.unchanged import Unchanged
-from sidtune.storage import refusing_failed_writes
-from sidtune.training import best, checkpoints, non_finite, processes
+from sidtune.runs import best, checkpoints
+from sidtune.runs.bundle import Bundle, write_bundle
+from sidtune.runs.resumed import STATE
 from sidtune.training.averaging import WeightAverage
-from sidtune.training.objective import LabelLoss
-from sidtune.training.out_of_memory import SmallerPasses
-from sidtune.training.ranking import ValidationRanking
-from sidtune.training.resumed import STATE
-from sidtune.training.untouched import Untouched
+from sidtune.training.guards import non_finite
+from sidtune.training.guards.out_of_memory import SmallerPasses
+from sidtune.training.guards.untouched import Untouched
+from sidtune.training.loss.label_loss import LabelLoss
+from sidtune.training.validation_ranking import ValidationRanking
 
 EVALUATION_EXAMPLES = 512
 

@@ -1,0 +1,86 @@
+"""Files that are on disk when they are said to be, and what to say where they cannot be written."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import safetensors
+
+from sidtune.base.errors import UserError
+
+GIB = 2**30
+# How writers outside Python speak of a failed system call: those in Rust, and torch's own, which swallows the reason.
+SIGNS = ("os error", "inline_container")
+
+
+def flush(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file as a whole: whoever reads it, and whatever dies, finds the old text or the new one."""
+    descriptor, aside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(descriptor)
+        # What `open` would have given it.
+        os.chmod(aside, 0o666 & ~_umask())
+        os.replace(aside, path)
+    finally:
+        Path(aside).unlink(missing_ok=True)
+    flush(path.parent)
+
+
+@contextmanager
+def refusing_failed_writes(target: Path, needed: int = 0) -> Iterator[None]:
+    """Turn what writers raise where a disk is full, or a file cannot be written, into a `UserError`.
+
+    Args:
+        target: what is being written.
+        needed: about how many bytes it takes, where that is worth saying.
+    """
+    try:
+        yield
+    except Exception as error:
+        reason = _reason(error)
+        if reason is None:
+            raise
+        size = f" It takes about {needed / GIB:.3g} GiB." if needed else ""
+        there = next(folder for folder in target.absolute().parents if folder.exists())
+        free = shutil.disk_usage(there).free / GIB
+        raise UserError(
+            f"{target} could not be written: {reason}.{size} {free:.3g} GiB are free there",
+            "Make room, or choose another output_dir; the same command goes on from the newest complete checkpoint.",
+        ) from None
+
+
+def _reason(error: Exception) -> str | None:
+    """Why a write failed, or None for errors that are no failed writes."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    if isinstance(error, UserError):
+        return None
+    text = str(error)
+    if "inline_container" in text:
+        return "the disk took only a part"
+    if isinstance(error, safetensors.SafetensorError) or any(sign in text for sign in SIGNS):
+        return text.splitlines()[0][:200]
+    return None
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,175 @@
+"""What the user sees: one console that nothing steers, and progress bars that are silent where nobody looks."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import json
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.segment import Segment
+
+from sidtune.base.errors import Interrupted, OneProcessError, UserError
+
+# Where nobody looks, lines are not folded at eighty characters: logs are read with other tools.
+LOG_WIDTH = 120
+# What every launcher tells each of its processes, all of it.
+LAUNCHER = ("LOCAL_RANK", "RANK", "WORLD_SIZE")
+# Our own signs, where a stream's encoding does not have them.
+SIGNS = {
+    "·": "|",
+    "–": "-",
+    "→": "->",
+    "…": "...",
+    "×": "x",
+    "│": "|",
+    "↵": "$",
+    "⇥": "|",
+    "“": '"',
+    "”": '"',
+    "’": "'",
+}
+# The name by which streams know `_replaced`.
+REPLACING = "sidtune.replacing"
+# How streams treat such characters unless the user chose something, by PYTHONIOENCODING=ascii:replace for example.
+UNCHOSEN = ("strict", "surrogateescape", "backslashreplace")
+
+
+class SafeConsole(Console):
+    """A console for texts from anywhere: control characters and direction marks are shown, never obeyed."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """As `Console`; what Rich itself says to the terminal is left as it is."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(harmless(segment.text), segment.style)
+
+
+def harmless(text: str) -> str:
+    """Control characters, direction marks and the like as their code; line breaks stay."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in text)
+
+
+console = SafeConsole(highlight=False, emoji=False, width=None if sys.stdout.isatty() else LOG_WIDTH)
+_errors = SafeConsole(highlight=False, emoji=False, stderr=True, width=None if sys.stderr.isatty() else LOG_WIDTH)
+T = TypeVar("T")
+
+
+def _replaced(error: UnicodeError) -> tuple[str, int]:
+    """Our own signs in ASCII, every other character as its code."""
+    assert isinstance(error, UnicodeEncodeError)
+    text = error.object[error.start : error.end]
+    return "".join(SIGNS.get(c) or c.encode("ascii", "backslashreplace").decode() for c in text), error.end
+
+
+def print_in_any_encoding() -> None:
+    """Let standard output and standard error take every text, whatever their encoding has."""
+    codecs.register_error(REPLACING, _replaced)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in UNCHOSEN:
+            stream.reconfigure(errors=REPLACING)
+
+
+def warn(message: str) -> None:
+    """Say something the user should know beside the results, which may be read by a program."""
+    if not console.quiet:
+        _errors.print(f"warning: {visible(message)}", markup=False, style="yellow")
+
+
+def is_given(name: str) -> bool:
+    """Whether a launcher's variable says anything; -1 is how some of them say that there is one process."""
+    return os.environ.get(name, "") not in ("", "-1")
+
+
+def launched() -> bool:
+    """Whether torchrun, `--processes` or another launcher started this process.
+
+    Operators of clusters set RANK and WORLD_SIZE for each container, though a single process may run in it.
+    """
+    return all(is_given(name) for name in LAUNCHER)
+
+
+def first_process() -> bool:
+    """Whether this is the first process of a run, which says what all would; a single process always is."""
+    return not launched() or os.environ["RANK"] == "0"
+
+
+@contextmanager
+def messages_for_errors() -> Iterator[None]:
+    """End the program with a message and an exit status in place of a traceback, for what is no fault of ours."""
+    try:
+        yield
+    except Interrupted as stop:
+        if first_process():
+            print(harmless(str(stop)), file=sys.stderr)
+        sys.exit(stop.STATUS)
+    except UserError as error:
+        if first_process() or isinstance(error, OneProcessError):
+            _errors.print("error: ", end="", style="bold red")
+            print(harmless(str(error)), file=sys.stderr)
+        sys.exit(error.STATUS)
+
+
+def quiet_libraries() -> None:
+    """No progress bars and no chatter from Transformers: what the user should know, we say."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+@contextmanager
+def library_bars() -> Iterator[None]:
+    """Let Transformers show its own bars for a while, on a terminal."""
+    from transformers.utils import logging
+
+    if not console.is_terminal:
+        yield
+        return
+    logging.enable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.disable_progress_bar()
+
+
+def progress_bar() -> Progress:
+    """A bar that is gone when done; it is drawn on a terminal only, and by the main thread only.
+
+    Rich takes one bar at a time.
+    """
+    drawn = console.is_terminal and threading.current_thread() is threading.main_thread()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True, disable=not drawn)
+
+
+def progress(items: Iterable[T], description: str, total: int, size: Callable[[T], int] = lambda _: 1) -> Iterator[T]:
+    """Yield the items while a bar advances by the size of each."""
+    with progress_bar() as bar:
+        task = bar.add_task(description, total=total)
+        for item in items:
+            yield item
+            bar.advance(task, size(item))
+
+
+def visible(text: str) -> str:
+    """Line breaks and tabs as signs, other control characters as their code."""
+    return harmless(text.replace("\t", "⇥").replace("\n", "↵\n"))
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """JSON that a terminal only shows: the same value, with escapes for what does not print or cannot be encoded."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(value, indent=indent)
+    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)

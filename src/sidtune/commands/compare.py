@@ -1,0 +1,41 @@
+"""`sidtune compare`: compare evaluated runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sidtune.base.errors import UserError
+from sidtune.base.terminal import (
+    console,
+    json_text,
+)
+from sidtune.commands.options import (
+    AsJson,
+    Split,
+)
+
+
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN_A RUN_B ...", help="Evaluated runs, the yardstick first.")],
+    split: Annotated[Split, typer.Option(help="Which of their evaluations.")] = "test",
+    as_json: AsJson = False,
+) -> None:
+    """Say which differences between evaluated runs are real: a paired bootstrap over the rows they share.
+
+    Example: `sidtune compare runs/a runs/b`
+    """
+    from sidtune.evaluation import compare as room
+
+    if len(runs) < 2:
+        raise UserError("nothing to compare", "Give at least two runs: sidtune compare RUN_A RUN_B")
+    first, *others = [room.read_evaluated(run, split) for run in runs]
+    comparisons = room.compare(first, others)
+    if as_json:
+        typer.echo(json_text(room.as_json(comparisons), indent=1))
+        return
+    for comparison in comparisons:
+        for part in room.render(comparison):
+            console.print(part)

@@ -1,0 +1,44 @@
+"""`sidtune preview`: show examples as the model reads them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from sidtune.base.terminal import (
+    console,
+    json_text,
+    quiet_libraries,
+)
+from sidtune.commands.options import (
+    AsJson,
+    ConfigFile,
+    Overrides,
+    TrustRemoteCode,
+)
+
+
+def preview(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    task: Annotated[str | None, typer.Option(help="Only this task.")] = None,
+    n: Annotated[int, typer.Option("-n", min=1, help="Examples of each form.")] = 3,
+    as_json: AsJson = False,
+    trust_remote_code: TrustRemoteCode = False,
+) -> None:
+    """Show examples as the model sees them: labels green, a red bar after every segment.
+
+    Example: `sidtune preview recipes/amazon-industrial.yaml --task sid_next -n 2`
+    """
+    from sidtune.checks import preview as room
+    from sidtune.inputs import Inputs
+    from sidtune.tasks.config_file import load_config
+
+    quiet_libraries()
+    examples = room.preview(Inputs(load_config(config, overrides or []), trust_remote_code), task, n)
+    if as_json:
+        typer.echo(json_text(room.as_json(examples), indent=1))
+        return
+    for example in examples:
+        console.print(room.render(example), soft_wrap=True)

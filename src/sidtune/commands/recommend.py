@@ -1,0 +1,61 @@
+"""`sidtune recommend`: recommend items to histories."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sidtune.base.errors import UserError
+from sidtune.base.terminal import (
+    console,
+    json_text,
+    quiet_libraries,
+)
+from sidtune.commands.options import (
+    AsJson,
+    Beams,
+    Candidates,
+    ExcludeHistory,
+    ModelFolder,
+    Normalization,
+    TrustRemoteCode,
+)
+from sidtune.config.search import BEAMS, RankOptions
+
+
+def recommend(
+    model: ModelFolder,
+    history: Annotated[str | None, typer.Option(metavar="ID,ID,…", help="Item ids, oldest first.")] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            "--input", metavar="FILE", help='JSON lines: {"user_id": "u1", "history": ["17"]}; - is standard input.'
+        ),
+    ] = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="Items of a list.")] = 10,
+    beams: Beams = BEAMS,
+    normalize: Normalization = "full",
+    exclude_history: ExcludeHistory = False,
+    candidates: Candidates = None,
+    as_json: AsJson = False,
+    trust_remote_code: TrustRemoteCode = False,
+) -> None:
+    """Recommend items to one history, or to every line of a file: title, SID and log-probability.
+
+    Example: `sidtune recommend runs/shop --history 12,7 -k 5`
+    """
+    from sidtune.decoding import stream
+
+    if (history is None) == (source is None):
+        raise UserError("give either --history or --input", "sidtune recommend MODEL --history 12,7")
+    quiet_libraries()
+    recommender = stream.load(model, candidates, trust_remote_code)
+    asked = stream.histories(recommender, history, source)
+    for answer in stream.answer(recommender, asked, k, RankOptions(beams, normalize, exclude_history)):
+        if as_json:
+            typer.echo(json_text(stream.as_json(answer)))
+        else:
+            for part in stream.render(answer):
+                console.print(part)

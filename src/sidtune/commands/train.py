@@ -1,0 +1,61 @@
+"""`sidtune train`: fine-tune as configured."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from sidtune.base.terminal import (
+    console,
+    first_process,
+    launched,
+    quiet_libraries,
+)
+from sidtune.commands.options import (
+    ConfigFile,
+    OtherProcesses,
+    Overrides,
+    Processes,
+    Resume,
+    TrustRemoteCode,
+)
+
+if TYPE_CHECKING:
+    from sidtune.tasks.config import Config
+
+
+def train(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Do everything up to the first step; print the plan.")
+    ] = False,
+    resume: Resume = "auto",
+    processes: Processes = None,
+    allow_other_processes: OtherProcesses = False,
+    trust_remote_code: TrustRemoteCode = False,
+) -> None:
+    """Check the data, encode it (cached), train, and save a plain Hugging Face checkpoint.
+
+    Example: `sidtune train recipes/amazon-industrial.yaml training.epochs=3`
+    """
+    from sidtune.tasks.config_file import load_config
+
+    run_training(
+        load_config(config, overrides or []), resume, dry_run, processes, trust_remote_code, allow_other_processes
+    )
+
+
+def run_training(config: Config, resume: str, dry_run: bool, processes: int | None, *switches: bool) -> None:
+    from sidtune.distributed import launch
+    from sidtune.training.train import train as run
+
+    quiet_libraries()
+    if processes and processes > 1 and not launched():
+        raise typer.Exit(launch.launch(processes, sys.argv[1:]))
+    result = run(config, resume, dry_run, *switches)
+    if result and first_process():
+        console.print(escape(result.text))

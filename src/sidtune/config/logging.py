@@ -1,0 +1,14 @@
+"""`logging`: where losses are reported."""
+
+from __future__ import annotations
+
+from sidtune.config.section import Positive, Section
+
+
+class LoggingConfig(Section):
+    """What is logged besides the console and metrics.jsonl."""
+
+    every: Positive = 1
+    tensorboard: bool = False
+    wandb_project: str | None = None
+    wandb_run_name: str | None = None

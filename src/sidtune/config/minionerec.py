@@ -1,0 +1,83 @@
+"""MiniOneRec's command line in our configuration's words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sidtune.base.errors import UserError
+
+
+def boolean(text: str) -> bool:
+    """`True` or `False`, as MiniOneRec's scripts write them."""
+    values = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    if text.lower() not in values:
+        raise UserError(f"expected True or False, found {text!r}")
+    return values[text.lower()]
+
+
+def resume(text: str) -> str:
+    """Our `--resume` for MiniOneRec's `--resume_from_checkpoint`, whose default, None, starts anew.
+
+    Trainer, which is given it there, takes False like None, and looks for the newest checkpoint where it is True.
+    """
+    words = {"none": "never", "false": "never", "": "never", "true": "auto"}
+    return words.get(text.strip().lower(), text)
+
+
+def to_config(
+    *,
+    base_model: str,
+    train_file: Path,
+    eval_file: Path,
+    output_dir: Path,
+    sid_index_path: Path,
+    item_meta_path: Path,
+    sample: int,
+    seed: int,
+    batch_size: int,
+    micro_batch_size: int,
+    num_epochs: int,
+    learning_rate: float,
+    cutoff_len: int,
+    freeze_llm: str,
+    train_from_scratch: str,
+    wandb_project: str,
+    wandb_run_name: str,
+    **_elsewhere: Any,
+) -> dict[str, Any]:
+    """The configuration tree that MiniOneRec's flags stand for.
+
+    `micro_batch_size` bounds memory there; here the same bound is `micro_batch_size × cutoff_len` tokens. Flags
+    without a configuration key (`category`, `group_by_length`, resuming, launching) may be given too.
+    """
+    return {
+        "output_dir": str(output_dir),
+        "seed": seed,
+        "model": {
+            "base": base_model,
+            "from_scratch": boolean(train_from_scratch),
+            "tuning": "frozen" if boolean(freeze_llm) else "full",
+        },
+        "data": {
+            "items": str(item_meta_path),
+            "index": str(sid_index_path),
+            "train": str(train_file),
+            "valid": str(eval_file),
+            "sample": sample if sample > 0 else None,
+        },
+        "encoding": {"cutoff_len": cutoff_len},
+        "training": {
+            "epochs": num_epochs,
+            "batch_size": batch_size,
+            "max_tokens": micro_batch_size * cutoff_len,
+            "learning_rate": learning_rate,
+            "warmup": 20,
+        },
+        "eval": {"every": 0.05, "patience": 3, "save_total_limit": 1},
+        "logging": {
+            "every": 1,
+            "wandb_project": wandb_project or None,
+            "wandb_run_name": wandb_run_name or None,
+        },
+    }

@@ -1,0 +1,135 @@
+"""What may be answered, and what SIDs mean as items."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from sidtune.base.errors import UserError
+from sidtune.base.ragged import Ragged, place_of, row_of
+from sidtune.base.terminal import warn
+from sidtune.data.catalogue import Catalogue
+from sidtune.decoding.prompts import Prompts
+from sidtune.decoding.trie import Trie, build_trie, distinct_sids
+from sidtune.files.text import read_lines
+from sidtune.metrics.ranks import Ranking
+from sidtune.runs.bundle import Bundle
+
+SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The SIDs that may be answered, numbered, and their items.
+
+    Args:
+        trie: over these SIDs.
+        items: of each SID, catalogue positions, those with more training users first.
+        sid_of: `(items,)`, the number of each item's SID; -1 for items that may not be answered.
+    """
+
+    trie: Trie
+    items: Ragged
+    sid_of: NDArray[np.int64]
+
+    def shown(self, sids: NDArray[np.int64], hidden: Ragged | None = None) -> tuple[Ragged, NDArray[np.int64]]:
+        """Lists of SIDs as lists of items: those of one SID follow one another, and no list gets longer.
+
+        Args:
+            sids: `(rows, beams)`, padded with -1.
+            hidden: items that each list leaves out.
+
+        Returns:
+            Catalogue positions, at most `beams` a row, and the column in `sids` that each comes from, `(items,)`.
+        """
+        there = sids >= 0
+        # No SID shows more items than a list has places, besides those that are hidden.
+        most = sids.shape[1] + (0 if hidden is None else int(hidden.lengths.max(initial=0)))
+        groups = self.items.drop_back(np.maximum(self.items.lengths - most, 0))
+        items = Ragged.from_lengths(sids[there], there.sum(axis=1)).flatten(groups)
+        columns = np.repeat(np.nonzero(there)[1], groups.lengths[sids[there]])
+        if hidden is not None:
+            seen = ~_among(items, hidden, len(self.sid_of))
+            items, columns = items.keep(seen), columns[seen]
+        fits = place_of(items) < sids.shape[1]
+        return items.keep(fits), columns[fits]
+
+    def spent(self, history: Ragged) -> Ragged:
+        """For each history, the SIDs of which it holds every item."""
+        count = len(self.sid_of)
+        rows, items = np.divmod(np.unique(row_of(history) * count + history.values), count)
+        sids = self.sid_of[items]
+        keys, held = np.unique((rows * (self.trie.count + 1) + sids)[sids >= 0], return_counts=True)
+        rows, sids = np.divmod(keys, self.trie.count + 1)
+        whole = held == self.items.lengths[sids]
+        return Ragged.from_lengths(sids[whole], np.bincount(rows[whole], minlength=len(history)))
+
+    def rank(self, sids: NDArray[np.int64], target: NDArray[np.integer], hidden: Ragged | None = None) -> Ranking:
+        """Where targets stand in lists of SIDs.
+
+        Args:
+            sids: `(rows, beams)`, padded with -1.
+            target: `(rows,)` catalogue positions.
+            hidden: items that each list leaves out.
+        """
+        lists = self.shown(sids, hidden)[0].rectangle(sids.shape[1])
+        same_item = (lists == target[:, None]) & (lists >= 0)
+        same_sid = (sids == self.sid_of[target][:, None]) & (sids >= 0)
+        return Ranking(_first(same_sid), _first(same_item), lists)
+
+
+def make_answers(bundle: Bundle, prompts: Prompts, allowed: NDArray[np.bool_] | None = None) -> Answers:
+    """The answers a bundle's catalogue allows.
+
+    Args:
+        allowed: `(items,)`, a list of candidates; all items by default.
+    """
+    catalogue = bundle.catalogue
+    positions = np.arange(len(catalogue.ids)) if allowed is None else np.flatnonzero(allowed)
+    distinct, numbers = distinct_sids([catalogue.sids[item] for item in positions], prompts.token_ids)
+    sid_of = np.full(len(catalogue.ids), -1, np.int64)
+    sid_of[positions] = numbers
+    order = np.lexsort((positions, -bundle.users[positions], numbers))
+    items = Ragged.from_lengths(positions[order], np.bincount(numbers))
+    return Answers(build_trie(distinct, prompts.closing), items, sid_of)
+
+
+def read_candidates(path: Path) -> list[str]:
+    """Item ids from a text file, one a line."""
+    return [line.strip() for line in read_lines(path) if line.strip()]
+
+
+def allowed_items(ids: Sequence[str], catalogue: Catalogue) -> NDArray[np.bool_]:
+    """Which items are among the given ids, `(items,)`; ids that the catalogue does not have are counted.
+
+    Raises:
+        UserError: where the catalogue has none of them.
+    """
+    names = list(dict.fromkeys(ids))
+    positions = catalogue.positions(pa.array(names, pa.string()))
+    unknown = [name for name, position in zip(names, positions, strict=True) if position < 0]
+    shown = ", ".join(unknown[:SHOWN])
+    if len(unknown) == len(names):
+        raise UserError(
+            f"candidates: none of {len(names):,} ids is in the catalogue: {shown}", "Give ids of its items, one a line."
+        )
+    if unknown:
+        warn(f"candidates: {len(unknown):,} of {len(names):,} ids are not in the catalogue: {shown}")
+    allowed = np.zeros(len(catalogue.ids), bool)
+    allowed[positions[positions >= 0]] = True
+    return allowed
+
+
+def _first(hits: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Place of the first hit of each row, from 1; 0 where there is none."""
+    return np.where(hits.any(axis=1), hits.argmax(axis=1) + 1, 0)
+
+
+def _among(items: Ragged, hidden: Ragged, count: int) -> NDArray[np.bool_]:
+    """Which values of `items` are among the same row's `hidden`, `(values,)`; `count` items exist."""
+    return np.isin(row_of(items) * count + items.values, row_of(hidden) * count + hidden.values)

@@ -1,0 +1,103 @@
+"""The best SIDs for any number of histories, shared out over processes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+
+from sidtune.base.errors import UserError
+from sidtune.base.ragged import Ragged
+from sidtune.base.terminal import progress
+from sidtune.config.search import RankOptions
+from sidtune.decoding.answers import Answers
+from sidtune.decoding.decoder import Decoder
+from sidtune.decoding.prompts import Prompts
+from sidtune.decoding.search import Search
+
+# Histories whose prompts are held at once.
+ROWS_AT_ONCE = 65_536
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Numbers of SIDs, best first, padded with -1, and their scores; both `(rows, beams)`.
+
+    `unasked` are the rows whose prompt does not fit; their lists are empty.
+    """
+
+    sids: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    unasked: NDArray[np.int64]
+
+
+def rank_histories(
+    decoder: Decoder[Any],
+    prompts: Prompts,
+    answers: Answers,
+    history: Ragged,
+    options: RankOptions,
+    *,
+    together: bool = False,
+    bar: bool = True,
+) -> Lists:
+    """The best SIDs for every history.
+
+    Args:
+        history: n lists of catalogue positions, oldest first, none of them empty.
+        together: all processes of the group ask the same: each searches for its share of the batches, and all of them
+            get all lists. A batch is the same whoever searches it, so the lists are too.
+        bar: draw a progress bar.
+
+    Raises:
+        UserError: for a model whose outputs are not numbers.
+    """
+    search = Search(answers.trie.to(decoder.device), options.beams, options.normalize, options.max_tokens)
+    shared = together and dist.is_initialized()
+    chunks = [
+        _rank_chunk(decoder, prompts, answers, search, history.take(rows), options.exclude_history, shared, bar)
+        for rows in np.split(np.arange(len(history)), range(ROWS_AT_ONCE, len(history), ROWS_AT_ONCE))
+    ]
+    return Lists(
+        np.concatenate([chunk.sids for chunk in chunks]),
+        np.concatenate([chunk.scores for chunk in chunks]),
+        np.concatenate([chunk.unasked + number * ROWS_AT_ONCE for number, chunk in enumerate(chunks)]),
+    )
+
+
+def _rank_chunk(
+    decoder: Decoder[Any],
+    prompts: Prompts,
+    answers: Answers,
+    search: Search,
+    history: Ragged,
+    exclude_history: bool,
+    shared: bool,
+    bar: bool,
+) -> Lists:
+    asked, rows = prompts.encode(history)
+    spent = answers.spent(history).take(rows) if exclude_history else None
+    rank, world_size = (dist.get_rank(), dist.get_world_size()) if shared else (0, 1)
+    # One more than the number of a SID, so that what other processes find can be added.
+    sids = torch.zeros(len(history), search.beams, dtype=torch.long, device=decoder.device)
+    scores = torch.zeros(len(history), search.beams, device=decoder.device)
+    share = search.batches(decoder, asked.lengths)[rank::world_size]
+    for batch in progress(share, "ranking", sum(map(len, share)), len) if bar else share:
+        found, their_scores = search.run(decoder, asked.take(batch), spent and spent.take(batch))
+        place = torch.from_numpy(rows[batch]).to(decoder.device)
+        sids[place, : found.shape[1]] = found + 1
+        scores[place, : found.shape[1]] = their_scores
+    if shared:
+        dist.all_reduce(sids)
+        dist.all_reduce(scores)
+    numbers, summed = (sids - 1).cpu().numpy(), scores.cpu().numpy()
+    if np.isnan(summed).any():
+        raise UserError(
+            "the model's outputs are not numbers (NaN)", "Its training diverged: take an earlier checkpoint."
+        )
+    unasked = np.setdiff1d(np.arange(len(history)), rows)
+    return Lists(numbers, np.where(numbers >= 0, summed, -np.inf).astype(np.float32), unasked)

@@ -1,0 +1,195 @@
+"""A trained model that recommends: load it, give it histories."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from sidtune.base.errors import UserError
+from sidtune.base.ragged import Ragged
+from sidtune.config.search import BEAMS, Normalize, RankOptions
+from sidtune.decoding.answers import Answers, allowed_items, make_answers
+from sidtune.decoding.decoder import Decoder, make_decoder
+from sidtune.decoding.lists import Lists, rank_histories
+from sidtune.decoding.prompts import Prompts
+from sidtune.model.load import load_trained
+from sidtune.runs.bundle import QUESTION, Bundle, read_bundle
+from sidtune.runs.checkpoints import checkpoints
+from sidtune.tokenizer.load import load_tokenizer
+
+SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """One item, and the log-probability of its SID."""
+
+    item_id: str
+    title: str
+    sid: str
+    score: float
+
+
+class Recommender:
+    """Answers histories with items; several threads may ask one recommender at the same time.
+
+    Args:
+        prompts: how the model is asked.
+        decoder: of the model, which knows the tokens of the prompts.
+        bundle: what the model's answers mean.
+        answers: the items it may answer with.
+    """
+
+    def __init__(self, prompts: Prompts, decoder: Decoder[Any], bundle: Bundle, answers: Answers) -> None:
+        self.prompts, self.decoder, self.bundle, self.answers = prompts, decoder, bundle, answers
+
+    @classmethod
+    def load(cls, path: str | Path, device: str | None = None, trust_remote_code: bool = False) -> Recommender:
+        """Load a run's folder, its `final_checkpoint`, or one of its checkpoints.
+
+        Args:
+            device: such as `cpu` or `cuda:1`; a GPU where there is one by default.
+            trust_remote_code: let Python code that comes with the model run.
+
+        Raises:
+            UserError: for a folder that holds no model trained by sidtune, or parts of different ones.
+        """
+        folder = Path(path)
+        refuse_other_folders(folder)
+        bundle = read_bundle(folder)
+        prompts = Prompts(bundle, load_tokenizer(str(folder), trust_remote_code))
+        model = load_trained(folder, torch.device(device or _best_device()), trust_remote_code)
+        decoder = make_decoder(model)
+        highest = max(prompts.token_ids.values())
+        if highest >= decoder.head.vocabulary:
+            raise UserError(
+                f"{folder}: the model has {decoder.head.vocabulary:,} rows, and SID tokens have ids up to {highest:,}",
+                "Take model and tokenizer from the same run.",
+            )
+        return cls(prompts, decoder, bundle, make_answers(bundle, prompts))
+
+    def among(self, candidates: Iterable[str]) -> Recommender:
+        """The same model, answering with these items only.
+
+        Ids that the catalogue does not have are counted in a warning.
+
+        Raises:
+            UserError: where the catalogue has none of them.
+        """
+        allowed = allowed_items(list(candidates), self.bundle.catalogue)
+        return Recommender(self.prompts, self.decoder, self.bundle, make_answers(self.bundle, self.prompts, allowed))
+
+    def recommend(
+        self,
+        histories: Sequence[Sequence[str]],
+        k: int = 10,
+        *,
+        beams: int = BEAMS,
+        normalize: Normalize = "full",
+        exclude_history: bool = False,
+    ) -> list[list[Recommendation]]:
+        """The best `k` items for each history, fewer where the search finds no more.
+
+        Args:
+            histories: item ids, oldest first; none of them empty.
+            k: items of a list, at most `beams`.
+            beams: width of the search.
+            normalize: probabilities over the full vocabulary, or over the tokens that the trie allows.
+            exclude_history: answer with no item of the history.
+
+        Raises:
+            UserError: for items that the catalogue does not have, and histories that are empty or do not fit.
+        """
+        check_size(k, beams)
+        if not histories:
+            return []
+        options = RankOptions(beams, normalize, exclude_history)
+        answers = []
+        for number, answer in enumerate(self.answer(self.positions(histories), k, options), start=1):
+            if answer is None:
+                message = f"history {number}: its prompt does not fit cutoff_len={self.bundle.cutoff_len}"
+                raise UserError(message, "Train with a larger encoding.cutoff_len.")
+            answers.append(answer)
+        return answers
+
+    def answer(self, history: Ragged, k: int, options: RankOptions) -> list[list[Recommendation] | None]:
+        """The best `k` items for histories of catalogue positions; None where the prompt does not fit."""
+        lists = self.lists(history, options)
+        named = self._named(lists, history if options.exclude_history else None, k)
+        unasked = set(lists.unasked.tolist())
+        return [None if row in unasked else answer for row, answer in enumerate(named)]
+
+    def lists(self, history: Ragged, options: RankOptions, together: bool = False) -> Lists:
+        """The best SIDs for histories of catalogue positions; `together` as in `rank_histories`."""
+        return rank_histories(self.decoder, self.prompts, self.answers, history, options, together=together)
+
+    def positions(self, histories: Sequence[Sequence[str]]) -> Ragged:
+        """Catalogue positions of item ids.
+
+        Raises:
+            UserError: for ids that the catalogue does not have, and for an empty history.
+        """
+        for number, history in enumerate(histories, start=1):
+            if isinstance(history, str):
+                raise UserError(f"history {number} is text: {history!r:.60}", "Give lists of item ids: [['12', '7']].")
+        lengths = np.array([len(history) for history in histories], np.int64)
+        if not lengths.all():
+            raise UserError(f"history {int(np.argmin(lengths)) + 1} is empty", "Give at least one item.")
+        ids = [str(item) for history in histories for item in history]
+        positions = self.bundle.catalogue.positions(pa.array(ids, pa.string()))
+        unknown = list(dict.fromkeys(item for item, at in zip(ids, positions, strict=True) if at < 0))
+        if unknown:
+            raise UserError(
+                f"not in the catalogue: {', '.join(map(repr, unknown[:SHOWN]))} ({len(unknown):,} in all)",
+                "Leave them out; several ids are separated by commas.",
+            )
+        return Ragged.from_lengths(positions, lengths)
+
+    def _named(self, lists: Lists, hidden: Ragged | None, k: int) -> list[list[Recommendation]]:
+        """Lists of SIDs as items with their titles, the best `k` of each."""
+        items, columns = self.answers.shown(lists.sids, hidden)
+        spans = zip(items.offsets[:-1].tolist(), items.offsets[1:].tolist(), strict=True)
+        return [
+            [
+                self._recommendation(int(items.values[place]), float(lists.scores[row, columns[place]]))
+                for place in range(start, min(end, start + k))
+            ]
+            for row, (start, end) in enumerate(spans)
+        ]
+
+    def _recommendation(self, item: int, score: float) -> Recommendation:
+        catalogue = self.bundle.catalogue
+        return Recommendation(catalogue.ids[item], catalogue.titles[item], "".join(catalogue.sids[item]), score)
+
+
+def check_size(k: int, beams: int) -> None:
+    """Refuse lists that are longer than the search is wide."""
+    if not 1 <= k <= beams:
+        raise UserError(f"k is {k}, and the search has {beams} beams", "Search with at least as many beams as items.")
+
+
+def refuse_other_folders(folder: Path) -> None:
+    """Refuse a folder that holds no model, and say which one may be meant."""
+    if folder.is_file():
+        raise UserError(f"{folder} is a file", "Give the run's folder: output_dir in its configuration.")
+    if not folder.is_dir():
+        raise UserError(f"no such folder: {folder}", "Give a run's folder, or one of its checkpoints.")
+    if not (folder / "config.json").is_file():
+        found = checkpoints(folder)
+        inside = sorted(path.parent for path in folder.glob(f"*/{QUESTION}"))
+        hint = f"Its run is not finished; give a checkpoint: {found[0]}" if found else "Give a run's folder."
+        if inside and not found:
+            hint = f"Do you mean {inside[0]}?"
+        raise UserError(f"{folder} holds no model", hint)
+
+
+def _best_device() -> str:
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"

@@ -1,0 +1,137 @@
+"""One process for each GPU, or the first GPU alone: never one process that splits itself over several."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from sidtune.base.errors import UserError
+from sidtune.base.signals import ASKING, KILLED
+from sidtune.base.terminal import launched, warn
+
+HOST = "127.0.0.1"
+POLL_SECONDS = 0.1
+# Those whose peer died notice within moments, or hang in an exchange for good.
+GRACE_SECONDS = 10.0
+# As Transformers has it (`ddp_timeout`): the others wait while the first process reads or writes large files.
+PATIENCE = datetime.timedelta(seconds=1800)
+
+
+def launch(processes: int, arguments: Sequence[str]) -> int:
+    """Run `sidtune` with the given arguments in several processes of this machine; the exit status of the whole.
+
+    Args:
+        processes: at most one for each visible GPU; without GPUs they share the CPU.
+        arguments: the command line after `sidtune`.
+    """
+    gpus = torch.cuda.device_count()
+    if gpus and processes > gpus:
+        raise UserError(f"--processes {processes}, but {gpus} GPUs are visible", f"Use --processes {gpus} or fewer.")
+    command = [sys.executable, "-m", "sidtune", *arguments]
+    # Several processes with a thread for every core would be slower than one.
+    shared = {"OMP_NUM_THREADS": "1", **os.environ, "MASTER_ADDR": HOST, "MASTER_PORT": str(_free_port())}
+    shared |= {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
+    ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
+    return supervise(subprocess.Popen(command, env=shared | rank) for rank in ranks)
+
+
+def supervise(starting: Iterable[subprocess.Popen[bytes]]) -> int:
+    """Start the processes of a run, pass on signals to them, and let none outlive another that failed.
+
+    Args:
+        starting: each is started when it is asked for.
+
+    Returns:
+        What the first that failed returned, or 128 and the number of the signal that killed it; 0 where none failed.
+    """
+    workers: list[subprocess.Popen[bytes]] = []
+    asked: list[int] = []
+
+    def pass_on(number: int, _: object) -> None:
+        asked.append(number)
+        for worker in workers:
+            worker.send_signal(number)
+
+    before = {number: signal.signal(number, pass_on) for number in ASKING}
+    try:
+        for worker in starting:
+            workers.append(worker)
+            if asked:
+                worker.send_signal(asked[0])
+        while all(worker.poll() in (None, 0) for worker in workers):
+            if all(worker.returncode == 0 for worker in workers):
+                return 0
+            time.sleep(POLL_SECONDS)
+        # Those that end by themselves say what they met, and return it.
+        until = time.monotonic() + GRACE_SECONDS
+        while time.monotonic() < until and any(worker.poll() is None for worker in workers):
+            time.sleep(POLL_SECONDS)
+        return _status([worker.returncode for worker in workers])
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _status(codes: Sequence[int | None]) -> int:
+    """Of the whole, from those of its processes: None for one that does not end by itself, -n for a killed one."""
+    killed = {rank: -code for rank, code in enumerate(codes) if code is not None and code < 0}
+    for rank, number in killed.items():
+        name = signal.Signals(number).name
+        warn(
+            f"process {rank} of {len(codes)} was killed by {name}, so the others were stopped; "
+            "training goes on from its newest complete checkpoint when the same command is given again"
+        )
+    return KILLED + next(iter(killed.values())) if killed else max(code or 0 for code in codes)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def join_after_restart() -> None:
+    """Meet the other processes under names of this attempt, where torchrun started them all again on one machine.
+
+    Its store still has the addresses of those before, and whoever reads one of them first waits for the dead
+    (https://github.com/pytorch/pytorch/issues/135712). Over several machines the attempts are not numbered alike.
+    """
+    names = ("TORCHELASTIC_RESTART_COUNT", "TORCHELASTIC_USE_AGENT_STORE", "GROUP_WORLD_SIZE")
+    attempt, keeps_store, machines = map(os.environ.get, names)
+    if attempt in (None, "0") or keeps_store != str(True) or machines != "1" or dist.is_initialized():
+        return
+    stores: Any = dist  # which does not say that it exports them
+    store = stores.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+    dist.init_process_group(
+        "nccl" if torch.cuda.is_available() else "gloo",
+        store=stores.PrefixStore(f"attempt-{attempt}", store),
+        rank=int(os.environ["RANK"]),
+        world_size=int(os.environ["WORLD_SIZE"]),
+        timeout=PATIENCE,
+    )
+
+
+def pin_first_gpu() -> None:
+    """With several visible GPUs and one process, use the first and say how to use all.
+
+    Trainer would otherwise wrap the model in DataParallel without a word.
+    """
+    gpus = torch.cuda.device_count()
+    if launched() or gpus < 2:
+        return
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus))))
+    os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[0]
+    warn(f"using the first of {gpus} GPUs; --processes {gpus} uses all of them")

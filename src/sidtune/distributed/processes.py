@@ -1,0 +1,101 @@
+"""What the processes of a run settle among themselves."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from transformers import TrainingArguments
+
+from sidtune.base.errors import PeerLost, UserError
+
+T = TypeVar("T")
+# Ranks wait while the first one encodes: long enough for millions of rows.
+ENCODING = datetime.timedelta(hours=4)
+
+
+def largest(value: int, arguments: TrainingArguments) -> int:
+    """The largest of the processes' values."""
+    if arguments.world_size == 1:
+        return value
+    found = torch.tensor(value, device=arguments.device)
+    dist.all_reduce(found, dist.ReduceOp.MAX)
+    return int(found)
+
+
+def by_first(find: Callable[[], T], arguments: TrainingArguments) -> T:
+    """What the first process finds out, in all of them.
+
+    Raises:
+        UserError: in all, where `find` raises it in the first.
+    """
+    found: list[T | UserError | None] = [None]
+    if arguments.process_index == 0:
+        try:
+            found = [find()]
+        except UserError as error:
+            found = [error]
+    if arguments.world_size > 1:
+        dist.broadcast_object_list(found, device=arguments.device)
+    if isinstance(found[0], UserError):
+        raise found[0]
+    return found[0]  # type: ignore[return-value]
+
+
+def all_or_none(work: Callable[[], None], arguments: TrainingArguments, group: dist.ProcessGroup | None = None) -> None:
+    """Do something in every process, and wait until all have.
+
+    Args:
+        group: of processes, with its own patience; None for the run's.
+
+    Raises:
+        UserError: in all, where `work` raises it in one.
+    """
+    mine: UserError | None = None
+    try:
+        work()
+    except UserError as error:
+        mine = error
+    errors: list[UserError | None] = [mine]
+    if arguments.world_size > 1:
+        errors *= arguments.world_size
+        dist.all_gather_object(errors, mine, group)
+    first = next((met for met in errors if met), None)
+    if first:
+        raise first
+
+
+def first_goes_ahead(work: Callable[[], T], arguments: TrainingArguments) -> T:
+    """Let the first process of each machine do it; the others wait, for hours if need be, and do it then.
+
+    Raises:
+        UserError: in all, where `work` raises it in a first one.
+    """
+    if arguments.world_size == 1:
+        return work()
+    patient = dist.new_group(backend="gloo", timeout=ENCODING)
+    done: list[T] = []
+    all_or_none(lambda: done.append(work()) if arguments.local_process_index == 0 else None, arguments, patient)
+    return done[0] if done else work()
+
+
+@contextmanager
+def noticing_lost_peers() -> Iterator[None]:
+    """Say in a sentence that another process has ended, in place of what the exchange of gradients raises then.
+
+    Raises:
+        PeerLost: where the connection to another process broke.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            raise
+        raise PeerLost(
+            f"another process of this run has ended, or cannot be reached ({str(error).splitlines()[0][:120]})",
+            "What that process printed says why. The same command goes on from the newest complete checkpoint.",
+        ) from None

@@ -1,0 +1,58 @@
+"""Git LFS pointers: what a repository holds in place of a large file that was not fetched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sidtune.base.errors import UserError
+
+POINTERS = (b"version https://git-lfs.github.com/spec/", b"version https://hawser.github.com/spec/")
+# Read before any weight is.
+SMALL_FILES = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "chat_template.jinja",
+)
+SHOWN = 3
+
+
+def refuse_pointers(folder: Path) -> None:
+    """Refuse a folder whose configuration or tokenizer is a Git LFS pointer.
+
+    Raises:
+        UserError: names the files.
+    """
+    pointers = [name for name in SMALL_FILES if is_pointer(folder / name)]
+    if pointers:
+        raise UserError(f"{folder}: {pointing(pointers)}", pull(folder))
+
+
+def is_pointer(path: Path) -> bool:
+    """Whether a file is what Git leaves in place of a large one."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(100).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(POINTERS)
+
+
+def pointing(names: list[str]) -> str:
+    """What is said of such files."""
+    what = "is a Git LFS pointer, not the file itself" if len(names) == 1 else "are Git LFS pointers, not the files"
+    return f"{some(names)} {what}"
+
+
+def pull(folder: Path) -> str:
+    """What to do about them."""
+    return f"Run `git lfs pull` in {folder}, or download the files anew."
+
+
+def some(names: list[str]) -> str:
+    """The first names, and how many more there are."""
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else "")

@@ -1,0 +1,214 @@
+"""Opening outside files: UTF-8 text, plain or gzipped, and JSON with a place for every fault."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import math
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from sidtune.base.errors import UserError, did_you_mean
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+# Gzip packs text 5 to 50 times, and zeros a thousand times: such a file is made to fill the memory.
+MOST_UNPACKED, ALWAYS_UNPACKED = 200, 1 << 25
+BLOCK_BYTES = 1 << 16
+# In bytes: as long as a row of CSV may be.
+LONGEST_RECORD = 1 << 24
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """A file to be read from front to back, unpacked where it is gzipped, behind its byte-order mark.
+
+    Raises:
+        UserError: for a file that is missing, a folder, a pipe, or empty, and for one that is damaged or unpacks out of
+            all proportion, the last two while it is read.
+    """
+    try:
+        _refuse_other_kinds(path)
+        with io.BufferedReader(_Unpacked(path)) if path.suffix == ".gz" else path.open("rb") as file:
+            stream = cast(BinaryIO, file)
+            start = len(BYTE_ORDER_MARK) if stream.read(len(BYTE_ORDER_MARK)) == BYTE_ORDER_MARK else 0
+            stream.seek(start)
+            if not any(block.strip() for block in iter(lambda: stream.read(BLOCK_BYTES), b"")):
+                raise UserError(f"{path} is empty")
+            stream.seek(start)
+            yield stream
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise UserError(f"{path}: damaged gzip file ({error})", "Copy or download it again.") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}", "Check the path.") from None
+
+
+def _refuse_other_kinds(path: Path) -> None:
+    if path.is_dir():
+        raise UserError(f"{path} is a folder, expected a file")
+    if not path.exists():
+        siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise UserError(f"no such file: {path}{did_you_mean(path.name, siblings)}", "Check the path.")
+    if not path.is_file():
+        # Files are read more than once, and a pipe may never end.
+        raise UserError(f"{path} is a pipe or a device, expected a file", "Save what it gives to a file.")
+
+
+class _Unpacked(io.RawIOBase):
+    """What a gzipped file holds, as long as that stands in proportion to its size."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.most = path, max(ALWAYS_UNPACKED, MOST_UNPACKED * path.stat().st_size)
+        self.file = gzip.GzipFile(path)
+
+    def readable(self) -> bool:
+        """As `io.RawIOBase`."""
+        return True
+
+    def seekable(self) -> bool:
+        """As `io.RawIOBase`."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """As `io.RawIOBase`."""
+        count = self.file.readinto(buffer)
+        if self.file.tell() > self.most:
+            raise UserError(
+                f"{self.path} unpacks to more than {MOST_UNPACKED} times its size", "Unpack it first, if you trust it."
+            )
+        return count
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """As `io.RawIOBase`."""
+        return self.file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """As `io.RawIOBase`."""
+        return self.file.tell()
+
+    def close(self) -> None:
+        """As `io.RawIOBase`."""
+        self.file.close()
+        super().close()
+
+
+def read_lines(path: Path, longest: int | None = None) -> Iterator[str]:
+    """The lines of a UTF-8 file with their ends, one at a time; a byte-order mark and gzip are accepted.
+
+    Raises:
+        UserError: as `opened` and `decoded_lines`.
+    """
+    with opened(path) as stream:
+        yield from decoded_lines(stream, str(path), longest)
+
+
+def decoded_lines(stream: BinaryIO, where: str, longest: int | None = None) -> Iterator[str]:
+    """The lines of a stream with their ends, one at a time, each as soon as it is there.
+
+    Args:
+        longest: the most bytes that a line may have; no more of one is ever held.
+
+    Raises:
+        UserError: for text that is not UTF-8, and for a line that is longer.
+    """
+    most = -1 if longest is None else longest + 1
+    for number, line in enumerate(iter(lambda: stream.readline(most), b""), start=1):
+        if longest is not None and len(line) > longest:
+            raise UserError(f"{where}, line {number}: a record of more than {longest:,} bytes", "Shorten it.")
+        try:
+            yield line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"{where}: not UTF-8: byte 0x{line[error.start]:02x} in line {number}",
+                f"Convert it first, for example: iconv -f LATIN1 -t UTF-8 {Path(where).name}",
+            ) from None
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file; raises as `read_lines`."""
+    return "".join(read_lines(path))
+
+
+def read_json(path: Path) -> Any:
+    """The value of a JSON file.
+
+    Raises:
+        UserError: as `read_text`, for broken JSON (line and column), for a key that an object holds twice, and for
+            numbers that are not finite.
+    """
+    return parse_json(read_text(path), str(path))
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """The object of a JSON file whose top level is one."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: expected a JSON object at the top level, found {_kind(value)}")
+    if not value:
+        raise UserError(f"{path}: the JSON object is empty")
+    return value
+
+
+def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of a JSON Lines file with their line numbers, counted from 1; empty lines are passed over."""
+    for number, line in enumerate(read_lines(path, LONGEST_RECORD), start=1):
+        if line.strip():
+            value = parse_json(line.rstrip("\n"), f"{path}, line {number}")
+            if not isinstance(value, dict):
+                raise UserError(f"{path}, line {number}: expected a JSON object, found {_kind(value)}")
+            yield number, value
+
+
+def parse_json(text: str, where: str) -> Any:
+    """Parse JSON; faults are reported with line and column."""
+    try:
+        value = json.loads(
+            text, object_pairs_hook=lambda pairs: _unique(pairs, where), parse_float=_finite, parse_constant=_finite
+        )
+        if "\\ud" in text.lower():
+            # Half a surrogate pair is legal JSON, but no text: no tokenizer and no file takes it.
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
+    except UnicodeEncodeError as error:
+        half = f"\\u{ord(error.object[error.start]):04x}"
+        raise UserError(
+            f"{where}: {half} is half a character", "Write the whole surrogate pair, or remove it."
+        ) from None
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise UserError(f"{where}: not valid JSON: {error.msg} at {place}") from None
+    except ValueError as error:
+        # A number that is not finite, or one of thousands of digits; what follows there is advice to programmers.
+        raise UserError(f"{where}: not valid JSON: {str(error).partition(';')[0]}") from None
+    except RecursionError:
+        raise UserError(f"{where}: the JSON is nested too deeply") from None
+
+
+def _finite(text: str) -> float:
+    """Python takes NaN and Infinity, which are no JSON, and makes the latter of 1e400 too.
+
+    A number that is not whole, or too large to be exact, must not become another one's id by rounding.
+    """
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text:.40} is no finite number")
+    rounded = value and value.is_integer() and abs(value) <= 2**53 and Decimal(text) != Decimal(value)
+    return math.nextafter(value, math.copysign(math.inf, value)) if rounded else value
+
+
+def _unique(pairs: list[tuple[str, Any]], where: str) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        message = f"{where}: the key {twice!r:.80} stands twice in one object"
+        raise UserError(message, "Which one counts? Remove the other.")
+    return found
+
+
+def _kind(value: Any) -> str:
+    return {dict: "an object", list: "a list", str: "text", type(None): "null"}.get(type(value), type(value).__name__)

@@ -1,0 +1,46 @@
+"""What a model does with its output head."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from sidtune.model.tuning.frozen import SidHead
+
+
+def base_head(head: Any) -> Any:
+    """The original head, of a frozen model too."""
+    return head.base if isinstance(head, SidHead) else head
+
+
+def head_device(head: Any) -> torch.device:
+    """Where the head's weights are."""
+    device: torch.device = next(head.parameters()).device
+    return device
+
+
+@torch.no_grad()
+def ends_model(model: PreTrainedModel) -> bool:
+    """Whether the model's logits are its hidden states times a matrix, without a soft cap, a scale or a norm of rows.
+
+    Seen by putting numbers in the place of the head's output, which the model must return as they are.
+    """
+    head: Any = model.get_output_embeddings()
+    if type(base_head(head)) is not nn.Linear:
+        return False
+    marks: list[Tensor] = []
+
+    def mark(_: Any, __: Any, output: Tensor) -> Tensor:
+        marks.append(torch.linspace(-60, 60, output.numel(), device=output.device).to(output.dtype).view_as(output))
+        return marks[-1]
+
+    watch = head.register_forward_hook(mark)
+    try:
+        token = torch.zeros(1, 1, dtype=torch.long, device=head_device(head))
+        logits = model(input_ids=token, use_cache=False).logits
+    finally:
+        watch.remove()
+    return torch.equal(logits, marks[0])

@@ -1,0 +1,222 @@
+"""What a model folder carries beside its weights, so that it can be asked without any configuration."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Final, Literal, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+from numpy.typing import NDArray
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from sidtune.base.errors import UserError
+from sidtune.config.section import MOST
+from sidtune.data.catalogue import Catalogue, refuse_unnameable
+from sidtune.encoding.frame import PLAIN, Frame
+from sidtune.files.parquet import read_parquet
+from sidtune.files.text import read_json_object
+from sidtune.runs.model_card import CARD, model_card
+from sidtune.tasks import Question
+from sidtune.templates import Wording, as_tree, parse_wording
+
+CATALOGUE, QUESTION = "sid_catalogue.parquet", "sid_recommender.json"
+SCHEMA = pa.schema(
+    [("item_id", pa.string()), ("title", pa.string()), ("sid", pa.list_(pa.string())), ("users", pa.int64())]
+)
+FORMAT_VERSION: Final = 3
+HINT = "It is written when sidtune trains a model; take it from the same run, or train anew with this version."
+
+
+@dataclass(frozen=True)
+class PromptIds:
+    """Token ids of a prompt, for programs that know nothing of wordings.
+
+    Args:
+        before: in front of the history's SIDs.
+        separator: between two SIDs.
+        after: behind the last one, up to the answer's SID.
+    """
+
+    before: list[int]
+    separator: list[int]
+    after: list[int]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """How a model is asked, and what its answers mean.
+
+    Args:
+        catalogue: items with titles and SIDs; descriptions are not carried.
+        users: `(items,)`, training users that have each item.
+        task: the one that recommends.
+        wording: of this task; where it has several, the first is the one that is asked.
+        format: what stands around prompt and response, in a word.
+        cutoff_len: longest prompt and response in tokens.
+        longest_history: the most items that a row of training or validation had, its target included, and no more than
+            `data.history`; a prompt has no more either, since nothing taught the model to read them.
+        frame: what stands around prompt and response, as it was when training began.
+        prompt_ids: what stands around the history; None where a prompt holds more of a user than SIDs.
+    """
+
+    catalogue: Catalogue
+    users: NDArray[np.int64]
+    task: Question
+    wording: Wording
+    format: Literal["plain", "chat"]
+    cutoff_len: int
+    longest_history: int
+    frame: Frame = PLAIN
+    prompt_ids: PromptIds | None = None
+
+
+def _only_blanks(text: str) -> str:
+    if text.strip():
+        raise ValueError("it must be white space")
+    return text
+
+
+TokenId = Annotated[int, Field(ge=0, le=MOST)]
+Blanks = Annotated[str, AfterValidator(_only_blanks)]
+
+
+class _Frame(BaseModel):
+    """What a chat template wrote."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    before: str
+    between: str
+    opening: str
+    after: str
+    eos: bool
+    prompt_trim: list[Blanks] = Field(min_length=2, max_length=2)
+    response_trim: list[Blanks] = Field(min_length=2, max_length=2)
+
+    @classmethod
+    def of(cls, frame: Frame) -> Self:
+        """The file's view of it."""
+        tree = {name: value for name, value in asdict(frame).items() if name != "chat"}
+        return cls(**tree | {name: list(tree[name]) for name in ("prompt_trim", "response_trim")})
+
+    def frame(self) -> Frame:
+        """What encoding is given."""
+        (prompt_front, prompt_back), (response_front, response_back) = self.prompt_trim, self.response_trim
+        return Frame(
+            chat=True,
+            before=self.before,
+            between=self.between,
+            opening=self.opening,
+            after=self.after,
+            eos=self.eos,
+            prompt_trim=(prompt_front, prompt_back),
+            response_trim=(response_front, response_back),
+        )
+
+
+class _PromptIds(BaseModel):
+    """Ids around a history."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    before: list[TokenId]
+    separator: list[TokenId]
+    after: list[TokenId]
+
+
+class _Question(BaseModel):
+    """The JSON file."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    version: Literal[3]
+    task: Question
+    wording: dict[str, object]
+    format: Literal["plain", "chat"]
+    cutoff_len: int = Field(ge=8, le=MOST)
+    longest_history: int = Field(ge=1, le=MOST)
+    chat: _Frame | None
+    prompt_ids: _PromptIds | None
+
+    @model_validator(mode="after")
+    def _chat_has_its_frame(self) -> Self:
+        if (self.format == "chat") != (self.chat is not None):
+            raise ValueError("`chat` must hold what the chat template wrote where format is chat, and null otherwise")
+        return self
+
+
+def write_bundle(bundle: Bundle, folder: Path) -> None:
+    """Write both files into a model folder, and a page that shows how the model is asked."""
+    catalogue = bundle.catalogue
+    columns = [catalogue.ids, catalogue.titles, [list(sid) for sid in catalogue.sids], bundle.users]
+    table = pa.table([pa.array(column, kind.type) for column, kind in zip(columns, SCHEMA, strict=True)], schema=SCHEMA)
+    pyarrow.parquet.write_table(table, folder / CATALOGUE)
+    question = _Question(
+        version=FORMAT_VERSION,
+        task=bundle.task,
+        wording=as_tree(bundle.wording),
+        format=bundle.format,
+        cutoff_len=bundle.cutoff_len,
+        longest_history=bundle.longest_history,
+        chat=_Frame.of(bundle.frame) if bundle.format == "chat" else None,
+        prompt_ids=_PromptIds(**asdict(bundle.prompt_ids)) if bundle.prompt_ids else None,
+    )
+    (folder / QUESTION).write_text(question.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    (folder / CARD).write_text(model_card(catalogue.sids[0], bundle.prompt_ids is not None), encoding="utf-8")
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """Read what `write_bundle` wrote.
+
+    Raises:
+        UserError: for files that are missing or of another shape.
+    """
+    for name in (CATALOGUE, QUESTION):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder} has no {name}, which says what the model's answers mean", HINT)
+    question = _read_question(folder / QUESTION)
+    catalogue, users = _read_catalogue(folder / CATALOGUE)
+    wording = parse_wording(question.task, question.wording, str(folder / QUESTION))
+    return Bundle(
+        catalogue=catalogue,
+        users=users,
+        task=question.task,
+        wording=wording,
+        format=question.format,
+        cutoff_len=question.cutoff_len,
+        longest_history=question.longest_history,
+        frame=question.chat.frame() if question.chat else PLAIN,
+        prompt_ids=PromptIds(**question.prompt_ids.model_dump()) if question.prompt_ids else None,
+    )
+
+
+def read_frame(folder: Path) -> Frame:
+    """What stands around examples, alone; raises as `read_bundle`."""
+    question = _read_question(folder / QUESTION)
+    return question.chat.frame() if question.chat else PLAIN
+
+
+def _read_question(path: Path) -> _Question:
+    try:
+        return _Question.model_validate(read_json_object(path))
+    except ValidationError as error:
+        fault = error.errors()[0]
+        place = ".".join(map(str, fault["loc"]))
+        raise UserError(f"{path}: {place}: {fault['msg']}", HINT) from None
+
+
+def _read_catalogue(path: Path) -> tuple[Catalogue, NDArray[np.int64]]:
+    table = read_parquet(path, HINT)
+    if not table.schema.equals(SCHEMA) or not table.num_rows or any(column.null_count for column in table.columns):
+        raise UserError(f"{path} is no catalogue: expected {', '.join(SCHEMA.names)} for at least one item", HINT)
+    ids, titles, sids = (table[name].to_pylist() for name in ("item_id", "title", "sid"))
+    users: NDArray[np.int64] = table["users"].to_numpy()
+    if not all(sid and None not in sid for sid in sids) or len(set(ids)) < len(ids) or users.min() < 0:
+        message = "an item has no SID, an id stands twice, or a number of users is below 0"
+        raise UserError(f"{path} is no catalogue: {message}", HINT)
+    catalogue = Catalogue(ids, titles, titles, [tuple(sid) for sid in sids])
+    refuse_unnameable(catalogue, path)
+    return catalogue, users

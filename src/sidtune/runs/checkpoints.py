@@ -1,0 +1,297 @@
+"""Checkpoints: visible only when complete, and verified before a run goes on from one."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from sidtune.base.errors import UserError
+from sidtune.base.storage import flush
+from sidtune.base.terminal import warn
+from sidtune.encoding.corpus import file_digest
+
+MANIFEST, IDENTITY, PREFIX, FINAL = "manifest.json", "sidtune.json", "checkpoint-", "final_checkpoint"
+PROCESSES, PRECISION = "processes", "training.precision"
+# Settings that a run may go on with changed: each difference is said.
+CHANGEABLE = {PRECISION} | {
+    f"training.{name}" for name in ("warmup", "max_grad_norm", "layout", "max_tokens", "micro_batch_size", "compile")
+}
+# Settings that checkpoints of earlier versions do not hold.
+RECORDED_LATER = (
+    "model.from_scratch",
+    "training.epochs",
+    "training.max_steps",
+    "training.min_lr_ratio",
+    "eval.every",
+    "eval.max_rows",
+    "eval.task_rows",
+    "eval.patience",
+)
+# Of a manifest or an identity, in bytes: ten thousand files.
+LONGEST_JSON = 1 << 20
+PARTIAL, DELETED = ".partial", ".deleted"
+LEFTOVER = re.compile(rf"\.({PREFIX}\d+|{FINAL})({re.escape(PARTIAL)}|{re.escape(DELETED)})")
+# What settings are that an identity holds only where they are something else.
+UNSAID = {
+    "model.new_rows": "mean",
+    "eval.task": "sid_next",
+    "training.decay_embeddings": True,
+    "loss": "the plain likelihood",
+    "eval.metric": "loss",
+}
+
+
+# Of each file, by its name: its `bytes` and its `sha256`.
+Manifest = dict[str, dict[str, Any]]
+
+
+class Skipped(NamedTuple):
+    """A checkpoint that cannot be gone on from, and why."""
+
+    folder: Path
+    reason: str
+
+
+def partial_of(final: Path) -> Path:
+    """Where what will be published under the final name is written first, out of sight."""
+    return final.with_name(f".{final.name}{PARTIAL}")
+
+
+def make_partial(final: Path) -> Path:
+    """That folder, empty."""
+    partial = partial_of(final)
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    return partial
+
+
+def seal(partial: Path, identity: dict[str, Any], known: Mapping[str, str] = MappingProxyType({})) -> Manifest:
+    """Write down whose files these are, their sizes and checksums, and wait until all of it is on disk.
+
+    Args:
+        known: checksums of files that are on disk already, by their names.
+    """
+    (partial / IDENTITY).write_text(json.dumps(identity, indent=1), encoding="utf-8")
+    files = {path.relative_to(partial).as_posix(): path for path in _files(partial)}
+    manifest = {
+        name: {"bytes": path.stat().st_size, "sha256": known.get(name) or file_digest(path)}
+        for name, path in files.items()
+    }
+    (partial / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    for path in partial.rglob("*"):
+        if path.relative_to(partial).as_posix() not in known:
+            flush(path)
+    flush(partial)
+    return manifest
+
+
+def publish(partial: Path, final: Path) -> None:
+    """Make a sealed folder visible under its final name: nobody ever sees half of it.
+
+    One of that name goes first. It is damaged, or of a course of the run that was left.
+    """
+    if final.exists():
+        remove(final)
+    os.rename(partial, final)
+    for folder in (final.parent, final.parent.parent):
+        flush(folder)
+
+
+def remove(checkpoint: Path) -> None:
+    """Take a checkpoint out of sight before its files go, so that none is ever seen half deleted."""
+    aside = checkpoint.with_name(f".{checkpoint.name}{DELETED}")
+    shutil.rmtree(aside, ignore_errors=True)
+    os.rename(checkpoint, aside)
+    flush(checkpoint.parent)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def rotate(newest: Path, limit: int, best: Path | None) -> None:
+    """Let all checkpoints go but the best one and the last `limit` up to the newest, which was just published.
+
+    Those of later steps are damaged, or of a course of the run that was left.
+    """
+    found = checkpoints(newest.parent)
+    begin = found.index(newest)
+    for checkpoint in [*found[:begin], *found[begin + limit :]]:
+        if best is None or checkpoint.name != best.name:
+            remove(checkpoint)
+
+
+def clean(run: Path) -> None:
+    """Delete what processes that died left half written or half deleted."""
+    for path in run.glob(".*") if run.is_dir() else ():
+        if LEFTOVER.fullmatch(path.name):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """The checkpoint folders of a run, newest first, complete or not."""
+    found = [path for path in run.glob(f"{PREFIX}*") if re.fullmatch(r"\d+", path.name.removeprefix(PREFIX), re.ASCII)]
+    return sorted(found, key=step_of, reverse=True)
+
+
+def folder_of(run: Path, step: int) -> Path:
+    """The checkpoint after so many optimizer updates."""
+    return run / f"{PREFIX}{step}"
+
+
+def step_of(checkpoint: Path) -> int:
+    """The number of optimizer updates before a checkpoint."""
+    return int(checkpoint.name.removeprefix(PREFIX))
+
+
+def damage(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint: the first file that is not as it was written; None where all is well."""
+    try:
+        manifest = read_manifest(checkpoint)
+    except FileNotFoundError:
+        return f"{MANIFEST} is missing"
+    except (OSError, ValueError, RecursionError):
+        return f"{MANIFEST} cannot be read"
+    if endless := [
+        path.name for path in checkpoint.iterdir() if path.exists() and not (path.is_file() or path.is_dir())
+    ]:
+        # Named by the manifest or not: whoever opens it waits.
+        return f"{endless[0]} cannot be read (it is a pipe or a device)"
+    faults = (_fault(checkpoint, name, entry, verify) for verify in (False, True) for name, entry in manifest.items())
+    return next((fault for fault in faults if fault), None)
+
+
+def read_manifest(checkpoint: Path) -> Manifest:
+    """What a checkpoint says of its files; raises as `read_ordinary`, and for what is no manifest."""
+    manifest = json.loads(read_ordinary(checkpoint / MANIFEST, LONGEST_JSON))
+    if not isinstance(manifest, dict) or IDENTITY not in manifest:
+        raise ValueError("it is no manifest")
+    return manifest
+
+
+def is_whole(checkpoint: Path, name: str) -> bool:
+    """Whether one file of a checkpoint is as it was written, whatever the others are."""
+    try:
+        entry = read_manifest(checkpoint)[name]
+    except (OSError, ValueError, RecursionError, KeyError):
+        return False
+    return _fault(checkpoint, name, entry, verify=True) is None
+
+
+def newest_complete(run: Path) -> tuple[Path | None, list[Skipped]]:
+    """The newest complete checkpoint of a run, and the newer ones that were passed over."""
+    skipped: list[Skipped] = []
+    for checkpoint in checkpoints(run):
+        reason = damage(checkpoint)
+        if reason is None:
+            return checkpoint, skipped
+        skipped.append(Skipped(checkpoint, reason))
+    return None, skipped
+
+
+def read_identity(checkpoint: Path) -> dict[str, Any]:
+    """What `seal` was given.
+
+    Raises:
+        UserError: where the file cannot be read.
+    """
+    try:
+        identity = json.loads(read_ordinary(checkpoint / IDENTITY, LONGEST_JSON))
+        if isinstance(identity, dict):
+            return identity
+    except (OSError, ValueError, RecursionError):
+        pass
+    raise UserError(f"{checkpoint / IDENTITY} cannot be read", "Use another checkpoint.")
+
+
+def compare_identity(checkpoint: Path, identity: dict[str, Any], other_processes: bool = False) -> None:
+    """Refuse to resume another run's checkpoint, and say which settings have changed that may.
+
+    Args:
+        other_processes: whether the number of processes may differ.
+
+    Raises:
+        UserError: lists what differs between the checkpoint's run and this one.
+    """
+    saved = read_identity(checkpoint)
+    unknown = [name for name in RECORDED_LATER if name in identity and name not in saved]
+    names = [
+        name
+        for name in {**saved, **identity}
+        if name not in CHANGEABLE and name not in unknown and saved.get(name) != identity.get(name)
+    ]
+    if not names or (names == [PROCESSES] and other_processes):
+        _say_changes(checkpoint, saved, identity, unknown)
+    else:
+        shown = "\n".join(
+            f"  {name}: {_value(saved, name)} in the checkpoint, {_value(identity, name)} now" for name in names
+        )
+        again = f"Use {saved.get(PROCESSES)} again, or add --allow-other-processes: the same examples in the same order"
+        raise UserError(
+            f"{checkpoint} belongs to a run with other settings or data:\n{shown}",
+            f"{again}, but not the same to the bit."
+            if names == [PROCESSES]
+            else "Restore them, or choose a new output_dir; there, `--resume PATH` starts from its weights alone.",
+        )
+
+
+def _value(identity: dict[str, Any], name: str) -> Any:
+    return identity.get(name, UNSAID.get(name))
+
+
+def _say_changes(checkpoint: Path, saved: dict[str, Any], identity: dict[str, Any], unknown: list[str]) -> None:
+    """Warn of settings that may change and have, and of those that cannot be compared."""
+    for name in sorted(CHANGEABLE & saved.keys() & identity.keys()):
+        if saved[name] != identity[name]:
+            warn(f"{name}: {saved[name]} in {checkpoint}, {identity[name]} now; the run goes on, but not to the bit")
+    if unknown:
+        warn(
+            f"{checkpoint} was written by an earlier version of sidtune, which did not keep {', '.join(unknown)}: "
+            "they cannot be compared. Make sure that they are what they were"
+        )
+
+
+def _fault(checkpoint: Path, name: str, entry: Any, verify: bool) -> str | None:
+    """What is wrong with a file's size or, to `verify`, its bytes."""
+    size, checksum = (entry.get(key) if isinstance(entry, dict) else None for key in ("bytes", "sha256"))
+    if not isinstance(size, int) or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+        return f"{MANIFEST} cannot be read"
+    try:
+        found = ordinary_size(checkpoint / name)
+        if found != size:
+            return f"{name} has {found:,} of {size:,} bytes"
+        if verify and file_digest(checkpoint / name) != checksum:
+            return f"{name} has changed since it was written"
+    except (FileNotFoundError, NotADirectoryError):
+        return f"{name} is missing"
+    except (OSError, ValueError) as error:
+        return f"{name} cannot be read ({error})"
+    return None
+
+
+def ordinary_size(path: Path) -> int:
+    """How many bytes a file has.
+
+    Raises:
+        OSError: for a file that is missing.
+        ValueError: for a link, which a run writes none of, a pipe that would be waited for, or a device without end.
+    """
+    found = path.lstat()
+    if not stat.S_ISREG(found.st_mode):
+        raise ValueError("it is no ordinary file")
+    return found.st_size
+
+
+def read_ordinary(path: Path, longest: int) -> str:
+    """The text of a file of at most so many bytes; raises as `ordinary_size`, and for one of more."""
+    if ordinary_size(path) > longest:
+        raise ValueError(f"it has more than {longest:,} bytes")
+    return path.read_text(encoding="utf-8")
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in sorted(folder.rglob("*")) if path.is_file())

@@ -1,0 +1,59 @@
+"""One run at a time in an output folder."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sidtune.base.errors import UserError
+from sidtune.base.storage import refusing_failed_writes
+from sidtune.base.terminal import visible, warn
+
+LOCK = ".lock"
+HELD = (errno.EACCES, errno.EAGAIN)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder, which is made if need be, until the context or the process ends.
+
+    The kernel lets go of the lock when its process dies, however it dies, so the file may stay. It is a POSIX record
+    lock: processes that are forked, as loaders do, do not keep it.
+
+    Raises:
+        UserError: where another process holds it, or the folder cannot be written.
+    """
+    with refusing_failed_writes(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    if (folder / LOCK).is_symlink():
+        raise UserError(f"{folder / LOCK} is a link", "Delete it; a run makes a file of its own there.")
+    with refusing_failed_writes(folder / LOCK):
+        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    try:
+        _take(folder, descriptor)
+        # The name is for those who are refused; on a full disk the lock holds without it.
+        with contextlib.suppress(OSError):
+            os.truncate(descriptor, 0)
+            os.pwrite(descriptor, f"process {os.getpid()} on {platform.node()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _take(folder: Path, descriptor: int) -> None:
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in HELD:
+            warn(f"{folder} cannot be locked ({error.strerror}): take care that no other run writes there")
+            return
+        holder = visible(os.pread(descriptor, 200, 0).decode(errors="replace").strip()) or "another process"
+        raise UserError(
+            f"output_dir {folder} is in use by {holder}", "Wait for that run to end, or choose another output_dir."
+        ) from None

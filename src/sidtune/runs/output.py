@@ -1,0 +1,279 @@
+"""The output folder: whose it is, where a run goes on, and what stands in it at the end."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers.utils import CONFIG_NAME
+
+from sidtune.base.errors import UserError
+from sidtune.base.storage import flush, refusing_failed_writes, write_text
+from sidtune.encoding.frame import Frame
+from sidtune.model.base_files import weight_faults
+from sidtune.model.checkpoint_files import save_pretrained, save_training_state
+from sidtune.runs.bundle import QUESTION, Bundle, read_frame, write_bundle
+from sidtune.runs.checkpoints import (
+    FINAL,
+    IDENTITY,
+    MANIFEST,
+    PARTIAL,
+    Skipped,
+    checkpoints,
+    clean,
+    compare_identity,
+    damage,
+    is_whole,
+    make_partial,
+    newest_complete,
+    publish,
+    seal,
+)
+from sidtune.runs.lock import locked
+from sidtune.tasks.config import Config
+from sidtune.tasks.config_file import dump_config, with_absolute_paths
+
+CONFIG = "config.yaml"
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a run begins.
+
+    Args:
+        checkpoint: go on from here exactly; None for a new run.
+        weights: start from these weights alone.
+        skipped: newer checkpoints that are not complete.
+        stage: number of stages that are finished.
+    """
+
+    checkpoint: Path | None = None
+    weights: Path | None = None
+    skipped: tuple[Skipped, ...] = ()
+    stage: int = 0
+
+
+@contextmanager
+def begun(
+    folders: Sequence[Path], resume: str, identity: dict[str, Any], other_processes: bool = False
+) -> Iterator[Start]:
+    """Hold the output folder against other runs, clear away what dead ones left half written, and say where to begin.
+
+    Args:
+        folders: of the stages; the last is the run's own.
+        resume: `auto` (the newest complete checkpoint, if any), `never`, or a folder.
+        other_processes: whether to go on from a checkpoint that another number of processes wrote.
+
+    Raises:
+        UserError: where another run is at work there, and as `find_start` does.
+    """
+    if resume == "never" and other_processes:
+        raise UserError("--allow-other-processes does nothing with --resume never", "Leave one of the two out.")
+    refuse_foreign(folders[-1])
+    with locked(folders[-1]):
+        start = find_start(folders, resume, identity, other_processes)
+        for folder in folders:
+            clean(folder)
+        yield start
+
+
+def find_start(folders: Sequence[Path], resume: str, identity: dict[str, Any], other_processes: bool = False) -> Start:
+    """Decide where to begin, before anything is written.
+
+    Args:
+        folders: of the stages; the last is the run's own.
+        resume: `auto` (the newest complete checkpoint, if any), `never`, or a folder.
+        other_processes: whether to go on from a checkpoint that another number of processes wrote.
+
+    Raises:
+        UserError: for another run's folder, a finished run, or a folder without weights.
+    """
+    if resume == "never":
+        _refuse_occupied(folders[-1], resume)
+        return Start()
+    stage = _begun(folders)
+    if resume != "auto":
+        return _given(Path(resume), folders, stage, identity, other_processes)
+    _refuse_finished(folders[stage], identity, other_processes)
+    if stage and not checkpoints(folders[stage]):
+        return Start(weights=stage_result(folders[stage - 1], identity, other_processes), stage=stage)
+    newest, skipped = newest_complete(folders[stage])
+    if newest:
+        compare_identity(newest, identity, other_processes)
+        return Start(checkpoint=newest, skipped=tuple(skipped), stage=stage)
+    if skipped:
+        names = "; ".join(f"{folder.name}: {reason}" for folder, reason in skipped)
+        raise UserError(
+            f"{folders[stage]}: no checkpoint is complete ({names})",
+            f"Delete {'these' if len(skipped) > 1 else 'it'} to start anew there, or choose another output_dir.",
+        )
+    _refuse_occupied(folders[-1], resume)
+    return Start()
+
+
+def kept_frame(folders: Sequence[Path], chat: bool) -> Frame | None:
+    """What stood around examples when a run began, from the newest of its checkpoints and results that has it whole.
+
+    Args:
+        folders: of the stages; the last is the run's own.
+        chat: whether the run writes its chat template; one that did otherwise is another run.
+    """
+    for folder in reversed(folders):
+        for place in (*checkpoints(folder), folder / FINAL):
+            if is_whole(place, QUESTION):
+                frame = read_frame(place)
+                return frame if frame.chat == chat else None
+    return None
+
+
+def refuse_foreign(output_dir: Path) -> None:
+    """Leave a folder alone that holds files and no run.
+
+    Raises:
+        UserError: names one of the files, or says why there can be no such folder.
+    """
+    for place in (output_dir, *output_dir.parents):
+        if place.is_symlink() and not place.exists():
+            message = f"output_dir {output_dir}: {place} is a link that leads nowhere ({os.readlink(place)})"
+            raise UserError(message, "Make the folder that it leads to, or choose another output_dir.")
+        if place.exists() and not place.is_dir():
+            raise UserError(f"output_dir {output_dir}: {place} is a file", "Choose another output_dir.")
+    strange = [p.name for p in output_dir.iterdir() if not p.name.startswith(".")] if output_dir.is_dir() else []
+    if strange and not _ours(output_dir):
+        raise UserError(f"output_dir {output_dir} is not empty ({strange[0]})", "Choose a new or an empty folder.")
+
+
+def _begun(folders: Sequence[Path]) -> int:
+    """The stage that a run has come to: the last one that has a checkpoint, or the one behind the last finished one."""
+    for stage in reversed(range(1, len(folders))):
+        if checkpoints(folders[stage]) or (folders[stage - 1] / FINAL).exists():
+            return stage
+    return 0
+
+
+def stage_result(folder: Path, identity: dict[str, Any], other_processes: bool = False) -> Path:
+    """What a finished stage of this run left.
+
+    Raises:
+        UserError: where it is damaged, or of another run.
+    """
+    result = folder / FINAL
+    _refuse_damaged_result(result)
+    compare_identity(result, identity, other_processes)
+    return result
+
+
+def _refuse_damaged_result(result: Path) -> None:
+    reason = damage(result)
+    if reason:
+        raise UserError(f"{result} is not complete: {reason}", "Delete it: the last checkpoint writes it again.")
+
+
+def _refuse_finished(folder: Path, identity: dict[str, Any], other_processes: bool) -> None:
+    if (folder / FINAL).exists():
+        stage_result(folder, identity, other_processes)
+        raise UserError(f"{folder} holds this run, finished", "To train again, choose another output_dir.")
+
+
+def _given(folder: Path, folders: Sequence[Path], stage: int, identity: dict[str, Any], other_processes: bool) -> Start:
+    if not folder.is_dir():
+        raise UserError(f"--resume {folder}: no such folder", "Give a checkpoint folder, `auto` or `never`.")
+    begun = folders[stage]
+    if folder in checkpoints(begun) or folder.resolve() in checkpoints(begun.resolve()):
+        reason = damage(folder)
+        if reason:
+            raise UserError(
+                f"--resume {folder}: it is not complete: {reason}", "--resume auto takes the newest complete one."
+            )
+        _refuse_finished(begun, identity, other_processes)
+        compare_identity(folder, identity, other_processes)
+        return Start(checkpoint=folder, stage=stage)
+    _refuse_occupied(folders[-1], "PATH")
+    for fault in weight_faults(str(folder), "Give a model or checkpoint folder."):
+        raise fault
+    return Start(weights=folder)
+
+
+def _refuse_occupied(output_dir: Path, resume: str) -> None:
+    """A new run must not mix its files with others'."""
+    refuse_foreign(output_dir)
+    ours = _ours(output_dir)
+    trained = [(folder / FINAL).exists() or checkpoints(folder) for folder in (output_dir, *output_dir.glob("stage-*"))]
+    if ours and (resume != "auto" or any(trained)):
+        raise UserError(
+            f"output_dir {output_dir} holds another run ({ours[0]})",
+            "Choose another output_dir, or delete that folder yourself; --resume auto goes on from its checkpoints.",
+        )
+
+
+def _ours(output_dir: Path) -> list[str]:
+    return [name for name in (CONFIG, FINAL) if (output_dir / name).exists()]
+
+
+def write_config(config: Config) -> None:
+    """Leave the resolved configuration in the output folder, in a form that any other folder can use."""
+    config.output_dir.mkdir(parents=True, exist_ok=True)
+    with refusing_failed_writes(config.output_dir / CONFIG):
+        write_text(config.output_dir / CONFIG, dump_config(with_absolute_paths(config)))
+
+
+def write_result(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    bundle: Bundle,
+    output_dir: Path,
+    identity: dict[str, Any],
+    dtype: torch.dtype,
+) -> None:
+    """The trained model in `output_dir` itself and, the same files, in `final_checkpoint/`; the latter appears last."""
+    with _written(output_dir / FINAL, model, identity) as partial:
+        save_pretrained(model, tokenizer, partial, dtype)
+        write_bundle(bundle, partial)
+    with refusing_failed_writes(output_dir / FINAL):
+        # The configuration last: before it is there, nothing takes the folder for a model.
+        for source in sorted(partial.iterdir(), key=lambda file: (file.name == CONFIG_NAME, file.name)):
+            if source.name not in (MANIFEST, IDENTITY):
+                _link(source, output_dir / source.name)
+    publish(partial, output_dir / FINAL)
+
+
+def write_stage(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, bundle: Bundle, folder: Path, identity: dict[str, Any]
+) -> None:
+    """What the next stage starts from: an ordinary model in the precision it was trained in, visible when complete."""
+    with _written(folder / FINAL, model, identity) as partial:
+        save_training_state(model, tokenizer, partial)
+        write_bundle(bundle, partial)
+    publish(partial, folder / FINAL)
+
+
+@contextmanager
+def _written(final: Path, model: PreTrainedModel, identity: dict[str, Any]) -> Iterator[Path]:
+    """A folder aside to write a result into: sealed afterwards, or gone where it could not be written."""
+    partial = make_partial(final)
+    try:
+        with refusing_failed_writes(final, sum(weight.nbytes for weight in model.parameters())):
+            yield partial
+            seal(partial, identity)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def _link(source: Path, target: Path) -> None:
+    """A hard link where the file system has them, else a copy; the target is the old file or the new one."""
+    aside = target.with_name(f".{target.name}{PARTIAL}")
+    aside.unlink(missing_ok=True)
+    try:
+        os.link(source, aside)
+    except OSError:
+        shutil.copy2(source, aside)
+        flush(aside)
+    os.replace(aside, target)

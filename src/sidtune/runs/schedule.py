@@ -1,0 +1,62 @@
+"""The stages of a run: each is trained like a run of its own, from the weights that the one before it left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from sidtune.batching.plan import Plan
+from sidtune.config.training import TrainingConfig
+from sidtune.tasks.config import Config
+
+SHORTER_WARMUP = "Shorten training.warmup: a share of the run, such as 0.05, fits any length."
+
+
+def total_steps(training: TrainingConfig, plan: Plan) -> int:
+    """Optimizer updates of the whole run."""
+    return training.max_steps or plan.steps_per_epoch * training.epochs
+
+
+def long_warmup(training: TrainingConfig, steps: int) -> str:
+    """What is said of a warmup that lasts as long as its run, or longer; nothing where it does not.
+
+    Args:
+        steps: optimizer updates of the run, or of its stage.
+    """
+    if not steps or training.warmup < steps:
+        return ""
+    reached = (steps - 1) / training.warmup
+    return (
+        f"warmup takes {training.warmup:,} steps and training {steps:,}, so the learning rate never reaches its peak: "
+        f"it ends at {reached:.0%} of it"
+    )
+
+
+def stage_runs(config: Config) -> list[Config]:
+    """Each stage as a run of its own, or the run itself where there are no stages.
+
+    The last stage writes into the run's folder, the others into `stage-1`, `stage-2`, … beneath it.
+    """
+    runs = []
+    for number, stage in enumerate(config.stages, start=1):
+        last = number == len(config.stages)
+        training: dict[str, Any] = {"learning_rate": stage.learning_rate or config.training.learning_rate}
+        if stage.steps or stage.epochs:
+            training |= {"max_steps": stage.steps, "epochs": stage.epochs or config.training.epochs}
+        if stage.tuning == "frozen" and not config.training.decay_embeddings:
+            # Nothing decays in such a stage, and a run of its own may not ask for it.
+            training["weight_decay"] = 0.0
+        changes = {
+            "output_dir": config.output_dir if last else config.output_dir / f"stage-{number}",
+            "model": config.model.model_copy(update={"tuning": stage.tuning}),
+            "training": config.training.model_copy(update=training),
+            "stages": (),
+        }
+        runs.append(config.model_copy(update=changes))
+    return runs or [config]
+
+
+def following(plan: Plan, earlier: Sequence[Config]) -> Plan:
+    """The plan from where earlier stages leave off: together they see examples in the order of one long run."""
+    return replace(plan, first=sum(total_steps(run.training, plan) for run in earlier))

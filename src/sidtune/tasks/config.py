@@ -1,0 +1,125 @@
+"""The configuration: frozen models, one section each; unknown keys are refused."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Self
+
+from pydantic import Field, model_validator
+
+from sidtune.base.errors import did_you_mean
+from sidtune.config.data import DataConfig
+from sidtune.config.encoding import EncodingConfig, TemplateConfig
+from sidtune.config.evaluation import EvalConfig
+from sidtune.config.logging import LoggingConfig
+from sidtune.config.loss import LossConfig
+from sidtune.config.model import ModelConfig
+from sidtune.config.section import (
+    ExpandedPath,
+    Section,
+)
+from sidtune.config.training import StageConfig, TrainingConfig
+from sidtune.tasks import DEFAULT_TASKS, SEQUENCES, TASKS, Question
+from sidtune.tasks.base import TaskOptions, needs_texts
+
+# Tasks by the start of their name, and the data file they are made from.
+NEEDED_FILES = (("preference", "preferences"), ("instruction", "instructions"))
+
+
+class Config(Section):
+    """One training run."""
+
+    output_dir: ExpandedPath
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
+    model: ModelConfig
+    data: DataConfig
+    tasks: dict[str, Any] = Field(default_factory=lambda above: dict.fromkeys(_default_tasks(above.get("data"))))
+    template: TemplateConfig = TemplateConfig()
+    encoding: EncodingConfig = EncodingConfig()
+    training: TrainingConfig = TrainingConfig()
+    loss: LossConfig = LossConfig()
+    stages: tuple[StageConfig, ...] = ()
+    eval: EvalConfig = EvalConfig()
+    logging: LoggingConfig = LoggingConfig()
+
+    @model_validator(mode="after")
+    def _known_tasks(self) -> Self:
+        if not self.tasks:
+            raise ValueError(f"tasks: none given; known are {', '.join(TASKS)}")
+        for name in self.tasks:
+            if name not in TASKS:
+                raise ValueError(f"tasks.{name}: no such task{did_you_mean(name, TASKS)} Known are {', '.join(TASKS)}")
+        for name, needs in NEEDED_FILES:
+            used = [task for task in self.tasks if task.startswith(name)]
+            if used and getattr(self.data, needs) is None:
+                raise ValueError(f"tasks.{used[0]} needs data.{needs}")
+        return self
+
+    @model_validator(mode="after")
+    def _question_is_trained(self) -> Self:
+        if self.eval.task and self.eval.task not in self.tasks:
+            raise ValueError(f"eval.task: {self.eval.task} is not among `tasks`, so nothing would teach it")
+        return self
+
+    @model_validator(mode="after")
+    def _histories_are_whole(self) -> Self:
+        whole = [name for name in self.tasks if name in SEQUENCES]
+        if self.data.dedup and whole:
+            raise ValueError(f"data.dedup leaves out rows, and tasks.{whole[0]} is about whole histories: use one")
+        return self
+
+    @model_validator(mode="after")
+    def _decay_has_a_subject(self) -> Self:
+        tunings = {stage.tuning for stage in self.stages} or {self.model.tuning}
+        if tunings == {"frozen"} and self.training.weight_decay and not self.training.decay_embeddings:
+            raise ValueError(
+                "training.weight_decay has no effect: frozen tuning trains nothing but rows of embeddings, and "
+                "decay_embeddings: false spares them"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _texts_are_given(self) -> Self:
+        wanting = [f"tasks.{name}" for name in self.tasks if name in TASKS and needs_texts(TASKS[name])]
+        wanting += ["model.new_rows: text"] if self.model.new_rows == "text" else []
+        if wanting and self.data.items is None:
+            raise ValueError(f"data.items is not given, and titles or descriptions are needed by {', '.join(wanting)}")
+        return self
+
+    @model_validator(mode="after")
+    def _stages_can_follow(self) -> Self:
+        for number, stage in enumerate(self.stages[:-1], start=1):
+            if not stage.steps and not stage.epochs:
+                raise ValueError(f"stages: stage {number} of {len(self.stages)} needs steps or epochs")
+        if self.model.from_scratch and any(stage.tuning == "frozen" for stage in self.stages):
+            raise ValueError(
+                "stages: from_scratch leaves nothing worth freezing: use full stages, or a pretrained base"
+            )
+        for section, key in self.said_by_stages():
+            if key in getattr(self, section).model_fields_set:
+                raise ValueError(f"{section}.{key} has no effect: the stages say it; leave it out")
+        return self
+
+    @property
+    def question(self) -> Question:
+        """The task that evaluation and `recommend` ask."""
+        if self.eval.task:
+            return self.eval.task
+        return "sid_sequence" if "sid_sequence" in self.tasks and "sid_next" not in self.tasks else "sid_next"
+
+    def said_by_stages(self) -> list[tuple[str, str]]:
+        """Sections and their keys that have no effect, since the stages say the same."""
+        said = [("model", "tuning")] if self.stages else []
+        if self.stages and (self.stages[-1].steps or self.stages[-1].epochs):
+            said += [("training", "epochs"), ("training", "max_steps")]
+        if self.stages and all(stage.learning_rate for stage in self.stages):
+            said.append(("training", "learning_rate"))
+        return said
+
+    def task_options(self) -> dict[str, TaskOptions]:
+        """The tasks of the mixture with their options, checked."""
+        return {name: TASKS[name].options.model_validate(given or {}) for name, given in self.tasks.items()}
+
+
+def _default_tasks(data: DataConfig | None) -> list[str]:
+    """Those that the files can serve; `data` is missing where it is at fault itself."""
+    return [name for name in DEFAULT_TASKS if data is None or data.items or not needs_texts(TASKS[name])]

@@ -1,0 +1,147 @@
+"""Configurations as files: YAML in, with dotted overrides and one message for every fault; the resolved one out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from sidtune.base.errors import UserError, did_you_mean
+from sidtune.config.data import IDLE_WITHOUT
+from sidtune.config.model import ModelConfig
+from sidtune.config.section import Section
+from sidtune.files.yaml_files import parse_yaml, read_yaml
+from sidtune.tasks import TASKS
+from sidtune.tasks.config import Config
+
+CONFIG_HINT = "docs/configuration.md lists every key."
+S = TypeVar("S", bound=Section)
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML file and apply `section.key=value` overrides.
+
+    Raises:
+        UserError: for a missing or broken file, an unknown key or a value of the wrong type.
+    """
+    tree = read_yaml(path)
+    for override in overrides:
+        _apply(tree, override)
+    return parse_config(tree, str(path))
+
+
+def parse_config(tree: Mapping[str, Any], where: str) -> Config:
+    """Check a configuration given as nested mappings; every fault is listed in one `UserError`."""
+    try:
+        config = Config.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(f"{where}: {_faults(error, Config)}", CONFIG_HINT) from None
+    for name, given in config.tasks.items():
+        try:
+            TASKS[name].options.model_validate(given or {})
+        except ValidationError as error:
+            raise UserError(f"{where}: {_faults(error, TASKS[name].options, f'tasks.{name}.')}", CONFIG_HINT) from None
+    return config
+
+
+def dump_config(config: Config) -> str:
+    """The resolved configuration as YAML that `load_config` reads back, less the keys without effect in its mode."""
+    tree = config.model_dump(mode="json")
+    tree["tasks"] = {name: options.model_dump() for name, options in config.task_options().items()}
+    idle = "max_tokens" if config.training.layout == "padded" else "micro_batch_size"
+    del tree["training"][idle]
+    for name, needed in IDLE_WITHOUT.items():
+        if tree["data"][needed] is None:
+            del tree["data"][name]
+    if not config.training.weight_decay:
+        del tree["training"]["decay_embeddings"]
+    for section, key in config.said_by_stages():
+        del tree[section][key]
+    tree["stages"] = [stage.model_dump(exclude_none=True) for stage in config.stages]
+    if config.eval.ranking.every is None:
+        tree["eval"]["ranking"] = {"every": None}
+    if config.model.from_scratch:
+        del tree["model"]["new_rows"]
+    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+
+
+def with_absolute_paths(section: S) -> S:
+    """The same configuration, or section of one, with paths that mean the same from every folder.
+
+    A base is a path where a local folder has its name; otherwise it is a name on the hub and stays.
+    """
+    changes: dict[str, Any] = {}
+    for name, value in section:
+        if isinstance(value, Path):
+            changes[name] = value.absolute()
+        elif isinstance(value, Section):
+            changes[name] = with_absolute_paths(value)
+    if isinstance(section, ModelConfig) and Path(section.base).is_dir():
+        changes["base"] = str(Path(section.base).absolute())
+    return section.model_copy(update=changes)
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    dotted, equals, text = override.partition("=")
+    keys = dotted.split(".")
+    if not equals or not all(keys):
+        raise UserError(f"override {override!r}: expected section.key=value, such as training.epochs=3")
+    for key in keys[:-1]:
+        if tree.get(key) is None:
+            tree[key] = {}
+        tree = tree[key]
+        if not isinstance(tree, dict):
+            raise UserError(f"override {override!r}: {key} is a value, not a section")
+    try:
+        tree[keys[-1]] = parse_yaml(text, "override")
+    except UserError:
+        tree[keys[-1]] = text
+
+
+def _faults(error: ValidationError, root: type[BaseModel], prefix: str = "") -> str:
+    """One line a fault, in the file's own key names; the several complaints about a union become one."""
+    messages: dict[str, list[str]] = {}
+    found: dict[str, str] = {}
+    for fault in error.errors():
+        if fault["type"] == "default_factory_not_called":
+            continue  # what it waited for is listed itself
+        # Stages are counted from 1, as their folders are.
+        keys = [str(part + 1) if isinstance(part, int) else part for part in fault["loc"]]
+        if fault["type"] == "extra_forbidden":
+            known = _section_of(root, keys).model_fields
+            messages[prefix + ".".join(keys)] = [f"unknown key{did_you_mean(keys[-1], known)}"]
+            continue
+        key = prefix + _without_union(keys)
+        messages.setdefault(key, []).append(fault["msg"].removeprefix("Value error, "))
+        if fault["type"] != "missing" and not isinstance(fault["input"], dict):
+            found[key] = f", found {_shown(fault['input'])}"
+    return "\n".join(f"{key}: {'; or '.join(said)}{found.get(key, '')}" for key, said in messages.items())
+
+
+def _shown(value: object) -> str:
+    """A value for a message."""
+    # Python refuses to write more than 4,300 decimal digits; hexadecimal ones have no limit.
+    text = hex(value) if isinstance(value, int) and value.bit_length() > 64 else repr(value)
+    return text[:200]
+
+
+def _without_union(keys: list[str]) -> str:
+    """Pydantic appends the tried member of a union to the location; the user never wrote it."""
+    named = [key for key in keys if re.fullmatch(r"[a-z_][a-z0-9_]*|[0-9]+", key)]
+    return ".".join(key for key in named if key not in ("int", "float", "str")) or "configuration"
+
+
+def _section_of(root: type[BaseModel], keys: list[str]) -> type[BaseModel]:
+    """The section class that holds the last key."""
+    section = root
+    for key in keys[:-1]:
+        field = section.model_fields.get(key)
+        inner = field.annotation if field else None
+        inner = next(iter(get_args(inner)), inner)
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            section = inner
+    return section

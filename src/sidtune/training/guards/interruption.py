@@ -1,0 +1,49 @@
+"""A run that is asked to stop finishes its step, saves and ends."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from sidtune.base.errors import Interrupted
+from sidtune.base.signals import StopRequest
+from sidtune.distributed.processes import largest
+
+
+class StopWhenAsked(TrainerCallback):
+    """Ends the run after the step at hand with a checkpoint, in all processes at the same step.
+
+    The checkpoint is taken where no evaluation is due, too, and without one: the run that goes on from it must be the
+    same as one that was never stopped.
+
+    Args:
+        request: of this process.
+    """
+
+    def __init__(self, request: StopRequest) -> None:
+        self.request, self.number = request, 0
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> TrainerControl:
+        """Called by Trainer."""
+        self.number = largest(self.request.number, args)
+        if self.number:
+            control.should_save = True
+        return control
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Called by Trainer when the checkpoint is complete.
+
+        Raises:
+            Interrupted: says where the run goes on.
+        """
+        # Asked while this was evaluated and saved: there is no better moment.
+        self.number = self.number or largest(self.request.number, args)
+        if self.number:
+            raise Interrupted(
+                f"Stopped by {signal.Signals(self.number).name} after step {state.global_step:,} of "
+                f"{state.max_steps:,}, which is saved. The same command goes on from there."
+            )

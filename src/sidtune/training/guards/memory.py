@@ -1,0 +1,101 @@
+"""`max_tokens: auto` on a GPU: how many tokens of a forward pass fit, measured before the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from sidtune.base.errors import UserError
+from sidtune.base.terminal import console
+from sidtune.batching.layouts import MicroBatch
+from sidtune.batching.steps import Steps
+from sidtune.config.training import TrainingConfig
+from sidtune.model.tuning.frozen import parameter_counts
+from sidtune.training.make_steps import measures_memory
+from sidtune.training.trainer import StepTrainer
+
+# Two passes of about these sizes, or of these multiples of the longest example, give the line that memory follows.
+PROBED, LONGEST_MULTIPLES = (1024, 4096), (2, 6)
+# What the allocator loses to fragments, and the spread between steps.
+USED_SHARE = 0.85
+MOST, MULTIPLE = 65_536, 256
+ADAM_BYTES, EXCHANGE_BYTES = 8, 4
+
+
+def fit_max_tokens(trainer: StepTrainer, training: TrainingConfig) -> None:
+    """Measure what fits on this GPU, if asked to, and lay the steps out so; every process takes the least of all."""
+    steps, device = trainer.steps, trainer.args.device
+    if not measures_memory(training, device.type):
+        return
+    trained, _ = parameter_counts(trainer.language_model)
+    later = trained * (ADAM_BYTES + (EXCHANGE_BYTES if steps.world_size > 1 else 0))
+    free, _ = torch.cuda.mem_get_info(device)
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    room = USED_SHARE * (free + unused) + torch.cuda.memory_allocated(device) - later
+    with torch.random.fork_rng([device]):
+        longest = int(steps.corpus.lengths.max())
+        fitting = tokens_that_fit(lambda tokens: _measure(trainer, tokens), room, longest)
+    found = torch.tensor(fitting, device=device)
+    if steps.world_size > 1:
+        dist.all_reduce(found, dist.ReduceOp.MIN)
+    steps.layout = replace(steps.layout, limit=int(found))
+    if trainer.is_world_process_zero():
+        console.print(f"max_tokens: auto found that {int(found):,} tokens a forward pass fit")
+
+
+def tokens_that_fit(measure: Callable[[int], tuple[int, int]], room: float, longest: int) -> int:
+    """Tokens of one pass whose memory stays below `room`, taking memory for a straight line in tokens.
+
+    Args:
+        measure: from the tokens that a pass may have, the tokens it had and the bytes allocated at its peak.
+        room: bytes that may be allocated.
+        longest: tokens of the longest example, which stands in a pass of its own where more are asked for.
+
+    Raises:
+        UserError: where not even the longest example fits.
+    """
+    limits = [max(size, multiple * longest) for size, multiple in zip(PROBED, LONGEST_MULTIPLES, strict=True)]
+    (tokens, bytes_), (more_tokens, more_bytes) = (measure(limit) for limit in limits)
+    # Where there are too few examples for a larger pass, all memory is put down to tokens.
+    spread = more_tokens - tokens
+    slope = max(1.0, (more_bytes - bytes_) / spread) if spread > 0 else more_bytes / more_tokens
+    fitting = more_tokens + (room - more_bytes) / slope
+    if fitting < longest:
+        raise UserError(
+            f"about {max(0, int(fitting)):,} tokens fit on this GPU, and the longest example has {longest:,}",
+            "Lower encoding.cutoff_len, or set training.gradient_checkpointing: true or model.tuning: frozen.",
+        )
+    return int(min(max(fitting // MULTIPLE * MULTIPLE, longest), MOST))
+
+
+def largest_micro_batch(steps: Steps, limit: int) -> MicroBatch:
+    """The pass with the most tokens among the first steps, if passes could have this many."""
+    examples: list[int] = []
+    number = 0
+    # Sharing prefixes leaves a fraction of the tokens: eight times as many fill a pass.
+    while steps.corpus.lengths[examples].sum() < 8 * limit and number < steps.plan.steps_per_epoch:
+        examples.extend(steps.share(number).tolist())
+        number += 1
+    layout = replace(steps.layout, limit=limit)
+    batches = layout.micro_batches([steps.corpus[i] for i in np.unique(examples).tolist()])
+    return max(batches, key=lambda batch: batch.input_ids.size)
+
+
+def _measure(trainer: StepTrainer, limit: int) -> tuple[int, int]:
+    """Tokens and peak memory of one forward and backward pass."""
+    batch, device = largest_micro_batch(trainer.steps, limit), trainer.args.device
+    model: Any = trainer.model
+    model.train()
+    torch.cuda.reset_peak_memory_stats(device)
+    # The second pass finds the gradients of the first in memory, as all but the first of a step do.
+    for _ in range(2):
+        with trainer.accelerator.autocast():
+            loss, _ = model(**batch.to(device))
+        loss.backward()
+    model.zero_grad(set_to_none=True)
+    return batch.input_ids.size, torch.cuda.max_memory_allocated(device)

@@ -1,0 +1,167 @@
+"""A loss or gradient that is not finite: which examples it comes from, and what to do about it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from sidtune.base.errors import UserError
+from sidtune.batching.steps import Steps
+from sidtune.runs.checkpoints import checkpoints
+from sidtune.tokenizer.faults import decode
+from sidtune.training.loss.label_loss import LabelLoss
+
+FILE = "non_finite.jsonl"
+SECTION = "See “The loss or the gradient is not finite” in docs/troubleshooting.md."
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """An example of the step, alone in a pass.
+
+    Args:
+        step: counted from 1, as in the logs.
+        task: its task.
+        example: its number among the encoded examples of the task, from 0.
+        loss: in nats a label.
+        gradient_norm: of its loss, summed over labels; None where it was not computed, since a loss is to blame.
+        text: prompt and response, decoded.
+    """
+
+    step: int
+    task: str
+    example: int
+    loss: float
+    gradient_norm: float | None
+    text: str
+
+    @property
+    def finite(self) -> bool:
+        """Whether loss and gradient are."""
+        return math.isfinite(self.loss) and (self.gradient_norm is None or math.isfinite(self.gradient_norm))
+
+
+def carrying_faults(loss: Tensor, sums: Tensor) -> Tensor:
+    """The loss as it is, or NaN where a sum is not finite.
+
+    Its gradient, which is exchanged anyway, so tells every process of a fault in one of them, and no process has to
+    ask the others or to wait for its device.
+    """
+    return loss * (1 + 0 * sums.sum())
+
+
+def explained(
+    objective: LabelLoss,
+    steps: Steps,
+    number: int,
+    precision: Callable[[], AbstractContextManager[Any]],
+    tokenizer: PreTrainedTokenizerFast,
+    run: Path,
+) -> UserError:
+    """The error to stop with: looks for the examples to blame and lists them in a file; called by every process.
+
+    Args:
+        objective: with the weights that the step began with.
+        number: of the step, from 0.
+        precision: of the forward pass.
+        run: the output folder.
+    """
+    broken = [name for name, weight in objective.model.named_parameters() if not weight.isfinite().all()]
+    own = _one_by_one(objective, steps, number, precision, tokenizer, gradients=False)
+    suspects: list[Suspect] = gather_object(own)
+    if all(suspect.finite for suspect in suspects):
+        own = _one_by_one(objective, steps, number, precision, tokenizer, gradients=True)
+        suspects = gather_object(own)
+    # Where each is finite alone, only their sum is not: then all of them are worth a look.
+    blamed = [suspect for suspect in suspects if not suspect.finite] or suspects
+    if steps.rank == 0:
+        lines = [json.dumps({name: _in_json(value) for name, value in asdict(one).items()}) for one in blamed]
+        (run / FILE).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    # A process that ended now would take the one that writes down with it.
+    PartialState().wait_for_everyone()
+    return _error(number + 1, suspects, blamed, broken, run)
+
+
+def refuse_validation(metrics: dict[str, float], step: int) -> None:
+    """Stop before weights are saved with which validation fails; before the first step they may still be mended.
+
+    Raises:
+        UserError: names the metric.
+    """
+    broken = [name.removeprefix("eval_") for name, value in metrics.items() if not math.isfinite(value)]
+    if step and broken:
+        raise UserError(
+            f"after step {step}: the validation's {broken[0]} is not finite, and nothing is saved of this step",
+            f"Lower training.learning_rate, or lengthen training.warmup, or set training.precision: fp32. {SECTION}",
+        )
+
+
+def _one_by_one(
+    objective: LabelLoss,
+    steps: Steps,
+    number: int,
+    precision: Callable[[], AbstractContextManager[Any]],
+    tokenizer: PreTrainedTokenizerFast,
+    gradients: bool,
+) -> list[Suspect]:
+    """This process's examples of a step."""
+    found, starts = [], np.cumsum([0, *(len(task) for task in steps.corpus.tasks)])
+    for index in steps.share(number).tolist():
+        ids, _, task = steps.corpus[index]
+        (batch,) = steps.layout.micro_batches([steps.corpus[index]])
+        with torch.set_grad_enabled(gradients), precision():
+            loss, by_task = objective(**batch.to(objective.model.device))
+        norm = _gradient_norm(objective, loss) if gradients else None
+        each, name = by_task.sum().item() / len(batch.labels), steps.corpus.tasks[task].name
+        place, text = index - int(starts[task]), decode(tokenizer, ids.tolist())
+        found.append(Suspect(number + 1, name, place, each, norm, text))
+    return found
+
+
+def _gradient_norm(objective: LabelLoss, loss: Tensor) -> float:
+    trained = [weight for weight in objective.parameters() if weight.requires_grad]
+    gradients = torch.autograd.grad(loss, trained, allow_unused=True)
+    return torch.nn.utils.get_total_norm([g for g in gradients if g is not None]).item()
+
+
+def _in_json(value: Any) -> Any:
+    """JSON has no word for what is not finite."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _error(step: int, suspects: list[Suspect], blamed: list[Suspect], broken: list[str], run: Path) -> UserError:
+    what = "gradient" if all(math.isfinite(suspect.loss) for suspect in suspects) else "loss"
+    if broken:
+        cause = f"The weights themselves are not finite, such as {broken[0]}"
+    elif all(suspect.finite for suspect in suspects):
+        cause = f"Alone, each of its {len(suspects)} examples is finite"
+    else:
+        cause = f"It comes from {len(blamed)} of its {len(suspects)} examples"
+    return UserError(
+        f"step {step}: the {what} is not finite; training stopped before the weights took it in. {cause}: "
+        f"{run / FILE} lists them",
+        " ".join([*_advice(suspects, blamed, broken, run), SECTION]),
+    )
+
+
+def _advice(suspects: list[Suspect], blamed: list[Suspect], broken: list[str], run: Path) -> list[str]:
+    lower = "Lower training.learning_rate, or lengthen training.warmup; if it happens again, training.precision: fp32."
+    if broken:
+        return ["Start from other weights: these were damaged before this step."]
+    few = 2 * len(blamed) <= len(suspects)
+    advice = ["Look at these rows in your data first: mend them or leave them out."] if few else []
+    checkpoint = next(iter(checkpoints(run)), None)
+    again = f"In a new output_dir, --resume {checkpoint} starts from the weights before it." if checkpoint else ""
+    return [*advice, lower, *([again] if again else [])]

@@ -1,0 +1,80 @@
+"""Out of memory on a GPU: the step again in smaller passes, or one message that names what to change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+
+from sidtune.base.errors import OneProcessError
+from sidtune.base.terminal import warn
+from sidtune.batching.steps import Step, Steps
+from sidtune.tasks.config import Config
+
+
+class SmallerPasses:
+    """Halves the passes of a run whenever one does not fit.
+
+    Args:
+        steps: of the run; their layout is changed.
+        allowed: false where the user chose the size, or where other processes would not know of a second try.
+    """
+
+    def __init__(self, steps: Steps, allowed: bool) -> None:
+        self.steps, self.allowed, self.lowered = steps, allowed, False
+
+    def laid_out(self, step: Step, number: int) -> Step:
+        """The step, laid out anew where a worker prepared it before the passes shrank."""
+        return self.steps[number] if self.lowered and _largest(step) > self.steps.layout.limit else step
+
+    def lower(self, step: Step, number: int) -> bool:
+        """Halve the largest pass of a step from here on; false where that cannot be.
+
+        Args:
+            step: as it did not fit.
+            number: of the step, from 0.
+        """
+        longest, largest = int(self.steps.corpus.lengths[self.steps.share(number)].max()), _largest(step)
+        if not self.allowed or largest <= longest:
+            return False
+        limit = max(longest, largest // 2)
+        self.steps.layout, self.lowered = replace(self.steps.layout, limit=limit), True
+        warn(
+            f"step {number + 1}: out of GPU memory; it runs again, and passes have at most {limit:,} tokens from now on"
+        )
+        return True
+
+
+def _largest(step: Step) -> int:
+    return max(batch.input_ids.size for batch in step["micro_batches"])
+
+
+@contextmanager
+def explaining_out_of_memory(config: Config) -> Iterator[None]:
+    """Turn the allocator's error into one that names the keys to change."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        # What follows the first sentences is about the allocator's own settings.
+        said = " ".join(". ".join(str(error).split(". ")[:2]).split()).rstrip(".")
+        raise OneProcessError(f"the GPU ran out of memory: {said}", advice(config)) from None
+
+
+def advice(config: Config) -> str:
+    """The keys that lower the memory of this run, those that change nothing else first."""
+    training = config.training
+    if training.layout == "padded":
+        first = f"Lower training.micro_batch_size, now {training.micro_batch_size}: the loss stays the same."
+    elif training.max_tokens == "auto":
+        first = "Set training.max_tokens to a number, such as 4096: the loss stays the same."
+    else:
+        first = f"Lower training.max_tokens, now {training.max_tokens}: the loss stays the same."
+    then = [] if training.gradient_checkpointing else ["training.gradient_checkpointing: true"]
+    if config.eval.ranking.every:
+        then.append(f"a lower eval.ranking.beams, now {config.eval.ranking.beams}, if it happened while ranking")
+    then.append(f"a lower encoding.cutoff_len, now {config.encoding.cutoff_len}")
+    if config.model.tuning == "full":
+        then.append("model.tuning: frozen")
+    return f"{first} Then: {'; '.join(then)}. See “Out of memory” in docs/troubleshooting.md."

@@ -1,0 +1,86 @@
+"""Frozen weights stay as they are: held against checksums whenever something is saved."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from sidtune.base.errors import OneProcessError
+from sidtune.model.tuning.frozen import SidEmbedding, SidHead
+
+WORD_BYTES = 8
+NARROW = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+class Untouched(TrainerCallback):
+    """Remembers checksums of a model's frozen weights, and compares.
+
+    The rows that SID tokens have in the frozen matrices are left out: they take no part in the model, and loading a
+    checkpoint writes over them.
+
+    Args:
+        model: on its device.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.frozen = {name: weight for name, weight in model.named_parameters() if not weight.requires_grad}
+        embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+        assert isinstance(embedding, SidEmbedding)
+        assert isinstance(head, SidHead)
+        self.sid_ids = head.sid_ids
+        self.matrices = {id(embedding.base.weight), id(head.base.weight)}
+        self.known: Tensor | None = None
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Called by Trainer, when a checkpoint that a run goes on from is loaded."""
+        self.known = self.checksums()
+
+    def verify(self, step: int) -> None:
+        """Called before something is saved.
+
+        Raises:
+            OneProcessError: names the weights that have changed.
+        """
+        assert self.known is not None
+        changed = (self.checksums() != self.known).tolist()
+        names = [name for name, differs in zip(self.frozen, changed, strict=True) if differs]
+        if names:
+            raise OneProcessError(
+                f"step {step}: {len(names)} of {len(changed)} frozen weights have changed since training began, such "
+                f"as {names[0]}; nothing was saved at this step",
+                "Code in this process wrote to them, or the machine's memory is faulty. Earlier checkpoints are sound: "
+                "start again to go on from the newest. See “A frozen weight has changed” in docs/troubleshooting.md.",
+            )
+
+    @torch.no_grad()
+    def checksums(self) -> Tensor:
+        """One number for each frozen weight, `(weights,)` int64."""
+        return torch.stack(
+            [checksum(weight, self.sid_ids if id(weight) in self.matrices else None) for weight in self.frozen.values()]
+        )
+
+
+def checksum(values: Tensor, left_out: Tensor | None = None) -> Tensor:
+    """A number that changes with any one bit, or when rows trade places: words are summed row by row, modulo 2⁶⁴.
+
+    Args:
+        values: `(rows, …)` of any type.
+        left_out: `(n,)` rows that do not count.
+
+    Returns:
+        `()`, int64.
+    """
+    rows = values.detach().reshape(max(1, len(values)) if values.dim() else 1, -1).contiguous()
+    # A word of the tensor's own size would be widened before it is summed: a copy of eight bytes for each value.
+    wide = rows.shape[1] * rows.element_size() % WORD_BYTES == 0
+    if wide and rows.storage_offset() * rows.element_size() % WORD_BYTES:
+        rows = rows.clone()
+    words = rows.view(torch.int64 if wide else NARROW[rows.element_size()])
+    sums = words.sum(1, dtype=torch.int64)
+    if left_out is not None:
+        sums[left_out] = 0
+    # Odd numbers have an inverse modulo 2⁶⁴, so that no change of one row is lost.
+    return (sums * torch.arange(1, 2 * len(sums), 2, device=sums.device)).sum()

@@ -1,0 +1,193 @@
+"""The loss straight from hidden states: logits are made in blocks of rows, used and overwritten."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from sidtune.model.tuning.frozen import SidHead
+from sidtune.training.loss.criterion import Criterion
+
+# Logits held at once. Blocks that are much smaller are slower: each reads and writes the matrix's whole gradient.
+# docs/performance.md has this beside plain cross entropy and torch's linear_cross_entropy: as fast as either at a
+# vocabulary of 8,576, and 1.2 to 1.7 times as fast at 152,064.
+BLOCK_VALUES = 2**26
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def head_loss(
+    hidden: Tensor,
+    head: Any,
+    labels: Tensor,
+    scale: float,
+    criterion: Criterion | None = None,
+    nodes: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The loss of labels whose hidden states are given, for a head whose output is the model's.
+
+    Args:
+        hidden: `(labels, hidden)`.
+        head: `nn.Linear`, or a frozen model's `SidHead`.
+        labels: `(labels,)` token ids.
+        scale: what the sum is multiplied by.
+        criterion: the loss of a label, `-log p(label)` by default.
+        nodes: `(labels,)`, as the criterion takes them.
+
+    Returns:
+        `scale` times the sum of the losses, differentiable, and the loss of each label, `(labels,)`, which is not.
+    """
+    own, ids, base = (head.weight, head.sid_ids, head.base) if isinstance(head, SidHead) else (None, None, head)
+    device = hidden.device.type
+    if own is not None:
+        # Frozen weights are used as they are: another type would be a copy of the matrix.
+        hidden = hidden.to(base.weight.dtype)
+    elif torch.is_autocast_enabled(device):
+        hidden = hidden.to(torch.get_autocast_dtype(device))
+    with torch.autocast(device, enabled=False):
+        loss, losses = _HeadLoss.apply(  # type: ignore[no-untyped-call]
+            *(hidden, base.weight, getattr(base, "bias", None), own, ids, labels, scale),
+            *(torch.is_grad_enabled(), criterion, nodes),
+        )
+    return loss, losses
+
+
+class _HeadLoss(torch.autograd.Function):
+    """Makes the gradients in the forward pass, while the logits are at hand: recomputing would need a fourth product.
+
+    Nothing of the size labels × vocabulary outlives a block, and in frozen mode nothing of the size vocabulary × hidden
+    is made at all.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        own: Tensor | None,
+        ids: Tensor | None,
+        labels: Tensor,
+        scale: float,
+        differentiate: bool,
+        criterion: Criterion | None,
+        nodes: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """See `head_loss`; `own` and `ids` are a frozen model's rows and the tokens they belong to."""
+        given = (hidden, weight, bias, own)
+        wanted = [differentiate and needed for needed in ctx.needs_input_grad[: len(given)]]
+        # The first block writes, the others add; without labels there is no block.
+        make = torch.empty_like if len(labels) else torch.zeros_like
+        gradients = [make(t) if w and t is not None else None for t, w in zip(given, wanted, strict=True)]
+        matrix = weight.to(hidden.dtype)
+        losses = torch.empty(len(labels), dtype=torch.promote_types(hidden.dtype, torch.float32), device=hidden.device)
+        for part, logits in _blocks(hidden, matrix, bias, own, ids):
+            if criterion is None:
+                losses[part], slope = _likelihood(logits, labels[part], any(wanted))
+            else:
+                of_nodes = None if nodes is None else nodes[part]
+                losses[part], slope = _judged(criterion, logits, labels[part], of_nodes, any(wanted))
+            if slope is not None:
+                _accumulate(gradients, slope, scale, hidden, matrix, own, ids, part)
+        ctx.save_for_backward(*gradients)
+        ctx.mark_non_differentiable(losses)
+        return losses.sum() * scale, losses
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, incoming: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradients that were made, times what comes in."""
+        # One, where the loss itself is differentiated; on a GPU asking would wait for the device.
+        unchanged = incoming.device.type == "cpu" and incoming.item() == 1.0
+        made = [g if g is None or unchanged else g * incoming.to(g.dtype) for g in ctx.saved_tensors]
+        return (*made, None, None, None, None, None, None)
+
+
+def _likelihood(logits: Tensor, labels: Tensor, differentiate: bool) -> tuple[Tensor, Tensor | None]:
+    """The negative log likelihood of labels, `(rows,)`, and its slope, `(rows, vocabulary)`, in place of logits."""
+    of_label = labels[:, None]
+    torch.log_softmax(logits, -1, out=logits)
+    losses = -logits.gather(1, of_label)[:, 0]
+    if not differentiate:
+        return losses, None
+    return losses, logits.exp_().scatter_add_(1, of_label, logits.new_full(of_label.shape, -1.0))
+
+
+def _judged(
+    criterion: Criterion, logits: Tensor, labels: Tensor, nodes: Tensor | None, differentiate: bool
+) -> tuple[Tensor, Tensor | None]:
+    """The losses of some labels by a criterion, `(rows,)`, and their slope, `(rows, vocabulary)`."""
+    if not differentiate:
+        return criterion(logits, labels, nodes), None
+    with torch.enable_grad():
+        given = logits.detach().requires_grad_()
+        losses = criterion(given, labels, nodes)
+        (slope,) = torch.autograd.grad(losses.sum(), given)
+    return losses.detach(), slope
+
+
+def _blocks(
+    hidden: Tensor, matrix: Tensor, bias: Tensor | None, own: Tensor | None, ids: Tensor | None
+) -> Iterator[tuple[slice, Tensor]]:
+    """Logits of some rows at a time, in float32 or wider; the block is overwritten by the next one."""
+    rows = max(1, min(len(hidden), BLOCK_VALUES // len(matrix)))
+    product = hidden.new_empty(rows, len(matrix))
+    for start in range(0, len(hidden), rows):
+        part = slice(start, min(start + rows, len(hidden)))
+        logits = torch.mm(hidden[part], matrix.T, out=product[: part.stop - start])
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        if bias is not None:
+            logits += bias
+        if own is not None and ids is not None:
+            mine = F.linear(hidden[part].to(own.dtype), own, None if bias is None else bias[ids].to(own.dtype))
+            logits.index_copy_(1, ids, mine.to(logits.dtype))
+        yield part, logits
+
+
+def _accumulate(
+    gradients: list[Tensor | None],
+    slope: Tensor,
+    scale: float,
+    hidden: Tensor,
+    matrix: Tensor,
+    own: Tensor | None,
+    ids: Tensor | None,
+    part: slice,
+) -> None:
+    """Add what one block says of each gradient; the first block also clears what was there.
+
+    Args:
+        slope: `(rows, vocabulary)`, of the loss by the logits, less the scale, which a narrow type would round away;
+            it is overwritten.
+    """
+    of_hidden, of_weight, of_bias, of_own = gradients
+    kept = float(part.start > 0)
+    if of_bias is not None:
+        _add(of_bias, slope.sum(0).mul_(scale), kept)
+    through_own = None
+    if own is not None and ids is not None:
+        mine = slope[:, ids].to(own.dtype)
+        through_own = mine @ own
+        if of_own is not None:
+            of_own.addmm_(mine.T, hidden[part].to(own.dtype), beta=kept, alpha=scale)
+        # The old rows of these tokens had no part in the logits.
+        slope.index_fill_(1, ids, 0.0)
+    narrow = slope.to(matrix.dtype)
+    if of_weight is not None:
+        if of_weight.dtype == narrow.dtype:
+            of_weight.addmm_(narrow.T, hidden[part], beta=kept, alpha=scale)
+        else:
+            _add(of_weight, (narrow.T @ hidden[part]).to(of_weight.dtype).mul_(scale), kept)
+    if of_hidden is not None:
+        torch.mm(narrow, matrix, out=of_hidden[part])
+        if through_own is not None:
+            of_hidden[part] += through_own.to(of_hidden.dtype)
+        of_hidden[part] *= scale
+
+
+def _add(total: Tensor, part: Tensor, kept: float) -> None:
+    total.add_(part) if kept else total.copy_(part)

@@ -1,0 +1,106 @@
+"""Which devices a run takes, and what it needs installed."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.tiny_data import tiny_config
+
+from sidtune.base.errors import UserError
+from sidtune.distributed import launch
+from sidtune.training.arguments import training_arguments
+from sidtune.training.train import train
+
+
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Pretend that so many GPUs are visible."""
+
+    def pretend(count: int) -> None:
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6,7")
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    return pretend
+
+
+def visible() -> str:
+    import os
+
+    return os.environ["CUDA_VISIBLE_DEVICES"]
+
+
+def test_one_process_takes_the_first_gpu_and_says_so(gpus: Any, capsys: Any) -> None:
+    gpus(3)
+    launch.pin_first_gpu()
+    assert visible() == "4"
+    assert "--processes 3 uses all of them" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_nothing_is_pinned_where_there_is_no_choice(gpus: Any, count: int) -> None:
+    gpus(count)
+    launch.pin_first_gpu()
+    assert visible() == "4,6,7"
+
+
+def test_a_launched_process_keeps_its_gpus(gpus: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus(3)
+    for name, value in {"LOCAL_RANK": "0", "RANK": "0", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    launch.pin_first_gpu()
+    assert visible() == "4,6,7"
+
+
+def test_more_processes_than_gpus_are_refused(gpus: Any) -> None:
+    gpus(2)
+    with pytest.raises(UserError, match="--processes 4, but 2 GPUs are visible"):
+        launch.launch(4, [])
+
+
+def test_bf16_without_hardware_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
+    with pytest.raises(UserError, match="precision is bf16, which this GPU does not have"):
+        training_arguments(tiny_config(tmp_path, training={"precision": "bf16"}))
+
+
+def test_a_logger_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ordinary = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "wandb" else ordinary(name))
+    with pytest.raises(UserError, match=r"logging\.wandb_project needs the package wandb") as error:
+        training_arguments(tiny_config(tmp_path, logging={"wandb_project": "shop"}))
+    assert error.value.hint == "pip install 'sidtune[wandb]'"
+
+
+def test_tensorboard_is_written_when_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", "")
+    monkeypatch.delenv("TENSORBOARD_LOGGING_DIR")
+    logging = {"tensorboard": True}
+    config = tiny_config(tmp_path, logging=logging, training={"max_steps": 1, "batch_size": 16})
+    train(config)
+    assert list((config.output_dir / "tensorboard").glob("events.*"))
+
+
+@pytest.mark.parametrize(("warmup", "steps"), [(4, 4), (0.5, 10)])
+def test_the_schedule_by_hand(tmp_path: Path, warmup: float, steps: int) -> None:
+    """Linear to the peak, then half a cosine down to the floor."""
+    import json
+    import math
+
+    training = {"max_steps": 20, "batch_size": 16, "learning_rate": 0.01, "warmup": warmup, "min_lr_ratio": 0.2}
+    config = tiny_config(tmp_path, training=training, eval={"every": 20})
+    train(config)
+    lines = (config.output_dir / "metrics.jsonl").read_text().splitlines()
+    rates = [json.loads(line)["learning_rate"] for line in lines if "learning_rate" in line]
+    for step, rate in enumerate(rates):
+        if step < steps:
+            expected = 0.01 * step / steps
+        else:
+            half = 0.5 * (1 + math.cos(math.pi * (step - steps) / (20 - steps)))
+            expected = 0.01 * (0.2 + 0.8 * half)
+        assert rate == pytest.approx(expected), step
