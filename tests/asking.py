@@ -35,7 +35,7 @@ def plain_reference(config: Config, history: list[str]) -> tuple[Reference, list
     tokenizer: Any = AutoTokenizer.from_pretrained(config.output_dir)
     model = AutoModelForCausalLM.from_pretrained(config.output_dir).eval()
     written = "".join("".join(sid[item]) for item in history)
-    asked = "\nThe next item is:\n" if config.question == "sid_next" else ""
+    asked = "\nThe next item is:\n" if config.evaluation_task == "sid_next" else ""
     prompt = tokenizer(f"A user's interactions, oldest first:\n{written}{asked}").input_ids
     paths = sorted({tuple(tokenizer.convert_tokens_to_ids(list(tokens))) for tokens in catalogue.sids})
     return Reference(model, prompt, paths, "full"), paths, tokenizer

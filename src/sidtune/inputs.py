@@ -61,7 +61,7 @@ class Inputs:
     @cached_property
     def bundle(self) -> Bundle:
         """What the trained model carries beside its weights."""
-        config, task = self.config, self.config.question
+        config, task = self.config, self.config.evaluation_task
         wording, cutoff_len = self.mixture.templates[task][0], config.encoding.cutoff_len
         users, longest = self._users(), self.mixture.remembered("longest-read", self._longest_history)
         return with_prompt_ids(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sidtune.checks.finding import SHOWN, Finding
 from sidtune.encoding.encoder import Encoder
 from sidtune.inputs import Inputs
-from sidtune.tasks import SEQUENCES
+from sidtune.tasks import TASKS
 from sidtune.tasks.base import Items, Part, Texts
 from sidtune.tasks.instruction import InstructionOptions
 from sidtune.templates import SEQUENCE
@@ -71,7 +71,7 @@ def _sids_by_row(inputs: Inputs, part: Part) -> Iterator[list[str]]:
 def sequences(inputs: Inputs) -> Iterator[Finding]:
     """Items that a sequence loses to the length limit are targets; a history's are only read."""
     mixture, given = inputs.mixture, inputs.config.task_options()
-    for name in (name for name in given if name in SEQUENCES):
+    for name in (name for name in given if TASKS[name].is_sequence):
         (part,) = mixture.parts(name, "train", given[name])
         longest = part.take(np.argmax(_sequence_tokens(mixture.encoder, part), keepdims=True))
         if mixture.encoder.encode(longest).truncated:

@@ -13,18 +13,18 @@ from sidtune.inputs import Inputs
 from sidtune.model.bf16 import emulated
 from sidtune.runs.schedule import SHORTER_WARMUP, long_warmup, stage_runs
 from sidtune.tasks import TASKS
-from sidtune.tasks.config import NEEDED_FILES
 
 
 def idle_options(inputs: Inputs) -> Iterator[Finding]:
     """Files and keys that nothing reads."""
     config, tasks = inputs.config, inputs.config.task_options()
-    for name, needs in NEEDED_FILES:
-        if getattr(config.data, needs) is not None and not any(task.startswith(name) for task in tasks):
-            remedy = f"Add a task that reads it ({name}), or leave it out."
-            yield Finding("warning", f"data.{needs}", "given, but no task of the mixture reads it", [], remedy)
-    if config.question not in tasks:
-        message = f"evaluation and `recommend` ask {config.question}, and no task of the mixture teaches that"
+    for needed in dict.fromkeys(task.needs for task in TASKS.values() if task.needs):
+        readers = [name for name, task in TASKS.items() if task.needs == needed]
+        if getattr(config.data, needed) is not None and not any(name in tasks for name in readers):
+            remedy = f"Add a task that reads it ({' or '.join(readers)}), or leave it out."
+            yield Finding("warning", f"data.{needed}", "given, but no task of the mixture reads it", [], remedy)
+    if config.evaluation_task not in tasks:
+        message = f"evaluation and `recommend` ask {config.evaluation_task}, and no task of the mixture teaches that"
         yield Finding("warning", "tasks", message, [], "Add sid_next or sid_sequence.")
     if config.model.new_rows == "text" and not len(inputs.vocabulary.new_ids):
         message = "has no effect: the base has a trained row for every SID token already"

@@ -48,7 +48,7 @@ def chat_template(inputs: Inputs) -> Iterator[Finding]:
         ours = encoder.encode(part).input_ids[0].tolist()
         if ours != expected[: len(ours)]:
             yield Finding(
-                "warning" if name == inputs.config.question else "note",
+                "warning" if name == inputs.config.evaluation_task else "note",
                 f"task {name}",
                 f"an example has other ids than apply_chat_template gives: {_difference(tokenizer, expected, ours)}",
                 [f"row {part.rows[0] + 1}"],
@@ -70,7 +70,7 @@ def whole_prompt(inputs: Inputs) -> Iterator[Finding]:
         return
     encoder, tokenizer = inputs.mixture.encoder.without_limit(), inputs.vocabulary.tokenizer
     for name, part in _examples(inputs):
-        if name != inputs.config.question:
+        if name != inputs.config.evaluation_task:
             continue
         prompt, response = encoder.texts(part, 0)
         encoded = encoder.encode(part)
@@ -91,7 +91,7 @@ def whole_prompt(inputs: Inputs) -> Iterator[Finding]:
 
 def _examples(inputs: Inputs) -> Iterator[tuple[str, Part]]:
     """The first example of every form, the task that recommends first."""
-    given, question = inputs.config.task_options(), inputs.config.question
+    given, question = inputs.config.task_options(), inputs.config.evaluation_task
     for name, options in ({question: TASKS[question].options()} | given).items():
         for part in inputs.mixture.parts(name, "train", options):
             if len(part):

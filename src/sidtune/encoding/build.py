@@ -68,7 +68,7 @@ class Mixture:
 
     def _refuse_texts(self) -> None:
         """A prompt over a history may mention titles in any task; here there are none."""
-        for name in dict.fromkeys([self.config.question, *self.config.tasks]):
+        for name in dict.fromkeys([self.config.evaluation_task, *self.config.tasks]):
             for form in TASKS[name].forms:
                 named = {slot for wording in self.templates[form] for slot in wording.names}
                 if wanting := sorted(named & ITEM_TEXTS):
@@ -94,7 +94,7 @@ class Mixture:
 
     def valid(self) -> list[EncodedTask]:
         """The validation examples: those of the task that recommends, then a few fixed ones of each other task."""
-        options, question = self.config.task_options(), self.config.question
+        options, question = self.config.task_options(), self.config.evaluation_task
         limits = {question: self.config.eval.max_rows} | {
             name: self.config.eval.task_rows for name in options if name != question
         }

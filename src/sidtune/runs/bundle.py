@@ -19,7 +19,7 @@ from sidtune.encoding.frame import PLAIN, Frame
 from sidtune.files.parquet import read_parquet
 from sidtune.files.text import read_json_object
 from sidtune.runs.model_card import CARD, model_card
-from sidtune.tasks import Question
+from sidtune.tasks import TASKS
 from sidtune.templates import Wording, as_tree, parse_wording
 
 CATALOGUE, QUESTION = "sid_catalogue.parquet", "sid_recommender.json"
@@ -64,7 +64,7 @@ class Bundle:
 
     catalogue: Catalogue
     users: NDArray[np.int64]
-    task: Question
+    task: str
     wording: Wording
     format: Literal["plain", "chat"]
     cutoff_len: int
@@ -77,6 +77,13 @@ def _only_blanks(text: str) -> str:
     if text.strip():
         raise ValueError("it must be white space")
     return text
+
+
+def _recommending(task: str) -> str:
+    able = [name for name, known in TASKS.items() if known.recommends]
+    if task not in able:
+        raise ValueError(f"expected {' or '.join(able)}")
+    return task
 
 
 TokenId = Annotated[int, Field(ge=0, le=MOST)]
@@ -133,7 +140,7 @@ class _Question(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     version: Literal[3]
-    task: Question
+    task: Annotated[str, AfterValidator(_recommending)]
     wording: dict[str, object]
     format: Literal["plain", "chat"]
     cutoff_len: int = Field(ge=8, le=MOST)
@@ -205,7 +212,7 @@ def _read_question(path: Path) -> _Question:
     except ValidationError as error:
         fault = error.errors()[0]
         place = ".".join(map(str, fault["loc"]))
-        raise UserError(f"{path}: {place}: {fault['msg']}", HINT) from None
+        raise UserError(f"{path}: {place}: {fault['msg'].removeprefix('Value error, ')}", HINT) from None
 
 
 def _read_catalogue(path: Path) -> tuple[Catalogue, NDArray[np.int64]]:

@@ -1,7 +1,5 @@
 """The tasks; `TASKS` is the only registry."""
 
-from typing import Literal
-
 from sidtune.tasks.base import Task
 from sidtune.tasks.fusion import Fusion
 from sidtune.tasks.instruction import Instruction
@@ -27,8 +25,4 @@ TASKS: dict[str, Task] = {
     "instruction": Instruction(),
 }
 
-# The tasks that recommend: evaluation and `recommend` ask one of them.
-Question = Literal["sid_next", "sid_sequence"]
-# Those whose examples are whole histories, every item of them a target.
-SEQUENCES = ("sid_sequence", "sid_sequence_reversed")
 DEFAULT_TASKS = ("sid_next", "item_feature", "fusion", "title_next", "title_to_sid")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Annotated, ClassVar, Literal, Protocol
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -170,27 +171,37 @@ class TaskOptions(BaseModel):
     sample: Annotated[int, Field(ge=1, le=MOST)] | None = None
 
 
-class Task(Protocol):
-    """Turns rows, items or preferences into parts."""
+class Task(ABC):
+    """Turns rows, items or preferences into parts.
 
-    @property
-    def options(self) -> type[TaskOptions]:
-        """What the configuration may say of the task."""
+    A task says itself what it is; whatever treats tasks differently asks for these attributes.
 
-    @property
-    def forms(self) -> Mapping[str, Placeholders]:
-        """The wordings it needs, and what they must hold."""
+    Attributes:
+        options: what the configuration may say of the task.
+        forms: the templates that it needs, and the placeholders that each must hold.
+        needs: the key of `data` whose file it is made from, besides the rows.
+        is_sequence: whether an example is a whole history, every item of it a target.
+        recommends: whether evaluation and `recommend` can use it: its response is the next item's SID.
+    """
 
+    options: ClassVar[type[TaskOptions]] = TaskOptions
+    forms: ClassVar[Mapping[str, Placeholders]]
+    needs: ClassVar[str | None] = None
+    is_sequence: ClassVar[bool] = False
+    recommends: ClassVar[bool] = False
+
+    @abstractmethod
     def size(self, source: Source) -> int:
         """How many rows (or items, or records) the source holds for this task."""
 
+    @abstractmethod
     def build(self, source: Source, rows: NDArray[np.int64], options: TaskOptions, seed: int) -> Sequence[Part]:
         """The parts made of the chosen `rows`, in order."""
 
-
-def needs_texts(task: Task) -> bool:
-    """Whether a task is made of what items are called or how they are described."""
-    return any(ITEM_TEXTS & {*needs.prompt, *needs.response} for needs in task.forms.values())
+    @property
+    def needs_texts(self) -> bool:
+        """Whether it is made of titles or descriptions of items."""
+        return any(ITEM_TEXTS & {*needs.prompt, *needs.response} for needs in self.forms.values())
 
 
 def history_columns(rows: Rows, chosen: NDArray[np.int64]) -> dict[str, Column]:
@@ -206,11 +217,8 @@ def history_columns(rows: Rows, chosen: NDArray[np.int64]) -> dict[str, Column]:
     }
 
 
-class HistoryTask:
+class HistoryTask(Task):
     """A task with one example for each interaction row."""
-
-    options: ClassVar[type[TaskOptions]] = TaskOptions
-    forms: ClassVar[Mapping[str, Placeholders]]
 
     def size(self, source: Source) -> int:
         """Number of interaction rows."""

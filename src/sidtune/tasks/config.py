@@ -18,11 +18,8 @@ from sidtune.config.section import (
     Section,
 )
 from sidtune.config.training import StageConfig, TrainingConfig
-from sidtune.tasks import DEFAULT_TASKS, SEQUENCES, TASKS, Question
-from sidtune.tasks.base import TaskOptions, needs_texts
-
-# Tasks by the start of their name, and the data file they are made from.
-NEEDED_FILES = (("preference", "preferences"), ("instruction", "instructions"))
+from sidtune.tasks import DEFAULT_TASKS, TASKS
+from sidtune.tasks.base import Task, TaskOptions
 
 
 class Config(Section):
@@ -48,21 +45,25 @@ class Config(Section):
         for name in self.tasks:
             if name not in TASKS:
                 raise ValueError(f"tasks.{name}: no such task{did_you_mean(name, TASKS)} Known are {', '.join(TASKS)}")
-        for name, needs in NEEDED_FILES:
-            used = [task for task in self.tasks if task.startswith(name)]
-            if used and getattr(self.data, needs) is None:
-                raise ValueError(f"tasks.{used[0]} needs data.{needs}")
+        for name, task in self._chosen().items():
+            if task.needs and getattr(self.data, task.needs) is None:
+                raise ValueError(f"tasks.{name} needs data.{task.needs}")
         return self
 
     @model_validator(mode="after")
-    def _question_is_trained(self) -> Self:
-        if self.eval.task and self.eval.task not in self.tasks:
+    def _evaluation_task_is_trained(self) -> Self:
+        if self.eval.task is None:
+            return self
+        able = [name for name, task in TASKS.items() if task.recommends]
+        if self.eval.task not in able:
+            raise ValueError(f"eval.task: {self.eval.task} does not recommend items; use {' or '.join(able)}")
+        if self.eval.task not in self.tasks:
             raise ValueError(f"eval.task: {self.eval.task} is not among `tasks`, so nothing would teach it")
         return self
 
     @model_validator(mode="after")
     def _histories_are_whole(self) -> Self:
-        whole = [name for name in self.tasks if name in SEQUENCES]
+        whole = [name for name, task in self._chosen().items() if task.is_sequence]
         if self.data.dedup and whole:
             raise ValueError(f"data.dedup leaves out rows, and tasks.{whole[0]} is about whole histories: use one")
         return self
@@ -79,7 +80,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _texts_are_given(self) -> Self:
-        wanting = [f"tasks.{name}" for name in self.tasks if name in TASKS and needs_texts(TASKS[name])]
+        wanting = [f"tasks.{name}" for name, task in self._chosen().items() if task.needs_texts]
         wanting += ["model.new_rows: text"] if self.model.new_rows == "text" else []
         if wanting and self.data.items is None:
             raise ValueError(f"data.items is not given, and titles or descriptions are needed by {', '.join(wanting)}")
@@ -100,8 +101,8 @@ class Config(Section):
         return self
 
     @property
-    def question(self) -> Question:
-        """The task that evaluation and `recommend` ask."""
+    def evaluation_task(self) -> str:
+        """The task whose prompts evaluation and `recommend` use."""
         if self.eval.task:
             return self.eval.task
         return "sid_sequence" if "sid_sequence" in self.tasks and "sid_next" not in self.tasks else "sid_next"
@@ -115,6 +116,10 @@ class Config(Section):
             said.append(("training", "learning_rate"))
         return said
 
+    def _chosen(self) -> dict[str, Task]:
+        """The tasks of the mixture that exist."""
+        return {name: TASKS[name] for name in self.tasks if name in TASKS}
+
     def task_options(self) -> dict[str, TaskOptions]:
         """The tasks of the mixture with their options, checked."""
         return {name: TASKS[name].options.model_validate(given or {}) for name, given in self.tasks.items()}
@@ -122,4 +127,4 @@ class Config(Section):
 
 def _default_tasks(data: DataConfig | None) -> list[str]:
     """Those that the files can serve; `data` is missing where it is at fault itself."""
-    return [name for name in DEFAULT_TASKS if data is None or data.items or not needs_texts(TASKS[name])]
+    return [name for name in DEFAULT_TASKS if data is None or data.items or not TASKS[name].needs_texts]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -19,6 +19,7 @@ from sidtune.tasks import TASKS
 from sidtune.tasks.config import Config
 
 CONFIG_HINT = "docs/configuration.md lists every key."
+NEWLINE = "\n"
 S = TypeVar("S", bound=Section)
 
 
@@ -36,16 +37,25 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
 
 def parse_config(tree: Mapping[str, Any], where: str) -> Config:
     """Check a configuration given as nested mappings; every fault is listed in one `UserError`."""
+    faults: list[str] = []
     try:
         config = Config.model_validate(tree)
     except ValidationError as error:
-        raise UserError(f"{where}: {_faults(error, Config)}", CONFIG_HINT) from None
-    for name, given in config.tasks.items():
-        try:
-            TASKS[name].options.model_validate(given or {})
-        except ValidationError as error:
-            raise UserError(f"{where}: {_faults(error, TASKS[name].options, f'tasks.{name}.')}", CONFIG_HINT) from None
+        faults.append(_faults(error, Config))
+    faults += _option_faults(tree.get("tasks"))
+    if faults:
+        raise UserError(f"{where}: {NEWLINE.join(faults)}", CONFIG_HINT)
     return config
+
+
+def _option_faults(tasks: Any) -> Iterator[str]:
+    """What is wrong with the options of tasks; a task that does not exist is told with the configuration."""
+    for name, given in tasks.items() if isinstance(tasks, Mapping) else ():
+        if name in TASKS:
+            try:
+                TASKS[name].options.model_validate(given or {})
+            except ValidationError as error:
+                yield _faults(error, TASKS[name].options, f"tasks.{name}.")
 
 
 def dump_config(config: Config) -> str:

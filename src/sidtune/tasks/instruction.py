@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from sidtune.tasks.base import Part, Placeholders, Source, TaskOptions, Texts
+from sidtune.tasks.base import Part, Placeholders, Source, Task, TaskOptions, Texts
 
 
 class InstructionOptions(TaskOptions):
@@ -17,10 +17,11 @@ class InstructionOptions(TaskOptions):
     sid_tokens: bool | None = None
 
 
-class Instruction:
+class Instruction(Task):
     """One example for each line of the instruction file."""
 
     options: ClassVar[type[TaskOptions]] = InstructionOptions
+    needs: ClassVar[str | None] = "instructions"
     forms: ClassVar[Mapping[str, Placeholders]] = {
         "instruction": Placeholders(prompt=("prompt",), response=("response",))
     }

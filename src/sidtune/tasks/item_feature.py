@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sidtune.base.ragged import Ragged
-from sidtune.tasks.base import Items, Part, Placeholders, Source, TaskOptions
+from sidtune.tasks.base import Items, Part, Placeholders, Source, Task, TaskOptions
 
 
 class ItemFeatureOptions(TaskOptions):
@@ -18,7 +18,7 @@ class ItemFeatureOptions(TaskOptions):
     directions: Literal["both", "sid_to_title", "title_to_sid", "one"] = "both"
 
 
-class ItemFeature:
+class ItemFeature(Task):
     """One example for each item and direction; items that share a SID have one each."""
 
     options: ClassVar[type[TaskOptions]] = ItemFeatureOptions

@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sidtune.data.history_keys import history_keys
-from sidtune.tasks.base import Part, Placeholders, Source, TaskOptions, Texts, history_columns
+from sidtune.tasks.base import Part, Placeholders, Source, Task, TaskOptions, Texts, history_columns
 
 
-class Preference:
+class Preference(Task):
     """One example for each preference record."""
 
-    options: ClassVar[type[TaskOptions]] = TaskOptions
+    needs: ClassVar[str | None] = "preferences"
     forms: ClassVar[Mapping[str, Placeholders]] = {
         "preference": Placeholders(prompt=("history_sids",), response=("preference", "target_sid"))
     }

@@ -12,18 +12,19 @@ from numpy.typing import NDArray
 from sidtune.base.errors import UserError
 from sidtune.data.history_keys import history_keys
 from sidtune.data.sequences import Sequences
-from sidtune.tasks.base import Items, Part, Placeholders, Source, TaskOptions
+from sidtune.tasks.base import Items, Part, Placeholders, Source, Task, TaskOptions
 
 FORM = "sid_sequence"
 
 
-class SidSequence:
+class SidSequence(Task):
     """One example for each user (more where a history is long): one pass trains what growing prefixes train in many.
 
     It has no closing token: what follows an item is the next one.
     """
 
-    options: ClassVar[type[TaskOptions]] = TaskOptions
+    is_sequence: ClassVar[bool] = True
+    recommends: ClassVar[bool] = True
     forms: ClassVar[Mapping[str, Placeholders]] = {FORM: Placeholders(prompt=(), response=("sequence_sids",))}
 
     def size(self, source: Source) -> int:

@@ -9,16 +9,16 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from sidtune.tasks.base import Part, Placeholders, Source, TaskOptions
+from sidtune.tasks.base import Part, Placeholders, Source, Task, TaskOptions
 from sidtune.tasks.sid_sequence import refuse_nested, sequence_part
 
 FORM = "sid_sequence_reversed"
 
 
-class SidSequenceReversed:
+class SidSequenceReversed(Task):
     """The sequences of `sid_sequence`, newest item first, every item a target; the prompt says which way they run."""
 
-    options: ClassVar[type[TaskOptions]] = TaskOptions
+    is_sequence: ClassVar[bool] = True
     forms: ClassVar[Mapping[str, Placeholders]] = {FORM: Placeholders(prompt=(), response=("sequence_sids",))}
 
     def size(self, source: Source) -> int:

@@ -24,7 +24,7 @@ def run_identity(inputs: Inputs, world_size: int) -> dict[str, Any]:
         **({} if config.model.new_rows == "mean" else {"model.new_rows": config.model.new_rows}),
         "model.from_scratch": config.model.from_scratch,
         "seed": config.seed,
-        **({} if config.question == "sid_next" else {"eval.task": config.question}),
+        **({} if config.evaluation_task == "sid_next" else {"eval.task": config.evaluation_task}),
         "training.batch_size": training.batch_size,
         "training.group_by": training.group_by,
         "training.learning_rate": training.learning_rate,

@@ -353,7 +353,7 @@ def _shown_metrics(config: Config) -> list[str]:
 
 def summarise(trainer: StepTrainer, config: Config, seconds: float) -> Result:
     """Read the result off the run's own log."""
-    name = f"eval_{config.question}_loss"
+    name = f"eval_{config.evaluation_task}_loss"
     losses = {entry["step"]: entry[name] for entry in trainer.state.log_history if name in entry}
     first, last = min(losses), max(losses)
     best = trainer.state.best_global_step or last
@@ -362,7 +362,7 @@ def summarise(trainer: StepTrainer, config: Config, seconds: float) -> Result:
         steps=trainer.state.global_step,
         best_step=int(best),
         metric=config.eval.metric,
-        task=config.question,
+        task=config.evaluation_task,
         first_loss=losses[first],
         best_loss=losses[best],
         seconds=seconds,

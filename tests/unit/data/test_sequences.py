@@ -25,7 +25,7 @@ from sidtune.data.sequences import Sequences, backward, joined, one_back, one_by
 from sidtune.decoding.prompts import Prompts
 from sidtune.encoding.corpus import Corpus
 from sidtune.inputs import Inputs
-from sidtune.tasks import SEQUENCES
+from sidtune.tasks import TASKS
 from sidtune.tasks.sid_sequence import sequence_part
 from sidtune.training.loss.label_loss import LabelLoss
 
@@ -211,7 +211,7 @@ def test_preview_marks_the_items_that_are_predicted(tmp_path: Path) -> None:
     assert pieces[-1].label
 
 
-@pytest.mark.parametrize("task", SEQUENCES)
+@pytest.mark.parametrize("task", [name for name, task in TASKS.items() if task.is_sequence])
 def test_sids_that_begin_others_are_refused(tmp_path: Path, task: str) -> None:
     config = tiny_config(tmp_path, tasks={task: None})
     index = config.data.index

@@ -80,7 +80,7 @@ def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
     ("change", "message"),
     [
         ({"version": 1}, "version: Input should be 3"),
-        ({"task": "fusion"}, "task: Input should be 'sid_next' or 'sid_sequence'"),
+        ({"task": "fusion"}, "task: expected sid_next or sid_sequence"),
         ({"cutoff_len": 1}, "cutoff_len"),
         ({"longest_history": 0}, "longest_history"),
         ({"version": 2}, "version: Input should be 3"),

@@ -12,7 +12,7 @@ from tests.tiny_data import TITLES, tiny_config
 
 from sidtune.data.rows import Split
 from sidtune.encoding.build import Mixture, load_catalogue
-from sidtune.tasks import SEQUENCES, TASKS
+from sidtune.tasks import TASKS
 from sidtune.tasks.config import Config
 from sidtune.tokenizer.load import load_tokenizer
 from sidtune.tokenizer.vocabulary import extend_vocabulary
@@ -86,7 +86,7 @@ def test_what_the_model_reads(tmp_path: Path, name: str) -> None:
         (start, *_, end), ids = encoded.label_spans[0].tolist(), encoded.input_ids[0].tolist()
         prompt, response = EXPECTED[name][part.form]
         assert tokenizer.decode(ids[:start]) == prompt
-        assert tokenizer.decode(ids[start:end]) == response + ("" if name in SEQUENCES else "</s>")
+        assert tokenizer.decode(ids[start:end]) == response + ("" if TASKS[name].is_sequence else "</s>")
         assert end == len(ids)
 
 
