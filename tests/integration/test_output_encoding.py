@@ -15,6 +15,7 @@ import pytest
 import yaml
 from tests.tiny_data import TITLES, tiny_tree
 
+from sidtune.commands import demo_steps
 from sidtune.commands import main as cli
 from sidtune.tasks.config_file import parse_config
 from sidtune.training.train import train
@@ -63,10 +64,17 @@ COMMANDS: dict[str, list[str]] = {
     "check": ["check", "{shop}/c.yaml"],
     "preview": ["preview", "{shop}/c.yaml", "-n", "1"],
     "train": ["train", "{shop}/c.yaml", "output_dir={out}/новый", "training.max_steps=1"],
+    "sft": [
+        *("sft", "--base_model", "{shop}/base", "--output_dir", "{out}/новый"),
+        *("--train_file", "{shop}/data/train.csv", "--eval_file", "{shop}/data/valid.csv"),
+        *("--sid_index_path", "{shop}/data/shop.index.json", "--item_meta_path", "{shop}/data/shop.item.json"),
+        *("--category", "Книги", "--dry-run"),
+    ],
     "evaluate": ["evaluate", "{shop}/run", "--output", "{out}/оценка"],
     "recommend": ["recommend", "{shop}/run", "--history", "0,2"],
     "baselines": ["baselines", "{shop}/c.yaml", "--simple", "--output", "{out}/основа"],
     "new-model": ["new-model", "{out}/модель", "--items", "{shop}/data/shop.item.json", "--hidden", "32"],
+    "demo": ["demo", "--output", "{out}/показ"],
     "compare": ["compare", "{shop}/run", "{shop}/run"],
 }
 
@@ -78,6 +86,7 @@ def test_every_command_prints(
 ) -> None:
     if name == "compare":
         said(monkeypatch, "utf-8", "evaluate", shop / "run")
+    monkeypatch.setattr(demo_steps.run_demo, "__defaults__", (20,))
     arguments = [part.format(shop=shop, out=tmp_path) for part in COMMANDS[name]]
     out, err, status = said(monkeypatch, encoding, *arguments)
     assert status == (1 if name == "check" else 0), err

@@ -104,7 +104,11 @@ def first_process() -> bool:
 
 @contextmanager
 def messages_for_errors() -> Iterator[None]:
-    """End the program with a message and an exit status in place of a traceback, for what is no fault of ours."""
+    """End the program with a message and an exit status in place of a traceback, for what is no fault of ours.
+
+    Whatever is printed meanwhile, a traceback too, can be encoded.
+    """
+    print_in_any_encoding()
     try:
         yield
     except Interrupted as stop:

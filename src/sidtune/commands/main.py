@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from sidtune.base.terminal import (
-    messages_for_errors,
-    print_in_any_encoding,
-)
+from sidtune.base.terminal import messages_for_errors
 from sidtune.commands import baselines, check, compare, demo, evaluate, new_model, preview, recommend, sft, train
 from sidtune.commands.app import app
 
@@ -28,6 +25,5 @@ for command in COMMANDS:
 
 def main() -> None:
     """Entry point: a user's mistake becomes one message and exit status 2, a run that was asked to stop 75."""
-    print_in_any_encoding()
     with messages_for_errors():
         app()
