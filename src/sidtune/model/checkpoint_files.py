@@ -19,7 +19,8 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from sidtune.base.errors import UserError
-from sidtune.model.tuning.frozen import SidEmbedding, is_frozen, load_sid_rows, module_name, sid_rows
+from sidtune.model.tuning import tuning_of
+from sidtune.model.tuning.base import matrix_names
 from sidtune.model.unchanged import Unchanged, weights_in
 
 SID_ROWS = "sid_rows.safetensors"
@@ -45,16 +46,15 @@ UNREADABLE = (
 
 
 def plain_state_dict(model: PreTrainedModel, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
-    """The weights under the ordinary model's names, SID rows merged in, a tied head left out.
+    """The weights under the ordinary model's names, what was trained merged in, a tied head left out.
 
     Args:
         dtype: of floating-point weights; None leaves them as they are.
     """
-    state = {name: value.detach() for name, value in model.state_dict().items()}
-    if is_frozen(model):
-        state = _merged(model, state)
-    if _tied(model):
-        state.pop(f"{_head_name(model)}.weight", None)
+    tuning = tuning_of(model)
+    state = tuning.merged_state(model)
+    if tuning.tied(model):
+        state.pop(f"{matrix_names(model)[1]}.weight", None)
     return {
         name: (value.to(dtype) if dtype and value.is_floating_point() else value).contiguous()
         for name, value in state.items()
@@ -62,7 +62,7 @@ def plain_state_dict(model: PreTrainedModel, dtype: torch.dtype | None = None) -
 
 
 def load_plain_state_dict(model: PreTrainedModel, weights: dict[str, Tensor]) -> None:
-    """Load ordinary weights into a model, frozen or not.
+    """Load ordinary weights into a model, however it is tuned.
 
     Args:
         weights: under the names of the model or of its files.
@@ -72,7 +72,7 @@ def load_plain_state_dict(model: PreTrainedModel, weights: dict[str, Tensor]) ->
     """
     expected = {name: tuple(value.shape) for name, value in plain_state_dict(model).items()}
     weights = dict(weights) if expected.keys() <= weights.keys() else _under_model_names(model, weights)
-    if _tied(model):
+    if tuning_of(model).tied(model):
         _drop_head(model, weights)
     given = {name: tuple(value.shape) for name, value in weights.items()}
     wrong = [name for name in {**expected, **given} if expected.get(name) != given.get(name)]
@@ -82,10 +82,7 @@ def load_plain_state_dict(model: PreTrainedModel, weights: dict[str, Tensor]) ->
             f"{given.get(wrong[0], 'missing')} in the file, {expected.get(wrong[0], 'unknown')} in the model",
             "Start from weights of the same base with the same SID tokens.",
         )
-    rows = _rows_of(model, weights) if is_frozen(model) else {}
-    model.load_state_dict({_own_name(model, name): value for name, value in weights.items()}, strict=False)
-    if rows:
-        load_sid_rows(model, rows)
+    tuning_of(model).load_merged(model, weights)
 
 
 def save_pretrained(
@@ -106,7 +103,7 @@ def save_training_state(
     """Save what a run goes on from: full precision, and a plain model besides.
 
     Args:
-        unchanged: of a frozen model, where files with its frozen weights are to be linked instead of written.
+        unchanged: where files with weights that training never changes are to be linked instead of written.
 
     Returns:
         The checksums of files that were on disk already, by their names.
@@ -117,9 +114,8 @@ def save_training_state(
     else:
         known = _save_in_parts(model, folder, unchanged)
         tokenizer.save_pretrained(folder)
-    if is_frozen(model):
-        rows = {name: row.detach().contiguous() for name, row in sid_rows(model).items()}
-        safetensors.torch.save_file(rows, folder / SID_ROWS)
+    if trained := tuning_of(model).trained_state(model):
+        safetensors.torch.save_file(trained, folder / SID_ROWS)
     return known
 
 
@@ -146,11 +142,9 @@ def _greedy(settings: GenerationConfig) -> GenerationConfig:
 
 
 def _save_in_parts(model: PreTrainedModel, folder: Path, unchanged: Unchanged) -> dict[str, str]:
-    """Shards of frozen weights, linked where they are known, and a last one of all others; returns what was known."""
+    """Shards of unchanged weights, linked where they are known, and a last one of the others; returns what was known."""
     state, twin = plain_state_dict(model), _twin(model, None)
-    matrices = {f"{name}.weight" for name in (_embedding_name(model), _head_name(model))}
-    frozen = {name for name, weight in model.named_parameters() if not weight.requires_grad}
-    stays = {name for name in state.keys() - matrices if _own_name(model, name) in frozen}
+    stays = tuning_of(model).unchanged_names(model) & state.keys()
     twin.save_pretrained(folder, state_dict={name: value for name, value in state.items() if name not in stays})
     known = unchanged.link_into(folder, weights_in(folder / WEIGHTS))
     shards = sorted(known)
@@ -166,7 +160,8 @@ def _save_in_parts(model: PreTrainedModel, folder: Path, unchanged: Unchanged) -
     (folder / WEIGHTS).rename(folder / last)
     weight_map = {name: shard for shard in [*shards, last] for name in sorted(weights_in(folder / shard))}
     metadata = {"total_size": sum(value.nbytes for value in state.values())}
-    (folder / INDEX).write_text(json.dumps({"metadata": metadata, "weight_map": weight_map}, indent=1))
+    index = {"metadata": metadata, "weight_map": weight_map}
+    (folder / INDEX).write_text(json.dumps(index, indent=1), encoding="utf-8")
     return known
 
 
@@ -175,17 +170,16 @@ def _shard(number: int, count: int) -> str:
 
 
 def load_training_state(model: PreTrainedModel, folder: Path) -> None:
-    """Load what `save_training_state` saved.
+    """Load what `save_training_state` saved of a model that was tuned in the same way.
 
     Raises:
         UserError: where something is missing, damaged or of another model.
     """
     load_plain_state_dict(model, load_weights(folder))
-    if is_frozen(model):
-        load_sid_rows(model, _saved_rows(folder))
+    if tuning_of(model).trained_state(model):
+        tuning_of(model).load_trained(model, _saved_rows(folder))
 
 
-@torch.no_grad()
 def load_start(model: PreTrainedModel, folder: Path, sid_ids: Tensor) -> None:
     """Start a new run from the weights in a folder, in the precision they were trained in, whatever the tuning.
 
@@ -196,24 +190,8 @@ def load_start(model: PreTrainedModel, folder: Path, sid_ids: Tensor) -> None:
         UserError: where something is missing, damaged or of another model.
     """
     load_plain_state_dict(model, load_weights(folder))
-    if not (folder / SID_ROWS).is_file():
-        return
-    rows = _saved_rows(folder)
-    if is_frozen(model):
-        load_sid_rows(model, rows)
-        return
-    weights: dict[str, Any] = {"input": model.get_input_embeddings().weight}
-    if not _tied(model):
-        weights["output"] = model.get_output_embeddings().weight
-    given = {name: tuple(saved.shape) for name, saved in rows.items()}
-    expected = {name: (len(sid_ids), weight.shape[1]) for name, weight in weights.items()}
-    if given != expected:
-        raise UserError(
-            f"{folder / SID_ROWS} does not fit the model: {given!s:.200}, expected {expected}",
-            "Start from weights of the same base with the same SID tokens.",
-        )
-    for name, weight in weights.items():
-        weight[sid_ids] = rows[name]
+    if (folder / SID_ROWS).is_file():
+        tuning_of(model).adopt_rows(model, _saved_rows(folder), sid_ids)
 
 
 def load_weights(folder: Path) -> dict[str, Tensor]:
@@ -298,65 +276,16 @@ def _under_model_names(model: PreTrainedModel, weights: dict[str, Tensor]) -> di
     return found | unknown | misshapen
 
 
-def _tied(model: PreTrainedModel) -> bool:
-    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-    if isinstance(embedding, SidEmbedding):
-        return bool(embedding.base.weight is head.base.weight)
-    return bool(embedding.weight is head.weight)
-
-
 def _drop_head(model: PreTrainedModel, weights: dict[str, Tensor]) -> None:
     """Leave out the output rows, which are the input rows in a tied model.
 
     Raises:
         UserError: where they are others, and would be lost.
     """
-    head = weights.pop(f"{_head_name(model)}.weight", None)
-    rows = weights.get(f"{_embedding_name(model)}.weight")
+    embedding_name, head_name = matrix_names(model)
+    head, rows = weights.pop(f"{head_name}.weight", None), weights.get(f"{embedding_name}.weight")
     if head is not None and rows is not None and not torch.equal(head, rows):
         raise UserError(
             "these weights have output rows of their own, and the model's are its input rows",
             "Start from weights of the same base, or use them as model.base.",
         )
-
-
-def _embedding_name(model: PreTrainedModel) -> str:
-    return module_name(model, model.get_input_embeddings())
-
-
-def _head_name(model: PreTrainedModel) -> str:
-    return module_name(model, model.get_output_embeddings())
-
-
-def _merged(model: PreTrainedModel, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A frozen model's weights as the plain model's: names without our modules, SID rows in their matrices."""
-    names = {_embedding_name(model): "input", _head_name(model): "output"}
-    ids = model.get_output_embeddings().sid_ids
-    merged = {}
-    for name, value in state.items():
-        module = next((prefix for prefix in names if name.startswith(f"{prefix}.")), None)
-        if module is None:
-            merged[name] = value
-        elif name.startswith(f"{module}.base."):
-            rows = sid_rows(model)
-            rows.setdefault("output", rows["input"])
-            matrix = name == f"{module}.base.weight"
-            own = rows[names[module]].detach().to(value.dtype)
-            merged[name.replace(".base.", ".", 1)] = value.index_copy(0, ids, own) if matrix else value
-    return merged
-
-
-def _own_name(model: PreTrainedModel, name: str) -> str:
-    """The plain model's name of a weight as this model's."""
-    if is_frozen(model):
-        for module in (_embedding_name(model), _head_name(model)):
-            if name.startswith(f"{module}."):
-                return f"{module}.base.{name.removeprefix(module + '.')}"
-    return name
-
-
-def _rows_of(model: PreTrainedModel, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The SID rows of plain weights, as `load_sid_rows` takes them."""
-    ids = model.get_output_embeddings().sid_ids.cpu()
-    modules = {"input": _embedding_name(model), "output": _head_name(model)}
-    return {name: weights[f"{modules[name]}.weight"][ids] for name in sid_rows(model)}

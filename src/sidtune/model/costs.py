@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from transformers import PreTrainedModel
 
-from sidtune.model.tuning.frozen import is_frozen
+from sidtune.model.tuning import tuning_of
 
 # A layer multiplies a token by about 12 hidden² weights, and adds up 2 hidden values for each token that it sees: six
 # hidden sizes of pairs a token. With twice that, rows are wider and fewer, which pads less: a step of the default
@@ -24,7 +24,7 @@ def token_cost(model: PreTrainedModel) -> float:
 
 def pass_cost(model: PreTrainedModel) -> float:
     """What a forward and backward pass costs besides its tokens, in tokens."""
-    if is_frozen(model):
+    if tuning_of(model).keeps_base:
         return TOKENS_PER_PASS
     text = model.config.get_text_config()
     shape: float = text.vocab_size / (text.hidden_size * text.num_hidden_layers)

@@ -15,7 +15,7 @@ from sidtune.config.model import ModelConfig
 from sidtune.model.base_files import SCRATCH, quantisation_fault, weight_faults
 from sidtune.model.dropout import set_dropout
 from sidtune.model.initialise import ItemTexts, mean_rows, text_rows
-from sidtune.model.tuning.frozen import freeze
+from sidtune.model.tuning import TUNINGS
 from sidtune.tokenizer.load import load_config
 from sidtune.tokenizer.vocabulary import Vocabulary
 
@@ -48,8 +48,6 @@ def _undropped(
     config: ModelConfig, vocabulary: Vocabulary, seed: int, trust_remote_code: bool, texts: ItemTexts | None
 ) -> PreTrainedModel:
     """The model as `load_model` gives it, with the dropout that the base has by itself."""
-    if config.tuning == "frozen" and not len(vocabulary.sid_ids):
-        raise UserError("model.tuning is frozen, but the index has no SID token, so nothing would be trained")
     header = load_config(config.base, trust_remote_code)
     if config.from_scratch:
         return _build(config.base, header, vocabulary, seed, trust_remote_code)
@@ -59,10 +57,7 @@ def _undropped(
     added = _make_room(model, _rows_needed(header, vocabulary))
     assert texts is not None or config.new_rows == "mean"
     _initialise(model, vocabulary, added, texts if config.new_rows == "text" else None, seed)
-    if config.tuning == "full":
-        model.float()
-        return model
-    freeze(model, torch.from_numpy(vocabulary.sid_ids))
+    TUNINGS[config.tuning].apply(model, torch.from_numpy(vocabulary.sid_ids))
     return model
 
 

@@ -13,7 +13,7 @@ from sidtune.batching.layouts import Layout
 from sidtune.batching.steps import Steps
 from sidtune.config.model import ModelConfig
 from sidtune.encoding.corpus import EncodedTask
-from sidtune.model.tuning.frozen import parameter_counts
+from sidtune.model.tuning import tuning_of
 from sidtune.runs.schedule import total_steps
 from sidtune.tasks.config import Config
 from sidtune.tokenizer.vocabulary import Vocabulary
@@ -36,7 +36,7 @@ def describe_stage(number: int, stages: int) -> None:
 
 def describe_model(model: PreTrainedModel, vocabulary: Vocabulary, config: ModelConfig) -> None:
     """Parameters, and the rows of the SID tokens."""
-    trainable, total = parameter_counts(model)
+    trainable, total = tuning_of(model).parameter_counts(model)
     rows = model.config.get_text_config().vocab_size
     console.print(
         f"{model.config.model_type} · {config.tuning} tuning · {trainable:,} of {total:,} parameters trained · "
@@ -108,7 +108,7 @@ def state_bytes(model: PreTrainedModel, averages: bool) -> int:
     Args:
         averages: whether it keeps their moving averages, too.
     """
-    trained, _ = parameter_counts(model)
+    trained, _ = tuning_of(model).parameter_counts(model)
     kept = BYTES["gradients"] + BYTES["optimizer"] + (BYTES["average"] if averages else 0)
     return sum(weight.nbytes for weight in model.parameters()) + trained * kept
 

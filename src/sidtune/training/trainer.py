@@ -37,7 +37,7 @@ from sidtune.model.checkpoint_files import (
     save_training_state,
     shard_names,
 )
-from sidtune.model.tuning.frozen import is_frozen
+from sidtune.model.tuning import tuning_of
 from sidtune.model.unchanged import Unchanged
 from sidtune.runs import best, checkpoints
 from sidtune.runs.bundle import Bundle, write_bundle
@@ -100,10 +100,11 @@ class StepTrainer(Trainer):
         self.average = WeightAverage(self.language_model, ema) if ema else None
         if self.average:
             self.add_callback(self.average)
-        self.untouched = Untouched(self.language_model) if is_frozen(self.language_model) else None
+        keeps_base = tuning_of(self.language_model).keeps_base
+        self.untouched = Untouched(self.language_model) if keeps_base else None
         if self.untouched:
             self.add_callback(self.untouched)
-        self.unchanged = Unchanged() if is_frozen(self.language_model) else None
+        self.unchanged = Unchanged() if keeps_base else None
         # A second try of one rank would find the others waiting for its first.
         self.smaller_passes = SmallerPasses(steps, auto_tokens and arguments.world_size == 1)
         self._taken: tuple[Step, Tensor] | None = None

@@ -25,7 +25,7 @@ def unnamed(call: ast.Call) -> bool:
     texts = [argument.value for argument in call.args if isinstance(argument, ast.Constant)]
     if "encoding" in keywords or function in OTHERS:
         return False
-    if keywords & {"text", "universal_newlines"}:
+    if function.startswith("subprocess.") and keywords & {"text", "universal_newlines"}:
         return True
     name = function.rsplit(".", 1)[-1]
     binary = any(isinstance(text, str) and "b" in text for text in texts)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from sidtune.base.errors import UserError
+from sidtune.model.tuning.base import Tuning, matrix_names, module_name
 
 
 class SidEmbedding(nn.Module):
@@ -97,24 +98,6 @@ def _tell_ties(model: PreTrainedModel, embedding: str, head: str) -> None:
     model.all_tied_weights_keys = dict(ties)
 
 
-def module_name(model: nn.Module, wanted: nn.Module) -> str:
-    """The name that a module of the model is registered under."""
-    names: list[str] = [name for name, module in model.named_modules() if module is wanted]
-    return names[0]
-
-
-def is_frozen(model: PreTrainedModel) -> bool:
-    """Whether `freeze` was called on the model."""
-    return isinstance(model.get_input_embeddings(), SidEmbedding)
-
-
-def parameter_counts(model: PreTrainedModel) -> tuple[int, int]:
-    """Trained parameters, and all parameters as the plain model counts them."""
-    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    total = sum(parameter.numel() for parameter in model.parameters())
-    return trained, total - trained if is_frozen(model) else total
-
-
 def sid_rows(model: PreTrainedModel) -> dict[str, Tensor]:
     """The trained rows of a frozen model, `(SID tokens, hidden)` float32: `input`, and `output` unless tied."""
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
@@ -144,3 +127,81 @@ def load_sid_rows(model: PreTrainedModel, rows: dict[str, Tensor]) -> None:
         )
     for name, parameter in own.items():
         parameter.copy_(rows[name])
+
+
+class Frozen(Tuning):
+    """Trains rows of the SID tokens alone; every weight of the base stays as it is, bit for bit."""
+
+    keeps_base: ClassVar[bool] = True
+
+    def apply(self, model: PreTrainedModel, sid_ids: Tensor) -> None:
+        """See `Tuning`.
+
+        Raises:
+            UserError: where there is no SID token.
+        """
+        if not len(sid_ids):
+            raise UserError("model.tuning is frozen, but the index has no SID token, so nothing would be trained")
+        freeze(model, sid_ids)
+
+    def plain_modules(self, model: PreTrainedModel) -> tuple[Any, Any]:
+        """See `Tuning`."""
+        return model.get_input_embeddings().base, model.get_output_embeddings().base
+
+    def merged_state(self, model: PreTrainedModel) -> dict[str, Tensor]:
+        """See `Tuning`: names without our modules, SID rows in their matrices."""
+        embedding, head = matrix_names(model)
+        ids, rows = model.get_output_embeddings().sid_ids, sid_rows(model)
+        own = {embedding: rows["input"], head: rows.get("output", rows["input"])}
+        merged = {}
+        for name, value in model.state_dict().items():
+            module = next((prefix for prefix in own if name.startswith(f"{prefix}.")), None)
+            if module is None:
+                merged[name] = value.detach()
+            elif name.startswith(f"{module}.base."):
+                is_matrix = name == f"{module}.base.weight"
+                trained = own[module].detach().to(value.dtype)
+                plain = value.detach()
+                merged[_plain_name(name)] = plain.index_copy(0, ids, trained) if is_matrix else plain
+        return merged
+
+    def load_merged(self, model: PreTrainedModel, weights: dict[str, Tensor]) -> None:
+        """See `Tuning`: the SID rows are read off their matrices."""
+        modules = matrix_names(model)
+        own = {_own_name(name, modules): value for name, value in weights.items()}
+        model.load_state_dict(own, strict=False)
+        ids = model.get_output_embeddings().sid_ids.cpu()
+        matrices = dict(zip(("input", "output"), modules, strict=True))
+        load_sid_rows(model, {name: weights[f"{matrices[name]}.weight"][ids] for name in sid_rows(model)})
+
+    def unchanged_names(self, model: PreTrainedModel) -> set[str]:
+        """See `Tuning`: all but the two matrices, which SID rows are merged into."""
+        matrices = {f"{name}.weight" for name in matrix_names(model)}
+        frozen = {_plain_name(name) for name, weight in model.named_parameters() if not weight.requires_grad}
+        return frozen - matrices
+
+    def trained_state(self, model: PreTrainedModel) -> dict[str, Tensor]:
+        """See `Tuning`: the rows in float32."""
+        return {name: row.detach().contiguous() for name, row in sid_rows(model).items()}
+
+    def load_trained(self, model: PreTrainedModel, state: dict[str, Tensor]) -> None:
+        """See `Tuning`."""
+        load_sid_rows(model, state)
+
+    def adopt_rows(self, model: PreTrainedModel, rows: dict[str, Tensor], sid_ids: Tensor) -> None:
+        """See `Tuning`."""
+        load_sid_rows(model, rows)
+
+    def replaced_rows(self, model: PreTrainedModel) -> dict[int, Tensor]:
+        """See `Tuning`."""
+        return {id(module.weight): model.get_output_embeddings().sid_ids for module in self.plain_modules(model)}
+
+
+def _plain_name(name: str) -> str:
+    return name.replace(".base.", ".", 1)
+
+
+def _own_name(name: str, modules: tuple[str, str]) -> str:
+    """The plain model's name of a weight as the frozen model's."""
+    module = next((module for module in modules if name.startswith(f"{module}.")), None)
+    return f"{module}.base.{name.removeprefix(f'{module}.')}" if module else name

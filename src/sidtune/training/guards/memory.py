@@ -15,7 +15,7 @@ from sidtune.base.terminal import console
 from sidtune.batching.layouts import MicroBatch
 from sidtune.batching.steps import Steps
 from sidtune.config.training import TrainingConfig
-from sidtune.model.tuning.frozen import parameter_counts
+from sidtune.model.tuning import tuning_of
 from sidtune.training.make_steps import measures_memory
 from sidtune.training.trainer import StepTrainer
 
@@ -32,7 +32,7 @@ def fit_max_tokens(trainer: StepTrainer, training: TrainingConfig) -> None:
     steps, device = trainer.steps, trainer.args.device
     if not measures_memory(training, device.type):
         return
-    trained, _ = parameter_counts(trainer.language_model)
+    trained, _ = tuning_of(trainer.language_model).parameter_counts(trainer.language_model)
     later = trained * (ADAM_BYTES + (EXCHANGE_BYTES if steps.world_size > 1 else 0))
     free, _ = torch.cuda.mem_get_info(device)
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from sidtune.base.errors import OneProcessError
-from sidtune.model.tuning.frozen import SidEmbedding, SidHead
+from sidtune.model.tuning import tuning_of
 
 WORD_BYTES = 8
 NARROW = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -27,11 +27,7 @@ class Untouched(TrainerCallback):
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.frozen = {name: weight for name, weight in model.named_parameters() if not weight.requires_grad}
-        embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-        assert isinstance(embedding, SidEmbedding)
-        assert isinstance(head, SidHead)
-        self.sid_ids = head.sid_ids
-        self.matrices = {id(embedding.base.weight), id(head.base.weight)}
+        self.replaced = tuning_of(model).replaced_rows(model)
         self.known: Tensor | None = None
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -58,9 +54,7 @@ class Untouched(TrainerCallback):
     @torch.no_grad()
     def checksums(self) -> Tensor:
         """One number for each frozen weight, `(weights,)` int64."""
-        return torch.stack(
-            [checksum(weight, self.sid_ids if id(weight) in self.matrices else None) for weight in self.frozen.values()]
-        )
+        return torch.stack([checksum(weight, self.replaced.get(id(weight))) for weight in self.frozen.values()])
 
 
 def checksum(values: Tensor, left_out: Tensor | None = None) -> Tensor:

@@ -24,7 +24,9 @@ from sidtune.model.checkpoint_files import (
     save_training_state,
 )
 from sidtune.model.load import load_model
-from sidtune.model.tuning.frozen import load_sid_rows, module_name, parameter_counts, sid_rows
+from sidtune.model.tuning import tuning_of
+from sidtune.model.tuning.base import module_name
+from sidtune.model.tuning.frozen import load_sid_rows, sid_rows
 from sidtune.tokenizer.load import load_tokenizer
 from sidtune.tokenizer.vocabulary import Vocabulary, extend_vocabulary
 
@@ -273,10 +275,10 @@ def test_counts(tmp_path: Path) -> None:
     plain, _ = load(base, "full")
     frozen, _ = load(base, "frozen")
     total = sum(parameter.numel() for parameter in plain.parameters())
-    assert parameter_counts(plain) == (total, total)
-    assert parameter_counts(frozen) == (len(SIDS) * 32, total)
+    assert tuning_of(plain).parameter_counts(plain) == (total, total)
+    assert tuning_of(frozen).parameter_counts(frozen) == (len(SIDS) * 32, total)
     untied, _ = load(make_base(tmp_path / "untied", tied=False), "frozen")
-    assert parameter_counts(untied)[0] == 2 * len(SIDS) * 32
+    assert tuning_of(untied).parameter_counts(untied)[0] == 2 * len(SIDS) * 32
 
 
 def test_sid_rows_need_not_lie_together(tmp_path: Path) -> None:
@@ -350,5 +352,5 @@ def test_weights_start_a_model_of_the_other_tuning(tmp_path: Path, tied: bool) -
     again, _ = load(base, "frozen", seed=5)
     load_start(again, tmp_path / "full", ids)
     assert all(torch.equal(sid_rows(again)[name], row) for name, row in trained.items())
-    with pytest.raises(UserError, match=r"does not fit the model: .*12, .* expected .*11, "):
+    with pytest.raises(UserError, match=r"do not fit the model: .*12, .* expected .*11, "):
         load_start(full, tmp_path / "frozen", ids[:-1])

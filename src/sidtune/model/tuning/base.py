@@ -1,0 +1,93 @@
+"""How much of a model is trained: one small interface, and what every way of tuning has in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+
+class Tuning(ABC):
+    """A way to tune a model, as methods on a model that it was applied to.
+
+    Attributes:
+        keeps_base: whether the base's own weights stay as they are, so that only what is added is trained.
+    """
+
+    keeps_base: ClassVar[bool]
+
+    @abstractmethod
+    def apply(self, model: PreTrainedModel, sid_ids: Tensor) -> None:
+        """Make a model of the base ready to train.
+
+        Args:
+            sid_ids: `(SID tokens,)` ids, ascending.
+        """
+
+    @abstractmethod
+    def plain_modules(self, model: PreTrainedModel) -> tuple[Any, Any]:
+        """The base's own embedding and output head."""
+
+    @abstractmethod
+    def merged_state(self, model: PreTrainedModel) -> dict[str, Tensor]:
+        """All weights under the plain model's names, what was trained merged in; a tied head is still among them."""
+
+    @abstractmethod
+    def load_merged(self, model: PreTrainedModel, weights: dict[str, Tensor]) -> None:
+        """Load weights that have the plain model's names and shapes."""
+
+    @abstractmethod
+    def unchanged_names(self, model: PreTrainedModel) -> set[str]:
+        """Plain names of the weights that no training step changes."""
+
+    @abstractmethod
+    def trained_state(self, model: PreTrainedModel) -> dict[str, Tensor]:
+        """What is trained and held in more precision than the merged weights have; empty where nothing is."""
+
+    @abstractmethod
+    def load_trained(self, model: PreTrainedModel, state: dict[str, Tensor]) -> None:
+        """Load what `trained_state` gave.
+
+        Raises:
+            UserError: for a state of other SID tokens or another model.
+        """
+
+    @abstractmethod
+    def adopt_rows(self, model: PreTrainedModel, rows: dict[str, Tensor], sid_ids: Tensor) -> None:
+        """Start from the float32 rows of the SID tokens that a frozen run trained.
+
+        Args:
+            rows: `(SID tokens, hidden)` each: `input`, and `output` unless tied.
+            sid_ids: as in `apply`.
+
+        Raises:
+            UserError: for rows of other SID tokens or another model.
+        """
+
+    @abstractmethod
+    def replaced_rows(self, model: PreTrainedModel) -> dict[int, Tensor]:
+        """By id of a weight of the base, the rows that others stand in for; they take no part in the model."""
+
+    def tied(self, model: PreTrainedModel) -> bool:
+        """Whether input and output rows are one matrix."""
+        embedding, head = self.plain_modules(model)
+        return bool(embedding.weight is head.weight)
+
+    def parameter_counts(self, model: PreTrainedModel) -> tuple[int, int]:
+        """Trained parameters, and all parameters as the plain model counts them."""
+        trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+        total = sum(parameter.numel() for parameter in model.parameters())
+        return trained, total - trained if self.keeps_base else total
+
+
+def module_name(model: nn.Module, wanted: nn.Module) -> str:
+    """The name that a module of the model is registered under."""
+    names: list[str] = [name for name, module in model.named_modules() if module is wanted]
+    return names[0]
+
+
+def matrix_names(model: PreTrainedModel) -> tuple[str, str]:
+    """Plain names of the modules that hold the input rows and the output rows."""
+    return module_name(model, model.get_input_embeddings()), module_name(model, model.get_output_embeddings())
