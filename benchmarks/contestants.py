@@ -38,7 +38,7 @@ from sidtune.tasks.config import Config
 from sidtune.tasks.config_file import parse_config
 from sidtune.training.arguments import training_arguments
 from sidtune.training.loss.label_loss import LabelLoss
-from sidtune.training.make_steps import lay_out, make_plan
+from sidtune.training.make_steps import make_plan, make_steps
 from sidtune.training.trainer import StepTrainer
 
 Tuning = Literal["full", "frozen"]
@@ -232,7 +232,7 @@ def build_ours(job: Job, inputs: Inputs) -> Built:
     trainer = StepTrainer(
         model=LabelLoss(model, len(tasks)),
         arguments=arguments,
-        steps=lay_out(inputs.config, tasks, model, inputs.vocabulary, arguments),
+        steps=make_steps(inputs.config, tasks, model, inputs.vocabulary, arguments),
         tasks=[task.name for task in tasks],
         valid=[],
         tokenizer=inputs.vocabulary.tokenizer,

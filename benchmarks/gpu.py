@@ -36,7 +36,7 @@ from side_by_side import MICRO_BATCH, Worker
 from sidtune.base.terminal import quiet_libraries
 from sidtune.data.catalogue import read_texts
 from sidtune.data.demo_shop import write_demo_data
-from sidtune.evaluation.evaluate import Request, evaluate
+from sidtune.evaluation.evaluate import EvaluationRequest, evaluate
 from sidtune.inputs import Inputs
 from sidtune.model.new_base import create_base
 from sidtune.tasks.config_file import parse_config
@@ -120,7 +120,7 @@ def end_to_end(setting: Setting) -> dict[str, Any]:
     }
     result = train(parse_config(tree, "benchmark"))
     assert result is not None
-    report = evaluate(Request(result.folder))
+    report = evaluate(EvaluationRequest(result.folder))
     assert report is not None
     assert result.best_loss < result.first_loss - 1, (result.first_loss, result.best_loss)
     return {"first loss": result.first_loss, "best loss": result.best_loss, "seconds": result.seconds}

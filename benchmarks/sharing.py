@@ -29,7 +29,7 @@ from sidtune.model.new_base import create_base
 from sidtune.tasks.config import Config
 from sidtune.tasks.config_file import parse_config
 from sidtune.training.arguments import training_arguments
-from sidtune.training.make_steps import lay_out
+from sidtune.training.make_steps import make_steps
 
 STEPS = 40
 OUTCOME = Path(__file__).with_suffix(".json")
@@ -70,7 +70,7 @@ def measured(config: Config) -> dict[str, float]:
     """Figures per example, means over the first steps; `ms to plan` is for a whole step, reading it included."""
     inputs = Inputs(config)
     model = load_model(config.model, inputs.vocabulary, config.seed)
-    steps = lay_out(config, inputs.mixture.train(), model, inputs.vocabulary, training_arguments(config))
+    steps = make_steps(config, inputs.mixture.train(), model, inputs.vocabulary, training_arguments(config))
     examples = np.concatenate([steps.share(number) for number in range(STEPS)])
     began = time.perf_counter()
     batches = [batch for number in range(STEPS) for batch in steps[number]["micro_batches"]]

@@ -17,7 +17,7 @@ from sidtune.encoding.frame import Frame
 from sidtune.model.initialise import ItemTexts
 from sidtune.runs.bundle import Bundle
 from sidtune.tasks.config import Config
-from sidtune.tokenizer.load import load_config, load_tokenizer
+from sidtune.tokenizer.load import load_model_config, load_tokenizer
 from sidtune.tokenizer.vocabulary import Vocabulary, extend_vocabulary
 
 
@@ -42,13 +42,13 @@ class Inputs:
         """The base's tokenizer, extended by the SID tokens."""
         tokenizer = load_tokenizer(self.config.model.base, self.trust_remote_code)
         # From scratch, no row of the base is used.
-        rows = 0 if self.config.model.from_scratch else int(self.header.get_text_config().vocab_size)
+        rows = 0 if self.config.model.from_scratch else int(self.model_config.get_text_config().vocab_size)
         return extend_vocabulary(tokenizer, self.catalogue.sid_tokens, rows)
 
     @cached_property
-    def header(self) -> PreTrainedConfig:
+    def model_config(self) -> PreTrainedConfig:
         """The model's configuration; weights are not read."""
-        return load_config(self.config.model.base, self.trust_remote_code)
+        return load_model_config(self.config.model.base, self.trust_remote_code)
 
     @property
     def item_texts(self) -> ItemTexts | None:

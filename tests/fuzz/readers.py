@@ -49,7 +49,7 @@ from sidtune.runs.checkpoints import IDENTITY, MANIFEST, compare_identity, newes
 from sidtune.runs.resumed import STATE, refuse_broken_state
 from sidtune.tasks.config_file import dump_config, load_config, parse_config
 from sidtune.templates import FORMS, as_tree, load_templates, parse_wording
-from sidtune.tokenizer.load import load_config as load_header
+from sidtune.tokenizer.load import load_model_config as load_header
 from sidtune.tokenizer.load import load_tokenizer
 from sidtune.tokenizer.segments import segment_tokenizers
 from sidtune.tokenizer.vocabulary import extend_vocabulary

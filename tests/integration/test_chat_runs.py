@@ -19,7 +19,7 @@ from sidtune.base.errors import UserError
 from sidtune.checks.finding import Finding
 from sidtune.checks.run import run_checks
 from sidtune.decoding.recommender import Recommender
-from sidtune.evaluation.evaluate import Request, evaluate
+from sidtune.evaluation.evaluate import EvaluationRequest, evaluate
 from sidtune.inputs import Inputs
 from sidtune.runs import output
 from sidtune.runs.bundle import CARD, QUESTION, read_bundle
@@ -70,7 +70,7 @@ def test_a_run_goes_on_with_the_prompt_it_began_with(tmp_path: Path) -> None:
     assert first.prompts.encode(history)[0][0].tolist() == again.prompts.encode(history)[0][0].tolist()
     tokenizer = AutoTokenizer.from_pretrained(result.folder)
     assert tokenizer.decode(first.prompts.encode(history)[0][0].tolist()).startswith(began.before)
-    evaluate(Request(result.folder))
+    evaluate(EvaluationRequest(result.folder))
     with pytest.raises(UserError, match="holds this run, finished"):
         run(config)
 

@@ -24,7 +24,7 @@ from sidtune.runs.checkpoints import newest_complete
 from sidtune.tasks.config import Config
 from sidtune.training.arguments import training_arguments
 from sidtune.training.loss.label_loss import LabelLoss
-from sidtune.training.make_steps import lay_out
+from sidtune.training.make_steps import make_steps
 from sidtune.training.train import train
 from sidtune.training.trainer import StepTrainer
 
@@ -67,7 +67,7 @@ def break_step(
 def steps_of(config: Config) -> Steps:
     inputs = Inputs(config)
     model = load_model(config.model, inputs.vocabulary, config.seed)
-    return lay_out(config, inputs.mixture.train(), model, inputs.vocabulary, training_arguments(config))
+    return make_steps(config, inputs.mixture.train(), model, inputs.vocabulary, training_arguments(config))
 
 
 @pytest.mark.parametrize(

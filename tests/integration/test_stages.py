@@ -18,7 +18,7 @@ from tests.tiny_models import change, make_base
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sidtune.base.errors import UserError
-from sidtune.evaluation.evaluate import Request, evaluate
+from sidtune.evaluation.evaluate import EvaluationRequest, evaluate
 from sidtune.inputs import Inputs
 from sidtune.model.checkpoint_files import SID_ROWS, load_weights
 from sidtune.runs import output
@@ -272,7 +272,7 @@ def test_the_folder_is_that_of_a_plain_run(tmp_path: Path) -> None:
     assert load_config(out / "stage-1" / "config.yaml").model.tuning == "frozen"
     assert {path.name for path in out.iterdir()} >= {"stage-1", FINAL, "metrics.jsonl", "model.safetensors"}
     for folder in (out, out / "stage-1" / FINAL):
-        report = evaluate(Request(folder))
+        report = evaluate(EvaluationRequest(folder))
         assert report is not None
         assert report.rankers["model"]
     model, tokenizer = AutoModelForCausalLM.from_pretrained(out), AutoTokenizer.from_pretrained(out)

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.models.qwen3.modeling_qwen3 import Qwen3MLP
 
 from sidtune.batching.steps import Steps
-from sidtune.evaluation.evaluate import Request, evaluate
+from sidtune.evaluation.evaluate import EvaluationRequest, evaluate
 from sidtune.model.checkpoint_files import load_weights
 from sidtune.tasks.config_file import load_config
 from sidtune.training.train import train
@@ -114,7 +114,7 @@ def test_a_run_is_used_from_any_folder(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     run(load_config(tmp_path / "run" / "config.yaml"))
-    report = evaluate(Request(tmp_path / "run"))
+    report = evaluate(EvaluationRequest(tmp_path / "run"))
     assert report is not None
     assert report.rankers["model"]
     assert list((tmp_path / "elsewhere").iterdir()) == []

@@ -1,12 +1,13 @@
 """The exceptions that are shown without a traceback: the user can mend this, or wanted it."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import islice
 
 # Whatever a file holds, a message about it can be read.
 LONGEST_MESSAGE = 3_000
 MOST_WORDS = 1_000
+SHOWN_NAMES = 3
 # A name that differs by more typing slips than this, or than a quarter of its letters, is another name.
 MOST_SLIPS = 2
 
@@ -46,6 +47,13 @@ class Interrupted(Exception):
 
     # EX_TEMPFAIL of sysexits.h: try again.
     STATUS = 75
+
+
+def some(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    return ", ".join(names[:SHOWN_NAMES]) + (
+        f" and {len(names) - SHOWN_NAMES:,} more" if len(names) > SHOWN_NAMES else ""
+    )
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -13,7 +13,7 @@ LENGTH_DEPENDENT = ("dynamic", "longrope")
 
 
 def model(inputs: Inputs) -> Iterator[Finding]:
-    text, cutoff = inputs.header.get_text_config(), inputs.config.encoding.cutoff_len
+    text, cutoff = inputs.model_config.get_text_config(), inputs.config.encoding.cutoff_len
     yield Finding("note", inputs.config.model.base, f"{text.model_type} with a vocabulary of {text.vocab_size:,} rows")
     longest = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None)
     if longest and cutoff > longest:
@@ -44,7 +44,7 @@ def weights(inputs: Inputs) -> Iterator[Finding]:
         return
     for fault in weight_faults(config.base, f"Complete the folder. {SCRATCH}"):
         yield Finding("error", config.base, fault.message, [], fault.hint)
-    if quantised := quantisation_fault(config.base, inputs.header):
+    if quantised := quantisation_fault(config.base, inputs.model_config):
         yield Finding("error", config.base, quantised.message, [], quantised.hint)
 
 
@@ -64,5 +64,5 @@ def _others_without_rows(inputs: Inputs) -> int:
     """Tokens of the base's tokenizer that its model has no row for, SID tokens not among them."""
     if inputs.config.model.from_scratch:
         return 0
-    rows, sids = inputs.header.get_text_config().vocab_size, set(inputs.vocabulary.sid_ids.tolist())
+    rows, sids = inputs.model_config.get_text_config().vocab_size, set(inputs.vocabulary.sid_ids.tolist())
     return sum(token >= rows and token not in sids for token in inputs.vocabulary.tokenizer.get_vocab().values())

@@ -47,7 +47,7 @@ def baselines(
     from sidtune.tasks.config_file import load_config
 
     quiet_libraries()
-    request = room.Request(
+    request = room.BaselineRequest(
         load_config(config, overrides or []), split, simple, seed, limit, candidates, exclude_history, output
     )
     report = room.run_baselines(request)

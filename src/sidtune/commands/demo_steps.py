@@ -12,7 +12,7 @@ from sidtune.data.catalogue import read_texts
 from sidtune.data.demo_shop import DemoPaths, write_demo_data
 from sidtune.data.rows import read_rows
 from sidtune.decoding.recommender import Recommender
-from sidtune.evaluation.evaluate import Request, evaluate
+from sidtune.evaluation.evaluate import EvaluationRequest, evaluate
 from sidtune.evaluation.report import Report
 from sidtune.evaluation.tables import metrics_table
 from sidtune.model.new_base import create_base
@@ -71,7 +71,7 @@ def run_demo(folder: Path, users: int = 600) -> Report:
         f"{result.best_loss:.3f} after"
     )
     console.print("[bold]4. Evaluation[/bold]: every user's last item, against all items")
-    report = evaluate(Request(result.folder))
+    report = evaluate(EvaluationRequest(result.folder))
     assert report is not None
     console.print(metrics_table(report))
     console.print("[bold]5. Recommendations[/bold]")

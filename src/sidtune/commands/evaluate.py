@@ -62,7 +62,7 @@ def evaluate(
     if processes and processes > 1 and not launched():
         raise typer.Exit(launch.launch(processes, sys.argv[1:]))
     options = RankOptions(beams, normalize, exclude_history, max_tokens)
-    request = room.Request(
+    request = room.EvaluationRequest(
         model, split, options, limit, candidates, rows, train, output, trust_remote_code, not no_baselines
     )
     report = room.evaluate(request)

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from sidtune.base.errors import UserError
+from sidtune.base.errors import UserError, some
 from sidtune.base.ragged import Ragged, place_of, row_of
 from sidtune.data.catalogue import Catalogue
-from sidtune.data.rows import Rows, Split, some
+from sidtune.data.rows import Rows, Split
 from sidtune.files.ids import as_id, as_users, id_list
 from sidtune.files.text import read_json_object
 

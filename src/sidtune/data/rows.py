@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from sidtune.base.errors import UserError
+from sidtune.base.errors import UserError, some
 from sidtune.base.ragged import Ragged, row_of, stack
 from sidtune.data.catalogue import Catalogue
 from sidtune.files.ids import as_users
@@ -104,8 +104,3 @@ def _positions(table: pa.Table, catalogue: Catalogue) -> tuple[Rows, list[str]]:
 def _joined(parts: Sequence[Rows]) -> Rows:
     users = pa.concat_arrays([part.users for part in parts])
     return Rows(users, stack([part.history for part in parts]), np.concatenate([part.target for part in parts]))
-
-
-def some(names: Sequence[str]) -> str:
-    """The first names, and how many more there are."""
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else "")

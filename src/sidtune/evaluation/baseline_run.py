@@ -44,7 +44,7 @@ KEPT = (*SETTINGS, "limit", "rows_sha256", "train_sha256", "valid_sha256", "seed
 
 
 @dataclass(frozen=True)
-class Request:
+class BaselineRequest:
     """What to rank, and how.
 
     Args:
@@ -72,7 +72,7 @@ class Request:
         return self.output or run.with_name(f"{run.name}-baselines")
 
 
-def run_baselines(request: Request) -> Report:
+def run_baselines(request: BaselineRequest) -> Report:
     """Rank, write the results of each ranker into a folder of its own, and return those of all.
 
     Raises:
@@ -114,7 +114,7 @@ def render(report: Report) -> Iterator[RenderableType]:
     yield from tables.render(report)
 
 
-def _refuse_idle(request: Request) -> None:
+def _refuse_idle(request: BaselineRequest) -> None:
     if request.simple and request.seed is not None:
         raise UserError("--seed has no effect with --simple: nothing there is random", "Leave one of them out.")
 
@@ -127,7 +127,7 @@ def _rows(config: Config, catalogue: Catalogue, split: Split) -> Rows:
     return load_source(config.data.model_copy(update=rows_alone), catalogue, split).rows
 
 
-def _sid_numbers(request: Request, catalogue: Catalogue) -> NDArray[np.int64]:
+def _sid_numbers(request: BaselineRequest, catalogue: Catalogue) -> NDArray[np.int64]:
     """A number for each item's SID, `(items,)`; -1 for items that are no candidates."""
     numbers = {sid: number for number, sid in enumerate(catalogue.items_of)}
     sid_of = np.array([numbers[sid] for sid in catalogue.sids], np.int64)
@@ -137,7 +137,7 @@ def _sid_numbers(request: Request, catalogue: Catalogue) -> NDArray[np.int64]:
 
 
 def _rank_sasrec(
-    request: Request, catalogue: Catalogue, train: Rows, rows: Rows, listing: Listing
+    request: BaselineRequest, catalogue: Catalogue, train: Rows, rows: Rows, listing: Listing
 ) -> tuple[Ranking, dict[str, Any]]:
     """SASRec's ranking, and everything that gave the model."""
     if request.split == "valid":
@@ -147,11 +147,11 @@ def _rank_sasrec(
     return rank_rows(SASREC, scorer, rows.history, rows.target, listing), sasrec.describe(trials)
 
 
-def _seed(request: Request) -> int:
+def _seed(request: BaselineRequest) -> int:
     return request.config.seed if request.seed is None else request.seed
 
 
-def _settings(request: Request, catalogue: Catalogue) -> dict[str, Any]:
+def _settings(request: BaselineRequest, catalogue: Catalogue) -> dict[str, Any]:
     """Everything that gave the figures; `beams` is the length of the lists, by the name that `compare` knows."""
     data = request.config.data
     files: Mapping[str, Path | None] = {

@@ -44,7 +44,7 @@ LIMIT_SEED = 0
 
 
 @dataclass(frozen=True)
-class Request:
+class EvaluationRequest:
     """What to evaluate.
 
     Args:
@@ -69,7 +69,7 @@ class Request:
     baselines: bool = True
 
 
-def evaluate(request: Request) -> Report | None:
+def evaluate(request: EvaluationRequest) -> Report | None:
     """Evaluate, write the results, and return them in the first process; the others get nothing.
 
     Raises:
@@ -143,7 +143,7 @@ class _Place:
         return _Place(path, partial(load_split, data, split=split), data.longest_history) if path else None
 
 
-def _places(request: Request) -> tuple[_Place, _Place | None]:
+def _places(request: EvaluationRequest) -> tuple[_Place, _Place | None]:
     """The rows to rank and the training rows; the latter may be unknown."""
     rows, train = _Place.of_rows(request.rows), _Place.of_rows(request.train)
     if rows and (train or not request.baselines):
@@ -164,7 +164,7 @@ def _places(request: Request) -> tuple[_Place, _Place | None]:
     return rows, train or _Place.of_split(data, "train")
 
 
-def results_folder(request: Request) -> Path:
+def results_folder(request: EvaluationRequest) -> Path:
     """Where the results lie."""
     return request.output or request.model / FOLDER
 
@@ -188,7 +188,7 @@ def _baseline_rankings(recommender: Recommender, rows: Rows, train: Rows, option
 
 
 def _settings(
-    request: Request, place: _Place, train_place: _Place | None, catalogue: Catalogue, processes: int
+    request: EvaluationRequest, place: _Place, train_place: _Place | None, catalogue: Catalogue, processes: int
 ) -> dict[str, Any]:
     """Everything that gave the figures."""
     named = {"rows": place.path, "train": train_place and train_place.path, "candidates": request.candidates}

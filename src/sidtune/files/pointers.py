@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sidtune.base.errors import UserError
+from sidtune.base.errors import UserError, some
 
 POINTERS = (b"version https://git-lfs.github.com/spec/", b"version https://hawser.github.com/spec/")
 # Read before any weight is.
@@ -20,7 +20,6 @@ SMALL_FILES = (
     "tokenizer.model",
     "chat_template.jinja",
 )
-SHOWN = 3
 
 
 def refuse_pointers(folder: Path) -> None:
@@ -51,8 +50,3 @@ def pointing(names: list[str]) -> str:
 def pull(folder: Path) -> str:
     """What to do about them."""
     return f"Run `git lfs pull` in {folder}, or download the files anew."
-
-
-def some(names: list[str]) -> str:
-    """The first names, and how many more there are."""
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else "")

@@ -13,8 +13,8 @@ from transformers import PreTrainedConfig
 from transformers.utils import CONFIG_NAME
 from transformers.utils.hub import cached_file
 
-from sidtune.base.errors import UserError
-from sidtune.files.pointers import is_pointer, pointing, pull, some
+from sidtune.base.errors import UserError, some
+from sidtune.files.pointers import is_pointer, pointing, pull
 from sidtune.model.checkpoint_files import INDEX, OLD_INDEX, OLD_WEIGHTS, UNREADABLE, WEIGHTS, weight_map
 
 # Older tools describe quantised weights in files of their own.

@@ -142,7 +142,7 @@ def _greedy(settings: GenerationConfig) -> GenerationConfig:
 
 
 def _save_in_parts(model: PreTrainedModel, folder: Path, unchanged: Unchanged) -> dict[str, str]:
-    """Shards of unchanged weights, linked where they are known, and a last one of the others; returns what was known."""
+    """Shards of unchanged weights, linked where they are known, and one of the others; returns what was known."""
     state, twin = plain_state_dict(model), _twin(model, None)
     stays = tuning_of(model).unchanged_names(model) & state.keys()
     twin.save_pretrained(folder, state_dict={name: value for name, value in state.items() if name not in stays})

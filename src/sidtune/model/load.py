@@ -16,7 +16,7 @@ from sidtune.model.base_files import SCRATCH, quantisation_fault, weight_faults
 from sidtune.model.dropout import set_dropout
 from sidtune.model.initialise import ItemTexts, mean_rows, text_rows
 from sidtune.model.tuning import TUNINGS
-from sidtune.tokenizer.load import load_config
+from sidtune.tokenizer.load import load_model_config
 from sidtune.tokenizer.vocabulary import Vocabulary
 
 ROWS_MULTIPLE = 64
@@ -48,13 +48,13 @@ def _undropped(
     config: ModelConfig, vocabulary: Vocabulary, seed: int, trust_remote_code: bool, texts: ItemTexts | None
 ) -> PreTrainedModel:
     """The model as `load_model` gives it, with the dropout that the base has by itself."""
-    header = load_config(config.base, trust_remote_code)
+    model_config = load_model_config(config.base, trust_remote_code)
     if config.from_scratch:
-        return _build(config.base, header, vocabulary, seed, trust_remote_code)
-    if fault := quantisation_fault(config.base, header):
+        return _build(config.base, model_config, vocabulary, seed, trust_remote_code)
+    if fault := quantisation_fault(config.base, model_config):
         raise fault
     model = _load(config.base, trust_remote_code)
-    added = _make_room(model, _rows_needed(header, vocabulary))
+    added = _make_room(model, _rows_needed(model_config, vocabulary))
     assert texts is not None or config.new_rows == "mean"
     _initialise(model, vocabulary, added, texts if config.new_rows == "text" else None, seed)
     TUNINGS[config.tuning].apply(model, torch.from_numpy(vocabulary.sid_ids))
@@ -75,7 +75,7 @@ def load_trained(folder: Path, device: torch.device, trust_remote_code: bool = F
 
 def base_dtype(config: ModelConfig, trust_remote_code: bool = False) -> torch.dtype:
     """The data type of the base's weights, which the result is saved in."""
-    dtype = load_config(config.base, trust_remote_code).dtype
+    dtype = load_model_config(config.base, trust_remote_code).dtype
     if dtype is None and not config.from_scratch:
         # Older configurations do not say; the weights do, and on the meta device only their headers are read.
         dtype = _load(config.base, trust_remote_code, device_map="meta").config.dtype
@@ -83,17 +83,19 @@ def base_dtype(config: ModelConfig, trust_remote_code: bool = False) -> torch.dt
 
 
 def _build(
-    base: str, header: PreTrainedConfig, vocabulary: Vocabulary, seed: int, trust_remote_code: bool
+    base: str, model_config: PreTrainedConfig, vocabulary: Vocabulary, seed: int, trust_remote_code: bool
 ) -> PreTrainedModel:
     """Random weights of the base's shape; the new rows are drawn like all others."""
-    header.get_text_config().vocab_size = _rows_needed(header, vocabulary)
-    for config in (header, header.get_text_config()):
+    model_config.get_text_config().vocab_size = _rows_needed(model_config, vocabulary)
+    for config in (model_config, model_config.get_text_config()):
         if hasattr(config, "quantization_config"):
             # The result's weights are not quantised, and could not be loaded as such.
             del config.quantization_config
 
     def build() -> PreTrainedModel:
-        model: Any = AutoModelForCausalLM.from_config(header, dtype=torch.float32, trust_remote_code=trust_remote_code)
+        model: Any = AutoModelForCausalLM.from_config(
+            model_config, dtype=torch.float32, trust_remote_code=trust_remote_code
+        )
         return model  # type: ignore[no-any-return]
 
     try:
@@ -125,9 +127,9 @@ def _refuse_huge(base: str, needed: int) -> None:
         )
 
 
-def _rows_needed(header: PreTrainedConfig, vocabulary: Vocabulary) -> int:
+def _rows_needed(model_config: PreTrainedConfig, vocabulary: Vocabulary) -> int:
     """Never fewer than the base has (some keep spare rows), and a multiple of 64."""
-    rows = max(int(header.get_text_config().vocab_size), len(vocabulary.tokenizer))
+    rows = max(int(model_config.get_text_config().vocab_size), len(vocabulary.tokenizer))
     rows = -(-rows // ROWS_MULTIPLE) * ROWS_MULTIPLE
     highest = max(vocabulary.tokenizer.get_vocab().values())
     if highest >= rows:
@@ -141,7 +143,7 @@ def _rows_needed(header: PreTrainedConfig, vocabulary: Vocabulary) -> int:
 
 def _load(base: str, trust_remote_code: bool, hint: str = "", dtype: Any = "auto", **options: Any) -> PreTrainedModel:
     """Weights of a base; `hint` says what to do without them."""
-    load_config(base, trust_remote_code)
+    load_model_config(base, trust_remote_code)
     for fault in weight_faults(base, hint or SCRATCH):
         raise fault
     try:

@@ -46,7 +46,7 @@ def load_tokenizer(base: str, trust_remote_code: bool = False) -> PreTrainedToke
     return tokenizer
 
 
-def load_config(base: str, trust_remote_code: bool = False) -> PreTrainedConfig:
+def load_model_config(base: str, trust_remote_code: bool = False) -> PreTrainedConfig:
     """The model configuration of a base.
 
     Raises:

@@ -22,7 +22,7 @@ from sidtune.tokenizer.vocabulary import Vocabulary
 DEFAULT_MAX_TOKENS = 8192
 
 
-def lay_out(
+def make_steps(
     config: Config,
     tasks: list[EncodedTask],
     model: PreTrainedModel,

@@ -45,9 +45,9 @@ from sidtune.training.guards.memory import fit_max_tokens
 from sidtune.training.guards.out_of_memory import explaining_out_of_memory
 from sidtune.training.guards.watch import LossWatch
 from sidtune.training.identity import run_identity
-from sidtune.training.loss.criterion import make_criterion, sid_prefixes
 from sidtune.training.loss.label_loss import LabelLoss
-from sidtune.training.make_steps import lay_out
+from sidtune.training.loss.variant import make_variant, sid_prefixes
+from sidtune.training.make_steps import make_steps
 from sidtune.training.precision import settle
 from sidtune.training.trainer import StepTrainer
 from sidtune.training.validation_ranking import ValidationRanking
@@ -181,7 +181,7 @@ def prepare(inputs: Inputs) -> Shared:
 
 def with_precision(shared: Shared, start: Start) -> Shared:
     """Settle what the run computes in, the same in every process, and keep it with its checkpoints."""
-    config, header = shared.inputs.config, shared.inputs.header
+    config, header = shared.inputs.config, shared.inputs.model_config
     origin = start.checkpoint or (start.weights if start.stage else None)
     hidden = getattr(header.get_text_config(), "hidden_size", 0)
     settled = by_first(lambda: settle(config.training, hidden, origin), training_arguments(config))
@@ -205,7 +205,7 @@ def run_stage(
         model = load_model(config.model, vocabulary, config.seed, inputs.trust_remote_code, inputs.item_texts)
     if arguments.bf16 and arguments.device.type == "cpu":
         attend_in_float32(model)
-    steps = lay_out(config, shared.training, model, vocabulary, arguments, shared.prefixes)
+    steps = make_steps(config, shared.training, model, vocabulary, arguments, shared.prefixes)
     steps.plan = following(steps.plan, stages[:number])
     if arguments.process_index == 0:
         describe_stage(number, len(stages))
@@ -241,7 +241,7 @@ def run_stage(
             close_logs(config)
 
     all_or_none(leave_result, arguments)
-    return summarise(trainer, config, time.monotonic() - began)
+    return summarise_run(trainer, config, time.monotonic() - began)
 
 
 def make_trainer(
@@ -255,7 +255,7 @@ def make_trainer(
     """The Trainer of one stage, with its configuration."""
     inputs = shared.inputs
     return StepTrainer(
-        model=LabelLoss(model, len(shared.training), make_criterion(config.loss, shared.prefixes)),
+        model=LabelLoss(model, len(shared.training), make_variant(config.loss, shared.prefixes)),
         arguments=arguments,
         steps=steps,
         tasks=[task.name for task in shared.training],
@@ -351,7 +351,7 @@ def _shown_metrics(config: Config) -> list[str]:
     return [f"hr@{METRIC_DEPTH}", f"ndcg@{METRIC_DEPTH}"] if shown else []
 
 
-def summarise(trainer: StepTrainer, config: Config, seconds: float) -> Result:
+def summarise_run(trainer: StepTrainer, config: Config, seconds: float) -> Result:
     """Read the result off the run's own log."""
     name = f"eval_{config.evaluation_task}_loss"
     losses = {entry["step"]: entry[name] for entry in trainer.state.log_history if name in entry}

@@ -174,8 +174,8 @@ class StepTrainer(Trainer):
         self._count(*self._taken)
         if not math.isfinite(norm):
             model.zero_grad()
-            objective, number, precision = self.loss_module, self.state.global_step, self.accelerator.autocast
-            raise non_finite.explained(objective, self.steps, number, precision, self.tokenizer, self.run)
+            loss_module, number, precision = self.loss_module, self.state.global_step, self.accelerator.autocast
+            raise non_finite.explained(loss_module, self.steps, number, precision, self.tokenizer, self.run)
         return norm
 
     def floating_point_ops(self, inputs: Any) -> int:

@@ -11,7 +11,7 @@ from sidtune.base.ragged import Ragged
 from sidtune.batching.layouts import Example, Layout
 from sidtune.batching.prefixes import Prefixes
 from sidtune.decoding.trie import build_trie
-from sidtune.training.loss.criterion import prefixes_of
+from sidtune.training.loss.variant import prefixes_of
 
 CLOSING, PAD = 1, 2
 TOKENS = st.sampled_from([CLOSING, 5, 7, 10, 11, 12, 13])

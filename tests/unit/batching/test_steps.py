@@ -20,7 +20,7 @@ from sidtune.encoding.corpus import Corpus
 from sidtune.inputs import Inputs
 from sidtune.model.load import load_model
 from sidtune.training.arguments import training_arguments
-from sidtune.training.make_steps import lay_out
+from sidtune.training.make_steps import make_steps
 
 
 @given(st.lists(st.integers(2, 400), min_size=1, max_size=40), st.integers(1, 5))
@@ -38,7 +38,7 @@ def made(folder: Path) -> Steps:
     config = tiny_config(folder, training={"batch_size": 16})
     inputs = Inputs(config)
     model = load_model(config.model, inputs.vocabulary, config.seed)
-    return lay_out(config, inputs.mixture.train(), model, inputs.vocabulary, training_arguments(config))
+    return make_steps(config, inputs.mixture.train(), model, inputs.vocabulary, training_arguments(config))
 
 
 def test_a_worker_opens_the_files_itself(tmp_path: Path) -> None:

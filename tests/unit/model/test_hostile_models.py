@@ -22,7 +22,7 @@ from sidtune.encoding.chat import make_frame
 from sidtune.model.checkpoint_files import INDEX, OLD_INDEX, OLD_WEIGHTS, SID_ROWS, WEIGHTS, load_weights
 from sidtune.model.load import load_model, load_trained
 from sidtune.runs.resumed import STATE, refuse_broken_state
-from sidtune.tokenizer.load import load_config, load_tokenizer
+from sidtune.tokenizer.load import load_model_config, load_tokenizer
 from sidtune.tokenizer.segments import segment_tokenizers
 from sidtune.tokenizer.vocabulary import extend_vocabulary
 
@@ -60,7 +60,7 @@ def with_code(base: Path, canary: Path, known: bool) -> None:
 
 
 LOADERS: list[Callable[[str, bool], Any]] = [
-    load_config,
+    load_model_config,
     load_tokenizer,
     lambda folder, trust: load_trained(Path(folder), CPU, trust),
 ]
@@ -86,7 +86,7 @@ def test_code_of_a_folder_runs_where_it_is_trusted(base: Path, tmp_path: Path, m
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
     monkeypatch.syspath_prepend(str(tmp_path / "modules"))
     with_code(base, tmp_path / "canary", known=False)
-    assert load_config(str(base), True).model_type == "evil"
+    assert load_model_config(str(base), True).model_type == "evil"
     assert (tmp_path / "canary").exists()
 
 

@@ -18,7 +18,7 @@ from sidtune.config.model import ModelConfig
 from sidtune.model.checkpoint_files import load_weights
 from sidtune.model.initialise import mean_rows
 from sidtune.model.load import base_dtype, load_model
-from sidtune.tokenizer.load import load_config, load_tokenizer
+from sidtune.tokenizer.load import load_model_config, load_tokenizer
 from sidtune.tokenizer.vocabulary import extend_vocabulary
 
 SIDS = ["<a_0>", "<a_1>", "<b_0>"]
@@ -39,7 +39,7 @@ def test_a_missing_base(tmp_path: Path) -> None:
         load_tokenizer("nobody/nothing-at-all")
     assert "nothing is downloaded" in error.value.hint
     with pytest.raises(UserError, match="cannot be read"):
-        load_config(str(tmp_path))
+        load_model_config(str(tmp_path))
 
 
 def test_a_tokenizer_without_eos(tmp_path: Path) -> None:
@@ -79,13 +79,13 @@ def test_a_missing_pad_token_becomes_eos(tmp_path: Path) -> None:
 def test_other_kinds_of_model(tmp_path: Path, config: PreTrainedConfig, message: str) -> None:
     config.save_pretrained(tmp_path)
     with pytest.raises(UserError, match=message):
-        load_config(str(tmp_path))
+        load_model_config(str(tmp_path))
 
 
 @pytest.mark.parametrize("config", [BertConfig(is_decoder=True), Gemma3TextConfig()], ids=["bert", "gemma3"])
 def test_causal_relatives_are_accepted(tmp_path: Path, config: PreTrainedConfig) -> None:
     config.save_pretrained(tmp_path)
-    assert load_config(str(tmp_path)).model_type == config.model_type
+    assert load_model_config(str(tmp_path)).model_type == config.model_type
 
 
 def test_a_configuration_of_wrong_types(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_a_configuration_of_wrong_types(tmp_path: Path) -> None:
     tree = json.loads((base / "config.json").read_text()) | {"vocab_size": "many"}
     (base / "config.json").write_text(json.dumps(tree))
     with pytest.raises(UserError, match=r"cannot be read.*vocab_size"):
-        load_config(str(base))
+        load_model_config(str(base))
 
 
 def test_code_of_a_base_is_not_run_unasked(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_code_of_a_base_is_not_run_unasked(tmp_path: Path) -> None:
     tree["auto_map"] = {"AutoConfig": "modeling_evil.Config", "AutoModelForCausalLM": "modeling_evil.Evil"}
     (base / "config.json").write_text(json.dumps(tree))
     with pytest.raises(UserError, match="Python code of its own") as error:
-        load_config(str(base))
+        load_model_config(str(base))
     assert "--trust-remote-code" in error.value.hint
     assert not marker.exists()
 

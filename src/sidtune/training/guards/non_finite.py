@@ -63,7 +63,7 @@ def carrying_faults(loss: Tensor, sums: Tensor) -> Tensor:
 
 
 def explained(
-    objective: LabelLoss,
+    loss_module: LabelLoss,
     steps: Steps,
     number: int,
     precision: Callable[[], AbstractContextManager[Any]],
@@ -73,16 +73,16 @@ def explained(
     """The error to stop with: looks for the examples to blame and lists them in a file; called by every process.
 
     Args:
-        objective: with the weights that the step began with.
+        loss_module: with the weights that the step began with.
         number: of the step, from 0.
         precision: of the forward pass.
         run: the output folder.
     """
-    broken = [name for name, weight in objective.model.named_parameters() if not weight.isfinite().all()]
-    own = _one_by_one(objective, steps, number, precision, tokenizer, gradients=False)
+    broken = [name for name, weight in loss_module.model.named_parameters() if not weight.isfinite().all()]
+    own = _one_by_one(loss_module, steps, number, precision, tokenizer, gradients=False)
     suspects: list[Suspect] = gather_object(own)
     if all(suspect.finite for suspect in suspects):
-        own = _one_by_one(objective, steps, number, precision, tokenizer, gradients=True)
+        own = _one_by_one(loss_module, steps, number, precision, tokenizer, gradients=True)
         suspects = gather_object(own)
     # Where each is finite alone, only their sum is not: then all of them are worth a look.
     blamed = [suspect for suspect in suspects if not suspect.finite] or suspects
@@ -109,7 +109,7 @@ def refuse_validation(metrics: dict[str, float], step: int) -> None:
 
 
 def _one_by_one(
-    objective: LabelLoss,
+    loss_module: LabelLoss,
     steps: Steps,
     number: int,
     precision: Callable[[], AbstractContextManager[Any]],
@@ -122,16 +122,16 @@ def _one_by_one(
         ids, _, task = steps.corpus[index]
         (batch,) = steps.layout.micro_batches([steps.corpus[index]])
         with torch.set_grad_enabled(gradients), precision():
-            loss, by_task = objective(**batch.to(objective.model.device))
-        norm = _gradient_norm(objective, loss) if gradients else None
+            loss, by_task = loss_module(**batch.to(loss_module.model.device))
+        norm = _gradient_norm(loss_module, loss) if gradients else None
         each, name = by_task.sum().item() / len(batch.labels), steps.corpus.tasks[task].name
         place, text = index - int(starts[task]), decode(tokenizer, ids.tolist())
         found.append(Suspect(number + 1, name, place, each, norm, text))
     return found
 
 
-def _gradient_norm(objective: LabelLoss, loss: Tensor) -> float:
-    trained = [weight for weight in objective.parameters() if weight.requires_grad]
+def _gradient_norm(loss_module: LabelLoss, loss: Tensor) -> float:
+    trained = [weight for weight in loss_module.parameters() if weight.requires_grad]
     gradients = torch.autograd.grad(loss, trained, allow_unused=True)
     return torch.nn.utils.get_total_norm([g for g in gradients if g is not None]).item()
 

@@ -12,8 +12,8 @@ from transformers import PreTrainedModel
 
 from sidtune.model.attention import attention_dtype, tree_mask
 from sidtune.model.output_head import ends_model
-from sidtune.training.loss.criterion import Criterion
-from sidtune.training.loss.head_loss import head_loss
+from sidtune.training.loss.blockwise import blockwise_loss
+from sidtune.training.loss.variant import LossVariant
 
 
 class LabelLoss(nn.Module):
@@ -26,14 +26,14 @@ class LabelLoss(nn.Module):
     Args:
         model: any causal language model of Transformers.
         tasks: number of tasks.
-        criterion: what training minimises in place of the negative log likelihood.
+        variant: what training minimises in place of the negative log likelihood.
     """
 
-    def __init__(self, model: PreTrainedModel, tasks: int, criterion: Criterion | None = None) -> None:
+    def __init__(self, model: PreTrainedModel, tasks: int, variant: LossVariant | None = None) -> None:
         super().__init__()
-        self.model, self.tasks, self.criterion = model, tasks, criterion
+        self.model, self.tasks, self.variant = model, tasks, variant
         self._ends_model = ends_model(model)
-        self._asked: tuple[Tensor, Tensor, Tensor, float, Criterion | None, Tensor | None] | None = None
+        self._asked: tuple[Tensor, Tensor, Tensor, float, LossVariant | None, Tensor | None] | None = None
         self._losses: Tensor | None = None
         head: Any = model.get_output_embeddings()
         head.forward = partial(self._answer, head)
@@ -58,10 +58,10 @@ class LabelLoss(nn.Module):
             which is not; both in float32 or wider.
         """
         # Losses of different criteria do not compare, so that evaluation has none.
-        criterion = self.criterion if self.model.training else None
+        variant = self.variant if self.model.training else None
         if ends is not None:
             attention_mask = tree_mask(ends, attention_dtype(self.model.dtype, ends.device))
-        self._asked = (rows, columns, labels, scale, criterion, nodes)
+        self._asked = (rows, columns, labels, scale, variant, nodes)
         try:
             output = self.model(
                 input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
@@ -71,10 +71,10 @@ class LabelLoss(nn.Module):
                 loss, losses = output[0], self._losses
             else:
                 logits = output[0].to(torch.promote_types(output.dtype, torch.float32))
-                if criterion is None:
+                if variant is None:
                     losses = F.cross_entropy(logits, labels, reduction="none")
                 else:
-                    losses = criterion(logits, labels, nodes)
+                    losses = variant(logits, labels, nodes)
                 loss, losses = losses.sum() * scale, losses.detach()
         finally:
             self._asked = self._losses = None
@@ -89,5 +89,5 @@ class LabelLoss(nn.Module):
         if not self._ends_model:
             return type(head).forward(head, picked[None])  # type: ignore[no-any-return]
         loss: Tensor
-        loss, self._losses = head_loss(picked, head, *question)
+        loss, self._losses = blockwise_loss(picked, head, *question)
         return loss[None]

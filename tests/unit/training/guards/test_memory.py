@@ -14,7 +14,7 @@ from sidtune.model.load import load_model
 from sidtune.training.arguments import training_arguments
 from sidtune.training.describe import state_bytes
 from sidtune.training.guards.memory import MOST, largest_micro_batch, tokens_that_fit
-from sidtune.training.make_steps import DEFAULT_MAX_TOKENS, lay_out, measures_memory
+from sidtune.training.make_steps import DEFAULT_MAX_TOKENS, make_steps, measures_memory
 
 
 def line(fixed: int, each: int) -> Callable[[int], tuple[int, int]]:
@@ -60,7 +60,7 @@ def test_what_is_measured_is_the_fullest_pass_of_the_first_steps(tmp_path: Path,
     inputs = Inputs(config)
     tasks = inputs.mixture.train()
     model = load_model(config.model, inputs.vocabulary, config.seed)
-    steps = lay_out(config, tasks, model, inputs.vocabulary, training_arguments(config))
+    steps = make_steps(config, tasks, model, inputs.vocabulary, training_arguments(config))
     assert steps.layout.limit == DEFAULT_MAX_TOKENS
     small, large = (largest_micro_batch(steps, limit).input_ids.size for limit in (128, 512))
     assert small <= 128

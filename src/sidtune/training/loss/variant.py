@@ -14,9 +14,9 @@ from sidtune.decoding.trie import Trie, build_trie, distinct_sids
 from sidtune.inputs import Inputs
 
 
-def make_criterion(config: LossConfig, prefixes: Prefixes | None) -> Criterion | None:
+def make_variant(config: LossConfig, prefixes: Prefixes | None) -> LossVariant | None:
     """The configured loss; None for the plain one, which has a faster way."""
-    return None if config == LossConfig() else Criterion(config, prefixes)
+    return None if config == LossConfig() else LossVariant(config, prefixes)
 
 
 def sid_prefixes(inputs: Inputs) -> Prefixes | None:
@@ -39,13 +39,13 @@ def prefixes_of(trie: Trie) -> Prefixes:
     )
 
 
-class Criterion(nn.Module):
+class LossVariant(nn.Module):
     """The loss of each label.
 
     Cross entropy over the whole vocabulary, or for SID tokens over the tokens that may follow their prefix.
 
     Args:
-        config: not the default, which `head_loss` computes by itself.
+        config: not the default, which `blockwise_loss` computes by itself.
         prefixes: those that `nodes` number; None for a loss that does not look at them.
     """
 

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from sidtune.decoding import token_scores as room
 from sidtune.decoding.token_scores import Head
 from sidtune.model.tuning.frozen import freeze, sid_rows
-from sidtune.training.loss.head_loss import head_loss
+from sidtune.training.loss.blockwise import blockwise_loss
 
 IDS = torch.tensor([[5, 17, 240, 9], [9, 31, 77, 102]])
 PLACES = torch.tensor([0, 1, 1]), torch.tensor([3, 0, 2])
@@ -100,7 +100,7 @@ def test_masked_tokens_have_no_share_in_the_training_loss(masked: slice) -> None
     hidden, labels = torch.randn(5, 32), torch.tensor([60, 299, 120, 60, 77])
     gradients = []
     for loss_of in (
-        lambda given: head_loss(given, model.lm_head, labels, 1.0)[0],
+        lambda given: blockwise_loss(given, model.lm_head, labels, 1.0)[0],
         lambda given: F.cross_entropy(model.lm_head(given), labels, reduction="sum"),
     ):
         model.zero_grad()

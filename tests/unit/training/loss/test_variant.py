@@ -28,9 +28,9 @@ from sidtune.decoding.search import Search
 from sidtune.decoding.trie import build_trie
 from sidtune.inputs import Inputs
 from sidtune.model.tuning.frozen import freeze
-from sidtune.training.loss import head_loss
-from sidtune.training.loss.criterion import Criterion, make_criterion, prefixes_of
+from sidtune.training.loss import blockwise
 from sidtune.training.loss.label_loss import LabelLoss
+from sidtune.training.loss.variant import LossVariant, make_variant, prefixes_of
 from sidtune.training.train import run_identity
 
 ROWS, CLOSING, PAD, TASKS, CPU = 140, 1, 2, 3, torch.device("cpu")
@@ -54,9 +54,9 @@ def prefixes_for(sids: list[Path], closing: int = CLOSING) -> Prefixes:
     return prefixes_of(build_trie(Ragged.from_lists(sids), closing))
 
 
-def criterion_for(sids: list[Path], closing: int = CLOSING, **options: Any) -> Criterion:
+def variant_for(sids: list[Path], closing: int = CLOSING, **options: Any) -> LossVariant:
     config = LossConfig(**options)
-    return Criterion(config, prefixes_for(sids, closing) if config.looks_at_prefixes else None)
+    return LossVariant(config, prefixes_for(sids, closing) if config.looks_at_prefixes else None)
 
 
 # --- by hand ---
@@ -83,19 +83,19 @@ def test_by_hand(options: dict[str, Any], expected: list[float]) -> None:
 
     Nodes: 0 the root, 1 behind <a>, 2 behind <b>.
     """
-    criterion = criterion_for(ITEMS, closing=0, **options)
+    variant = variant_for(ITEMS, closing=0, **options)
     labels, nodes = torch.tensor([2, 4, 4, 0]), torch.tensor([0, 1, 2, -1])
-    losses = criterion(LOGITS.expand(4, -1), labels, nodes)
+    losses = variant(LOGITS.expand(4, -1), labels, nodes)
     torch.testing.assert_close(losses, torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=1e-12)
 
 
 def test_a_token_that_the_model_masks_counts_for_nothing() -> None:
     """A logit of minus infinity for <d>, which may follow <a> beside <c>, and for token 0."""
-    criterion = criterion_for(ITEMS, closing=0, over="allowed")
+    variant = variant_for(ITEMS, closing=0, over="allowed")
     logits = LOGITS.clone()
     logits[[0, 5]] = -torch.inf
     given = logits.expand(2, -1).clone().requires_grad_()
-    losses = criterion(given, torch.tensor([2, 4]), torch.tensor([0, 1]))
+    losses = variant(given, torch.tensor([2, 4]), torch.tensor([0, 1]))
     # <a> has 3 of 3 + 1; <c> has no rival left.
     expected = torch.tensor([math.log(4 / 3), 0.0], dtype=torch.float64)
     torch.testing.assert_close(losses.detach(), expected, rtol=1e-12, atol=1e-12)
@@ -106,7 +106,7 @@ def test_a_token_that_the_model_masks_counts_for_nothing() -> None:
 
 
 def test_smoothing_over_the_vocabulary_by_hand() -> None:
-    loss = criterion_for(ITEMS, label_smoothing=0.5)(LOGITS[None], torch.tensor([2]), None)
+    loss = variant_for(ITEMS, label_smoothing=0.5)(LOGITS[None], torch.tensor([2]), None)
     assert loss.item() == pytest.approx(0.5 * math.log(4) + 0.5 * (math.log(12) - math.log(24) / 6))
 
 
@@ -116,7 +116,7 @@ def test_the_closing_token_counts_among_those_that_may_follow_a_sid_that_begins_
     labels = np.array([2, 0, 3, 0])
     nodes = prefixes.walk(labels, np.array([True, False, True, False]))
     assert nodes.tolist() == [0, 1, 0, -1]
-    losses = criterion_for(sids, closing=0, over="allowed")(
+    losses = variant_for(sids, closing=0, over="allowed")(
         LOGITS.expand(4, -1), torch.from_numpy(labels), torch.from_numpy(nodes)
     )
     # Closing is 1 of 1 + 2 behind <a>, and 1 of 12 where the SID can only end.
@@ -149,7 +149,7 @@ def labelled(response: list[int], paths: list[Path]) -> list[Path | None]:
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several blocks of logits even here."""
-    monkeypatch.setattr(head_loss, "BLOCK_VALUES", 7 * ROWS)
+    monkeypatch.setattr(blockwise, "BLOCK_VALUES", 7 * ROWS)
 
 
 def make_model(architecture: str = "gpt2", tied: bool = True, frozen: bool = False) -> PreTrainedModel:
@@ -182,8 +182,8 @@ def make_examples() -> list[Example]:
     return examples
 
 
-def measured(model: PreTrainedModel, layout: Layout, criterion: Criterion | None) -> tuple[Tensor, dict[str, Tensor]]:
-    objective, sums = LabelLoss(model, TASKS, criterion), []
+def measured(model: PreTrainedModel, layout: Layout, variant: LossVariant | None) -> tuple[Tensor, dict[str, Tensor]]:
+    objective, sums = LabelLoss(model, TASKS, variant), []
     model.train().zero_grad()
     for batch in layout.micro_batches(make_examples()):
         loss, by_task = objective(**batch.to(CPU), scale=0.25)
@@ -219,11 +219,11 @@ def one_by_one(model: PreTrainedModel, config: LossConfig) -> tuple[Tensor, dict
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_layout_gives_the_loss_and_gradients_of_one_label_at_a_time(name: str, tied: bool, frozen: bool) -> None:
     config, model = LossConfig(**CONFIGS[name]), make_model(tied=tied, frozen=frozen)
-    criterion = criterion_for(SIDS, **CONFIGS[name])
+    variant = variant_for(SIDS, **CONFIGS[name])
     expected, expected_gradients = one_by_one(model, config)
     for layout in LAYOUTS.values():
         asked = replace(layout, prefixes=prefixes_for(SIDS) if config.looks_at_prefixes else None)
-        loss, gradients = measured(model, asked, criterion)
+        loss, gradients = measured(model, asked, variant)
         torch.testing.assert_close(loss, expected, rtol=1e-9, atol=1e-9)
         assert gradients.keys() == expected_gradients.keys()
         for parameter, gradient in gradients.items():
@@ -235,9 +235,9 @@ def test_where_something_follows_the_head_the_loss_is_the_same(name: str) -> Non
     """Gemma 2 caps its logits. It computes norms in float32, and cannot be padded on the left in float64."""
     config, model = LossConfig(**CONFIGS[name]), make_model("gemma2")
     expected, expected_gradients = one_by_one(model, config)
-    criterion, prefixes = criterion_for(SIDS, **CONFIGS[name]), prefixes_for(SIDS)
+    variant, prefixes = variant_for(SIDS, **CONFIGS[name]), prefixes_for(SIDS)
     for layout in (LAYOUTS["bucketed"], LAYOUTS["tree"]):
-        loss, gradients = measured(model, replace(layout, prefixes=prefixes), criterion)
+        loss, gradients = measured(model, replace(layout, prefixes=prefixes), variant)
         torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-4)
         for parameter, gradient in gradients.items():
             torch.testing.assert_close(gradient, expected_gradients[parameter], rtol=1e-3, atol=1e-4)
@@ -246,25 +246,25 @@ def test_where_something_follows_the_head_the_loss_is_the_same(name: str) -> Non
 @pytest.mark.parametrize("frozen", [False, True], ids=["full", "frozen"])
 def test_autocast_stays_near_full_precision(frozen: bool) -> None:
     model, layout = make_model(frozen=frozen).float(), replace(LAYOUTS["tree"], prefixes=prefixes_for(SIDS))  # type: ignore[no-untyped-call]
-    criterion = criterion_for(SIDS, **CONFIGS["smoothed over allowed"])
-    expected, exact = measured(model, layout, criterion)
+    variant = variant_for(SIDS, **CONFIGS["smoothed over allowed"])
+    expected, exact = measured(model, layout, variant)
     with torch.autocast("cpu", torch.bfloat16):
-        loss, gradients = measured(model, layout, criterion)
+        loss, gradients = measured(model, layout, variant)
     torch.testing.assert_close(loss, expected, rtol=0.02, atol=0.5)
     for name, gradient in gradients.items():
         assert gradient.dtype == torch.float32
         torch.testing.assert_close(gradient, exact[name], rtol=0.2, atol=0.1)
 
 
-def test_the_default_needs_no_criterion() -> None:
-    assert make_criterion(LossConfig(), None) is None
+def test_the_default_needs_no_variant() -> None:
+    assert make_variant(LossConfig(), None) is None
 
 
 def test_in_evaluation_mode_the_loss_is_the_plain_one() -> None:
     model, layout = make_model(), replace(LAYOUTS["tree"], prefixes=prefixes_for(SIDS))
     (batch, *_) = layout.micro_batches(make_examples())
     _, plain = LabelLoss(model, TASKS)(**batch.to(CPU))
-    objective = LabelLoss(model, TASKS, criterion_for(SIDS, **CONFIGS["smoothed over allowed"]))
+    objective = LabelLoss(model, TASKS, variant_for(SIDS, **CONFIGS["smoothed over allowed"]))
     model.eval()
     assert torch.equal(objective(**batch.to(CPU))[1], plain)
     model.train()
@@ -275,7 +275,7 @@ def test_in_evaluation_mode_the_loss_is_the_plain_one() -> None:
 def test_an_idle_pass_has_zero_gradient(architecture: str) -> None:
     model, layout = make_model(architecture), replace(LAYOUTS["tree"], prefixes=prefixes_for(SIDS))
     batch = idle_micro_batch(make_examples()[0], layout)
-    loss, _ = LabelLoss(model, TASKS, criterion_for(SIDS, **CONFIGS["smoothed over allowed"])).train()(**batch.to(CPU))
+    loss, _ = LabelLoss(model, TASKS, variant_for(SIDS, **CONFIGS["smoothed over allowed"])).train()(**batch.to(CPU))
     loss.backward()
     assert loss.item() == 0
     assert all(p.grad is not None and not p.grad.any() for p in model.parameters() if p.requires_grad)
@@ -294,8 +294,8 @@ def test_over_fewer_tokens_the_loss_is_less(seed: int, spread: float) -> None:
     labels = torch.tensor([int(c[int(torch.randint(len(c), (), generator=generator))]) for c in children])
     logits = 4 * torch.randn(len(nodes), ROWS, generator=generator, dtype=torch.float64)
     plain = F.cross_entropy(logits, labels, reduction="none")
-    assert (criterion_for(SIDS, over="allowed")(logits, labels, nodes) <= plain + 1e-12).all()
-    smoothed = criterion_for(SIDS, over="allowed", label_smoothing=spread)(logits, labels, nodes)
+    assert (variant_for(SIDS, over="allowed")(logits, labels, nodes) <= plain + 1e-12).all()
+    smoothed = variant_for(SIDS, over="allowed", label_smoothing=spread)(logits, labels, nodes)
     for row, tokens in enumerate(children):
         place = torch.tensor(tokens.tolist().index(int(labels[row])))
         expected = F.cross_entropy(logits[row, tokens], place, label_smoothing=spread)
@@ -317,7 +317,7 @@ def test_over_allowed_it_is_the_score_that_the_search_gives(tmp_path: Folder) ->
         (np.array([*prompt, *path], np.int32), np.array([span[n]], np.int32), n) for n, path in enumerate(paths)
     ]
     layout = Layout("tree", 1000, PAD, pass_cost=10, token_cost=30, prefixes=prefixes_for(sids))
-    objective = LabelLoss(model.train(), len(sids), criterion_for(sids, over="allowed"))
+    objective = LabelLoss(model.train(), len(sids), variant_for(sids, over="allowed"))
     losses = torch.stack([objective(**batch.to(CPU))[1] for batch in layout.micro_batches(examples)]).sum(0)
     torch.testing.assert_close(-losses[found], scores, rtol=0, atol=1e-4)
 

@@ -20,7 +20,7 @@ from sidtune.batching.layouts import Example, Layout, MicroBatch, idle_micro_bat
 from sidtune.model.attention import runs_trees
 from sidtune.model.output_head import ends_model
 from sidtune.model.tuning.frozen import freeze
-from sidtune.training.loss import head_loss
+from sidtune.training.loss import blockwise
 from sidtune.training.loss.label_loss import LabelLoss
 
 ROWS, PAD, TASKS, CPU = 200, 2, 3, torch.device("cpu")
@@ -37,7 +37,7 @@ LAYOUTS = {
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several blocks of logits even here."""
-    monkeypatch.setattr(head_loss, "BLOCK_VALUES", 7 * ROWS)
+    monkeypatch.setattr(blockwise, "BLOCK_VALUES", 7 * ROWS)
 
 
 def make_model(

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from sidtune.model.tuning.frozen import SidHead
-from sidtune.training.loss.criterion import Criterion
+from sidtune.training.loss.variant import LossVariant
 
 # Logits held at once. Blocks that are much smaller are slower: each reads and writes the matrix's whole gradient.
 # docs/performance.md has this beside plain cross entropy and torch's linear_cross_entropy: as fast as either at a
@@ -20,12 +20,12 @@ BLOCK_VALUES = 2**26
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
-def head_loss(
+def blockwise_loss(
     hidden: Tensor,
     head: Any,
     labels: Tensor,
     scale: float,
-    criterion: Criterion | None = None,
+    variant: LossVariant | None = None,
     nodes: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The loss of labels whose hidden states are given, for a head whose output is the model's.
@@ -35,8 +35,8 @@ def head_loss(
         head: `nn.Linear`, or a frozen model's `SidHead`.
         labels: `(labels,)` token ids.
         scale: what the sum is multiplied by.
-        criterion: the loss of a label, `-log p(label)` by default.
-        nodes: `(labels,)`, as the criterion takes them.
+        variant: the loss of a label, `-log p(label)` by default.
+        nodes: `(labels,)`, as the variant takes them.
 
     Returns:
         `scale` times the sum of the losses, differentiable, and the loss of each label, `(labels,)`, which is not.
@@ -49,14 +49,14 @@ def head_loss(
     elif torch.is_autocast_enabled(device):
         hidden = hidden.to(torch.get_autocast_dtype(device))
     with torch.autocast(device, enabled=False):
-        loss, losses = _HeadLoss.apply(  # type: ignore[no-untyped-call]
+        loss, losses = _BlockwiseLoss.apply(  # type: ignore[no-untyped-call]
             *(hidden, base.weight, getattr(base, "bias", None), own, ids, labels, scale),
-            *(torch.is_grad_enabled(), criterion, nodes),
+            *(torch.is_grad_enabled(), variant, nodes),
         )
     return loss, losses
 
 
-class _HeadLoss(torch.autograd.Function):
+class _BlockwiseLoss(torch.autograd.Function):
     """Makes the gradients in the forward pass, while the logits are at hand: recomputing would need a fourth product.
 
     Nothing of the size labels × vocabulary outlives a block, and in frozen mode nothing of the size vocabulary × hidden
@@ -74,10 +74,10 @@ class _HeadLoss(torch.autograd.Function):
         labels: Tensor,
         scale: float,
         differentiate: bool,
-        criterion: Criterion | None,
+        variant: LossVariant | None,
         nodes: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        """See `head_loss`; `own` and `ids` are a frozen model's rows and the tokens they belong to."""
+        """See `blockwise_loss`; `own` and `ids` are a frozen model's rows and the tokens they belong to."""
         given = (hidden, weight, bias, own)
         wanted = [differentiate and needed for needed in ctx.needs_input_grad[: len(given)]]
         # The first block writes, the others add; without labels there is no block.
@@ -86,11 +86,11 @@ class _HeadLoss(torch.autograd.Function):
         matrix = weight.to(hidden.dtype)
         losses = torch.empty(len(labels), dtype=torch.promote_types(hidden.dtype, torch.float32), device=hidden.device)
         for part, logits in _blocks(hidden, matrix, bias, own, ids):
-            if criterion is None:
+            if variant is None:
                 losses[part], slope = _likelihood(logits, labels[part], any(wanted))
             else:
                 of_nodes = None if nodes is None else nodes[part]
-                losses[part], slope = _judged(criterion, logits, labels[part], of_nodes, any(wanted))
+                losses[part], slope = _judged(variant, logits, labels[part], of_nodes, any(wanted))
             if slope is not None:
                 _accumulate(gradients, slope, scale, hidden, matrix, own, ids, part)
         ctx.save_for_backward(*gradients)
@@ -118,14 +118,14 @@ def _likelihood(logits: Tensor, labels: Tensor, differentiate: bool) -> tuple[Te
 
 
 def _judged(
-    criterion: Criterion, logits: Tensor, labels: Tensor, nodes: Tensor | None, differentiate: bool
+    variant: LossVariant, logits: Tensor, labels: Tensor, nodes: Tensor | None, differentiate: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """The losses of some labels by a criterion, `(rows,)`, and their slope, `(rows, vocabulary)`."""
+    """The losses of some labels by a variant, `(rows,)`, and their slope, `(rows, vocabulary)`."""
     if not differentiate:
-        return criterion(logits, labels, nodes), None
+        return variant(logits, labels, nodes), None
     with torch.enable_grad():
         given = logits.detach().requires_grad_()
-        losses = criterion(given, labels, nodes)
+        losses = variant(given, labels, nodes)
         (slope,) = torch.autograd.grad(losses.sum(), given)
     return losses.detach(), slope
 

@@ -1,0 +1,128 @@
+"""The Python interface: what the commands do, as functions that return their results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sidtune.config.search import BEAMS, MAX_TOKENS, Normalize, RankOptions
+from sidtune.tasks import config_file
+from sidtune.tasks.config import Config
+
+if TYPE_CHECKING:
+    from sidtune.checks.finding import Finding
+    from sidtune.data.rows import Split
+    from sidtune.evaluation.report import Report
+    from sidtune.training.train import Result
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML configuration.
+
+    Args:
+        path: the file.
+        overrides: `section.key=value` texts that replace keys of the file, such as `training.epochs=3`.
+
+    Raises:
+        UserError: for a missing or broken file, unknown keys and wrong values; all faults at once.
+    """
+    return config_file.load_config(Path(path), overrides)
+
+
+def check(config: Config, trust_remote_code: bool = False) -> list[Finding]:
+    """Look for everything wrong or worth knowing in configuration, data, tokenizer and model; trains nothing.
+
+    Args:
+        config: as `load_config` gives it.
+        trust_remote_code: let Python code that comes with the base run.
+
+    Returns:
+        Findings, errors first. Each has `severity` (`error`, `warning` or `note`), `where`, `message`, `examples` and
+        `remedy`.
+    """
+    from sidtune.checks.run import run_checks
+    from sidtune.inputs import Inputs
+
+    return run_checks(Inputs(config, trust_remote_code))
+
+
+def train(
+    config: Config,
+    resume: str = "auto",
+    dry_run: bool = False,
+    trust_remote_code: bool = False,
+    other_processes: bool = False,
+) -> Result | None:
+    """Fine-tune as configured and save a plain Hugging Face checkpoint in `output_dir`.
+
+    Args:
+        config: as `load_config` gives it.
+        resume: `auto` continues from the newest complete checkpoint of the run; `never` starts anew; a path names a
+            checkpoint to continue from, or weights to start from.
+        dry_run: do everything up to the first step, and print the plan.
+        trust_remote_code: let Python code that comes with the base run.
+        other_processes: continue even from a checkpoint that another number of processes wrote.
+
+    Returns:
+        Folder, steps, and validation losses of the run; None for a dry run.
+
+    Raises:
+        UserError: for anything the user can mend.
+        Interrupted: after SIGTERM or SIGINT, when the checkpoint is written.
+    """
+    from sidtune.training.train import train as run
+
+    return run(config, resume, dry_run, trust_remote_code, other_processes)
+
+
+def evaluate(
+    model: str | Path,
+    split: Split = "test",
+    *,
+    beams: int = BEAMS,
+    normalize: Normalize = "full",
+    exclude_history: bool = False,
+    limit: int | None = None,
+    candidates: str | Path | None = None,
+    output: str | Path | None = None,
+    max_tokens: int = MAX_TOKENS,
+    baselines: bool = True,
+    trust_remote_code: bool = False,
+) -> Report | None:
+    """Rank the rows of a split over the whole catalogue, beside simple baselines, and write the results.
+
+    Args:
+        model: a run's folder, or one of its checkpoints.
+        split: `test`, `valid` or `train`.
+        beams: width of the search; no list is longer.
+        normalize: probabilities over the full vocabulary (`full`), or over the tokens that may follow (`trie`).
+        exclude_history: never answer with an item of the history.
+        limit: at most this many rows, drawn by a fixed seed.
+        candidates: a file with the ids of the items that may be answered, one id per line.
+        output: folder of the results; `evaluation` in the model's folder by default.
+        max_tokens: tokens of one forward pass; bounds memory.
+        baselines: rank the same rows by the simple baselines too.
+        trust_remote_code: let Python code that comes with the model run.
+
+    Returns:
+        HR@K, NDCG@K and MRR by SID and by item with 95% intervals, of the model and of each baseline. Of several
+        processes the first returns it, and the others None.
+
+    Raises:
+        UserError: for anything the user can mend.
+    """
+    from sidtune.evaluation import evaluate as room
+
+    options = RankOptions(beams, normalize, exclude_history, max_tokens)
+    request = room.EvaluationRequest(
+        Path(model),
+        split,
+        options,
+        limit,
+        Path(candidates) if candidates else None,
+        output=Path(output) if output else None,
+        baselines=baselines,
+        trust_remote_code=trust_remote_code,
+    )
+    return room.evaluate(request)
