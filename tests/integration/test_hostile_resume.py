@@ -47,23 +47,6 @@ def test_forged_files_of_a_checkpoint(tmp_path: Path) -> None:
     assert run(config).steps > 2, "with every file in its place again it goes on"
 
 
-def test_a_state_that_no_run_writes(tmp_path: Path) -> None:
-    config, checkpoint = broken_off(tmp_path)
-    state = json.loads((checkpoint / STATE).read_text())
-    assert set(state["stateful_callbacks"]) == {"TrainerControl", "EarlyStoppingCallback"}
-    for changed in (
-        {"stateful_callbacks": {"TrainerControl": 5}},
-        {"stateful_callbacks": {"EarlyStoppingCallback": {"args": {"early_stopping_patience": "x"}}}},
-        {"stateful_callbacks": {"TrainerControl": {"args": {}, "attributes": {"state": 5}}}},
-        {"total_flos": "x"},
-    ):
-        forge(checkpoint, STATE, json.dumps(state | changed).encode())
-        with pytest.raises(UserError, match="is not the state of this checkpoint"):
-            run(config)
-    forge(checkpoint, STATE, json.dumps(state).encode())
-    assert run(config).steps > 2, "with its own state it goes on"
-
-
 def test_a_checkpoint_that_is_never_read_to_its_end(tmp_path: Path) -> None:
     config, checkpoint = broken_off(tmp_path)
     for name, become in ((STATE, os.mkfifo), (MANIFEST, lambda path: path.symlink_to("/dev/zero"))):
