@@ -22,6 +22,9 @@ from sidtune.templates import FORMS
 ROOT = Path(__file__).parents[3]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+FIGURES = sorted((ROOT / "docs" / "figures").glob("*.py"))
+# What each figure must say.
+FACTS = {"flow": f"{len(TASKS)} tasks", "tree": "26 tokens in 4 examples, 13 computed"}
 
 
 def keys(section: type[BaseModel], prefix: str = "") -> dict[str, Any]:
@@ -104,11 +107,19 @@ def test_the_project_speaks_of_itself_alone() -> None:
                 assert not re.search(r"/(root|work|home)/", path.read_text(encoding="utf-8")), path
 
 
-def test_figures_are_what_their_scripts_draw() -> None:
-    script = ROOT / "docs" / "figures" / "tree.py"
+@pytest.mark.parametrize("script", FIGURES, ids=lambda script: script.name)
+def test_figures_are_what_their_scripts_draw(script: Path) -> None:
     drawn = runpy.run_path(str(script))["draw"]()
-    assert script.with_suffix(".svg").read_text() == drawn
-    assert "26 tokens in 4 examples, 13 computed" in drawn
+    assert script.with_suffix(".svg").read_text(encoding="utf-8") == drawn
+    assert FACTS[script.stem] in drawn
+
+
+def test_commands_in_figures_exist() -> None:
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    drawn = "".join(script.with_suffix(".svg").read_text(encoding="utf-8") for script in FIGURES)
+    named = re.findall(r"sidtune ([\w-]+)", drawn)
+    assert named
+    assert set(named) <= set(commands)
 
 
 def test_the_table_of_levers_is_what_was_measured() -> None:
