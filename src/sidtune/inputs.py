@@ -62,14 +62,14 @@ class Inputs:
     def bundle(self) -> Bundle:
         """What the trained model carries beside its weights."""
         config, task = self.config, self.config.evaluation_task
-        wording, cutoff_len = self.mixture.templates[task][0], config.encoding.cutoff_len
+        template, cutoff_len = self.mixture.templates[task][0], config.encoding.cutoff_len
         users, longest = self._users(), self.mixture.remembered("longest-read", self._longest_history)
         return with_prompt_ids(
             Bundle(
                 catalogue=self.catalogue,
                 users=users,
                 task=task,
-                wording=wording,
+                template=template,
                 format=config.template.format,
                 cutoff_len=cutoff_len,
                 longest_history=longest,

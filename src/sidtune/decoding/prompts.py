@@ -45,12 +45,12 @@ class Prompts:
         segments = segment_tokenizers(tokenizer, catalogue.sid_tokens)
         _refuse_unknown(catalogue.sid_tokens, segments.added)
         self._task, self._longest_history = bundle.task, bundle.longest_history
-        # Descriptions stand in no prompt of the task, and with one wording there is nothing to draw.
+        # Descriptions stand in no prompt of the task, and with one template there is nothing to draw.
         self._encoder = Encoder(
             segments,
             bundle.frame,
             catalogue,
-            {self._task: (bundle.wording,)},
+            {self._task: (bundle.template,)},
             bundle.cutoff_len,
             description_tokens=1,
             seed=0,
@@ -58,9 +58,9 @@ class Prompts:
         self._stand_in = max(range(len(catalogue.sids)), key=lambda item: len(catalogue.sids[item]))
         self.token_ids = {token: segments.added[token] for token in catalogue.sid_tokens}
         self.closing, self._before = self._around_answer(self._encoder.closing)
-        self._slots = [name for segment in bundle.wording.prompt for name in segment.names]
+        self._slots = [name for segment in bundle.template.prompt for name in segment.names]
         expected, found = bundle.prompt_ids, self.around_history()
-        # A wording that was changed by hand may hold titles, and then nothing can be compared.
+        # A template that was changed by hand may hold titles, and then nothing can be compared.
         if expected and found and expected != found:
             raise UserError(
                 f"the tokenizer of {tokenizer.name_or_path} reads the prompt otherwise than training did",

@@ -19,7 +19,7 @@ from sidtune.decoding.decoder import Decoder, make_decoder
 from sidtune.decoding.lists import Lists, rank_histories
 from sidtune.decoding.prompts import Prompts
 from sidtune.model.load import load_trained
-from sidtune.runs.bundle import QUESTION, Bundle, read_bundle
+from sidtune.runs.bundle import RECOMMENDER_FILE, Bundle, read_bundle
 from sidtune.runs.checkpoints import checkpoints
 from sidtune.tokenizer.load import load_tokenizer
 
@@ -182,7 +182,7 @@ def refuse_other_folders(folder: Path) -> None:
         raise UserError(f"no such folder: {folder}", "Give a run's folder, or one of its checkpoints.")
     if not (folder / "config.json").is_file():
         found = checkpoints(folder)
-        inside = sorted(path.parent for path in folder.glob(f"*/{QUESTION}"))
+        inside = sorted(path.parent for path in folder.glob(f"*/{RECOMMENDER_FILE}"))
         hint = f"Its run is not finished; give a checkpoint: {found[0]}" if found else "Give a run's folder."
         if inside and not found:
             hint = f"Do you mean {inside[0]}?"

@@ -70,7 +70,7 @@ class Mixture:
         """A prompt over a history may mention titles in any task; here there are none."""
         for name in dict.fromkeys([self.config.evaluation_task, *self.config.tasks]):
             for form in TASKS[name].forms:
-                named = {slot for wording in self.templates[form] for slot in wording.names}
+                named = {slot for template in self.templates[form] for slot in template.names}
                 if wanting := sorted(named & ITEM_TEXTS):
                     raise UserError(
                         f"{self.config.template.file}: {form} asks for {{{wanting[0]}}}, and there is no data.items",
@@ -150,7 +150,7 @@ class Mixture:
         return cached_task(name, self._fingerprint(name, split, options), self.config.encoding.cache_dir, encode)
 
     def _fingerprint(self, name: str, split: Split, options: TaskOptions) -> dict[str, Any]:
-        wordings = {form: [asdict(wording) for wording in self.templates[form]] for form in TASKS[name].forms}
+        templates = {form: [asdict(template) for template in self.templates[form]] for form in TASKS[name].forms}
         longest = self.config.data.longest_history
         return {
             "version": FORMAT_VERSION,
@@ -165,7 +165,7 @@ class Mixture:
             **({} if longest is None else {"history": longest}),
             "cutoff_len": self.config.encoding.cutoff_len,
             "seed": self.config.seed,
-            "template": json.loads(json.dumps(wordings)),
+            "template": json.loads(json.dumps(templates)),
             "frame": asdict(self.frame),
             "tokenizer": self._tokenizer,
             "files": self._files,

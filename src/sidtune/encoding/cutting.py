@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sidtune.base.ragged import place_of
-from sidtune.encoding.frame import FramedWording
+from sidtune.encoding.frame import FramedTemplate
 from sidtune.tasks.base import Column, Items, Part
 
 if TYPE_CHECKING:
     from sidtune.encoding.encoder import Encoder
 
 
-def fit(encoder: Encoder, part: Part, wording: FramedWording) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+def fit(encoder: Encoder, part: Part, template: FramedTemplate) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """How many of the oldest history items each example loses, and whether it then fits, both `(n,)`.
 
     At least one item always stays: an example without any history asks about nobody.
@@ -25,7 +25,7 @@ def fit(encoder: Encoder, part: Part, wording: FramedWording) -> tuple[NDArray[n
     pending = np.arange(len(part))
     while len(pending):
         current = part.take(pending).drop_oldest(drop[pending])
-        prompt, response = encoder.pieces(current, wording)
+        prompt, response = encoder.pieces(current, template)
         lengths = np.stack([piece.lengths for piece in (*prompt, *response)])
         excess = lengths.sum(axis=0) - encoder.cutoff_len
         hopeless = (excess > 0) & (current.history_lengths <= 1)
@@ -33,14 +33,14 @@ def fit(encoder: Encoder, part: Part, wording: FramedWording) -> tuple[NDArray[n
         more = np.flatnonzero((excess > 0) & ~hopeless)
         if len(more):
             left = current.take(more)
-            unpriced = _formatted_list_tokens(left, wording, lengths[:, more])
-            needed = _items_worth(encoder, left, wording, excess[more] - unpriced)
+            unpriced = _formatted_list_tokens(left, template, lengths[:, more])
+            needed = _items_worth(encoder, left, template, excess[more] - unpriced)
             drop[pending[more]] += np.minimum(needed, left.history_lengths - 1)
         pending = pending[more]
     return drop, fits
 
 
-def _formatted_list_tokens(part: Part, wording: FramedWording, lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+def _formatted_list_tokens(part: Part, template: FramedTemplate, lengths: NDArray[np.int64]) -> NDArray[np.int64]:
     """Tokens of each example's segments that hold a list among other text, `(n,)`.
 
     Such a segment is tokenised whole, so no single item of it has a price.
@@ -48,7 +48,7 @@ def _formatted_list_tokens(part: Part, wording: FramedWording, lengths: NDArray[
     Args:
         lengths: tokens of BOS, of the segments, and of EOS, as `Encoder.pieces` gives them, `(pieces, n)`.
     """
-    segments = [None, *wording.prompt, *wording.response, None]
+    segments = [None, *template.prompt, *template.response, None]
     whole = [
         segment is not None and segment.slot is None and any(_is_list(part.columns[name]) for name in segment.names)
         for segment in segments
@@ -57,7 +57,9 @@ def _formatted_list_tokens(part: Part, wording: FramedWording, lengths: NDArray[
     return total
 
 
-def _items_worth(encoder: Encoder, part: Part, wording: FramedWording, tokens: NDArray[np.int64]) -> NDArray[np.int64]:
+def _items_worth(
+    encoder: Encoder, part: Part, template: FramedTemplate, tokens: NDArray[np.int64]
+) -> NDArray[np.int64]:
     """The fewest oldest items, at least one, that take so many tokens with them, `(n,)`.
 
     Every list that is written item by item counts, each time that it is written. Where all items together are not
@@ -65,11 +67,11 @@ def _items_worth(encoder: Encoder, part: Part, wording: FramedWording, tokens: N
     """
     lists = next(column.positions for column in part.columns.values() if _is_list(column))
     place, saved = place_of(lists), np.zeros(len(lists.values), np.int64)
-    segments = [*wording.prompt, *wording.response]
-    for segment, where in zip(segments, encoder.places(part, wording), strict=True):
+    segments = [*template.prompt, *template.response]
+    for segment, where in zip(segments, encoder.places(part, template), strict=True):
         column = part.columns[segment.slot] if segment.slot else None
         if _is_list(column):
-            between = len(encoder.separating(wording.separator, column.field))
+            between = len(encoder.separating(template.separator, column.field))
             saved += _saved(encoder, column, between, encoder.opens(where), part.newest_first)
     enough = (place > 0) & (saved >= np.repeat(tokens, lists.lengths))
     fewest = np.where(enough, place, np.repeat(lists.lengths, lists.lengths))

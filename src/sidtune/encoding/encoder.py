@@ -20,7 +20,7 @@ from sidtune.config.section import MOST
 from sidtune.data.catalogue import Catalogue
 from sidtune.data.history_keys import NO_HISTORY
 from sidtune.encoding.cutting import fit
-from sidtune.encoding.frame import PLAIN, Frame, FramedWording, framed
+from sidtune.encoding.frame import PLAIN, Frame, FramedTemplate, framed
 from sidtune.tasks.base import Column, ItemField, Items, Part, Texts
 from sidtune.templates import SEQUENCE, Segment, Templates
 from sidtune.tokenizer.faults import decode
@@ -78,9 +78,9 @@ class Encoder:
         segments: the tokenizers of the extended tokenizer.
         frame: what stands around prompt and response (`plain` or `chat`).
         catalogue: descriptions are written up to `description_tokens` tokens.
-        templates: wordings by form.
+        templates: templates by form.
         cutoff_len: longest example in tokens.
-        seed: chooses among several wordings of a form.
+        seed: chooses among several templates of a form.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Encoder:
         self.segments, self.frame, self.catalogue, self.templates = segments, frame, catalogue, templates
         self.cutoff_len, self.description_tokens, self.seed = cutoff_len, description_tokens, seed
         self._framed = {
-            form: tuple(framed(wording, frame) for wording in wordings) for form, wordings in templates.items()
+            form: tuple(framed(template, frame) for template in templates) for form, templates in templates.items()
         }
         self.item_texts = cache(self._item_texts)
         self.item_tokens = cache(self._item_tokens)
@@ -119,11 +119,11 @@ class Encoder:
 
     def encode(self, part: Part) -> Encoded:
         """Encode every example of a part; the order stays."""
-        wordings = self._framed[part.form]
-        choice = self.choose(part, len(wordings))
+        templates = self._framed[part.form]
+        choice = self.choose(part, len(templates))
         pieces = [
-            self._encode_worded(part.take(chosen), wording, chosen)
-            for index, wording in enumerate(wordings)
+            self._encode_with(part.take(chosen), template, chosen)
+            for index, template in enumerate(templates)
             if len(chosen := np.flatnonzero(choice == index))
         ]
         if not pieces:
@@ -139,46 +139,46 @@ class Encoder:
             sum(piece.dropped for piece in pieces),
         )
 
-    def choose(self, part: Part, wordings: int) -> NDArray[np.int64]:
-        """Which wording each example gets, `(n,)`: a hash of seed, form and source row, the same in every run."""
+    def choose(self, part: Part, templates: int) -> NDArray[np.int64]:
+        """Which template each example gets, `(n,)`: a hash of seed, form and source row, the same in every run."""
         key = mix(np.array([zlib.crc32(part.form.encode()) << 32 | self.seed], np.uint64))
-        return (mix(part.rows.astype(np.uint64) + key) % np.uint64(wordings)).astype(np.int64)
+        return (mix(part.rows.astype(np.uint64) + key) % np.uint64(templates)).astype(np.int64)
 
     def explain(self, part: Part, index: int) -> list[Piece]:
         """The segments of one example as they end up in `input_ids`, in order."""
         one = part.take(np.array([index]))
-        wording = self._wording(one)
-        drop, _ = fit(self, one, wording)
+        template = self._template(one)
+        drop, _ = fit(self, one, template)
         one = one.drop_oldest(drop)
-        prompt, response = self.pieces(one, wording)
+        prompt, response = self.pieces(one, template)
         pieces = [Piece(piece[0].tolist(), False) for piece in prompt]
         if one.context is None:
             pieces += [Piece(piece[0].tolist(), True) for piece in response]
         else:
-            spans = self._label_spans(one, wording, np.zeros(1, np.int64), response[0].lengths)
+            spans = self._label_spans(one, template, np.zeros(1, np.int64), response[0].lengths)
             pieces += _cut(response[0][0].tolist(), spans[0].tolist())
         return [piece for piece in pieces if piece.ids]
 
-    def _wording(self, one: Part) -> FramedWording:
-        wordings = self._framed[one.form]
-        return wordings[int(self.choose(one, len(wordings))[0])]
+    def _template(self, one: Part) -> FramedTemplate:
+        templates = self._framed[one.form]
+        return templates[int(self.choose(one, len(templates))[0])]
 
     def reversible(self, part: Part, index: int, tokenizer: PreTrainedTokenizerFast) -> bool:
         """Whether decoding one example's ids gives back the text they came from, up to white space at its ends."""
         one = part.take(np.array([index]))
         # What a chat template writes around it is the template's own, and so are its blanks.
         plain = self._plain
-        prompt, response = plain._content(one, plain._wording(one))
+        prompt, response = plain._content(one, plain._template(one))
         decoded = decode(tokenizer, concatenate([*prompt, *response])[0].tolist())
         return decoded.strip() == "".join(self.texts(part, index)).strip()
 
     def texts(self, part: Part, index: int) -> tuple[str, str]:
         """Prompt and response of one example as its template writes them, without what stands around them."""
         one = part.take(np.array([index]))
-        wording = self._plain._wording(one)
+        template = self._plain._template(one)
         prompt, response = (
-            "".join(self._formatted(segment, one, wording, safe=False)[0] for segment in segments)
-            for segments in (wording.prompt, wording.response)
+            "".join(self._formatted(segment, one, template, safe=False)[0] for segment in segments)
+            for segments in (template.prompt, template.response)
         )
         return prompt, response
 
@@ -198,72 +198,72 @@ class Encoder:
             self.segments, frame, self.catalogue, self.templates, self.cutoff_len, self.description_tokens, self.seed
         )
 
-    def _encode_worded(self, part: Part, wording: FramedWording, positions: NDArray[np.int64]) -> Encoded:
-        ids, starts = self._join(part, wording)
+    def _encode_with(self, part: Part, template: FramedTemplate, positions: NDArray[np.int64]) -> Encoded:
+        ids, starts = self._join(part, template)
         long = np.flatnonzero(ids.lengths > self.cutoff_len)
         kept, drop = np.arange(len(part)), np.zeros(len(part), np.int64)
         if len(long):
-            drop[long], fits = fit(self, part.take(long), wording)
+            drop[long], fits = fit(self, part.take(long), template)
             kept = np.delete(kept, long[~fits])
             part = part.take(kept).drop_oldest(drop[kept])
-            ids, starts = self._join(part, wording)
+            ids, starts = self._join(part, template)
         histories = np.full(len(kept), NO_HISTORY) if part.histories is None else part.histories
-        spans = self._label_spans(part, wording, starts, ids.lengths)
+        spans = self._label_spans(part, template, starts, ids.lengths)
         shortened = int(np.count_nonzero(drop[kept]))
         return Encoded(ids, spans, positions[kept], histories, shortened, len(positions) - len(kept))
 
     def _label_spans(
-        self, part: Part, wording: FramedWording, starts: NDArray[np.int64], ends: NDArray[np.int64]
+        self, part: Part, template: FramedTemplate, starts: NDArray[np.int64], ends: NDArray[np.int64]
     ) -> Ragged:
         """The response of each example from start to end; where items are targets of their own, each of these."""
         if part.context is None:
             return Ragged.from_lengths(np.stack([starts, ends], axis=1).reshape(-1), np.full(len(part), 2))
-        begins, lengths = self._item_places(part, wording)
+        begins, lengths = self._item_places(part, template)
         label = place_of(begins) >= np.repeat(part.context, begins.lengths)
         begin = (begins.values + np.repeat(starts, begins.lengths))[label]
         spans = np.stack([begin, begin + lengths[label]], axis=1).reshape(-1)
         return Ragged.from_lengths(spans, 2 * (begins.lengths - part.context))
 
-    def _item_places(self, part: Part, wording: FramedWording) -> tuple[Ragged, NDArray[np.int64]]:
+    def _item_places(self, part: Part, template: FramedTemplate) -> tuple[Ragged, NDArray[np.int64]]:
         """Where each item's SID begins in its response, behind the separator, and how long it is, `(items,)`."""
         column = part.columns[SEQUENCE]
         assert isinstance(column, Items)
         lengths = self.item_tokens(column.field, False).lengths[column.positions.values]
-        taken = lengths + len(self.separating(wording.separator, column.field)) * (place_of(column.positions) > 0)
+        taken = lengths + len(self.separating(template.separator, column.field)) * (place_of(column.positions) > 0)
         before = np.append(0, np.cumsum(taken))
         ends = before[1:] - np.repeat(before[column.positions.offsets[:-1]], column.positions.lengths)
         return Ragged.from_lengths(ends - lengths, column.positions.lengths), lengths
 
-    def _join(self, part: Part, wording: FramedWording) -> tuple[Ragged, NDArray[np.int64]]:
+    def _join(self, part: Part, template: FramedTemplate) -> tuple[Ragged, NDArray[np.int64]]:
         """The ids of every example, and where its response starts."""
-        prompt, response = self.pieces(part, wording)
+        prompt, response = self.pieces(part, template)
         starts: NDArray[np.int64] = np.sum([piece.lengths for piece in prompt], axis=0)
         return concatenate([*prompt, *response]), starts
 
-    def pieces(self, part: Part, wording: FramedWording) -> tuple[list[Ragged], list[Ragged]]:
+    def pieces(self, part: Part, template: FramedTemplate) -> tuple[list[Ragged], list[Ragged]]:
         """Prompt and response, segment by segment, with the frame's own tokens around them."""
         n, whole = len(part), part.context is None
-        prompt, response = self._content(part, wording)
+        prompt, response = self._content(part, template)
         bos = [] if self.frame.chat else self.segments.prefix_ids
         eos = [self.segments.eos_id] if self.frame.eos and whole else []
         return [repeat(bos, n), *prompt], [*response, repeat(eos, n)]
 
-    def _content(self, part: Part, wording: FramedWording) -> tuple[list[Ragged], list[Ragged]]:
+    def _content(self, part: Part, template: FramedTemplate) -> tuple[list[Ragged], list[Ragged]]:
         """Prompt and response, segment by segment."""
-        segments, answer = [*wording.prompt, *wording.response], len(wording.prompt)
-        places = self.places(part, wording)
+        segments, answer = [*template.prompt, *template.response], len(template.prompt)
+        places = self.places(part, template)
         contents = [
-            self._segment(segment, part, wording, place) for segment, place in zip(segments, places, strict=True)
+            self._segment(segment, part, template, place) for segment, place in zip(segments, places, strict=True)
         ]
         return contents[:answer], contents[answer:]
 
-    def places(self, part: Part, wording: FramedWording) -> list[Place]:
+    def places(self, part: Part, template: FramedTemplate) -> list[Place]:
         """What stands in front of each segment of prompt and response."""
-        segments, answer = [*wording.prompt, *wording.response], len(wording.prompt)
+        segments, answer = [*template.prompt, *template.response], len(template.prompt)
         places = [Place(True, True)] + [Place(False, self._ends_in_token(before, part)) for before in segments[:-1]]
         if self.frame.chat and answer:
             # What follows decides how a chat template's text is split; the response begins inside such a text.
-            places[answer] = replace(places[answer], text=wording.prompt[-1].pieces[-1][0])
+            places[answer] = replace(places[answer], text=template.prompt[-1].pieces[-1][0])
         return places
 
     def _ends_in_token(self, segment: Segment, part: Part) -> bool:
@@ -274,19 +274,19 @@ class Encoder:
             return isinstance(column, Items) and column.field == "sid"
         return not self.segments.added_ids.isdisjoint(self.segments.template([text], first=False)[0][-1:])
 
-    def _segment(self, segment: Segment, part: Part, wording: FramedWording, place: Place) -> Ragged:
+    def _segment(self, segment: Segment, part: Part, template: FramedTemplate, place: Place) -> Ragged:
         if not segment.names:
             return repeat(self._written([segment.pieces[0][0]], place)[0], len(part))
         if segment.slot is None:
-            return Ragged.from_lists(self._written(self._formatted(segment, part, wording), place))
+            return Ragged.from_lists(self._written(self._formatted(segment, part, template), place))
         first = self.opens(place)
         column = part.columns[segment.slot]
-        trim = wording.trims.get(segment.slot, ("", ""))
+        trim = template.trims.get(segment.slot, ("", ""))
         if isinstance(column, Texts):
             encode = self.segments.data_with_sids if column.sids else self.segments.data
             return Ragged.from_lists(encode(_without(column.values.to_pylist(), *trim), first))
         if column.many:
-            return self._listed(column, wording.separator, first)
+            return self._listed(column, template.separator, first)
         return column.positions.flatten(self.item_tokens(column.field, first, *trim))
 
     def opens(self, place: Place) -> bool:
@@ -317,17 +317,17 @@ class Encoder:
         positions[leading] += len(table)
         return Ragged(positions, column.positions.offsets).flatten(both)
 
-    def _formatted(self, segment: Segment, part: Part, wording: FramedWording, safe: bool = True) -> list[str]:
+    def _formatted(self, segment: Segment, part: Part, template: FramedTemplate, safe: bool = True) -> list[str]:
         """The segment's text for every example; `safe` refuses data text that would turn into tokens."""
         names = dict.fromkeys(segment.names)
-        columns = {name: self._column_texts(part.columns[name], wording, name, safe) for name in names}
+        columns = {name: self._column_texts(part.columns[name], template, name, safe) for name in names}
         return [
             "".join(text + (columns[name][row] if name else "") for text, name in segment.pieces)
             for row in range(len(part))
         ]
 
-    def _column_texts(self, column: Column, wording: FramedWording, name: str, safe: bool) -> list[str]:
-        trim = wording.trims.get(name, ("", ""))
+    def _column_texts(self, column: Column, template: FramedTemplate, name: str, safe: bool) -> list[str]:
+        trim = template.trims.get(name, ("", ""))
         if isinstance(column, Texts):
             texts = _without(column.values.to_pylist(), *trim)
             if safe:
@@ -335,7 +335,7 @@ class Encoder:
             return texts
         items = self.safe_texts(column.field) if safe else self.item_texts(column.field)
         offsets, flat = column.positions.offsets, [items[position] for position in column.positions.values]
-        joined = [wording.separator.join(flat[start:end]) for start, end in pairwise(offsets)]
+        joined = [template.separator.join(flat[start:end]) for start, end in pairwise(offsets)]
         return _without(joined, *trim)
 
     def _item_texts(self, field: ItemField) -> list[str]:

@@ -1,11 +1,11 @@
-"""What stands around an example as text, and wordings with that text written into them."""
+"""What stands around an example as text, and templates with that text written into them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sidtune.templates import SEQUENCE, Segment, Wording
+from sidtune.templates import SEQUENCE, Segment, Template
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ PLAIN = Frame()
 
 
 @dataclass(frozen=True)
-class FramedWording(Wording):
-    """A wording as segments that are tokenised one by one, what stands around it included.
+class FramedTemplate(Template):
+    """A template as segments that are tokenised one by one, what stands around it included.
 
     Args:
         trims: by placeholder, characters that are taken away in front and at the end of a text that opens or ends a
@@ -48,24 +48,24 @@ class FramedWording(Wording):
     trims: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
 
-def framed(wording: Wording, frame: Frame) -> FramedWording:
-    """Write the frame's texts around a wording.
+def framed(template: Template, frame: Frame) -> FramedTemplate:
+    """Write the frame's texts around a template.
 
     Neighbouring texts become one segment, since a chat template's text is tokenised whole. A placeholder that is a
     segment of its own stays one.
     """
     if not frame.chat:
-        return FramedWording(wording.prompt, wording.response, wording.separator)
-    prompt = _trimmed(wording.prompt, *frame.prompt_trim)
-    response = _trimmed(wording.response, *frame.response_trim)
+        return FramedTemplate(template.prompt, template.response, template.separator)
+    prompt = _trimmed(template.prompt, *frame.prompt_trim)
+    response = _trimmed(template.response, *frame.response_trim)
     between, opening, after = frame.between, frame.opening, frame.after
-    if SEQUENCE in wording.names:
+    if SEQUENCE in template.names:
         # Its items are the only labels, and nothing closes it.
         between, opening, after = between + opening, "", ""
-    return FramedWording(
+    return FramedTemplate(
         _joined([_text(frame.before), *prompt, _text(between)]),
         _joined([_text(opening), *response, _text(after)]),
-        wording.separator,
+        template.separator,
         {**_edges(prompt, *frame.prompt_trim), **_edges(response, *frame.response_trim)},
     )
 

@@ -10,7 +10,7 @@ import yaml
 from sidtune.base.errors import UserError
 from sidtune.files.text import read_text
 
-# PyYAML reads some fifty thousand characters a second, and no configuration or wording is as long as this.
+# PyYAML reads some fifty thousand characters a second, and no configuration or template is as long as this.
 MOST_CHARACTERS = 200_000
 # An alias is a reference, but whoever walks the values meets them as often as they are referred to.
 MOST_VALUES = 100_000

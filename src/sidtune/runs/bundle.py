@@ -20,9 +20,9 @@ from sidtune.files.parquet import read_parquet
 from sidtune.files.text import read_json_object
 from sidtune.runs.model_card import CARD, model_card
 from sidtune.tasks import TASKS
-from sidtune.templates import Wording, as_tree, parse_wording
+from sidtune.templates import Template, as_tree, parse_template
 
-CATALOGUE, QUESTION = "sid_catalogue.parquet", "sid_recommender.json"
+CATALOGUE, RECOMMENDER_FILE = "sid_catalogue.parquet", "sid_recommender.json"
 SCHEMA = pa.schema(
     [("item_id", pa.string()), ("title", pa.string()), ("sid", pa.list_(pa.string())), ("users", pa.int64())]
 )
@@ -32,7 +32,7 @@ HINT = "It is written when sidtune trains a model; take it from the same run, or
 
 @dataclass(frozen=True)
 class PromptIds:
-    """Token ids of a prompt, for programs that know nothing of wordings.
+    """Token ids of a prompt, for programs that know nothing of templates.
 
     Args:
         before: in front of the history's SIDs.
@@ -53,7 +53,7 @@ class Bundle:
         catalogue: items with titles and SIDs; descriptions are not carried.
         users: `(items,)`, training users that have each item.
         task: the one that recommends.
-        wording: of this task; where it has several, the first is the one that is asked.
+        template: of this task; where it has several, the first is the one that is asked.
         format: what stands around prompt and response, in a word.
         cutoff_len: longest prompt and response in tokens.
         longest_history: the most items that a row of training or validation had, its target included, and no more than
@@ -65,7 +65,7 @@ class Bundle:
     catalogue: Catalogue
     users: NDArray[np.int64]
     task: str
-    wording: Wording
+    template: Template
     format: Literal["plain", "chat"]
     cutoff_len: int
     longest_history: int
@@ -134,14 +134,14 @@ class _PromptIds(BaseModel):
     after: list[TokenId]
 
 
-class _Question(BaseModel):
+class _Recommender(BaseModel):
     """The JSON file."""
 
     model_config = ConfigDict(extra="forbid")
 
     version: Literal[3]
     task: Annotated[str, AfterValidator(_recommending)]
-    wording: dict[str, object]
+    template: dict[str, object]
     format: Literal["plain", "chat"]
     cutoff_len: int = Field(ge=8, le=MOST)
     longest_history: int = Field(ge=1, le=MOST)
@@ -161,17 +161,17 @@ def write_bundle(bundle: Bundle, folder: Path) -> None:
     columns = [catalogue.ids, catalogue.titles, [list(sid) for sid in catalogue.sids], bundle.users]
     table = pa.table([pa.array(column, kind.type) for column, kind in zip(columns, SCHEMA, strict=True)], schema=SCHEMA)
     pyarrow.parquet.write_table(table, folder / CATALOGUE)
-    question = _Question(
+    question = _Recommender(
         version=FORMAT_VERSION,
         task=bundle.task,
-        wording=as_tree(bundle.wording),
+        template=as_tree(bundle.template),
         format=bundle.format,
         cutoff_len=bundle.cutoff_len,
         longest_history=bundle.longest_history,
         chat=_Frame.of(bundle.frame) if bundle.format == "chat" else None,
         prompt_ids=_PromptIds(**asdict(bundle.prompt_ids)) if bundle.prompt_ids else None,
     )
-    (folder / QUESTION).write_text(question.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    (folder / RECOMMENDER_FILE).write_text(question.model_dump_json(indent=1) + "\n", encoding="utf-8")
     (folder / CARD).write_text(model_card(catalogue.sids[0], bundle.prompt_ids is not None), encoding="utf-8")
 
 
@@ -181,17 +181,17 @@ def read_bundle(folder: Path) -> Bundle:
     Raises:
         UserError: for files that are missing or of another shape.
     """
-    for name in (CATALOGUE, QUESTION):
+    for name in (CATALOGUE, RECOMMENDER_FILE):
         if not (folder / name).is_file():
             raise UserError(f"{folder} has no {name}, which says what the model's answers mean", HINT)
-    question = _read_question(folder / QUESTION)
+    question = _read_recommender(folder / RECOMMENDER_FILE)
     catalogue, users = _read_catalogue(folder / CATALOGUE)
-    wording = parse_wording(question.task, question.wording, str(folder / QUESTION))
+    template = parse_template(question.task, question.template, str(folder / RECOMMENDER_FILE))
     return Bundle(
         catalogue=catalogue,
         users=users,
         task=question.task,
-        wording=wording,
+        template=template,
         format=question.format,
         cutoff_len=question.cutoff_len,
         longest_history=question.longest_history,
@@ -202,13 +202,13 @@ def read_bundle(folder: Path) -> Bundle:
 
 def read_frame(folder: Path) -> Frame:
     """What stands around examples, alone; raises as `read_bundle`."""
-    question = _read_question(folder / QUESTION)
+    question = _read_recommender(folder / RECOMMENDER_FILE)
     return question.chat.frame() if question.chat else PLAIN
 
 
-def _read_question(path: Path) -> _Question:
+def _read_recommender(path: Path) -> _Recommender:
     try:
-        return _Question.model_validate(read_json_object(path))
+        return _Recommender.model_validate(read_json_object(path))
     except ValidationError as error:
         fault = error.errors()[0]
         place = ".".join(map(str, fault["loc"]))

@@ -19,7 +19,7 @@ from sidtune.base.storage import flush, refusing_failed_writes, write_text
 from sidtune.encoding.frame import Frame
 from sidtune.model.base_files import weight_faults
 from sidtune.model.checkpoint_files import save_pretrained, save_training_state
-from sidtune.runs.bundle import QUESTION, Bundle, read_frame, write_bundle
+from sidtune.runs.bundle import RECOMMENDER_FILE, Bundle, read_frame, write_bundle
 from sidtune.runs.checkpoints import (
     FINAL,
     IDENTITY,
@@ -127,7 +127,7 @@ def kept_frame(folders: Sequence[Path], chat: bool) -> Frame | None:
     """
     for folder in reversed(folders):
         for place in (*checkpoints(folder), folder / FINAL):
-            if is_whole(place, QUESTION):
+            if is_whole(place, RECOMMENDER_FILE):
                 frame = read_frame(place)
                 return frame if frame.chat == chat else None
     return None

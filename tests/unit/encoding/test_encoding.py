@@ -20,7 +20,7 @@ from sidtune.data.catalogue import Catalogue
 from sidtune.encoding.chat import make_frame
 from sidtune.encoding.encoder import Encoder
 from sidtune.tasks.base import Items, Part, Texts
-from sidtune.templates import load_templates, parse_wording
+from sidtune.templates import load_templates, parse_template
 from sidtune.tokenizer.segments import segment_tokenizers
 from sidtune.tokenizer.vocabulary import extend_vocabulary
 
@@ -340,7 +340,7 @@ def test_any_lists_lose_the_fewest_items_that_make_them_fit(kind: str, data: st.
     prompt, separator = data.draw(st.sampled_from(SHAPES)), data.draw(st.sampled_from(["", ", ", " / "]))
     entry = {"prompt": prompt, "separator": separator, "response": ["{target_sid}"]}
     made, whole = copy(encoders(kind)), copy(encoders(kind))
-    made.templates = whole.templates = {"sid_next": (parse_wording("sid_next", entry, "test"),)}
+    made.templates = whole.templates = {"sid_next": (parse_template("sid_next", entry, "test"),)}
     made.cutoff_len, whole.cutoff_len = data.draw(st.integers(8, 150)), 100_000
     lists = data.draw(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=9), min_size=1, max_size=3))
     part = replace(histories(lists, [1] * len(lists)), newest_first=data.draw(st.booleans()))

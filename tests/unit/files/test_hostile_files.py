@@ -238,7 +238,7 @@ def test_a_path_with_a_nul(tmp_path: Path, name: str) -> None:
 
 
 def test_a_form_that_is_no_text(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="there is no form 7"):
+    with pytest.raises(UserError, match="unknown template name 7"):
         load_templates(write(tmp_path / "t.yaml", "7: {prompt: [a], response: [b]}"))
 
 

@@ -30,7 +30,7 @@ from sidtune.evaluation.compare import read_evaluated
 from sidtune.files.text import LONGEST_RECORD
 from sidtune.model.checkpoint_files import INDEX, SID_ROWS, WEIGHTS, load_start, load_weights
 from sidtune.model.load import load_model
-from sidtune.runs.bundle import CATALOGUE, QUESTION, read_bundle
+from sidtune.runs.bundle import CATALOGUE, RECOMMENDER_FILE, read_bundle
 from sidtune.runs.checkpoints import IDENTITY, LONGEST_JSON, MANIFEST, damage, newest_complete, read_identity
 from sidtune.runs.resumed import STATE, refuse_broken_state
 from sidtune.tokenizer.load import load_tokenizer
@@ -140,7 +140,7 @@ def device(path: Path) -> None:
 
 
 @pytest.mark.parametrize("become", [pipe, device])
-@pytest.mark.parametrize("name", ["h.jsonl", "c.txt", "r.parquet", PREDICTIONS, CATALOGUE, QUESTION])
+@pytest.mark.parametrize("name", ["h.jsonl", "c.txt", "r.parquet", PREDICTIONS, CATALOGUE, RECOMMENDER_FILE])
 def test_pipes_and_devices_are_not_read(tmp_path: Path, name: str, become: Callable[[Path], None]) -> None:
     model_folder(tmp_path)
     evaluation(tmp_path)
@@ -279,8 +279,8 @@ def test_ranks_behind_the_end(tmp_path: Path, ranks: list[int], beams: int, mess
 @pytest.mark.parametrize("length", [2**31, 2**63, 10**400])
 def test_a_length_that_nothing_counts_with(tmp_path: Path, length: int) -> None:
     model_folder(tmp_path)
-    question = json.loads((tmp_path / QUESTION).read_text())
-    (tmp_path / QUESTION).write_bytes(json_bytes(question | {"cutoff_len": length}))
+    question = json.loads((tmp_path / RECOMMENDER_FILE).read_text())
+    (tmp_path / RECOMMENDER_FILE).write_bytes(json_bytes(question | {"cutoff_len": length}))
     with pytest.raises(UserError, match="cutoff_len: Input should be"):
         read_bundle(tmp_path)
 

@@ -14,8 +14,17 @@ import pytest
 from sidtune.base.errors import UserError
 from sidtune.data.catalogue import Catalogue
 from sidtune.encoding.frame import PLAIN, Frame
-from sidtune.runs.bundle import CATALOGUE, QUESTION, SCHEMA, Bundle, PromptIds, read_bundle, read_frame, write_bundle
-from sidtune.templates import load_templates, parse_wording
+from sidtune.runs.bundle import (
+    CATALOGUE,
+    RECOMMENDER_FILE,
+    SCHEMA,
+    Bundle,
+    PromptIds,
+    read_bundle,
+    read_frame,
+    write_bundle,
+)
+from sidtune.templates import load_templates, parse_template
 
 SIDS = [("<a_1>", "<b_2>"), ("<a_1>",), ("<a_1>", "<b_2>")]
 TITLES = ["Mug {blue}", "Zelt, grün", "="]
@@ -46,7 +55,7 @@ def test_it_is_read_as_it_was_written(tmp_path: Path) -> None:
         "response": ["{target_sid}!"],
         "separator": ";",
     }
-    given = bundle(wording=parse_wording("sid_next", entry, "test"))
+    given = bundle(wording=parse_template("sid_next", entry, "test"))
     write_bundle(given, tmp_path)
     back = read_bundle(tmp_path)
     assert (back.catalogue, back.wording, back.format) == (given.catalogue, given.wording, "chat")
@@ -68,7 +77,7 @@ def test_plain_has_no_frame_of_its_own(tmp_path: Path) -> None:
     assert (back.format, back.frame, back.prompt_ids) == ("plain", PLAIN, None)
 
 
-@pytest.mark.parametrize("name", [CATALOGUE, QUESTION])
+@pytest.mark.parametrize("name", [CATALOGUE, RECOMMENDER_FILE])
 def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
     write_bundle(bundle(), tmp_path)
     (tmp_path / name).unlink()
@@ -103,7 +112,7 @@ def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
 )
 def test_a_question_of_another_shape_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     write_bundle(bundle(), tmp_path)
-    path = tmp_path / QUESTION
+    path = tmp_path / RECOMMENDER_FILE
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(UserError, match=message) as caught:
         read_bundle(tmp_path)
