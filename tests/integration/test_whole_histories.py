@@ -149,7 +149,7 @@ def test_templates_that_ask_for_titles_are_refused(tmp_path: Path) -> None:
     file = config_file(tmp_path, whole(tmp_path), template={"file": str(wording)})
     for command in ("train", "preview"):
         said = message(command, file)
-        assert f"{wording}: sid_next asks for {{history_titles}}, and there is no data.items" in said
+        assert f"{wording}: sid_next uses {{history_titles}}, but data.items is not given" in said
     assert call("check", file).exit_code == 2
 
 

@@ -1,4 +1,4 @@
-"""What stands around an example as text, and templates with that text written into them."""
+"""The text around prompt and response, and templates that include it."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from sidtune.templates import SEQUENCE, Segment, Template
 
 @dataclass(frozen=True)
 class Frame:
-    """What a chat template writes around one question and its answer; without arguments, the format `plain`.
+    """The text that a chat template writes around a prompt and its response; without arguments, the format `plain`.
 
     Args:
-        chat: whether a chat template wrote it. BOS is then part of `before`, and the example is tokenised as
-            `apply_chat_template` does.
-        before: in front of the prompt.
-        between: behind the prompt, up to where the model is asked to go on.
-        opening: what the model writes before the response itself, such as a blank.
-        after: behind the response, the end of the turn included.
-        eos: whether EOS closes the response, behind `after`.
-        prompt_trim, response_trim: characters that are taken away in front and at the end.
+        chat: whether it comes from a chat template. BOS is then part of `before`, and examples are tokenised as by
+            `apply_chat_template`.
+        before: text before the prompt.
+        between: text after the prompt, up to the end of the generation prompt.
+        opening: text that the model writes before the response itself, such as a blank.
+        after: text after the response, including the end of the turn.
+        eos: whether EOS ends the response, after `after`.
+        prompt_trim, response_trim: characters stripped at the start and at the end.
     """
 
     chat: bool = False
@@ -38,21 +38,20 @@ PLAIN = Frame()
 
 @dataclass(frozen=True)
 class FramedTemplate(Template):
-    """A template as segments that are tokenised one by one, what stands around it included.
+    """A template as separately tokenised segments, including the text around prompt and response.
 
     Args:
-        trims: by placeholder, characters that are taken away in front and at the end of a text that opens or ends a
-            message.
+        trims: by placeholder, characters stripped at the start and at the end of a text that starts or ends a message.
     """
 
     trims: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
 
 def framed(template: Template, frame: Frame) -> FramedTemplate:
-    """Write the frame's texts around a template.
+    """Add the frame's texts to a template.
 
-    Neighbouring texts become one segment, since a chat template's text is tokenised whole. A placeholder that is a
-    segment of its own stays one.
+    Adjacent texts become one segment, since the text of a chat template is tokenised as a whole. A placeholder that is
+    a segment by itself stays one.
     """
     if not frame.chat:
         return FramedTemplate(template.prompt, template.response, template.separator)
@@ -60,7 +59,7 @@ def framed(template: Template, frame: Frame) -> FramedTemplate:
     response = _trimmed(template.response, *frame.response_trim)
     between, opening, after = frame.between, frame.opening, frame.after
     if SEQUENCE in template.names:
-        # Its items are the only labels, and nothing closes it.
+        # The items are the only labels, and there is no closing token.
         between, opening, after = between + opening, "", ""
     return FramedTemplate(
         _joined([_text(frame.before), *prompt, _text(between)]),
@@ -75,7 +74,7 @@ def _text(text: str) -> Segment:
 
 
 def _joined(segments: Iterable[Segment]) -> tuple[Segment, ...]:
-    """Segments without the empty ones, neighbours that are no bare placeholder made one."""
+    """Segments without empty ones; adjacent segments that are not single placeholders are merged."""
     joined: list[Segment] = []
     for segment in segments:
         if segment == _text(""):
@@ -94,7 +93,7 @@ def _one(left: Segment, right: Segment) -> Segment:
 
 
 def _trimmed(segments: Sequence[Segment], front: str, back: str) -> list[Segment]:
-    """Segments without these characters in front of the first text and at the end of the last."""
+    """Segments with these characters stripped at the start of the first text and the end of the last."""
     kept = list(segments)
     while kept:
         (text, name), *others = kept[0].pieces
@@ -115,7 +114,7 @@ def _trimmed(segments: Sequence[Segment], front: str, back: str) -> list[Segment
 
 
 def _edges(segments: Sequence[Segment], front: str, back: str) -> dict[str, tuple[str, str]]:
-    """Placeholders at the front and at the end, with what is taken away there."""
+    """Placeholders at the start and at the end, with the characters stripped there."""
     edges: dict[str, tuple[str, str]] = {}
     if not segments:
         return edges

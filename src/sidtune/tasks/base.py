@@ -155,7 +155,10 @@ class Source:
 
     @cached_property
     def reversed_sequences(self) -> Sequences:
-        """Sequences of `sid_sequence_reversed`: whole histories in training, otherwise each target and its predecessor."""
+        """Sequences of `sid_sequence_reversed`: whole histories in training.
+
+        Otherwise the item before each target, predicted from the target.
+        """
         return backward(self.rows) if self.split == "train" else one_back(self.rows)
 
 

@@ -216,7 +216,7 @@ def test_sids_that_begin_others_are_refused(tmp_path: Path, task: str) -> None:
     config = tiny_config(tmp_path, tasks={task: None})
     index = config.data.index
     index.write_text(index.read_text().replace('["<a_0>", "<b_0>", "<c_0>"]', '["<a_1>", "<b_0>"]'))
-    with pytest.raises(UserError, match=f"task {task}: the SID <a_1><b_0> is the beginning of another"):
+    with pytest.raises(UserError, match=f"task {task}: the SID <a_1><b_0> is a prefix of"):
         Inputs(config).mixture.train()
 
 

@@ -183,7 +183,7 @@ def test_an_item_that_opens_the_sequence(tmp_path: Path) -> None:
 
 def test_a_token_inside_a_whole_prompt_is_refused(tmp_path: Path) -> None:
     text = 'title_to_sid: {prompt: ["Titles: {history_titles}."], response: ["{target_sid}"]}'
-    with pytest.raises(UserError, match=r"the title 'Größe <a_1> .*holds a token of the model"):
+    with pytest.raises(UserError, match=r"the title 'Größe <a_1> .*contains a token of the model"):
         encoder("byte", text, tmp_path).encode(histories([[0]], [0], "title_to_sid"))
 
 
@@ -196,7 +196,7 @@ def test_given_text_inside_a_longer_segment(tmp_path: Path) -> None:
         )
 
     assert split(made, part("a tent?"))[0] == made.tokenizer("Q: a tent?\nA:").input_ids  # type: ignore[attr-defined]
-    with pytest.raises(UserError, match=r"prompt 'so </s>' holds a token"):
+    with pytest.raises(UserError, match=r"prompt 'so </s>' contains a token"):
         made.encode(part("so </s>"))
 
 
@@ -256,7 +256,7 @@ def test_sids_of_given_text_inside_a_longer_segment(tmp_path: Path) -> None:
     tokenizer = made.tokenizer  # type: ignore[attr-defined]
     assert split(made, instruction("what is <a_1>?"))[0] == tokenizer("Q: what is <a_1>?\nA:").input_ids
     for text, sids in (("<a_1> </s>", True), ("<a_1>", False)):
-        with pytest.raises(UserError, match="holds a token of the model"):
+        with pytest.raises(UserError, match="contains a token of the model"):
             made.encode(instruction(text, sids=sids))
 
 
