@@ -1,4 +1,4 @@
-"""Asking a model for the next item: the prompts of training, cut off where the answer's SID begins."""
+"""Prompts for recommendation: the training prompts, ending where the SID of the response begins."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SHOWN = 3
 
 
 class Prompts:
-    """Encodes histories as training encoded them, by the same encoder.
+    """Encodes histories exactly as in training, with the same encoder.
 
     An example needs a target: it gets the deepest SID of the catalogue, so that every answer has room, and loses it.
 
@@ -63,8 +63,8 @@ class Prompts:
         # A template that was changed by hand may hold titles, and then nothing can be compared.
         if expected and found and expected != found:
             raise UserError(
-                f"the tokenizer of {tokenizer.name_or_path} reads the prompt otherwise than training did",
-                "Take model and tokenizer from the same run, and the release of Transformers that it was trained with.",
+                f"the tokenizer of {tokenizer.name_or_path} encodes the prompt differently than in training",
+                "Use model and tokenizer of the same run, and the Transformers release it was trained with.",
             )
 
     def encode(self, history: Ragged) -> tuple[Ragged, NDArray[np.int64]]:
@@ -125,5 +125,5 @@ def _refuse_unknown(sid_tokens: list[str], added: dict[str, int]) -> None:
         raise UserError(
             f"the tokenizer does not know {len(unknown):,} of the catalogue's {len(sid_tokens):,} SID tokens, such as "
             f"{', '.join(unknown[:SHOWN])}",
-            "The model was trained with another index: take model and catalogue from the same run.",
+            "The model was trained with another index: use model and catalogue of the same run.",
         )

@@ -101,7 +101,9 @@ def test_an_adapter_leads_to_no_other_model(base: Path, tmp_path: Path, load: Ca
 @pytest.mark.parametrize("load", [LOADERS[0], LOADERS[2]], ids=["config", "model"])
 def test_attention_from_the_hub_is_code(base: Path, load: Callable[[str, bool], Any]) -> None:
     change(base / "config.json", attn_implementation="somebody/kernels")
-    with pytest.raises(UserError, match=r"attention implementation from the Hub \(somebody/kernels\); such code runs only"):
+    with pytest.raises(
+        UserError, match=r"attention implementation from the Hub \(somebody/kernels\); such code runs only"
+    ):
         load(str(base), False)
 
 

@@ -34,12 +34,12 @@ FRAME = Frame(True, "<s>[INST] ", " [/INST]", " ", " </s>", False, (" \n", " \x1
 
 
 def bundle(**changes: Any) -> Bundle:
-    wording = load_templates()["sid_next"][0]
+    template = load_templates()["sid_next"][0]
     given = {
         "catalogue": Catalogue(["17", "x", "0"], TITLES, TITLES, SIDS),
         "users": np.array([3, 0, 12]),
         "task": "sid_next",
-        "wording": wording,
+        "template": template,
         "format": "chat",
         "cutoff_len": 99,
         "longest_history": 7,
@@ -55,10 +55,10 @@ def test_it_is_read_as_it_was_written(tmp_path: Path) -> None:
         "response": ["{target_sid}!"],
         "separator": ";",
     }
-    given = bundle(wording=parse_template("sid_next", entry, "test"))
+    given = bundle(template=parse_template("sid_next", entry, "test"))
     write_bundle(given, tmp_path)
     back = read_bundle(tmp_path)
-    assert (back.catalogue, back.wording, back.format) == (given.catalogue, given.wording, "chat")
+    assert (back.catalogue, back.template, back.format) == (given.catalogue, given.template, "chat")
     assert (back.cutoff_len, back.longest_history) == (99, 7)
     assert (back.frame, back.prompt_ids) == (FRAME, given.prompt_ids)
     assert read_frame(tmp_path) == FRAME
@@ -104,10 +104,10 @@ def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
         ({"prompt_ids": {"before": ["1"], "separator": [], "after": []}}, "prompt_ids.before.0: "),
         ({"extra": 1}, "extra: Extra inputs are not permitted"),
         (
-            {"wording": {"prompt": ["{history_sids.__class__}"], "response": ["{target_sid}"]}},
+            {"template": {"prompt": ["{history_sids.__class__}"], "response": ["{target_sid}"]}},
             "not a plain placeholder",
         ),
-        ({"wording": {"prompt": ["hello"], "response": ["{target_sid}"]}}, "{history_sids} is missing"),
+        ({"template": {"prompt": ["hello"], "response": ["{target_sid}"]}}, "{history_sids} is missing"),
     ],
 )
 def test_a_question_of_another_shape_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
@@ -155,5 +155,5 @@ def test_a_catalogue_of_another_shape_is_refused(tmp_path: Path, name: str) -> N
 def test_a_damaged_catalogue_is_refused(tmp_path: Path) -> None:
     write_bundle(bundle(), tmp_path)
     (tmp_path / CATALOGUE).write_bytes(b"PAR1 nothing")
-    with pytest.raises(UserError, match="not a readable Parquet file"):
+    with pytest.raises(UserError, match="cannot be read as Parquet"):
         read_bundle(tmp_path)

@@ -118,7 +118,7 @@ def test_a_second_normalizer_does_not_hide_the_first(base: Path) -> None:
     path = base / "tokenizer.json"
     text = path.read_text().replace('"normalizer": null', f'"normalizer": {json.dumps(table(99))}, "normalizer": null')
     path.write_text(text)
-    with pytest.raises(UserError, match="'normalizer' stands twice"):
+    with pytest.raises(UserError, match="'normalizer' occurs twice"):
         refuse_deadly(str(base))
 
 
