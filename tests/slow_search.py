@@ -13,7 +13,7 @@ Path = tuple[int, ...]
 
 
 def closed(sids: Sequence[Path], closing: int) -> list[Path]:
-    """Every SID's path: with the closing token where it is the beginning of another."""
+    """Every SID's path: with the closing token where it is a prefix of another."""
     begins = {a for a, b in combinations(sorted(sids), 2) if b[: len(a)] == a}
     return [(*sid, closing) if sid in begins else sid for sid in sids]
 

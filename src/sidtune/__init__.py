@@ -1,4 +1,4 @@
-"""Fine-tune a causal language model into a generative recommender over semantic IDs."""
+"""Fine-tune a causal language model as a generative recommender over semantic IDs."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name on first use: the command line must not wait for torch."""
+    """Import public names on first use, so that the command line does not import torch."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_MODULES[name]), name)

@@ -1,4 +1,4 @@
-"""The Python interface: what the commands do, as functions that return their results."""
+"""The Python interface: functions equivalent to the commands."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def check(config: Config, trust_remote_code: bool = False) -> list[Finding]:
-    """Look for everything wrong or worth knowing in configuration, data, tokenizer and model; trains nothing.
+    """Check configuration, data, tokenizer and model without training.
 
     Args:
         config: as `load_config` gives it.
-        trust_remote_code: let Python code that comes with the base run.
+        trust_remote_code: allow Python code shipped with the base to run.
 
     Returns:
         Findings, errors first. Each has `severity` (`error`, `warning` or `note`), `where`, `message`, `examples` and
@@ -58,18 +58,18 @@ def train(
 
     Args:
         config: as `load_config` gives it.
-        resume: `auto` continues from the newest complete checkpoint of the run; `never` starts anew; a path names a
-            checkpoint to continue from, or weights to start from.
+        resume: `auto` resumes from the newest complete checkpoint of the run; `never` starts a new run; a path names a
+            checkpoint to resume from, or weights to start from.
         dry_run: do everything up to the first step, and print the plan.
-        trust_remote_code: let Python code that comes with the base run.
-        other_processes: continue even from a checkpoint that another number of processes wrote.
+        trust_remote_code: allow Python code shipped with the base to run.
+        other_processes: resume even if a different number of processes wrote the checkpoint.
 
     Returns:
         Folder, steps, and validation losses of the run; None for a dry run.
 
     Raises:
-        UserError: for anything the user can mend.
-        Interrupted: after SIGTERM or SIGINT, when the checkpoint is written.
+        UserError: for any mistake in configuration, data or model.
+        Interrupted: after SIGTERM or SIGINT, once the checkpoint is saved.
     """
     from sidtune.training.train import train as run
 
@@ -90,27 +90,27 @@ def evaluate(
     baselines: bool = True,
     trust_remote_code: bool = False,
 ) -> Report | None:
-    """Rank the rows of a split over the whole catalogue, beside simple baselines, and write the results.
+    """Rank the rows of a split over the whole catalogue with the model and simple baselines, and write the results.
 
     Args:
         model: a run's folder, or one of its checkpoints.
         split: `test`, `valid` or `train`.
-        beams: width of the search; no list is longer.
-        normalize: probabilities over the full vocabulary (`full`), or over the tokens that may follow (`trie`).
-        exclude_history: never answer with an item of the history.
-        limit: at most this many rows, drawn by a fixed seed.
-        candidates: a file with the ids of the items that may be answered, one id per line.
-        output: folder of the results; `evaluation` in the model's folder by default.
-        max_tokens: tokens of one forward pass; bounds memory.
-        baselines: rank the same rows by the simple baselines too.
-        trust_remote_code: let Python code that comes with the model run.
+        beams: beam width; also the maximum list length.
+        normalize: normalise over the full vocabulary (`full`), or over the tokens that the trie allows (`trie`).
+        exclude_history: never return an item of the history.
+        limit: rank at most this many rows, sampled with a fixed seed.
+        candidates: a file with the ids of the items that may be returned, one id per line.
+        output: results folder; `evaluation` in the model's folder by default.
+        max_tokens: tokens per forward pass; limits memory.
+        baselines: also rank the rows with the simple baselines.
+        trust_remote_code: allow Python code shipped with the model to run.
 
     Returns:
-        HR@K, NDCG@K and MRR by SID and by item with 95% intervals, of the model and of each baseline. Of several
-        processes the first returns it, and the others None.
+        HR@K, NDCG@K and MRR by SID and by item with 95% intervals, of the model and of each baseline. With several
+        processes, only the first returns it; the others return None.
 
     Raises:
-        UserError: for anything the user can mend.
+        UserError: for any mistake in configuration, data or model.
     """
     from sidtune.evaluation import evaluate as room
 

@@ -1,4 +1,4 @@
-"""Everything a configuration names, each loaded once and only when asked for."""
+"""The inputs named by a configuration, loaded lazily and once."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from sidtune.tokenizer.vocabulary import Vocabulary, extend_vocabulary
 
 
 class Inputs:
-    """What `train`, `check` and `preview` start from; a part that is broken raises `UserError` when it is asked for.
+    """The inputs of `train`, `check` and `preview`; an invalid input raises `UserError` on first access.
 
     Args:
-        trust_remote_code: let the base's own Python code run.
-        frame: what stands around every example, where a run has settled it already; set it before the mixture is used.
+        trust_remote_code: allow Python code shipped with the base to run.
+        frame: the text around prompt and response, if a run has already fixed it; set it before using the mixture.
     """
 
     def __init__(self, config: Config, trust_remote_code: bool = False, frame: Frame | None = None) -> None:
@@ -41,7 +41,7 @@ class Inputs:
     def vocabulary(self) -> Vocabulary:
         """The base's tokenizer, extended by the SID tokens."""
         tokenizer = load_tokenizer(self.config.model.base, self.trust_remote_code)
-        # From scratch, no row of the base is used.
+        # With from_scratch, no row of the base is used.
         rows = 0 if self.config.model.from_scratch else int(self.model_config.get_text_config().vocab_size)
         return extend_vocabulary(tokenizer, self.catalogue.sid_tokens, rows)
 
@@ -52,7 +52,7 @@ class Inputs:
 
     @property
     def item_texts(self) -> ItemTexts | None:
-        """Titles and SIDs as tokens, where new rows start from them."""
+        """Titles and SIDs as tokens, if new rows are initialised from them."""
         if self.config.model.new_rows == "mean":
             return None
         tokens = self.mixture.encoder.item_tokens
@@ -60,16 +60,16 @@ class Inputs:
 
     @cached_property
     def bundle(self) -> Bundle:
-        """What the trained model carries beside its weights."""
+        """The files saved with the trained model's weights."""
         config, task = self.config, self.config.evaluation_task
-        wording, cutoff_len = self.mixture.templates[task][0], config.encoding.cutoff_len
+        template, cutoff_len = self.mixture.templates[task][0], config.encoding.cutoff_len
         users, longest = self._users(), self.mixture.remembered("longest-read", self._longest_history)
         return with_prompt_ids(
             Bundle(
                 catalogue=self.catalogue,
                 users=users,
                 task=task,
-                wording=wording,
+                template=template,
                 format=config.template.format,
                 cutoff_len=cutoff_len,
                 longest_history=longest,

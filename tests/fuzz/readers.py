@@ -44,11 +44,11 @@ from sidtune.files.literals import parse_list
 from sidtune.model.base_files import weight_faults
 from sidtune.model.checkpoint_files import INDEX, OLD_WEIGHTS, WEIGHTS, load_weights
 from sidtune.model.load import load_model
-from sidtune.runs.bundle import CATALOGUE, QUESTION, Bundle, PromptIds, read_bundle, write_bundle
+from sidtune.runs.bundle import CATALOGUE, RECOMMENDER_FILE, Bundle, PromptIds, read_bundle, write_bundle
 from sidtune.runs.checkpoints import IDENTITY, MANIFEST, compare_identity, newest_complete
 from sidtune.runs.resumed import STATE, refuse_broken_state
 from sidtune.tasks.config_file import dump_config, load_config, parse_config
-from sidtune.templates import FORMS, as_tree, load_templates, parse_wording
+from sidtune.templates import FORMS, as_tree, load_templates, parse_template
 from sidtune.tokenizer.load import load_model_config as load_header
 from sidtune.tokenizer.load import load_tokenizer
 from sidtune.tokenizer.segments import segment_tokenizers
@@ -201,7 +201,7 @@ def _read_templates(folder: Path) -> None:
     for form, wordings in load_templates(folder / "t.yaml").items():
         assert form in FORMS
         assert wordings
-        assert [parse_wording(form, as_tree(wording), "again") for wording in wordings] == list(wordings)
+        assert [parse_template(form, as_tree(wording), "again") for wording in wordings] == list(wordings)
         "".join(text for wording in wordings for text in wording.literals).encode()
 
 
@@ -396,7 +396,7 @@ READERS: dict[str, Reader] = {
     "override": Reader(lambda: {"c.yaml": CONFIG, "override": b"training.epochs=3"}, _override, ("override",)),
     "templates": Reader(lambda: {"t.yaml": yaml.safe_dump(TEMPLATES).encode()}, _read_templates),
     "catalogue of a model": Reader(partial(_written, model_folder), _read_bundle, (CATALOGUE,)),
-    "question of a model": Reader(partial(_written, model_folder), _read_bundle, (QUESTION,)),
+    "question of a model": Reader(partial(_written, model_folder), _read_bundle, (RECOMMENDER_FILE,)),
     "evaluation": Reader(partial(_written, evaluation), _read_evaluation),
     "manifest": Reader(_checkpoint, _read_checkpoint, (f"checkpoint-3/{MANIFEST}",)),
     "identity": Reader(_checkpoint, _read_checkpoint, (f"checkpoint-3/{IDENTITY}",)),

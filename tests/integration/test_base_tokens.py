@@ -86,7 +86,7 @@ def test_sid_tokens_above_the_rows_of_the_model_are_new(tmp_path: Path, tuning: 
     assert vocabulary.trained_ids.tolist() == list(range(known, known + 5))
     assert vocabulary.new_ids.tolist() == vocabulary.rowless_ids.tolist() == list(range(known + 5, known + 13))
     (note,) = [found for found in run_checks(inputs) if "SID tokens:" in found.message]
-    assert note.message.endswith("13 SID tokens: 8 new, 8 of them known to the tokenizer only; 5 with trained rows")
+    assert note.message.endswith("13 SID tokens: 8 new, 8 of them only in the tokenizer; 5 with trained rows")
     assert note.examples[0] == "with trained rows: " + " ".join(inputs.catalogue.sid_tokens[:5])
     assert note.examples[1].startswith("new: " + inputs.catalogue.sid_tokens[5])
     assert not [found for found in run_checks(inputs) if found.where == "model.new_rows"], "it has an effect"
@@ -106,7 +106,7 @@ def test_training_says_which_rows_are_new(tmp_path: Path, capsys: pytest.Capture
     known = len(AutoTokenizer.from_pretrained(make_base(tmp_path / "base")))
     run(with_tokens(tmp_path, False, known, model={"base": str(tmp_path / "base")}))
     shown = " ".join(capsys.readouterr().out.split())
-    assert "13 SID tokens (13 new, 13 of them known to the tokenizer only) of" in shown
+    assert "13 SID tokens (13 new, 13 of them only in the tokenizer) of" in shown
 
 
 def test_from_scratch_trains_every_row(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from sidtune.decoding.recommender import Recommender
 from sidtune.evaluation.evaluate import EvaluationRequest, evaluate
 from sidtune.inputs import Inputs
 from sidtune.runs import output
-from sidtune.runs.bundle import CARD, QUESTION, read_bundle
+from sidtune.runs.bundle import CARD, RECOMMENDER_FILE, read_bundle
 from sidtune.tasks import TASKS
 from sidtune.tasks.config import Config
 from sidtune.tasks.config_file import parse_config
@@ -60,7 +60,7 @@ def test_a_run_goes_on_with_the_prompt_it_began_with(tmp_path: Path) -> None:
     began = read_bundle(config.output_dir / "checkpoint-4").frame
     # Damaged, the newest one has nothing to say about the run.
     shutil.copytree(config.output_dir / "checkpoint-4", config.output_dir / "checkpoint-5")
-    question = config.output_dir / "checkpoint-5" / QUESTION
+    question = config.output_dir / "checkpoint-5" / RECOMMENDER_FILE
     question.write_text(question.read_text().replace("It is", "It was"))
     result = run(config)
     assert result.steps == 6

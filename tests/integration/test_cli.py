@@ -118,7 +118,7 @@ def test_check_reads_the_test_rows_too(tmp_path: Path) -> None:
     assert result.exit_code == 1
     (warning,) = (finding for finding in json.loads(result.output) if finding["severity"] == "warning")
     assert warning["where"] == str(test)
-    assert "1 rows (user, history and target) also stand in the training file" in warning["message"]
+    assert "1 rows (user, history and target) are also in the training file" in warning["message"]
     test.unlink()
     assert f"data.test: no such file: {test}" in call("check", file).output.replace("\n", "")
 
@@ -151,7 +151,7 @@ def test_check_warns_of_leaks_and_disagreements(tmp_path: Path) -> None:
     result = call("check", file)
     assert result.exit_code == 1
     text = flat(result.output)
-    assert "1 rows (user, history and target) also stand in the training file row 13" in text
+    assert "1 rows (user, history and target) are also in the training file row 13" in text
     assert "1 cells disagree with the catalogue" in text
     assert "row 1, item_title: 'Green Tent' here, 'Red Tent' in the catalogue" in text
 

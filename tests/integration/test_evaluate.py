@@ -126,11 +126,11 @@ def test_candidates_and_history_restrict_every_ranker(config: Config, run: Path,
         right = plainly_ranked(config, row["history"], {"1", "2", "6", "7"})
         assert predicted["items"] == [item for item, _ in right if item in allowed]
         assert (predicted["item_rank"] > 0) == (row["target"] in allowed)
-    barred = sum(row["target"] not in {"1", "2", "6", "7"} - set(row["history"]) for row in rows)
-    assert report["barred"] == barred > 0
+    excluded = sum(row["target"] not in {"1", "2", "6", "7"} - set(row["history"]) for row in rows)
+    assert report["excluded"] == excluded > 0
     for figures in report["rankers"].values():
         assert figures["repeated"] == 0.0
-        assert figures["item"]["HR@10"]["value"] <= 1 - barred / 12
+        assert figures["item"]["HR@10"]["value"] <= 1 - excluded / 12
 
 
 def test_fewer_rows_and_beams(run: Path) -> None:
@@ -263,10 +263,10 @@ def test_damaged_weights(run: Path) -> None:
 
 def test_rows_that_cannot_be_ranked(config: Config, run: Path, tmp_path: Path) -> None:
     (tmp_path / "empty.csv").write_text("user_id,history,item_id\n")
-    assert "holds no rows" in message("evaluate", run, "--rows", tmp_path / "empty.csv")
+    assert "contains no rows" in message("evaluate", run, "--rows", tmp_path / "empty.csv")
     (tmp_path / "strange.csv").write_text("user_id,history,item_id\nu,[1],2\nu,[99],2\n")
     said = message("evaluate", run, "--rows", tmp_path / "strange.csv")
-    assert "mention items that have no SID: 99 (first in row 2)" in said
+    assert "mention items without a SID: 99 (first in row 2)" in said
     (run / "config.yaml").write_text((run / "config.yaml").read_text().replace("  test:", "  #"))
     assert "names no data.test" in message("evaluate", run)
     assert not (run / "evaluation").exists()

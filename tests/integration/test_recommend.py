@@ -64,7 +64,7 @@ def test_a_history_that_does_not_fit_does_not_stop_the_others(run: Path, tmp_pat
     titles[2] = "long " * 300
     pyarrow.parquet.write_table(table.set_column(1, table.schema.field(1), [titles]), run / "sid_catalogue.parquet")
     question = json.loads((run / "sid_recommender.json").read_text())
-    question["wording"]["prompt"] = ["{history_titles}", "{history_sids}"]
+    question["template"]["prompt"] = ["{history_titles}", "{history_sids}"]
     (run / "sid_recommender.json").write_text(json.dumps(question))
     text = '{"history": ["1"]}\n{"history": ["2"]}\n{"history": ["3"]}\n'
     done = call("recommend", run, "--input", "-", "-k", 2, "--json", stdin=text)

@@ -61,7 +61,7 @@ def test_the_figures_are_those_beside_a_model(config: Config, run: Path, tmp_pat
     assert list(alone["rankers"]) == SIMPLE
     for name in SIMPLE:
         assert alone["rankers"][name] == beside["rankers"][name]
-    for key in ("rows", "items", "colliding", "barred", "list_length"):
+    for key in ("rows", "items", "colliding", "excluded", "list_length"):
         assert alone[key] == beside[key]
 
 

@@ -70,7 +70,7 @@ def test_the_second_start_reads_no_rows(tmp_path: Path, read_nothing: Callable[[
 def test_what_was_found_is_said_again(tmp_path: Path, read_nothing: Callable[[], None]) -> None:
     config = with_a_leak(tmp_path)
     said = warned(config)
-    assert "1 rows (user, history and target) also stand in the training file" in said
+    assert "1 rows (user, history and target) are also in the training file" in said
     read_nothing()
     assert warned(config) == said
     with pytest.raises(AssertionError, match="rows were read"):

@@ -120,7 +120,7 @@ def test_files_of_rows_replace_splits(trained: Path, tmp_path: Path) -> None:
     settings = results(tmp_path / "a")[0]["settings"]
     assert (settings["rows"], settings["train"]) == (files["test"], str(config.data.interactions))
     said = message("evaluate", run, "--rows", config.data.interactions, "--output", tmp_path / "b")
-    assert "unknown kind of file '.json'" in said
+    assert "unknown file type '.json'" in said
     assert "data.interactions" in said
 
 
@@ -149,7 +149,7 @@ def test_templates_that_ask_for_titles_are_refused(tmp_path: Path) -> None:
     file = config_file(tmp_path, whole(tmp_path), template={"file": str(wording)})
     for command in ("train", "preview"):
         said = message(command, file)
-        assert f"{wording}: sid_next asks for {{history_titles}}, and there is no data.items" in said
+        assert f"{wording}: sid_next uses {{history_titles}}, but data.items is not given" in said
     assert call("check", file).exit_code == 2
 
 
@@ -196,6 +196,6 @@ def test_broken_histories_are_said_once(tmp_path: Path) -> None:
     path.write_text('{"u": [1, 2, 99], "v": [1, 2, 3, 4]}')
     done = call("check", file)
     assert done.exit_code == 2
-    assert " ".join(done.output.split()).count("1 users have items that have no SID: 99 (first user u)") == 1
+    assert " ".join(done.output.split()).count("1 users have items without a SID: 99 (first user u)") == 1
     path.unlink()
     assert "data.interactions: no such file" in message("train", file)

@@ -1,4 +1,4 @@
-"""Checks of the catalogue and of the rows."""
+"""Checks of the catalogue and of the interaction rows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sidtune.data.leave_one_out import FEWEST, read_interactions
 from sidtune.data.rows import Split
 from sidtune.inputs import Inputs
 
-# Items of one title.
+# Items shown per shared title.
 MOST_OF_A_GROUP = 5
 
 
@@ -36,7 +36,7 @@ def catalogue(inputs: Inputs) -> Iterator[Finding]:
     if shared:
         items = sum(len(group) for group in shared.values())
         examples = [f"{''.join(sid)}: items {', '.join(catalogue.ids[i] for i in g)}" for sid, g in shared.items()]
-        remedy = "data.unique_sids: true gives each of them a SID of its own."
+        remedy = "Set data.unique_sids: true to give each item a unique SID."
         yield Finding(
             "note", str(data.index), f"{items:,} items share a SID with another item", examples[:SHOWN], remedy
         )
@@ -44,15 +44,15 @@ def catalogue(inputs: Inputs) -> Iterator[Finding]:
         yield Finding(
             "warning",
             str(data.index),
-            f"{sum(map(len, catalogue.alike)):,} items have ids that are the same number: each is found as it is "
-            "written, and a column of floating-point numbers cannot tell them apart",
+            f"{sum(map(len, catalogue.alike)):,} items have ids that are the same number written differently, such as "
+            "17 and 17.0: a floating-point column cannot distinguish them",
             [" and ".join(group) for group in catalogue.alike[:SHOWN]],
-            "Give these items other ids, here and in every file that mentions them.",
+            "Change these item ids, here and in every file that uses them.",
         )
 
 
 def titles(inputs: Inputs) -> Iterator[Finding]:
-    """What training would learn to write with the titles, and titles that no model can tell apart."""
+    """Titles that contain HTML, and titles shared by several items."""
     catalogue, where = inputs.catalogue, str(inputs.config.data.items)
     if not catalogue.has_texts:
         return
@@ -62,7 +62,7 @@ def titles(inputs: Inputs) -> Iterator[Finding]:
     if marked:
         shown = [f"item {item}: {found:.60}" for item, found in marked[:SHOWN]]
         yield Finding(
-            "note", where, f"{len(marked):,} titles hold HTML (tags or entities), which is text to a model", shown
+            "note", where, f"{len(marked):,} titles contain HTML (tags or entities); the model reads it as text", shown
         )
     alike: dict[str, list[str]] = {}
     for item, title in zip(catalogue.ids, catalogue.titles, strict=True):
@@ -79,7 +79,7 @@ def _first(items: list[str]) -> str:
 
 
 def interactions(inputs: Inputs) -> Iterator[Finding]:
-    """What the rows are made of; every user's last two items are held out, so nothing can leak."""
+    """Statistics of the interaction file; the last two items of each user are held out, so nothing can leak."""
     data, count = inputs.config.data, len(inputs.catalogue.ids)
     if data.interactions is None:
         return
@@ -88,11 +88,11 @@ def interactions(inputs: Inputs) -> Iterator[Finding]:
     yield Finding(
         "note",
         str(data.interactions),
-        f"{len(lengths):,} users, {lengths.sum():,} interactions, {lengths.min()} to {lengths.max()} a user (mean "
-        f"{lengths.mean():.1f}); {np.count_nonzero(bought == 0):,} of {count:,} items have none",
+        f"{len(lengths):,} users, {lengths.sum():,} interactions, {lengths.min()} to {lengths.max()} per user (mean "
+        f"{lengths.mean():.1f}); {np.count_nonzero(bought == 0):,} of {count:,} items have no interaction",
     )
     if few := np.count_nonzero(lengths < FEWEST):
-        message = f"{few:,} users have fewer than {FEWEST} interactions: they are training data alone"
+        message = f"{few:,} users have fewer than {FEWEST} interactions and are used for training only"
         yield Finding("note", str(data.interactions), message)
 
 
@@ -121,21 +121,21 @@ def _rows(inputs: Inputs, split: Split) -> Iterator[Finding]:
     repeats = np.flatnonzero(rows.history.values[rows.history.offsets[1:] - 1] == rows.target)
     if len(repeats):
         shown = [f"row {row + 1}, user {rows.users[row]}" for row in repeats[:SHOWN].tolist()]
-        remedy = "data.dedup: true leaves them out of training." if split == "train" else ""
+        remedy = "Set data.dedup: true to exclude them from training." if split == "train" else ""
         yield Finding("note", where, f"{len(repeats):,} targets repeat the last history item", shown, remedy)
     if path and not inputs.config.data.interactions:
         yield from _disagreements(path, inputs)
 
 
 def _where(inputs: Inputs, split: Split) -> str:
-    """The file that holds a split, and which split where it holds them all."""
+    """The file of a split, and the split's name if one file holds all splits."""
     data = inputs.config.data
     return f"{data.interactions}, {split}" if data.interactions else str(data.rows_file(split))
 
 
 def _disagreements(path: Path, inputs: Inputs) -> Iterator[Finding]:
     data = inputs.config.data
-    # Rows name SIDs as the index does, whatever data.unique_sids adds.
+    # Rows use the SIDs of the index file, without the token that data.unique_sids adds.
     differing = disagreements(path, read_catalogue(data.items, data.index))
     first = list(islice(differing, SHOWN))
     count = len(first) + sum(1 for _ in differing)
@@ -143,11 +143,11 @@ def _disagreements(path: Path, inputs: Inputs) -> Iterator[Finding]:
         yield Finding(
             "warning",
             str(path),
-            f"{count:,} cells disagree with the catalogue, which is what training uses",
+            f"{count:,} cells differ from the catalogue; training uses the catalogue",
             [_cell(entry) for entry in first],
-            "Check that the rows and the catalogue are of the same version.",
+            "Check that the rows and the catalogue are from the same version.",
         )
 
 
 def _cell(entry: Disagreement) -> str:
-    return f"row {entry.row}, {entry.column}: {entry.found!r:.60} here, {entry.expected!r:.60} in the catalogue"
+    return f"row {entry.row}, {entry.column}: {entry.found!r:.60} in the file, {entry.expected!r:.60} in the catalogue"

@@ -1,4 +1,4 @@
-"""Checks of the examples as they are encoded: wording, reversibility, length."""
+"""Checks of the encoded examples: templates, reversibility and length."""
 
 from __future__ import annotations
 
@@ -21,11 +21,15 @@ SAMPLED = 50
 def templates(inputs: Inputs) -> Iterator[Finding]:
     given = inputs.config.template.file
     if given:
-        yield Finding("note", str(given), f"{len(inputs.mixture.templates)} forms, those of this file in place of ours")
+        yield Finding(
+            "note",
+            str(given),
+            f"{len(inputs.mixture.templates)} templates; those of this file replace the built-in ones",
+        )
 
 
 def encoding(inputs: Inputs) -> Iterator[Finding]:
-    """Decoding the ids of a sample of examples must give their text back."""
+    """Decoding the token ids of a sample of examples must return their text."""
     mixture, tokenizer = inputs.mixture, inputs.vocabulary.tokenizer
     for name, options in inputs.config.task_options().items():
         for part in mixture.parts(name, "train", options):
@@ -38,12 +42,12 @@ def encoding(inputs: Inputs) -> Iterator[Finding]:
                     f"task {name}",
                     f"{len(lost)} of {min(SAMPLED, len(part))} sampled examples do not decode to the text they encode",
                     [f"row {part.rows[row] + 1}" for row in lost[:SHOWN]],
-                    "The tokenizer changes such text (lower case, unknown characters); `sidtune preview` shows how.",
+                    "The tokenizer changes this text (lower case, unknown characters); `sidtune preview` shows how.",
                 )
 
 
 def instructions(inputs: Inputs) -> Iterator[Finding]:
-    """SIDs that instruction data spells out: unless the configuration says otherwise, a model reads them as text."""
+    """SID tokens in instruction data, which are read as text unless the configuration says otherwise."""
     options = inputs.config.task_options().get("instruction")
     if not isinstance(options, InstructionOptions):
         return
@@ -52,9 +56,9 @@ def instructions(inputs: Inputs) -> Iterator[Finding]:
     if not found:
         return
     shown = [f"record {row}: {''.join(sids):.60}" for row, sids in found[:SHOWN]]
-    message = f"{len(found):,} of {len(part):,} instructions hold SID tokens, which are read as "
+    message = f"{len(found):,} of {len(part):,} instructions contain SID tokens, which are read as "
     if options.sid_tokens is None:
-        remedy = "tasks.instruction.sid_tokens: true reads them as tokens, false keeps them text without this warning."
+        remedy = "tasks.instruction.sid_tokens: true reads them as tokens, false as text without this warning."
         yield Finding("warning", str(inputs.config.data.instructions), f"{message}text", shown, remedy)
     else:
         how = "tokens" if options.sid_tokens else "text"
@@ -62,27 +66,27 @@ def instructions(inputs: Inputs) -> Iterator[Finding]:
 
 
 def _sids_by_row(inputs: Inputs, part: Part) -> Iterator[list[str]]:
-    """The SID tokens in prompt and response of each instruction."""
+    """The SID tokens in the prompt and response of each instruction."""
     texts = [column.values.to_pylist() for column in part.columns.values() if isinstance(column, Texts)]
     spelled = inputs.mixture.encoder.segments.sids_in
     return ([sid for text in row for sid in spelled(text)] for row in zip(*texts, strict=True))
 
 
 def sequences(inputs: Inputs) -> Iterator[Finding]:
-    """Items that a sequence loses to the length limit are targets; a history's are only read."""
+    """Sequences cut at the length limit: the items they lose are targets, unlike those of a history."""
     mixture, given = inputs.mixture, inputs.config.task_options()
     for name in (name for name in given if TASKS[name].is_sequence):
         (part,) = mixture.parts(name, "train", given[name])
         longest = part.take(np.argmax(_sequence_tokens(mixture.encoder, part), keepdims=True))
         if mixture.encoder.encode(longest).truncated:
             items = int(longest.history_lengths[0]) + 1
-            message = f"{name}: sequences of {items} items lose their oldest, which are targets too"
-            remedy = "Raise encoding.cutoff_len, or let histories be shorter."
+            message = f"{name}: sequences of {items} items lose their oldest items, which are also targets"
+            remedy = "Raise encoding.cutoff_len, or shorten the histories."
             yield Finding("warning", "encoding.cutoff_len", message, [], remedy)
 
 
 def _sequence_tokens(encoder: Encoder, part: Part) -> NDArray[np.int64]:
-    """Tokens of the SIDs of each sequence, `(n,)`."""
+    """Number of SID tokens of each sequence, `(n,)`."""
     column = part.columns[SEQUENCE]
     assert isinstance(column, Items)
     total = np.cumsum(encoder.item_tokens("sid", False).lengths[column.positions.values])

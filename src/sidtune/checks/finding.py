@@ -1,4 +1,4 @@
-"""What a check finds, and how it is shown."""
+"""The findings of checks, and how they are displayed."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from rich.markup import escape
 from sidtune.inputs import Inputs
 
 Severity = Literal["error", "warning", "note"]
-# Examples of a finding.
+# Examples shown per finding.
 SHOWN = 3
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing worth knowing.
+    """One error, warning or note.
 
     Args:
-        where: the file or key it is about.
+        where: the file or configuration key concerned.
         message: what was found.
         examples: the first offending rows.
         remedy: what to do next; empty for notes.
-        announced: whether training says it too, though it is but a note.
+        announced: whether training prints it too, although it is only a note.
     """
 
     severity: Severity
@@ -39,7 +39,7 @@ Check = Callable[[Inputs], Iterator[Finding]]
 
 
 def render(findings: Sequence[Finding]) -> Iterator[str]:
-    """For the screen, as markup: each finding with its examples and its remedy, then how many there are."""
+    """Rich markup lines: each finding with its examples and remedy, then the counts."""
     styles = {"error": "bold red", "warning": "bold yellow", "note": "dim"}
     for finding in findings:
         yield f"[{styles[finding.severity]}]{finding.severity}[/] {escape(finding.where)}: {escape(finding.message)}"
@@ -51,6 +51,6 @@ def render(findings: Sequence[Finding]) -> Iterator[str]:
 
 
 def exit_status(findings: Sequence[Finding]) -> int:
-    """0 for nothing but notes, 1 for warnings, 2 for errors."""
+    """0 if there are only notes, 1 for warnings, 2 for errors."""
     severities = {finding.severity for finding in findings}
     return 2 if "error" in severities else 1 if "warning" in severities else 0

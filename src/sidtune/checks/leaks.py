@@ -1,4 +1,4 @@
-"""The check for held-out rows that training shows."""
+"""The check for held-out rows that are part of the training data."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from sidtune.files.ids import as_users
 from sidtune.inputs import Inputs
 from sidtune.tasks.source import load_preferences
 
-LEAK = "leak: their history, followed by their target, is part of one of the same user's training sequences"
-REPEATED = "rows (user, history and target) also stand in the training file"
+LEAK = "leak: the history followed by the target is part of a training sequence of the same user"
+REPEATED = "rows (user, history and target) are also in the training file"
 
 
 @dataclass(frozen=True)
 class _HeldOut:
-    """What training must not show.
+    """Held-out examples, which must not be part of the training data.
 
     Args:
-        where: the file, and the split where it holds several.
+        where: the file, and the split if the file holds several.
         unit: what is counted: rows, users or records.
-        numbers: `(n,)`, which one of the file each example is, from 0; None where its user says it.
+        numbers: `(n,)`, the position of each example in the file, from 0; None if the user identifies it.
         examples: n histories, each followed by its target.
-        repeated: how many of the rows stand in the training file as they are.
+        repeated: how many of the rows are also in the training file.
     """
 
     where: str
@@ -40,15 +40,15 @@ class _HeldOut:
     repeated: int = 0
 
     def named(self, example: int) -> str:
-        """Which one an example is, for a person."""
+        """A readable name of an example."""
         user = f"user {self.examples.users[example]}"
         return user if self.numbers is None else f"{self.unit[:-1]} {int(self.numbers[example]) + 1}, {user}"
 
 
 def leakage(inputs: Inputs) -> Iterator[Finding]:
-    """A row that training shows flatters what is measured on it; histories are compared whole, uncut by `data.history`.
+    """Held-out rows that are part of the training data; histories are compared uncut, ignoring `data.history`.
 
-    A target that the user had before is no leak: only its row as a whole is.
+    Repeating an earlier item is not a leak: the whole row must be part of a training sequence.
     """
     held_out = [*_rows(inputs), *_histories(inputs), *_records(inputs)]
     users = pa.concat_arrays([as_users(part.examples.users) for part in held_out])
@@ -58,12 +58,12 @@ def leakage(inputs: Inputs) -> Iterator[Finding]:
         if len(leaked):
             shown = [part.named(at) for at in leaked[:SHOWN].tolist()]
             also = f"; {part.repeated:,} {REPEATED}" if part.repeated else ""
-            remedy = "Split by time or by user, so that these rows are unseen."
+            remedy = "Split by time or by user, so that training does not contain these rows."
             yield Finding("warning", part.where, f"{len(leaked):,} {part.unit} {LEAK}{also}", shown, remedy)
 
 
 def _training(inputs: Inputs, users: pa.Array) -> Iterator[Interactions]:
-    """What training shows of these users."""
+    """The training sequences of these users."""
     data = inputs.config.data
     if data.interactions:
         yield whole_split(read_interactions(data.interactions, inputs.catalogue), "train")
@@ -97,7 +97,7 @@ def _records(inputs: Inputs) -> Iterator[_HeldOut]:
 
 
 def _uncut(inputs: Inputs, split: Split) -> Rows:
-    """The rows of a file with their histories as it has them."""
+    """The rows of a file with uncut histories."""
     data = inputs.config.data
     if data.history is None:
         return inputs.mixture.source(split).rows

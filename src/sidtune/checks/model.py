@@ -1,4 +1,4 @@
-"""Checks of the base: its tokenizer, its configuration and its weights."""
+"""Checks of the base model: tokenizer, configuration and weights."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def model(inputs: Inputs) -> Iterator[Finding]:
         yield Finding(
             "error",
             "encoding.cutoff_len",
-            f"{cutoff} tokens, but the model has only {longest} positions",
+            f"{cutoff} tokens exceed the model's {longest} positions",
             remedy=f"Set encoding.cutoff_len to at most {longest}.",
         )
     rope = getattr(text, "rope_parameters", None) or {}
@@ -29,16 +29,17 @@ def model(inputs: Inputs) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "encoding.cutoff_len",
-            f"{cutoff} tokens, but this model's positions change beyond {native}, with the longest example of a pass",
-            remedy=f"Set encoding.cutoff_len to at most {native}, so that a loss does not depend on its neighbours.",
+            f"{cutoff} tokens exceed {native}: beyond that, this model's rotary positions depend on the longest "
+            "example in the batch",
+            remedy=f"Set encoding.cutoff_len to at most {native}; then no example affects the loss of another.",
         )
     tunings = {inputs.config.model.tuning, *(stage.tuning for stage in inputs.config.stages)}
     if "frozen" in tunings and not len(inputs.vocabulary.sid_ids):
-        yield Finding("error", "model.tuning", "frozen tuning trains SID rows, and there is no SID token")
+        yield Finding("error", "model.tuning", "frozen tuning trains only SID rows, but there is no SID token")
 
 
 def weights(inputs: Inputs) -> Iterator[Finding]:
-    """The files that hold the weights, by their sizes and headers."""
+    """The weight files, checked by size and header."""
     config = inputs.config.model
     if config.from_scratch:
         return
@@ -56,12 +57,14 @@ def vocabulary(inputs: Inputs) -> Iterator[Finding]:
     message = f"{vocabulary.known:,} tokens; {len(vocabulary.sid_ids):,} SID tokens: {vocabulary.counts}"
     yield Finding("note", base, message, examples)
     if others := _others_without_rows(inputs):
-        message = f"{others:,} other tokens of the tokenizer have no row in the model and start like new ones"
+        message = (
+            f"{others:,} other tokens of the tokenizer have no row in the model and are initialised like new tokens"
+        )
         yield Finding("note", base, message)
 
 
 def _others_without_rows(inputs: Inputs) -> int:
-    """Tokens of the base's tokenizer that its model has no row for, SID tokens not among them."""
+    """Number of tokens of the base's tokenizer without a row in its model, SID tokens excluded."""
     if inputs.config.model.from_scratch:
         return 0
     rows, sids = inputs.model_config.get_text_config().vocab_size, set(inputs.vocabulary.sid_ids.tolist())

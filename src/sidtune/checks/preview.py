@@ -1,4 +1,4 @@
-"""`sidtune preview`: examples as the model sees them."""
+"""`sidtune preview`: examples as the model reads them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LABEL, MASKED, BORDER = "bold green", "default", "│"
 
 @dataclass(frozen=True)
 class PreviewSegment:
-    """One segment: its text, its ids, and whether its tokens are labels."""
+    """One segment: its text, its token ids, and whether its tokens are labels."""
 
     text: str
     ids: list[int]
@@ -25,7 +25,7 @@ class PreviewSegment:
 
 @dataclass(frozen=True)
 class PreviewExample:
-    """One example, segment by segment; `row` counts the task's source from 1."""
+    """One example, segment by segment; `form` is the template name, `row` the source row, counted from 1."""
 
     task: str
     form: str
@@ -36,16 +36,16 @@ class PreviewExample:
 
 
 def preview(inputs: Inputs, task: str | None, n: int) -> list[PreviewExample]:
-    """The first `n` examples of every task, or of one.
+    """The first `n` examples per template name, of all tasks or of one.
 
     Raises:
-        UserError: for a task that the configuration does not have.
+        UserError: if the configuration has no such task.
     """
     mixture, vocabulary, options = inputs.mixture, inputs.vocabulary, inputs.config.task_options()
     if task is not None and task not in options:
         raise UserError(
             f"the configuration has no task {task!r}{did_you_mean(task, options)}",
-            f"It has {', '.join(options)}.",
+            f"Its tasks are {', '.join(options)}.",
         )
     shown = []
     for name in [task] if task else options:
@@ -59,8 +59,8 @@ def preview(inputs: Inputs, task: str | None, n: int) -> list[PreviewExample]:
 
 
 def render(example: PreviewExample) -> Text:
-    """One example for the terminal: label tokens green, a bar between segments, white space made visible."""
-    heading = f"{example.form} · row {example.row} · {example.length} tokens, {example.labels} of them labels\n"
+    """Rich text of one example: label tokens in green, a bar after each segment, white space made visible."""
+    heading = f"{example.form} · row {example.row} · {example.length} tokens, {example.labels} labels\n"
     text = Text(heading, style="dim")
     for segment in example.segments:
         text.append(visible(segment.text), style=LABEL if segment.label else MASKED)
@@ -69,5 +69,5 @@ def render(example: PreviewExample) -> Text:
 
 
 def as_json(examples: list[PreviewExample]) -> list[dict[str, object]]:
-    """The examples as JSON values."""
+    """The examples as JSON-serialisable values."""
     return [asdict(example) for example in examples]

@@ -1,4 +1,4 @@
-"""`sidtune check`: everything that can be found wrong without training, all at once."""
+"""`sidtune check`: run all checks and collect their findings, without training."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ CHECKS: list[Check] = [
     options.loss,
     options.output,
 ]
-# Those that read every row; all else is looked at afresh at every start.
+# Checks that read every row; their findings are cached. All others run at every start.
 ROW_CHECKS = (
     data.interactions,
     data.train_rows,
@@ -52,28 +52,28 @@ ROW_CHECKS = (
 )
 
 
-# Training finds these out by itself, and more exactly, as soon as it has its plan.
+# Training repeats these with exact numbers once it has its plan.
 BEFORE_A_PLAN: list[Check] = [options.warmup]
 
 
 def run_checks(inputs: Inputs) -> list[Finding]:
-    """Every finding of every check, errors first; a check that cannot go on says why and the others still run."""
+    """The findings of all checks, errors first; a check that fails becomes an error, and the others still run."""
     return _findings(inputs, [*CHECKS, *BEFORE_A_PLAN])
 
 
 def refuse_errors(inputs: Inputs) -> None:
-    """Run every check before training: errors end it, all of them at once; warnings, and what is announced, are shown.
+    """Run all checks before training: raise all errors at once, and print warnings and announced notes.
 
-    What the rows were found to be is taken from the cache for as long as they and their settings stay the same.
+    Findings about rows are cached until the files or their settings change.
 
     Raises:
-        UserError: lists the errors.
+        UserError: lists all errors.
     """
     findings = _findings(inputs, [_remembered(check) if check in ROW_CHECKS else check for check in CHECKS])
     errors = [finding for finding in findings if finding.severity == "error"]
     if errors:
         lines = [f"{error.message}\n  {error.remedy}".rstrip() for error in errors]
-        raise UserError("\n".join(lines), "`sidtune check` shows everything else worth knowing.")
+        raise UserError("\n".join(lines), "`sidtune check` also shows warnings and notes.")
     for finding in findings:
         if finding.severity == "warning" or finding.announced:
             said = f"{finding.severity}: {finding.where}: {finding.message}. {finding.remedy}"
@@ -87,7 +87,7 @@ def _findings(inputs: Inputs, checks: Sequence[Check]) -> list[Finding]:
         try:
             findings.extend(check(inputs))
         except UserError as error:
-            # A broken file stops several checks with the same words; once is enough.
+            # A broken file fails several checks with the same message; report it once.
             if error.message not in failed:
                 findings.append(Finding("error", check.__name__, error.message, [], error.hint))
             failed.add(error.message)
@@ -96,7 +96,7 @@ def _findings(inputs: Inputs, checks: Sequence[Check]) -> list[Finding]:
 
 
 def _remembered(check: Check) -> Check:
-    """The check, made once for the same files and settings; one that fails fails again."""
+    """The check with cached findings; failures are not cached."""
 
     @wraps(check)
     def kept(inputs: Inputs) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""Checks of our ids against those that Transformers gives for a whole text: the prompt, or the conversation."""
+"""Checks that our token ids equal those of Transformers for the whole text, the prompt or the conversation."""
 
 from __future__ import annotations
 
@@ -17,23 +17,24 @@ from sidtune.tasks import TASKS
 from sidtune.tasks.base import Part
 from sidtune.tokenizer.faults import decode, refusing_faults
 
-# Tokens of each side that are shown from where they differ.
+# Tokens shown per side, from the first difference.
 SHOWN = 6
 
 
 def clock(inputs: Inputs) -> Iterator[Finding]:
-    """A template that reads the clock writes another prompt each day."""
+    """Chat templates that write the current date."""
     if inputs.config.template.format == "chat" and reads_clock(inputs.vocabulary.tokenizer):
         yield Finding(
             "note",
             "template.format",
-            "the chat template reads the clock (strftime_now). What it writes when a run starts is kept with the run, "
-            "and resume, evaluate and recommend use it again. apply_chat_template gives another prompt at another time",
+            "the chat template writes the current time (strftime_now). The text written when a run starts is saved "
+            "with the run and reused by resume, evaluate and recommend. apply_chat_template gives a different "
+            "prompt later",
         )
 
 
 def chat_template(inputs: Inputs) -> Iterator[Finding]:
-    """An example of each task must have the ids of `apply_chat_template`, up to the end of the turn."""
+    """An example of each task must have the token ids of `apply_chat_template`, up to the end of the turn."""
     if inputs.config.template.format != "chat":
         return
     frame, tokenizer = inputs.mixture.frame, inputs.vocabulary.tokenizer
@@ -44,28 +45,28 @@ def chat_template(inputs: Inputs) -> Iterator[Finding]:
         encoder = inputs.mixture.encoder.framed_by(_of_this_moment(frame, text, prompt)).without_limit()
         if frame.eos:
             expected.append(encoder.closing)
-        # A template may write something behind the end of the turn, such as a line break.
+        # A template may write text after the end of the turn, such as a line break.
         ours = encoder.encode(part).input_ids[0].tolist()
         if ours != expected[: len(ours)]:
             yield Finding(
                 "warning" if name == inputs.config.evaluation_task else "note",
                 f"task {name}",
-                f"an example has other ids than apply_chat_template gives: {_difference(tokenizer, expected, ours)}",
+                f"token ids differ from those of apply_chat_template: {_difference(tokenizer, expected, ours)}",
                 [f"row {part.rows[0] + 1}"],
-                "Ask with `sidtune recommend` or Recommender, or let the segments of the wording end at SIDs, at line "
-                "breaks or at tokens of the chat template.",
+                "Use `sidtune recommend` or Recommender, or end the segments of the template at SIDs, at line breaks "
+                "or at tokens of the chat template.",
             )
 
 
 def _of_this_moment(frame: Frame, text: str, prompt: str) -> Frame:
-    """The frame with what stands in front of the prompt in a text: the template may write the time there."""
+    """The frame with the text before the prompt taken from `text`, where the template may write the time."""
     front, back = frame.prompt_trim
     place = text.find(prompt.lstrip(front).rstrip(back))
     return frame if place < 0 else replace(frame, before=text[:place])
 
 
 def whole_prompt(inputs: Inputs) -> Iterator[Finding]:
-    """The prompt of the task that recommends, against `tokenizer(prompt)`."""
+    """The prompt of the evaluation task must have the token ids of `tokenizer(prompt)`."""
     if inputs.config.template.format != "plain":
         return
     encoder, tokenizer = inputs.mixture.encoder.without_limit(), inputs.vocabulary.tokenizer
@@ -82,17 +83,17 @@ def whole_prompt(inputs: Inputs) -> Iterator[Finding]:
             yield Finding(
                 "warning",
                 inputs.config.model.base,
-                f"tokenizer(prompt) gives other ids than training reads: {_difference(tokenizer, expected, ours)}",
+                f"tokenizer(prompt) gives different token ids than training: {_difference(tokenizer, expected, ours)}",
                 [f"row {part.rows[0] + 1}"],
-                "Ask with `sidtune recommend` or Recommender. Other programs take prompt_ids of sid_recommender.json: "
+                "Use `sidtune recommend` or Recommender. Other programs must use prompt_ids of sid_recommender.json; "
                 "the README.md of the trained model shows how.",
             )
 
 
 def _examples(inputs: Inputs) -> Iterator[tuple[str, Part]]:
-    """The first example of every form, the task that recommends first."""
-    given, question = inputs.config.task_options(), inputs.config.evaluation_task
-    for name, options in ({question: TASKS[question].options()} | given).items():
+    """The first example per template name, the evaluation task first."""
+    given, evaluated = inputs.config.task_options(), inputs.config.evaluation_task
+    for name, options in ({evaluated: TASKS[evaluated].options()} | given).items():
         for part in inputs.mixture.parts(name, "train", options):
             if len(part):
                 yield name, part.take(np.zeros(1, np.int64))
@@ -105,8 +106,8 @@ def _ids(tokenizer: PreTrainedTokenizerFast, text: str, special: bool) -> list[i
 
 
 def _difference(tokenizer: PreTrainedTokenizerFast, expected: Sequence[int], ours: Sequence[int]) -> str:
-    """Where two lists of ids part, and how they go on."""
+    """The first difference between two lists of token ids, with the tokens that follow."""
     place = next(at for at, (left, right) in enumerate(zip_longest(expected, ours)) if left != right)
     shown = [list(ids[place : place + SHOWN]) for ids in (expected, ours)]
     theirs, mine = (f"{decode(tokenizer, ids)!r} {tokenizer.convert_ids_to_tokens(ids)}" for ids in shown)
-    return f"from token {place + 1} on it is {theirs}, and in training {mine}"
+    return f"from token {place + 1} on, Transformers gives {theirs} and training {mine}"

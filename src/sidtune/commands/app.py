@@ -1,4 +1,4 @@
-"""The program that the commands register with."""
+"""The Typer application that all commands register with."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 from sidtune import __version__
 
 app = typer.Typer(
-    help="Fine-tune a causal language model into a generative recommender over semantic IDs.",
+    help="Fine-tune a causal language model as a generative recommender over semantic IDs.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
@@ -18,7 +18,7 @@ app = typer.Typer(
 
 @app.callback(invoke_without_command=True)
 def root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
-    """Options of the program itself."""
+    """Global options."""
     if version:
         typer.echo(f"sidtune {__version__}")
         raise typer.Exit

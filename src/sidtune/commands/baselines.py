@@ -1,4 +1,4 @@
-"""`sidtune baselines`: rank the same rows without a model."""
+"""`sidtune baselines`: rank the rows of a split with baselines that need no language model."""
 
 from __future__ import annotations
 
@@ -26,20 +26,23 @@ from sidtune.commands.options import (
 def baselines(
     config: ConfigFile,
     overrides: Overrides = None,
-    split: Annotated[Split, typer.Option(help="Which rows of the configuration.")] = "test",
-    simple: Annotated[bool, typer.Option("--simple", help="Leave SASRec out; no library is needed then.")] = False,
+    split: Annotated[Split, typer.Option(help="Split of the configuration to rank.")] = "test",
+    simple: Annotated[bool, typer.Option("--simple", help="Skip SASRec, so that no extra library is needed.")] = False,
     seed: Annotated[
-        int | None, typer.Option(min=0, max=2**32 - 1, help="Seed of SASRec, in place of the configuration's.")
+        int | None, typer.Option(min=0, max=2**32 - 1, help="Seed of SASRec; overrides the seed in the configuration.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most this many rows, drawn by a fixed seed.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Rank at most this many rows, sampled with a fixed seed.")
+    ] = None,
     exclude_history: ExcludeHistory = False,
     candidates: Candidates = None,
-    output: Annotated[Path | None, typer.Option(help="Folder of the results; OUTPUT_DIR-baselines by default.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Results folder; OUTPUT_DIR-baselines by default.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Rank the same rows with SASRec, tuned on the validation rows, and three simple baselines; needs no model.
+    """Rank the rows of a split with SASRec and three simple baselines. No language model is needed.
 
-    Writes a folder for each, which `compare` takes beside evaluated runs.
+    SASRec's hyperparameters are selected on the validation rows. The results of each ranker are written to a folder
+    of its own, which `compare` accepts like an evaluated run.
 
     Example: `sidtune baselines recipes/amazon-industrial.yaml`
     """
@@ -56,4 +59,4 @@ def baselines(
         return
     for part in room.render(report):
         console.print(part)
-    console.print(f"Every figure: {escape(str(request.folder))}/{split}.json. A folder for each ranker beside it.")
+    console.print(f"All metrics: {escape(str(request.folder))}/{split}.json. One folder per ranker beside it.")

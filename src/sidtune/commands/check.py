@@ -1,4 +1,4 @@
-"""`sidtune check`: list everything wrong or worth knowing."""
+"""`sidtune check`: list all problems before training."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def check(
     as_json: AsJson = False,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
-    """List everything wrong or worth knowing in configuration, data, tokenizer and model, at once.
+    """Check configuration, data, tokenizer and model, and list all errors, warnings and notes at once.
 
-    Exit status: 0 all well, 1 warnings, 2 errors. Example: `sidtune check recipes/amazon-industrial.yaml`
+    Exit status: 0 no problems, 1 warnings, 2 errors. Example: `sidtune check recipes/amazon-industrial.yaml`
     """
     from sidtune.checks.finding import Finding, exit_status, render
     from sidtune.checks.run import run_checks

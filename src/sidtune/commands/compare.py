@@ -19,18 +19,20 @@ from sidtune.commands.options import (
 
 
 def compare(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN_A RUN_B ...", help="Evaluated runs, the yardstick first.")],
-    split: Annotated[Split, typer.Option(help="Which of their evaluations.")] = "test",
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN_A RUN_B ...", help="Evaluated runs; the first is the reference.")
+    ],
+    split: Annotated[Split, typer.Option(help="Split whose evaluations are compared.")] = "test",
     as_json: AsJson = False,
 ) -> None:
-    """Say which differences between evaluated runs are real: a paired bootstrap over the rows they share.
+    """Compare evaluated runs: which differences are statistically significant (paired bootstrap over the shared rows).
 
     Example: `sidtune compare runs/a runs/b`
     """
     from sidtune.evaluation import compare as room
 
     if len(runs) < 2:
-        raise UserError("nothing to compare", "Give at least two runs: sidtune compare RUN_A RUN_B")
+        raise UserError("compare needs at least two runs", "Give two or more: sidtune compare RUN_A RUN_B")
     first, *others = [room.read_evaluated(run, split) for run in runs]
     comparisons = room.compare(first, others)
     if as_json:

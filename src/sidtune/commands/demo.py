@@ -1,4 +1,4 @@
-"""`sidtune demo`: the main job on generated data."""
+"""`sidtune demo`: the whole pipeline on generated data."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from sidtune.base.terminal import (
 
 
 def demo(
-    output: Annotated[Path, typer.Option(help="Folder for data, base and run; must not exist.")] = Path("demo"),
+    output: Annotated[
+        Path, typer.Option(help="Folder for data, base model and run; must not exist or be empty.")
+    ] = Path("demo"),
 ) -> None:
-    """The main job on made-up data, on the CPU, in under three minutes: train, evaluate, recommend.
+    """Train, evaluate and recommend on generated data, on the CPU, in under three minutes.
 
     Example: `sidtune demo --output /tmp/demo`
     """

@@ -1,4 +1,4 @@
-"""`sidtune demo`: made-up data, a small base, the five default tasks, recommendations, and what to do next."""
+"""`sidtune demo`: generated data, a small base model, the five default tasks, recommendations and next steps."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ SHOWN_USERS = 3
 
 
 def run_demo(folder: Path, users: int = 600) -> Report:
-    """Make data and base, train from scratch, evaluate and recommend; say where everything lies.
+    """Generate data and a base model, train from scratch, evaluate and recommend; print where the files are.
 
     Args:
         folder: must be new or empty.
-        users: customers of the made-up shop.
+        users: number of users in the generated data.
 
     Raises:
-        UserError: where the folder is not empty.
+        UserError: if the folder is not empty.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is not empty", "Choose another folder: sidtune demo --output DIR")
-    console.print("[bold]1. Data[/bold]: a made-up shop and its customers")
+    console.print("[bold]1. Data[/bold]: generated items, users and interactions")
     paths = write_demo_data(folder / "data", SEED, users)
     console.print(f"   {escape(str(folder / 'data'))}")
-    console.print("[bold]2. Base[/bold]: a small Qwen3-type model with random weights")
+    console.print("[bold]2. Base model[/bold]: a small Qwen3-type model with random weights")
     made = create_base(folder / "base", read_texts(paths.items), hidden=128, layers=4, vocab=2000, seed=SEED)
     console.print(f"   {made.parameters:,} parameters, {made.tokens:,} tokens")
     config = parse_config(
@@ -48,7 +48,7 @@ def run_demo(folder: Path, users: int = 600) -> Report:
             "seed": SEED,
             "model": {"base": str(folder / "base"), "from_scratch": True},
             "data": {name: str(getattr(paths, name)) for name in ("items", "index", "train", "valid", "test")},
-            # Mostly the task that recommends; the others tie its tokens to words.
+            # Mostly the recommendation task; the others relate SID tokens to words.
             "tasks": {
                 "sid_next": {"weight": 4},
                 "item_feature": {},
@@ -63,14 +63,14 @@ def run_demo(folder: Path, users: int = 600) -> Report:
         "demo",
     )
     (folder / "demo.yaml").write_text(dump_config(with_absolute_paths(config)), encoding="utf-8")
-    console.print("[bold]3. Training[/bold]: five tasks at once")
+    console.print("[bold]3. Training[/bold]: a mixture of five tasks")
     result = train(config)
     assert result is not None
     console.print(
-        f"   {result.seconds:.0f} s; validation loss of the next SID, in nats a token: {result.first_loss:.3f} before, "
-        f"{result.best_loss:.3f} after"
+        f"   {result.seconds:.0f} s; validation loss of the next SID, in nats per token: "
+        f"{result.first_loss:.3f} before training, {result.best_loss:.3f} after"
     )
-    console.print("[bold]4. Evaluation[/bold]: every user's last item, against all items")
+    console.print("[bold]4. Evaluation[/bold]: each user's last item, ranked among all items")
     report = evaluate(EvaluationRequest(result.folder))
     assert report is not None
     console.print(metrics_table(report))
@@ -81,7 +81,7 @@ def run_demo(folder: Path, users: int = 600) -> Report:
 
 
 def show_recommendations(model: Path, paths: DemoPaths) -> None:
-    """What three users bought last, and what the model recommends to them."""
+    """Print the latest items of three users and the model's recommendations for them."""
     recommender = Recommender.load(model)
     rows = read_rows(paths.test).slice(0, SHOWN_USERS)
     histories, catalogue = rows["history"].to_pylist(), recommender.bundle.catalogue
@@ -96,11 +96,11 @@ def show_recommendations(model: Path, paths: DemoPaths) -> None:
 def _next_steps(folder: Path, result: Result) -> None:
     recipe, run = escape(str(folder / "demo.yaml")), escape(str(result.folder))
     console.print(
-        f"\n[bold]Done.[/bold] The checkpoint is a plain Hugging Face folder: {run}/{FINAL}\n\n"
+        f"\n[bold]Done.[/bold] The checkpoint is an ordinary Hugging Face folder: {run}/{FINAL}\n\n"
         f"Next:\n"
-        f"  sidtune preview {recipe}            # what the model reads, and which tokens are labels\n"
-        f"  sidtune check {recipe}              # everything wrong or worth knowing\n"
-        f"  sidtune evaluate {run}               # every metric, by group, with intervals\n"
+        f"  sidtune preview {recipe}            # the examples as the model reads them, labels marked\n"
+        f"  sidtune check {recipe}              # all errors, warnings and notes\n"
+        f"  sidtune evaluate {run}               # all metrics with 95% intervals, also by group\n"
         f"  sidtune recommend {run} --history 12,7\n"
         f"  sidtune train {recipe} output_dir={escape(str(folder / 'run2'))} training.epochs=3\n"
         f"Your own data: README.md, “Your own data in three steps”."

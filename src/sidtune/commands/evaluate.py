@@ -1,4 +1,4 @@
-"""`sidtune evaluate`: rank the rows of a split."""
+"""`sidtune evaluate`: rank the rows of a split with a model and baselines."""
 
 from __future__ import annotations
 
@@ -31,26 +31,30 @@ from sidtune.config.search import BEAMS, MAX_TOKENS, RankOptions
 
 def evaluate(
     model: ModelFolder,
-    split: Annotated[Split, typer.Option(help="Which rows of the run's configuration.")] = "test",
+    split: Annotated[Split, typer.Option(help="Split of the run's configuration to rank.")] = "test",
     beams: Beams = BEAMS,
     normalize: Normalization = "full",
-    limit: Annotated[int | None, typer.Option(min=1, help="At most this many rows, drawn by a fixed seed.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Rank at most this many rows, sampled with a fixed seed.")
+    ] = None,
     exclude_history: ExcludeHistory = False,
     candidates: Candidates = None,
-    rows: Annotated[Path | None, typer.Option(help="Rows to rank, in place of the run's split.")] = None,
-    train: Annotated[Path | None, typer.Option(help="Training rows for the baselines, in place of the run's.")] = None,
+    rows: Annotated[Path | None, typer.Option(help="File of rows to rank, instead of the run's split.")] = None,
+    train: Annotated[
+        Path | None, typer.Option(help="File of training rows for the baselines, instead of the run's.")
+    ] = None,
     no_baselines: Annotated[
-        bool, typer.Option("--no-baselines", help="Rank with the model alone; no training rows are read.")
+        bool, typer.Option("--no-baselines", help="Rank with the model only; training rows are not read.")
     ] = False,
-    output: Annotated[Path | None, typer.Option(help="Folder of the results; MODEL/evaluation by default.")] = None,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens of one forward pass; bounds memory.")] = MAX_TOKENS,
+    output: Annotated[Path | None, typer.Option(help="Results folder; MODEL/evaluation by default.")] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens per forward pass; limits memory.")] = MAX_TOKENS,
     as_json: AsJson = False,
     processes: Processes = None,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
-    """Rank the rows of a split over the whole catalogue: HR@K, NDCG@K and MRR beside three baselines.
+    """Rank the rows of a split over the whole catalogue: HR@K, NDCG@K and MRR of the model and three baselines.
 
-    Writes SPLIT.json with every figure and SPLIT.predictions.parquet with every list.
+    Writes all metrics to SPLIT.json and all ranked lists to SPLIT.predictions.parquet.
 
     Example: `sidtune evaluate runs/shop`
     """
@@ -72,4 +76,4 @@ def evaluate(
         for table in render(report):
             console.print(table)
         folder = escape(str(room.results_folder(request)))
-        console.print(f"Every figure: {folder}/{split}.json. Every list: {folder}/{split}.predictions.parquet")
+        console.print(f"All metrics: {folder}/{split}.json. All ranked lists: {folder}/{split}.predictions.parquet")

@@ -1,4 +1,4 @@
-"""The entry point: every command, and messages in place of tracebacks."""
+"""The entry point: registers all commands, and shows messages instead of tracebacks."""
 
 from __future__ import annotations
 
@@ -24,6 +24,6 @@ for command in COMMANDS:
 
 
 def main() -> None:
-    """Entry point: a user's mistake becomes one message and exit status 2, a run that was asked to stop 75."""
+    """Entry point. A `UserError` prints one message and exits with status 2; an interrupted run exits with 75."""
     with messages_for_errors():
         app()

@@ -1,4 +1,4 @@
-"""`sidtune preview`: show examples as the model reads them."""
+"""`sidtune preview`: print training examples as the model reads them."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from sidtune.commands.options import (
 def preview(
     config: ConfigFile,
     overrides: Overrides = None,
-    task: Annotated[str | None, typer.Option(help="Only this task.")] = None,
-    n: Annotated[int, typer.Option("-n", min=1, help="Examples of each form.")] = 3,
+    task: Annotated[str | None, typer.Option(help="Show only this task.")] = None,
+    n: Annotated[int, typer.Option("-n", min=1, help="Examples per template name.")] = 3,
     as_json: AsJson = False,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
-    """Show examples as the model sees them: labels green, a red bar after every segment.
+    """Print training examples as the model reads them: label tokens in green, a red bar after each segment.
 
     Example: `sidtune preview recipes/amazon-industrial.yaml --task sid_next -n 2`
     """

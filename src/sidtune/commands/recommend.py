@@ -1,4 +1,4 @@
-"""`sidtune recommend`: recommend items to histories."""
+"""`sidtune recommend`: recommend items for histories."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def recommend(
     source: Annotated[
         Path | None,
         typer.Option(
-            "--input", metavar="FILE", help='JSON lines: {"user_id": "u1", "history": ["17"]}; - is standard input.'
+            "--input", metavar="FILE", help='JSON Lines: {"user_id": "u1", "history": ["17"]}; - reads standard input.'
         ),
     ] = None,
-    k: Annotated[int, typer.Option("-k", min=1, help="Items of a list.")] = 10,
+    k: Annotated[int, typer.Option("-k", min=1, help="Items per list.")] = 10,
     beams: Beams = BEAMS,
     normalize: Normalization = "full",
     exclude_history: ExcludeHistory = False,
@@ -42,7 +42,7 @@ def recommend(
     as_json: AsJson = False,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
-    """Recommend items to one history, or to every line of a file: title, SID and log-probability.
+    """Recommend items for one history, or for each line of a file: title, SID and log-probability.
 
     Example: `sidtune recommend runs/shop --history 12,7 -k 5`
     """

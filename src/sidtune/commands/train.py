@@ -1,4 +1,4 @@
-"""`sidtune train`: fine-tune as configured."""
+"""`sidtune train`: fine-tune a model as configured."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def train(
     config: ConfigFile,
     overrides: Overrides = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Do everything up to the first step; print the plan.")
+        bool, typer.Option("--dry-run", help="Do everything up to the first step and print the plan.")
     ] = False,
     resume: Resume = "auto",
     processes: Processes = None,
     allow_other_processes: OtherProcesses = False,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
-    """Check the data, encode it (cached), train, and save a plain Hugging Face checkpoint.
+    """Check the data, encode it (cached), train, and save an ordinary Hugging Face checkpoint.
 
     Example: `sidtune train recipes/amazon-industrial.yaml training.epochs=3`
     """

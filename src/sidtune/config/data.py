@@ -1,4 +1,4 @@
-"""`data`: the files, and which of their rows are used."""
+"""`data`: the input files, and which of their rows are used."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from sidtune.config.section import ExpandedPath, Positive, Section
 SPLITS = ("train", "valid", "test")
 
 
-# Keys of `data`, and the file each is about.
+# Keys of `data`, and the file each of them applies to.
 IDLE_WITHOUT = {"description_tokens": "items"}
 
 
-# As in LC-Rec and TIGER; files of rows hold what they hold.
+# As in LC-Rec and TIGER. Files of rows contain finished histories.
 HISTORY_OF_INTERACTIONS = 20
 
 
 class DataConfig(Section):
-    """The files, and which of their rows are used."""
+    """The input files, and which of their rows are used."""
 
     items: ExpandedPath | None = None
     index: ExpandedPath
@@ -41,7 +41,7 @@ class DataConfig(Section):
     def _one_way_to_rows(self) -> Self:
         given = [name for name in SPLITS if getattr(self, name) is not None]
         if self.interactions and given:
-            raise ValueError(f"interactions holds every split: leave out {' and '.join(given)}, or interactions")
+            raise ValueError(f"interactions contains all splits: remove {' and '.join(given)}, or interactions")
         if not self.interactions and not {"train", "valid"} <= set(given):
             raise ValueError("rows are missing: give train and valid (and test), or interactions")
         return self
@@ -55,10 +55,10 @@ class DataConfig(Section):
 
     @property
     def longest_history(self) -> int | None:
-        """The most items a history keeps, the latest ones; None where it keeps what its row says."""
+        """Histories are cut to this many latest items; None leaves them as in their rows."""
         return self.history or (HISTORY_OF_INTERACTIONS if self.interactions else None)
 
     def rows_file(self, split: str) -> Path | None:
-        """The file that the rows of a split are read from, if there is one."""
+        """The file of a split's rows, if one is configured."""
         file: Path | None = self.interactions or getattr(self, split)
         return file

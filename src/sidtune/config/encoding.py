@@ -1,4 +1,4 @@
-"""`template` and `encoding`: the wording of examples, their longest length, and their cache."""
+"""`template` and `encoding`: templates, maximum example length and the cache."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from sidtune.config.section import MOST, ExpandedPath, Section
 
 
 class TemplateConfig(Section):
-    """The wording of the tasks: a file whose entries replace ours, and plain text or the chat template."""
+    """The templates of the tasks: a file whose entries replace the built-in ones, and plain text or chat template."""
 
     file: ExpandedPath | None = None
     format: Literal["plain", "chat"] = "plain"
 
 
 class EncodingConfig(Section):
-    """The length that examples are cut to, and where encoded examples are kept."""
+    """Maximum example length, and the cache folder of encoded examples."""
 
     cutoff_len: Annotated[int, Field(ge=8, le=MOST)] = 512
     cache_dir: ExpandedPath = Path("~/.cache/sidtune")

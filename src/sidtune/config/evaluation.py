@@ -1,4 +1,4 @@
-"""`eval`: when validation runs, on how much, and how the best model is chosen."""
+"""`eval`: validation frequency and size, and how the best model is selected."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pydantic import model_validator
 from sidtune.config.search import Normalize
 from sidtune.config.section import Positive, Section, Share
 
-# The K of the metrics that a best model may be chosen by.
+# The K of the metrics that can select the best model.
 METRIC_DEPTH = 10
 
 
 class RankingConfig(Section):
-    """Ranking metrics while training: with which evaluations, on how many validation rows, by which search."""
+    """Ranking metrics during training: how often, on how many validation rows, and the search settings."""
 
     every: Positive | None = None
     sample: Positive = 500
@@ -23,7 +23,7 @@ class RankingConfig(Section):
 
 
 class EvalConfig(Section):
-    """When validation runs (a checkpoint follows each time), on how much, and when training stops."""
+    """Validation frequency (each validation saves a checkpoint) and size, model selection and early stopping."""
 
     task: str | None = None
     every: Positive | Share = 0.05
@@ -39,7 +39,7 @@ class EvalConfig(Section):
         if self.metric == "loss":
             return self
         if self.ranking.every != 1:
-            raise ValueError(f"metric {self.metric} is needed at every evaluation: set eval.ranking.every: 1")
+            raise ValueError(f"metric {self.metric} must be computed at every evaluation: set eval.ranking.every: 1")
         if self.ranking.beams < METRIC_DEPTH:
             raise ValueError(f"metric {self.metric} needs eval.ranking.beams of at least {METRIC_DEPTH}")
         return self

@@ -1,4 +1,4 @@
-"""`logging`: where losses are reported."""
+"""`logging`: where metrics are logged."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from sidtune.config.section import Positive, Section
 
 
 class LoggingConfig(Section):
-    """What is logged besides the console and metrics.jsonl."""
+    """Loggers in addition to the console and metrics.jsonl."""
 
     every: Positive = 1
     tensorboard: bool = False

@@ -1,4 +1,4 @@
-"""`loss`: what training minimises."""
+"""`loss`: the training objective."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sidtune.config.section import Section
 
 
 class LossConfig(Section):
-    """What training minimises: the negative log likelihood, or a variant of it for the tokens of SIDs."""
+    """The training objective: negative log-likelihood, or a variant of it for SID tokens."""
 
     over: Literal["vocabulary", "allowed"] = "vocabulary"
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0

@@ -1,4 +1,4 @@
-"""MiniOneRec's command line in our configuration's words."""
+"""Translates MiniOneRec's command-line flags into a configuration."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sidtune.base.errors import UserError
 
 
 def boolean(text: str) -> bool:
-    """`True` or `False`, as MiniOneRec's scripts write them."""
+    """Parse `True` or `False` as MiniOneRec's scripts do."""
     values = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
     if text.lower() not in values:
         raise UserError(f"expected True or False, found {text!r}")
@@ -17,9 +17,9 @@ def boolean(text: str) -> bool:
 
 
 def resume(text: str) -> str:
-    """Our `--resume` for MiniOneRec's `--resume_from_checkpoint`, whose default, None, starts anew.
+    """The `--resume` value for MiniOneRec's `--resume_from_checkpoint`, whose default, None, starts a new run.
 
-    Trainer, which is given it there, takes False like None, and looks for the newest checkpoint where it is True.
+    MiniOneRec passes it to Trainer, which treats False like None and resumes from the newest checkpoint if True.
     """
     words = {"none": "never", "false": "never", "": "never", "true": "auto"}
     return words.get(text.strip().lower(), text)
@@ -46,10 +46,10 @@ def to_config(
     wandb_run_name: str,
     **_elsewhere: Any,
 ) -> dict[str, Any]:
-    """The configuration tree that MiniOneRec's flags stand for.
+    """The configuration tree equivalent to MiniOneRec's flags.
 
-    `micro_batch_size` bounds memory there; here the same bound is `micro_batch_size × cutoff_len` tokens. Flags
-    without a configuration key (`category`, `group_by_length`, resuming, launching) may be given too.
+    `micro_batch_size` limits memory in MiniOneRec; the equivalent limit here is `micro_batch_size × cutoff_len`
+    tokens. Flags without a configuration key (`category`, `group_by_length`, resuming, launching) are ignored.
     """
     return {
         "output_dir": str(output_dir),

@@ -1,4 +1,4 @@
-"""`model`: which language model is tuned, and how much of it."""
+"""`model`: the base model, and which of its weights are trained."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sidtune.config.section import DropoutRate, Section, expanded
 
 
 class ModelConfig(Section):
-    """Which language model is tuned, and how much of it."""
+    """The base model, and which of its weights are trained."""
 
     base: Annotated[str, AfterValidator(expanded), Field(min_length=1)]
     from_scratch: bool = False
@@ -22,11 +22,11 @@ class ModelConfig(Section):
     @model_validator(mode="after")
     def _scratch_is_not_frozen(self) -> Self:
         if self.from_scratch and self.tuning == "frozen":
-            raise ValueError("from_scratch leaves nothing worth freezing: choose tuning: full, or a pretrained base")
+            raise ValueError("frozen tuning needs a pretrained base: set tuning: full, or from_scratch: false")
         return self
 
     @model_validator(mode="after")
     def _text_needs_known_rows(self) -> Self:
         if self.from_scratch and self.new_rows == "text":
-            raise ValueError("new_rows: text has no effect with from_scratch, where every row is drawn anew")
+            raise ValueError("new_rows: text has no effect with from_scratch, where all rows are initialised randomly")
         return self

@@ -1,4 +1,4 @@
-"""How lists are asked for; apart from what makes them, so that the command line need not wait for torch."""
+"""Search options, in a module of their own so that the command line does not import torch."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ BEAMS, MAX_TOKENS = 50, 8192
 
 @dataclass(frozen=True)
 class RankOptions:
-    """How lists are made.
+    """Options of the constrained beam search.
 
     Args:
-        beams: width of the search, and SIDs of a list.
-        normalize: probabilities over the full vocabulary, or over the tokens that the trie allows.
-        exclude_history: answer with no item of the user's own history.
-        max_tokens: of one forward pass; bounds memory.
+        beams: beam width; also the maximum number of SIDs per list.
+        normalize: normalise over the full vocabulary (`full`), or over the tokens that the trie allows (`trie`).
+        exclude_history: never return an item of the user's history.
+        max_tokens: tokens per forward pass; limits memory.
     """
 
     beams: int = BEAMS

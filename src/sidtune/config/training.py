@@ -1,4 +1,4 @@
-"""`training` and `stages`: the step, the optimizer and its schedule."""
+"""`training` and `stages`: batch size, optimizer and schedule."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sidtune.config.section import MOST, Positive, Section, Share
 
 
 class TrainingConfig(Section):
-    """The step, the optimizer and its schedule."""
+    """Batch size, memory limits, optimizer and schedule."""
 
     epochs: Positive = 3
     max_steps: Positive | None = None
@@ -43,12 +43,12 @@ class TrainingConfig(Section):
     @model_validator(mode="after")
     def _something_decays(self) -> Self:
         if "decay_embeddings" in self.model_fields_set and not self.weight_decay:
-            raise ValueError("decay_embeddings has no effect with weight_decay: 0; leave it out")
+            raise ValueError("decay_embeddings has no effect with weight_decay: 0; remove it")
         return self
 
 
 class StageConfig(Section):
-    """A part of the run with a tuning and a schedule of its own."""
+    """A stage of the run, with its own tuning and schedule."""
 
     tuning: Literal["full", "frozen"]
     steps: Positive | None = None
@@ -58,5 +58,5 @@ class StageConfig(Section):
     @model_validator(mode="after")
     def _one_length(self) -> Self:
         if self.steps and self.epochs:
-            raise ValueError("steps and epochs both say how long the stage is: leave one out")
+            raise ValueError("steps and epochs both set the length of the stage: remove one of them")
         return self

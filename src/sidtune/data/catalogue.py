@@ -1,4 +1,4 @@
-"""Items, their texts and their SIDs."""
+"""The catalogue: items with their texts and SIDs."""
 
 from __future__ import annotations
 
@@ -26,14 +26,13 @@ NO_TITLE, NO_TITLE_PLURAL = " has no title", " have no title"
 
 @dataclass(frozen=True)
 class Catalogue:
-    """All items.
+    """The catalogue of all items.
 
     Args:
         ids: item ids, in the order of the index file.
-        titles, descriptions: one text an item; where there is no description, the title. All empty where the
-            catalogue is known by SIDs alone.
+        titles, descriptions: one text per item; without a description, the title. All empty if only SIDs are given.
         sids: SID tokens of each item; depths may differ, and several items may share a SID.
-        codes: the numbers that the tokens were made of, for each item; empty where the index names tokens.
+        codes: the codes of each item's SID if the index contains numbers; empty if it contains tokens.
     """
 
     ids: list[str]
@@ -49,12 +48,12 @@ class Catalogue:
 
     @cached_property
     def sid_tokens(self) -> list[str]:
-        """Every SID token once, sorted."""
+        """The distinct SID tokens, sorted."""
         return sorted({token for sid in self.sids for token in sid})
 
     @cached_property
     def items_of(self) -> dict[tuple[str, ...], list[int]]:
-        """SID → positions of the items that have it."""
+        """SID → positions of its items."""
         groups: dict[tuple[str, ...], list[int]] = {}
         for position, sid in enumerate(self.sids):
             groups.setdefault(sid, []).append(position)
@@ -66,24 +65,24 @@ class Catalogue:
 
     @cached_property
     def alike(self) -> list[list[str]]:
-        """Groups of ids that are one number: `17` and `17.0`."""
+        """Groups of ids that are the same number: `17` and `17.0`."""
         groups: dict[str, list[str]] = {}
         for item, number in zip(self.ids, canonical(pa.array(self.ids, pa.large_string())).to_pylist(), strict=True):
             groups.setdefault(number, []).append(item)
         return [group for group in groups.values() if len(group) > 1]
 
     def positions(self, ids: pa.Array) -> NDArray[np.int32]:
-        """Catalogue positions of item ids, `(n,)`, where `17.0` may name item `17`; -1 where there is no such item."""
+        """Catalogue positions of item ids, `(n,)`; `17.0` may refer to item `17`; -1 for unknown ids."""
         return self._names.positions(ids)
 
 
 def read_catalogue(items: Path | None, index: Path) -> Catalogue:
-    """Read `.item.json` (id → title, description, …), if there is one, and `.index.json` (id → SID tokens or codes).
+    """Read `.item.json` (id → title, description, …), if given, and `.index.json` (id → SID tokens or codes).
 
-    Codes `[3, 14, 159]` stand for the tokens `<a_3>`, `<b_14>`, `<c_159>`.
+    Codes `[3, 14, 159]` become the tokens `<a_3>`, `<b_14>`, `<c_159>`.
 
     Raises:
-        UserError: for items without SID, SIDs without item, records of another shape, and as `refuse_unnameable`.
+        UserError: for items without SID, SIDs without item, invalid records, and as `refuse_unnameable`.
     """
     entries = read_json_object(index)
     ids = list(entries)
@@ -94,10 +93,10 @@ def read_catalogue(items: Path | None, index: Path) -> Catalogue:
 
 
 def tell_apart(catalogue: Catalogue, path: Path) -> Catalogue:
-    """Give the items of a shared SID one token more each, which counts them in catalogue order (Rajput et al., 2023).
+    """Make SIDs unique: append a token that numbers the items of a shared SID in catalogue order (Rajput et al., 2023).
 
     Raises:
-        UserError: where the catalogue has one of these tokens already.
+        UserError: if the catalogue already contains one of these tokens.
     """
     sids = list(catalogue.sids)
     for sid, items in catalogue.items_of.items():
@@ -105,21 +104,22 @@ def tell_apart(catalogue: Catalogue, path: Path) -> Catalogue:
             sids[item] = (*sid, f"<item_{number}>")
     added = {sid[-1] for sid, given in zip(sids, catalogue.sids, strict=True) if sid != given}
     if known := sorted(added & set(catalogue.sid_tokens)):
-        message = f"{path}: has the SID token {known[0]} already, and data.unique_sids would add it"
+        message = f"{path} already contains the SID token {known[0]}, which data.unique_sids would add"
         raise UserError(message, "Rename it there, or set data.unique_sids: false.")
     return replace(catalogue, sids=sids)
 
 
 def refuse_unnameable(catalogue: Catalogue, path: Path) -> None:
-    """Refuse ids and tokens that cannot be written where they are asked for, such as in a list of candidates."""
+    """Refuse ids and tokens that cannot be written in text files, such as a list of candidates."""
     for item in catalogue.ids:
         if not item or item != item.strip() or UNWRITABLE & set(item):
-            message = f"{path}: the item id {item!r:.80} is empty, has blanks around it, or holds a NUL or a line break"
-            raise UserError(message, "Give the item another id, here and in every file that mentions it.")
+            why = "is empty, starts or ends with white space, or contains a NUL or a line break"
+            message = f"{path}: the item id {item!r:.80} {why}"
+            raise UserError(message, "Change the item id, here and in every file that uses it.")
     for token in catalogue.sid_tokens:
         if not token or UNWRITABLE & set(token):
-            message = f"{path}: the SID token {token!r:.80} is empty, or holds a NUL or a line break"
-            raise UserError(message, "Write it otherwise, wherever it stands.")
+            message = f"{path}: the SID token {token!r:.80} is empty, or contains a NUL or a line break"
+            raise UserError(message, "Rename the token wherever it is used.")
 
 
 def read_texts(items: Path) -> list[str]:
@@ -136,7 +136,7 @@ def _texts(items: Path, sids: Mapping[str, Any], index: Path) -> tuple[list[str]
 
 
 def _record_texts(records: Mapping[str, Any], path: Path) -> tuple[list[str], list[str]]:
-    """Titles and descriptions of all records; a description that is missing or empty is the title."""
+    """Titles and descriptions of all records; the title replaces a missing or empty description."""
     titles, descriptions, faults = [], [], _Faults(path)
     for item, record in records.items():
         if not isinstance(record, dict):
@@ -147,15 +147,15 @@ def _record_texts(records: Mapping[str, Any], path: Path) -> tuple[list[str], li
         if title is None:
             faults.add(NO_TITLE, item, record.get("title"))
         if description is None:
-            faults.add(": expected a text or a list of texts as description", item, record["description"])
+            faults.add(": expected text or a list of texts as description", item, record["description"])
         titles.append(title or "")
         descriptions.append(description or titles[-1])
-    faults.refuse("Every item needs a title: text that is not blank, or a number.")
+    faults.refuse("Every item needs a title: non-blank text, or a number.")
     return titles, descriptions
 
 
 class _Faults:
-    """Items that a file says something wrong of, by what is wrong; all of them are told at once.
+    """Collects invalid items by kind of fault, to report all of them at once.
 
     Args:
         path: the file.
@@ -167,14 +167,14 @@ class _Faults:
         self.first: dict[str, list[tuple[str, str]]] = {}
 
     def add(self, what: str, item: str, found: Any) -> None:
-        """Note one item; `what` goes on where its name ends."""
+        """Record an item; `what` follows the item's name in the message."""
         self.counts[what] += 1
         shown = self.first.setdefault(what, [])
         if len(shown) < SHOWN:
             shown.append((item, f"(found {found!r:.60})"))
 
     def refuse(self, hint: str) -> None:
-        """Raise what was noted, if anything was."""
+        """Raise `UserError` if any fault was recorded."""
         if self.counts:
             raise UserError(f"{self.path}: {'; '.join(map(self._told, self.counts))}", hint)
 
@@ -188,7 +188,7 @@ class _Faults:
 
 
 def _as_indexed(records: dict[str, Any], sids: Mapping[str, Any], items: Path, index: Path) -> dict[str, Any]:
-    """Records by the ids that the index writes: its `17` may be `17.0` among the items."""
+    """Records by the ids of the index, whose `17` may be `17.0` in the item file."""
     if records.keys() == sids.keys():
         return records
     names = list(sids)
@@ -197,8 +197,8 @@ def _as_indexed(records: dict[str, Any], sids: Mapping[str, Any], items: Path, i
     for given, place in zip(records, places.tolist(), strict=True):
         name = given if place < 0 else names[place]
         if name in found:
-            message = f"{items}: two items are {name} of {index.name}, one of them written {given}"
-            raise UserError(message, "Which one counts? Remove the other.")
+            message = f"{items}: two items match {name} of {index.name}; one of them is written {given}"
+            raise UserError(message, "Remove one of them.")
         found[name] = records[given]
     return found
 
@@ -208,25 +208,25 @@ def _same_items(records: Mapping[str, Any], sids: Mapping[str, Any], items: Path
     if without_sid:
         raise UserError(
             f"{items}: {len(without_sid):,} items have no SID in {index.name}: {_first(without_sid)}",
-            "Take items and index from the same build, or remove these items.",
+            "Use items and index from the same build, or remove these items.",
         )
     without_item = [item for item in sids if item not in records]
     if without_item:
         raise UserError(
             f"{index}: {len(without_item):,} SIDs have no item in {items.name}: {_first(without_item)}",
-            "Take items and index from the same build, or remove these SIDs.",
+            "Use items and index from the same build, or remove these SIDs.",
         )
 
 
 def _title(given: Any) -> str | None:
-    """The title that a value stands for, or None; a number stands for its text, and 1984.0 for 1984."""
+    """The title of a JSON value, or None if invalid; numbers become text, and 1984.0 becomes 1984."""
     if type(given) in (int, float):
         return as_id(given) or repr(given)
     return given if isinstance(given, str) and given.strip() else None
 
 
 def _description(given: Any, where: str) -> str | None:
-    """The longest entry of a text, a list, or a list literal in a text; None where it is none of these."""
+    """The longest entry of a text, a list, or a list literal; None if it is none of these."""
     if given is None:
         given = []
     if isinstance(given, str):
@@ -241,7 +241,7 @@ def _literal_or_text(text: str, where: str) -> list[str]:
         try:
             return parse_list(text)
         except MissingCommasError as error:
-            remedy = "Write a list, ['one', 'two']; NumPy arrays become lists by their method tolist()."
+            remedy = "Write a list, ['one', 'two']; convert NumPy arrays with tolist()."
             raise UserError(f"{where}: {error}, found {text!r:.80}", remedy) from None
         except ValueError:
             return [text]
@@ -249,7 +249,7 @@ def _literal_or_text(text: str, where: str) -> list[str]:
 
 
 def _sids(entries: Mapping[str, Any], path: Path) -> tuple[list[tuple[str, ...]], list[list[int]]]:
-    """SID tokens of all items, and the codes that they were made of, if they were."""
+    """SID tokens of all items, and their codes if the index contains numbers."""
     named: dict[str, tuple[str, ...]] = {}
     coded: dict[str, list[int]] = {}
     faults = _Faults(path)
@@ -259,26 +259,27 @@ def _sids(entries: Mapping[str, Any], path: Path) -> tuple[list[tuple[str, ...]]
         elif codes := _codes(entry):
             coded[item] = codes
         else:
-            faults.add(": expected a list of SID tokens, or one of whole numbers from 0 on", item, entry)
-    faults.refuse('Write each SID as ["<a_3>", "<b_14>"] or as [3, 14], all of them the same way.')
+            faults.add(": expected a list of SID tokens, or a list of whole numbers of at least 0", item, entry)
+    faults.refuse('Write all SIDs in the same format: as tokens, ["<a_3>", "<b_14>"], or as numbers, [3, 14].')
     if named and coded:
         item, other = next(iter(coded)), next(iter(named))
-        message = f"{path}: the SID of item {item} is numbers ({coded[item]!s:.60}), that of item {other} is tokens"
-        raise UserError(message, "Write all of them the same way.")
+        numbers = f"the SID of item {item} is written as numbers ({coded[item]!s:.60})"
+        message = f"{path}: {numbers}, that of item {other} as tokens"
+        raise UserError(message, "Write all SIDs in the same format.")
     if coded:
         return [tuple(map(_token, range(len(codes)), codes)) for codes in coded.values()], list(coded.values())
     return list(named.values()), []
 
 
 def _codes(entry: Any) -> list[int]:
-    """The codes of a SID that is written as whole numbers from 0 on; none where it is not."""
+    """The codes of a SID written as non-negative whole numbers; empty otherwise."""
     if not isinstance(entry, list) or not all(type(code) in (int, float) and as_id(code) for code in entry):
         return []
     return [int(code) for code in entry] if min(entry, default=0) >= 0 else []
 
 
 def _token(level: int, code: int) -> str:
-    """The token of a code: levels are named a to z, and then aa, ab, … as the columns of a spreadsheet."""
+    """The token of a code: levels are named a to z, then aa, ab, …, like spreadsheet columns."""
     name = ""
     while level >= 0:
         level, letter = divmod(level, len(ascii_lowercase))

@@ -1,4 +1,4 @@
-"""A made-up shop with real structure: everything follows from a seed, nothing is tuned to any model.
+"""Generates demo data with realistic structure from a seed; it is not tuned to any model.
 
 Items have a category, a type, a brand and a variant, and SIDs mirror that hierarchy. Users favour a few categories and
 stay with brands; inside a category they buy along a path (a tent, then a sleeping bag, then a stove), now and then
@@ -66,7 +66,7 @@ SHOP: dict[str, tuple[list[str], set[str], list[str], list[str]]] = {
     ),
 }
 HISTORY = 10
-FOLLOW, REFILL, SWITCH = 0.62, 0.12, 0.2  # what is left over buys anything popular
+FOLLOW, REFILL, SWITCH = 0.62, 0.12, 0.2  # the remaining probability: any popular item
 BRAND_LOYALTY = 0.75
 SHARED_SID = 0.015
 
@@ -95,11 +95,13 @@ class _Item:
 
 
 def write_demo_data(folder: Path, seed: int = 0, users: int = 900) -> DemoPaths:
-    """Write catalogue and leave-one-out rows: each user's last item is the test row, the one before the validation row.
+    """Write a catalogue and leave-one-out rows: each user's last item is the test target.
+
+    The item before it is the validation target.
 
     Args:
-        folder: made when it is not there.
-        seed: the same seed gives the same bytes.
+        folder: created if it does not exist.
+        seed: the same seed writes identical files.
         users: number of users; each has 5 to 14 interactions.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -126,7 +128,7 @@ def _catalogue(random: np.random.Generator) -> list[_Item]:
         for kind, name in enumerate(types):
             for brand, maker in enumerate(brands):
                 for variant, detail in enumerate(variants):
-                    # Now and then a variant has its neighbour's SID, as real quantisers leave it.
+                    # Some variants share a SID, as with real quantisers.
                     code = variant - 1 if variant and random.random() < SHARED_SID else variant
                     sid = (
                         f"<a_{category * len(types) + kind}>",
@@ -144,7 +146,7 @@ def _description(random: np.random.Generator, maker: str, name: str, detail: str
     uses = ["for the first day out", "made to last for years", "easy to clean and store", "a favourite of beginners"]
     text = f"{name} by {maker} ({detail.lower()}), {uses[int(random.integers(len(uses)))]}."
     draw = random.random()
-    # As in collected data: some have none, some carry a list written as text.
+    # As in real data: some items have no description, some have a list written as text.
     return "" if draw < 0.1 else str([text, maker]) if draw < 0.3 else text
 
 

@@ -1,4 +1,4 @@
-"""Rows that say something else of an item than the catalogue does."""
+"""Finds titles and SIDs in rows that differ from the catalogue."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sidtune.files.row_files import Faults, as_rows, kind_of, read_csv
 
 @dataclass(frozen=True)
 class Disagreement:
-    """A cell that says something else than the catalogue; `row` counts from 1, the header left out."""
+    """A cell that differs from the catalogue; `row` counts from 1, without the header."""
 
     row: int
     column: str
@@ -29,13 +29,13 @@ class Disagreement:
 
 
 def disagreements(path: Path, catalogue: Catalogue) -> Iterator[Disagreement]:
-    """Cells of a MiniOneRec CSV whose titles or SIDs are not the catalogue's, row by row; none of other files."""
+    """Cells of a MiniOneRec CSV whose titles or SIDs differ from the catalogue, row by row; none for other files."""
     if kind_of(path) != ".csv":
         return
     texts = {"item_sid": ["".join(sid) for sid in catalogue.sids]}
     if catalogue.has_texts:
         texts = {"item_title": catalogue.titles, **texts}
-    # An index of numbers may have its rows made of numbers too.
+    # If the index contains numbers, the rows may contain numbers too.
     codes = {"item_sid": list(map(str, catalogue.codes))} if catalogue.codes else {}
     columns = [_Column(name, entries, False, codes.get(name)) for name, entries in texts.items()]
     columns += [_Column(f"history_{name}", entries, True, codes.get(name)) for name, entries in texts.items()]
@@ -51,13 +51,13 @@ def disagreements(path: Path, catalogue: Catalogue) -> Iterator[Disagreement]:
 
 
 class _Column:
-    """A column of texts that the catalogue knows better.
+    """A column that repeats texts of the catalogue.
 
     Args:
-        name: in the file.
-        texts: of each item.
-        listed: whether a cell lists the texts of the history, or holds that of the target.
-        codes: lists of numbers that say the same as the texts, if there are any.
+        name: column name in the file.
+        texts: expected text of each item.
+        listed: whether a cell lists the texts of the history, rather than the text of the target.
+        codes: equivalent lists of numbers, if any.
     """
 
     def __init__(self, name: str, texts: Sequence[str], listed: bool, codes: Sequence[str] | None = None) -> None:
@@ -65,9 +65,9 @@ class _Column:
         self.written = pa.array([repr(text) for text in texts] if listed else texts, pa.large_string())
 
     def differing(self, cells: pa.ChunkedArray, rows: Rows, before: int) -> Iterator[Disagreement]:
-        """The cells of some rows that disagree; `before` rows of the file came before them."""
+        """The differing cells of some rows, which are preceded by `before` rows of the file."""
         items = rows.history if self.listed else Ragged.column(rows.target)
-        # Most lists are written as Python writes them; only the others are worth parsing.
+        # Most lists are formatted as by Python; only the others need parsing.
         unlike = pc.not_equal(cells.combine_chunks(), self._as_written(items)).to_numpy(zero_copy_only=False)
         for row in np.flatnonzero(unlike).tolist():
             cell = cells[row].as_py()
@@ -76,7 +76,7 @@ class _Column:
                 yield Disagreement(before + row + 1, self.name, _shown(found), _shown(expected))
 
     def _says_codes(self, cell: str, items: NDArray[np.int32]) -> bool:
-        """Whether a cell holds the items' numbers, however it spaces them."""
+        """Whether a cell contains the items' codes, with any spacing."""
         if self.codes is None:
             return False
         listed = ",".join(self.codes[item] for item in items)

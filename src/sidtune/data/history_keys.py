@@ -1,4 +1,4 @@
-"""Which examples tell of one user in one way: their prompts open alike."""
+"""Keys of examples whose prompts start with the same user's history."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from numpy.typing import NDArray
 
 NO_HISTORY = -1
 KEY_BITS = 63
-# As Python objects names take several times their memory: never more of them than this at once.
+# Maximum names held as Python objects, which take several times their memory.
 NAMES_AT_ONCE = 65_536
 
 
 def history_keys(users: pa.Array, placeholder: str) -> NDArray[np.int64]:
-    """A key for each user and way to write a history, `(n,)`, not negative.
+    """A non-negative key per user and history placeholder, `(n,)`.
 
-    A hash, so that files read apart agree without a shared table.
+    It is a hash, so that separately read files agree without a shared table.
 
     Args:
         users: `(n,)` user ids.
-        placeholder: what the history is written with, such as `history_sids`; 16 bytes at most.
+        placeholder: placeholder of the history, such as `history_sids`; at most 16 bytes.
     """
     coded, way = users.dictionary_encode(), placeholder.encode()
     names = coded.dictionary

@@ -1,11 +1,11 @@
-"""HTML in texts that should be plain: what collecting from web pages leaves behind."""
+"""Finds HTML left in texts collected from web pages."""
 
 from __future__ import annotations
 
 import re
 from html.entities import html5
 
-# Of the HTML standard and its obsolete elements, those that stand in running text.
+# Standard and obsolete HTML elements that occur in text.
 ELEMENTS = (
     "a|abbr|acronym|address|b|bdi|bdo|big|blockquote|body|br|center|cite|code|dd|del|dfn|div|dl|dt|em|font|footer|form|"
     "h[1-6]|head|header|hr|html|i|iframe|img|ins|kbd|li|link|mark|meta|nobr|ol|p|pre|q|s|samp|script|section|small|span|"
@@ -17,7 +17,7 @@ HTML = re.compile(f"{TAG}|{ENTITY}", re.IGNORECASE)
 
 
 def html_in(text: str) -> str | None:
-    """The first tag, comment or entity in a text, such as `<b>` or `&amp;`; None where there is none."""
+    """The first tag, comment or entity in a text, such as `<b>` or `&amp;`; None if there is none."""
     for found in HTML.finditer(text):
         written = found.group()
         if not written.startswith("&") or written[1] == "#" or written[1:] in html5:

@@ -1,4 +1,4 @@
-"""Plain instruction data, to mix in."""
+"""Reads instruction data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def read_instructions(path: Path) -> pa.Table:
     """Read JSONL records `prompt, response`; other fields are ignored.
 
     Raises:
-        UserError: names file, line and field of what is missing or empty.
+        UserError: names file, line and field of a missing or empty value.
     """
     rows = []
     for line, record in read_jsonl(path):

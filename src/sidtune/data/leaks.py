@@ -1,4 +1,4 @@
-"""Held-out rows that training shows: rows of one file that stand in another too, and parts of longer histories."""
+"""Finds held-out rows in training data: rows that occur in both files, and parts of longer training sequences."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from sidtune.data.rows import Rows
 from sidtune.data.sequences import one_by_one, whole
 from sidtune.files.ids import in_common
 
-# As Python objects a row takes twenty times its memory: never more of them than this at once.
+# Maximum rows held as Python objects, which take twenty times their memory.
 ROWS_AT_ONCE = 65_536
-# Sorting takes some fifty bytes an item: users are looked at in groups that have about this many items.
+# Sorting takes about fifty bytes per item: users are processed in groups of about this many items.
 ITEMS_AT_ONCE = 1 << 21
 
 
 def examples(rows: Rows) -> Interactions:
-    """Of each row its history, followed by its target."""
+    """The history of each row, followed by its target."""
     return Interactions(rows.users, one_by_one(rows).items)
 
 
 def sequences(rows: Rows, users: pa.Array) -> Interactions:
-    """What rows tell of these users once they are joined, as `whole` does."""
+    """The training sequences of these users: their rows joined as by `whole`."""
     all_users, wanted = in_common([rows.users, users])
     theirs = rows.take(np.flatnonzero(np.isin(all_users, wanted)))
     joined = whole(theirs)
@@ -35,7 +35,7 @@ def sequences(rows: Rows, users: pa.Array) -> Interactions:
 
 
 def contained(lists: Interactions, among: Sequence[Interactions]) -> NDArray[np.int64]:
-    """Which lists are a contiguous part of a list of the same user in any of `among`, ascending.
+    """Indices of lists that are a contiguous part of a list of the same user in any of `among`, ascending.
 
     Args:
         lists: none of them empty.
@@ -60,7 +60,7 @@ def contained(lists: Interactions, among: Sequence[Interactions]) -> NDArray[np.
 def _grouped(
     our_group: NDArray[np.int64], ours: NDArray[np.int64], their_group: NDArray[np.int64], theirs: NDArray[np.int64]
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Ours and theirs, group by group, each with the other's of the same group."""
+    """Both inputs split into groups of users, pairwise."""
     mine, other = np.argsort(our_group, kind="stable"), np.argsort(their_group, kind="stable")
     for number in np.unique(our_group):
         spans = (
@@ -71,10 +71,10 @@ def _grouped(
 
 
 def _parts(lists: Ragged, user: NDArray[np.int64], among: Ragged, their_user: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which lists are a part of one of `among`, `(lists,)`.
+    """Mask of lists that are a contiguous part of one of `among`, `(lists,)`.
 
-    All places of both are sorted by what follows them in their list. A list that ends sorts before those that go on, so
-    the first place of `among` behind a list's start begins with the whole list, if any place does.
+    All positions of both are sorted by the items that follow them (a suffix array). A list sorts before its
+    continuations, so the first position of `among` after a list's start begins with that list, if any position does.
     """
     both = stack([among, lists])
     rank = _ranks(both, np.concatenate([their_user, user]), int(lists.lengths.max()))
@@ -93,9 +93,9 @@ def _parts(lists: Ragged, user: NDArray[np.int64], among: Ragged, their_user: ND
 
 
 def _ranks(lists: Ragged, user: NDArray[np.int64], length: int) -> NDArray[np.int64]:
-    """Where each place of the lists stands among all, `(values,)`, by user and by the `length` items from it on.
+    """The rank of each position among all, `(values,)`, by user and the `length` items that follow.
 
-    By doubling (Karp, Miller and Rosenberg, 1972): the rank of twice as many items is that of two ranks.
+    Prefix doubling (Karp, Miller and Rosenberg, 1972): the rank for twice the length is the rank of a pair of ranks.
     """
     row = row_of(lists)
     ends = lists.offsets[1:][row]
@@ -111,7 +111,7 @@ def _ranks(lists: Ragged, user: NDArray[np.int64], length: int) -> NDArray[np.in
 
 
 def _dense(keys: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The place of each key among the distinct ones, from 0, `(n,)`."""
+    """The rank of each key among the distinct keys, from 0, `(n,)`."""
     order = np.argsort(keys, kind="stable")
     ordered = keys[order]
     rank = np.empty(len(keys), np.int64)
@@ -120,9 +120,9 @@ def _dense(keys: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def repeated_rows(rows: Rows, among: Rows) -> NDArray[np.int64]:
-    """Which rows have user, history and target of a row of `among`, ascending.
+    """Indices of rows whose user, history and target equal those of a row of `among`, ascending.
 
-    Hashes find those that may, and only these are compared.
+    Hashes select candidates, and only these are compared.
     """
     numbers = in_common([rows.users, among.users])
     ours, theirs = (_hashes(*pair) for pair in zip((rows, among), numbers, strict=True))
@@ -140,7 +140,7 @@ def _repeated(rows: Rows, candidates: NDArray[np.int64], among: Rows, others: ND
 
 
 def _among(hashes: NDArray[np.uint64], known: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """Which hashes are among the known ones, `(n,)`; sorting is many times faster than NumPy's table of millions."""
+    """Mask of hashes that are among the known ones, `(n,)`; sorting is much faster than NumPy's hash table here."""
     known = np.sort(known)
     found: NDArray[np.bool_] = known[np.searchsorted(known, hashes) % len(known)] == hashes
     return found

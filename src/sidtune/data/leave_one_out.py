@@ -1,4 +1,4 @@
-"""Whole histories, one list of items a user, and their leave-one-out splits: the files of LC-Rec, TIGER and LETTER."""
+"""Whole histories, one list of items per user, as in LC-Rec, TIGER and LETTER, and leave-one-out splits."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from sidtune.data.rows import Rows, Split
 from sidtune.files.ids import as_id, as_users, id_list
 from sidtune.files.text import read_json_object
 
-# A user gives up two interactions only where one is left to start from, as in SASRec (Kang and McAuley, 2018).
+# Users are split only if one interaction is left for training, as in SASRec (Kang and McAuley, 2018).
 FEWEST = 3
 NO_ROWS: Mapping[Split, str] = {
-    "train": "leaves no training row: every user has three interactions or only one",
-    "valid": "leaves nothing to validate on: no user has three interactions",
-    "test": "leaves nothing to test on: no user has three interactions",
+    "train": "gives no training row: every user has three interactions or only one",
+    "valid": "gives no validation row: no user has three interactions",
+    "test": "gives no test row: no user has three interactions",
 }
 
 
 @dataclass(frozen=True)
 class Interactions:
-    """What each user had, in time order.
+    """The interactions of each user, in time order.
 
     Args:
-        users: `(users,)` ids, as those of `Rows`.
-        items: a list of catalogue positions for each user, oldest first, none of them empty.
+        users: `(users,)` ids, as in `Rows`.
+        items: a non-empty list of catalogue positions per user, oldest first.
     """
 
     users: pa.Array
@@ -41,21 +41,21 @@ class Interactions:
 
 
 def load_leave_one_out(path: Path, catalogue: Catalogue, split: Split, longest: int) -> Rows:
-    """The rows of one split of an `.inter.json`; raises as `read_interactions`, and where the split has no row."""
+    """The rows of one split of an `.inter.json`; raises as `read_interactions`, and if the split has no row."""
     rows = leave_one_out(read_interactions(path, catalogue), split, longest)
     if not len(rows.target):
-        raise UserError(f"{path} {NO_ROWS[split]}", "Add longer histories, or give data.train and data.valid instead.")
+        raise UserError(f"{path} {NO_ROWS[split]}", "Add longer histories, or use data.train and data.valid instead.")
     return rows
 
 
 def leave_one_out(interactions: Interactions, split: Split, longest: int) -> Rows:
-    """Each user's last item is the test target and the one before it the validation target; training has the rest.
+    """Leave-one-out split: the last item of a user is the test target, the one before it the validation target.
 
-    A training row stands for every item of the rest that has another before it, user by user, oldest first. Users with
-    fewer than `FEWEST` interactions are training data alone.
+    There is one training row for every remaining item but the first, user by user, oldest first. Users with fewer than
+    `FEWEST` interactions are used for training only.
 
     Args:
-        longest: histories keep this many of their items, the latest ones.
+        longest: histories are cut to this many latest items.
     """
     items = interactions.items
     user, place = row_of(items), place_of(items)
@@ -73,7 +73,7 @@ def leave_one_out(interactions: Interactions, split: Split, longest: int) -> Row
 
 
 def whole_split(interactions: Interactions, split: Split) -> Interactions:
-    """The histories of a split, uncut: what training has of each user, or all up to the target that is held out."""
+    """The uncut histories of a split: each user's training items, or all items up to the held-out target."""
     lengths = interactions.items.lengths
     held_out = lengths >= FEWEST
     users = np.arange(len(lengths)) if split == "train" else np.flatnonzero(held_out)
@@ -82,11 +82,11 @@ def whole_split(interactions: Interactions, split: Split) -> Interactions:
 
 
 def read_interactions(path: Path, catalogue: Catalogue) -> Interactions:
-    """Read `{user: [item ids, oldest first]}`; item ids are text or whole numbers, such as 17 or 17.0.
+    """Read `{user: [item ids, oldest first]}`; ids are text or whole numbers, such as 17 or 17.0.
 
     Raises:
-        UserError: names the user of whatever is something else, who stands twice (`7` and `7.0` are one user), or who
-            has an item that the catalogue does not have.
+        UserError: names the user of an invalid entry, a user that occurs twice (`7` and `7.0` are the same user), or a
+            user with an item that is not in the catalogue.
     """
     given = read_json_object(path)
     _refuse_other_shapes(given, path)
@@ -102,7 +102,7 @@ def read_interactions(path: Path, catalogue: Catalogue) -> Interactions:
 def _refuse_other_shapes(given: Mapping[str, Any], path: Path) -> None:
     for user, items in given.items():
         if not user:
-            raise UserError(f"{path}: a user has an empty id", "Name the user, or remove it.")
+            raise UserError(f"{path}: a user has an empty id", "Add an id, or remove the user.")
         if not isinstance(items, list) or not items:
             message = f"{path}: user {user}: expected a list of item ids, oldest first, found {items!r:.60}"
             raise UserError(message, "Remove users without interactions.")
@@ -120,8 +120,8 @@ def _refuse_repeated(users: pa.Array, given: list[str], path: Path) -> None:
     if len(first) < len(codes):
         again = int(np.setdiff1d(np.arange(len(codes)), first)[0])
         before = int(np.flatnonzero(codes == codes[again])[0])
-        message = f"{path}: {given[before]!r:.80} and {given[again]!r:.80} are one user, who stands twice"
-        raise UserError(message, "Join the two histories in time order, or give one of the users another id.")
+        message = f"{path}: {given[before]!r:.80} and {given[again]!r:.80} are the same user, which occurs twice"
+        raise UserError(message, "Merge the two histories in time order, or change the id of one of the users.")
 
 
 def _refuse_unknown(items: Ragged, ids: pa.Array, users: pa.Array, path: Path) -> None:
@@ -130,6 +130,6 @@ def _refuse_unknown(items: Ragged, ids: pa.Array, users: pa.Array, path: Path) -
         bad = np.unique(row_of(items)[unknown])
         names = sorted(set(ids.filter(pa.array(unknown)).to_pylist()))
         raise UserError(
-            f"{path}: {len(bad):,} users have items that have no SID: {some(names)} (first user {users[bad[0]]})",
+            f"{path}: {len(bad):,} users have items without a SID: {some(names)} (first user {users[bad[0]]})",
             "Add them to data.index (and data.items), or remove these interactions.",
         )

@@ -1,4 +1,4 @@
-"""Who has what: the users of each item."""
+"""Item popularity: the number of users of each item."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 from sidtune.base.ragged import row_of
 from sidtune.data.rows import Rows
 
-# A pair takes twice the memory of an item, and an item of a history is named by every later row of its user.
+# A pair takes twice the memory of an item, and items of a history repeat in every later row of the user.
 ROWS_AT_ONCE = 1 << 18
 
 
 def owned(rows: Rows, items: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Users, numbered from 0, and items they have in a history or as a target; each pair once, both `(pairs,)`."""
+    """Distinct pairs of user number, from 0, and item in a history or as a target, both `(pairs,)`."""
     users = rows.users.dictionary_encode().indices.to_numpy()
     pairs = [
         _pairs(rows, users, np.arange(start, min(start + ROWS_AT_ONCE, len(users))), items)
@@ -24,17 +24,17 @@ def owned(rows: Rows, items: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
 def popularity(rows: Rows, items: int) -> NDArray[np.int64]:
-    """Number of distinct users that have each item, in a history or as a target, `(items,)`."""
+    """Number of distinct users of each item, in a history or as a target, `(items,)`."""
     return np.bincount(owned(rows, items)[1], minlength=items)
 
 
 def _pairs(rows: Rows, users: NDArray[np.int32], block: NDArray[np.int64], items: int) -> NDArray[np.int64]:
-    """User and item of some rows as one number, each once."""
+    """Distinct pairs of user and item of some rows, each pair as one integer."""
     first, history = users[block].astype(np.int64) * items, rows.history.take(block)
     return _distinct(np.concatenate([first[row_of(history)] + history.values, first + rows.target[block]]))
 
 
 def _distinct(values: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Each value once, ascending; many times faster than NumPy's table of millions."""
+    """Distinct values, ascending; much faster than NumPy's hash table here."""
     ordered = np.sort(values)
     return ordered[np.diff(ordered, prepend=-1) > 0]

@@ -1,4 +1,4 @@
-"""What users said or showed they prefer, in words."""
+"""Reads user preferences written as text."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def read_preferences(path: Path) -> pa.Table:
     """Read records `user, user_preference, split, context: {history_items, target_item}` from JSON or JSONL.
 
     Raises:
-        UserError: names file, record and field of what is missing or of another type.
+        UserError: names file, record and field of a missing or invalid value.
     """
     rows = [_row(record, f"{path}, record {number}") for number, record in _records(path)]
     if not rows:
-        raise UserError(f"{path} holds no records")
+        raise UserError(f"{path} contains no records")
     return pa.Table.from_pylist(rows, PREFERENCES)
 
 
@@ -59,7 +59,7 @@ def _row(record: Any, where: str) -> dict[str, Any]:
 
 def _field(record: Any, name: str, where: str) -> Any:
     if not isinstance(record, dict) or name not in record:
-        raise UserError(f"{where}: no field {name!r} in {record!r:.60}")
+        raise UserError(f"{where}: missing field {name!r} in {record!r:.60}")
     return record[name]
 
 
@@ -72,10 +72,10 @@ def _identifier(record: Any, name: str, where: str) -> str:
 
 
 def _split(record: Any, where: str) -> str:
-    """Records that name no split are for training; one of another name would be in none."""
+    """The split of a record; train by default, and unknown names are errors."""
     split = record.get("split", "train")
     if split not in SPLIT_NAMES:
         near = did_you_mean(split, SPLIT_NAMES) if isinstance(split, str) else ""
         message = f"{where}: split: expected the name of a split, found {split!r:.60}{near}"
-        raise UserError(message, f"Known: {', '.join(SPLIT_NAMES)}; leave it out for train.")
+        raise UserError(message, f"Known: {', '.join(SPLIT_NAMES)}; omit it for train.")
     return str(split)

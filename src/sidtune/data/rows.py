@@ -1,4 +1,4 @@
-"""Interaction rows as item positions, and their way there from files."""
+"""Interaction rows with items as catalogue positions."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ SHOWN = 3
 
 @dataclass(frozen=True)
 class Rows:
-    """Interaction rows against a catalogue.
+    """Interaction rows with items as catalogue positions.
 
     Args:
-        users: `(n,)` user ids as codes, so that a name is held once, and `7.0` is user `7`.
-        history: n lists of catalogue positions, oldest first, none of them empty.
+        users: `(n,)` dictionary-encoded user ids; `7.0` is user `7`.
+        history: n non-empty lists of catalogue positions, oldest first.
         target: `(n,)` catalogue positions.
     """
 
@@ -36,28 +36,28 @@ class Rows:
     target: NDArray[np.int32]
 
     def take(self, chosen: NDArray[np.integer]) -> Rows:
-        """The rows at these places, in that order."""
+        """The rows at these indices, in that order."""
         return Rows(self.users.take(pa.array(chosen)), self.history.take(chosen), self.target[chosen])
 
     def latest(self, longest: int | None) -> Rows:
-        """The rows with at most `longest` items of history, the latest ones; with all of them where that is None."""
+        """The rows with histories cut to the `longest` latest items; None keeps all."""
         return self if longest is None else replace(self, history=self.history.latest(longest))
 
 
 def drawn(count: int, limit: int | None, seed: int) -> NDArray[np.int64]:
-    """At most `limit` of `count` rows, ascending; the same for the same seed."""
+    """Sample at most `limit` of `count` row indices with a seed, ascending."""
     if limit is None or limit >= count:
         return np.arange(count)
     return np.sort(np.random.default_rng(seed).permutation(count)[:limit])
 
 
 def read_rows(path: Path) -> pa.Table:
-    """All rows of a small file as texts, a table of schema `ROWS`; raises as `row_batches`."""
+    """All rows of a small file as a table of schema `ROWS`; raises as `row_batches`."""
     return pa.concat_tables(row_batches(path))
 
 
 def load_rows(path: Path, catalogue: Catalogue) -> Rows:
-    """Read a file of any size and replace item ids by catalogue positions; raises as `row_batches`, `resolve_rows`."""
+    """Read a file of any size with items as catalogue positions; raises as `row_batches` and `resolve_rows`."""
     return _resolved(row_batches(path), catalogue, path)
 
 
@@ -65,13 +65,13 @@ def resolve_rows(table: pa.Table, catalogue: Catalogue, path: Path) -> Rows:
     """Replace the item ids of a table of schema `ROWS` by catalogue positions.
 
     Raises:
-        UserError: for items that the catalogue does not have, with the first rows that mention them.
+        UserError: for items that are not in the catalogue, with the first rows that contain them.
     """
     return _resolved([table], catalogue, path)
 
 
 def _resolved(tables: Iterable[pa.Table], catalogue: Catalogue, path: Path) -> Rows:
-    """One table after another, so that texts make way for positions before more of them are read."""
+    """Resolve one table at a time, to limit memory."""
     parts: list[Rows] = []
     before, bad, first, names = 0, 0, 0, set[str]()
     for table in tables:
@@ -85,14 +85,14 @@ def _resolved(tables: Iterable[pa.Table], catalogue: Catalogue, path: Path) -> R
         before += table.num_rows
     if bad:
         raise UserError(
-            f"{path}: {bad:,} rows mention items that have no SID: {some(sorted(names))} (first in row {first})",
+            f"{path}: {bad:,} rows contain items without a SID: {some(sorted(names))} (first in row {first})",
             "Add them to items and index, or remove these rows.",
         )
     return _joined(parts)
 
 
 def _positions(table: pa.Table, catalogue: Catalogue) -> tuple[Rows, list[str]]:
-    """A table's rows, with -1 for items that the catalogue does not have, and the ids of these."""
+    """A table's rows, with -1 for unknown items, and the ids of these."""
     history, targets = table["history"].combine_chunks(), table["target"].combine_chunks()
     flat, offsets = history.flatten(), history.offsets.to_numpy()
     items, target = catalogue.positions(flat), catalogue.positions(targets)

@@ -1,4 +1,4 @@
-"""Rows joined to whole histories: growing prefixes of one user become one sequence."""
+"""Joins rows with growing histories of a user into whole sequences."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from sidtune.data.rows import Rows
 
 @dataclass(frozen=True)
 class Sequences:
-    """Stretches of users' histories, oldest item first.
+    """Parts of users' histories, oldest item first.
 
     Args:
         items: n lists of catalogue positions.
-        context: `(n,)`, how many items at the start of each are only read; the others are to be predicted.
-        rows: `(n,)`, a row of each one's user.
+        context: `(n,)`, number of leading items that are only context; the others are targets.
+        rows: `(n,)`, index of a row of the same user.
     """
 
     items: Ragged
@@ -27,59 +27,59 @@ class Sequences:
 
 
 def one_by_one(rows: Rows) -> Sequences:
-    """Every row as it is: its history is read, its target predicted."""
+    """One sequence per row: the history is context, the target is predicted."""
     items = concatenate([rows.history, Ragged.column(rows.target)])
     return Sequences(items, rows.history.lengths, np.arange(len(items)))
 
 
 def one_back(rows: Rows) -> Sequences:
-    """Of every row its target, which is read, and the item before it, which is to be predicted."""
+    """One sequence per row in reversed order: the target is context, the item before it is predicted."""
     items = concatenate([Ragged.column(rows.target), rows.history.latest(1)])
     return Sequences(items, np.ones(len(items), np.int64), np.arange(len(items)))
 
 
 def joined(rows: Rows) -> Sequences:
-    """The sequences of `whole`, cut into windows that overlap by half where one is longer than histories get.
+    """The sequences of `whole`, cut into windows that overlap by half if they are longer than the longest row.
 
-    So no item has more items before it than a row could show.
+    Thus no target has more context than a row would have.
     """
     return _windows(whole(rows), _width(rows))
 
 
 def backward(rows: Rows) -> Sequences:
-    """The sequences of `whole`, newest item first and every item to be predicted, in windows as those of `joined`."""
+    """The sequences of `whole`, newest item first and all items targets, in windows as in `joined`."""
     forward = whole(rows)
     sequences = Sequences(forward.items.reversed(), np.zeros_like(forward.context), forward.rows)
     return _windows(sequences, _width(rows))
 
 
 def _width(rows: Rows) -> int:
-    """The items of the longest row."""
+    """The number of items of the longest row."""
     return 1 + int(rows.history.lengths.max(initial=1))
 
 
 def whole(rows: Rows) -> Sequences:
-    """The rows of each user as one sequence, wherever one goes on from the row before it.
+    """Join consecutive rows of each user into one sequence, if each row continues the previous one.
 
-    Every row's target is predicted once, and so are the items that a user's first row has as its history.
+    Every row's target is predicted once, and so are the history items of a user's first row.
     """
     order, opens = _chains(rows)
     first = order[opens]
     counts = np.diff(np.append(np.flatnonzero(opens), len(order)))
     history = rows.history.take(first)
     targets = Ragged.from_lengths(rows.target[order], counts)
-    # A later chain of the same user begins with items that were predicted before.
+    # A later chain of the same user starts with items that were already predicted.
     users = rows.users.dictionary_encode().indices.to_numpy()[first]
     context = np.where(np.diff(users, prepend=-1) != 0, 0, history.lengths)
     return Sequences(concatenate([history, targets]), context, first)
 
 
 def _chains(rows: Rows) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """An order of rows by user, short histories first, and which of them begin a sequence, both `(n,)`."""
+    """An order of rows by user, short histories first, and a mask of rows that start a sequence, both `(n,)`."""
     users, lengths = rows.users.dictionary_encode().indices.to_numpy(), rows.history.lengths
     order = np.lexsort((lengths, users))
     before, row = order[:-1], order[1:]
-    # Places count from the end: place 0 of a row is its last item, which must be the target of the row before it.
+    # Positions count from the end: the last history item of a row must be the target of the previous row.
     same = (users[before] == users[row]) & (lengths[row] <= lengths[before] + 1)
     same &= _from_end(rows.history, row, 0) == rows.target[before]
     left = np.flatnonzero(same)
@@ -97,7 +97,7 @@ def _from_end(lists: Ragged, rows: NDArray[np.int64], place: int) -> NDArray[np.
 
 
 def _windows(sequences: Sequences, width: int) -> Sequences:
-    """Sequences of at most `width` items; each predicts what the one before it left, half a window at a time."""
+    """Sequences of at most `width` items; each predicts the half window that follows the previous one."""
     lengths, step = sequences.items.lengths, max(1, width // 2)
     counts = 1 + np.maximum(0, -(-(lengths - width) // step))
     of = np.repeat(np.arange(len(lengths)), counts)

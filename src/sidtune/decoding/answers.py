@@ -1,4 +1,4 @@
-"""What may be answered, and what SIDs mean as items."""
+"""Candidate SIDs, and the conversion of SIDs to items."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ SHOWN = 3
 
 @dataclass(frozen=True)
 class Answers:
-    """The SIDs that may be answered, numbered, and their items.
+    """The SIDs that may be returned, numbered, and their items.
 
     Args:
         trie: over these SIDs.
-        items: of each SID, catalogue positions, those with more training users first.
-        sid_of: `(items,)`, the number of each item's SID; -1 for items that may not be answered.
+        items: catalogue positions of each SID's items, those with more training users first.
+        sid_of: `(items,)`, the number of each item's SID; -1 for items that may not be returned.
     """
 
     trie: Trie
@@ -59,8 +59,8 @@ class Answers:
         fits = place_of(items) < sids.shape[1]
         return items.keep(fits), columns[fits]
 
-    def spent(self, history: Ragged) -> Ragged:
-        """For each history, the SIDs of which it holds every item."""
+    def exhausted(self, history: Ragged) -> Ragged:
+        """For each history, the SIDs whose items are all in the history."""
         count = len(self.sid_of)
         rows, items = np.divmod(np.unique(row_of(history) * count + history.values), count)
         sids = self.sid_of[items]
@@ -84,10 +84,10 @@ class Answers:
 
 
 def make_answers(bundle: Bundle, prompts: Prompts, allowed: NDArray[np.bool_] | None = None) -> Answers:
-    """The answers a bundle's catalogue allows.
+    """The candidates of a bundle's catalogue.
 
     Args:
-        allowed: `(items,)`, a list of candidates; all items by default.
+        allowed: `(items,)`, mask of candidate items; all by default.
     """
     catalogue = bundle.catalogue
     positions = np.arange(len(catalogue.ids)) if allowed is None else np.flatnonzero(allowed)
@@ -100,15 +100,15 @@ def make_answers(bundle: Bundle, prompts: Prompts, allowed: NDArray[np.bool_] | 
 
 
 def read_candidates(path: Path) -> list[str]:
-    """Item ids from a text file, one a line."""
+    """Read item ids from a text file, one id per line."""
     return [line.strip() for line in read_lines(path) if line.strip()]
 
 
 def allowed_items(ids: Sequence[str], catalogue: Catalogue) -> NDArray[np.bool_]:
-    """Which items are among the given ids, `(items,)`; ids that the catalogue does not have are counted.
+    """Mask of items with the given ids, `(items,)`; unknown ids are counted in a warning.
 
     Raises:
-        UserError: where the catalogue has none of them.
+        UserError: if no id is in the catalogue.
     """
     names = list(dict.fromkeys(ids))
     positions = catalogue.positions(pa.array(names, pa.string()))
@@ -116,7 +116,8 @@ def allowed_items(ids: Sequence[str], catalogue: Catalogue) -> NDArray[np.bool_]
     shown = ", ".join(unknown[:SHOWN])
     if len(unknown) == len(names):
         raise UserError(
-            f"candidates: none of {len(names):,} ids is in the catalogue: {shown}", "Give ids of its items, one a line."
+            f"candidates: none of the {len(names):,} ids is in the catalogue: {shown}",
+            "Give item ids, one id per line.",
         )
     if unknown:
         warn(f"candidates: {len(unknown):,} of {len(names):,} ids are not in the catalogue: {shown}")

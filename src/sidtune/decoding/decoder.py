@@ -1,4 +1,4 @@
-"""Running a language model over prompts and, from there, over beams."""
+"""Runs a language model over prompts and beams."""
 
 from __future__ import annotations
 
@@ -74,8 +74,9 @@ def make_decoder(model: PreTrainedModel, precision: Precision = nullcontext) -> 
     if shared.exact():
         return shared
     warn(
-        f"{model.config.model_type}: prompts are not shared between beams, since the model takes no attention mask of "
-        "ours or keeps another state than keys and values. Every beam runs its whole prompt, which is slow and exact."
+        f"{model.config.model_type}: beams cannot share their prompt, since the model does not support custom "
+        "attention masks or keeps a state other than keys and values. Every beam runs its whole prompt, which is "
+        "exact but slow."
     )
     return WholeSequences(model, precision)
 

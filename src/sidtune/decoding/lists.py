@@ -1,4 +1,4 @@
-"""The best SIDs for any number of histories, shared out over processes."""
+"""The best SIDs for any number of histories, distributed over processes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sidtune.decoding.decoder import Decoder
 from sidtune.decoding.prompts import Prompts
 from sidtune.decoding.search import Search
 
-# Histories whose prompts are held at once.
+# Number of histories encoded at once.
 ROWS_AT_ONCE = 65_536
 
 
@@ -27,12 +27,12 @@ ROWS_AT_ONCE = 65_536
 class Lists:
     """Numbers of SIDs, best first, padded with -1, and their scores; both `(rows, beams)`.
 
-    `unasked` are the rows whose prompt does not fit; their lists are empty.
+    `too_long` are the rows whose prompt exceeds `cutoff_len`; their lists are empty.
     """
 
     sids: NDArray[np.int64]
     scores: NDArray[np.float32]
-    unasked: NDArray[np.int64]
+    too_long: NDArray[np.int64]
 
 
 def rank_histories(
@@ -54,7 +54,7 @@ def rank_histories(
         bar: draw a progress bar.
 
     Raises:
-        UserError: for a model whose outputs are not numbers.
+        UserError: if the model's outputs are NaN.
     """
     search = Search(answers.trie.to(decoder.device), options.beams, options.normalize, options.max_tokens)
     shared = together and dist.is_initialized()
@@ -65,7 +65,7 @@ def rank_histories(
     return Lists(
         np.concatenate([chunk.sids for chunk in chunks]),
         np.concatenate([chunk.scores for chunk in chunks]),
-        np.concatenate([chunk.unasked + number * ROWS_AT_ONCE for number, chunk in enumerate(chunks)]),
+        np.concatenate([chunk.too_long + number * ROWS_AT_ONCE for number, chunk in enumerate(chunks)]),
     )
 
 
@@ -80,14 +80,14 @@ def _rank_chunk(
     bar: bool,
 ) -> Lists:
     asked, rows = prompts.encode(history)
-    spent = answers.spent(history).take(rows) if exclude_history else None
+    exhausted = answers.exhausted(history).take(rows) if exclude_history else None
     rank, world_size = (dist.get_rank(), dist.get_world_size()) if shared else (0, 1)
     # One more than the number of a SID, so that what other processes find can be added.
     sids = torch.zeros(len(history), search.beams, dtype=torch.long, device=decoder.device)
     scores = torch.zeros(len(history), search.beams, device=decoder.device)
     share = search.batches(decoder, asked.lengths)[rank::world_size]
     for batch in progress(share, "ranking", sum(map(len, share)), len) if bar else share:
-        found, their_scores = search.run(decoder, asked.take(batch), spent and spent.take(batch))
+        found, their_scores = search.run(decoder, asked.take(batch), exhausted and exhausted.take(batch))
         place = torch.from_numpy(rows[batch]).to(decoder.device)
         sids[place, : found.shape[1]] = found + 1
         scores[place, : found.shape[1]] = their_scores
@@ -96,8 +96,6 @@ def _rank_chunk(
         dist.all_reduce(scores)
     numbers, summed = (sids - 1).cpu().numpy(), scores.cpu().numpy()
     if np.isnan(summed).any():
-        raise UserError(
-            "the model's outputs are not numbers (NaN)", "Its training diverged: take an earlier checkpoint."
-        )
-    unasked = np.setdiff1d(np.arange(len(history)), rows)
-    return Lists(numbers, np.where(numbers >= 0, summed, -np.inf).astype(np.float32), unasked)
+        raise UserError("the model's outputs are NaN", "Its training diverged; use an earlier checkpoint.")
+    too_long = np.setdiff1d(np.arange(len(history)), rows)
+    return Lists(numbers, np.where(numbers >= 0, summed, -np.inf).astype(np.float32), too_long)

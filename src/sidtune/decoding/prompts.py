@@ -1,4 +1,4 @@
-"""Asking a model for the next item: the prompts of training, cut off where the answer's SID begins."""
+"""Prompts for recommendation: the training prompts, ending where the SID of the response begins."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SHOWN = 3
 
 
 class Prompts:
-    """Encodes histories as training encoded them, by the same encoder.
+    """Encodes histories exactly as in training, with the same encoder.
 
     An example needs a target: it gets the deepest SID of the catalogue, so that every answer has room, and loses it.
 
@@ -45,12 +45,12 @@ class Prompts:
         segments = segment_tokenizers(tokenizer, catalogue.sid_tokens)
         _refuse_unknown(catalogue.sid_tokens, segments.added)
         self._task, self._longest_history = bundle.task, bundle.longest_history
-        # Descriptions stand in no prompt of the task, and with one wording there is nothing to draw.
+        # Descriptions stand in no prompt of the task, and with one template there is nothing to draw.
         self._encoder = Encoder(
             segments,
             bundle.frame,
             catalogue,
-            {self._task: (bundle.wording,)},
+            {self._task: (bundle.template,)},
             bundle.cutoff_len,
             description_tokens=1,
             seed=0,
@@ -58,13 +58,13 @@ class Prompts:
         self._stand_in = max(range(len(catalogue.sids)), key=lambda item: len(catalogue.sids[item]))
         self.token_ids = {token: segments.added[token] for token in catalogue.sid_tokens}
         self.closing, self._before = self._around_answer(self._encoder.closing)
-        self._slots = [name for segment in bundle.wording.prompt for name in segment.names]
+        self._slots = [name for segment in bundle.template.prompt for name in segment.names]
         expected, found = bundle.prompt_ids, self.around_history()
-        # A wording that was changed by hand may hold titles, and then nothing can be compared.
+        # A template that was changed by hand may hold titles, and then nothing can be compared.
         if expected and found and expected != found:
             raise UserError(
-                f"the tokenizer of {tokenizer.name_or_path} reads the prompt otherwise than training did",
-                "Take model and tokenizer from the same run, and the release of Transformers that it was trained with.",
+                f"the tokenizer of {tokenizer.name_or_path} encodes the prompt differently than in training",
+                "Use model and tokenizer of the same run, and the Transformers release it was trained with.",
             )
 
     def encode(self, history: Ragged) -> tuple[Ragged, NDArray[np.int64]]:
@@ -125,5 +125,5 @@ def _refuse_unknown(sid_tokens: list[str], added: dict[str, int]) -> None:
         raise UserError(
             f"the tokenizer does not know {len(unknown):,} of the catalogue's {len(sid_tokens):,} SID tokens, such as "
             f"{', '.join(unknown[:SHOWN])}",
-            "The model was trained with another index: take model and catalogue from the same run.",
+            "The model was trained with another index: use model and catalogue of the same run.",
         )

@@ -1,4 +1,4 @@
-"""A trained model that recommends: load it, give it histories."""
+"""The Recommender: loads a trained model and recommends items for histories."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sidtune.decoding.decoder import Decoder, make_decoder
 from sidtune.decoding.lists import Lists, rank_histories
 from sidtune.decoding.prompts import Prompts
 from sidtune.model.load import load_trained
-from sidtune.runs.bundle import QUESTION, Bundle, read_bundle
+from sidtune.runs.bundle import RECOMMENDER_FILE, Bundle, read_bundle
 from sidtune.runs.checkpoints import checkpoints
 from sidtune.tokenizer.load import load_tokenizer
 
@@ -28,7 +28,7 @@ SHOWN = 3
 
 @dataclass(frozen=True)
 class Recommendation:
-    """One item, and the log-probability of its SID."""
+    """A recommended item and the log-probability of its SID."""
 
     item_id: str
     title: str
@@ -37,13 +37,13 @@ class Recommendation:
 
 
 class Recommender:
-    """Answers histories with items; several threads may ask one recommender at the same time.
+    """Recommends items for histories; thread-safe.
 
     Args:
-        prompts: how the model is asked.
-        decoder: of the model, which knows the tokens of the prompts.
-        bundle: what the model's answers mean.
-        answers: the items it may answer with.
+        prompts: encodes histories as prompts.
+        decoder: runs the model.
+        bundle: the model's catalogue and prompt format.
+        answers: the items that may be returned.
     """
 
     def __init__(self, prompts: Prompts, decoder: Decoder[Any], bundle: Bundle, answers: Answers) -> None:
@@ -54,11 +54,11 @@ class Recommender:
         """Load a run's folder, its `final_checkpoint`, or one of its checkpoints.
 
         Args:
-            device: such as `cpu` or `cuda:1`; a GPU where there is one by default.
-            trust_remote_code: let Python code that comes with the model run.
+            device: for example `cpu` or `cuda:1`; by default a GPU if there is one.
+            trust_remote_code: allow Python code shipped with the model to run.
 
         Raises:
-            UserError: for a folder that holds no model trained by sidtune, or parts of different ones.
+            UserError: for a folder without a model trained by sidtune, or with files of different models.
         """
         folder = Path(path)
         refuse_other_folders(folder)
@@ -69,18 +69,18 @@ class Recommender:
         highest = max(prompts.token_ids.values())
         if highest >= decoder.head.vocabulary:
             raise UserError(
-                f"{folder}: the model has {decoder.head.vocabulary:,} rows, and SID tokens have ids up to {highest:,}",
-                "Take model and tokenizer from the same run.",
+                f"{folder}: the model has {decoder.head.vocabulary:,} rows, but SID tokens have ids up to {highest:,}",
+                "Use model and tokenizer of the same run.",
             )
         return cls(prompts, decoder, bundle, make_answers(bundle, prompts))
 
     def among(self, candidates: Iterable[str]) -> Recommender:
-        """The same model, answering with these items only.
+        """A recommender with the same model that returns only these items.
 
-        Ids that the catalogue does not have are counted in a warning.
+        A warning counts ids that are not in the catalogue.
 
         Raises:
-            UserError: where the catalogue has none of them.
+            UserError: if none of them is in the catalogue.
         """
         allowed = allowed_items(list(candidates), self.bundle.catalogue)
         return Recommender(self.prompts, self.decoder, self.bundle, make_answers(self.bundle, self.prompts, allowed))
@@ -94,17 +94,17 @@ class Recommender:
         normalize: Normalize = "full",
         exclude_history: bool = False,
     ) -> list[list[Recommendation]]:
-        """The best `k` items for each history, fewer where the search finds no more.
+        """The best `k` items for each history, or fewer if the search finds no more.
 
         Args:
-            histories: item ids, oldest first; none of them empty.
-            k: items of a list, at most `beams`.
-            beams: width of the search.
-            normalize: probabilities over the full vocabulary, or over the tokens that the trie allows.
-            exclude_history: answer with no item of the history.
+            histories: non-empty lists of item ids, oldest first.
+            k: number of items per list, at most `beams`.
+            beams: beam width.
+            normalize: normalise over the full vocabulary (`full`), or over the tokens that the trie allows (`trie`).
+            exclude_history: never return an item of the history.
 
         Raises:
-            UserError: for items that the catalogue does not have, and histories that are empty or do not fit.
+            UserError: for items that are not in the catalogue, and for histories that are empty or too long.
         """
         check_size(k, beams)
         if not histories:
@@ -113,7 +113,7 @@ class Recommender:
         answers = []
         for number, answer in enumerate(self.answer(self.positions(histories), k, options), start=1):
             if answer is None:
-                message = f"history {number}: its prompt does not fit cutoff_len={self.bundle.cutoff_len}"
+                message = f"history {number}: the prompt exceeds cutoff_len={self.bundle.cutoff_len}"
                 raise UserError(message, "Train with a larger encoding.cutoff_len.")
             answers.append(answer)
         return answers
@@ -122,8 +122,8 @@ class Recommender:
         """The best `k` items for histories of catalogue positions; None where the prompt does not fit."""
         lists = self.lists(history, options)
         named = self._named(lists, history if options.exclude_history else None, k)
-        unasked = set(lists.unasked.tolist())
-        return [None if row in unasked else answer for row, answer in enumerate(named)]
+        too_long = set(lists.too_long.tolist())
+        return [None if row in too_long else answer for row, answer in enumerate(named)]
 
     def lists(self, history: Ragged, options: RankOptions, together: bool = False) -> Lists:
         """The best SIDs for histories of catalogue positions; `together` as in `rank_histories`."""
@@ -133,11 +133,14 @@ class Recommender:
         """Catalogue positions of item ids.
 
         Raises:
-            UserError: for ids that the catalogue does not have, and for an empty history.
+            UserError: for ids that are not in the catalogue, and for an empty history.
         """
         for number, history in enumerate(histories, start=1):
             if isinstance(history, str):
-                raise UserError(f"history {number} is text: {history!r:.60}", "Give lists of item ids: [['12', '7']].")
+                raise UserError(
+                    f"history {number} is a string, not a list: {history!r:.60}",
+                    "Give lists of item ids: [['12', '7']].",
+                )
         lengths = np.array([len(history) for history in histories], np.int64)
         if not lengths.all():
             raise UserError(f"history {int(np.argmin(lengths)) + 1} is empty", "Give at least one item.")
@@ -146,8 +149,8 @@ class Recommender:
         unknown = list(dict.fromkeys(item for item, at in zip(ids, positions, strict=True) if at < 0))
         if unknown:
             raise UserError(
-                f"not in the catalogue: {', '.join(map(repr, unknown[:SHOWN]))} ({len(unknown):,} in all)",
-                "Leave them out; several ids are separated by commas.",
+                f"not in the catalogue: {', '.join(map(repr, unknown[:SHOWN]))} ({len(unknown):,} in total)",
+                "Remove them; separate several ids by commas.",
             )
         return Ragged.from_lengths(positions, lengths)
 
@@ -169,24 +172,24 @@ class Recommender:
 
 
 def check_size(k: int, beams: int) -> None:
-    """Refuse lists that are longer than the search is wide."""
+    """Refuse `k` larger than the number of beams."""
     if not 1 <= k <= beams:
-        raise UserError(f"k is {k}, and the search has {beams} beams", "Search with at least as many beams as items.")
+        raise UserError(f"k is {k}, but the search has only {beams} beams", "Use at least as many beams as items.")
 
 
 def refuse_other_folders(folder: Path) -> None:
-    """Refuse a folder that holds no model, and say which one may be meant."""
+    """Refuse a folder without a model, and suggest another one."""
     if folder.is_file():
         raise UserError(f"{folder} is a file", "Give the run's folder: output_dir in its configuration.")
     if not folder.is_dir():
         raise UserError(f"no such folder: {folder}", "Give a run's folder, or one of its checkpoints.")
     if not (folder / "config.json").is_file():
         found = checkpoints(folder)
-        inside = sorted(path.parent for path in folder.glob(f"*/{QUESTION}"))
+        inside = sorted(path.parent for path in folder.glob(f"*/{RECOMMENDER_FILE}"))
         hint = f"Its run is not finished; give a checkpoint: {found[0]}" if found else "Give a run's folder."
         if inside and not found:
-            hint = f"Do you mean {inside[0]}?"
-        raise UserError(f"{folder} holds no model", hint)
+            hint = f"Did you mean {inside[0]}?"
+        raise UserError(f"{folder} contains no model", hint)
 
 
 def _best_device() -> str:

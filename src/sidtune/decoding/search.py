@@ -57,24 +57,26 @@ class Search:
 
         Args:
             decoder: on the device of the trie.
-            excluded: SID numbers, each once, that each prompt may not be answered with; the search goes as if they were
-                not in the trie, but they keep their share of the probability.
+            excluded: distinct SID numbers per prompt that may not be returned; the search treats them as absent from the
+                trie, but they keep their share of the probability.
 
         Returns:
             Numbers of SIDs, best first, and their scores, both `(prompts, at most beams)`; -1 and minus infinity where
             there are no more.
         """
         found = _Found.none(len(prompts), decoder.device)
-        barred = None
+        excluded_sids = None
         if excluded is not None:
-            barred = torch.from_numpy(excluded.rectangle(int(excluded.lengths.max(initial=0)))).to(decoder.device)
+            excluded_sids = torch.from_numpy(excluded.rectangle(int(excluded.lengths.max(initial=0)))).to(
+                decoder.device
+            )
         state = decoder.start([prompts[row] for row in range(len(prompts))])
         nodes = torch.zeros(len(prompts), 1, dtype=torch.long, device=decoder.device)
         scores = torch.zeros(len(prompts), 1, device=decoder.device)
         for level in self.trie.levels:
             children, columns, candidates = self._candidates(decoder.head, level, state.hidden, nodes, scores)
-            if barred is not None:
-                candidates = _without(candidates, children, level.spent(barred))
+            if excluded_sids is not None:
+                candidates = _without(candidates, children, level.exhausted(excluded_sids))
             sids = torch.where(children >= 0, level.sids[children], NOTHING)
             if level.complete:
                 found = found.best_of(sids, candidates, self.beams)
@@ -135,8 +137,8 @@ def _best(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return best.values, best.indices
 
 
-def _without(candidates: Tensor, children: Tensor, spent: Tensor) -> Tensor:
-    """Scores of candidates, minus infinity for children that a user may not be led to."""
-    for column in spent.T:
+def _without(candidates: Tensor, children: Tensor, exhausted: Tensor) -> Tensor:
+    """Scores of candidates, minus infinity for exhausted children."""
+    for column in exhausted.T:
         candidates = candidates.masked_fill(children == column[:, None], NEVER)
     return candidates

@@ -1,4 +1,4 @@
-"""`sidtune recommend` over many histories: lines in, answers out, a few at a time."""
+"""`sidtune recommend` for many histories: reads lines and writes answers in batches."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from sidtune.decoding.recommender import Recommendation, Recommender, check_size
 from sidtune.files.ids import as_id, id_list
 from sidtune.files.text import LONGEST_RECORD, decoded_lines, parse_json, read_lines
 
-# Enough for several full batches, few enough to answer soon.
+# Lines per batch: enough for full forward passes, few enough to answer soon.
 LINES_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What one history is answered with.
+    """The recommendations for one history.
 
     Args:
-        user_id: as the line gave it, if it did.
-        unknown: items of the history that the catalogue does not have; the others were asked.
-        items: best first; none where no item of the history is known, or the prompt does not fit.
+        user_id: the user id of the line, if given.
+        unknown: items of the history that are not in the catalogue; they are ignored.
+        items: best first; empty if no item of the history is known, or the prompt is too long.
         fits: whether the prompt fits the model's `cutoff_len`.
     """
 
@@ -76,7 +76,9 @@ def _standard_input() -> Iterator[str]:
             yield line.removeprefix("\ufeff")
         yield from lines
     except OSError as error:
-        raise UserError(f"standard input cannot be read: {error.strerror}", "Give it a file or a pipe.") from None
+        raise UserError(
+            f"standard input cannot be read: {error.strerror}", "Redirect a file or a pipe to it."
+        ) from None
 
 
 def read_histories(lines: Iterable[str], where: str) -> Iterator[tuple[Any, list[str]]]:
@@ -93,7 +95,7 @@ def read_histories(lines: Iterable[str], where: str) -> Iterator[tuple[Any, list
             if history is None:
                 raise UserError(
                     f"{where}, line {number}: expected an object with a history, a list of item ids, found {line:.80}",
-                    'Such as {"user_id": "u1", "history": ["17", "4"]}.',
+                    'Example: {"user_id": "u1", "history": ["17", "4"]}.',
                 )
             if user is not None and as_id(user) is None:
                 raise UserError(f"{where}, line {number}: user_id: expected text or a whole number, found {user!r:.60}")
@@ -158,7 +160,7 @@ def _table(answer: Answer) -> Table:
 def _remarks(answer: Answer) -> list[str]:
     said = [] if answer.user_id is None else [str(answer.user_id)]
     if not answer.fits:
-        said.append("the history does not fit the longest prompt of the model")
+        said.append("the prompt of this history is too long for the model")
     if answer.unknown:
         said.append(f"not in the catalogue: {', '.join(answer.unknown)}")
     return said

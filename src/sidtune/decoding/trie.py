@@ -53,13 +53,13 @@ class Level:
         children = torch.where(there, children, 0)
         return torch.where(there, children, NOTHING), self.columns[children]
 
-    def spent(self, barred: Tensor) -> Tensor:
-        """The children that lead to nothing but barred SIDs, `(users, SIDs)`, filled up with -2.
+    def exhausted(self, excluded: Tensor) -> Tensor:
+        """The children below which all SIDs are excluded, `(users, SIDs)`, padded with -2.
 
         Args:
-            barred: `(users, SIDs)` numbers, each once, filled up with -1.
+            excluded: `(users, SIDs)` distinct numbers, padded with -1.
         """
-        children = torch.where(barred >= 0, self.child_of[barred], NOTHING)
+        children = torch.where(excluded >= 0, self.child_of[excluded], NOTHING)
         together = (children[:, :, None] == children[:, None]).sum(-1)
         return torch.where((children >= 0) & (together == self.below[children]), children, NOTHING - 1)
 

@@ -1,4 +1,4 @@
-"""The mixture of tasks as encoded files, from the configuration."""
+"""Builds the encoded examples of the configured task mixture."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ from sidtune.tokenizer.vocabulary import Vocabulary
 class Mixture:
     """Builds, encodes and caches the configured tasks.
 
-    Files are read only when something is not in the cache.
+    Input files are read only for examples that are not in the cache.
 
     Args:
-        frame: what stands around every example; None to make it now, of the tokenizer's chat template for `chat`.
+        frame: the text around every example; None derives it from the configured format.
     """
 
     def __init__(
@@ -67,33 +67,33 @@ class Mixture:
         self._sources: dict[Split, Source] = {}
 
     def _refuse_texts(self) -> None:
-        """A prompt over a history may mention titles in any task; here there are none."""
+        """Refuse templates that use item texts without data.items."""
         for name in dict.fromkeys([self.config.evaluation_task, *self.config.tasks]):
             for form in TASKS[name].forms:
-                named = {slot for wording in self.templates[form] for slot in wording.names}
+                named = {slot for template in self.templates[form] for slot in template.names}
                 if wanting := sorted(named & ITEM_TEXTS):
                     raise UserError(
-                        f"{self.config.template.file}: {form} asks for {{{wanting[0]}}}, and there is no data.items",
-                        "Name the file with the items' titles, or leave the placeholder out.",
+                        f"{self.config.template.file}: {form} uses {{{wanting[0]}}}, but data.items is not given",
+                        "Set data.items to the file with the items' titles, or remove the placeholder.",
                     )
 
     def train(self) -> list[EncodedTask]:
-        """The training examples of every task of the mixture.
+        """The encoded training examples of every task of the mixture.
 
         Raises:
-            UserError: where a task has no example at all.
+            UserError: if a task has no example.
         """
         encoded = [self._encoded(name, "train", options) for name, options in self.config.task_options().items()]
         for task in encoded:
             if not len(task):
                 raise UserError(
-                    f"task {task.name} has no training example ({task.counts.dropped} did not fit encoding.cutoff_len)",
-                    "Raise encoding.cutoff_len, or leave the task out of `tasks`.",
+                    f"task {task.name} has no training example ({task.counts.dropped} exceed encoding.cutoff_len)",
+                    "Raise encoding.cutoff_len, or remove the task from `tasks`.",
                 )
         return encoded
 
     def valid(self) -> list[EncodedTask]:
-        """The validation examples: those of the task that recommends, then a few fixed ones of each other task."""
+        """The encoded validation examples: those of the evaluation task, then a fixed sample of each other task."""
         options, question = self.config.task_options(), self.config.evaluation_task
         limits = {question: self.config.eval.max_rows} | {
             name: self.config.eval.task_rows for name in options if name != question
@@ -108,7 +108,7 @@ class Mixture:
         return [task for task in encoded if len(task)]
 
     def parts(self, name: str, split: Split, options: TaskOptions) -> list[Part]:
-        """The examples of one task before encoding, sampled as the options say."""
+        """The examples of one task before encoding, sampled according to the options."""
         task, source = TASKS[name], self.source(split)
         size = task.size(source)
         cap = min(limit for limit in (options.sample, self._sample(split), size) if limit is not None)
@@ -116,26 +116,26 @@ class Mixture:
         return list(task.build(source, drawn(size, cap, seed), options, seed))
 
     def _sample(self, split: Split) -> int | None:
-        """What `data.sample` says of a split: it is about training alone."""
+        """The value of `data.sample`, which applies to training only."""
         return self.config.data.sample if split == "train" else None
 
     def source(self, split: Split) -> Source:
-        """What tasks draw on, read once."""
+        """The source of the tasks for a split, read once."""
         if split not in self._sources:
             self._sources[split] = load_source(self.config.data, self.catalogue, split)
         return self._sources[split]
 
     def remembered(self, name: str, compute: Callable[[], Any]) -> Any:
-        """A small JSON value that took reading the rows; from the cache, unless files, tasks or tokenizer changed."""
+        """A small JSON value computed from the rows, cached until files, tasks or tokenizer change."""
         return remembered(name, self._everything, self.config.encoding.cache_dir, compute)
 
     def identity(self) -> dict[str, Any]:
-        """What a resumed run must have in common with the one it resumes, in words a person can compare."""
+        """Readable settings and hashes that must be equal when a run is resumed."""
         tasks = {
             f"task {name}": digest(self._fingerprint(name, "train", given))[:12]
             for name, given in self.config.task_options().items()
         }
-        # What it wrote is kept with a run, and would hide that it is another one.
+        # The rendered frame is saved with the run, so the template itself must be compared to detect a change.
         template = {"chat template": digest(self.vocabulary.tokenizer.chat_template)[:12]} if self.frame.chat else {}
         return self._files | tasks | {"vocabulary": self._tokenizer[:12]} | template
 
@@ -150,13 +150,13 @@ class Mixture:
         return cached_task(name, self._fingerprint(name, split, options), self.config.encoding.cache_dir, encode)
 
     def _fingerprint(self, name: str, split: Split, options: TaskOptions) -> dict[str, Any]:
-        wordings = {form: [asdict(wording) for wording in self.templates[form]] for form in TASKS[name].forms}
+        templates = {form: [asdict(template) for template in self.templates[form]] for form in TASKS[name].forms}
         longest = self.config.data.longest_history
         return {
             "version": FORMAT_VERSION,
             "task": name,
             "split": split,
-            # The weight says how often examples are seen, not what they are.
+            # The weight changes how often examples are seen, not the examples.
             "options": options.model_dump(exclude={"weight"}),
             "sample": self._sample(split),
             "dedup": self.config.data.dedup,
@@ -165,7 +165,7 @@ class Mixture:
             **({} if longest is None else {"history": longest}),
             "cutoff_len": self.config.encoding.cutoff_len,
             "seed": self.config.seed,
-            "template": json.loads(json.dumps(wordings)),
+            "template": json.loads(json.dumps(templates)),
             "frame": asdict(self.frame),
             "tokenizer": self._tokenizer,
             "files": self._files,
@@ -173,7 +173,7 @@ class Mixture:
 
     @cached_property
     def _everything(self) -> dict[str, Any]:
-        """The fingerprint of what was found in the rows; paths belong to it, as findings name them."""
+        """The fingerprint of values computed from the rows; includes paths, since findings contain them."""
         data = self.config.data
         test = {} if data.test is None else {"data.test": file_digest(data.test)}
         return {"sidtune": __version__, "data": data.model_dump(mode="json"), **self.identity(), **test}
@@ -189,7 +189,7 @@ class Mixture:
         return digest([tokenizer.backend_tokenizer.to_str(), tokenizer.bos_token_id, tokenizer.eos_token_id])
 
 
-# What examples are made of; test rows never are.
+# Files that examples are built from; test rows are never used.
 DATA_FILES = ("items", "index", "train", "valid", "interactions", "preferences", "instructions")
 
 
@@ -197,10 +197,10 @@ def load_catalogue(config: Config) -> Catalogue:
     """The catalogue of a configuration."""
     for name in (*DATA_FILES, "test"):
         path: Path | None = getattr(config.data, name)
-        # Unlike `Path.is_file`, this one raises over no path.
+        # Unlike `Path.is_file`, this never raises.
         if path is not None and not os.path.isfile(path):
             raise UserError(f"data.{name}: no such file: {path}", "Paths are relative to the current folder.")
         if path is not None and not os.access(path, os.R_OK):
-            raise UserError(f"data.{name}: {path} may not be read", "Change its permissions, or take a copy.")
+            raise UserError(f"data.{name}: {path} is not readable", "Change its permissions, or use a copy.")
     catalogue = read_catalogue(config.data.items, config.data.index)
     return tell_apart(catalogue, config.data.index) if config.data.unique_sids else catalogue

@@ -1,4 +1,4 @@
-"""The tokenizer's own chat template, taken apart into what stands around prompt and response."""
+"""Splits the output of the tokenizer's chat template into the texts around prompt and response."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from sidtune.tokenizer.segments import SegmentTokenizers
 
 PROMPT_MARK, RESPONSE_MARK = "sidtuneprompthere", "sidtuneresponsehere"
 HINT = "Use template.format: plain."
-# All of it stands below this code point.
+# All white space is below this code point.
 WHITESPACE = "".join(character for character in map(chr, range(0x3001)) if character.isspace())
-# More than a template writes by itself.
+# Longer than any run of blanks written by a template.
 BLANKS = 20
-# In place of the computer's clock, whatever the format.
+# Replaces the clock by a fixed text, whatever the format.
 TIME = "{{%- macro strftime_now(format) %}}{}{{%- endmacro %}}"
 TIMES = ("01", "02", "13", "24", "31", "59", "2031")
 
@@ -26,20 +26,20 @@ TIMES = ("01", "02", "13", "24", "31", "59", "2031")
 def make_frame(
     tokenizer: PreTrainedTokenizerFast, segments: SegmentTokenizers, style: Literal["plain", "chat"]
 ) -> Frame:
-    """The frame of a template format, as it is now: a chat template may write the time.
+    """The frame of a template format; a chat template may write the current time.
 
     Raises:
-        UserError: for `chat` with a tokenizer that has no chat template, or one that fails or cannot be taken apart.
+        UserError: for `chat` with a tokenizer without chat template, or with one that fails or cannot be split.
     """
     if style == "plain":
         return PLAIN
     say = partial(conversation, tokenizer)
     answered = say(PROMPT_MARK, RESPONSE_MARK)
     if answered.count(PROMPT_MARK) != 1 or answered.count(RESPONSE_MARK) != 1:
-        raise UserError("the chat template does not write each message once, as it is", HINT)
+        raise UserError("the chat template does not contain each message exactly once and unchanged", HINT)
     before, rest = answered.split(PROMPT_MARK)
     if RESPONSE_MARK not in rest:
-        raise UserError("the chat template writes the answer in front of the question", HINT)
+        raise UserError("the chat template writes the assistant message before the user message", HINT)
     middle, closing = rest.split(RESPONSE_MARK)
     between = say(PROMPT_MARK).partition(PROMPT_MARK)[2]
     if not middle.startswith(between) or _spanned(between, middle, segments):
@@ -60,13 +60,13 @@ def make_frame(
 def conversation(
     tokenizer: PreTrainedTokenizerFast, prompt: str, response: str | None = None, *, time: str | None = None
 ) -> str:
-    """What the chat template makes of a question and its answer; of a question alone, up to where the model goes on.
+    """Render a user message and its answer with the chat template; without answer, up to the generation prompt.
 
     Args:
-        time: what the template is told where it asks for the time, whatever the format; the true one by default.
+        time: fixed text for the template's clock; the actual time by default.
 
     Raises:
-        UserError: for a tokenizer that has no chat template, or one that fails.
+        UserError: if there is no chat template, or if it fails.
     """
     if not tokenizer.chat_template:
         raise UserError(f"the tokenizer of {tokenizer.name_or_path} has no chat template", HINT)
@@ -75,7 +75,7 @@ def conversation(
         messages.append({"role": "assistant", "content": response})
     try:
         template = None if time is None else TIME.format(time) + tokenizer.get_chat_template()
-        # Templates of models that think out loud leave the thought empty; the others ignore the variable.
+        # Templates of reasoning models then leave the reasoning empty; others ignore the variable.
         text = tokenizer.apply_chat_template(
             messages,
             chat_template=template,
@@ -84,7 +84,7 @@ def conversation(
             enable_thinking=False,
         )
     except Exception as error:
-        # A template is a program in Jinja's sandbox, and raises whatever programs raise.
+        # A template is a program in Jinja's sandbox and may raise any exception.
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"the chat template fails: {reason}", HINT) from None
     assert isinstance(text, str)
@@ -92,20 +92,20 @@ def conversation(
 
 
 def reads_clock(tokenizer: PreTrainedTokenizerFast) -> bool:
-    """Whether the chat template writes something else at another time."""
+    """Whether the output of the chat template depends on the time."""
     return len({conversation(tokenizer, PROMPT_MARK, RESPONSE_MARK, time=time) for time in TIMES}) > 1
 
 
 def _spanned(between: str, middle: str, segments: SegmentTokenizers) -> bool:
-    """Whether a token spans the border between what a model is asked with and what it writes."""
+    """Whether a token spans the border between prompt and response."""
     asked, whole = segments.whole([between, middle], behind_token=True)
     return whole[: len(asked)] != asked
 
 
 def _trims(say: Callable[[str], str], mark: str) -> tuple[str, str]:
-    """The white space that the template takes away in front of a message and at its end.
+    """The white space that the template strips at the start and end of a message.
 
-    Only what stands beside the mark is compared: elsewhere the template may write the time.
+    Only the text next to the mark is compared, because the template may write the time elsewhere.
     """
     front, back = say(mark).split(mark)
     trimmed_front, trimmed_back = "", ""
@@ -119,12 +119,12 @@ def _trims(say: Callable[[str], str], mark: str) -> tuple[str, str]:
 
 
 def _run(text: str, blank: str) -> int:
-    """How many of these characters a text begins with."""
+    """How many leading characters of a text are this blank."""
     return len(text) - len(text.lstrip(blank))
 
 
 def _up_to_end_of_turn(closing: str, tokenizer: PreTrainedTokenizerFast, segments: SegmentTokenizers) -> str | None:
-    """The text behind the response up to its first added token; None where there is none."""
+    """The text after the response up to and including its first added token; None if there is no such token."""
     special = {*segments.added, str(tokenizer.eos_token)}
     found = [(closing.find(token), -len(token), token) for token in special if token and token in closing]
     if not found:

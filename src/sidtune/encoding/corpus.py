@@ -1,4 +1,4 @@
-"""Encoded examples in Arrow files: memory-mapped, cached by fingerprint, never trusted when damaged."""
+"""Encoded examples in Arrow files: memory-mapped, cached by fingerprint, and checked for damage."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ EXAMPLES, MANIFEST = "examples.arrow", "manifest.json"
 LISTS = pa.large_list(pa.int32())
 SCHEMA = pa.schema([("input_ids", LISTS), ("label_spans", LISTS), ("history", pa.int64())])
 EXAMPLES_AT_ONCE = 65_536
-# How often, and after how many seconds, an entry is looked for again that another process has just moved.
+# Number of retries, and seconds between them, for an entry that another process has just moved.
 TRIES, PAUSE = 20, 0.1
 
 
 @dataclass(frozen=True)
 class Counts:
-    """What encoding one task came to; lengths in tokens."""
+    """Statistics of one encoded task; lengths in tokens."""
 
     examples: int = 0
     tokens: int = 0
@@ -45,7 +45,7 @@ class Counts:
     dropped: int = 0
 
     def plus(self, encoded: Encoded) -> Counts:
-        """The counts with one more chunk."""
+        """The counts after adding one chunk."""
         lengths = encoded.input_ids.lengths
         return Counts(
             self.examples + len(lengths),
@@ -58,10 +58,10 @@ class Counts:
 
 
 class EncodedTask:
-    """The encoded examples of one task, read from disk as they are asked for.
+    """The encoded examples of one task, read from disk on access.
 
     Args:
-        name: the task.
+        name: task name.
         folder: a complete cache entry.
     """
 
@@ -77,7 +77,7 @@ class EncodedTask:
         self.histories = _joined([batch.column("history").to_numpy() for batch in batches])
 
     def __reduce__(self) -> tuple[type[EncodedTask], tuple[str, Path]]:
-        """A worker process opens the file itself instead of being sent its contents."""
+        """Pickle only name and path, so that worker processes open the file themselves."""
         return EncodedTask, (self.name, self.folder)
 
     def __len__(self) -> int:
@@ -91,7 +91,7 @@ class EncodedTask:
 
 
 class Corpus:
-    """Several encoded tasks as one numbered list of examples."""
+    """Several encoded tasks as one indexable list of examples."""
 
     def __init__(self, tasks: Sequence[EncodedTask]) -> None:
         self.tasks = list(tasks)
@@ -112,13 +112,13 @@ class Corpus:
 def cached_task(
     name: str, fingerprint: dict[str, Any], cache_dir: Path, encode: Callable[[], Iterator[Encoded]]
 ) -> EncodedTask:
-    """The encoded task from the cache, or encoded now and put there.
+    """Load the encoded task from the cache, or encode it and add it to the cache.
 
     Args:
-        name: the task.
+        name: task name.
         fingerprint: everything the result depends on; its hash names the cache entry.
-        cache_dir: holds all entries.
-        encode: yields the task's examples in chunks; called only when the cache has no sound entry.
+        cache_dir: folder of all entries.
+        encode: yields the task's examples in chunks; called only if there is no valid entry.
     """
     folder = cache_dir / f"{name}-{digest(fingerprint)[:32]}"
     with writing_cache(cache_dir):
@@ -135,22 +135,22 @@ def cached_task(
 
 @contextmanager
 def writing_cache(cache_dir: Path) -> Iterator[None]:
-    """Make the folder of the cache, and say so where it cannot be written."""
+    """Create the cache folder; raise `UserError` if it cannot be written."""
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
         message = f"encoding.cache_dir {cache_dir} cannot be written: {error.strerror or error}"
-        raise UserError(message, "Make room there, or choose another encoding.cache_dir.") from None
+        raise UserError(message, "Free disk space there, or choose another encoding.cache_dir.") from None
 
 
 def unused_path(cache_dir: Path) -> Path:
-    """Where something can lie that is no entry: half-written, or taken out of the way."""
+    """A path for something that is not an entry: incomplete, or moved out of the way."""
     return cache_dir / f".partial-{uuid.uuid4().hex}"
 
 
 def digest(value: Any) -> str:
-    """SHA-256 of a JSON value, the same whatever the order of its keys."""
+    """SHA-256 of a JSON value, independent of the order of keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
@@ -184,10 +184,10 @@ def _write(folder: Path, fingerprint: dict[str, Any], chunks: Iterator[Encoded])
 
 
 def _publish(aside: Path, folder: Path) -> None:
-    """Give a finished entry its name, or use the sound entry that another process has given that name.
+    """Rename a finished entry to its final name, or use the valid entry another process has already published.
 
-    Several processes, also of several machines, do this at the same time. Nothing is locked: locks do not work on every
-    shared file system. A folder is only ever renamed, and a rename does not replace a folder that holds files.
+    Processes on several machines may do this at the same time. No locks are used, since they do not work on every
+    shared file system. Folders are only renamed, and a rename never replaces a folder that contains files.
     """
     for attempt in range(TRIES):
         try:
@@ -205,7 +205,7 @@ def _publish(aside: Path, folder: Path) -> None:
 
 
 def _move_aside(folder: Path) -> None:
-    """Remove an unsound entry, and put back what another process has published since it was looked at."""
+    """Remove an invalid entry, and restore a valid one that another process has published in the meantime."""
     with suppress(FileNotFoundError):
         seen = _identity(folder)
         if _sound(folder):
@@ -215,13 +215,13 @@ def _move_aside(folder: Path) -> None:
         if _identity(moved) == seen and not _sound(moved):
             moved.unlink() if moved.is_symlink() or moved.is_file() else shutil.rmtree(moved, ignore_errors=True)
             return
-        # Where a third process has published in between, this one stays where it is: somebody may be reading it.
+        # If a third process has published meanwhile, keep this one where it is: it may be in use.
         with suppress(OSError):
             os.rename(moved, folder)
 
 
 def _identity(path: Path) -> tuple[int, int, int]:
-    """What tells a folder from another one of the same name; a rename does not change it."""
+    """Identifies a folder independently of its name; unchanged by a rename."""
     found = os.lstat(path)
     return found.st_dev, found.st_ino, found.st_mtime_ns
 
@@ -230,7 +230,7 @@ def _sound(folder: Path) -> bool:
     """Whether a cache entry is complete and undamaged.
 
     Raises:
-        PermissionError: where this cannot be known.
+        PermissionError: if the entry cannot be read.
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
@@ -244,7 +244,7 @@ def _sound(folder: Path) -> bool:
 
 
 def _open(folder: Path) -> tuple[Counts, pa.RecordBatchFileReader]:
-    """What an entry holds. It may be missing for a moment, while another process puts back what it moved."""
+    """The contents of an entry, which may be missing for a moment while another process restores it."""
     for _ in range(TRIES):
         with suppress(FileNotFoundError):
             counts = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["counts"]
@@ -258,7 +258,7 @@ def _ragged(column: pa.LargeListArray) -> Ragged:
 
 
 def _label_counts(spans: Ragged) -> NDArray[np.int64]:
-    """Labels of each example, `(n,)`."""
+    """Number of labels of each example, `(n,)`."""
     lengths = np.concatenate([[0], np.cumsum(spans.values[1::2] - spans.values[::2], dtype=np.int64)])
     return np.diff(lengths[spans.offsets // 2])
 

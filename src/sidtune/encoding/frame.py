@@ -1,26 +1,26 @@
-"""What stands around an example as text, and wordings with that text written into them."""
+"""The text around prompt and response, and templates that include it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sidtune.templates import SEQUENCE, Segment, Wording
+from sidtune.templates import SEQUENCE, Segment, Template
 
 
 @dataclass(frozen=True)
 class Frame:
-    """What a chat template writes around one question and its answer; without arguments, the format `plain`.
+    """The text that a chat template writes around a prompt and its response; without arguments, the format `plain`.
 
     Args:
-        chat: whether a chat template wrote it. BOS is then part of `before`, and the example is tokenised as
-            `apply_chat_template` does.
-        before: in front of the prompt.
-        between: behind the prompt, up to where the model is asked to go on.
-        opening: what the model writes before the response itself, such as a blank.
-        after: behind the response, the end of the turn included.
-        eos: whether EOS closes the response, behind `after`.
-        prompt_trim, response_trim: characters that are taken away in front and at the end.
+        chat: whether it comes from a chat template. BOS is then part of `before`, and examples are tokenised as by
+            `apply_chat_template`.
+        before: text before the prompt.
+        between: text after the prompt, up to the end of the generation prompt.
+        opening: text that the model writes before the response itself, such as a blank.
+        after: text after the response, including the end of the turn.
+        eos: whether EOS ends the response, after `after`.
+        prompt_trim, response_trim: characters stripped at the start and at the end.
     """
 
     chat: bool = False
@@ -37,35 +37,34 @@ PLAIN = Frame()
 
 
 @dataclass(frozen=True)
-class FramedWording(Wording):
-    """A wording as segments that are tokenised one by one, what stands around it included.
+class FramedTemplate(Template):
+    """A template as separately tokenised segments, including the text around prompt and response.
 
     Args:
-        trims: by placeholder, characters that are taken away in front and at the end of a text that opens or ends a
-            message.
+        trims: by placeholder, characters stripped at the start and at the end of a text that starts or ends a message.
     """
 
     trims: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
 
-def framed(wording: Wording, frame: Frame) -> FramedWording:
-    """Write the frame's texts around a wording.
+def framed(template: Template, frame: Frame) -> FramedTemplate:
+    """Add the frame's texts to a template.
 
-    Neighbouring texts become one segment, since a chat template's text is tokenised whole. A placeholder that is a
-    segment of its own stays one.
+    Adjacent texts become one segment, since the text of a chat template is tokenised as a whole. A placeholder that is
+    a segment by itself stays one.
     """
     if not frame.chat:
-        return FramedWording(wording.prompt, wording.response, wording.separator)
-    prompt = _trimmed(wording.prompt, *frame.prompt_trim)
-    response = _trimmed(wording.response, *frame.response_trim)
+        return FramedTemplate(template.prompt, template.response, template.separator)
+    prompt = _trimmed(template.prompt, *frame.prompt_trim)
+    response = _trimmed(template.response, *frame.response_trim)
     between, opening, after = frame.between, frame.opening, frame.after
-    if SEQUENCE in wording.names:
-        # Its items are the only labels, and nothing closes it.
+    if SEQUENCE in template.names:
+        # The items are the only labels, and there is no closing token.
         between, opening, after = between + opening, "", ""
-    return FramedWording(
+    return FramedTemplate(
         _joined([_text(frame.before), *prompt, _text(between)]),
         _joined([_text(opening), *response, _text(after)]),
-        wording.separator,
+        template.separator,
         {**_edges(prompt, *frame.prompt_trim), **_edges(response, *frame.response_trim)},
     )
 
@@ -75,7 +74,7 @@ def _text(text: str) -> Segment:
 
 
 def _joined(segments: Iterable[Segment]) -> tuple[Segment, ...]:
-    """Segments without the empty ones, neighbours that are no bare placeholder made one."""
+    """Segments without empty ones; adjacent segments that are not single placeholders are merged."""
     joined: list[Segment] = []
     for segment in segments:
         if segment == _text(""):
@@ -94,7 +93,7 @@ def _one(left: Segment, right: Segment) -> Segment:
 
 
 def _trimmed(segments: Sequence[Segment], front: str, back: str) -> list[Segment]:
-    """Segments without these characters in front of the first text and at the end of the last."""
+    """Segments with these characters stripped at the start of the first text and the end of the last."""
     kept = list(segments)
     while kept:
         (text, name), *others = kept[0].pieces
@@ -115,7 +114,7 @@ def _trimmed(segments: Sequence[Segment], front: str, back: str) -> list[Segment
 
 
 def _edges(segments: Sequence[Segment], front: str, back: str) -> dict[str, tuple[str, str]]:
-    """Placeholders at the front and at the end, with what is taken away there."""
+    """Placeholders at the start and at the end, with the characters stripped there."""
     edges: dict[str, tuple[str, str]] = {}
     if not segments:
         return edges

@@ -1,4 +1,4 @@
-"""Small results that took reading every row, kept beside the encoded tasks."""
+"""Caches small results that need a pass over all rows, next to the encoded tasks."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from sidtune.encoding.corpus import digest, unused_path, writing_cache
 
 
 def remembered(name: str, fingerprint: dict[str, Any], cache_dir: Path, compute: Callable[[], Any]) -> Any:
-    """A JSON value from the cache, or computed now and put there.
+    """Load a JSON value from the cache, or compute it and add it to the cache.
 
     Args:
-        name: what it is.
+        name: name of the value.
         fingerprint: everything the value depends on; its hash names the cache entry.
-        cache_dir: holds all entries.
-        compute: called only when the cache has no sound entry.
+        cache_dir: folder of all entries.
+        compute: called only if there is no valid entry.
     """
     path = cache_dir / f"{name}-{digest(fingerprint)[:32]}.json"
     found = _read(path)
@@ -31,7 +31,7 @@ def remembered(name: str, fingerprint: dict[str, Any], cache_dir: Path, compute:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """A sound entry; None where there is none yet, or a damaged one."""
+    """A valid entry; None if there is none or it is damaged."""
     try:
         entry = json.loads(path.read_text(encoding="utf-8"))
         return entry if entry["sha256"] == digest(entry["value"]) else None
@@ -42,7 +42,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _publish(path: Path, entry: dict[str, Any]) -> dict[str, Any]:
-    """Written aside, then renamed: an entry is whole or not there, and a sound one of another process stays."""
+    """Write to a temporary file and rename it, so that entries are always complete; keep a valid existing entry."""
     aside = unused_path(path.parent)
     try:
         aside.write_text(json.dumps(entry), encoding="utf-8")

@@ -116,13 +116,15 @@ def render(report: Report) -> Iterator[RenderableType]:
 
 def _refuse_idle(request: BaselineRequest) -> None:
     if request.simple and request.seed is not None:
-        raise UserError("--seed has no effect with --simple: nothing there is random", "Leave one of them out.")
+        raise UserError(
+            "--seed has no effect with --simple: the simple baselines are deterministic", "Remove one of them."
+        )
 
 
 def _rows(config: Config, catalogue: Catalogue, split: Split) -> Rows:
     """All rows of a split, as `sidtune evaluate` takes them: `data.dedup` is about what a language model trains on."""
     if config.data.rows_file(split) is None:
-        raise UserError(f"the configuration names no data.{split}", f"Name the rows: data.{split}=FILE, or --split.")
+        raise UserError(f"the configuration has no data.{split}", f"Set data.{split}=FILE, or choose another --split.")
     rows_alone = {"dedup": False, "preferences": None, "instructions": None}
     return load_source(config.data.model_copy(update=rows_alone), catalogue, split).rows
 
@@ -141,7 +143,7 @@ def _rank_sasrec(
 ) -> tuple[Ranking, dict[str, Any]]:
     """SASRec's ranking, and everything that gave the model."""
     if request.split == "valid":
-        warn("SASRec is tuned on the validation rows, so its figures on them are a little too good")
+        warn("SASRec is tuned on the validation rows, so its metrics on them are optimistic")
     valid = _rows(request.config, catalogue, "valid")
     scorer, trials = sasrec.tune(train, valid, listing, len(catalogue.ids), _seed(request))
     return rank_rows(SASREC, scorer, rows.history, rows.target, listing), sasrec.describe(trials)

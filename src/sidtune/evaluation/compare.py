@@ -1,4 +1,4 @@
-"""Is one run better than another, or only luckier? A paired bootstrap over the rows that all of them predicted."""
+"""Paired bootstrap over the shared rows: which differences between evaluated runs are statistically significant."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Evaluated:
 class Difference:
     """One metric of two runs, other minus first, with the bootstrap's 95% interval.
 
-    `real` says that the interval leaves out zero.
+    `real`: statistically significant, that is, the interval excludes zero.
     """
 
     level: str
@@ -93,14 +93,14 @@ def read_evaluated(run: Path, split: str) -> Evaluated:
         UserError: for a run without this evaluation, and for files of another shape.
     """
     if not run.is_dir():
-        raise UserError(f"no such folder: {run}", "Give a run's folder, or the --output of its evaluation.")
+        raise UserError(f"no such folder: {run}", "Give a run's folder, or the --output folder of its evaluation.")
     for folder in (run / "evaluation", run):
         table_path, summary_path = (folder / f"{split}.{kind}" for kind in ("predictions.parquet", "json"))
         if table_path.exists() and summary_path.exists():
             settings = read_settings(summary_path)
             told = {name: settings.get(name) for name in SETTINGS}
             return Evaluated(str(run), _read_table(table_path, settings["beams"]), settings["beams"], told)
-    raise UserError(f"{run} has no evaluation of {split}", f"sidtune evaluate {run} --split {split}")
+    raise UserError(f"{run} has no evaluation of {split}", f"Run: sidtune evaluate {run} --split {split}")
 
 
 def compare(first: Evaluated, others: Sequence[Evaluated], resamples: int = RESAMPLES) -> list[Comparison]:
@@ -116,8 +116,8 @@ def compare(first: Evaluated, others: Sequence[Evaluated], resamples: int = RESA
     tables = _shared([run.table for run in runs])
     if not tables[0].num_rows:
         raise UserError(
-            f"{', '.join(run.name for run in runs)} share no rows: none has the same row, user and target in all",
-            "Evaluate them on the same file.",
+            f"{', '.join(run.name for run in runs)} share no rows with equal row, user and target",
+            "Evaluate them on the same rows.",
         )
     depth = min(run.depth for run in runs)
     measures = list(product(LEVELS, (name for name in METRICS if name in metric_names(depth))))
@@ -141,14 +141,14 @@ def compare(first: Evaluated, others: Sequence[Evaluated], resamples: int = RESA
 
 
 def render(comparison: Comparison) -> Iterator[RenderableType]:
-    """For the screen: what is compared, and a line for each level and metric."""
+    """Rich renderables: the compared rows, and a table line per level and metric."""
     yield from _notes(comparison)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("level")
     table.add_column("metric")
     for title in (comparison.first, comparison.other, "second − first", "95% interval"):
         table.add_column(escape(title), justify="right")
-    table.add_column("real")
+    table.add_column("significant")
     for entry in comparison.differences:
         table.add_row(
             entry.level,
@@ -177,9 +177,9 @@ def _notes(comparison: Comparison) -> Iterator[str]:
     yield f"{comparison.rows:,} rows, lists of {comparison.depth}"
     for name, rows in ((comparison.first, comparison.first_left_out), (comparison.other, comparison.other_left_out)):
         if rows:
-            yield f"left out of {escape(name)}: {rows:,} rows that others lack"
+            yield f"{escape(name)}: {rows:,} rows ignored that other runs lack"
     if comparison.unlike:
-        yield f"[yellow]evaluated with different {', '.join(comparison.unlike)}[/yellow]"
+        yield f"[yellow]the evaluations differ in {', '.join(comparison.unlike)}[/yellow]"
 
 
 def _read_table(path: Path, beams: int) -> pa.Table:
@@ -192,11 +192,11 @@ def _read_table(path: Path, beams: int) -> pa.Table:
             found = f"{column.type} with {column.null_count:,} nulls"
             raise UserError(f"{path}, column {wanted.name}: expected {wanted.type}, found {found}")
     if pc.count_distinct(table["row"]).as_py() < table.num_rows:
-        raise UserError(f"{path}, column row: the same number stands in several rows", "Evaluate the run again.")
+        raise UserError(f"{path}, column row: duplicate numbers", "Evaluate the run again.")
     for name in RANKS.names if table.num_rows else ():
         least, most = pc.min_max(table[name]).as_py().values()
         if least < 0 or most > beams:
-            found = "below 0" if least < 0 else f"{most}, behind the end of lists of {beams}"
+            found = "below 0" if least < 0 else f"{most}, beyond the length of lists of {beams}"
             raise UserError(f"{path}, column {name}: a rank is {found}", "Evaluate the run again.")
     return table.select([*KEYS.names, *RANKS.names])
 

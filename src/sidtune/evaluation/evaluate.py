@@ -1,4 +1,4 @@
-"""`sidtune evaluate`: rank the rows of a split with a model and with the baselines, and write down how well."""
+"""`sidtune evaluate`: rank the rows of a split with a model and baselines, and write metrics and lists."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def evaluate(request: EvaluationRequest) -> Report | None:
         UserError: for anything the user can mend.
     """
     if request.train and not request.baselines:
-        raise UserError("--train has no effect with --no-baselines: only baselines read it", "Leave one of them out.")
+        raise UserError("--train has no effect with --no-baselines: only baselines read it", "Remove one of them.")
     settle_environment()
     pin_first_gpu()
     state = PartialState(cpu=not torch.cuda.is_available())
@@ -106,9 +106,9 @@ def evaluate(request: EvaluationRequest) -> Report | None:
             train = train_place.load(recommender.bundle.catalogue)
             rankings |= _baseline_rankings(recommender, rows, train, request.options)
         elif request.baselines:
-            warn("no training rows are known, so there are no baselines; --train FILE names them")
+            warn("no training rows are known, so baselines are skipped; give them with --train FILE")
         report = make_report(
-            settings, rows, recommender.answers.sid_of, recommender.bundle.users, len(lists.unasked), rankings
+            settings, rows, recommender.answers.sid_of, recommender.bundle.users, len(lists.too_long), rankings
         )
         table = _predictions(recommender, rows, chosen, lists, rankings["model"], _hidden(rows, request.options))
         write_results(folder, request.split, report, table)
@@ -155,12 +155,12 @@ def _places(request: EvaluationRequest) -> tuple[_Place, _Place | None]:
         if rows:
             return rows, None
         raise UserError(
-            f"{request.model} has no {CONFIG}, which names the rows", "Name them yourself: --rows FILE --train FILE."
+            f"{request.model} has no {CONFIG}, which names the rows", "Give them with --rows FILE --train FILE."
         )
     data = load_config(found[0]).data
     rows = rows or _Place.of_split(data, request.split)
     if rows is None:
-        raise UserError(f"{found[0]} names no data.{request.split}", "Name the rows yourself: --rows FILE.")
+        raise UserError(f"{found[0]} has no data.{request.split}", "Give the rows with --rows FILE.")
     return rows, train or _Place.of_split(data, "train")
 
 

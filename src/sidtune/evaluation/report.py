@@ -1,4 +1,4 @@
-"""What an evaluation found, as values; how it looks is decided elsewhere."""
+"""The results of an evaluation as values."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from sidtune.metrics.ranks import Ranking
 
 @dataclass(frozen=True)
 class Summary:
-    """One ranker's figures.
+    """The metrics of one ranker.
 
     Args:
         sid, item: metrics by name; a hit is the right SID, or the right item.
@@ -45,24 +45,24 @@ class Summary:
 
 @dataclass(frozen=True)
 class Report:
-    """An evaluation.
+    """The results of an evaluation.
 
     Args:
-        settings: everything that gave the figures.
-        rows: ranked rows, all of which count.
-        items: items that could be answered.
-        unasked: rows whose prompt does not fit; they count as misses.
-        barred: rows whose target may not be answered; they count as misses.
+        settings: all settings that determine the results.
+        rows: number of ranked rows.
+        items: number of candidate items.
+        too_long: number of rows whose prompt exceeds `cutoff_len`; they count as misses.
+        excluded: number of rows whose target is excluded from the lists; they count as misses.
         colliding: share of targets that share their SID with another item.
-        list_length: places that coverage and repeats are counted in.
+        list_length: number of list positions used for coverage and repeats.
         rankers: the model first.
     """
 
     settings: dict[str, Any]
     rows: int
     items: int
-    unasked: int
-    barred: int
+    too_long: int
+    excluded: int
     colliding: float
     list_length: int
     rankers: dict[str, Summary]
@@ -77,7 +77,7 @@ def make_report(
     rows: Rows,
     sid_of: NDArray[np.int64],
     users: NDArray[np.int64],
-    unasked: int,
+    too_long: int,
     rankings: Mapping[str, Ranking],
 ) -> Report:
     """Put the figures together.
@@ -93,16 +93,16 @@ def make_report(
     groups = history_groups(rows.history.lengths), popularity_groups(users[rows.target])
     answerable = sid_of >= 0
     sizes = np.bincount(sid_of[answerable])
-    barred = ~answerable[rows.target]
+    excluded = ~answerable[rows.target]
     if settings["exclude_history"]:
         owned = np.repeat(rows.target, rows.history.lengths) == rows.history.values
-        barred |= np.logical_or.reduceat(owned, rows.history.offsets[:-1])
+        excluded |= np.logical_or.reduceat(owned, rows.history.offsets[:-1])
     return Report(
         settings=settings,
         rows=len(rows.target),
         items=int(answerable.sum()),
-        unasked=unasked,
-        barred=int(barred.sum()),
+        too_long=too_long,
+        excluded=int(excluded.sum()),
         colliding=float((sizes[sid_of[rows.target]] > 1)[answerable[rows.target]].sum() / len(rows.target)),
         list_length=min(GROUP_CUTOFF, depth),
         rankers={name: _summary(ranking, depth, rows, answerable, groups) for name, ranking in rankings.items()},

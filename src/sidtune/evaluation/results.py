@@ -27,13 +27,15 @@ def make_folder(folder: Path, refuse_link: bool = False) -> Path:
         UserError: for a folder that cannot be written to.
     """
     if refuse_link and folder.is_symlink():
-        raise UserError(f"{folder} is a link to {folder.readlink()}", "Remove it, or name that folder: --output DIR.")
+        raise UserError(
+            f"{folder} is a link to {folder.readlink()}", "Remove it, or choose that folder with --output DIR."
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         message = f"{folder} cannot be written to: {error.strerror}"
-        raise UserError(message, "--output DIR chooses another folder.") from None
+        raise UserError(message, "Choose another folder with --output DIR.") from None
     return folder
 
 
@@ -49,8 +51,8 @@ def refuse_other_settings(summary: Path, settings: dict[str, Any], names: Sequen
     unlike = [name for name in names if earlier.get(name) != settings.get(name)]
     if unlike:
         raise UserError(
-            f"{summary} holds an evaluation with other settings ({', '.join(unlike)})",
-            "--output DIR keeps both; delete that file to replace it.",
+            f"{summary} contains an evaluation with different settings ({', '.join(unlike)})",
+            "Use --output DIR to keep both, or delete that file to replace it.",
         )
 
 

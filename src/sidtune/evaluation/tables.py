@@ -1,4 +1,4 @@
-"""An evaluation on the screen."""
+"""Tables of an evaluation for the terminal."""
 
 from __future__ import annotations
 
@@ -63,15 +63,15 @@ def _notes(report: Report) -> Iterator[str]:
     yield f"{report.colliding:.1%} of the targets share their SID with another item"
     left_out = [str(k) for k in CUTOFFS if k > report.settings["beams"]]
     if left_out:
-        yield f"K of {', '.join(left_out)} left out: lists have {report.settings['beams']} places, one for each beam"
-    if report.unasked:
-        yield f"{report.unasked:,} rows were not asked, because their prompt does not fit; they count as misses"
-    if report.barred:
-        yield f"{report.barred:,} rows have a target that may not be answered; they count as misses"
+        yield f"K of {', '.join(left_out)} omitted: lists have {report.settings['beams']} positions, one per beam"
+    if report.too_long:
+        yield f"{report.too_long:,} rows have a prompt that exceeds cutoff_len; they count as misses"
+    if report.excluded:
+        yield f"{report.excluded:,} rows have a target that is excluded from the lists; they count as misses"
 
 
 def _lists(report: Report) -> Table:
-    table = _table(f"first {report.list_length} places", "items\nshown", "from the\nhistory")
+    table = _table(f"top {report.list_length}", "catalogue\ncoverage", "in the\nhistory")
     for name, summary in report.rankers.items():
         table.add_row(name, f"{summary.coverage:.1%}", f"{summary.repeated:.1%}")
     return table

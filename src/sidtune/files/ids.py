@@ -1,4 +1,4 @@
-"""What may name a user or an item: text or a whole number, however the file writes it."""
+"""Ids of users and items: text or whole numbers, in any notation of the file."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-# Floating-point numbers beyond it leave out whole ones, so two ids may have become one.
+# Above this, floating-point numbers skip integers, so two ids may have become one.
 LARGEST_FLOAT = 2**53
 LARGEST_OF = {pa.float16(): 2**11, pa.float32(): 2**24, pa.float64(): LARGEST_FLOAT}
-# Arrow's plain texts end at 2 GiB a column; these do not, and a text that stands in many rows is held once.
+# Arrow's plain strings are limited to 2 GiB per column; dictionaries are not, and store repeated texts once.
 CODES = pa.dictionary(pa.int32(), pa.large_string())
-# How a column of floating-point numbers writes a whole number; no such number has more digits.
+# A whole number as written by a floating-point column.
 WHOLE_FLOAT = r"^-?(?:0|[1-9][0-9]{0,15})\.0+$"
 ROWS_AT_ONCE = 65_536
 SUITABLE = (
@@ -32,15 +32,15 @@ SUITABLE = (
 
 
 def as_id(value: Any) -> str | None:
-    """The id that a value of JSON stands for, or None for one that is no id; 17.0 stands for 17."""
+    """The id of a JSON value, or None if it is not an id; 17.0 is the id 17."""
     if type(value) is float and value.is_integer() and abs(value) <= LARGEST_FLOAT:
         return str(int(value))
-    # Exact types: to Python, true is a whole number.
+    # Exact types, since bool is a subclass of int.
     return str(value) if type(value) in (str, int) else None
 
 
 def id_list(values: Any) -> list[str] | None:
-    """The ids that the values of a list stand for, or None where one is no id, or there is no list."""
+    """The ids of a list of JSON values, or None if it is not a list or a value is not an id."""
     if not isinstance(values, list):
         return None
     if set(map(type, values)) <= {str, int}:
@@ -50,7 +50,7 @@ def id_list(values: Any) -> list[str] | None:
 
 
 def number_id(text: str) -> str | None:
-    """The id that a decimal number stands for, or None where it is not whole, or too large for a float to be exact."""
+    """The id of a decimal number, or None if it is not whole or too large to be exact as a float."""
     value = Decimal(text)
     if abs(value) > LARGEST_FLOAT or value != value.to_integral_value():
         return None
@@ -58,26 +58,26 @@ def number_id(text: str) -> str | None:
 
 
 def as_ids(values: pa.Array) -> tuple[pa.Array, NDArray[np.bool_]]:
-    """An Arrow column of ids as `large_string`, and which of its values are numbers that are not whole, `(n,)`.
+    """An Arrow column of ids as `large_string`, and a mask of values that are not whole numbers, `(n,)`.
 
     Raises:
-        ArrowTypeError: for a column of another type, such as one of dates.
+        ArrowTypeError: for a column of another type, such as dates.
     """
     if pa.types.is_dictionary(values.type):
         values = values.dictionary_decode()
     if pa.types.is_floating(values.type):
         return _whole(values)
     if not _names(values.type):
-        raise pa.ArrowTypeError(f"{values.type} is no type of ids")
+        raise pa.ArrowTypeError(f"{values.type} is not a type of ids")
     return values.cast(pa.large_string()), np.zeros(len(values), bool)
 
 
 def coded_ids(values: pa.Array) -> tuple[pa.Array, NDArray[np.bool_]]:
-    """As `as_ids`, with ids of type `CODES`: every name once, in the order of their first rows."""
+    """Like `as_ids`, with ids of type `CODES`: each name once, in order of first occurrence."""
     if pa.types.is_string_view(values.type):
         values = values.cast(pa.large_string())
     coded = values if pa.types.is_dictionary(values.type) else values.dictionary_encode()
-    # Only names that occur: a file may bring the names of all its rows with a few of them.
+    # Only names that occur: a batch may carry the dictionary of the whole file.
     used = coded.indices.dictionary_encode()
     names, bad = as_ids(coded.dictionary.take(used.dictionary))
     broken: NDArray[np.bool_] = np.append(bad, False)[_places(used.indices)]
@@ -85,20 +85,20 @@ def coded_ids(values: pa.Array) -> tuple[pa.Array, NDArray[np.bool_]]:
 
 
 def empty_ids(ids: pa.Array) -> NDArray[np.bool_]:
-    """Which values of a column of type `CODES` are missing or an empty text, `(n,)`."""
+    """Mask of values that are null or empty in a column of type `CODES`, `(n,)`."""
     empty = pc.fill_null(pc.equal(ids.dictionary, ""), True).to_numpy(zero_copy_only=False)
     found: NDArray[np.bool_] = np.append(empty, True)[_places(ids.indices)]
     return found
 
 
 def _places(indices: pa.Array) -> NDArray[np.int64]:
-    """Codes, with -1 where there is none, `(n,)`."""
+    """Dictionary codes, -1 for null, `(n,)`."""
     places: NDArray[np.int64] = pc.fill_null(indices, -1).to_numpy(zero_copy_only=False).astype(np.int64)
     return places
 
 
 def _names(kind: pa.DataType) -> bool:
-    """Whether values of a type are text, which some writers mark as bytes, or whole numbers."""
+    """Whether a type is text (which some writers mark as bytes) or an integer."""
     if pa.types.is_decimal(kind):
         return bool(kind.scale == 0)
     return any(suits(kind) for suits in SUITABLE)
@@ -113,7 +113,7 @@ def _whole(values: pa.Array) -> tuple[pa.Array, NDArray[np.bool_]]:
 
 
 def canonical(ids: pa.Array) -> pa.Array:
-    """Ids of type `large_string` with every text such as `17.0` as `17`; all others stay, `17.5` and `017.0` too."""
+    """Ids of type `large_string` with texts such as `17.0` replaced by `17`; others, `17.5` and `017.0` too, stay."""
     written = pc.fill_null(pc.match_substring_regex(ids, WHOLE_FLOAT), False)
     if not pc.any(written).as_py():
         return ids
@@ -124,7 +124,7 @@ def canonical(ids: pa.Array) -> pa.Array:
 
 
 def as_users(users: pa.Array) -> pa.Array:
-    """User ids of type `CODES`, or plain text, as codes with one name for each user: `7.0` is user `7`."""
+    """User ids, of type `CODES` or plain text, as codes with one name per user: `7.0` is user `7`."""
     coded = users if pa.types.is_dictionary(users.type) else users.cast(pa.large_string()).dictionary_encode()
     names = canonical(coded.dictionary)
     if names is coded.dictionary:
@@ -134,24 +134,24 @@ def as_users(users: pa.Array) -> pa.Array:
 
 
 def in_common(columns: Sequence[pa.Array]) -> list[NDArray[np.int64]]:
-    """The users of several columns, as `as_users` takes them, as numbers that mean the same user in each of them."""
+    """The users of several columns as integers that identify the same user across columns."""
     joined = pa.concat_arrays([as_users(column) for column in columns]).indices.to_numpy().astype(np.int64)
     return np.split(joined, np.cumsum([len(column) for column in columns])[:-1])
 
 
 def as_texts(ids: pa.Array) -> pa.ChunkedArray:
-    """A column of type `CODES` as plain text, for a file: in pieces, so that none holds more than Arrow's texts can."""
+    """A column of type `CODES` as plain text for a file, in chunks within the size limit of Arrow strings."""
     pieces = [ids.slice(start, ROWS_AT_ONCE).cast(pa.large_string()) for start in range(0, len(ids), ROWS_AT_ONCE)]
     return pa.chunked_array([piece.cast(pa.string()) for piece in pieces], pa.string())
 
 
 @dataclass(frozen=True)
 class Names:
-    """What a list of ids may be called: each as it is written and, where that is clear, `17.0` as `17` and back.
+    """Finds ids by name: as written or, where unambiguous, `17.0` for `17` and vice versa.
 
     Args:
-        names: `(m,)`, the ids first.
-        places: `(m,)`, the id that each name means.
+        names: `(m,)`, the ids as written first.
+        places: `(m,)`, the position of the id that each name refers to.
     """
 
     names: pa.Array
@@ -159,7 +159,7 @@ class Names:
 
     @classmethod
     def of(cls, ids: Sequence[str]) -> Names:
-        """The names of distinct ids. `17` means the item `17.0` only where no other id is that number."""
+        """The names of distinct ids. `17` refers to `17.0` only if no other id is the same number."""
         written = pa.array(ids, pa.large_string())
         others = canonical(written)
         counts = others.value_counts()
@@ -173,11 +173,10 @@ class Names:
         return cls(pa.concat_arrays([written, others.take(pa.array(extra))]), places)
 
     def positions(self, ids: pa.Array) -> NDArray[np.int32]:
-        """The place of each id in the list, `(n,)`: of the one that is written so, else of the one that is the same
-        number; -1 where there is neither.
+        """The position of each id in the list, `(n,)`: by exact text, else by equal number; -1 if there is none.
 
         Args:
-            ids: texts, or of type `CODES`.
+            ids: strings, or a column of type `CODES`.
         """
         if pa.types.is_dictionary(ids.type):
             found: NDArray[np.int32] = np.append(self.positions(ids.dictionary), np.int32(-1))[_places(ids.indices)]

@@ -1,4 +1,4 @@
-"""Lists written as text: Python or JSON literals of plain values, never anything that runs."""
+"""Parses lists written as text: Python or JSON literals of plain values; nothing is executed."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ import pyarrow.compute as pc
 
 from sidtune.files.ids import number_id
 
-# A list of a million characters holds more history than any model reads.
+# Maximum length in characters; more history than any model reads.
 LONGEST = 1_000_000
-# Nothing is tried twice, however many backslashes there are. Raw and Unicode texts are what Python 2 wrote.
+# Possessive quantifiers: no backtracking. Prefixes r and u as written by Python 2.
 ENTRY = re.compile(
     r"(?P<text>[uUrR]?(?:'(?:[^'\\\r\n\0]|\\.)*+'|\"(?:[^\"\\\r\n\0]|\\.)*+\"))"
     r"|(?P<whole>-?[0-9]++)(?![.eE])|(?P<number>-?[0-9]++(?:\.[0-9]*+)?(?:[eE][+-]?[0-9]++)?)"
 )
 BLANKS = re.compile(r"[ \t\r\n\f]*+")
-# Of many rows their ids may be more than the 2 GiB that Arrow's plain texts end at.
+# The ids of many rows may exceed the 2 GiB limit of Arrow's plain strings.
 LISTS = pa.large_list(pa.large_string())
 PLAIN = "expected a list of texts or whole numbers"
 NUMBERS = r"^\s*\[\s*(?:[0-9]+(?:\s*,\s*[0-9]+)*)?\s*\]\s*$"
 
 
 class MissingCommasError(ValueError):
-    """A list whose entries stand side by side, as NumPy prints its arrays."""
+    """A list without commas between its entries, as NumPy prints arrays."""
 
 
 def parse_list(text: str) -> list[str]:
-    """The entries of a list literal as text; whole numbers in decimal.
+    """Parse a list literal; entries are returned as text, whole numbers in decimal.
 
     Raises:
-        MissingCommasError: where no comma stands between two entries: `['1' '2']`, which Python reads as `['12']`.
-        ValueError: for anything but a list of texts and whole numbers; nothing is ever executed.
+        MissingCommasError: if a comma is missing between two entries: `['1' '2']`, which Python reads as `['12']`.
+        ValueError: for anything but a list of strings and whole numbers.
     """
     if len(text) > LONGEST:
-        raise ValueError(f"a list of {len(text):,} characters, more than {LONGEST:,}")
+        raise ValueError(f"the list has {len(text):,} characters, more than the maximum of {LONGEST:,}")
     stripped = text.strip()
     if not stripped.startswith("[") or not stripped.endswith("]") or len(stripped) < 2:
         raise ValueError("expected a list such as [12, 7]")
@@ -57,15 +57,15 @@ def parse_list(text: str) -> list[str]:
         elif at < end:
             if not _side_by_side(stripped, found, at, end):
                 raise ValueError(PLAIN)
-            missing = missing or f"commas are missing, the first one behind {found[0]:.40}"
+            missing = missing or f"commas are missing, the first after {found[0]:.40}"
     if missing:
         raise MissingCommasError(missing)
     return entries
 
 
 def _side_by_side(text: str, found: re.Match[str], at: int, end: int) -> bool:
-    """Whether another entry stands at `at`, or the dots that NumPy leaves the middle out with."""
-    # Without blanks between them, what follows a number belongs to it, as in 1_000 or 1-2.
+    """Whether another entry starts at `at`, or NumPy's ellipsis for omitted entries."""
+    # Without a blank, what follows a number is part of it, as in 1_000 or 1-2.
     apart = at > found.end() or found["text"] is not None or text[at] in "'\""
     return apart and (text.startswith("...", at) or ENTRY.match(text, at, end) is not None)
 
@@ -77,7 +77,7 @@ def _behind_blanks(text: str, at: int) -> int:
 
 
 def _entry(found: re.Match[str]) -> str | None:
-    """What an entry stands for; None where it is no text and no whole number."""
+    """The value of an entry as text; None if it is neither a string nor a whole number."""
     if found["whole"] is not None:
         return found["whole"] if found["whole"] != "-0" else "0"
     if found["number"] is not None:
@@ -87,22 +87,23 @@ def _entry(found: re.Match[str]) -> str | None:
         return text.lstrip("uUrR")[1:-1]
     try:
         with warnings.catch_warnings():
-            # Of escapes that Python does not know: for programmers, and with the text as it came.
+            # Ignore Python's warnings about unknown escapes.
             warnings.simplefilter("ignore")
             entry = str(ast.literal_eval(text))
     except (ValueError, SyntaxError):
         return None
     if any("\ud800" <= character <= "\udfff" for character in entry):
-        raise ValueError("expected whole characters, not half of a surrogate pair")
+        raise ValueError("the text contains half of a surrogate pair")
     return entry
 
 
 def parse_lists(cells: pa.Array) -> pa.Array:
-    """A column of list literals, `large_string`, as `large_list<large_string>`; lists of whole numbers, the usual case,
-    are read all at once.
+    """Parse a `large_string` column of list literals into `large_list<large_string>`.
+
+    Columns of whole-number lists, the usual case, are parsed vectorised.
 
     Raises:
-        CellError: names the first row that is not a list of plain values.
+        CellError: the first row that is not a list of plain values.
     """
     fast = pc.fill_null(pc.match_substring_regex(cells, NUMBERS), False)
     if pc.all(fast).as_py():
@@ -117,7 +118,7 @@ def parse_lists(cells: pa.Array) -> pa.Array:
 
 
 class CellError(ValueError):
-    """A cell that is not what its column needs; `row` counts from 0."""
+    """An invalid cell; `row` counts from 0."""
 
     def __init__(self, row: int, message: str) -> None:
         super().__init__(message)
@@ -132,7 +133,7 @@ def _cell(row: int, text: str | None) -> list[str]:
 
 
 def _numbers(cells: pa.Array) -> pa.Array:
-    """Lists of whole numbers: strip brackets and blanks, split at commas, drop the one empty entry of `[]`."""
+    """Parse lists of whole numbers: strip brackets and blanks, split at commas, drop the empty entry of `[]`."""
     inner = pc.replace_substring_regex(cells.cast(pa.large_string()), r"[\s\[\]]", "")
     split = pc.split_pattern(inner, ",").cast(LISTS)
     empty = pc.equal(inner, "")

@@ -1,4 +1,4 @@
-"""Parquet that others wrote: read a few rows at a time, as long as what it says stands in proportion to its size."""
+"""Reads Parquet files in batches, with a limit on the decompressed size."""
 
 from __future__ import annotations
 
@@ -14,62 +14,63 @@ import pyarrow.parquet
 from sidtune.base.errors import UserError
 from sidtune.files.text import ALWAYS_UNPACKED, MOST_UNPACKED, opened
 
-# Column chunks, which may be as long as the file, are read piece by piece.
+# Read buffer; column chunks may be as large as the file.
 BUFFER_BYTES = 1 << 20
-# Lists are measured only once they are there: so many rows of them at most.
+# Maximum rows per batch; the size of lists is known only after reading them.
 ROWS_AT_ONCE = 4096
-# Far from the 2 GiB that Arrow's arrays of texts end at.
+# Well below the 2 GiB limit of Arrow string arrays.
 TABLE_BYTES = 1 << 28
 
 
 @contextmanager
 def opened_parquet(path: Path, hint: str = "") -> Iterator[pyarrow.parquet.ParquetFile]:
-    """A Parquet file, gzipped or not, whose columns of texts are read as dictionaries: one long text may stand in
-    every row.
+    """Open a Parquet file, gzipped or not; string columns are read as dictionaries.
+
+    A long text may be repeated in every row.
 
     Args:
-        hint: what to do about a file that cannot be read.
+        hint: hint of the error for a file that cannot be read.
 
     Raises:
-        UserError: for a file that cannot be read, also while it is.
+        UserError: for a file that cannot be read, on opening or later.
     """
     with opened(path) as stream:
-        # Parquet is read from its end, and a gzipped file only from its beginning.
+        # Parquet needs random access, which a gzipped file does not offer.
         source = io.BytesIO(stream.read()) if path.suffix == ".gz" else stream
         try:
-            # Of a file alone: Arrow's reader of data sets would take `a=1` in its path for a column.
+            # Not Arrow's dataset reader, which would turn `a=1` in the path into a column.
             schema = pyarrow.parquet.ParquetFile(source).schema_arrow
             texts = [field.name for field in schema if _is_text(field.type)]
             yield pyarrow.parquet.ParquetFile(source, read_dictionary=texts, buffer_size=BUFFER_BYTES)
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{path}: not a readable Parquet file: {str(error)[:200]}", hint) from None
+            raise UserError(f"{path}: cannot be read as Parquet: {str(error)[:200]}", hint) from None
 
 
 def tables(
     file: pyarrow.parquet.ParquetFile, path: Path, columns: list[str] | None = None, rows: int | None = None
 ) -> Iterator[pa.Table]:
-    """What a file says, every text of it in UTF-8; columns of texts are dictionaries, however the file was written.
+    """The contents of a file in tables, validated as UTF-8; string columns are dictionaries.
 
     Args:
-        columns: the ones to read; all by default.
-        rows: of a table, at most; all that fit into `TABLE_BYTES` by default.
+        columns: names of the columns to read; all by default.
+        rows: maximum rows per table; by default, as many as fit into `TABLE_BYTES`.
 
     Raises:
-        UserError: where that is more than `MOST_UNPACKED` times the file's size.
+        UserError: if the decompressed size exceeds `MOST_UNPACKED` times the file's size.
     """
     waiting: list[pa.Table] = []
     count = size = 0
     said, most = 0, max(ALWAYS_UNPACKED, MOST_UNPACKED * path.stat().st_size)
     piece = min(ROWS_AT_ONCE, rows or ROWS_AT_ONCE)
     for batch in file.iter_batches(piece, columns=columns):
-        # Arrow takes texts as they are, and trips over them later.
+        # Arrow does not validate UTF-8 on reading, and fails later.
         batch.validate(full=True)
         plain = sum(map(_size, batch.columns))
         said += plain
         if said > most:
             raise UserError(
-                f"{path} says more than {MOST_UNPACKED} times its size",
-                "Are its texts that long? If you trust it, write it without dictionaries and compression.",
+                f"{path}: the decompressed size exceeds {MOST_UNPACKED} times the file's size",
+                "If you trust the file, write it again without dictionary encoding and compression.",
             )
         waiting.append(pa.table([_compact(column) for column in batch.columns], names=batch.schema.names))
         count, size = count + batch.num_rows, size + plain
@@ -93,7 +94,7 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _size(column: pa.Array) -> int:
-    """How many bytes a column takes once it is plain."""
+    """The size of a column in bytes without dictionary encoding."""
     if not pa.types.is_dictionary(column.type) or not _is_text(column.type.value_type):
         return int(column.nbytes)
     lengths = pc.take(pc.binary_length(column.dictionary), column.indices)
@@ -101,7 +102,7 @@ def _size(column: pa.Array) -> int:
 
 
 def _compact(column: pa.Array) -> pa.Array:
-    """A column with those texts alone that its rows have: a piece of a file brings the texts of many pieces."""
+    """A column with a dictionary reduced to its own values: a batch carries the dictionary of many batches."""
     if not pa.types.is_dictionary(column.type):
         return column
     used = column.indices.dictionary_encode()

@@ -1,4 +1,4 @@
-"""Git LFS pointers: what a repository holds in place of a large file that was not fetched."""
+"""Detects Git LFS pointers, which stand in for large files that were not downloaded."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from sidtune.base.errors import UserError, some
 
 POINTERS = (b"version https://git-lfs.github.com/spec/", b"version https://hawser.github.com/spec/")
-# Read before any weight is.
+# Files that are read before the weights.
 SMALL_FILES = (
     "config.json",
     "generation_config.json",
@@ -23,7 +23,7 @@ SMALL_FILES = (
 
 
 def refuse_pointers(folder: Path) -> None:
-    """Refuse a folder whose configuration or tokenizer is a Git LFS pointer.
+    """Refuse a folder whose configuration or tokenizer files are Git LFS pointers.
 
     Raises:
         UserError: names the files.
@@ -34,7 +34,7 @@ def refuse_pointers(folder: Path) -> None:
 
 
 def is_pointer(path: Path) -> bool:
-    """Whether a file is what Git leaves in place of a large one."""
+    """Whether a file is a Git LFS pointer."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
@@ -42,11 +42,11 @@ def is_pointer(path: Path) -> bool:
 
 
 def pointing(names: list[str]) -> str:
-    """What is said of such files."""
+    """The error message for such files."""
     what = "is a Git LFS pointer, not the file itself" if len(names) == 1 else "are Git LFS pointers, not the files"
     return f"{some(names)} {what}"
 
 
 def pull(folder: Path) -> str:
-    """What to do about them."""
-    return f"Run `git lfs pull` in {folder}, or download the files anew."
+    """The hint for such files."""
+    return f"Run `git lfs pull` in {folder}, or download the files again."

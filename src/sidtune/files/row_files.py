@@ -1,4 +1,4 @@
-"""Files of interaction rows: CSV, Parquet or JSON Lines in, one table of texts after another out."""
+"""Reads interaction rows from CSV, Parquet or JSON Lines as tables of strings."""
 
 from __future__ import annotations
 
@@ -25,34 +25,34 @@ from sidtune.files.text import LONGEST_RECORD, opened, read_jsonl, read_lines
 ROWS = pa.schema([("user_id", CODES), ("history", LISTS), ("target", CODES)])
 GENERIC = ("user_id", "history", "item_id")
 MINIONEREC = ("user_id", "history_item_id", "item_id")
-# What MiniOneRec's files hold besides; no such column is another one misspelt.
+# Further columns of MiniOneRec's files; never treated as misspelt names.
 MINIONEREC_TEXTS = ("history_item_title", "item_title", "history_item_sid", "item_sid")
 NEEDED = frozenset({*GENERIC, *MINIONEREC})
-# A message lists no more of them.
+# Maximum number of names in a message.
 MOST_NAMES = 1_000
-# Of Arrow's lists, those that it turns into one another soundly.
+# List types that Arrow converts correctly.
 KINDS_OF_LISTS = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
-NOT_WHOLE = "a number that is not whole, or too large to tell its neighbours apart"
-# As text a row takes ten times the memory that it takes as positions: never more of them than this at once.
+NOT_WHOLE = "the number is not whole, or too large to be exact"
+# Maximum rows held as text, which takes ten times the memory of positions.
 ROWS_AT_ONCE = 65_536
-# A row must fit into one block, and titles may be very long.
+# CSV block size; a row must fit into one block.
 BLOCK_BYTES = LONGEST_RECORD
 
 
 def row_batches(path: Path) -> Iterator[pa.Table]:
-    """Read CSV (MiniOneRec's or our columns), Parquet or JSONL, gzipped or not, as tables of schema `ROWS`.
+    """Read CSV (MiniOneRec's or generic columns), Parquet or JSONL, gzipped or not, as tables of schema `ROWS`.
 
-    After the first bad row nothing more is handed out: what is left of the file is only counted.
+    After the first invalid row no more tables are returned; the rest of the file is read only to count invalid rows.
 
     Raises:
-        UserError: names file, row and column of what is missing or of another type.
+        UserError: names file, row and column of a missing or invalid value.
     """
     suffix = kind_of(path)
     if suffix not in READERS:
-        hint = f"Known: {', '.join(READERS)}, each also with .gz."
+        hint = f"Supported: {', '.join(READERS)}, each optionally with .gz."
         if suffix == ".json":
-            hint += " A file of whole histories, user by user, is named by data.interactions."
-        raise UserError(f"{path}: unknown kind of file {suffix!r}", hint)
+            hint += " For a file of whole histories, use data.interactions."
+        raise UserError(f"{path}: unknown file type {suffix!r}", hint)
     faults = Faults(path)
     for batch in READERS[suffix](path):
         rows = as_rows(batch, faults)
@@ -62,12 +62,12 @@ def row_batches(path: Path) -> Iterator[pa.Table]:
 
 
 def kind_of(path: Path) -> str:
-    """The suffix that says how a file is written, `.gz` aside."""
+    """The suffix of a file without `.gz`."""
     return Path(path.name.removesuffix(".gz")).suffix
 
 
 class Faults:
-    """Rows that lack something, counted over a whole file.
+    """Invalid rows, counted over a whole file.
 
     Args:
         path: the file.
@@ -79,24 +79,24 @@ class Faults:
         self.counts: Counter[str] = Counter()
 
     def add(self, what: str, bad: NDArray[np.bool_]) -> None:
-        """Mark the bad rows of the batch that starts after `rows` rows, `(batch,)`."""
+        """Count the invalid rows, `(batch,)`, of the batch that starts after `rows` rows."""
         if bad.any():
             self.first.setdefault(what, self.rows + int(bad.argmax()) + 1)
             self.counts[what] += int(bad.sum())
 
     def refuse(self) -> None:
-        """Say what was found first, and that there was anything to read at all."""
+        """Raise `UserError` for the first kind of fault, or if there is no row."""
         for what, row in self.first.items():
             raise UserError(
-                f"{self.path}, row {row}, {what} ({self.counts[what]:,} rows in all)",
-                "Remove these rows or fill them in; rows are counted without the header.",
+                f"{self.path}, row {row}, {what} ({self.counts[what]:,} rows in total)",
+                "Remove or correct these rows; row numbers do not count the header.",
             )
         if not self.rows:
-            raise UserError(f"{self.path} holds no rows")
+            raise UserError(f"{self.path} contains no rows")
 
 
 def as_rows(batch: pa.Table, faults: Faults) -> pa.Table:
-    """A batch of a file's own columns in the schema `ROWS`."""
+    """Convert a batch with the file's columns to the schema `ROWS`."""
     history_name = _history_column(batch.column_names, faults.path)
     users, target = (_text(batch[name], name, faults) for name in ("user_id", "item_id"))
     history = _history(batch[history_name].combine_chunks(), history_name, faults)
@@ -105,7 +105,7 @@ def as_rows(batch: pa.Table, faults: Faults) -> pa.Table:
 
 
 def read_csv(path: Path, besides: Sequence[str] = ()) -> Iterator[pa.Table]:
-    """The columns that rows are made of, and those of `besides` that the file has, as text, `ROWS_AT_ONCE` at most."""
+    """The needed columns, and those of `besides` that the file has, as strings, at most `ROWS_AT_ONCE` per table."""
     with opened(path) as stream:
         names = _header(stream.readline(LONGEST_RECORD), path)
         stream.seek(0)
@@ -124,10 +124,10 @@ def read_csv(path: Path, besides: Sequence[str] = ()) -> Iterator[pa.Table]:
                     yield pa.table(block.slice(start, ROWS_AT_ONCE))
         except (pa.ArrowException, UnicodeDecodeError) as error:
             for _ in read_lines(path, LONGEST_RECORD):
-                pass  # says where, when a line is too long or the bytes are not UTF-8
-            # Everybody else counts rows without the header.
+                pass  # raises with the line number if a line is too long or not UTF-8
+            # All other messages count rows without the header.
             reason = re.sub(r"Row #(\d+)", lambda found: f"row {int(found[1]) - 1}", " ".join(str(error).split()))
-            raise UserError(f"{path}: not a readable CSV: {reason[:200]}") from None
+            raise UserError(f"{path}: invalid CSV: {reason[:200]}") from None
 
 
 def _header(line: bytes, path: Path) -> list[str]:
@@ -136,7 +136,7 @@ def _header(line: bytes, path: Path) -> list[str]:
     except UnicodeDecodeError:
         raise UserError(f"{path}: the header is not UTF-8") from None
     except csv.Error as error:
-        raise UserError(f"{path}: not a readable CSV: {error} in the header") from None
+        raise UserError(f"{path}: invalid CSV: {error} in the header") from None
 
 
 def _read_parquet(path: Path) -> Iterator[pa.Table]:
@@ -153,7 +153,7 @@ def _read_jsonl(path: Path) -> Iterator[pa.Table]:
     first = 1
     while batch := list(islice(records, ROWS_AT_ONCE)):
         _history_column(list(found), path)
-        # A column that an earlier batch has is missing from this one's rows, not from the file.
+        # A column of an earlier batch may be missing here; it is then null, not absent from the file.
         names |= dict.fromkeys(name for record in batch for name in record)
         columns = [_json_column([record.get(name) for record in batch], name, path, first) for name in names]
         yield pa.table(columns, names=list(names))
@@ -161,7 +161,7 @@ def _read_jsonl(path: Path) -> Iterator[pa.Table]:
 
 
 def _rows_of_json(path: Path, found: dict[str, None]) -> Iterator[dict[str, Any]]:
-    """The fields that rows are made of, record by record; `found` gathers the names of all fields, for messages."""
+    """The needed fields of each record; `found` collects all field names for messages."""
     for _, record in read_jsonl(path):
         row = {name: value for name, value in record.items() if name in NEEDED}
         found |= dict.fromkeys(record if len(found) < MOST_NAMES else row)
@@ -169,7 +169,7 @@ def _rows_of_json(path: Path, found: dict[str, None]) -> Iterator[dict[str, Any]
 
 
 def _json_column(values: list[Any], name: str, path: Path, first: int) -> pa.Array:
-    """A column of the rows from `first` on, which is counted from 1."""
+    """A column of rows; `first` is the number of the first row, counted from 1."""
     if name.startswith("history"):
         expected, kind, missing = "a list of item ids", LISTS, False
         found: list[Any] = list(map(id_list, values))
@@ -190,7 +190,7 @@ READERS: dict[str, Callable[[Path], Iterator[pa.Table]]] = {
 
 
 def _history_column(names: list[str], path: Path) -> str:
-    """Which layout a file has, by its history column; every needed column must be there."""
+    """The name of the history column, which identifies the layout; raises if a needed column is missing."""
     others = [name for name in names if name not in NEEDED and name not in MINIONEREC_TEXTS]
     expected = MINIONEREC if _is_minionerec(names, others) else GENERIC
     for name in expected:
@@ -200,12 +200,12 @@ def _history_column(names: list[str], path: Path) -> str:
                 f"Expected {', '.join(GENERIC)}, or MiniOneRec's {', '.join(MINIONEREC)}.",
             )
         if names.count(name) > 1:
-            raise UserError(f"{path}: the column {name!r} stands twice", "Which one counts? Remove the other.")
+            raise UserError(f"{path}: the column {name!r} occurs twice", "Remove one of them.")
     return expected[1]
 
 
 def _is_minionerec(names: Sequence[str], others: Sequence[str]) -> bool:
-    """Whether a file has MiniOneRec's columns, or is meant to; `others` are those with names of their own."""
+    """Whether a file has MiniOneRec's columns, possibly misspelt; `others` are unrecognised names."""
     if MINIONEREC[1] in names or GENERIC[1] in names:
         return MINIONEREC[1] in names
     return any(name.startswith("history_item_") for name in names) or bool(did_you_mean(MINIONEREC[1], others))
@@ -228,8 +228,8 @@ def _history(values: pa.Array, name: str, faults: Faults) -> pa.Array:
         except CellError as error:
             raise UserError(
                 f"{faults.path}, row {faults.rows + error.row + 1}, column {name}: {error}",
-                "Rows are counted without the header. Write histories as lists, [12, 7]; NumPy arrays become lists "
-                "by their method tolist().",
+                "Row numbers do not count the header. Write histories as lists, [12, 7]; convert NumPy arrays with "
+                "tolist().",
             ) from None
     try:
         values, broken = _id_lists(values)
@@ -252,9 +252,9 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _id_lists(values: pa.Array) -> tuple[pa.Array, NDArray[np.bool_]]:
-    """Lists as lists of texts, and which of all their entries are numbers that are not whole, `(entries,)`."""
+    """Lists of strings, and a mask of entries that are not whole numbers, `(entries,)`."""
     if not any(suits(values.type) for suits in KINDS_OF_LISTS):
-        raise pa.ArrowTypeError(f"{values.type} is no type of lists")
+        raise pa.ArrowTypeError(f"{values.type} is not a list type")
     lists = values.cast(pa.large_list(values.type.value_type))
     ids, broken = as_ids(lists.flatten())
     offsets = np.concatenate([[0], np.cumsum(pc.fill_null(pc.list_value_length(lists), 0))])

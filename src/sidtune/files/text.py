@@ -1,4 +1,4 @@
-"""Opening outside files: UTF-8 text, plain or gzipped, and JSON with a place for every fault."""
+"""Reads UTF-8 text, plain or gzipped, and JSON; errors name line and column."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from typing import Any, BinaryIO, cast
 from sidtune.base.errors import UserError, did_you_mean
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-# Gzip packs text 5 to 50 times, and zeros a thousand times: such a file is made to fill the memory.
+# Gzip compresses text 5 to 50 times; a higher ratio indicates a decompression bomb.
 MOST_UNPACKED, ALWAYS_UNPACKED = 200, 1 << 25
 BLOCK_BYTES = 1 << 16
-# In bytes: as long as a row of CSV may be.
+# Maximum length of a record in bytes, equal to the limit of a CSV row.
 LONGEST_RECORD = 1 << 24
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
-    """A file to be read from front to back, unpacked where it is gzipped, behind its byte-order mark.
+    """Open a file for sequential reading, decompressed if gzipped, after its byte-order mark.
 
     Raises:
-        UserError: for a file that is missing, a folder, a pipe, or empty, and for one that is damaged or unpacks out of
-            all proportion, the last two while it is read.
+        UserError: for a missing or empty file, a folder or a pipe; while reading, for a damaged file or an excessive
+            compression ratio.
     """
     try:
         _refuse_other_kinds(path)
@@ -56,11 +56,11 @@ def _refuse_other_kinds(path: Path) -> None:
         raise UserError(f"no such file: {path}{did_you_mean(path.name, siblings)}", "Check the path.")
     if not path.is_file():
         # Files are read more than once, and a pipe may never end.
-        raise UserError(f"{path} is a pipe or a device, expected a file", "Save what it gives to a file.")
+        raise UserError(f"{path} is a pipe or a device, expected a file", "Save its contents to a file.")
 
 
 class _Unpacked(io.RawIOBase):
-    """What a gzipped file holds, as long as that stands in proportion to its size."""
+    """The contents of a gzipped file, with a limit on the compression ratio."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.most = path, max(ALWAYS_UNPACKED, MOST_UNPACKED * path.stat().st_size)
@@ -79,7 +79,8 @@ class _Unpacked(io.RawIOBase):
         count = self.file.readinto(buffer)
         if self.file.tell() > self.most:
             raise UserError(
-                f"{self.path} unpacks to more than {MOST_UNPACKED} times its size", "Unpack it first, if you trust it."
+                f"{self.path}: the decompressed size exceeds {MOST_UNPACKED} times the file's size",
+                "If you trust the file, decompress it first.",
             )
         return count
 
@@ -98,7 +99,7 @@ class _Unpacked(io.RawIOBase):
 
 
 def read_lines(path: Path, longest: int | None = None) -> Iterator[str]:
-    """The lines of a UTF-8 file with their ends, one at a time; a byte-order mark and gzip are accepted.
+    """Yield the lines of a UTF-8 file with their line ends; a byte-order mark and gzip are accepted.
 
     Raises:
         UserError: as `opened` and `decoded_lines`.
@@ -108,18 +109,18 @@ def read_lines(path: Path, longest: int | None = None) -> Iterator[str]:
 
 
 def decoded_lines(stream: BinaryIO, where: str, longest: int | None = None) -> Iterator[str]:
-    """The lines of a stream with their ends, one at a time, each as soon as it is there.
+    """Yield the lines of a stream with their line ends, each as soon as it arrives.
 
     Args:
-        longest: the most bytes that a line may have; no more of one is ever held.
+        longest: maximum length of a line in bytes; no more is buffered.
 
     Raises:
-        UserError: for text that is not UTF-8, and for a line that is longer.
+        UserError: for text that is not UTF-8, and for a longer line.
     """
     most = -1 if longest is None else longest + 1
     for number, line in enumerate(iter(lambda: stream.readline(most), b""), start=1):
         if longest is not None and len(line) > longest:
-            raise UserError(f"{where}, line {number}: a record of more than {longest:,} bytes", "Shorten it.")
+            raise UserError(f"{where}, line {number}: the record exceeds {longest:,} bytes", "Shorten it.")
         try:
             yield line.decode("utf-8")
         except UnicodeDecodeError as error:
@@ -130,22 +131,22 @@ def decoded_lines(stream: BinaryIO, where: str, longest: int | None = None) -> I
 
 
 def read_text(path: Path) -> str:
-    """The text of a UTF-8 file; raises as `read_lines`."""
+    """Read a UTF-8 file; raises as `read_lines`."""
     return "".join(read_lines(path))
 
 
 def read_json(path: Path) -> Any:
-    """The value of a JSON file.
+    """Read a JSON file.
 
     Raises:
-        UserError: as `read_text`, for broken JSON (line and column), for a key that an object holds twice, and for
-            numbers that are not finite.
+        UserError: as `read_text`, and for invalid JSON (with line and column), duplicate keys and numbers that are not
+            finite.
     """
     return parse_json(read_text(path), str(path))
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """The object of a JSON file whose top level is one."""
+    """Read a JSON file whose top level is a non-empty object."""
     value = read_json(path)
     if not isinstance(value, dict):
         raise UserError(f"{path}: expected a JSON object at the top level, found {_kind(value)}")
@@ -155,7 +156,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects of a JSON Lines file with their line numbers, counted from 1; empty lines are passed over."""
+    """The objects of a JSON Lines file with their line numbers, counted from 1; empty lines are skipped."""
     for number, line in enumerate(read_lines(path, LONGEST_RECORD), start=1):
         if line.strip():
             value = parse_json(line.rstrip("\n"), f"{path}, line {number}")
@@ -165,38 +166,38 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def parse_json(text: str, where: str) -> Any:
-    """Parse JSON; faults are reported with line and column."""
+    """Parse JSON; errors are reported with line and column."""
     try:
         value = json.loads(
             text, object_pairs_hook=lambda pairs: _unique(pairs, where), parse_float=_finite, parse_constant=_finite
         )
         if "\\ud" in text.lower():
-            # Half a surrogate pair is legal JSON, but no text: no tokenizer and no file takes it.
+            # Half a surrogate pair is valid JSON but not valid text: tokenizers and files reject it.
             json.dumps(value, ensure_ascii=False).encode()
         return value
     except UnicodeEncodeError as error:
         half = f"\\u{ord(error.object[error.start]):04x}"
         raise UserError(
-            f"{where}: {half} is half a character", "Write the whole surrogate pair, or remove it."
+            f"{where}: {half} is half of a surrogate pair", "Write the whole surrogate pair, or remove it."
         ) from None
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
         raise UserError(f"{where}: not valid JSON: {error.msg} at {place}") from None
     except ValueError as error:
-        # A number that is not finite, or one of thousands of digits; what follows there is advice to programmers.
+        # A number that is not finite, or has thousands of digits; the rest of the message is advice for programmers.
         raise UserError(f"{where}: not valid JSON: {str(error).partition(';')[0]}") from None
     except RecursionError:
         raise UserError(f"{where}: the JSON is nested too deeply") from None
 
 
 def _finite(text: str) -> float:
-    """Python takes NaN and Infinity, which are no JSON, and makes the latter of 1e400 too.
+    """Refuse NaN and Infinity, which Python accepts although they are not JSON, and 1e400, which it reads as Infinity.
 
-    A number that is not whole, or too large to be exact, must not become another one's id by rounding.
+    A number that is not whole, or too large to be exact, must not become another id by rounding.
     """
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"{text:.40} is no finite number")
+        raise ValueError(f"{text:.40} is not a finite number")
     rounded = value and value.is_integer() and abs(value) <= 2**53 and Decimal(text) != Decimal(value)
     return math.nextafter(value, math.copysign(math.inf, value)) if rounded else value
 
@@ -205,8 +206,8 @@ def _unique(pairs: list[tuple[str, Any]], where: str) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
-        message = f"{where}: the key {twice!r:.80} stands twice in one object"
-        raise UserError(message, "Which one counts? Remove the other.")
+        message = f"{where}: the key {twice!r:.80} occurs twice in one object"
+        raise UserError(message, "Remove one of them.")
     return found
 
 

@@ -1,4 +1,4 @@
-"""YAML as data: plain values in bounded time and memory, and a place for every fault."""
+"""Reads YAML as plain values in bounded time and memory; errors name line and column."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import yaml
 from sidtune.base.errors import UserError
 from sidtune.files.text import read_text
 
-# PyYAML reads some fifty thousand characters a second, and no configuration or wording is as long as this.
+# PyYAML reads about fifty thousand characters per second; no configuration or template file is this long.
 MOST_CHARACTERS = 200_000
-# An alias is a reference, but whoever walks the values meets them as often as they are referred to.
+# Limits the number of values after expanding aliases.
 MOST_VALUES = 100_000
-# PyYAML's time grows with the square of the depth, and its stack with the depth.
+# PyYAML's time grows with the square of the nesting depth, and its stack with the depth.
 DEEPEST = 100
 MERGE = "tag:yaml.org,2002:merge"
-# What PyYAML raises, besides its own errors, over a value that does not fit its tag, such as 2001-99-99.
+# Raised by PyYAML, besides its own errors, for a value that does not fit its type, such as 2001-99-99.
 MISFIT = (ValueError, LookupError, AttributeError, TypeError, ArithmeticError)
 
 
@@ -34,13 +34,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """The value of a YAML text; no tag makes anything but plain values.
+    """Parse YAML; tags create only plain values.
 
     Raises:
-        UserError: for broken YAML (line and column), a key that stands twice, and texts that are or become too long.
+        UserError: for invalid YAML (with line and column), duplicate keys, and texts that are or expand to be too long.
     """
     if len(text) > MOST_CHARACTERS:
-        raise UserError(f"{where}: {len(text):,} characters are more than YAML is read of ({MOST_CHARACTERS:,})")
+        raise UserError(f"{where}: {len(text):,} characters, more than the maximum of {MOST_CHARACTERS:,} for YAML")
     try:
         loader = _Loader(text)
         root = loader.get_single_node()
@@ -52,7 +52,7 @@ def parse_yaml(text: str, where: str) -> Any:
         raise UserError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
     except MISFIT as error:
         message = f"{where}: not valid YAML: a value does not fit its type: {error}"
-        raise UserError(message, "Put text into quotes.") from None
+        raise UserError(message, "Put text in quotes.") from None
 
 
 class _Loader(yaml.SafeLoader):
@@ -60,7 +60,7 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.depth == DEEPEST:
-            raise yaml.YAMLError(f"values are nested more than {DEEPEST} deep")
+            raise yaml.YAMLError(f"values are nested more than {DEEPEST} levels deep")
         self.depth += 1
         node = super().compose_node(parent, index)
         self.depth -= 1
@@ -68,7 +68,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def _refuse(root: yaml.Node, loader: _Loader, where: str) -> None:
-    """Look at every node as often as it is referred to, before any of them but keys becomes a value."""
+    """Check all nodes, counting aliases each time, before values are constructed."""
     waiting, seen = [root], 1
     while waiting:
         node = waiting.pop()
@@ -81,7 +81,7 @@ def _refuse(root: yaml.Node, loader: _Loader, where: str) -> None:
             continue
         seen += len(parts)
         if seen > MOST_VALUES:
-            raise UserError(f"{where}: aliases make more than {MOST_VALUES:,} values of it", "Write fewer of them.")
+            raise UserError(f"{where}: aliases expand to more than {MOST_VALUES:,} values", "Use fewer aliases.")
         waiting += parts
 
 
@@ -89,10 +89,10 @@ def _refuse_twice(node: yaml.MappingNode, loader: _Loader, where: str) -> None:
     known: set[Any] = set()
     for key, _ in node.value:
         if isinstance(key, yaml.ScalarNode):
-            # As the mapping will hold them: `yes` is `true`, and 0x1 is 1.
+            # Compare constructed keys: `yes` equals `true`, and 0x1 equals 1.
             name = MERGE if key.tag == MERGE else loader.construct_object(key)
             if name in known:
                 line = key.start_mark.line + 1
-                message = f"{where}: the key {key.value!r:.80} stands twice in one mapping, again in line {line}"
-                raise UserError(message, "Which one counts? Remove the other.")
+                message = f"{where}: the key {key.value!r:.80} occurs twice in one mapping, again in line {line}"
+                raise UserError(message, "Remove one of them.")
             known.add(name)

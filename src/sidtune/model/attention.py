@@ -1,4 +1,4 @@
-"""Masks of our own and padding on the left, and the models that honour them."""
+"""Custom attention masks and left padding, and probes of which models support them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong with the files of a base, seen from their sizes and headers alone: cheap for files of any size."""
+"""Checks the weight files of a base by their sizes and headers only, which is cheap for files of any size."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ LONGEST_HEADER = 100_000_000
 
 
 def weight_faults(base: str, without: str = "Give another folder.") -> list[UserError]:
-    """Everything that keeps the weights of a base from being read.
+    """All faults that prevent the weights of a base from being loaded.
 
     Args:
-        base: a folder, or a hub name, of which only what is in the local cache is looked at.
-        without: what to do where there are none.
+        base: a folder, or a Hub name, of which only locally cached files are checked.
+        without: hint if there are no weights.
     """
     folder = _folder(base)
     if folder is None:
@@ -45,16 +45,16 @@ def weight_faults(base: str, without: str = "Give another folder.") -> list[User
     return [UserError(f"the weights of {base} cannot be loaded: {reason}", hint) for reason, hint in faults]
 
 
-def quantisation_fault(base: str, header: PreTrainedConfig) -> UserError | None:
-    """Why the weights of a base cannot be trained where they are quantised.
+def quantisation_fault(base: str, model_config: PreTrainedConfig) -> UserError | None:
+    """The error for quantised weights, which cannot be trained; None for others.
 
     Args:
-        header: its configuration; one that has Transformers turn the weights back into numbers (`dequantize`) is fine.
+        model_config: of the base; one that makes Transformers dequantise the weights (`dequantize`) is accepted.
     """
     folder = _folder(base)
     said = next((file for file in QUANTISED_BY if folder and (folder / file).is_file()), None)
     method, where = (QUANTISED_BY[said], said) if said else (None, "")
-    for config in (header, header.get_text_config()):
+    for config in (model_config, model_config.get_text_config()):
         settings: Any = getattr(config, "quantization_config", None) or {}
         settings = settings if isinstance(settings, dict) else settings.to_dict()
         if settings and not settings.get("dequantize"):
@@ -63,7 +63,7 @@ def quantisation_fault(base: str, header: PreTrainedConfig) -> UserError | None:
         return None
     return UserError(
         f"{base} is quantised ({method}, by {where}), and quantised weights cannot be trained",
-        "Use the unquantised base that it was made from.",
+        "Use the unquantised version of this base.",
     )
 
 
@@ -73,7 +73,7 @@ def _method(settings: dict[str, Any]) -> str:
 
 
 def _folder(base: str) -> Path | None:
-    """Where the files of a base are on this machine, if any are."""
+    """The local folder of a base's files, if there is one."""
     if Path(base).is_dir():
         return Path(base)
     try:
@@ -123,8 +123,8 @@ def _names_its_weights(folder: Path) -> bool:
 
 def _none(folder: Path, without: str) -> Fault:
     others = sorted(path.name for kind in OTHER_WEIGHTS for path in folder.glob(kind))
-    found = f"; it holds {some(others)}, which is not read" if others else ""
-    return f"the folder holds no {WEIGHTS} and no {OLD_WEIGHTS}, whole or in parts{found}", without
+    found = f"; it contains {some(others)}, which is not supported" if others else ""
+    return f"the folder contains neither {WEIGHTS} nor {OLD_WEIGHTS}, whole or in shards{found}", without
 
 
 def _file_faults(folder: Path, files: dict[str, set[str]], whole: bool) -> Iterator[Fault]:
@@ -137,7 +137,7 @@ def _file_faults(folder: Path, files: dict[str, set[str]], whole: bool) -> Itera
     pointers = [name for name in files if name not in absent and is_pointer(folder / name)]
     if absent and whole:
         # A pipe would be waited for.
-        yield f"{some(absent)}, which is no file there", "Download or copy what is missing."
+        yield f"missing file: {some(absent)}", "Download or copy the missing files."
     if pointers:
         yield pointing(pointers), pull(folder)
     for name in files:
@@ -161,7 +161,7 @@ def _content_faults(path: Path, expected: Iterable[str]) -> Iterator[Fault]:
             yield f"{path.name} {reason}", DOWNLOAD
             return
         if lacking:
-            yield f"{path.name} lacks {len(lacking):,} weights that the index names, such as {lacking[0]}", DOWNLOAD
+            yield f"{path.name} lacks {len(lacking):,} weights that the index lists, such as {lacking[0]}", DOWNLOAD
 
 
 def _truncated(path: Path) -> str | None:
@@ -196,4 +196,4 @@ def _old_fault(path: Path) -> str | None:
                 return None
         except zipfile.BadZipFile:
             return "is truncated or damaged: its table of contents is missing"
-    return None if opening[:1] == b"\x80" else "is damaged: it is no file of PyTorch's"
+    return None if opening[:1] == b"\x80" else "is damaged: it is not a PyTorch file"

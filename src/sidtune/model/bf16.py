@@ -1,4 +1,4 @@
-"""Whether this machine computes in bfloat16, or only emulates it."""
+"""Whether this machine has bfloat16 instructions, or only emulates them."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def has_bf16(device: str) -> bool:
 
 
 def emulated(precision: str) -> str | None:
-    """What to say where bf16 is slower than fp32 here, since there are no instructions for it; else None."""
+    """The warning text if bf16 would be emulated and thus slow on this machine, else None."""
     device = device_type()
     if precision != "bf16" or device == "mps" or has_bf16(device):
         return None
     name = "GPU" if device == "cuda" else "CPU"
-    return f"this {name} has no bfloat16 instructions: it emulates them, and a step may take many times as long"
+    return f"this {name} has no bfloat16 instructions and emulates them; a step may take many times as long"

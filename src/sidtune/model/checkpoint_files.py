@@ -1,4 +1,4 @@
-"""Models on disk: always the ordinary Hugging Face folder, whatever was trained of them."""
+"""Saving and loading models: always as ordinary Hugging Face folders, for every way of tuning."""
 
 from __future__ import annotations
 
@@ -78,9 +78,9 @@ def load_plain_state_dict(model: PreTrainedModel, weights: dict[str, Tensor]) ->
     wrong = [name for name in {**expected, **given} if expected.get(name) != given.get(name)]
     if wrong:
         raise UserError(
-            f"{len(wrong)} weights do not fit the model, such as {wrong[0]}: "
+            f"{len(wrong)} weights do not match the model, such as {wrong[0]}: "
             f"{given.get(wrong[0], 'missing')} in the file, {expected.get(wrong[0], 'unknown')} in the model",
-            "Start from weights of the same base with the same SID tokens.",
+            "Use weights of the same base with the same SID tokens.",
         )
     tuning_of(model).load_merged(model, weights)
 
@@ -208,7 +208,7 @@ def load_weights(folder: Path) -> dict[str, Tensor]:
             return safetensors.torch.load_file(folder / WEIGHTS)
         if (folder / OLD_WEIGHTS).is_file():
             return _tensors(torch.load(folder / OLD_WEIGHTS, map_location="cpu", weights_only=True))
-    raise UserError(f"{folder} holds no weights ({WEIGHTS} or {OLD_WEIGHTS})", "Give a model or checkpoint folder.")
+    raise UserError(f"{folder} contains no weights ({WEIGHTS} or {OLD_WEIGHTS})", "Give a model or checkpoint folder.")
 
 
 def _saved_rows(folder: Path) -> dict[str, Tensor]:
@@ -232,7 +232,7 @@ def shard_names(index: Path) -> list[str]:
     names = sorted(set(weight_map(index).values()))
     if absent := [name for name in names if not (index.parent / name).is_file()]:
         # A pipe would be waited for.
-        raise ValueError(f"{index.name} names {absent[0]!r:.80}, which is no file there")
+        raise ValueError(f"{index.name} lists {absent[0]!r:.80}, which is missing")
     return names
 
 
@@ -245,16 +245,16 @@ def weight_map(index: Path) -> dict[str, str]:
     tree = json.loads(index.read_text(encoding="utf-8"))
     files = tree.get("weight_map") if isinstance(tree, dict) else None
     if not isinstance(files, dict) or not all(isinstance(file, str) for file in files.values()):
-        raise ValueError(f"{index.name} has no weight_map from weights to files")
+        raise ValueError(f"{index.name} has no valid weight_map")
     names = sorted(set(files.values()))
     if strange := [name for name in names if name in ("", "..") or Path(name).name != name or "\\" in name]:
-        raise ValueError(f"{index.name} names a file outside the folder: {strange[0]!r:.80}")
+        raise ValueError(f"{index.name} lists a file outside the folder: {strange[0]!r:.80}")
     return files
 
 
 def _tensors(loaded: Any) -> dict[str, Tensor]:
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise ValueError(f"{OLD_WEIGHTS} holds something else than named weights")
+        raise ValueError(f"{OLD_WEIGHTS} does not contain a dictionary of weights")
     return loaded
 
 
@@ -286,6 +286,6 @@ def _drop_head(model: PreTrainedModel, weights: dict[str, Tensor]) -> None:
     head, rows = weights.pop(f"{head_name}.weight", None), weights.get(f"{embedding_name}.weight")
     if head is not None and rows is not None and not torch.equal(head, rows):
         raise UserError(
-            "these weights have output rows of their own, and the model's are its input rows",
-            "Start from weights of the same base, or use them as model.base.",
+            "these weights have untied output embeddings, but the model's embeddings are tied",
+            "Use weights of the same base, or use them as model.base.",
         )

@@ -140,6 +140,6 @@ def _logits(model: PreTrainedModel) -> Tensor:
 
 def _unknown(model: PreTrainedModel, reason: str, keys: str) -> UserError:
     return UserError(
-        f"model.{keys} cannot be had with a {model.config.model_type} model: {reason}",
-        f"Leave model.{keys} out, or take another base.",
+        f"model.{keys} is not supported for {model.config.model_type} models: {reason}",
+        f"Remove model.{keys}, or use another base.",
     )

@@ -1,4 +1,4 @@
-"""Loading or building the language model, with rows for the new tokens."""
+"""Loads or builds the language model, with embedding rows for the new tokens."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def load_model(
     trust_remote_code: bool = False,
     texts: ItemTexts | None = None,
 ) -> PreTrainedModel:
-    """The model ready to train: rows for every token, trained parameters in float32, the rest frozen as configured.
+    """The model ready to train: rows for all tokens, trained parameters in float32, the rest frozen as configured.
 
     Args:
-        texts: of the items; needed for `new_rows: text`, and not looked at otherwise.
+        texts: of the items; only used for `new_rows: text`.
 
     Raises:
         UserError: for frozen tuning without SID tokens, for a base whose weights are missing, incomplete or
@@ -62,7 +62,7 @@ def _undropped(
 
 
 def load_trained(folder: Path, device: torch.device, trust_remote_code: bool = False) -> PreTrainedModel:
-    """A model folder ready to answer, in its own precision on a GPU and in float32 elsewhere.
+    """Load a model folder for inference, in its own precision on a GPU and in float32 otherwise.
 
     Raises:
         UserError: for weights that are missing, damaged or incomplete.
@@ -110,7 +110,8 @@ def _build(
         # Architectures promise nothing about values that make no sense to them.
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise UserError(
-            f"the config.json of {base} makes no model: {reason}", "Use the one it was published with."
+            f"no model can be built from the config.json of {base}: {reason}",
+            "Use the config.json that the model was published with.",
         ) from None
     _say_ties(model)
     return model
@@ -122,7 +123,7 @@ def _refuse_huge(base: str, needed: int) -> None:
     if needed > memory:
         raise UserError(
             f"the config.json of {base} describes weights of {needed / 2**30:,.1f} GiB in float32, "
-            f"and this machine has {memory / 2**30:,.1f} GiB of memory",
+            f"but this machine has {memory / 2**30:,.1f} GiB of memory",
             "Choose a smaller base.",
         )
 
@@ -135,8 +136,8 @@ def _rows_needed(model_config: PreTrainedConfig, vocabulary: Vocabulary) -> int:
     if highest >= rows:
         raise UserError(
             f"the tokenizer of {vocabulary.tokenizer.name_or_path} has ids up to {highest:,}, "
-            f"and the model {rows:,} rows",
-            "Take model and tokenizer from the same place.",
+            f"but the model has {rows:,} rows",
+            "Use model and tokenizer from the same source.",
         )
     return rows
 
@@ -162,7 +163,7 @@ def _load(base: str, trust_remote_code: bool, hint: str = "", dtype: Any = "auto
     if missing:
         raise UserError(
             f"{base} lacks {len(missing)} weights, such as {missing[0]}",
-            hint or f"They would be random: get the complete model. {_tie_hint(model, missing)}{SCRATCH}",
+            hint or f"They would be random: use the complete model. {_tie_hint(model, missing)}{SCRATCH}",
         )
     assert isinstance(model, PreTrainedModel)
     _say_ties(model)
@@ -185,7 +186,7 @@ def _tie_hint(model: PreTrainedModel, missing: list[str]) -> str:
     head = model.get_output_embeddings()
     if missing != [name for name, weight in model.named_parameters() if weight is getattr(head, "weight", None)]:
         return ""
-    return "If its input rows are the output rows too, set tie_word_embeddings: true in its config.json. "
+    return "If its embeddings are tied, set tie_word_embeddings: true in its config.json. "
 
 
 def _say_ties(model: PreTrainedModel) -> None:

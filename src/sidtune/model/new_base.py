@@ -1,4 +1,4 @@
-"""A small base of one's own, for when there is no pretrained one."""
+"""Creates a small base model with random weights, for use without a pretrained one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MANY_TEXTS = 20_000
 
 @dataclass(frozen=True)
 class NewBase:
-    """What was made: parameters of the model, tokens of the tokenizer."""
+    """Number of parameters of the created model and of tokens of its tokenizer."""
 
     parameters: int
     tokens: int
@@ -50,7 +50,7 @@ def create_base(
         seed: of the weights.
 
     Raises:
-        UserError: for a folder in use, and sizes that make no model.
+        UserError: for a folder that is not empty, and invalid sizes.
     """
     _check(folder, texts, hidden, layers, vocab)
     tokenizer = _tokenizer(texts, vocab)

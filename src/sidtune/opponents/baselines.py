@@ -1,4 +1,4 @@
-"""Three rankers without a language model, to measure one against: most popular, repeat last, co-occurrence."""
+"""Three simple baselines without a language model: most popular, repeat last and co-occurrence."""
 
 from __future__ import annotations
 

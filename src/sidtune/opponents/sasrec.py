@@ -1,4 +1,4 @@
-"""SASRec with full cross-entropy, the opponent that a generative recommender has to beat; the model is RePlay's."""
+"""SASRec with full cross-entropy, a strong baseline for generative recommenders; uses RePlay's implementation."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def require_library() -> None:
     except ImportError as error:
         raise UserError(
             f"SASRec needs RePlay, which cannot be imported: {error}",
-            "pip install 'sidtune[baselines]'; or --simple, for the three baselines that need no library.",
+            "Run pip install 'sidtune[baselines]', or use --simple for the three baselines without extra library.",
         ) from error
 
 

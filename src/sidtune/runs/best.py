@@ -1,4 +1,4 @@
-"""The best checkpoint of a run so far, and what takes its place where it is damaged."""
+"""The best checkpoint of a run, and its replacement if it is damaged."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def restore(state: TrainerState, arguments: TrainingArguments, checkpoint: Path)
     state.best_metric = None if chosen is None else left[chosen]
     note(state, run)
     if arguments.process_index == 0:
-        instead = f"step {chosen:,} is the best that is left" if chosen else "the next evaluation's takes its place"
-        warn(f"{lost}, the best so far, cannot be used: {reason}; {instead}")
+        instead = f"step {chosen:,} is the best of the others" if chosen else "the next evaluation determines a new one"
+        warn(f"{lost}, the best checkpoint so far, cannot be used: {reason}; {instead}")
 
 
 def verified(state: TrainerState, arguments: TrainingArguments) -> Path:
@@ -55,8 +55,8 @@ def verified(state: TrainerState, arguments: TrainingArguments) -> Path:
     reason = by_first(lambda: damage(best), arguments)
     if reason:
         raise UserError(
-            f"{best}, the best model of the run, is damaged: {reason}",
-            "The same command goes on from the newest complete checkpoint, with the best that is left.",
+            f"{best}, the best checkpoint of the run, is damaged: {reason}",
+            "Run the same command again: it resumes from the newest complete checkpoint.",
         )
     return best
 

@@ -1,4 +1,4 @@
-"""What a model folder carries beside its weights, so that it can be asked without any configuration."""
+"""Files saved with the weights that make a model folder usable without its configuration: catalogue and prompts."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from sidtune.files.parquet import read_parquet
 from sidtune.files.text import read_json_object
 from sidtune.runs.model_card import CARD, model_card
 from sidtune.tasks import TASKS
-from sidtune.templates import Wording, as_tree, parse_wording
+from sidtune.templates import Template, as_tree, parse_template
 
-CATALOGUE, QUESTION = "sid_catalogue.parquet", "sid_recommender.json"
+CATALOGUE, RECOMMENDER_FILE = "sid_catalogue.parquet", "sid_recommender.json"
 SCHEMA = pa.schema(
     [("item_id", pa.string()), ("title", pa.string()), ("sid", pa.list_(pa.string())), ("users", pa.int64())]
 )
 FORMAT_VERSION: Final = 3
-HINT = "It is written when sidtune trains a model; take it from the same run, or train anew with this version."
+HINT = "sidtune writes this file when it trains a model: copy it from the same run, or retrain with this version."
 
 
 @dataclass(frozen=True)
 class PromptIds:
-    """Token ids of a prompt, for programs that know nothing of wordings.
+    """Token ids of a prompt, for programs that do not read templates.
 
     Args:
-        before: in front of the history's SIDs.
+        before: before the SIDs of the history.
         separator: between two SIDs.
-        after: behind the last one, up to the answer's SID.
+        after: after the last SID, up to the SID of the response.
     """
 
     before: list[int]
@@ -47,25 +47,25 @@ class PromptIds:
 
 @dataclass(frozen=True)
 class Bundle:
-    """How a model is asked, and what its answers mean.
+    """Prompt format and catalogue of a trained model.
 
     Args:
-        catalogue: items with titles and SIDs; descriptions are not carried.
-        users: `(items,)`, training users that have each item.
-        task: the one that recommends.
-        wording: of this task; where it has several, the first is the one that is asked.
-        format: what stands around prompt and response, in a word.
-        cutoff_len: longest prompt and response in tokens.
-        longest_history: the most items that a row of training or validation had, its target included, and no more than
-            `data.history`; a prompt has no more either, since nothing taught the model to read them.
-        frame: what stands around prompt and response, as it was when training began.
-        prompt_ids: what stands around the history; None where a prompt holds more of a user than SIDs.
+        catalogue: items with titles and SIDs, without descriptions.
+        users: `(items,)`, number of training users of each item.
+        task: the evaluation task.
+        template: template of this task; the first one if there are several.
+        format: template format, `plain` or `chat`.
+        cutoff_len: maximum length of prompt and response in tokens.
+        longest_history: maximum number of items of a training or validation row, target included, and at most
+            `data.history`; prompts are cut to it, since the model was not trained on longer histories.
+        frame: the text around prompt and response, as rendered when training began.
+        prompt_ids: the token ids around the history; None if prompts contain more than the SIDs of a history.
     """
 
     catalogue: Catalogue
     users: NDArray[np.int64]
     task: str
-    wording: Wording
+    template: Template
     format: Literal["plain", "chat"]
     cutoff_len: int
     longest_history: int
@@ -75,7 +75,7 @@ class Bundle:
 
 def _only_blanks(text: str) -> str:
     if text.strip():
-        raise ValueError("it must be white space")
+        raise ValueError("must be white space")
     return text
 
 
@@ -91,7 +91,7 @@ Blanks = Annotated[str, AfterValidator(_only_blanks)]
 
 
 class _Frame(BaseModel):
-    """What a chat template wrote."""
+    """The text written by the chat template."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -105,12 +105,12 @@ class _Frame(BaseModel):
 
     @classmethod
     def of(cls, frame: Frame) -> Self:
-        """The file's view of it."""
+        """The JSON representation of a frame."""
         tree = {name: value for name, value in asdict(frame).items() if name != "chat"}
         return cls(**tree | {name: list(tree[name]) for name in ("prompt_trim", "response_trim")})
 
     def frame(self) -> Frame:
-        """What encoding is given."""
+        """The frame for the encoder."""
         (prompt_front, prompt_back), (response_front, response_back) = self.prompt_trim, self.response_trim
         return Frame(
             chat=True,
@@ -125,7 +125,7 @@ class _Frame(BaseModel):
 
 
 class _PromptIds(BaseModel):
-    """Ids around a history."""
+    """The token ids around a history."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -134,14 +134,14 @@ class _PromptIds(BaseModel):
     after: list[TokenId]
 
 
-class _Question(BaseModel):
-    """The JSON file."""
+class _Recommender(BaseModel):
+    """The contents of `sid_recommender.json`."""
 
     model_config = ConfigDict(extra="forbid")
 
     version: Literal[3]
     task: Annotated[str, AfterValidator(_recommending)]
-    wording: dict[str, object]
+    template: dict[str, object]
     format: Literal["plain", "chat"]
     cutoff_len: int = Field(ge=8, le=MOST)
     longest_history: int = Field(ge=1, le=MOST)
@@ -151,27 +151,29 @@ class _Question(BaseModel):
     @model_validator(mode="after")
     def _chat_has_its_frame(self) -> Self:
         if (self.format == "chat") != (self.chat is not None):
-            raise ValueError("`chat` must hold what the chat template wrote where format is chat, and null otherwise")
+            raise ValueError(
+                "`chat` must contain the text of the chat template if format is chat, and must be null otherwise"
+            )
         return self
 
 
 def write_bundle(bundle: Bundle, folder: Path) -> None:
-    """Write both files into a model folder, and a page that shows how the model is asked."""
+    """Write both files and the model card into a model folder."""
     catalogue = bundle.catalogue
     columns = [catalogue.ids, catalogue.titles, [list(sid) for sid in catalogue.sids], bundle.users]
     table = pa.table([pa.array(column, kind.type) for column, kind in zip(columns, SCHEMA, strict=True)], schema=SCHEMA)
     pyarrow.parquet.write_table(table, folder / CATALOGUE)
-    question = _Question(
+    recommender = _Recommender(
         version=FORMAT_VERSION,
         task=bundle.task,
-        wording=as_tree(bundle.wording),
+        template=as_tree(bundle.template),
         format=bundle.format,
         cutoff_len=bundle.cutoff_len,
         longest_history=bundle.longest_history,
         chat=_Frame.of(bundle.frame) if bundle.format == "chat" else None,
         prompt_ids=_PromptIds(**asdict(bundle.prompt_ids)) if bundle.prompt_ids else None,
     )
-    (folder / QUESTION).write_text(question.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    (folder / RECOMMENDER_FILE).write_text(recommender.model_dump_json(indent=1) + "\n", encoding="utf-8")
     (folder / CARD).write_text(model_card(catalogue.sids[0], bundle.prompt_ids is not None), encoding="utf-8")
 
 
@@ -179,36 +181,36 @@ def read_bundle(folder: Path) -> Bundle:
     """Read what `write_bundle` wrote.
 
     Raises:
-        UserError: for files that are missing or of another shape.
+        UserError: for missing or invalid files.
     """
-    for name in (CATALOGUE, QUESTION):
+    for name in (CATALOGUE, RECOMMENDER_FILE):
         if not (folder / name).is_file():
-            raise UserError(f"{folder} has no {name}, which says what the model's answers mean", HINT)
-    question = _read_question(folder / QUESTION)
+            raise UserError(f"{folder} has no {name}, which contains the model's catalogue or prompt format", HINT)
+    recommender = _read_recommender(folder / RECOMMENDER_FILE)
     catalogue, users = _read_catalogue(folder / CATALOGUE)
-    wording = parse_wording(question.task, question.wording, str(folder / QUESTION))
+    template = parse_template(recommender.task, recommender.template, str(folder / RECOMMENDER_FILE))
     return Bundle(
         catalogue=catalogue,
         users=users,
-        task=question.task,
-        wording=wording,
-        format=question.format,
-        cutoff_len=question.cutoff_len,
-        longest_history=question.longest_history,
-        frame=question.chat.frame() if question.chat else PLAIN,
-        prompt_ids=PromptIds(**question.prompt_ids.model_dump()) if question.prompt_ids else None,
+        task=recommender.task,
+        template=template,
+        format=recommender.format,
+        cutoff_len=recommender.cutoff_len,
+        longest_history=recommender.longest_history,
+        frame=recommender.chat.frame() if recommender.chat else PLAIN,
+        prompt_ids=PromptIds(**recommender.prompt_ids.model_dump()) if recommender.prompt_ids else None,
     )
 
 
 def read_frame(folder: Path) -> Frame:
-    """What stands around examples, alone; raises as `read_bundle`."""
-    question = _read_question(folder / QUESTION)
-    return question.chat.frame() if question.chat else PLAIN
+    """Read only the frame; raises as `read_bundle`."""
+    recommender = _read_recommender(folder / RECOMMENDER_FILE)
+    return recommender.chat.frame() if recommender.chat else PLAIN
 
 
-def _read_question(path: Path) -> _Question:
+def _read_recommender(path: Path) -> _Recommender:
     try:
-        return _Question.model_validate(read_json_object(path))
+        return _Recommender.model_validate(read_json_object(path))
     except ValidationError as error:
         fault = error.errors()[0]
         place = ".".join(map(str, fault["loc"]))
@@ -218,12 +220,14 @@ def _read_question(path: Path) -> _Question:
 def _read_catalogue(path: Path) -> tuple[Catalogue, NDArray[np.int64]]:
     table = read_parquet(path, HINT)
     if not table.schema.equals(SCHEMA) or not table.num_rows or any(column.null_count for column in table.columns):
-        raise UserError(f"{path} is no catalogue: expected {', '.join(SCHEMA.names)} for at least one item", HINT)
+        raise UserError(
+            f"{path} is not a valid catalogue: expected {', '.join(SCHEMA.names)} for at least one item", HINT
+        )
     ids, titles, sids = (table[name].to_pylist() for name in ("item_id", "title", "sid"))
     users: NDArray[np.int64] = table["users"].to_numpy()
     if not all(sid and None not in sid for sid in sids) or len(set(ids)) < len(ids) or users.min() < 0:
-        message = "an item has no SID, an id stands twice, or a number of users is below 0"
-        raise UserError(f"{path} is no catalogue: {message}", HINT)
+        message = "an item has no SID, an id occurs twice, or a number of users is negative"
+        raise UserError(f"{path} is not a valid catalogue: {message}", HINT)
     catalogue = Catalogue(ids, titles, titles, [tuple(sid) for sid in sids])
     refuse_unnameable(catalogue, path)
     return catalogue, users

@@ -1,4 +1,4 @@
-"""Checkpoints: visible only when complete, and verified before a run goes on from one."""
+"""Checkpoints: published atomically, and verified before a run resumes from one."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from sidtune.encoding.corpus import file_digest
 
 MANIFEST, IDENTITY, PREFIX, FINAL = "manifest.json", "sidtune.json", "checkpoint-", "final_checkpoint"
 PROCESSES, PRECISION = "processes", "training.precision"
-# Settings that a run may go on with changed: each difference is said.
+# Settings that may change when a run is resumed; each difference gives a warning.
 CHANGEABLE = {PRECISION} | {
     f"training.{name}" for name in ("warmup", "max_grad_norm", "layout", "max_tokens", "micro_batch_size", "compile")
 }
-# Settings that checkpoints of earlier versions do not hold.
+# Settings that checkpoints of earlier versions do not contain.
 RECORDED_LATER = (
     "model.from_scratch",
     "training.epochs",
@@ -38,12 +38,12 @@ RECORDED_LATER = (
 LONGEST_JSON = 1 << 20
 PARTIAL, DELETED = ".partial", ".deleted"
 LEFTOVER = re.compile(rf"\.({PREFIX}\d+|{FINAL})({re.escape(PARTIAL)}|{re.escape(DELETED)})")
-# What settings are that an identity holds only where they are something else.
+# Default values of settings that are saved only if they differ.
 UNSAID = {
     "model.new_rows": "mean",
     "eval.task": "sid_next",
     "training.decay_embeddings": True,
-    "loss": "the plain likelihood",
+    "loss": "plain cross-entropy",
     "eval.metric": "loss",
 }
 
@@ -160,7 +160,7 @@ def damage(checkpoint: Path) -> str | None:
         path.name for path in checkpoint.iterdir() if path.exists() and not (path.is_file() or path.is_dir())
     ]:
         # Named by the manifest or not: whoever opens it waits.
-        return f"{endless[0]} cannot be read (it is a pipe or a device)"
+        return f"{endless[0]} cannot be read: it is a pipe or a device"
     faults = (_fault(checkpoint, name, entry, verify) for verify in (False, True) for name, entry in manifest.items())
     return next((fault for fault in faults if fault), None)
 
@@ -169,7 +169,7 @@ def read_manifest(checkpoint: Path) -> Manifest:
     """What a checkpoint says of its files; raises as `read_ordinary`, and for what is no manifest."""
     manifest = json.loads(read_ordinary(checkpoint / MANIFEST, LONGEST_JSON))
     if not isinstance(manifest, dict) or IDENTITY not in manifest:
-        raise ValueError("it is no manifest")
+        raise ValueError("it is not a valid manifest")
     return manifest
 
 
@@ -230,12 +230,14 @@ def compare_identity(checkpoint: Path, identity: dict[str, Any], other_processes
         shown = "\n".join(
             f"  {name}: {_value(saved, name)} in the checkpoint, {_value(identity, name)} now" for name in names
         )
-        again = f"Use {saved.get(PROCESSES)} again, or add --allow-other-processes: the same examples in the same order"
+        again = (
+            f"Use {saved.get(PROCESSES)} processes again, or add --allow-other-processes: the order of examples stays"
+        )
         raise UserError(
-            f"{checkpoint} belongs to a run with other settings or data:\n{shown}",
-            f"{again}, but not the same to the bit."
+            f"{checkpoint} belongs to a run with different settings or data:\n{shown}",
+            f"{again} the same, but results are not bit-identical."
             if names == [PROCESSES]
-            else "Restore them, or choose a new output_dir; there, `--resume PATH` starts from its weights alone.",
+            else "Restore them, or choose a new output_dir, where `--resume PATH` starts from its weights only.",
         )
 
 
@@ -247,11 +249,11 @@ def _say_changes(checkpoint: Path, saved: dict[str, Any], identity: dict[str, An
     """Warn of settings that may change and have, and of those that cannot be compared."""
     for name in sorted(CHANGEABLE & saved.keys() & identity.keys()):
         if saved[name] != identity[name]:
-            warn(f"{name}: {saved[name]} in {checkpoint}, {identity[name]} now; the run goes on, but not to the bit")
+            warn(f"{name}: {saved[name]} in {checkpoint}, {identity[name]} now; the resumed run is not bit-identical")
     if unknown:
         warn(
-            f"{checkpoint} was written by an earlier version of sidtune, which did not keep {', '.join(unknown)}: "
-            "they cannot be compared. Make sure that they are what they were"
+            f"{checkpoint} was written by an earlier version of sidtune, which did not save {', '.join(unknown)}: "
+            "they cannot be compared. Make sure that they have not changed"
         )
 
 
@@ -282,14 +284,14 @@ def ordinary_size(path: Path) -> int:
     """
     found = path.lstat()
     if not stat.S_ISREG(found.st_mode):
-        raise ValueError("it is no ordinary file")
+        raise ValueError("it is not a regular file")
     return found.st_size
 
 
 def read_ordinary(path: Path, longest: int) -> str:
     """The text of a file of at most so many bytes; raises as `ordinary_size`, and for one of more."""
     if ordinary_size(path) > longest:
-        raise ValueError(f"it has more than {longest:,} bytes")
+        raise ValueError(f"it exceeds {longest:,} bytes")
     return path.read_text(encoding="utf-8")
 
 

@@ -32,7 +32,7 @@ def locked(folder: Path) -> Iterator[None]:
     with refusing_failed_writes(folder):
         folder.mkdir(parents=True, exist_ok=True)
     if (folder / LOCK).is_symlink():
-        raise UserError(f"{folder / LOCK} is a link", "Delete it; a run makes a file of its own there.")
+        raise UserError(f"{folder / LOCK} is a link", "Delete it; the run creates its own file.")
     with refusing_failed_writes(folder / LOCK):
         descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     try:
@@ -51,7 +51,7 @@ def _take(folder: Path, descriptor: int) -> None:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno not in HELD:
-            warn(f"{folder} cannot be locked ({error.strerror}): take care that no other run writes there")
+            warn(f"{folder} cannot be locked ({error.strerror}): make sure that no other run writes there")
             return
         holder = visible(os.pread(descriptor, 200, 0).decode(errors="replace").strip()) or "another process"
         raise UserError(

@@ -1,4 +1,4 @@
-"""The README.md of a model's folder: how the model is asked, with sidtune and without."""
+"""The model card: the README.md of a model folder, with usage examples with and without sidtune."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from collections.abc import Sequence
 CARD = "README.md"
 HEAD = """# A recommender over semantic IDs
 
-This model was trained by sidtune. It reads the semantic IDs (SIDs) of the items that a user had, and writes the SID of
-the next item. `sid_catalogue.parquet` says which item has which SID, `sid_recommender.json` how the model is asked.
+This model was trained with sidtune. Given the semantic IDs (SIDs) of the items in a user's history, it generates the
+SID of the next item. `sid_catalogue.parquet` maps items to SIDs; `sid_recommender.json` describes the prompt.
 
-With sidtune, by item ids: `sidtune recommend FOLDER --history ID,ID`, or in Python `sidtune.Recommender.load(FOLDER)`.
+With sidtune, using item ids: `sidtune recommend FOLDER --history ID,ID`, or in Python
+`sidtune.Recommender.load(FOLDER)`.
 """
 WITH_IDS = """
-With Transformers alone, by SIDs:
+With Transformers only, using SIDs:
 
 ```python
 import json
@@ -37,20 +38,20 @@ written = model.generate(torch.tensor([ids]), max_new_tokens={tokens})[0, len(id
 print(tokenizer.decode(written))
 ```
 
-Take the ids from the file, and do not make them by tokenising the prompt as one text: tokenizers of the Llama-2 type
-put a space behind every SID then, and training read none. A chat template may also write another prompt another day.
+Use the token ids from the file; do not tokenise the prompt as one text. Tokenizers of the Llama-2 type would add a
+space after every SID, which the training prompts do not contain, and a chat template may write the current date.
 """
 WITHOUT_IDS = """
-Its prompts hold texts of the items besides their SIDs, each tokenised on its own. Ask it with sidtune.
+Its prompts contain item texts in addition to SIDs, each tokenised separately. Use it with sidtune.
 """
 
 
 def model_card(sid: Sequence[str], with_ids: bool) -> str:
-    """The page.
+    """The text of the model card.
 
     Args:
-        sid: of an item, for the example.
-        with_ids: whether the ids around a history are always the same, and stand in `sid_recommender.json`.
+        sid: SID of an item, for the example.
+        with_ids: whether the token ids around a history are constant and saved in `sid_recommender.json`.
     """
     if not with_ids:
         return HEAD + WITHOUT_IDS

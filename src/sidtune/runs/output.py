@@ -1,4 +1,4 @@
-"""The output folder: whose it is, where a run goes on, and what stands in it at the end."""
+"""The output folder: ownership, resuming, and the files of a finished run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sidtune.base.storage import flush, refusing_failed_writes, write_text
 from sidtune.encoding.frame import Frame
 from sidtune.model.base_files import weight_faults
 from sidtune.model.checkpoint_files import save_pretrained, save_training_state
-from sidtune.runs.bundle import QUESTION, Bundle, read_frame, write_bundle
+from sidtune.runs.bundle import RECOMMENDER_FILE, Bundle, read_frame, write_bundle
 from sidtune.runs.checkpoints import (
     FINAL,
     IDENTITY,
@@ -75,7 +75,7 @@ def begun(
         UserError: where another run is at work there, and as `find_start` does.
     """
     if resume == "never" and other_processes:
-        raise UserError("--allow-other-processes does nothing with --resume never", "Leave one of the two out.")
+        raise UserError("--allow-other-processes has no effect with --resume never", "Remove one of them.")
     refuse_foreign(folders[-1])
     with locked(folders[-1]):
         start = find_start(folders, resume, identity, other_processes)
@@ -112,7 +112,7 @@ def find_start(folders: Sequence[Path], resume: str, identity: dict[str, Any], o
         names = "; ".join(f"{folder.name}: {reason}" for folder, reason in skipped)
         raise UserError(
             f"{folders[stage]}: no checkpoint is complete ({names})",
-            f"Delete {'these' if len(skipped) > 1 else 'it'} to start anew there, or choose another output_dir.",
+            f"Delete {'these' if len(skipped) > 1 else 'it'} to start a new run there, or choose another output_dir.",
         )
     _refuse_occupied(folders[-1], resume)
     return Start()
@@ -127,7 +127,7 @@ def kept_frame(folders: Sequence[Path], chat: bool) -> Frame | None:
     """
     for folder in reversed(folders):
         for place in (*checkpoints(folder), folder / FINAL):
-            if is_whole(place, QUESTION):
+            if is_whole(place, RECOMMENDER_FILE):
                 frame = read_frame(place)
                 return frame if frame.chat == chat else None
     return None
@@ -141,8 +141,8 @@ def refuse_foreign(output_dir: Path) -> None:
     """
     for place in (output_dir, *output_dir.parents):
         if place.is_symlink() and not place.exists():
-            message = f"output_dir {output_dir}: {place} is a link that leads nowhere ({os.readlink(place)})"
-            raise UserError(message, "Make the folder that it leads to, or choose another output_dir.")
+            message = f"output_dir {output_dir}: {place} is a broken link ({os.readlink(place)})"
+            raise UserError(message, "Create the folder it points to, or choose another output_dir.")
         if place.exists() and not place.is_dir():
             raise UserError(f"output_dir {output_dir}: {place} is a file", "Choose another output_dir.")
     strange = [p.name for p in output_dir.iterdir() if not p.name.startswith(".")] if output_dir.is_dir() else []
@@ -173,13 +173,13 @@ def stage_result(folder: Path, identity: dict[str, Any], other_processes: bool =
 def _refuse_damaged_result(result: Path) -> None:
     reason = damage(result)
     if reason:
-        raise UserError(f"{result} is not complete: {reason}", "Delete it: the last checkpoint writes it again.")
+        raise UserError(f"{result} is incomplete: {reason}", "Delete it and run the same command again to recreate it.")
 
 
 def _refuse_finished(folder: Path, identity: dict[str, Any], other_processes: bool) -> None:
     if (folder / FINAL).exists():
         stage_result(folder, identity, other_processes)
-        raise UserError(f"{folder} holds this run, finished", "To train again, choose another output_dir.")
+        raise UserError(f"{folder} already contains this run, finished", "To train again, choose another output_dir.")
 
 
 def _given(folder: Path, folders: Sequence[Path], stage: int, identity: dict[str, Any], other_processes: bool) -> Start:
@@ -190,7 +190,8 @@ def _given(folder: Path, folders: Sequence[Path], stage: int, identity: dict[str
         reason = damage(folder)
         if reason:
             raise UserError(
-                f"--resume {folder}: it is not complete: {reason}", "--resume auto takes the newest complete one."
+                f"--resume {folder}: the checkpoint is incomplete: {reason}",
+                "Use --resume auto to resume from the newest complete one.",
             )
         _refuse_finished(begun, identity, other_processes)
         compare_identity(folder, identity, other_processes)
@@ -208,8 +209,8 @@ def _refuse_occupied(output_dir: Path, resume: str) -> None:
     trained = [(folder / FINAL).exists() or checkpoints(folder) for folder in (output_dir, *output_dir.glob("stage-*"))]
     if ours and (resume != "auto" or any(trained)):
         raise UserError(
-            f"output_dir {output_dir} holds another run ({ours[0]})",
-            "Choose another output_dir, or delete that folder yourself; --resume auto goes on from its checkpoints.",
+            f"output_dir {output_dir} contains another run ({ours[0]})",
+            "Choose another output_dir, delete that folder, or resume from its checkpoints with --resume auto.",
         )
 
 

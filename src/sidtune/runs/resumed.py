@@ -26,8 +26,8 @@ def refuse_links(folders: Iterable[Path]) -> None:
         for entry in sorted(folder.iterdir()) if folder.is_dir() else []:
             if entry.is_symlink():
                 raise UserError(
-                    f"{entry} is a link to {entry.readlink()}, and a run writes into its own folder alone",
-                    "Remove it. To keep a run elsewhere, let output_dir itself be there, or be a link.",
+                    f"{entry} is a link to {entry.readlink()}, but a run writes only into its own folder",
+                    "Remove it. To store a run elsewhere, set output_dir to that place, or make it a link.",
                 )
 
 
@@ -43,4 +43,4 @@ def refuse_broken_state(checkpoint: Path) -> None:
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{path} cannot be read: {str(error)[:200]}", hint) from None
     if checkpoint.name.rpartition("-")[2] != str(state.global_step):
-        raise UserError(f"{path} is not the state of this checkpoint", hint)
+        raise UserError(f"{path} does not belong to this checkpoint", hint)

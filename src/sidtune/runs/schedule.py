@@ -10,7 +10,7 @@ from sidtune.batching.plan import Plan
 from sidtune.config.training import TrainingConfig
 from sidtune.tasks.config import Config
 
-SHORTER_WARMUP = "Shorten training.warmup: a share of the run, such as 0.05, fits any length."
+SHORTER_WARMUP = "Shorten training.warmup: a fraction of the run, such as 0.05, suits any length."
 
 
 def total_steps(training: TrainingConfig, plan: Plan) -> int:
@@ -29,7 +29,7 @@ def long_warmup(training: TrainingConfig, steps: int) -> str:
     reached = (steps - 1) / training.warmup
     return (
         f"warmup takes {training.warmup:,} steps and training {steps:,}, so the learning rate never reaches its peak: "
-        f"it ends at {reached:.0%} of it"
+        f"it ends at {reached:.0%} of the peak"
     )
 
 

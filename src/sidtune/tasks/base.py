@@ -1,4 +1,4 @@
-"""What every task is made of: columns of placeholders, and the parts that carry them to the encoder."""
+"""Base classes of tasks, and the parts (columns of placeholder values) that tasks pass to the encoder."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from sidtune.data.history_keys import history_keys
 from sidtune.data.rows import Rows, Split
 from sidtune.data.sequences import Sequences, backward, joined, one_back, one_by_one
 
-# `training.epochs` goes on from there; every pass takes memory.
+# Passes per epoch; each pass takes memory. For more, raise `training.epochs`.
 MOST_PASSES = 1_000
 ItemField = Literal["sid", "title", "description"]
-# Placeholders that are written with the titles or descriptions of items.
+# Placeholders filled with titles or descriptions of items.
 ITEM_TEXTS = frozenset({"title", "description", "history_titles", "target_title", "target_description"})
 
 
 @dataclass(frozen=True)
 class Items:
-    """A placeholder that stands for one item an example, or for a list of items (`many`).
+    """Values of a placeholder for items: one item per example, or a list of items (`many`).
 
     Args:
         positions: catalogue positions of the items, n lists; of length 1 unless `many`.
-        field: what is written of each item.
+        field: which text of each item is inserted.
     """
 
     positions: Ragged
@@ -47,11 +47,11 @@ class Items:
 
 @dataclass(frozen=True)
 class Texts:
-    """A placeholder that stands for text out of the data.
+    """Values of a placeholder for text from the data.
 
     Args:
         values: `(n,)` strings.
-        sids: whether SID tokens in them are read as tokens; everything else is text.
+        sids: whether SID tokens in the strings are encoded as tokens; everything else is text.
     """
 
     values: pa.Array
@@ -67,7 +67,7 @@ Column = Items | Texts
 
 @dataclass(frozen=True)
 class Placeholders:
-    """What the wording of a form must hold, in prompt and in response."""
+    """The placeholders that a template must contain, in prompt and in response."""
 
     prompt: tuple[str, ...]
     response: tuple[str, ...]
@@ -75,16 +75,17 @@ class Placeholders:
 
 @dataclass(frozen=True)
 class Part:
-    """Examples of one form, column by column.
+    """Examples of one template, column by column.
 
     Args:
-        form: key of the wording in the template file.
-        columns: placeholder → values, n of each.
-        rows: `(n,)`, where each example stands in the task's source, before sampling.
-        histories: `(n,)`, a key of the history each example is about and the way it is written; None without any.
-        context: `(n,)`, where every item of the response is a target of its own: how many items at its start are only
-            read. None where the response as a whole is the label.
-        newest_first: whether lists of items run from the newest to the oldest.
+        form: template name, the key in the template file.
+        columns: placeholder → n values.
+        rows: `(n,)`, index of each example in the task's source, before sampling.
+        histories: `(n,)`, a key of each example's history and the placeholder it is written with; None if there is
+            no history.
+        context: `(n,)`, for sequences, whose items are all targets: the number of leading items that are only
+            context. None if the whole response is the label.
+        newest_first: whether lists of items are ordered from newest to oldest.
     """
 
     form: str
@@ -109,7 +110,7 @@ class Part:
         )
 
     def drop_oldest(self, counts: NDArray[np.int64]) -> Part:
-        """Every history, or sequence, without its oldest `counts[i]` items; of a sequence something stays a target."""
+        """Drop the oldest `counts[i]` items of each history or sequence; a sequence keeps at least one target."""
         columns = dict(self.columns)
         for name, column in columns.items():
             if isinstance(column, Items) and column.many:
@@ -123,20 +124,20 @@ class Part:
 
     @property
     def history_lengths(self) -> NDArray[np.int64]:
-        """Items of each example's history, `(n,)`; zeros where the form has none."""
+        """Number of items in each example's history, `(n,)`; zeros without a history."""
         for column in self.columns.values():
             if isinstance(column, Items) and column.many:
-                # The last item of a sequence has none behind it that it could be the history of.
+                # The last item of a sequence is only a target, never part of a history.
                 return column.positions.lengths - (self.context is not None)
         return np.zeros(len(self), np.int64)
 
 
 @dataclass(frozen=True)
 class Source:
-    """Everything a task may draw on, for one split.
+    """The data that tasks are built from, for one split.
 
     Args:
-        preferences, instructions: the readers' tables, empty where the configuration names no file.
+        preferences, instructions: tables of the readers; empty if no file is configured.
         preference_rows: the interactions of `preferences`, resolved against the catalogue.
     """
 
@@ -149,20 +150,23 @@ class Source:
 
     @cached_property
     def sequences(self) -> Sequences:
-        """`rows` as `sid_sequence` asks them: whole histories in training, elsewhere row by row as evaluation does."""
+        """Sequences of `sid_sequence`: whole histories in training, single rows otherwise, as in evaluation."""
         return joined(self.rows) if self.split == "train" else one_by_one(self.rows)
 
     @cached_property
     def reversed_sequences(self) -> Sequences:
-        """`rows` as `sid_sequence_reversed` asks them: elsewhere than in training what came before each target."""
+        """Sequences of `sid_sequence_reversed`: whole histories in training.
+
+        Otherwise the item before each target, predicted from the target.
+        """
         return backward(self.rows) if self.split == "train" else one_back(self.rows)
 
 
 class TaskOptions(BaseModel):
-    """What can be said of every task in the configuration.
+    """Options of every task in the configuration.
 
-    `weight` is the number of passes over the task's examples in one epoch; a fraction draws a new share each epoch.
-    `sample` caps the rows the task is built from.
+    `weight` is the number of passes over the task's examples per epoch; for a fractional weight, a new sample is
+    drawn each epoch. `sample` limits the number of rows the task is built from.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -174,14 +178,14 @@ class TaskOptions(BaseModel):
 class Task(ABC):
     """Turns rows, items or preferences into parts.
 
-    A task says itself what it is; whatever treats tasks differently asks for these attributes.
+    Code that treats tasks differently reads these attributes instead of task names.
 
     Attributes:
-        options: what the configuration may say of the task.
-        forms: the templates that it needs, and the placeholders that each must hold.
-        needs: the key of `data` whose file it is made from, besides the rows.
-        is_sequence: whether an example is a whole history, every item of it a target.
-        recommends: whether evaluation and `recommend` can use it: its response is the next item's SID.
+        options: model of the task's configuration options.
+        forms: names of the templates it needs, and the placeholders that each must contain.
+        needs: the key of `data` with the file it is built from, if it needs more than the rows.
+        is_sequence: whether an example is a whole history with every item a target.
+        recommends: whether it can be the evaluation task: its response is the next item's SID.
     """
 
     options: ClassVar[type[TaskOptions]] = TaskOptions
@@ -192,20 +196,20 @@ class Task(ABC):
 
     @abstractmethod
     def size(self, source: Source) -> int:
-        """How many rows (or items, or records) the source holds for this task."""
+        """Number of rows (or items, or records) in the source for this task."""
 
     @abstractmethod
     def build(self, source: Source, rows: NDArray[np.int64], options: TaskOptions, seed: int) -> Sequence[Part]:
-        """The parts made of the chosen `rows`, in order."""
+        """Build the parts from the chosen `rows`, in order."""
 
     @property
     def needs_texts(self) -> bool:
-        """Whether it is made of titles or descriptions of items."""
+        """Whether it uses titles or descriptions of items."""
         return any(ITEM_TEXTS & {*needs.prompt, *needs.response} for needs in self.forms.values())
 
 
 def history_columns(rows: Rows, chosen: NDArray[np.int64]) -> dict[str, Column]:
-    """What every form over interaction rows may mention: the history and its target, by SID, title and description."""
+    """Placeholder values of interaction rows: the history and its target, by SID, title and description."""
     history = rows.history.take(chosen)
     target = Ragged.column(rows.target).take(chosen)
     return {
@@ -218,14 +222,14 @@ def history_columns(rows: Rows, chosen: NDArray[np.int64]) -> dict[str, Column]:
 
 
 class HistoryTask(Task):
-    """A task with one example for each interaction row."""
+    """A task with one example per interaction row."""
 
     def size(self, source: Source) -> int:
         """Number of interaction rows."""
         return len(source.rows.target)
 
     def build(self, source: Source, rows: NDArray[np.int64], options: TaskOptions, seed: int) -> Sequence[Part]:
-        """One part for each form."""
+        """One part per template."""
         columns, users = history_columns(source.rows, rows), source.rows.users
         return [
             Part(form, columns, rows, history_keys(users, self.forms[form].prompt[0])[rows])
@@ -233,5 +237,5 @@ class HistoryTask(Task):
         ]
 
     def chosen_forms(self, options: TaskOptions) -> Sequence[str]:
-        """The forms that the options ask for: all of them, unless a task says otherwise."""
+        """The template names selected by the options; all of them by default."""
         return list(self.forms)

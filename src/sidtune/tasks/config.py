@@ -1,4 +1,4 @@
-"""The configuration: frozen models, one section each; unknown keys are refused."""
+"""The configuration: immutable pydantic models, one per section; unknown keys are errors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from sidtune.tasks.base import Task, TaskOptions
 
 
 class Config(Section):
-    """One training run."""
+    """The configuration of a training run."""
 
     output_dir: ExpandedPath
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
@@ -41,10 +41,12 @@ class Config(Section):
     @model_validator(mode="after")
     def _known_tasks(self) -> Self:
         if not self.tasks:
-            raise ValueError(f"tasks: none given; known are {', '.join(TASKS)}")
+            raise ValueError(f"tasks: no task given; known tasks: {', '.join(TASKS)}")
         for name in self.tasks:
             if name not in TASKS:
-                raise ValueError(f"tasks.{name}: no such task{did_you_mean(name, TASKS)} Known are {', '.join(TASKS)}")
+                raise ValueError(
+                    f"tasks.{name}: unknown task{did_you_mean(name, TASKS)} Known tasks: {', '.join(TASKS)}"
+                )
         for name, task in self._chosen().items():
             if task.needs and getattr(self.data, task.needs) is None:
                 raise ValueError(f"tasks.{name} needs data.{task.needs}")
@@ -58,14 +60,14 @@ class Config(Section):
         if self.eval.task not in able:
             raise ValueError(f"eval.task: {self.eval.task} does not recommend items; use {' or '.join(able)}")
         if self.eval.task not in self.tasks:
-            raise ValueError(f"eval.task: {self.eval.task} is not among `tasks`, so nothing would teach it")
+            raise ValueError(f"eval.task: {self.eval.task} is not in `tasks`, so the model would not be trained on it")
         return self
 
     @model_validator(mode="after")
     def _histories_are_whole(self) -> Self:
         whole = [name for name, task in self._chosen().items() if task.is_sequence]
         if self.data.dedup and whole:
-            raise ValueError(f"data.dedup leaves out rows, and tasks.{whole[0]} is about whole histories: use one")
+            raise ValueError(f"data.dedup removes rows, but tasks.{whole[0]} needs whole histories: use one of them")
         return self
 
     @model_validator(mode="after")
@@ -73,8 +75,8 @@ class Config(Section):
         tunings = {stage.tuning for stage in self.stages} or {self.model.tuning}
         if tunings == {"frozen"} and self.training.weight_decay and not self.training.decay_embeddings:
             raise ValueError(
-                "training.weight_decay has no effect: frozen tuning trains nothing but rows of embeddings, and "
-                "decay_embeddings: false spares them"
+                "training.weight_decay has no effect: frozen tuning trains only embedding rows, and "
+                "decay_embeddings: false excludes them from weight decay"
             )
         return self
 
@@ -83,7 +85,7 @@ class Config(Section):
         wanting = [f"tasks.{name}" for name, task in self._chosen().items() if task.needs_texts]
         wanting += ["model.new_rows: text"] if self.model.new_rows == "text" else []
         if wanting and self.data.items is None:
-            raise ValueError(f"data.items is not given, and titles or descriptions are needed by {', '.join(wanting)}")
+            raise ValueError(f"data.items is missing, but titles or descriptions are needed by {', '.join(wanting)}")
         return self
 
     @model_validator(mode="after")
@@ -92,12 +94,10 @@ class Config(Section):
             if not stage.steps and not stage.epochs:
                 raise ValueError(f"stages: stage {number} of {len(self.stages)} needs steps or epochs")
         if self.model.from_scratch and any(stage.tuning == "frozen" for stage in self.stages):
-            raise ValueError(
-                "stages: from_scratch leaves nothing worth freezing: use full stages, or a pretrained base"
-            )
+            raise ValueError("stages: frozen tuning needs a pretrained base: use full stages, or from_scratch: false")
         for section, key in self.said_by_stages():
             if key in getattr(self, section).model_fields_set:
-                raise ValueError(f"{section}.{key} has no effect: the stages say it; leave it out")
+                raise ValueError(f"{section}.{key} has no effect, since the stages set it; remove it")
         return self
 
     @property
@@ -108,7 +108,7 @@ class Config(Section):
         return "sid_sequence" if "sid_sequence" in self.tasks and "sid_next" not in self.tasks else "sid_next"
 
     def said_by_stages(self) -> list[tuple[str, str]]:
-        """Sections and their keys that have no effect, since the stages say the same."""
+        """Pairs of section and key that have no effect because the stages set them."""
         said = [("model", "tuning")] if self.stages else []
         if self.stages and (self.stages[-1].steps or self.stages[-1].epochs):
             said += [("training", "epochs"), ("training", "max_steps")]
@@ -117,14 +117,14 @@ class Config(Section):
         return said
 
     def _chosen(self) -> dict[str, Task]:
-        """The tasks of the mixture that exist."""
+        """The known tasks of the mixture."""
         return {name: TASKS[name] for name in self.tasks if name in TASKS}
 
     def task_options(self) -> dict[str, TaskOptions]:
-        """The tasks of the mixture with their options, checked."""
+        """The tasks of the mixture with their validated options."""
         return {name: TASKS[name].options.model_validate(given or {}) for name, given in self.tasks.items()}
 
 
 def _default_tasks(data: DataConfig | None) -> list[str]:
-    """Those that the files can serve; `data` is missing where it is at fault itself."""
+    """The default tasks that the configured files support; `data` is None if it is invalid itself."""
     return [name for name in DEFAULT_TASKS if data is None or data.items or not TASKS[name].needs_texts]

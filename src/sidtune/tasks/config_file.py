@@ -1,4 +1,4 @@
-"""Configurations as files: YAML in, with dotted overrides and one message for every fault; the resolved one out."""
+"""Reading YAML configurations with dotted overrides, reporting all errors at once, and writing resolved ones."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def parse_config(tree: Mapping[str, Any], where: str) -> Config:
-    """Check a configuration given as nested mappings; every fault is listed in one `UserError`."""
+    """Validate a configuration given as nested mappings; one `UserError` lists all errors."""
     faults: list[str] = []
     try:
         config = Config.model_validate(tree)
@@ -49,7 +49,7 @@ def parse_config(tree: Mapping[str, Any], where: str) -> Config:
 
 
 def _option_faults(tasks: Any) -> Iterator[str]:
-    """What is wrong with the options of tasks; a task that does not exist is told with the configuration."""
+    """Errors in the options of known tasks; unknown tasks are reported with the configuration."""
     for name, given in tasks.items() if isinstance(tasks, Mapping) else ():
         if name in TASKS:
             try:
@@ -59,7 +59,7 @@ def _option_faults(tasks: Any) -> Iterator[str]:
 
 
 def dump_config(config: Config) -> str:
-    """The resolved configuration as YAML that `load_config` reads back, less the keys without effect in its mode."""
+    """The resolved configuration as YAML for `load_config`, without keys that have no effect in its mode."""
     tree = config.model_dump(mode="json")
     tree["tasks"] = {name: options.model_dump() for name, options in config.task_options().items()}
     idle = "max_tokens" if config.training.layout == "padded" else "micro_batch_size"
@@ -80,9 +80,9 @@ def dump_config(config: Config) -> str:
 
 
 def with_absolute_paths(section: S) -> S:
-    """The same configuration, or section of one, with paths that mean the same from every folder.
+    """The same configuration, or section, with absolute paths.
 
-    A base is a path where a local folder has its name; otherwise it is a name on the hub and stays.
+    `model.base` is a path if a local folder has that name; otherwise it is a Hub name and stays unchanged.
     """
     changes: dict[str, Any] = {}
     for name, value in section:
@@ -113,13 +113,13 @@ def _apply(tree: dict[str, Any], override: str) -> None:
 
 
 def _faults(error: ValidationError, root: type[BaseModel], prefix: str = "") -> str:
-    """One line a fault, in the file's own key names; the several complaints about a union become one."""
+    """One line per error with dotted key names; the errors of all members of a union become one."""
     messages: dict[str, list[str]] = {}
     found: dict[str, str] = {}
     for fault in error.errors():
         if fault["type"] == "default_factory_not_called":
-            continue  # what it waited for is listed itself
-        # Stages are counted from 1, as their folders are.
+            continue  # the error it depends on is listed separately
+        # Stages are counted from 1, like their folders.
         keys = [str(part + 1) if isinstance(part, int) else part for part in fault["loc"]]
         if fault["type"] == "extra_forbidden":
             known = _section_of(root, keys).model_fields
@@ -133,20 +133,20 @@ def _faults(error: ValidationError, root: type[BaseModel], prefix: str = "") -> 
 
 
 def _shown(value: object) -> str:
-    """A value for a message."""
-    # Python refuses to write more than 4,300 decimal digits; hexadecimal ones have no limit.
+    """A value as it appears in a message."""
+    # Python refuses to format more than 4,300 decimal digits; hexadecimal has no limit.
     text = hex(value) if isinstance(value, int) and value.bit_length() > 64 else repr(value)
     return text[:200]
 
 
 def _without_union(keys: list[str]) -> str:
-    """Pydantic appends the tried member of a union to the location; the user never wrote it."""
+    """Remove the union member that pydantic appends to the location; it is not part of the user's keys."""
     named = [key for key in keys if re.fullmatch(r"[a-z_][a-z0-9_]*|[0-9]+", key)]
     return ".".join(key for key in named if key not in ("int", "float", "str")) or "configuration"
 
 
 def _section_of(root: type[BaseModel], keys: list[str]) -> type[BaseModel]:
-    """The section class that holds the last key."""
+    """The section class that contains the last key."""
     section = root
     for key in keys[:-1]:
         field = section.model_fields.get(key)

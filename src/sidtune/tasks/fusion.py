@@ -1,4 +1,4 @@
-"""SID history → what the next item is called, or how it is described: ties SIDs to language inside a sequence."""
+"""SID history → title or description of the next item: relates SIDs to language within a sequence."""
 
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
@@ -13,7 +13,7 @@ class FusionOptions(TaskOptions):
 
 
 class Fusion(HistoryTask):
-    """One example for each interaction row and asked-for text."""
+    """One example per interaction row and selected text."""
 
     options: ClassVar[type[TaskOptions]] = FusionOptions
     forms: ClassVar[Mapping[str, Placeholders]] = {
@@ -22,6 +22,6 @@ class Fusion(HistoryTask):
     }
 
     def chosen_forms(self, options: TaskOptions) -> Sequence[str]:
-        """The forms of `options.target`."""
+        """The template names of `options.target`."""
         assert isinstance(options, FusionOptions)
         return list(self.forms) if options.target == "both" else [f"fusion.{options.target}"]

@@ -1,4 +1,4 @@
-"""A given prompt → its given response: instruction data of any kind, to mix in."""
+"""Prompt → response: arbitrary instruction data, to mix in."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from sidtune.tasks.base import Part, Placeholders, Source, Task, TaskOptions, Te
 
 
 class InstructionOptions(TaskOptions):
-    """`sid_tokens`: whether SIDs in prompt and response are read as tokens; null: as text, and check warns."""
+    """`sid_tokens`: whether SIDs in prompt and response are encoded as tokens; null means as text, with a warning."""
 
     sid_tokens: bool | None = None
 
 
 class Instruction(Task):
-    """One example for each line of the instruction file."""
+    """One example per line of the instruction file."""
 
     options: ClassVar[type[TaskOptions]] = InstructionOptions
     needs: ClassVar[str | None] = "instructions"

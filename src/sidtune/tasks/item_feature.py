@@ -1,4 +1,4 @@
-"""SID → title and title → SID: what each item is, without any user."""
+"""SID → title and title → SID of each item, without user histories."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from sidtune.tasks.base import Items, Part, Placeholders, Source, Task, TaskOpti
 
 
 class ItemFeatureOptions(TaskOptions):
-    """`directions`: both, one of them, or one drawn for each item by the seed."""
+    """`directions`: both, a single one, or one per item chosen at random by the seed."""
 
     directions: Literal["both", "sid_to_title", "title_to_sid", "one"] = "both"
 
 
 class ItemFeature(Task):
-    """One example for each item and direction; items that share a SID have one each."""
+    """One example per item and direction, also for items that share a SID."""
 
     options: ClassVar[type[TaskOptions]] = ItemFeatureOptions
     forms: ClassVar[Mapping[str, Placeholders]] = {
@@ -32,7 +32,7 @@ class ItemFeature(Task):
         return len(source.catalogue.ids)
 
     def build(self, source: Source, rows: NDArray[np.int64], options: TaskOptions, seed: int) -> Sequence[Part]:
-        """One part for each direction."""
+        """One part per direction."""
         assert isinstance(options, ItemFeatureOptions)
         forward, backward = self.forms
         if options.directions == "one":

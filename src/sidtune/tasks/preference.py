@@ -1,4 +1,4 @@
-"""SID history → what the user prefers, in words, and then the next item's SID."""
+"""SID history → the user's preferences as text, followed by the next item's SID."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sidtune.tasks.base import Part, Placeholders, Source, Task, TaskOptions, Te
 
 
 class Preference(Task):
-    """One example for each preference record."""
+    """One example per preference record."""
 
     needs: ClassVar[str | None] = "preferences"
     forms: ClassVar[Mapping[str, Placeholders]] = {
@@ -25,7 +25,7 @@ class Preference(Task):
         return int(source.preferences.num_rows)
 
     def build(self, source: Source, rows: NDArray[np.int64], options: TaskOptions, seed: int) -> Sequence[Part]:
-        """One part for each form."""
+        """One part per template."""
         texts = source.preferences.column("preference").combine_chunks()
         columns = history_columns(source.preference_rows, rows) | {"preference": Texts(texts).take(rows)}
         users = source.preference_rows.users

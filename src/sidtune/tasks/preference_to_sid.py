@@ -1,4 +1,4 @@
-"""SID history and the user's preference in words → the next item's SID."""
+"""SID history and the user's preferences as text → the next item's SID."""
 
 from collections.abc import Mapping
 from typing import ClassVar
@@ -8,7 +8,7 @@ from sidtune.tasks.preference import Preference
 
 
 class PreferenceToSid(Preference):
-    """One example for each preference record."""
+    """One example per preference record."""
 
     forms: ClassVar[Mapping[str, Placeholders]] = {
         "preference_to_sid": Placeholders(prompt=("history_sids", "preference"), response=("target_sid",))

@@ -1,4 +1,4 @@
-"""SID history → the next item's SID: the task that recommends, and the validation set."""
+"""SID history → the next item's SID: the default evaluation task."""
 
 from collections.abc import Mapping
 from typing import ClassVar
@@ -7,7 +7,7 @@ from sidtune.tasks.base import HistoryTask, Placeholders
 
 
 class SidNext(HistoryTask):
-    """One example for each interaction row."""
+    """One example per interaction row."""
 
     recommends: ClassVar[bool] = True
     forms: ClassVar[Mapping[str, Placeholders]] = {

@@ -1,4 +1,4 @@
-"""A user's whole history as one sequence of SIDs, every item of it a target."""
+"""A user's whole history as one sequence of SIDs, with every item a target."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ FORM = "sid_sequence"
 
 
 class SidSequence(Task):
-    """One example for each user (more where a history is long): one pass trains what growing prefixes train in many.
+    """One example per user (several for long histories): one pass trains on all prefixes of the history at once.
 
-    It has no closing token: what follows an item is the next one.
+    There is no closing token: each item is followed by the next one.
     """
 
     is_sequence: ClassVar[bool] = True
@@ -32,24 +32,24 @@ class SidSequence(Task):
         return len(source.sequences.context)
 
     def build(self, source: Source, rows: NDArray[np.int64], options: TaskOptions, seed: int) -> Sequence[Part]:
-        """One part; its keys are those of `sid_next`, which opens with the same history."""
+        """One part; its history keys equal those of `sid_next`, whose prompts start with the same history."""
         refuse_nested(FORM, set(source.catalogue.sids))
         histories = history_keys(source.rows.users, "history_sids")[source.sequences.rows[rows]]
         return [replace(sequence_part(FORM, source.sequences, rows), histories=histories)]
 
 
 def sequence_part(form: str, sequences: Sequences, rows: NDArray[np.int64]) -> Part:
-    """The chosen sequences as examples of a form."""
+    """The chosen sequences as examples of a template."""
     columns = {"sequence_sids": Items(sequences.items.take(rows), "sid", many=True)}
     return Part(form, columns, rows, context=sequences.context[rows])
 
 
 def refuse_nested(task: str, sids: set[tuple[str, ...]]) -> None:
-    """Refuse SIDs that begin others: in a sequence nothing says whether such a SID is whole."""
+    """Refuse SIDs that are prefixes of others: without a closing token, such a SID is ambiguous."""
     for sid in sids:
         for depth in range(1, len(sid)):
             if sid[:depth] in sids:
                 raise UserError(
-                    f"task {task}: the SID {''.join(sid[:depth])} is the beginning of another, {''.join(sid)}",
-                    "Give all SIDs one depth, or use the task sid_next, whose responses are closed.",
+                    f"task {task}: the SID {''.join(sid[:depth])} is a prefix of {''.join(sid)}",
+                    "Use SIDs of equal length, or the task sid_next, whose responses end with a closing token.",
                 )

@@ -1,4 +1,4 @@
-"""A user's whole history from its end to its start: what was bought together is learned in both directions."""
+"""A user's whole history from newest to oldest, to learn co-occurrence in both directions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FORM = "sid_sequence_reversed"
 
 
 class SidSequenceReversed(Task):
-    """The sequences of `sid_sequence`, newest item first, every item a target; the prompt says which way they run."""
+    """The sequences of `sid_sequence`, newest item first, every item a target; the prompt states the order."""
 
     is_sequence: ClassVar[bool] = True
     forms: ClassVar[Mapping[str, Placeholders]] = {FORM: Placeholders(prompt=(), response=("sequence_sids",))}
@@ -26,6 +26,6 @@ class SidSequenceReversed(Task):
         return len(source.reversed_sequences.context)
 
     def build(self, source: Source, rows: NDArray[np.int64], options: TaskOptions, seed: int) -> Sequence[Part]:
-        """One part; no other task's prompts open with a history in this order."""
+        """One part without history keys: no other task's prompts start with a history in this order."""
         refuse_nested(FORM, set(source.catalogue.sids))
         return [replace(sequence_part(FORM, source.reversed_sequences, rows), newest_first=True)]

@@ -1,4 +1,4 @@
-"""From configured files to what tasks draw on, one split at a time."""
+"""Reads the configured files into the source of the tasks, one split at a time."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from sidtune.tasks.base import Source
 def load_source(data: DataConfig, catalogue: Catalogue, split: Split) -> Source:
     """Read one split of every configured file.
 
-    `data.dedup` leaves validation as it is, so that its figures stay comparable. Instructions have no split: they
-    are training data.
+    `data.dedup` does not change validation rows, so that metrics stay comparable. Instructions have no split and are
+    used for training only.
     """
     rows = load_split(data, catalogue, split)
     if data.dedup and split == "train":
@@ -38,7 +38,7 @@ def load_source(data: DataConfig, catalogue: Catalogue, split: Split) -> Source:
 
 
 def load_split(data: DataConfig, catalogue: Catalogue, split: Split) -> Rows:
-    """The interaction rows of a split, all of them, from its own file or out of whole histories."""
+    """All interaction rows of a split, from its own file or from whole histories."""
     if data.interactions:
         assert data.longest_history is not None
         return load_leave_one_out(data.interactions, catalogue, split, data.longest_history)
@@ -48,7 +48,7 @@ def load_split(data: DataConfig, catalogue: Catalogue, split: Split) -> Rows:
 
 
 def load_preferences(data: DataConfig, catalogue: Catalogue, split: Split) -> tuple[pa.Table, Rows, NDArray[np.int64]]:
-    """The preference records of a split: a table, the same as rows with whole histories, and where they stand."""
+    """The preference records of a split: as a table, as rows with uncut histories, and their positions in the file."""
     if data.preferences is None:
         table, path = PREFERENCES.empty_table(), data.index
     else:

@@ -7,7 +7,7 @@ from sidtune.tasks.base import HistoryTask, Placeholders
 
 
 class TitleNext(HistoryTask):
-    """One example for each interaction row."""
+    """One example per interaction row."""
 
     forms: ClassVar[Mapping[str, Placeholders]] = {
         "title_next": Placeholders(prompt=("history_titles",), response=("target_title",))

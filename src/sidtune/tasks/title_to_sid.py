@@ -7,7 +7,7 @@ from sidtune.tasks.base import HistoryTask, Placeholders
 
 
 class TitleToSid(HistoryTask):
-    """One example for each interaction row."""
+    """One example per interaction row."""
 
     forms: ClassVar[Mapping[str, Placeholders]] = {
         "title_to_sid": Placeholders(prompt=("history_titles",), response=("target_sid",))

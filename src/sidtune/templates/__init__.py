@@ -1,4 +1,4 @@
-"""Reading and checking wordings: data, never code."""
+"""Reading and validating templates, which are data and never executed."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from sidtune.tasks.base import Placeholders
 
 @dataclass(frozen=True)
 class Segment:
-    """One unit of tokenisation.
+    """One unit of tokenisation in a template.
 
     Args:
-        pieces: literal text and placeholder name in turn; the name is None after the last text.
+        pieces: alternating literal text and placeholder name; the name is None after the last text.
     """
 
     pieces: tuple[tuple[str, str | None], ...]
@@ -34,19 +34,19 @@ class Segment:
 
     @property
     def text(self) -> str:
-        """The segment as it is written in a template."""
+        """The segment as written in a template file."""
         escaped = ((text.replace("{", "{{").replace("}", "}}"), name) for text, name in self.pieces)
         return "".join(text + (f"{{{name}}}" if name else "") for text, name in escaped)
 
     @property
     def slot(self) -> str | None:
-        """The placeholder's name where the segment is exactly one placeholder."""
+        """The placeholder's name if the segment is exactly one placeholder, else None."""
         return self.pieces[0][1] if len(self.pieces) == 1 and self.pieces[0][0] == "" else None
 
 
 @dataclass(frozen=True)
-class Wording:
-    """One way to ask a form: prompt segments, response segments, and what stands between items of a list."""
+class Template:
+    """Prompt segments, response segments, and the separator between items of a list."""
 
     prompt: tuple[Segment, ...]
     response: tuple[Segment, ...]
@@ -64,63 +64,63 @@ class Wording:
         return [text for text in (*texts, self.separator) if text]
 
 
-Templates = dict[str, tuple[Wording, ...]]
+Templates = dict[str, tuple[Template, ...]]
 
 FORMS: dict[str, Placeholders] = {form: needs for task in TASKS.values() for form, needs in task.forms.items()}
-# What a prompt may mention besides what its form must hold; a response may mention nothing else.
+# Placeholders that a prompt may use in addition to the required ones; a response may not use others.
 HISTORY_EXTRAS = ("history_sids", "history_titles")
-# Its items are targets one by one, so nothing else can be a label beside them.
+# Every item of this placeholder is a target, so the response can contain nothing else.
 SEQUENCE = "sequence_sids"
 
 
 def load_templates(file: Path | None = None) -> Templates:
-    """Our wordings, with those of `file` in place of their namesakes.
+    """The built-in templates, with those of `file` replacing the ones of the same name.
 
     Raises:
-        UserError: for a form that does not exist, a placeholder that is missing, unknown or in the wrong place.
+        UserError: for an unknown template name, or a placeholder that is missing, unknown or in the wrong place.
     """
     ours = yaml.safe_load(resources.files(__package__).joinpath("en.yaml").read_text("utf-8"))
     theirs = read_yaml(file) if file else {}
-    templates = {form: _wordings(form, given, "en.yaml") for form, given in ours.items()}
-    return templates | {form: _wordings(form, given, str(file)) for form, given in theirs.items()}
+    templates = {form: _templates_of(form, given, "en.yaml") for form, given in ours.items()}
+    return templates | {form: _templates_of(form, given, str(file)) for form, given in theirs.items()}
 
 
-def wording_texts() -> list[str]:
-    """What our own wordings say besides their placeholders, to train a tokenizer on."""
-    return [text for wordings in load_templates().values() for wording in wordings for text in wording.literals]
+def template_texts() -> list[str]:
+    """The literal texts of the built-in templates, to train a tokenizer on."""
+    return [text for templates in load_templates().values() for template in templates for text in template.literals]
 
 
-def parse_wording(form: str, entry: Any, where: str) -> Wording:
-    """One wording of a form, given as a template file gives it.
+def parse_template(form: str, entry: Any, where: str) -> Template:
+    """Parse one template, given as in a template file.
 
     Raises:
         UserError: as `load_templates`.
     """
-    return _wording(entry, FORMS[form], where)
+    return _template(entry, FORMS[form], where)
 
 
-def as_tree(wording: Wording) -> dict[str, Any]:
-    """A wording as a template file gives it: `parse_wording` reads it back."""
+def as_tree(template: Template) -> dict[str, Any]:
+    """A template as in a template file; the inverse of `parse_template`."""
     return {
-        "prompt": [segment.text for segment in wording.prompt],
-        "response": [segment.text for segment in wording.response],
-        "separator": wording.separator,
+        "prompt": [segment.text for segment in template.prompt],
+        "response": [segment.text for segment in template.response],
+        "separator": template.separator,
     }
 
 
-def _wordings(form: str, given: Any, where: str) -> tuple[Wording, ...]:
+def _templates_of(form: str, given: Any, where: str) -> tuple[Template, ...]:
     if form not in FORMS:
         near = did_you_mean(str(form), FORMS)
-        raise UserError(f"{where}: there is no form {form!r}{near}", f"Forms: {', '.join(FORMS)}.")
+        raise UserError(f"{where}: unknown template name {form!r}{near}", f"Known: {', '.join(FORMS)}.")
     entries = given if isinstance(given, list) else [given]
     if not entries:
-        raise UserError(f"{where}: {form} has no wording")
-    return tuple(_wording(entry, FORMS[form], f"{where}: {form}") for entry in entries)
+        raise UserError(f"{where}: {form} has no template")
+    return tuple(_template(entry, FORMS[form], f"{where}: {form}") for entry in entries)
 
 
-def _wording(entry: Any, needs: Placeholders, where: str) -> Wording:
+def _template(entry: Any, needs: Placeholders, where: str) -> Template:
     if not isinstance(entry, Mapping) or not {"prompt", "response"} <= set(entry):
-        raise UserError(f"{where}: a wording needs `prompt` and `response`, each a list of segments")
+        raise UserError(f"{where}: a template needs `prompt` and `response`, each a list of segments")
     if unknown := set(entry) - {"prompt", "response", "separator"}:
         raise UserError(f"{where}: unknown key {sorted(map(str, unknown))[0]!r}", "Known: prompt, response, separator.")
     separator = entry.get("separator", "")
@@ -133,9 +133,9 @@ def _wording(entry: Any, needs: Placeholders, where: str) -> Wording:
     _check(response, needs.response, needs.response, f"{where}: response")
     if SEQUENCE in needs.response and [segment.slot for segment in response] != [SEQUENCE]:
         raise UserError(
-            f"{where}: response: {{{SEQUENCE}}} must be all of it", "Write what stands before it as prompt."
+            f"{where}: response: {{{SEQUENCE}}} must be the whole response", "Move the text before it to the prompt."
         )
-    return Wording(prompt, response, separator)
+    return Template(prompt, response, separator)
 
 
 def _segments(given: Any, where: str) -> tuple[Segment, ...]:
@@ -148,7 +148,7 @@ def _pieces(text: str, where: str) -> Iterator[tuple[str, str | None]]:
     try:
         parsed = list(Formatter().parse(text))
     except ValueError as error:
-        raise UserError(f"{where}: {error} in {text!r:.80}", "Write {{ and }} for braces that are text.") from None
+        raise UserError(f"{where}: {error} in {text!r:.80}", "Write literal braces as {{ and }}.") from None
     literal = ""
     for before, name, spec, conversion in parsed:
         literal += before

@@ -1,4 +1,4 @@
-"""The text that a tokenizer's chat template writes by itself."""
+"""The literal text in a tokenizer's chat template."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ BETWEEN = "\0"
 
 
 def literal_text(tokenizer: PreTrainedTokenizerFast) -> str:
-    """Everything that stands in the chat templates as text or as a string, whether it is written or only compared."""
+    """All literal text and string constants in the chat templates, whether written or only compared."""
     return BETWEEN.join(piece for source in _sources(tokenizer) for piece in _literals(source))
 
 
 def rendered_text(tokenizer: PreTrainedTokenizerFast) -> str:
-    """A short conversation as the chat templates write it, since they may put tokens together from pieces."""
+    """A short conversation as rendered by the chat templates, since they may assemble tokens from pieces."""
     return BETWEEN.join(text for source in _sources(tokenizer) for text in _rendered(tokenizer, source))
 
 
@@ -32,7 +32,7 @@ def _literals(source: str) -> list[str]:
     try:
         return [text for _, kind, text in jinja2.Environment().lex(source) if kind in ("data", "string")]
     except jinja2.TemplateError:
-        # A template that cannot be read writes nothing.
+        # A template that cannot be parsed writes nothing.
         return []
 
 
@@ -43,6 +43,6 @@ def _rendered(tokenizer: PreTrainedTokenizerFast, source: str) -> Iterator[str]:
                 CONVERSATION, chat_template=source, tokenize=False, add_generation_prompt=generate
             )
         except Exception:
-            # A template is a program and raises whatever programs raise; `format: chat` refuses one that fails.
+            # A template is a program and may raise any exception; `format: chat` refuses one that fails.
             continue
         yield str(text)

@@ -1,4 +1,4 @@
-"""Tokenizers whose files would end the process, and those whose Rust code fails: both are refused with a message."""
+"""Refuses tokenizer files that would crash the process, and turns failures of the Rust code into messages."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from transformers.utils.hub import cached_file
 from sidtune.base.errors import UserError
 from sidtune.files.text import read_json
 
-# Of every step that replaces text, multiplied; those of real tokenizers keep its length or shorten it.
+# Maximum growth of text over all Replace steps; those of real tokenizers keep or shorten it.
 MOST_GROWTH = 256
 DETOURS = ("fast_tokenizer_files", "gguf_file", "_spm_precompiled_charsmap")
 HINT = "Use the tokenizer that the model was published with."
 
 
 def refuse_deadly(base: str) -> None:
-    """Refuse a tokenizer that would end the process or fill the memory, which nobody could catch later.
+    """Refuse a tokenizer that would crash the process or exhaust memory, which cannot be caught later.
 
-    The library believes the length that a `precompiled_charsmap` opens with, asks for so much memory at once, and
-    aborts without it. It replaces an empty pattern without end, and steps that each make text longer multiply.
-    Settings that bring such a table along, or name another file to read, would lead around this check.
+    The library allocates the length stated at the start of a `precompiled_charsmap` and aborts if it cannot. It
+    replaces an empty pattern endlessly, and the growth of consecutive Replace steps multiplies. Settings that contain
+    such a table, or name another file to read, would bypass this check and are refused too.
 
     Raises:
-        UserError: names the file and what is wrong in it.
+        UserError: names the file and the fault.
     """
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         settings, path = _read(base, name)
         for detour in DETOURS:
             if detour in settings:
-                raise UserError(f"{path} sets {detour}, which is not followed", "Remove it.")
+                raise UserError(f"{path} sets {detour}, which is not supported", "Remove this key.")
     tree, path = _read(base, "tokenizer.json")
     for key, inner in (("normalizer", "normalizers"), ("decoder", "decoders")):
         growth = 1.0
@@ -49,7 +49,7 @@ def refuse_deadly(base: str) -> None:
 
 @contextlib.contextmanager
 def refusing_faults(name: str) -> Iterator[None]:
-    """Turn what the tokenizers library raises, panics included, into a `UserError`.
+    """Turn exceptions and panics of the tokenizers library into a `UserError`.
 
     Args:
         name: of the tokenizer.
@@ -66,7 +66,7 @@ def refusing_faults(name: str) -> Iterator[None]:
 
 
 def is_fault(error: BaseException) -> bool:
-    """Whether this is an ordinary exception or a panic of Rust, whose class is neither one nor can be imported."""
+    """Whether this is an ordinary exception or a Rust panic, whose class is no `Exception` and cannot be imported."""
     return isinstance(error, Exception) or type(error).__module__ == "pyo3_runtime"
 
 
@@ -77,7 +77,7 @@ def decode(tokenizer: PreTrainedTokenizerFast, ids: list[int]) -> str:
 
 
 def _read(base: str, name: str) -> tuple[dict[str, Any], str]:
-    """The object in a file of a base, fetched where it must be, and its path; empty where there is no such file."""
+    """The JSON object in a file of a base, downloaded if necessary, and its path; empty if there is no such file."""
     try:
         path = cached_file(
             base,
@@ -87,7 +87,7 @@ def _read(base: str, name: str) -> tuple[dict[str, Any], str]:
             _raise_exceptions_for_connection_errors=False,
         )
     except (OSError, ValueError):
-        path = None  # What is wrong with the name, loading says.
+        path = None  # Loading the tokenizer reports what is wrong with the name.
     if path is None:
         return {}, name
     tree = read_json(Path(path))
@@ -97,11 +97,11 @@ def _read(base: str, name: str) -> tuple[dict[str, Any], str]:
 
 
 def _steps(component: Any, inner: str, where: str) -> Iterator[dict[str, Any]]:
-    """A normalizer or decoder, and all that are nested in it."""
+    """A normalizer or decoder and all nested ones."""
     pending = [] if component is None else [component]
     while pending:
         step = pending.pop()
-        # The library guesses the type of a step that is written otherwise.
+        # The library guesses the type of a step without one.
         if not isinstance(step, dict) or not isinstance(step.get("type"), str):
             raise UserError(f"{where}: expected an object with a type, found {step!r:.60}", HINT)
         yield step
@@ -112,22 +112,22 @@ def _steps(component: Any, inner: str, where: str) -> Iterator[dict[str, Any]]:
 
 
 def _refuse_lying_table(table: Any, where: str) -> None:
-    """The table opens with the length of its first part in bytes, as a little-endian number of 32 bits."""
+    """Check the stated length of a table: its first part is preceded by its size in bytes (32 bits, little endian)."""
     try:
         content = base64.b64decode(table, validate=True)
     except (TypeError, ValueError):
-        raise UserError(f"{where}: precompiled_charsmap is no base64", HINT) from None
+        raise UserError(f"{where}: precompiled_charsmap is not valid base64", HINT) from None
     if len(content) < 4 or int.from_bytes(content[:4], "little") > len(content) - 4:
-        raise UserError(f"{where}: precompiled_charsmap is shorter than it says", HINT)
+        raise UserError(f"{where}: precompiled_charsmap is shorter than its stated length", HINT)
 
 
 def _growth(step: dict[str, Any], where: str) -> float:
-    """How many times as long a `Replace` step makes text at most."""
+    """The maximum factor by which a `Replace` step lengthens text."""
     pattern, content = step.get("pattern"), step.get("content")
     kind, text = next(iter(pattern.items())) if isinstance(pattern, dict) and len(pattern) == 1 else (None, None)
     if not isinstance(text, str) or not isinstance(content, str):
         raise UserError(f"{where}: expected a pattern and a content, found {step!r:.60}", HINT)
     if not text:
-        raise UserError(f"{where}: a Replace step has an empty pattern, which is found without end", HINT)
-    # An expression may match nothing in front of every character.
+        raise UserError(f"{where}: a Replace step has an empty pattern, which matches endlessly", HINT)
+    # A regular expression may match the empty string before every character.
     return max(1.0, len(content) / len(text)) if kind == "String" else 1.0 + len(content)

@@ -1,4 +1,4 @@
-"""The Rust tokenizers behind a segment: template text or data text, at the start of the sequence or inside it."""
+"""The Rust tokenizers for segments: template text or data text, at the start of the sequence or inside it."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from transformers import PreTrainedTokenizerFast
 from sidtune.base.errors import UserError
 from sidtune.tokenizer.faults import refusing_faults
 
-# Rust hands back one object a text; this many at a time keeps them from piling up.
+# Rust returns one object per text; batches limit how many exist at once.
 TEXTS_AT_ONCE = 50_000
-# How SID tokens are commonly written: a base may know more of them than the catalogue has.
+# The usual spelling of SID tokens: a base may know more of them than the catalogue has.
 SID_FORM = re.compile(r"<[A-Za-z]+_\d+>")
 
 
 @dataclass(frozen=True)
 class SegmentTokenizers:
-    """How the segments of one run become ids.
+    """Tokenises the segments of a run.
 
-    Template text sees the SID tokens and the special tokens; data text sees neither, so `<a_1>` or `</s>` inside a
-    title stays text. A segment that does not open the sequence gets no space in front that its text does not have.
+    SID tokens and special tokens are recognised in template text but not in data text, so `<a_1>` or `</s>` inside a
+    title stays text. No space is added before a segment that does not start the sequence.
 
     Args:
         template_first, template_inner, data_first, data_inner: the four Rust tokenizers.
-        prefix_ids: BOS where the tokenizer puts one in front by itself.
-        eos_id: what closes a response.
-        spaces_after_tokens: whether text gets a space in front behind every added token too, not only at its start.
-        added: every added token by content, SID tokens included, to its id.
-        sids: those of them that are SID tokens: the catalogue's, and others of the base that are written like SIDs.
-        name: of the base, for messages.
+        prefix_ids: BOS if the tokenizer adds one, else empty.
+        eos_id: the id of EOS, which ends a response.
+        spaces_after_tokens: whether a space is added before text after every added token, not only at the start.
+        added: ids of all added tokens by content, SID tokens included.
+        sids: the SID tokens among them: the catalogue's, and others of the base that are spelled like SIDs.
+        name: name of the base, for messages.
     """
 
     template_first: Tokenizer
@@ -50,19 +50,19 @@ class SegmentTokenizers:
     name: str
 
     def template(self, texts: Sequence[str], first: bool) -> list[list[int]]:
-        """Ids of texts written in a template."""
+        """Token ids of template texts."""
         return self._encode(self.template_first if first else self.template_inner, texts)
 
     def whole(self, texts: Sequence[str], behind_token: bool, behind: str = "") -> list[list[int]]:
-        """Ids of texts written in a template, as they are inside a longer text that is tokenised at once.
+        """Token ids of template texts as part of a longer text that is tokenised at once.
 
         Args:
-            behind_token: whether an added token stands in front of them; else it is text.
-            behind: the text in front of them, where its end is known.
+            behind_token: whether they follow an added token rather than text.
+            behind: the text before them, if its end is known.
         """
         if behind:
             (before,), both = self.whole([behind], True), self.whole([behind + text for text in texts], True)
-            # A token that spans the border leaves nothing to take apart.
+            # If a token spans the border, the two texts cannot be separated.
             apart = self.whole(texts, behind_token)
             length = len(before)
             return [ids[length:] if ids[:length] == before else own for ids, own in zip(both, apart, strict=True)]
@@ -73,7 +73,7 @@ class SegmentTokenizers:
         return spaced if behind_token else list(map(self._opening_of, inner, spaced))
 
     def _opening_of(self, inner: list[int], spaced: list[int]) -> list[int]:
-        """The one up to the first added token, and the other from there."""
+        """`inner` up to the first added token, and `spaced` from there on."""
         added = self.added_ids
         ends = (next((at for at, token in enumerate(ids) if token in added), len(ids)) for ids in (inner, spaced))
         before, begin = ends
@@ -85,14 +85,14 @@ class SegmentTokenizers:
         return frozenset(self.added.values())
 
     def data(self, texts: Sequence[str], first: bool) -> list[list[int]]:
-        """Ids of texts that come from data."""
+        """Token ids of data texts."""
         return self._encode(self.data_first if first else self.data_inner, texts)
 
     def data_with_sids(self, texts: Sequence[str], first: bool) -> list[list[int]]:
-        """Ids of texts that come from data and name SIDs: their SID tokens become tokens, and nothing else does."""
+        """Token ids of data texts that contain SIDs: SID tokens are recognised, other added tokens are not."""
         if not self.sids:
             return self.data(texts, first)
-        # Text and SID token in turn, from text to text.
+        # Alternating text and SID token, starting and ending with text.
         cut = [self._any_sid.split(text) for text in texts]
         opening = iter(self.data([pieces[0] for pieces in cut], first))
         inner = iter(self.data([text for pieces in cut for text in pieces[2::2]], False))
@@ -105,7 +105,7 @@ class SegmentTokenizers:
         return encoded
 
     def sids_in(self, text: str) -> list[str]:
-        """The SID tokens that a text spells out, in order."""
+        """The SID tokens in a text, in order."""
         return self._any_sid.findall(text) if self.sids else []
 
     @cached_property
@@ -114,7 +114,7 @@ class SegmentTokenizers:
         return re.compile(f"({'|'.join(map(re.escape, longest_first))})")
 
     def cut(self, texts: Sequence[str], limit: int) -> list[str]:
-        """Each text up to the end of its `limit`-th token."""
+        """Each text, truncated to `limit` tokens."""
         short: list[str] = []
         for batch in _batches(texts):
             with refusing_faults(self.name):
@@ -133,14 +133,14 @@ class SegmentTokenizers:
 
 
 def segment_tokenizers(tokenizer: PreTrainedTokenizerFast, sid_tokens: Sequence[str]) -> SegmentTokenizers:
-    """Derive the four tokenizers from the extended one.
+    """Derive the four tokenizers from the extended tokenizer.
 
     Args:
         tokenizer: knows the SID tokens.
-        sid_tokens: the catalogue's tokens, which data text must not match.
+        sid_tokens: the catalogue's SID tokens, which are not recognised in data text.
 
     Raises:
-        UserError: for a tokenizer that cannot encode.
+        UserError: if the tokenizer fails.
     """
     with refusing_faults(tokenizer.name_or_path):
         return _derived(tokenizer, sid_tokens)
@@ -152,7 +152,7 @@ def _derived(tokenizer: PreTrainedTokenizerFast, sid_tokens: Sequence[str]) -> S
     added, known = dict(tokenizer.get_added_vocab()), set(sid_tokens)
     sids = {token: number for token, number in added.items() if token in known or SID_FORM.fullmatch(token)}
     earlier = _without(definition["added_tokens"], known)
-    # What is special is text in data; so are the base's own SID tokens, whether or not the catalogue has them.
+    # In data, special tokens are text; so are the base's own SID tokens, whether or not the catalogue has them.
     as_text = [token | {"special": token["special"] or token["content"] in sids} for token in earlier]
     plain = {**definition, "added_tokens": as_text}
     inner, plain_inner = _unprefixed(definition), _unprefixed(plain)
@@ -182,13 +182,13 @@ def _build(definition: dict[str, Any], special_is_text: bool = False) -> Tokeniz
 
 
 def _without(added: list[dict[str, Any]], sid_tokens: set[str]) -> list[dict[str, Any]]:
-    """The added tokens that came before the first SID token; a later one would change its id, and stays text too."""
+    """The added tokens before the first SID token; later ones would change their ids, so they stay text too."""
     first = min((token["id"] for token in added if token["content"] in sid_tokens), default=None)
     return [token for token in added if first is None or token["id"] < first]
 
 
 def _unprefixed(definition: dict[str, Any]) -> dict[str, Any]:
-    """The same tokenizer, never putting a space in front: no Metaspace prefix, no `Prepend` normaliser."""
+    """The same tokenizer without added leading spaces: no Metaspace prefix, no `Prepend` normaliser."""
     changed: dict[str, Any] = json.loads(json.dumps(definition))
     for step in _steps(changed["pre_tokenizer"], "pretokenizers"):
         if step["type"] == "Metaspace":
@@ -218,16 +218,16 @@ def _steps(component: dict[str, Any] | None, key: str) -> list[dict[str, Any]]:
 
 
 def _prefix_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:
-    """What the tokenizer itself puts before a text (BOS, or nothing)."""
+    """The ids that the tokenizer adds before a text (BOS, or nothing)."""
     with_special = tokenizer("a").input_ids
     return [tokenizer.bos_token_id] if with_special[:1] == [tokenizer.bos_token_id] else []
 
 
 def refuse_token_text(texts: Sequence[str], tokenizers: SegmentTokenizers, what: str, sids: bool = False) -> None:
-    """Refuse data text that would turn into tokens inside a longer template segment.
+    """Refuse data text that contains added tokens and is inserted into a longer template segment.
 
     Args:
-        sids: SID tokens may.
+        sids: whether SID tokens are allowed.
 
     Raises:
         UserError: names the first such text.
@@ -237,6 +237,7 @@ def refuse_token_text(texts: Sequence[str], tokenizers: SegmentTokenizers, what:
     for text, ids, wanted_ids in zip(texts, read, wanted, strict=True):
         if ids != wanted_ids:
             raise UserError(
-                f"{what} {text!r:.120} holds a token of the model, and the template puts it inside a longer segment",
+                f"{what} {text!r:.120} contains a token of the model, but the template inserts it into a longer "
+                "segment",
                 "Give the placeholder a segment of its own, or change the text.",
             )

@@ -1,4 +1,4 @@
-"""Extending a tokenizer by the SID tokens."""
+"""Adds the SID tokens to a tokenizer."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ SHOWN = 5
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """A tokenizer that knows the SID tokens.
+    """A tokenizer extended by the SID tokens.
 
     Args:
         tokenizer: the extended tokenizer.
         sid_ids: ids of the catalogue's SID tokens, ascending, int64.
-        new_ids: those of them without a trained row, because the base's tokenizer did not have them or its model has
-            no row for them.
-        rowless_ids: those of `new_ids` that the tokenizer had.
+        new_ids: those without a trained row, because the base's tokenizer did not have them or its model has no row
+            for them.
+        rowless_ids: those of `new_ids` that the base's tokenizer had.
         known: number of tokens before the extension.
     """
 
@@ -39,18 +39,18 @@ class Vocabulary:
 
     @property
     def trained_ids(self) -> NDArray[np.int64]:
-        """SID tokens whose rows the base has trained."""
+        """SID tokens with a trained row in the base."""
         return np.setdiff1d(self.sid_ids, self.new_ids)
 
     @property
     def counts(self) -> str:
-        """How many SID tokens start anew and how many have a trained row, in words."""
+        """Readable counts of new SID tokens and of those with trained rows."""
         rowless, trained = len(self.rowless_ids), len(self.trained_ids)
-        known = f", {rowless:,} of them known to the tokenizer only" if rowless else ""
+        known = f", {rowless:,} of them only in the tokenizer" if rowless else ""
         return f"{len(self.new_ids):,} new{known}" + (f"; {trained:,} with trained rows" if trained else "")
 
     def names(self, ids: NDArray[np.int64]) -> str:
-        """The first few of some tokens."""
+        """The first few tokens, for messages."""
         shown = self.tokenizer.convert_ids_to_tokens(ids[:SHOWN].tolist())
         return " ".join(shown) + (" …" if len(ids) > SHOWN else "")
 
@@ -58,33 +58,33 @@ class Vocabulary:
 def extend_vocabulary(
     tokenizer: PreTrainedTokenizerFast, sid_tokens: Sequence[str], rows: int | None = None
 ) -> Vocabulary:
-    """Add the SID tokens as hard boundaries; those that the tokenizer already has as added tokens keep their ids.
+    """Add the SID tokens as added tokens; those that the tokenizer already has keep their ids.
 
-    Those that it has as special tokens become ordinary added ones, or decoding without special tokens would drop them.
+    SID tokens that are special tokens become ordinary added tokens, since decoding would otherwise skip them.
 
     Args:
-        rows: trained rows of the model's embedding; without it, every token of the tokenizer counts as trained.
+        rows: number of rows of the model's embedding; None counts every token of the tokenizer as trained.
 
     Raises:
-        UserError: names tokens that hold white space, begin another, are ordinary text, have a role such as EOS, or
-            cannot have an id of their own.
+        UserError: names tokens that contain white space, are a prefix of another, are ordinary text, have a role such
+            as EOS, or cannot get an id of their own.
     """
     tokens = sorted(set(sid_tokens))
     _refuse(
-        (t for t in tokens if not t or any(c.isspace() for c in t)), "are empty or hold white space", "Rename them."
+        (t for t in tokens if not t or any(c.isspace() for c in t)), "are empty or contain white space", "Rename them."
     )
     _refuse(
-        # Sorted, so whatever a token begins stands right behind it.
+        # Sorted, so a token is directly followed by those it is a prefix of.
         (f"{a} of {b}" for a, b in pairwise(tokens) if b.startswith(a)),
-        "are the beginning of another",
-        "Close every token, as in <a_1>.",
+        "are a prefix of another SID token",
+        "End every token with a closing character, as in <a_1>.",
     )
     added = tokenizer.get_added_vocab()
     refuse_special(tokenizer, tokens)
     vocabulary = tokenizer.get_vocab()
     _refuse(
         (t for t in tokens if t in vocabulary and t not in added),
-        "are ordinary text to the tokenizer already",
+        "are already ordinary (not added) tokens of the tokenizer",
         "Rename them, for example to <a_1>.",
     )
     tokenizer = _without_special(tokenizer, tokens)
@@ -95,8 +95,8 @@ def extend_vocabulary(
     taken = set(vocabulary.values())
     _refuse(
         (t for t in new if tokenizer.convert_tokens_to_ids(t) in taken),
-        "get the ids of other tokens, because the tokenizer's own ids have gaps",
-        "Use a base whose tokenizer numbers its tokens without gaps.",
+        "would get ids of other tokens, because the tokenizer's ids have gaps",
+        "Use a base whose tokenizer has consecutive ids.",
     )
     new_ids, sid_ids = _ids(tokenizer, new), _ids(tokenizer, tokens)
     old_ids = np.setdiff1d(sid_ids, new_ids)
@@ -105,10 +105,10 @@ def extend_vocabulary(
 
 
 def refuse_special(tokenizer: PreTrainedTokenizerFast, sid_tokens: Iterable[str]) -> None:
-    """Refuse SID tokens that mean something else already: EOS, BOS, padding and others with a name, and what the
-    tokenizer or its chat template writes around a text.
+    """Refuse SID tokens that already have a role: EOS, BOS, padding and other named special tokens, and tokens that the
+    tokenizer or its chat template adds around a text.
 
-    A token that is flagged special and has no such role is a SID token like any other.
+    A token that is flagged as special but has no such role is accepted.
 
     Raises:
         UserError: names them.
@@ -120,7 +120,7 @@ def refuse_special(tokenizer: PreTrainedTokenizerFast, sid_tokens: Iterable[str]
     _refuse((t for t in tokens if t in roles), "are special tokens of the tokenizer", "Rename them.")
     special = _special(tokenizer).intersection(tokens)
     written = literal_text(tokenizer) + (rendered_text(tokenizer) if special else "")
-    _refuse((t for t in tokens if t and t in written), "stand in the tokenizer's chat template", "Rename them.")
+    _refuse((t for t in tokens if t and t in written), "are used in the tokenizer's chat template", "Rename them.")
 
 
 def _special(tokenizer: PreTrainedTokenizerFast) -> set[str]:
@@ -129,14 +129,14 @@ def _special(tokenizer: PreTrainedTokenizerFast) -> set[str]:
 
 
 def _without_special(tokenizer: PreTrainedTokenizerFast, sid_tokens: Sequence[str]) -> PreTrainedTokenizerFast:
-    """The tokenizer with the same ids, and no SID token among its special tokens."""
+    """The tokenizer with the same ids, but without SID tokens among its special tokens."""
     special = _special(tokenizer).intersection(sid_tokens)
     if not special:
         return tokenizer
     with refusing_faults(tokenizer.name_or_path):
         tokenizer.add_tokens(_added(sorted(special)))
         tokenizer.extra_special_tokens = [t for t in tokenizer.extra_special_tokens if t not in special]
-        # Its Rust half keeps a list of special tokens, which is made anew when it is read again.
+        # The Rust tokenizer keeps its own list of special tokens, which is rebuilt on reloading.
         return copy.deepcopy(tokenizer)
 
 

@@ -34,7 +34,7 @@ def test_titles_with_html_and_titles_of_several_items(tmp_path: Path) -> None:
     edited(config.data.items, lambda items: items | {item: {"title": title} for item, title in names.items()})
     (html,), (shared,) = findings(config, "HTML"), findings(config, "share a title")
     assert (html.severity, html.where) == ("note", str(config.data.items))
-    assert html.message.startswith("2 titles hold HTML")
+    assert html.message.startswith("2 titles contain HTML")
     assert html.examples == ["item 1: &amp;", "item 2: <b>"]
     assert shared.severity == "note"
     assert shared.message == "5 items share a title with another item"
@@ -70,13 +70,13 @@ def test_sids_in_instructions_are_noticed(tmp_path: Path, sid_tokens: bool | Non
     given = {} if sid_tokens is None else {"sid_tokens": sid_tokens}
     tasks = {"sid_next": None, "instruction": given}
     config = tiny_config(tmp_path, data={"instructions": str(file)}, tasks=tasks)
-    (found,) = findings(config, "instructions hold SID tokens")
+    (found,) = findings(config, "instructions contain SID tokens")
     assert (found.severity, found.where) == (severity, str(file))
-    assert found.message == f"2 of 3 instructions hold SID tokens, which are read as {how}"
+    assert found.message == f"2 of 3 instructions contain SID tokens, which are read as {how}"
     assert found.examples == ["record 2: <a_0><b_0><c_0>", "record 3: <a_1>"]
     assert bool(found.remedy) == (sid_tokens is None)
     file.write_text(json.dumps({"prompt": "What is <x_9> or </s>?", "response": "A cup."}) + "\n")
-    assert not findings(config, "instructions hold SID tokens")
+    assert not findings(config, "instructions contain SID tokens")
 
 
 @pytest.mark.parametrize(

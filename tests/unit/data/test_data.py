@@ -52,13 +52,13 @@ def test_text_may_be_gzipped_and_carry_a_byte_order_mark(tmp_path: Path) -> None
         ("a.json", b"\n \n", "is empty"),
         ("a.json", b'{"a": \xff}', "not UTF-8: byte 0xff in line 1"),
         ("a.json", b'{"a": 1,\n "b" 2}', "line 2, column 6"),
-        ("a.json", b'{"a": 1, "a": 2}', "'a' stands twice"),
+        ("a.json", b'{"a": 1, "a": 2}', "'a' occurs twice"),
         ("a.json", b"[" * 200_000, "nested too deeply"),
         ("a.json", b"[" + b"1" * 5000 + b"]", "not valid JSON: Exceeds the limit .*5000 digits$"),
-        ("a.json", b'{"a": NaN}', "a.json: not valid JSON: NaN is no finite number"),
-        ("a.json", b'{"a": [-Infinity]}', "-Infinity is no finite number"),
-        ("a.json", b'{"a": 1e400}', "1e400 is no finite number"),
-        ("a.json", b'{"a": "x\\ud800y"}', r"\\ud800 is half a character"),
+        ("a.json", b'{"a": NaN}', "a.json: not valid JSON: NaN is not a finite number"),
+        ("a.json", b'{"a": [-Infinity]}', "-Infinity is not a finite number"),
+        ("a.json", b'{"a": 1e400}', "1e400 is not a finite number"),
+        ("a.json", b'{"a": "x\\ud800y"}', r"\\ud800 is half of a surrogate pair"),
         ("a.json.gz", b"not gzip", "damaged gzip"),
         ("a.json.gz", gzip.compress(b'{"a": 1}' * 50, mtime=0)[:-9], "damaged gzip"),
     ],
@@ -286,7 +286,7 @@ def test_items_of_one_sid_are_told_apart_by_a_token_more(tmp_path: Path) -> None
         ("<a>", "<item_2>"),
     ]
     assert (apart.ids, apart.titles) == (shop.ids, shop.titles)
-    with pytest.raises(UserError, match=r"x.json: has the SID token <item_0> already"):
+    with pytest.raises(UserError, match=r"x.json already contains the SID token <item_0>"):
         tell_apart(Catalogue(list("12"), [""] * 2, [""] * 2, [("<item_0>",)] * 2), tmp_path / "x.json")
 
 
@@ -303,7 +303,7 @@ GOOD = {"1": {"title": "T"}}
         (
             GOOD,
             {"1": [3, "<b>"]},
-            r"x.json: item 1: expected a list of SID tokens, or one of whole .* \(found \[3, '<b>'",
+            r"x.json: item 1: expected a list of SID tokens, or a list of whole .* \(found \[3, '<b>'",
         ),
         (GOOD, {"1": [True, False]}, r"item 1: expected a list of SID tokens"),
         (GOOD, {"1": [3, -1]}, r"item 1: expected a list of SID tokens"),
@@ -314,26 +314,30 @@ GOOD = {"1": {"title": "T"}}
         (
             {**GOOD, "2": {"title": "U"}},
             {"1": [3, 1], "2": ["<a_3>", "<b_1>"]},
-            r"x.json: the SID of item 1 is numbers \(\[3, 1\]\), that of item 2 is tokens",
+            r"x.json: the SID of item 1 is written as numbers \(\[3, 1\]\), that of item 2 as tokens",
         ),
         ({"1": {}}, {"1": ["<a>"]}, r"item 1 has no title"),
-        ({"": {"title": "T"}}, {"": ["<a>"]}, r"x.json: the item id '' is empty, has blanks around it, or"),
-        ({" 1": {"title": "T"}}, {" 1": ["<a>"]}, r"x.json: the item id ' 1' is empty, has blanks around it"),
-        ({"a\nb": {"title": "T"}}, {"a\nb": ["<a>"]}, r"the item id 'a\\nb' .* holds a NUL or a line break"),
+        ({"": {"title": "T"}}, {"": ["<a>"]}, r"x.json: the item id '' is empty, starts or ends with white space, or"),
+        (
+            {" 1": {"title": "T"}},
+            {" 1": ["<a>"]},
+            r"x.json: the item id ' 1' is empty, starts or ends with white space",
+        ),
+        ({"a\nb": {"title": "T"}}, {"a\nb": ["<a>"]}, r"the item id 'a\\nb' .* contains a NUL or a line break"),
         (GOOD, {"1": ["<a>", ""]}, r"x.json: the SID token '' is empty"),
-        (GOOD, {"1": ["<a\0>"]}, r"x.json: the SID token '<a\\x00>' .* holds a NUL"),
+        (GOOD, {"1": ["<a\0>"]}, r"x.json: the SID token '<a\\x00>' .* contains a NUL"),
         ({"1": {"title": " "}}, {"1": ["<a>"]}, r"item 1 has no title"),
         ({"1": "T"}, {"1": ["<a>"]}, r"item 1: expected an object"),
-        ({"1": {"title": "T", "description": 5}}, {"1": ["<a>"]}, r"item 1: expected a text or a list"),
+        ({"1": {"title": "T", "description": 5}}, {"1": ["<a>"]}, r"item 1: expected text or a list"),
         (
             {"1": {"title": "T", "description": "['one' 'two']"}},
             {"1": ["<a>"]},
-            r"i.json: item 1: description: commas are missing, the first one behind 'one', found .*'two'",
+            r"i.json: item 1: description: commas are missing, the first after 'one', found .*'two'",
         ),
         (
             {**GOOD, "1.0": {"title": "U"}},
             {"1": ["<a>"], "2": ["<b>"]},
-            r"i.json: two items are 1 of x.json, one of them written 1.0",
+            r"i.json: two items match 1 of x.json; one of them is written 1.0",
         ),
         ([], {"1": ["<a>"]}, r"expected a JSON object at the top level, found a list"),
         ({}, {"1": ["<a>"]}, r"is empty"),
@@ -363,7 +367,7 @@ def test_faults_of_a_catalogue_are_counted_and_told_all_at_once(tmp_path: Path) 
         f"{tmp_path / 'i.json'}: "
         "7 items have no title: t0 (found None), t1 (found ''), t2 (found True), t3 (found []), t4 (found {}) …; "
         "2 items: expected an object with a title: o1 (found 'a text'), o2 (found None); "
-        "item d: expected a text or a list of texts as description (found 5)"
+        "item d: expected text or a list of texts as description (found 5)"
     )
     with pytest.raises(UserError, match="7 items have no title"):
         read_texts(tmp_path / "i.json")
@@ -483,7 +487,7 @@ def test_every_form_of_rows_gives_one_table(tmp_path: Path) -> None:
             r"no column 'history_item_id'; did you mean history_item_ids\?; found user_id, history_item_ids, item_id",
         ),
         ("r.csv", "user_id,item_id\nu,1\n", r"no column 'history'"),
-        ("r.csv", "user_id,history,item_id\n", r"holds no rows"),
+        ("r.csv", "user_id,history,item_id\n", r"contains no rows"),
         ("r.csv", "", r"is empty"),
         (
             "r.csv",
@@ -493,18 +497,18 @@ def test_every_form_of_rows_gives_one_table(tmp_path: Path) -> None:
         ("r.csv", "user_id,history,item_id\nu,[],3\n", r"row 1, column history: empty history"),
         ("r.csv", "user_id,history,item_id\nu,[1],\n", r"row 1, column item_id: empty"),
         ("r.csv", "user_id,history,item_id\n,[1],2\n", r"row 1, column user_id: empty"),
-        ("r.csv", "user_id,history,item_id\nu,[1],2\nu,[1],2,9,9\n", r"not a readable CSV"),
+        ("r.csv", "user_id,history,item_id\nu,[1],2\nu,[1],2,9,9\n", r"invalid CSV"),
         ("r.csv", b"user_id,history,item_id\nu,[1],\xff\n", r"not UTF-8: byte 0xff in line 2"),
         ("r.jsonl", '{"user_id": "u", "history": "1", "item_id": 2}\n', r"row 1, column history: expected a list"),
         ("r.jsonl", '{"user_id": "u", "item_id": 2}\n', r"no column 'history'"),
         ("r.jsonl", '{"user_id": "u", "history": [1], "item_id": 2}\n{"user_id": "u"', r"line 2: not valid JSON"),
-        ("r.jsonl", '{"user_id": NaN, "history": [1], "item_id": 2}\n', r"line 1: .* NaN is no finite number"),
+        ("r.jsonl", '{"user_id": NaN, "history": [1], "item_id": 2}\n', r"line 1: .* NaN is not a finite number"),
         ("r.jsonl", '{"user_id": 1.5, "history": [1], "item_id": 2}\n', r"row 1, column user_id: expected an id"),
         ("r.jsonl", '{"user_id": 1, "history": [true], "item_id": 2}\n', r"row 1, column history: expected a list"),
         ("r.jsonl", "[1]\n", r"line 1: expected a JSON object"),
-        ("r.parquet", "not parquet at all", r"not a readable Parquet"),
-        ("r.txt", "x", r"unknown kind of file '.txt'"),
-        ("r.inter.json", '{"u": [1]}', r"unknown kind of file '.json'\n.* data.interactions"),
+        ("r.parquet", "not parquet at all", r"cannot be read as Parquet"),
+        ("r.txt", "x", r"unknown file type '.txt'"),
+        ("r.inter.json", '{"u": [1]}', r"unknown file type '.json'\n.* data.interactions"),
         ("missing.csv", None, r"no such file"),
     ],
 )
@@ -531,7 +535,7 @@ def test_a_file_of_a_thousand_other_fields_is_read(tmp_path: Path) -> None:
 def test_unknown_items_are_named_with_their_rows(tmp_path: Path) -> None:
     shop = catalogue(tmp_path)
     path = write(tmp_path / "r.csv", 'user_id,history,item_id\nu,[1],2\nu,"[1, 99]",2\nv,[1],nine\n')
-    with pytest.raises(UserError, match=r"2 rows mention items that have no SID: 99, nine \(first in row 2\)"):
+    with pytest.raises(UserError, match=r"2 rows contain items without a SID: 99, nine \(first in row 2\)"):
         load_rows(path, shop)
 
 
@@ -586,10 +590,10 @@ def test_preferences_as_json_and_jsonl(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"context": {}}, "no field 'history_items'"),
+        ({"context": {}}, "missing field 'history_items'"),
         ({"context": {"history_items": [], "target_item": 1}}, "context.history_items: expected a list"),
-        ({"context": {"history_items": [1]}}, "no field 'target_item'"),
-        ({"context": None}, "no field 'history_items'"),
+        ({"context": {"history_items": [1]}}, "missing field 'target_item'"),
+        ({"context": None}, "missing field 'history_items'"),
         ({"user_preference": ""}, "user_preference: expected text"),
         ({"user": ["x"]}, "user: expected an id"),
         ({"user": True}, "user: expected an id, found True"),
@@ -623,5 +627,5 @@ def test_instructions(tmp_path: Path) -> None:
 def test_other_top_levels_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="expected a list of records"):
         read_preferences(write(tmp_path / "p.json", "{}"))
-    with pytest.raises(UserError, match="holds no records"):
+    with pytest.raises(UserError, match="contains no records"):
         read_preferences(write(tmp_path / "p.json", "[]"))

@@ -170,7 +170,7 @@ def test_buying_an_item_again_is_no_leak(tmp_path: Path) -> None:
 def test_users_7_and_7_0_are_one(tmp_path: Path, ours: str, theirs: str) -> None:
     (warning,) = found(tmp_path, [(ours, [1, 2], 3)], [(theirs, [1], 2), (theirs, [1, 2], 3), OTHER])
     assert warning.message.startswith("2 rows leak")
-    assert warning.message.endswith("; 1 rows (user, history and target) also stand in the training file")
+    assert warning.message.endswith("; 1 rows (user, history and target) are also in the training file")
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [("7", "07"), ("7", "7.5"), ("7.5", "7"), ("7", "+7.0"), ("7", "7e0")])

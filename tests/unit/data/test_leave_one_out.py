@@ -130,14 +130,14 @@ def test_whole_splits_keep_what_rows_cut(tmp_path: Path) -> None:
         ({"u": [10], "v": None}, "user v: expected a list of item ids, oldest first, found None"),
         ({"u": [10, 11, True]}, "user u, item 3: expected an item id, found True"),
         ({"u": [10, 11.5]}, r"user u, item 2: expected an item id, found 11\.5"),
-        ({"7": [10], "v": [11], "7.0": [12]}, "'7' and '7.0' are one user, who stands twice"),
-        ({"u": [float("nan")]}, "not valid JSON: NaN is no finite number"),
+        ({"7": [10], "v": [11], "7.0": [12]}, "'7' and '7.0' are the same user, which occurs twice"),
+        ({"u": [float("nan")]}, "not valid JSON: NaN is not a finite number"),
         ({"u": [None]}, "user u, item 1: expected an item id, found None"),
         ({"u": [10, [11]]}, r"user u, item 2: expected an item id, found \[11\]"),
         ({"u": [10, {"id": 11}]}, "user u, item 2: expected an item id"),
         (
             {"u": [10], "v": [11, 99], "w": ["nine", 99], "x": ["", -1]},
-            r"3 users have items that have no SID: , -1, 99 and 1 more \(first user v\)",
+            r"3 users have items without a SID: , -1, 99 and 1 more \(first user v\)",
         ),
     ],
 )
@@ -150,7 +150,7 @@ def test_anything_else_is_named(tmp_path: Path, content: Any, message: str) -> N
 def test_a_user_that_stands_twice(tmp_path: Path) -> None:
     path = tmp_path / "i.json"
     path.write_text('{"u": [10], "v": [11], "u": [12]}')
-    with pytest.raises(UserError, match="'u' stands twice"):
+    with pytest.raises(UserError, match="'u' occurs twice"):
         read_interactions(path, CATALOGUE)
 
 
@@ -162,7 +162,7 @@ def test_a_split_without_rows_is_refused(tmp_path: Path, content: Any, empty: li
     path = write(tmp_path, content)
     for split in SPLITS:
         if split in empty:
-            with pytest.raises(UserError, match=r"shop.inter.json leaves no"):
+            with pytest.raises(UserError, match=r"shop.inter.json gives no"):
                 load_leave_one_out(path, CATALOGUE, split, 20)
         else:
             assert load_leave_one_out(path, CATALOGUE, split, 20).target.tolist()

@@ -216,14 +216,14 @@ def test_sids_that_begin_others_are_refused(tmp_path: Path, task: str) -> None:
     config = tiny_config(tmp_path, tasks={task: None})
     index = config.data.index
     index.write_text(index.read_text().replace('["<a_0>", "<b_0>", "<c_0>"]', '["<a_1>", "<b_0>"]'))
-    with pytest.raises(UserError, match=f"task {task}: the SID <a_1><b_0> is the beginning of another"):
+    with pytest.raises(UserError, match=f"task {task}: the SID <a_1><b_0> is a prefix of"):
         Inputs(config).mixture.train()
 
 
 def test_a_response_with_more_than_the_sequence_is_refused(tmp_path: Path) -> None:
     template = tmp_path / "t.yaml"
     template.write_text('sid_sequence: {prompt: ["x"], response: ["{sequence_sids}", "."]}\n')
-    with pytest.raises(UserError, match="must be all of it"):
+    with pytest.raises(UserError, match="must be the whole response"):
         Inputs(tiny_config(tmp_path, tasks=MIXTURE, template={"file": str(template)})).mixture.train()
 
 
@@ -231,7 +231,7 @@ def test_a_response_with_more_than_the_sequence_is_refused(tmp_path: Path) -> No
 def test_check_warns_of_targets_that_do_not_fit(tmp_path: Path, task: str, fits: int) -> None:
     for cutoff, warned in ((fits - 1, True), (fits, False)):
         inputs = Inputs(tiny_config(tmp_path, tasks={task: None}, encoding={"cutoff_len": cutoff}))
-        found = [finding for finding in run_checks(inputs) if "which are targets too" in finding.message]
+        found = [finding for finding in run_checks(inputs) if "which are also targets" in finding.message]
         assert bool(found) == warned
 
 
@@ -243,7 +243,7 @@ def test_check_looks_at_tokens_where_sids_differ_in_depth(tmp_path: Path) -> Non
         inputs = Inputs(
             config.model_copy(update={"encoding": config.encoding.model_copy(update={"cutoff_len": cutoff})})
         )
-        found = [finding for finding in run_checks(inputs) if "which are targets too" in finding.message]
+        found = [finding for finding in run_checks(inputs) if "which are also targets" in finding.message]
         assert bool(found) == warned
 
 

@@ -46,15 +46,15 @@ def test_ranks_by_sid_and_by_item() -> None:
     assert ranking.items[6].tolist() == [1, -1, -1, -1]
 
 
-def test_a_sid_is_spent_when_all_its_items_are_in_the_history() -> None:
-    spent = answers().spent(Ragged.from_lists([[0, 0, 1], [3, 0, 2], [5, 5], [4, 2, 5, 4]]))
-    assert [spent[row].tolist() for row in range(4)] == [[1], [0], [], [2, 3]]
+def test_a_sid_is_exhausted_when_all_its_items_are_in_the_history() -> None:
+    exhausted = answers().exhausted(Ragged.from_lists([[0, 0, 1], [3, 0, 2], [5, 5], [4, 2, 5, 4]]))
+    assert [exhausted[row].tolist() for row in range(4)] == [[1], [0], [], [2, 3]]
 
 
 def test_items_that_may_not_be_answered_do_not_count() -> None:
     narrowed = Answers(answers().trie, Ragged.from_lists([[3], [1], [2], []]), np.array([-1, 1, 2, 0, -1, -1]))
-    spent = narrowed.spent(Ragged.from_lists([[3, 4], [0, 5]]))
-    assert [spent[row].tolist() for row in range(2)] == [[0], []]
+    exhausted = narrowed.exhausted(Ragged.from_lists([[3, 4], [0, 5]]))
+    assert [exhausted[row].tolist() for row in range(2)] == [[0], []]
     assert narrowed.rank(np.array([[0, 2]]), np.array([0])).item_ranks.tolist() == [0]
     assert narrowed.rank(np.array([[0, -1]]), np.array([0])).sid_ranks.tolist() == [0]
 

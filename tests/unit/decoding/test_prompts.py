@@ -155,9 +155,9 @@ def test_a_sequence_has_no_sids_that_begin_others(tmp_path: Path) -> None:
     sids = [catalogue.sids[0], catalogue.sids[0][:1], *catalogue.sids[2:]]
     bundle = replace(inputs.bundle, catalogue=replace(catalogue, sids=sids))
     Prompts(bundle, inputs.vocabulary.tokenizer)
-    wording = load_templates()["sid_sequence"][0]
-    with pytest.raises(UserError, match="is the beginning of another"):
-        Prompts(replace(bundle, task="sid_sequence", wording=wording), inputs.vocabulary.tokenizer)
+    template = load_templates()["sid_sequence"][0]
+    with pytest.raises(UserError, match="is a prefix of"):
+        Prompts(replace(bundle, task="sid_sequence", template=template), inputs.vocabulary.tokenizer)
 
 
 def renamed(folder: Path) -> Path:

@@ -168,5 +168,5 @@ def test_text_out_of_the_data_is_trimmed_where_the_template_trims(tmp_path: Path
 def test_an_answer_in_front_of_the_question_is_refused() -> None:
     tokenizer = tokenizer_of("byte", "ChatML")
     tokenizer.chat_template = "{% for m in messages | reverse %}{{ m['content'] }}{% endfor %}"
-    with pytest.raises(UserError, match="in front of the question"):
+    with pytest.raises(UserError, match="writes the assistant message before the user message"):
         make_frame(tokenizer, segment_tokenizers(tokenizer, CATALOGUE.sid_tokens), "chat")

@@ -20,7 +20,7 @@ from sidtune.data.catalogue import Catalogue
 from sidtune.encoding.chat import make_frame
 from sidtune.encoding.encoder import Encoder
 from sidtune.tasks.base import Items, Part, Texts
-from sidtune.templates import load_templates, parse_wording
+from sidtune.templates import load_templates, parse_template
 from sidtune.tokenizer.segments import segment_tokenizers
 from sidtune.tokenizer.vocabulary import extend_vocabulary
 
@@ -183,7 +183,7 @@ def test_an_item_that_opens_the_sequence(tmp_path: Path) -> None:
 
 def test_a_token_inside_a_whole_prompt_is_refused(tmp_path: Path) -> None:
     text = 'title_to_sid: {prompt: ["Titles: {history_titles}."], response: ["{target_sid}"]}'
-    with pytest.raises(UserError, match=r"the title 'Größe <a_1> .*holds a token of the model"):
+    with pytest.raises(UserError, match=r"the title 'Größe <a_1> .*contains a token of the model"):
         encoder("byte", text, tmp_path).encode(histories([[0]], [0], "title_to_sid"))
 
 
@@ -196,7 +196,7 @@ def test_given_text_inside_a_longer_segment(tmp_path: Path) -> None:
         )
 
     assert split(made, part("a tent?"))[0] == made.tokenizer("Q: a tent?\nA:").input_ids  # type: ignore[attr-defined]
-    with pytest.raises(UserError, match=r"prompt 'so </s>' holds a token"):
+    with pytest.raises(UserError, match=r"prompt 'so </s>' contains a token"):
         made.encode(part("so </s>"))
 
 
@@ -256,7 +256,7 @@ def test_sids_of_given_text_inside_a_longer_segment(tmp_path: Path) -> None:
     tokenizer = made.tokenizer  # type: ignore[attr-defined]
     assert split(made, instruction("what is <a_1>?"))[0] == tokenizer("Q: what is <a_1>?\nA:").input_ids
     for text, sids in (("<a_1> </s>", True), ("<a_1>", False)):
-        with pytest.raises(UserError, match="holds a token of the model"):
+        with pytest.raises(UserError, match="contains a token of the model"):
             made.encode(instruction(text, sids=sids))
 
 
@@ -340,7 +340,7 @@ def test_any_lists_lose_the_fewest_items_that_make_them_fit(kind: str, data: st.
     prompt, separator = data.draw(st.sampled_from(SHAPES)), data.draw(st.sampled_from(["", ", ", " / "]))
     entry = {"prompt": prompt, "separator": separator, "response": ["{target_sid}"]}
     made, whole = copy(encoders(kind)), copy(encoders(kind))
-    made.templates = whole.templates = {"sid_next": (parse_wording("sid_next", entry, "test"),)}
+    made.templates = whole.templates = {"sid_next": (parse_template("sid_next", entry, "test"),)}
     made.cutoff_len, whole.cutoff_len = data.draw(st.integers(8, 150)), 100_000
     lists = data.draw(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=9), min_size=1, max_size=3))
     part = replace(histories(lists, [1] * len(lists)), newest_first=data.draw(st.booleans()))

@@ -203,7 +203,7 @@ def test_a_run_without_evaluation_names_the_command(tmp_path: Path) -> None:
 def test_a_broken_file_is_named(tmp_path: Path) -> None:
     write(tmp_path, table([1]))
     (tmp_path / "evaluation/test.predictions.parquet").write_bytes(b"PAR1")
-    with pytest.raises(UserError, match=r"test\.predictions\.parquet: not a readable Parquet file"):
+    with pytest.raises(UserError, match=r"test\.predictions\.parquet: cannot be read as Parquet"):
         read_evaluated(tmp_path, "test")
 
 

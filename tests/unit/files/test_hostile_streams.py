@@ -30,7 +30,7 @@ from sidtune.evaluation.compare import read_evaluated
 from sidtune.files.text import LONGEST_RECORD
 from sidtune.model.checkpoint_files import INDEX, SID_ROWS, WEIGHTS, load_start, load_weights
 from sidtune.model.load import load_model
-from sidtune.runs.bundle import CATALOGUE, QUESTION, read_bundle
+from sidtune.runs.bundle import CATALOGUE, RECOMMENDER_FILE, read_bundle
 from sidtune.runs.checkpoints import IDENTITY, LONGEST_JSON, MANIFEST, damage, newest_complete, read_identity
 from sidtune.runs.resumed import STATE, refuse_broken_state
 from sidtune.tokenizer.load import load_tokenizer
@@ -63,7 +63,9 @@ def asked(source: Path) -> list[Any]:
 def test_a_line_of_a_packed_file_without_measure(tmp_path: Path) -> None:
     path = tmp_path / "h.jsonl.gz"
     path.write_bytes(gzip.compress(b'{"history": ["' + b"x" * 100 * MB, 1))
-    refused(lambda: asked(path), tmp_path, "unpacks to more than 200 times|a record of more than 16,777,216 bytes")
+    refused(
+        lambda: asked(path), tmp_path, "the decompressed size exceeds 200 times|the record exceeds 16,777,216 bytes"
+    )
 
 
 @pytest.mark.parametrize("read", [asked, read_rows, lambda path: load_rows(path, SHOP)])
@@ -71,7 +73,7 @@ def test_a_line_is_never_held_whole(tmp_path: Path, read: Callable[[Path], Any])
     path = tmp_path / "h.jsonl"
     with path.open("wb") as file:
         file.truncate(LONGEST_RECORD * 20)  # zeros that take no room
-    refused(lambda: read(path), tmp_path, "line 1: a record of more than 16,777,216 bytes")
+    refused(lambda: read(path), tmp_path, "line 1: the record exceeds 16,777,216 bytes")
 
 
 def test_a_header_is_never_held_whole(tmp_path: Path) -> None:
@@ -92,7 +94,7 @@ def given(text: bytes) -> Callable[[], Any]:
 @pytest.mark.parametrize(
     ("stdin", "message"),
     [
-        (endless, "standard input, line 1: a record of more than 16,777,216 bytes"),
+        (endless, "standard input, line 1: the record exceeds 16,777,216 bytes"),
         (given(b'{"history": [1]}\n\xff\n'), "standard input: not UTF-8: byte 0xff in line 2"),
     ],
 )
@@ -140,7 +142,7 @@ def device(path: Path) -> None:
 
 
 @pytest.mark.parametrize("become", [pipe, device])
-@pytest.mark.parametrize("name", ["h.jsonl", "c.txt", "r.parquet", PREDICTIONS, CATALOGUE, QUESTION])
+@pytest.mark.parametrize("name", ["h.jsonl", "c.txt", "r.parquet", PREDICTIONS, CATALOGUE, RECOMMENDER_FILE])
 def test_pipes_and_devices_are_not_read(tmp_path: Path, name: str, become: Callable[[Path], None]) -> None:
     model_folder(tmp_path)
     evaluation(tmp_path)
@@ -220,7 +222,7 @@ def test_a_text_that_stands_in_every_row(tmp_path: Path, name: str) -> None:
     assert (tmp_path / "r.parquet").stat().st_size < 20_000
     # Lists are there before they are measured, some thousand rows of them.
     most = 400 if name == "history" else 60
-    refused(lambda: read_rows(tmp_path / "r.parquet"), tmp_path, "says more than 200 times its size", most)
+    refused(lambda: read_rows(tmp_path / "r.parquet"), tmp_path, "the decompressed size exceeds 200 times", most)
 
 
 def test_predictions_and_items_that_repeat_a_text(tmp_path: Path) -> None:
@@ -229,8 +231,8 @@ def test_predictions_and_items_that_repeat_a_text(tmp_path: Path) -> None:
     many = pa.DictionaryArray.from_arrays(pa.array([0] * 3_000, pa.int32()), [LONG])
     for name, column in ((PREDICTIONS, "user_id"), (CATALOGUE, "title")):
         pyarrow.parquet.write_table(pa.table({column: many}), tmp_path / name, store_schema=False)
-    refused(lambda: read_evaluated(tmp_path, "test"), tmp_path, "says more than 200 times its size", 60)
-    refused(lambda: read_bundle(tmp_path), tmp_path, "says more than 200 times its size", 60)
+    refused(lambda: read_evaluated(tmp_path, "test"), tmp_path, "the decompressed size exceeds 200 times", 60)
+    refused(lambda: read_bundle(tmp_path), tmp_path, "the decompressed size exceeds 200 times", 60)
 
 
 def test_repeated_texts_of_ordinary_length_are_read(tmp_path: Path) -> None:
@@ -279,8 +281,8 @@ def test_ranks_behind_the_end(tmp_path: Path, ranks: list[int], beams: int, mess
 @pytest.mark.parametrize("length", [2**31, 2**63, 10**400])
 def test_a_length_that_nothing_counts_with(tmp_path: Path, length: int) -> None:
     model_folder(tmp_path)
-    question = json.loads((tmp_path / QUESTION).read_text())
-    (tmp_path / QUESTION).write_bytes(json_bytes(question | {"cutoff_len": length}))
+    question = json.loads((tmp_path / RECOMMENDER_FILE).read_text())
+    (tmp_path / RECOMMENDER_FILE).write_bytes(json_bytes(question | {"cutoff_len": length}))
     with pytest.raises(UserError, match="cutoff_len: Input should be"):
         read_bundle(tmp_path)
 
@@ -304,7 +306,5 @@ def test_sid_rows_of_another_shape(tmp_path: Path) -> None:
         {"input": torch.tensor(1.0)},
     ):
         safetensors.torch.save_file(rows, start / SID_ROWS)
-        with pytest.raises(
-            UserError, match=r"sid_rows.safetensors does not fit the model: .*, expected {'input': \(2,"
-        ):
+        with pytest.raises(UserError, match=r"saved SID rows do not fit the model: .*, expected {'input': \(2,"):
             load_start(model, start, ids)

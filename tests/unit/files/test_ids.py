@@ -128,7 +128,7 @@ def test_an_item_that_is_written_so_is_never_another(tmp_path: Path) -> None:
     path = csv("[7, '7.0']", "7.0", "u")(tmp_path)
     rows = load_rows(path, shop(ids))
     assert (rows.history[0].tolist(), rows.target.tolist()) == ([0, 1], [1])
-    with pytest.raises(UserError, match="items that have no SID: 8 "):
+    with pytest.raises(UserError, match="items without a SID: 8 "):
         load_rows(csv("[8]", "7", "u")(tmp_path), shop(ids))
 
 

@@ -73,7 +73,7 @@ def test_a_csv_of_several_blocks(tmp_path: Path, shop: Catalogue, monkeypatch: p
     monkeypatch.setattr(row_files, "BLOCK_BYTES", 64)
     path = write(tmp_path / "r.csv", ROWS * 5)
     assert load_rows(path, shop).target.tolist() == [int(row[2]) for row in ROWS * 5]
-    with pytest.raises(UserError, match=r"row 24, column history: empty history \(1 rows in all\)"):
+    with pytest.raises(UserError, match=r"row 24, column history: empty history \(1 rows in total\)"):
         load_rows(write(path, [*ROWS * 2, ROWS[0], ("u", [], "1"), *ROWS]), shop)
 
 
@@ -81,10 +81,10 @@ def test_a_csv_of_several_blocks(tmp_path: Path, shop: Catalogue, monkeypatch: p
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (("", ["1"], "2"), r"row 5, column user_id: empty \(3 rows in all\)"),
-        (("u", ["1"], ""), r"row 5, column item_id: empty \(3 rows in all\)"),
-        (("u", [], "2"), r"row 5, column history: empty history \(3 rows in all\)"),
-        (("u", ["1", "99"], "nine"), r"3 rows mention items that have no SID: 99, nine \(first in row 5\)"),
+        (("", ["1"], "2"), r"row 5, column user_id: empty \(3 rows in total\)"),
+        (("u", ["1"], ""), r"row 5, column item_id: empty \(3 rows in total\)"),
+        (("u", [], "2"), r"row 5, column history: empty history \(3 rows in total\)"),
+        (("u", ["1", "99"], "nine"), r"3 rows contain items without a SID: 99, nine \(first in row 5\)"),
     ],
 )
 def test_faults_are_counted_over_the_whole_file(
@@ -158,7 +158,7 @@ def test_an_empty_item_id_in_a_history_is_a_fault_of_its_row(tmp_path: Path, sho
     histories[4], histories[9] = ["1", None], [""]  # type: ignore[list-item]
     users, targets = [user for user, _, _ in ROWS], [target for _, _, target in ROWS]
     pyarrow.parquet.write_table(pa.table({"user_id": users, "history": histories, "item_id": targets}), path)
-    with pytest.raises(UserError, match=r"row 5, column history: empty item id \(2 rows in all\)"):
+    with pytest.raises(UserError, match=r"row 5, column history: empty item id \(2 rows in total\)"):
         load_rows(path, shop)
 
 

@@ -152,8 +152,12 @@ def a_link_to_nowhere(base: Path) -> None:
 
 
 FAULTS: list[tuple[Callable[[Path], None], str, str]] = [
-    (none_there, "the folder holds no model.safetensors and no pytorch_model.bin", "from_scratch"),
-    (other_formats_alone, r"it holds consolidated\.safetensors, model-q4\.gguf, which is not read", "from_scratch"),
+    (none_there, "the folder contains neither model.safetensors nor pytorch_model.bin", "from_scratch"),
+    (
+        other_formats_alone,
+        r"it contains consolidated\.safetensors, model-q4\.gguf, which is not supported",
+        "from_scratch",
+    ),
     (pointer, r"model\.safetensors is a Git LFS pointer, not the file", "git lfs pull"),
     (old_pointer, r"pytorch_model\.bin is a Git LFS pointer", "git lfs pull"),
     (pointers_in_parts, r"part-0\.safetensors, .*part-2\.safetensors are Git LFS pointers", "git lfs pull"),
@@ -167,12 +171,12 @@ FAULTS: list[tuple[Callable[[Path], None], str, str]] = [
     (empty, r"model\.safetensors is empty", "again"),
     (longer, r"model\.safetensors is damaged", "again"),
     (a_web_page, r"model\.safetensors is damaged", "again"),
-    (an_old_web_page, r"pytorch_model\.bin is damaged: it is no file of PyTorch's", "again"),
-    (part_missing, r"part-1\.safetensors, which is no file there", "what is missing"),
-    (old_part_missing, r"part-1\.bin, which is no file there", "what is missing"),
-    (part_too_small, r"part-1\.safetensors lacks 2 weights that the index names, such as model\.", "again"),
+    (an_old_web_page, r"pytorch_model\.bin is damaged: it is not a PyTorch file", "again"),
+    (part_missing, r"missing file: part-1\.safetensors", "what is missing"),
+    (old_part_missing, r"missing file: part-1\.bin", "what is missing"),
+    (part_too_small, r"part-1\.safetensors lacks 2 weights that the index lists, such as model\.", "again"),
     (index_is_no_json, r"\(model\.safetensors\.index\.json\)", "again"),
-    (a_link_to_nowhere, r"model\.safetensors, which is no file there", "what is missing"),
+    (a_link_to_nowhere, r"missing file: model\.safetensors", "what is missing"),
 ]
 EACH = pytest.mark.parametrize(("harm", "message", "hint"), FAULTS, ids=[harm.__name__ for harm, _, _ in FAULTS])
 

@@ -18,7 +18,7 @@ from sidtune.data.demo_shop import DemoPaths, write_demo_data
 from sidtune.data.disagreements import disagreements
 from sidtune.model.checkpoint_files import load_weights
 from sidtune.model.new_base import create_base
-from sidtune.templates import wording_texts
+from sidtune.templates import template_texts
 
 TEXTS = ["Blue mug, 12 oz", "A tent for two", "Größe 42 مرحبا"] * 5
 
@@ -49,7 +49,7 @@ def test_the_seed_decides(tmp_path: Path) -> None:
 
 
 def test_without_items_the_tokenizer_knows_our_wording(tmp_path: Path) -> None:
-    texts = wording_texts()
+    texts = template_texts()
     assert {"A user's interactions, oldest first:\n", "\nThe next item is:\n"} <= set(texts)
     assert not any("{" in text or not text for text in texts)
     create_base(tmp_path / "base", texts, hidden=32, layers=1)

@@ -14,8 +14,17 @@ import pytest
 from sidtune.base.errors import UserError
 from sidtune.data.catalogue import Catalogue
 from sidtune.encoding.frame import PLAIN, Frame
-from sidtune.runs.bundle import CATALOGUE, QUESTION, SCHEMA, Bundle, PromptIds, read_bundle, read_frame, write_bundle
-from sidtune.templates import load_templates, parse_wording
+from sidtune.runs.bundle import (
+    CATALOGUE,
+    RECOMMENDER_FILE,
+    SCHEMA,
+    Bundle,
+    PromptIds,
+    read_bundle,
+    read_frame,
+    write_bundle,
+)
+from sidtune.templates import load_templates, parse_template
 
 SIDS = [("<a_1>", "<b_2>"), ("<a_1>",), ("<a_1>", "<b_2>")]
 TITLES = ["Mug {blue}", "Zelt, grün", "="]
@@ -25,12 +34,12 @@ FRAME = Frame(True, "<s>[INST] ", " [/INST]", " ", " </s>", False, (" \n", " \x1
 
 
 def bundle(**changes: Any) -> Bundle:
-    wording = load_templates()["sid_next"][0]
+    template = load_templates()["sid_next"][0]
     given = {
         "catalogue": Catalogue(["17", "x", "0"], TITLES, TITLES, SIDS),
         "users": np.array([3, 0, 12]),
         "task": "sid_next",
-        "wording": wording,
+        "template": template,
         "format": "chat",
         "cutoff_len": 99,
         "longest_history": 7,
@@ -46,10 +55,10 @@ def test_it_is_read_as_it_was_written(tmp_path: Path) -> None:
         "response": ["{target_sid}!"],
         "separator": ";",
     }
-    given = bundle(wording=parse_wording("sid_next", entry, "test"))
+    given = bundle(template=parse_template("sid_next", entry, "test"))
     write_bundle(given, tmp_path)
     back = read_bundle(tmp_path)
-    assert (back.catalogue, back.wording, back.format) == (given.catalogue, given.wording, "chat")
+    assert (back.catalogue, back.template, back.format) == (given.catalogue, given.template, "chat")
     assert (back.cutoff_len, back.longest_history) == (99, 7)
     assert (back.frame, back.prompt_ids) == (FRAME, given.prompt_ids)
     assert read_frame(tmp_path) == FRAME
@@ -68,7 +77,7 @@ def test_plain_has_no_frame_of_its_own(tmp_path: Path) -> None:
     assert (back.format, back.frame, back.prompt_ids) == ("plain", PLAIN, None)
 
 
-@pytest.mark.parametrize("name", [CATALOGUE, QUESTION])
+@pytest.mark.parametrize("name", [CATALOGUE, RECOMMENDER_FILE])
 def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
     write_bundle(bundle(), tmp_path)
     (tmp_path / name).unlink()
@@ -95,15 +104,15 @@ def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
         ({"prompt_ids": {"before": ["1"], "separator": [], "after": []}}, "prompt_ids.before.0: "),
         ({"extra": 1}, "extra: Extra inputs are not permitted"),
         (
-            {"wording": {"prompt": ["{history_sids.__class__}"], "response": ["{target_sid}"]}},
+            {"template": {"prompt": ["{history_sids.__class__}"], "response": ["{target_sid}"]}},
             "not a plain placeholder",
         ),
-        ({"wording": {"prompt": ["hello"], "response": ["{target_sid}"]}}, "{history_sids} is missing"),
+        ({"template": {"prompt": ["hello"], "response": ["{target_sid}"]}}, "{history_sids} is missing"),
     ],
 )
 def test_a_question_of_another_shape_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     write_bundle(bundle(), tmp_path)
-    path = tmp_path / QUESTION
+    path = tmp_path / RECOMMENDER_FILE
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(UserError, match=message) as caught:
         read_bundle(tmp_path)
@@ -146,5 +155,5 @@ def test_a_catalogue_of_another_shape_is_refused(tmp_path: Path, name: str) -> N
 def test_a_damaged_catalogue_is_refused(tmp_path: Path) -> None:
     write_bundle(bundle(), tmp_path)
     (tmp_path / CATALOGUE).write_bytes(b"PAR1 nothing")
-    with pytest.raises(UserError, match="not a readable Parquet file"):
+    with pytest.raises(UserError, match="cannot be read as Parquet"):
         read_bundle(tmp_path)

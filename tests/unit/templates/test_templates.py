@@ -31,9 +31,9 @@ def test_a_file_replaces_its_forms_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("sid_nxt: {prompt: [a], response: [b]}", r"there is no form 'sid_nxt'; did you mean sid_next\?"),
+        ("sid_nxt: {prompt: [a], response: [b]}", r"unknown template name 'sid_nxt'; did you mean sid_next\?"),
         ("sid_next: {prompt: ['{history_sids}']}", r"needs `prompt` and `response`"),
-        ("sid_next: []", r"sid_next has no wording"),
+        ("sid_next: []", r"sid_next has no template"),
         (
             "sid_next: {prompt: ['{history_sid}'], response: ['{target_sid}']}",
             r"unknown placeholder {history_sid}; did you",

@@ -74,12 +74,12 @@ def sequence(*steps: Any) -> dict[str, Any]:
 
 
 DEADLY = {
-    "a table of gigabytes": (table(2**32 - 1), "shorter than it says"),
-    "a table of a byte too many": (table(41), "shorter than it says"),
-    "a table inside others": (sequence(sequence({"type": "NFC"}, table(2**32 - 1))), "shorter than it says"),
-    "a table of nothing": (table(0) | {"precompiled_charsmap": ""}, "shorter than it says"),
-    "a table that is no base64": (table(0) | {"precompiled_charsmap": "a\n?"}, "is no base64"),
-    "a table that is a number": (table(0) | {"precompiled_charsmap": 7}, "is no base64"),
+    "a table of gigabytes": (table(2**32 - 1), "shorter than its stated length"),
+    "a table of a byte too many": (table(41), "shorter than its stated length"),
+    "a table inside others": (sequence(sequence({"type": "NFC"}, table(2**32 - 1))), "shorter than its stated length"),
+    "a table of nothing": (table(0) | {"precompiled_charsmap": ""}, "shorter than its stated length"),
+    "a table that is not valid base64": (table(0) | {"precompiled_charsmap": "a\n?"}, "is not valid base64"),
+    "a table that is a number": (table(0) | {"precompiled_charsmap": 7}, "is not valid base64"),
     "an empty pattern": (replace("xx", String=""), "an empty pattern"),
     "an empty expression": (sequence(replace("xx", Regex="")), "an empty pattern"),
     "a long replacement": (replace("x" * 70_000, String="a"), "70,000 times as long"),
@@ -103,7 +103,7 @@ def test_what_would_kill_is_not_loaded(base: Path, name: str) -> None:
 
 def test_the_loader_asks_first(base: Path) -> None:
     change(base / "tokenizer.json", normalizer=table(41))
-    with pytest.raises(UserError, match="shorter than it says"):
+    with pytest.raises(UserError, match="shorter than its stated length"):
         load_tokenizer(str(base))
 
 
@@ -118,7 +118,7 @@ def test_a_second_normalizer_does_not_hide_the_first(base: Path) -> None:
     path = base / "tokenizer.json"
     text = path.read_text().replace('"normalizer": null', f'"normalizer": {json.dumps(table(99))}, "normalizer": null')
     path.write_text(text)
-    with pytest.raises(UserError, match="'normalizer' stands twice"):
+    with pytest.raises(UserError, match="'normalizer' occurs twice"):
         refuse_deadly(str(base))
 
 

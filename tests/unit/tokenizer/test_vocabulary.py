@@ -64,12 +64,12 @@ def test_known_tokens_keep_their_ids() -> None:
 @pytest.mark.parametrize(
     ("tokens", "message"),
     [
-        (["<a 1>"], r"1 SID tokens are empty or hold white space: '<a 1>'"),
-        (["<a>\n"], r"hold white space"),
+        (["<a 1>"], r"1 SID tokens are empty or contain white space: '<a 1>'"),
+        (["<a>\n"], r"contain white space"),
         ([""], r"are empty"),
-        (["<a_1", "<a_12>"], r"are the beginning of another: '<a_1 of <a_12>'"),
+        (["<a_1", "<a_12>"], r"are a prefix of another SID token: '<a_1 of <a_12>'"),
         (["</s>"], r"are special tokens of the tokenizer: '</s>'"),
-        (["t"], r"are ordinary text to the tokenizer already: 't'"),
+        (["t"], r"are already ordinary \(not added\) tokens of the tokenizer: 't'"),
     ],
 )
 def test_tokens_that_cannot_be(tokens: list[str], message: str) -> None:
@@ -85,7 +85,7 @@ def test_prefixes_are_found_wherever_they_stand(parts: list[str]) -> None:
     tokens = [f"~{part}" for part in parts]
     begins = any(a != b and b.startswith(a) for a in tokens for b in tokens)
     if begins:
-        with pytest.raises(UserError, match="are the beginning of another"):
+        with pytest.raises(UserError, match="are a prefix of another SID token"):
             extend_vocabulary(make_tokenizer(), tokens)
     else:
         assert len(extend_vocabulary(make_tokenizer(), tokens).new_ids) == len(tokens)
@@ -187,7 +187,7 @@ def test_tokens_of_the_chat_template_are_no_sid_tokens(template: Any) -> None:
     tokenizer = make_tokenizer()
     as_added(tokenizer)
     tokenizer.chat_template = template
-    with pytest.raises(UserError, match=r"1 SID tokens stand in the tokenizer's chat template: '<a_0>'"):
+    with pytest.raises(UserError, match=r"1 SID tokens are used in the tokenizer's chat template: '<a_0>'"):
         extend_vocabulary(tokenizer, SIDS)
 
 
@@ -210,7 +210,7 @@ def test_rows_tell_trained_tokens_from_new_ones() -> None:
     assert vocabulary.trained_ids.tolist() == [known]
     assert vocabulary.rowless_ids.tolist() == [known + 1]
     assert vocabulary.new_ids.tolist() == [known + 1, known + 2]
-    assert vocabulary.counts == "2 new, 1 of them known to the tokenizer only; 1 with trained rows"
+    assert vocabulary.counts == "2 new, 1 of them only in the tokenizer; 1 with trained rows"
     assert vocabulary.names(vocabulary.new_ids) == "<a_1> <b_0>"
 
 
@@ -230,5 +230,5 @@ def test_no_two_tokens_share_an_id(tmp_path: Path) -> None:
     last = max(ids, key=ids.get)
     ids[last] += 1
     (base / "tokenizer.json").write_text(json.dumps(tree))
-    with pytest.raises(UserError, match=r"1 SID tokens get the ids of other tokens.*'<a_0>'"):
+    with pytest.raises(UserError, match=r"1 SID tokens would get ids of other tokens.*'<a_0>'"):
         extend_vocabulary(load_tokenizer(str(base)), SIDS)

@@ -122,7 +122,7 @@ def load_sid_rows(model: PreTrainedModel, rows: dict[str, Tensor]) -> None:
     expected = {name: tuple(value.shape) for name, value in own.items()}
     if given != expected:
         raise UserError(
-            f"saved SID rows do not fit the model: {given}, expected {expected}",
+            f"the saved SID rows do not match the model: {given}, expected {expected}",
             "Resume with the base and the SID tokens of the run that saved them.",
         )
     for name, parameter in own.items():
@@ -141,7 +141,7 @@ class Frozen(Tuning):
             UserError: where there is no SID token.
         """
         if not len(sid_ids):
-            raise UserError("model.tuning is frozen, but the index has no SID token, so nothing would be trained")
+            raise UserError("model.tuning is frozen, but the index contains no SID token, so nothing would be trained")
         freeze(model, sid_ids)
 
     def plain_modules(self, model: PreTrainedModel) -> tuple[Any, Any]:

@@ -53,8 +53,8 @@ class Full(Tuning):
         expected = {name: (len(sid_ids), weight.shape[1]) for name, weight in weights.items()}
         if given != expected:
             raise UserError(
-                f"the saved SID rows do not fit the model: {given!s:.200}, expected {expected}",
-                "Start from weights of the same base with the same SID tokens.",
+                f"the saved SID rows do not match the model: {given!s:.200}, expected {expected}",
+                "Use weights of the same base with the same SID tokens.",
             )
         for name, weight in weights.items():
             weight[sid_ids] = rows[name]

@@ -65,7 +65,7 @@ def variant_for(sids: list[Path], closing: int = CLOSING, **options: Any) -> Los
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        # Of 3 + 1 at the root, 2 + 4 behind <a>, 2 behind <b>; closing is no token of a SID here.
+        # Of 3 + 1 at the root, 2 + 4 behind <a>, 2 behind <b>; closing is not a token of a SID here.
         ({"over": "allowed"}, [math.log(4 / 3), math.log(3), 0, math.log(12)]),
         (
             {"over": "allowed", "label_smoothing": 0.5},
