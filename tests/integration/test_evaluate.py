@@ -148,7 +148,7 @@ def test_an_evaluation_made_otherwise_is_kept(run: Path, tmp_path: Path) -> None
     assert call("evaluate", run).exit_code == 0
     before = (run / "evaluation" / "test.json").read_text()
     said = message("evaluate", run, "--limit", 5, "--beams", 3)
-    assert "holds an evaluation with other settings (beams, limit)" in said
+    assert "contains an evaluation with different settings (beams, limit)" in said
     assert (run / "evaluation" / "test.json").read_text() == before
     assert call("evaluate", run, "--limit", 5, "--output", tmp_path / "other").exit_code == 0
     again = call("evaluate", run)
@@ -228,7 +228,7 @@ def test_compare_two_runs(config: Config, run: Path, tmp_path: Path) -> None:
     assert comparison["unlike"] == []
     assert "NDCG@10" in call("compare", run, other).output
     assert call("evaluate", other, "--exclude-history", "--output", tmp_path / "elsewhere").exit_code == 0
-    assert "evaluated with different exclude_history" in call("compare", run, tmp_path / "elsewhere").output
+    assert "the evaluations differ in exclude_history" in call("compare", run, tmp_path / "elsewhere").output
 
 
 # --- mistakes ---
@@ -237,8 +237,8 @@ def test_compare_two_runs(config: Config, run: Path, tmp_path: Path) -> None:
 def test_a_folder_without_a_model(tmp_path: Path, config: Config, run: Path) -> None:
     assert "no such folder" in message("evaluate", tmp_path / "nothing")
     assert "is a file" in message("evaluate", run / "config.yaml")
-    assert f"Do you mean {run}?" in message("evaluate", tmp_path)
-    assert "holds no model" in message("recommend", tmp_path, "--history", "1")
+    assert f"Did you mean {run}?" in message("evaluate", tmp_path)
+    assert "contains no model" in message("recommend", tmp_path, "--history", "1")
     for file in run.iterdir():
         if file.is_file() and file.name != "config.yaml":
             file.unlink()
@@ -268,13 +268,15 @@ def test_rows_that_cannot_be_ranked(config: Config, run: Path, tmp_path: Path) -
     said = message("evaluate", run, "--rows", tmp_path / "strange.csv")
     assert "mention items without a SID: 99 (first in row 2)" in said
     (run / "config.yaml").write_text((run / "config.yaml").read_text().replace("  test:", "  #"))
-    assert "names no data.test" in message("evaluate", run)
+    assert "has no data.test" in message("evaluate", run)
     assert not (run / "evaluation").exists()
 
 
 def test_candidates_without_any_item(run: Path, tmp_path: Path) -> None:
     (tmp_path / "stock.txt").write_text("x\ny\n")
-    assert "none of 2 ids is in the catalogue: x, y" in message("evaluate", run, "--candidates", tmp_path / "stock.txt")
+    assert "none of the 2 ids is in the catalogue: x, y" in message(
+        "evaluate", run, "--candidates", tmp_path / "stock.txt"
+    )
     (tmp_path / "empty.txt").write_text("\n")
     assert "is empty" in message("evaluate", run, "--candidates", tmp_path / "empty.txt")
     assert "no such file" in message("evaluate", run, "--candidates", tmp_path / "no.txt")

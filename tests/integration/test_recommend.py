@@ -72,7 +72,7 @@ def test_a_history_that_does_not_fit_does_not_stop_the_others(run: Path, tmp_pat
     assert [len(answer["items"]) for answer in answers] == [2, 0, 2]
     assert [answer.get("fits") for answer in answers] == [None, False, None]
     assert "does not fit the longest prompt" in call("recommend", run, "--input", "-", stdin=text).output
-    with pytest.raises(UserError, match="history 2: its prompt does not fit cutoff_len=200"):
+    with pytest.raises(UserError, match="history 2: the prompt exceeds cutoff_len=200"):
         Recommender.load(run).recommend([["1"], ["2"]])
 
 
@@ -98,7 +98,7 @@ def test_recommend_in_python(config: Config) -> None:
     assert isinstance(second[0], sidtune.Recommendation)
     assert recommender.recommend([]) == []
     assert recommender.recommend([[1]], k=3)[0][0].item_id == first[0].item_id  # type: ignore[list-item]
-    with pytest.raises(UserError, match="history 1 is text: '12'"):
+    with pytest.raises(UserError, match="history 1 is a string, not a list: '12'"):
         recommender.recommend(["12", "7"])
     kept = recommender.among(["2", "4", "5"]).recommend([["4", "2"]], k=3, exclude_history=True)
     assert [[r.item_id for r in row] for row in kept] == [["5"]]
@@ -136,7 +136,7 @@ def test_a_catalogue_that_is_not_the_models(config: Config, run: Path) -> None:
     [
         ([], "give either --history or --input"),
         (["--history", "1", "--input", "x"], "give either --history or --input"),
-        (["--history", "1,nobody"], "not in the catalogue: 'nobody' (1 in all)"),
+        (["--history", "1,nobody"], "not in the catalogue: 'nobody' (1 in total)"),
         (["--history", " , "], "history 1 is empty"),
         (["--history", "1", "-k", "60"], "k is 60, and the search has 50 beams"),
         (["--input", "nothing.jsonl"], "no such file: nothing.jsonl"),

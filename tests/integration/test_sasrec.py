@@ -114,7 +114,7 @@ def test_a_comparison_names_other_sids_and_other_histories(shop: Path, tmp_path:
         assert call("baselines", shop, "--simple", *change, "--output", tmp_path / str(number)).exit_code == 0
     first, *others = (tmp_path / str(number) / "repeat-last" for number in range(3))
     for other, name in zip(others, ("sids_sha256", "history"), strict=True):
-        assert f"evaluated with different {name}" in call("compare", first, other).output
+        assert f"the evaluations differ in {name}" in call("compare", first, other).output
 
 
 def test_json_is_all_there_is_on_the_standard_output(shop: Path) -> None:
@@ -123,7 +123,7 @@ def test_json_is_all_there_is_on_the_standard_output(shop: Path) -> None:
 
 def test_mistakes(shop: Path) -> None:
     assert "--seed has no effect with --simple" in message("baselines", shop, "--simple", "--seed", 1)
-    assert "names no data.test" in message("baselines", shop, "data.test=null", "--simple")
+    assert "has no data.test" in message("baselines", shop, "data.test=null", "--simple")
 
 
 def test_without_the_library(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:

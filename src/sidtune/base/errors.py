@@ -1,4 +1,4 @@
-"""The exceptions that are shown without a traceback: the user can mend this, or wanted it."""
+"""Exceptions that are shown without a traceback."""
 
 import difflib
 from collections.abc import Iterable, Sequence
@@ -13,11 +13,11 @@ MOST_SLIPS = 2
 
 
 class UserError(Exception):
-    """Something the user gave is wrong; the command line shows it without a traceback.
+    """A mistake in the user's input; the command line shows it without a traceback.
 
     Args:
         message: what was found and where (file, row, column, key).
-        hint: what to do next; empty where the message already says it.
+        hint: what to do next; empty if the message already says it.
     """
 
     STATUS = 2
@@ -33,17 +33,17 @@ class UserError(Exception):
 
 
 class OneProcessError(UserError):
-    """A fault that only this process knows of: shown whatever its rank, since the others cannot say it."""
+    """An error known only to this process, which therefore prints it whatever its rank."""
 
 
 class PeerLost(OneProcessError):
-    """Another process of the run is gone; each that is left says so, since the first may be the one that is gone."""
+    """Another process of the run has ended; every remaining process reports it, since the first may have ended."""
 
     STATUS = 1
 
 
 class Interrupted(Exception):
-    """A run was asked to stop and did so after a step, with a checkpoint."""
+    """A run was stopped by a signal, after finishing a step and saving a checkpoint."""
 
     # EX_TEMPFAIL of sysexits.h: try again.
     STATUS = 75

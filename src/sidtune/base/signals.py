@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: a run is asked to stop, and says when it may."""
+"""Handles SIGTERM and SIGINT: a run stops after the current step."""
 
 from __future__ import annotations
 
@@ -39,7 +39,10 @@ class StopRequest:
         if first_process():
             # Nothing buffered: whatever was interrupted may be in the middle of a line.
             name = signal.Signals(number).name
-            os.write(2, f"\n{name}: stopping after this step, with a checkpoint; Ctrl-C again stops at once\n".encode())
+            os.write(
+                2,
+                f"\n{name}: stopping after this step, with a checkpoint; Ctrl-C again stops immediately\n".encode(),
+            )
 
     @contextmanager
     def listening(self) -> Iterator[None]:

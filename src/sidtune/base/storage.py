@@ -1,4 +1,4 @@
-"""Files that are on disk when they are said to be, and what to say where they cannot be written."""
+"""Durable writes, and error messages for failed writes."""
 
 from __future__ import annotations
 
@@ -57,12 +57,12 @@ def refusing_failed_writes(target: Path, needed: int = 0) -> Iterator[None]:
         reason = _reason(error)
         if reason is None:
             raise
-        size = f" It takes about {needed / GIB:.3g} GiB." if needed else ""
+        size = f" It needs about {needed / GIB:.3g} GiB." if needed else ""
         there = next(folder for folder in target.absolute().parents if folder.exists())
         free = shutil.disk_usage(there).free / GIB
         raise UserError(
             f"{target} could not be written: {reason}.{size} {free:.3g} GiB are free there",
-            "Make room, or choose another output_dir; the same command goes on from the newest complete checkpoint.",
+            "Free disk space, then run the same command again to resume; or choose another output_dir.",
         ) from None
 
 
@@ -74,7 +74,7 @@ def _reason(error: Exception) -> str | None:
         return None
     text = str(error)
     if "inline_container" in text:
-        return "the disk took only a part"
+        return "only a part was written"
     if isinstance(error, safetensors.SafetensorError) or any(sign in text for sign in SIGNS):
         return text.splitlines()[0][:200]
     return None

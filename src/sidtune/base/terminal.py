@@ -1,4 +1,4 @@
-"""What the user sees: one console that nothing steers, and progress bars that are silent where nobody looks."""
+"""Terminal output: a console that shows control characters, and progress bars on terminals only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the examples of a step lie in micro-batches."""
+"""Layouts: how the examples of a step are arranged in micro-batches."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LayoutName = Literal["padded", "bucketed", "tree"]
 PADDED_MULTIPLE = 8
 NEVER = 2**60
 # A row of trees has a mask of its width squared; wider rows would save little more. Examples that are longer themselves
-# may share a row of the second width: its mask takes 4,096 numbers a token, which is little beside the activations.
+# may share a row of the second width: its mask takes 4,096 numbers per token, which is little beside the activations.
 WIDEST_ROW, WIDEST_LONG_ROW = 1024, 4096
 
 
@@ -142,7 +142,7 @@ def _right_padded(examples: Sequence[Example], layout: Layout) -> MicroBatch:
 
 
 def _rectangle(examples: Sequence[Example], width: int, starts: NDArray[np.int64], layout: Layout) -> MicroBatch:
-    """One example a row, from its start on."""
+    """One example per row, starting in the first column."""
     input_ids = np.full((len(examples), width), layout.pad_id, np.int64)
     for index, ((ids, _, _), start) in enumerate(zip(examples, starts, strict=True)):
         input_ids[index, start : start + len(ids)] = ids

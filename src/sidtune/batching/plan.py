@@ -1,4 +1,4 @@
-"""Which examples make which step."""
+"""The assignment of examples to steps."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Plan:
         histories: key of the history each example is about and of its form, `(examples,)`; negative for none.
         task_sizes: examples of each task, in corpus order.
         weights: passes over each task's examples in one epoch.
-        batch_size: examples of a step, over all processes; an epoch's last step may hold fewer.
+        batch_size: examples per step, over all processes; an epoch's last step may have fewer.
         group_by: `example` shuffles examples one by one; `user` a few of a user's together, whose prompts open alike.
         seed: of the shuffle.
         first: steps that earlier stages of the run take.

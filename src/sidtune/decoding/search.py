@@ -57,8 +57,8 @@ class Search:
 
         Args:
             decoder: on the device of the trie.
-            excluded: distinct SID numbers per prompt that may not be returned; the search treats them as absent from the
-                trie, but they keep their share of the probability.
+            excluded: distinct SID numbers per prompt that may not be returned; the search treats them as absent from
+                the trie, but they keep their share of the probability.
 
         Returns:
             Numbers of SIDs, best first, and their scores, both `(prompts, at most beams)`; -1 and minus infinity where

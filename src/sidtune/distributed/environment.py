@@ -1,4 +1,4 @@
-"""What the environment may say of a run: who started it. The configuration says everything else."""
+"""Environment variables: only those of launchers are accepted; the configuration sets everything else."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def settle_environment() -> None:
     for name, engine in ENGINES.items():
         if _switch(name):
             raise UserError(
-                f"{name}={os.environ[name]} asks for {engine}, which sidtune does not train with",
+                f"{name}={os.environ[name]} selects {engine}, which sidtune does not support",
                 f"Unset {name}. {OTHERWISE}",
             )
         os.environ.pop(name, None)
     for name, (decides, harmless) in DECIDED.items():
         value = os.environ.pop(name, "")
         if value and value.lower() not in harmless and first_process():
-            warn(f"{name}={value} has no effect: {decides} decides")
+            warn(f"{name}={value} has no effect: use {decides}")
     if _switch(CPU) and torch.cuda.is_available():
         raise UserError(
             f"{CPU}={os.environ[CPU]}, but a GPU is visible", f'Unset {CPU}; CUDA_VISIBLE_DEVICES="" hides it.'
@@ -67,7 +67,7 @@ def settle_environment() -> None:
 
 
 def _switch(name: str) -> bool:
-    """Whether a variable says yes."""
+    """Whether a variable is true."""
     value = os.environ.get(name, "")
     if value.lower() not in (*TRUE, *FALSE, ""):
         raise UserError(f"{name}: expected true or false, found {value!r:.60}", f"Unset {name}.")
@@ -82,7 +82,7 @@ def _settle_launcher() -> None:
     elif "LOCAL_RANK" in given:
         missing = " and ".join(name for name in LAUNCHER if name not in given)
         raise OneProcessError(
-            f"LOCAL_RANK={os.environ['LOCAL_RANK']} is set without {missing}: no launcher did that",
+            f"LOCAL_RANK={os.environ['LOCAL_RANK']} is set without {missing}, so it was not set by a launcher",
             f"Unset LOCAL_RANK to run as a single process. {OTHERWISE}",
         )
     else:
@@ -99,7 +99,7 @@ def _refuse_misfits() -> None:
     if not (0 <= local <= rank < size):
         found = " ".join(f"{name}={os.environ[name]}" for name in LAUNCHER)
         raise OneProcessError(
-            f"{found} do not fit together",
+            f"{found} are inconsistent",
             "RANK counts the processes of all machines from 0 to WORLD_SIZE - 1, LOCAL_RANK those of this machine.",
         )
     if not os.environ.get("MASTER_ADDR"):

@@ -1,4 +1,4 @@
-"""One process for each GPU, or the first GPU alone: never one process that splits itself over several."""
+"""Starts one process per GPU, or uses the first GPU only; never one process for several GPUs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ def launch(processes: int, arguments: Sequence[str]) -> int:
     """
     gpus = torch.cuda.device_count()
     if gpus and processes > gpus:
-        raise UserError(f"--processes {processes}, but {gpus} GPUs are visible", f"Use --processes {gpus} or fewer.")
+        raise UserError(
+            f"--processes {processes}, but only {gpus} GPUs are visible", f"Use --processes {gpus} or fewer."
+        )
     command = [sys.executable, "-m", "sidtune", *arguments]
     # Several processes with a thread for every core would be slower than one.
     shared = {"OMP_NUM_THREADS": "1", **os.environ, "MASTER_ADDR": HOST, "MASTER_PORT": str(_free_port())}
@@ -92,7 +94,7 @@ def _status(codes: Sequence[int | None]) -> int:
         name = signal.Signals(number).name
         warn(
             f"process {rank} of {len(codes)} was killed by {name}, so the others were stopped; "
-            "training goes on from its newest complete checkpoint when the same command is given again"
+            "run the same command again to resume from the newest complete checkpoint"
         )
     return KILLED + next(iter(killed.values())) if killed else max(code or 0 for code in codes)
 

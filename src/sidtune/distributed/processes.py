@@ -1,4 +1,4 @@
-"""What the processes of a run settle among themselves."""
+"""Coordination between the processes of a run."""
 
 from __future__ import annotations
 
@@ -96,6 +96,7 @@ def noticing_lost_peers() -> Iterator[None]:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise
         raise PeerLost(
-            f"another process of this run has ended, or cannot be reached ({str(error).splitlines()[0][:120]})",
-            "What that process printed says why. The same command goes on from the newest complete checkpoint.",
+            f"another process of this run has ended or cannot be reached ({str(error).splitlines()[0][:120]})",
+            "See the output of that process for the cause. Run the same command again to resume from the newest "
+            "complete checkpoint.",
         ) from None

@@ -1,4 +1,4 @@
-"""The configuration in Trainer's words."""
+"""Translates the configuration into Trainer's arguments."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def training_arguments(config: Config, precision: Precision | None = None) -> Tr
     if training.batch_size < arguments.world_size:
         raise UserError(
             f"training.batch_size is {training.batch_size}, but there are {arguments.world_size} processes",
-            "Every process needs at least one example a step: raise training.batch_size.",
+            "Every process needs at least one example per step: raise training.batch_size.",
         )
     return arguments
 
@@ -78,4 +78,4 @@ def _reporters(config: Config) -> list[str]:
 
 def _require(package: str, key: str) -> None:
     if importlib.util.find_spec(package) is None:
-        raise UserError(f"{key} needs the package {package}", f"pip install 'sidtune[{package}]'")
+        raise UserError(f"{key} needs the package {package}", f"Run: pip install 'sidtune[{package}]'")

@@ -1,4 +1,4 @@
-"""What is shown and written down while training."""
+"""Callbacks that print and log training progress."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ class ConsoleTable(TrainerCallback):
             return
         titles = ["step", "epoch", "train loss", *self.valid, *self.ranking, "examples/s", ""]
         self.widths = [max(len(title), NARROWEST) for title in titles]
-        ranked = f"; {' and '.join(self.ranking)} by item, of a sample" if self.ranking else ""
-        console.print(f"[dim]validation loss by task, in nats a label{ranked}[/dim]")
+        ranked = f"; {' and '.join(self.ranking)} by item, on a sample" if self.ranking else ""
+        console.print(f"[dim]validation loss by task, in nats per label{ranked}[/dim]")
         console.print(_row(titles, self.widths), style="bold")
         self.bar.start()
         self.step_bar = self.bar.add_task("training", total=state.max_steps, completed=state.global_step)

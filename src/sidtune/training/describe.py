@@ -1,4 +1,4 @@
-"""The plan of a run in words and numbers, before its first step."""
+"""Prints the plan of a run before its first step."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sidtune.training.make_steps import measures_memory
 
 # Of each trained weight, all in float32.
 BYTES = {"gradients": 4, "optimizer": 8, "average": 4}
-# Activations kept for the backward pass, in values a token and layer: about 34 in units of the hidden size for a
+# Activations kept for the backward pass, in values per token and layer: about 34 in units of the hidden size for a
 # block with a two- to four-fold MLP (Korthikanti et al., 2022, eq. 2, without dropout masks and attention scores).
 ACTIVATION_VALUES = 17
 GIB = 2**30
@@ -82,13 +82,13 @@ def _steps_line(config: Config, steps: Steps, arguments: TrainingArguments) -> s
     precision = "bf16 autocast" if arguments.bf16 else "fp32"
     return (
         f"{total:,} steps = {total / plan.steps_per_epoch:.4g} epochs of {plan.steps_per_epoch:,} · "
-        f"{training.batch_size} examples a step over {arguments.world_size} process(es) · "
+        f"{training.batch_size} examples per step over {arguments.world_size} process(es) · "
         f"{precision} on {arguments.device.type} · evaluation and checkpoint every {every:,} steps"
     )
 
 
 def _tokens_line(steps: Steps) -> str:
-    """What the layout makes of the tokens of a step, seen on a few steps of the first epoch."""
+    """The effect of the layout on the tokens per step, measured on a few steps of the first epoch."""
     total = steps.plan.steps_per_epoch
     seen = range(0, total, -(-total // SAMPLED_STEPS))
     examples = np.concatenate([steps.share(number) for number in seen])
@@ -96,7 +96,7 @@ def _tokens_line(steps: Steps) -> str:
     before, after = int(steps.corpus.lengths[examples].sum()), sum(batch.tokens for batch in batches)
     computed = sum(batch.input_ids.size for batch in batches)
     return (
-        f"layout {steps.layout.name}, examples by {steps.plan.group_by}: {before / len(seen):,.0f} tokens a step and "
+        f"layout {steps.layout.name}, examples by {steps.plan.group_by}: {before / len(seen):,.0f} tokens per step and "
         f"process, {after / len(seen):,.0f} after sharing prefixes, {computed / len(seen):,.0f} with padding, in "
         f"{len(batches) / len(seen):.1f} forward passes (mean of {len(seen)} steps)"
     )
@@ -119,11 +119,11 @@ def _memory_line(config: Config, layout: Layout, model: PreTrainedModel, device_
     state = state_bytes(model, averages=training.ema is not None)
     padded = training.micro_batch_size * config.encoding.cutoff_len
     if measures_memory(training, device_type):
-        return f"memory, estimated: {state / GIB:.2f} GiB for weights, gradients and optimizer; passes fill the rest"
+        return f"estimated memory: {state / GIB:.2f} GiB for weights, gradients and optimizer; activations use the rest"
     tokens = padded if layout.name == "padded" else layout.limit
     layers = 1 if training.gradient_checkpointing else text.num_hidden_layers
     activations = 4 * ACTIVATION_VALUES * tokens * text.hidden_size * layers
     return (
-        f"memory, estimated: {state / GIB:.2f} GiB for weights, gradients and optimizer + up to "
-        f"{activations / GIB:.2f} GiB of activations at {tokens:,} tokens a forward pass"
+        f"estimated memory: {state / GIB:.2f} GiB for weights, gradients and optimizer + up to "
+        f"{activations / GIB:.2f} GiB for activations at {tokens:,} tokens per forward pass"
     )

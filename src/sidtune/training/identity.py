@@ -1,4 +1,4 @@
-"""What makes a run the run it is: kept with each checkpoint, and compared when the run goes on."""
+"""The identity of a run: settings saved with each checkpoint and compared when the run is resumed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sidtune.runs.checkpoints import CHANGEABLE, PRECISION, PROCESSES
 
 
 def run_identity(inputs: Inputs, world_size: int) -> dict[str, Any]:
-    """What a resumed run must share with the run it goes on from: else it would not be the same run."""
+    """The settings that must be equal when a run is resumed."""
     config, training, evaluation = inputs.config, inputs.config.training, inputs.config.eval
     # What the best model so far was chosen by.
     ranked = {f"eval.ranking.{name}": getattr(config.eval.ranking, name) for name in ("sample", "beams", "normalize")}

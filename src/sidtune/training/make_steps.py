@@ -1,4 +1,4 @@
-"""From the configuration to the steps of this process."""
+"""Builds the steps of this process from the configuration."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ def _announce(layout: Layout, training: TrainingConfig, model: PreTrainedModel) 
     kind = model.config.model_type
     if layout.name != training.layout:
         warn(
-            f"{kind}: prefixes are not shared (layout bucketed instead of tree), since its "
-            "attention takes no mask of ours, or looks back over fewer tokens than encoding.cutoff_len"
+            f"{kind}: prefixes are not shared (layout bucketed instead of tree), since the model does not support "
+            "custom attention masks, or its attention window is shorter than encoding.cutoff_len"
         )
     if not layout.pads_left:
-        warn(f"{kind}: examples are padded on the right, since padding on the left would change the loss of this model")
+        warn(f"{kind}: examples are padded on the right, since left padding would change the loss of this model")
 
 
 def make_plan(config: Config, corpus: Corpus) -> Plan:

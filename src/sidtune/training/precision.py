@@ -1,4 +1,4 @@
-"""What forward passes compute in: chosen when a run begins, and kept with it."""
+"""The precision of forward passes: chosen when a run begins, and saved with it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def choose(training: TrainingConfig, hidden_size: int = 0) -> Precision:
 def refuse_impossible(precision: Precision, hint: str) -> None:
     """Raises `UserError` for bf16 on a GPU that cannot even emulate it."""
     if precision == "bf16" and torch.cuda.is_available() and not torch.cuda.is_bf16_supported():
-        raise UserError("training.precision is bf16, which this GPU does not have", hint)
+        raise UserError("training.precision is bf16, which this GPU does not support", hint)
 
 
 def settle(training: TrainingConfig, hidden_size: int, origin: Path | None) -> Precision:
@@ -56,15 +56,15 @@ def settle(training: TrainingConfig, hidden_size: int, origin: Path | None) -> P
         raise UserError(f"{origin}: unknown {PRECISION} {kept!r:.80}", "Use another checkpoint.")
     if training.precision != "auto":
         if kept not in (None, training.precision):
-            warn(f"{PRECISION}: {kept} in {origin}, {training.precision} now; the run goes on, but not to the bit")
+            warn(f"{PRECISION}: {kept} in {origin}, {training.precision} now; the resumed run is not bit-identical")
         return choose(training, hidden_size)
     if kept is None:
         chosen = choose(training, hidden_size)
         if origin:
-            warn(f"{origin} does not say in which precision it was trained; the run goes on in {chosen}")
+            warn(f"{origin} does not record the precision it was trained in; resuming in {chosen}")
         return chosen
-    refuse_impossible(kept, f"{origin} was trained in bf16. Go on where there is bf16, or set {PRECISION}: fp32.")
+    refuse_impossible(kept, f"{origin} was trained in bf16. Resume on hardware with bf16, or set {PRECISION}: fp32.")
     slow = emulated(kept)
     if slow:
-        warn(f"the run goes on in bf16, as it began, and {slow}. {PRECISION}: fp32 is faster here")
+        warn(f"the run is resumed in bf16, in which it began, but {slow}. {PRECISION}: fp32 is faster here")
     return "bf16" if kept == "bf16" else "fp32"

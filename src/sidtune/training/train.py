@@ -1,4 +1,4 @@
-"""Training from start to finish; read `train`, `prepare` and `run_stage` from top to bottom."""
+"""The training pipeline; read `train`, `prepare` and `run_stage` from top to bottom."""
 
 from __future__ import annotations
 
@@ -55,16 +55,16 @@ from sidtune.training.validation_ranking import ValidationRanking
 
 @dataclass(frozen=True)
 class Result:
-    """What a finished run left behind.
+    """The result of a finished run.
 
     Args:
-        folder: the trained model, as a plain Hugging Face folder.
-        steps: optimizer updates made.
-        best_step: when the saved model was evaluated.
-        metric: what the saved model was chosen by.
-        task: the one that recommends.
-        first_loss, best_loss: its validation loss, in nats a label, before training and of the saved model.
-        seconds: of training and evaluation.
+        folder: the trained model, an ordinary Hugging Face folder.
+        steps: number of optimizer updates.
+        best_step: step of the saved model.
+        metric: metric by which the saved model was selected.
+        task: the evaluation task.
+        first_loss, best_loss: its validation loss, in nats per label, before training and of the saved model.
+        seconds: duration of training and evaluation.
     """
 
     folder: Path
@@ -78,7 +78,7 @@ class Result:
 
     @property
     def text(self) -> str:
-        """In a sentence."""
+        """A one-line summary."""
         return (
             f"{self.steps:,} steps in {self.seconds:.0f} s; best by {self.metric} at step {self.best_step:,}: "
             f"{self.task} validation loss {self.first_loss:.4f} → {self.best_loss:.4f}. Model: {self.folder}"
@@ -87,7 +87,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Shared:
-    """What the stages of a run have in common.
+    """Data shared by the stages of a run.
 
     Args:
         training, valid: the encoded tasks.
@@ -109,17 +109,17 @@ def train(
     trust_remote_code: bool = False,
     other_processes: bool = False,
 ) -> Result | None:
-    """Fine-tune as configured, stage by stage; the last stage's result, and nothing of a dry run.
+    """Fine-tune as configured, stage by stage; returns the last stage's result, or None for a dry run.
 
     Args:
         resume: `auto`, `never`, or the path of a checkpoint or of weights to start from.
         dry_run: do everything up to the first step, print the plan and stop.
-        trust_remote_code: let the base's own Python code run.
-        other_processes: go on even from a checkpoint that another number of processes wrote.
+        trust_remote_code: allow Python code shipped with the base to run.
+        other_processes: resume even if a different number of processes wrote the checkpoint.
 
     Raises:
-        UserError: for anything the user can mend.
-        Interrupted: where SIGTERM or SIGINT asked for it, after a step and with its checkpoint.
+        UserError: for any mistake in configuration, data or model.
+        Interrupted: after SIGTERM or SIGINT, once the step is finished and its checkpoint saved.
     """
     settle_environment()
     pin_first_gpu()
@@ -304,12 +304,12 @@ def announce(start: Start, arguments: TrainingArguments) -> None:
     if arguments.process_index:
         return
     for folder, reason in start.skipped:
-        console.print(f"Skipping {folder}: it is not complete: {reason}.", markup=False)
+        console.print(f"Skipping {folder}, which is incomplete: {reason}.", markup=False)
     if start.checkpoint:
         console.print(f"Resuming from {start.checkpoint}.", markup=False)
     if start.weights:
         anew = "optimizer and schedule" if start.stage else "optimizer, schedule and position in the data"
-        console.print(f"Starting from the weights in {start.weights}: {anew} start anew.", markup=False)
+        console.print(f"Starting from the weights in {start.weights}: {anew} start from scratch.", markup=False)
 
 
 def callbacks(config: Config, valid: list[EncodedTask]) -> list[TrainerCallback]:

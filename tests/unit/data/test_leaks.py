@@ -148,7 +148,7 @@ def test_a_target_that_stands_in_the_users_training_history(tmp_path: Path) -> N
     assert warning.severity == "warning"
     assert warning.where.endswith("valid.csv")
     assert warning.message.startswith("3 rows leak")
-    assert "also stand" not in warning.message
+    assert "also in the training file" not in warning.message
     assert warning.examples == ["row 2, user u", "row 3, user u", "row 4, user u"]
     assert warning.remedy
 

@@ -213,7 +213,7 @@ def test_a_broken_file_is_named(tmp_path: Path) -> None:
         (table([1, 2]).drop_columns(["item_rank"]), "has no column item_rank"),
         (table([1, 2]).set_column(0, "row", pa.array(["0", "1"])), "column row: expected int64, found string"),
         (table([1, 2]).set_column(3, "sid_rank", pa.array([1, None])), "sid_rank: expected int64, found int64 with 1 "),
-        (table([1, 2]).set_column(0, "row", pa.array([4, 4])), "column row: the same number stands in several rows"),
+        (table([1, 2]).set_column(0, "row", pa.array([4, 4])), "column row: duplicate numbers"),
     ],
 )
 def test_predictions_of_another_shape(tmp_path: Path, predictions: pa.Table, message: str) -> None:
@@ -235,7 +235,7 @@ def test_the_screen_shows_names_and_numbers() -> None:
         Console(width=160, file=screen).print(part)
     text = screen.getvalue()
     assert "4 rows, lists of 10" in text
-    assert "left out of runs/[b]: 1 rows that others lack" in text
+    assert "runs/[b]: 1 rows ignored that other runs lack" in text
     assert "runs/[a]" in text
     assert "0.2500 1.0000 +0.7500 +0.2500 to +1.0000 yes" in " ".join(text.split())
 

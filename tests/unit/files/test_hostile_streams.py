@@ -258,8 +258,8 @@ def test_an_evaluation_without_rows_is_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("ranks", "beams", "message"),
     [
-        ([1, 2, 2**63 - 1], 10, "column sid_rank: a rank is 9223372036854775807, behind the end of lists of 10"),
-        ([1, 2, 11], 10, "column sid_rank: a rank is 11, behind the end of lists of 10"),
+        ([1, 2, 2**63 - 1], 10, "column sid_rank: a rank is 9223372036854775807, beyond the length of lists of 10"),
+        ([1, 2, 11], 10, "column sid_rank: a rank is 11, beyond the length of lists of 10"),
         ([1, 2, 2**63 - 1], 2**63, "settings.beams: expected a number from 1 to 2,147,483,647"),
         ([0, 0, 0], 10**400, "settings.beams: expected a number from 1 to 2,147,483,647"),
     ],

@@ -1,4 +1,4 @@
-"""A run that is asked to stop finishes its step, saves and ends."""
+"""On SIGTERM or SIGINT, a run finishes its step, saves a checkpoint and ends."""
 
 from __future__ import annotations
 
@@ -45,5 +45,5 @@ class StopWhenAsked(TrainerCallback):
         if self.number:
             raise Interrupted(
                 f"Stopped by {signal.Signals(self.number).name} after step {state.global_step:,} of "
-                f"{state.max_steps:,}, which is saved. The same command goes on from there."
+                f"{state.max_steps:,}; the checkpoint is saved. Run the same command again to resume."
             )

@@ -45,7 +45,7 @@ def fit_max_tokens(trainer: StepTrainer, training: TrainingConfig) -> None:
         dist.all_reduce(found, dist.ReduceOp.MIN)
     steps.layout = replace(steps.layout, limit=int(found))
     if trainer.is_world_process_zero():
-        console.print(f"max_tokens: auto found that {int(found):,} tokens a forward pass fit")
+        console.print(f"max_tokens: auto measured that {int(found):,} tokens per forward pass fit")
 
 
 def tokens_that_fit(measure: Callable[[int], tuple[int, int]], room: float, longest: int) -> int:
@@ -67,7 +67,7 @@ def tokens_that_fit(measure: Callable[[int], tuple[int, int]], room: float, long
     fitting = more_tokens + (room - more_bytes) / slope
     if fitting < longest:
         raise UserError(
-            f"about {max(0, int(fitting)):,} tokens fit on this GPU, and the longest example has {longest:,}",
+            f"about {max(0, int(fitting)):,} tokens fit on this GPU, but the longest example has {longest:,}",
             "Lower encoding.cutoff_len, or set training.gradient_checkpointing: true or model.tuning: frozen.",
         )
     return int(min(max(fitting // MULTIPLE * MULTIPLE, longest), MOST))

@@ -1,4 +1,4 @@
-"""A loss or gradient that is not finite: which examples it comes from, and what to do about it."""
+"""Stops on a loss or gradient that is not finite, names the examples that cause it, and gives advice."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Suspect:
         step: counted from 1, as in the logs.
         task: its task.
         example: its number among the encoded examples of the task, from 0.
-        loss: in nats a label.
-        gradient_norm: of its loss, summed over labels; None where it was not computed, since a loss is to blame.
+        loss: in nats per label.
+        gradient_norm: of its loss, summed over labels; None if it was not computed because a loss is not finite.
         text: prompt and response, decoded.
     """
 
@@ -103,7 +103,7 @@ def refuse_validation(metrics: dict[str, float], step: int) -> None:
     broken = [name.removeprefix("eval_") for name, value in metrics.items() if not math.isfinite(value)]
     if step and broken:
         raise UserError(
-            f"after step {step}: the validation's {broken[0]} is not finite, and nothing is saved of this step",
+            f"after step {step}: the validation metric {broken[0]} is not finite; this step is not saved",
             f"Lower training.learning_rate, or lengthen training.warmup, or set training.precision: fp32. {SECTION}",
         )
 
@@ -146,22 +146,24 @@ def _error(step: int, suspects: list[Suspect], blamed: list[Suspect], broken: li
     if broken:
         cause = f"The weights themselves are not finite, such as {broken[0]}"
     elif all(suspect.finite for suspect in suspects):
-        cause = f"Alone, each of its {len(suspects)} examples is finite"
+        cause = f"Each of its {len(suspects)} examples is finite on its own"
     else:
-        cause = f"It comes from {len(blamed)} of its {len(suspects)} examples"
+        cause = f"It is caused by {len(blamed)} of its {len(suspects)} examples"
     return UserError(
-        f"step {step}: the {what} is not finite; training stopped before the weights took it in. {cause}: "
+        f"step {step}: the {what} is not finite; training stopped before updating the weights. {cause}: "
         f"{run / FILE} lists them",
         " ".join([*_advice(suspects, blamed, broken, run), SECTION]),
     )
 
 
 def _advice(suspects: list[Suspect], blamed: list[Suspect], broken: list[str], run: Path) -> list[str]:
-    lower = "Lower training.learning_rate, or lengthen training.warmup; if it happens again, training.precision: fp32."
+    lower = (
+        "Lower training.learning_rate, or lengthen training.warmup; if it happens again, set training.precision: fp32."
+    )
     if broken:
-        return ["Start from other weights: these were damaged before this step."]
+        return ["Start from other weights: these were not finite before this step."]
     few = 2 * len(blamed) <= len(suspects)
-    advice = ["Look at these rows in your data first: mend them or leave them out."] if few else []
+    advice = ["Check these rows of your data first: correct or remove them."] if few else []
     checkpoint = next(iter(checkpoints(run)), None)
     again = f"In a new output_dir, --resume {checkpoint} starts from the weights before it." if checkpoint else ""
     return [*advice, lower, *([again] if again else [])]

@@ -1,4 +1,4 @@
-"""Out of memory on a GPU: the step again in smaller passes, or one message that names what to change."""
+"""Handles GPU out-of-memory errors: retries the step in smaller passes, or names the settings to change."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class SmallerPasses:
         limit = max(longest, largest // 2)
         self.steps.layout, self.lowered = replace(self.steps.layout, limit=limit), True
         warn(
-            f"step {number + 1}: out of GPU memory; it runs again, and passes have at most {limit:,} tokens from now on"
+            f"step {number + 1}: out of GPU memory; retrying with at most {limit:,} tokens per forward pass from now on"
         )
         return True
 
@@ -77,4 +77,4 @@ def advice(config: Config) -> str:
     then.append(f"a lower encoding.cutoff_len, now {config.encoding.cutoff_len}")
     if config.model.tuning == "full":
         then.append("model.tuning: frozen")
-    return f"{first} Then: {'; '.join(then)}. See “Out of memory” in docs/troubleshooting.md."
+    return f"{first} If that is not enough: {'; '.join(then)}. See “Out of memory” in docs/troubleshooting.md."

@@ -1,4 +1,4 @@
-"""Frozen weights stay as they are: held against checksums whenever something is saved."""
+"""Verifies frozen weights by checksums whenever something is saved."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ class Untouched(TrainerCallback):
             raise OneProcessError(
                 f"step {step}: {len(names)} of {len(changed)} frozen weights have changed since training began, such "
                 f"as {names[0]}; nothing was saved at this step",
-                "Code in this process wrote to them, or the machine's memory is faulty. Earlier checkpoints are sound: "
-                "start again to go on from the newest. See “A frozen weight has changed” in docs/troubleshooting.md.",
+                "Code in this process wrote to them, or the machine's memory is faulty. Earlier checkpoints are "
+                "intact: run the command again to resume. See “A frozen weight has changed” in docs/troubleshooting.md.",
             )
 
     @torch.no_grad()

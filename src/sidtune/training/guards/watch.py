@@ -1,4 +1,4 @@
-"""A training loss that jumps or stands still is said while there is time to stop the run."""
+"""Warns early of a training loss that jumps or does not fall."""
 
 from __future__ import annotations
 
@@ -16,19 +16,21 @@ BEFORE, RECENT, FEWEST = 50, 5, 20
 SPREADS, RATIO = 4.0, 1.25
 # Over a fifth of the run, the first half of those runs always fell by more than four percent.
 SHARE, SHORTEST, FALL = 5, 100, 0.01
-# Below this many nats a label there is nothing left to learn.
+# Below this loss, in nats per label, there is nothing left to learn.
 LEARNED = 0.1
 # From the median of absolute differences of neighbours to a standard deviation, if they were normally distributed.
 NORMAL = 1.4826 / 2**0.5
 
 CAUSES = {
     "jump": (
-        "Likely: training.learning_rate is too high or training.warmup too short, or rows of these steps are broken. "
+        "Likely causes: training.learning_rate is too high, training.warmup is too short, or rows of these steps are "
+        "faulty. "
         "See “The loss jumps” in docs/troubleshooting.md."
     ),
     "flat": (
-        "Likely: training.learning_rate does not suit this base or tuning, the prompt says nothing about the answer, "
-        "or these weights have learned the data already. See “The loss does not fall” in docs/troubleshooting.md."
+        "Likely causes: training.learning_rate does not suit this base or tuning, the prompt does not determine the "
+        "response, or the weights were already trained on this data. See “The loss does not fall” in "
+        "docs/troubleshooting.md."
     ),
 }
 
@@ -64,7 +66,7 @@ class LossWatch(TrainerCallback):
         found, planned = jumped(self.losses), state.max_steps // int(args.logging_steps)
         if found:
             before, now = found
-            self._say("jump", state, f"the loss is {now:.3f}, and was about {before:.3f} before", BEFORE)
+            self._say("jump", state, f"the loss is {now:.3f}, up from about {before:.3f}", BEFORE)
         if stands_still(self.losses[self.ignored :], planned, len(self.losses)):
             length = flat_window(planned)
             steps = length * int(args.logging_steps)

@@ -1,4 +1,4 @@
-"""The one loss: label positions alone reach the output head."""
+"""The training loss; only hidden states at label positions reach the output head."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class LabelLoss(nn.Module):
         return loss, losses.new_zeros(self.tasks).index_add(0, tasks, losses)
 
     def _answer(self, head: Any, hidden: Tensor) -> Tensor:
-        """`(batch, length, hidden)` → the loss `(1,)` or logits `(1, labels, vocabulary)`; unasked, all logits."""
+        """`(batch, length, hidden)` → the loss `(1,)` or logits `(1, labels, vocabulary)`; else all logits."""
         if self._asked is None:
             return type(head).forward(head, hidden)  # type: ignore[no-any-return]
         rows, columns, *question = self._asked
