@@ -113,7 +113,7 @@ def test_a_warmup_as_long_as_its_run_is_warned_of(
         assert finding.where.endswith(where)
         assert finding.message == (
             f"warmup takes {warmup} steps and training {steps}, so the learning rate never reaches its peak: "
-            f"it ends at {share} of it"
+            f"it ends at {share} of the peak"
         )
     capsys.readouterr()
     train(config, dry_run=True)
