@@ -35,7 +35,7 @@ from sidtune.decoding.answers import read_candidates
 from sidtune.decoding.stream import histories
 from sidtune.encoding.chat import make_frame
 from sidtune.encoding.corpus import cached_task
-from sidtune.encoding.encoder import Encoded
+from sidtune.encoding.encoded import Encoded
 from sidtune.encoding.frame import Frame
 from sidtune.encoding.remember import remembered
 from sidtune.evaluation import compare

@@ -25,7 +25,8 @@ from sidtune.encoding.corpus import (
     encode_in_chunks,
     file_digest,
 )
-from sidtune.encoding.encoder import Encoded, Encoder
+from sidtune.encoding.encoded import Encoded
+from sidtune.encoding.encoder import Encoder
 from sidtune.encoding.frame import Frame
 from sidtune.encoding.remember import remembered
 from sidtune.tasks import TASKS

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from sidtune.base.errors import UserError
 from sidtune.base.ragged import Ragged
-from sidtune.encoding.encoder import Encoded, Encoder
+from sidtune.encoding.encoded import Encoded
+from sidtune.encoding.encoder import Encoder
 from sidtune.tasks.base import Part
 
 FORMAT_VERSION = 4

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache, cached_property
 from itertools import pairwise
 
@@ -20,55 +20,12 @@ from sidtune.config.section import MOST
 from sidtune.data.catalogue import Catalogue
 from sidtune.data.history_keys import NO_HISTORY
 from sidtune.encoding.cutting import fit
+from sidtune.encoding.encoded import Encoded, Piece, Place
 from sidtune.encoding.frame import PLAIN, Frame, FramedTemplate, framed
 from sidtune.tasks.base import Column, ItemField, Items, Part, Texts
 from sidtune.templates import SEQUENCE, Segment, Templates
 from sidtune.tokenizer.faults import decode
 from sidtune.tokenizer.segments import SegmentTokenizers, refuse_token_text
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """Encoded examples of a part.
-
-    Args:
-        input_ids: n lists of token ids.
-        label_spans: n lists of `start, end` pairs into `input_ids`.
-        rows: `(n,)`, source rows of the examples that were kept.
-        histories: `(n,)`, the key of each example's history and how it is written, or `NO_HISTORY`.
-        truncated: number of examples that lost history items.
-        dropped: number of examples that did not fit and were left out.
-    """
-
-    input_ids: Ragged
-    label_spans: Ragged
-    rows: NDArray[np.int64]
-    histories: NDArray[np.int64]
-    truncated: int
-    dropped: int
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Some tokens of one example, for the preview."""
-
-    ids: list[int]
-    label: bool
-
-
-@dataclass(frozen=True)
-class Place:
-    """What precedes a segment.
-
-    Args:
-        first: nothing precedes it: the segment starts the sequence.
-        behind_token: an added token precedes it, such as a SID token.
-        text: preceding text that would be tokenised together with the segment but is not part of it.
-    """
-
-    first: bool
-    behind_token: bool
-    text: str = ""
 
 
 class Encoder:

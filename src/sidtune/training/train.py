@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import importlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import EarlyStoppingCallback, PreTrainedModel, TrainerCallback, TrainingArguments
-from transformers.integrations.integration_utils import TensorBoardCallback
+from transformers import PreTrainedModel, TrainingArguments
 
 from sidtune.base.errors import UserError
 from sidtune.base.signals import StopRequest
@@ -21,7 +19,6 @@ from sidtune.base.terminal import console, library_bars, warn
 from sidtune.batching.prefixes import Prefixes
 from sidtune.batching.steps import Steps
 from sidtune.checks.run import refuse_errors
-from sidtune.config.evaluation import METRIC_DEPTH
 from sidtune.distributed.environment import settle_environment
 from sidtune.distributed.launch import join_after_restart, pin_first_gpu
 from sidtune.distributed.processes import all_or_none, by_first, first_goes_ahead, noticing_lost_peers
@@ -38,12 +35,10 @@ from sidtune.runs.resumed import refuse_broken_state, refuse_links
 from sidtune.runs.schedule import SHORTER_WARMUP, following, long_warmup, stage_runs, total_steps
 from sidtune.tasks.config import Config
 from sidtune.training.arguments import training_arguments
-from sidtune.training.callbacks import ConsoleTable, LastStepEvaluation, MetricsFile
 from sidtune.training.describe import describe_model, describe_plan, describe_stage
 from sidtune.training.guards.interruption import StopWhenAsked
 from sidtune.training.guards.memory import fit_max_tokens
 from sidtune.training.guards.out_of_memory import explaining_out_of_memory
-from sidtune.training.guards.watch import LossWatch
 from sidtune.training.identity import run_identity
 from sidtune.training.loss.label_loss import LabelLoss
 from sidtune.training.loss.variant import make_variant, sid_prefixes
@@ -51,6 +46,7 @@ from sidtune.training.make_steps import make_steps
 from sidtune.training.precision import settle
 from sidtune.training.trainer import StepTrainer
 from sidtune.training.validation_ranking import ValidationRanking
+from sidtune.training.watching import callbacks, close_logs, closing_bars
 
 
 @dataclass(frozen=True)
@@ -310,45 +306,6 @@ def announce(start: Start, arguments: TrainingArguments) -> None:
     if start.weights:
         anew = "optimizer and schedule" if start.stage else "optimizer, schedule and position in the data"
         console.print(f"Starting from the weights in {start.weights}: {anew} start from scratch.", markup=False)
-
-
-def callbacks(config: Config, valid: list[EncodedTask]) -> list[TrainerCallback]:
-    """What watches the run; the last step is evaluated before early stopping and the logs look at it."""
-    watching: list[TrainerCallback] = [
-        LastStepEvaluation(),
-        MetricsFile(config.output_dir),
-        LossWatch(),
-        ConsoleTable([task.name for task in valid], _shown_metrics(config)),
-    ]
-    if config.logging.tensorboard:
-        board = TensorBoardCallback()
-        board.logging_dir = board.logging_dir or str(config.output_dir / "tensorboard")
-        watching.append(board)
-    if config.eval.patience:
-        watching.append(EarlyStoppingCallback(config.eval.patience))
-    return watching
-
-
-@contextlib.contextmanager
-def closing_bars(trainer: StepTrainer) -> Iterator[None]:
-    """Give the terminal back however training ends."""
-    try:
-        yield
-    finally:
-        for callback in trainer.callback_handler.callbacks:
-            if isinstance(callback, ConsoleTable):
-                callback.bar.stop()
-
-
-def close_logs(config: Config) -> None:
-    """End the W&B run: the next stage counts its steps from 0 again, in a run of its own."""
-    if config.logging.wandb_project:
-        importlib.import_module("wandb").finish()
-
-
-def _shown_metrics(config: Config) -> list[str]:
-    shown = config.eval.ranking.every and config.eval.ranking.beams >= METRIC_DEPTH
-    return [f"hr@{METRIC_DEPTH}", f"ndcg@{METRIC_DEPTH}"] if shown else []
 
 
 def summarise_run(trainer: StepTrainer, config: Config, seconds: float) -> Result:

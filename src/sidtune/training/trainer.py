@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import math
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,43 +14,30 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from transformers import (
-    EarlyStoppingCallback,
     PreTrainedTokenizerFast,
-    Trainer,
     TrainerCallback,
     TrainingArguments,
-    set_seed,
 )
-from transformers.trainer_callback import ExportableState, PrinterCallback
+from transformers.trainer_callback import PrinterCallback
 
-from sidtune.base.storage import refusing_failed_writes
 from sidtune.batching.layouts import MicroBatch
 from sidtune.batching.steps import Step, StepLoader, Steps, shared_out
-from sidtune.distributed import processes
 from sidtune.encoding.corpus import Corpus, EncodedTask
-from sidtune.model.checkpoint_files import (
-    INDEX,
-    load_training_state,
-    refusing_damage,
-    save_training_state,
-    shard_names,
-)
 from sidtune.model.tuning import tuning_of
 from sidtune.model.unchanged import Unchanged
-from sidtune.runs import best, checkpoints
-from sidtune.runs.bundle import Bundle, write_bundle
-from sidtune.runs.resumed import STATE
+from sidtune.runs.bundle import Bundle
 from sidtune.training.averaging import WeightAverage
 from sidtune.training.guards import non_finite
 from sidtune.training.guards.out_of_memory import SmallerPasses
 from sidtune.training.guards.untouched import Untouched
 from sidtune.training.loss.label_loss import LabelLoss
+from sidtune.training.saving import CheckpointingTrainer
 from sidtune.training.validation_ranking import ValidationRanking
 
 EVALUATION_EXAMPLES = 512
 
 
-class StepTrainer(Trainer):
+class StepTrainer(CheckpointingTrainer):
     """Trains on `Steps`: one item of the loader is this rank's micro-batches of one optimizer update.
 
     The loss of a step is the negative log likelihood summed over its labels and divided by their number, both over
@@ -199,10 +184,6 @@ class StepTrainer(Trainer):
 
     # --- evaluation and logs ---
 
-    def _as_evaluated(self) -> contextlib.AbstractContextManager[None]:
-        """The model has the weights that are evaluated and saved: the averages, where there are any."""
-        return self.average.applied() if self.average else contextlib.nullcontext()
-
     @torch.no_grad()
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Loss of every validation task, weighted by labels; and ranking metrics, when it is time for them."""
@@ -264,133 +245,3 @@ class StepTrainer(Trainer):
     def _start_counting(self) -> None:
         """Examples, and seconds in all, waiting for steps, and evaluating, since the last entry of the log."""
         self._examples, self._since, self._waited, self._evaluated = 0, time.monotonic(), 0.0, 0.0
-
-    # --- checkpoints ---
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Write everything aside, then make it visible; only then let older checkpoints go."""
-        if self.untouched:
-            self.untouched.verify(self.state.global_step)
-        best.note(self.state, self.run)
-        final = checkpoints.folder_of(self.run, self.state.global_step)
-        assert final.name != self._origin, "it would be the only complete one, and be gone for a moment"
-        partial = checkpoints.partial_of(final)
-        self._together(lambda: self._if_saving(lambda: checkpoints.make_partial(final)), partial)
-        self._together(lambda: self._save_rng_state(str(partial)), partial)
-        self._together(lambda: self._if_saving(lambda: self._save_state(partial, final)), partial)
-
-    def _save_state(self, partial: Path, final: Path) -> None:
-        with self._as_evaluated():
-            known = save_training_state(self.language_model, self.tokenizer, partial, self.unchanged)
-        if self.average:
-            self.average.save(partial)
-        write_bundle(self.bundle(), partial)
-        self._save_optimizer_and_scheduler(str(partial))
-        self._save_trainer_state(partial)
-        manifest = checkpoints.seal(partial, self.identity, known)
-        checkpoints.publish(partial, final)
-        if self.unchanged:
-            self.unchanged.remember(final, manifest, shard_names(final / INDEX))
-        chosen = self.state.best_model_checkpoint
-        checkpoints.rotate(final, self.save_total_limit, Path(chosen) if chosen else None)
-
-    def _if_saving(self, work: Callable[[], object]) -> None:
-        if self.args.should_save:
-            work()
-
-    def _together(self, work: Callable[[], None], partial: Path) -> None:
-        """In every process; where one cannot write, all end with its error, and nothing half written stays."""
-
-        def writing() -> None:
-            with refusing_failed_writes(partial, self._checkpoint_bytes()):
-                work()
-
-        try:
-            processes.all_or_none(writing, self.args)
-        except BaseException:
-            self._if_saving(lambda: shutil.rmtree(partial, ignore_errors=True))
-            raise
-
-    def _checkpoint_bytes(self) -> int:
-        """About what a checkpoint takes on disk: weights, what the optimizer keeps of them, and their averages.
-
-        Files that it shares with the one before take nothing.
-        """
-        assert self.optimizer is not None
-        kept = [value for state in self.optimizer.state.values() for value in state.values()]
-        tensors = [*self.language_model.parameters(), *kept, *(self.average.averages if self.average else [])]
-        shared = self.unchanged.bytes if self.unchanged else 0
-        return sum(tensor.nbytes for tensor in tensors if isinstance(tensor, Tensor)) - shared
-
-    def _save_trainer_state(self, folder: Path) -> None:
-        callbacks: dict[str, Any] = self.state.stateful_callbacks  # type: ignore[assignment]
-        for callback in [*self.callback_handler.callbacks, self.control]:
-            if isinstance(callback, ExportableState):
-                callbacks[type(callback).__name__] = callback.state()
-        self.state.save_to_json(str(folder / STATE))
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        checkpoint = Path(resume_from_checkpoint)
-        load_training_state(self.language_model, checkpoint)
-        if self.unchanged and self.args.should_save:
-            # This process has compared every file with its checksum before it came here.
-            self.unchanged.remember(checkpoint, checkpoints.read_manifest(checkpoint), shard_names(checkpoint / INDEX))
-        if self.average:
-            self.average.restore(checkpoint)
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        """By way of the CPU: older Trainers read straight onto `cpu:0`, which torch does not know, under gloo."""
-        if checkpoint is not None:
-            saved: dict[str, Any] = {"optimizer.pt": self.optimizer, "scheduler.pt": self.lr_scheduler}
-            for name, state in saved.items():
-                with refusing_damage(Path(checkpoint)):
-                    state.load_state_dict(torch.load(Path(checkpoint) / name, map_location="cpu", weights_only=True))
-            best.restore(self.state, self.args, Path(checkpoint))
-            self._stay_stopped()
-            # What led to this checkpoint is done. Where no step is left, Trainer would save it over itself.
-            self.control.should_log = self.control.should_evaluate = self.control.should_save = False
-            self._origin = Path(checkpoint).name
-
-    def _load_rng_state(self, checkpoint: str | None) -> None:
-        """Another number of processes than wrote the checkpoint draws anew."""
-        if checkpoint is None:
-            return
-        if checkpoints.read_identity(Path(checkpoint)).get(checkpoints.PROCESSES) == self.args.world_size:
-            with refusing_damage(Path(checkpoint)):
-                super()._load_rng_state(checkpoint)
-            return
-        self._draw_anew()
-
-    def _draw_anew(self) -> None:
-        """By seed, step and process: dropout must not draw the same for the examples of every process."""
-        drawn = np.random.SeedSequence([self.args.seed, self.state.global_step, self.args.process_index])
-        set_seed(int(drawn.generate_state(1)[0]))
-
-    def _stay_stopped(self) -> None:
-        """A run that early stopping had ended when it died has its result to write, and no step to make.
-
-        Trainer forgets, and would look at that again after the next evaluation only.
-        """
-        for callback in self.callback_handler.callbacks:
-            stops = isinstance(callback, EarlyStoppingCallback)
-            if stops and callback.early_stopping_patience_counter >= callback.early_stopping_patience:
-                assert self._loader is not None
-                self._loader.end_at(self.state.global_step)
-
-    def _load_best_model(self) -> None:
-        load_training_state(self.language_model, best.verified(self.state, self.args))
-
-    @property
-    def run(self) -> Path:
-        """The output folder."""
-        return Path(str(self.args.output_dir))
-
-    @property
-    def loss_module(self) -> Any:
-        """The loss module itself."""
-        return self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-
-    @property
-    def language_model(self) -> Any:
-        """The model inside the loss module."""
-        return self.loss_module.model

@@ -18,7 +18,7 @@ from sidtune.base.ragged import Ragged
 from sidtune.encoding import corpus
 from sidtune.encoding.build import Mixture, load_catalogue
 from sidtune.encoding.corpus import Corpus, EncodedTask, cached_task
-from sidtune.encoding.encoder import Encoded
+from sidtune.encoding.encoded import Encoded
 from sidtune.encoding.remember import remembered
 from sidtune.tasks.config import Config
 from sidtune.tokenizer.load import load_tokenizer

@@ -1,0 +1,56 @@
+"""What watches a run: the callbacks of its configuration, and closing what they opened."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from collections.abc import Iterator
+
+from transformers import EarlyStoppingCallback, TrainerCallback
+from transformers.integrations.integration_utils import TensorBoardCallback
+
+from sidtune.config.evaluation import METRIC_DEPTH
+from sidtune.encoding.corpus import EncodedTask
+from sidtune.tasks.config import Config
+from sidtune.training.callbacks import ConsoleTable, LastStepEvaluation, MetricsFile
+from sidtune.training.guards.watch import LossWatch
+from sidtune.training.trainer import StepTrainer
+
+
+def callbacks(config: Config, valid: list[EncodedTask]) -> list[TrainerCallback]:
+    """What watches the run; the last step is evaluated before early stopping and the logs look at it."""
+    watching: list[TrainerCallback] = [
+        LastStepEvaluation(),
+        MetricsFile(config.output_dir),
+        LossWatch(),
+        ConsoleTable([task.name for task in valid], _shown_metrics(config)),
+    ]
+    if config.logging.tensorboard:
+        board = TensorBoardCallback()
+        board.logging_dir = board.logging_dir or str(config.output_dir / "tensorboard")
+        watching.append(board)
+    if config.eval.patience:
+        watching.append(EarlyStoppingCallback(config.eval.patience))
+    return watching
+
+
+@contextlib.contextmanager
+def closing_bars(trainer: StepTrainer) -> Iterator[None]:
+    """Give the terminal back however training ends."""
+    try:
+        yield
+    finally:
+        for callback in trainer.callback_handler.callbacks:
+            if isinstance(callback, ConsoleTable):
+                callback.bar.stop()
+
+
+def close_logs(config: Config) -> None:
+    """End the W&B run: the next stage counts its steps from 0 again, in a run of its own."""
+    if config.logging.wandb_project:
+        importlib.import_module("wandb").finish()
+
+
+def _shown_metrics(config: Config) -> list[str]:
+    shown = config.eval.ranking.every and config.eval.ranking.beams >= METRIC_DEPTH
+    return [f"hr@{METRIC_DEPTH}", f"ndcg@{METRIC_DEPTH}"] if shown else []
