@@ -13,8 +13,26 @@ from typing import Any
 
 SECONDS = 45
 # How errors are called that come of the network.
-UNANSWERED = ("ConnectionError", "refused", "Max retries", "ServiceError", "timed out", "Timeout", "HTTPError")
-COMMAND = [sys.executable, "-m", "pip_audit", "--progress-spinner", "off", "--timeout", "10", "--format", "json"]
+UNANSWERED = (
+    "ConnectionError",
+    "refused",
+    "Max retries",
+    "ServiceError",
+    "timed out",
+    "Timeout",
+    "HTTPError",
+)
+COMMAND = [
+    sys.executable,
+    "-m",
+    "pip_audit",
+    "--progress-spinner",
+    "off",
+    "--timeout",
+    "10",
+    "--format",
+    "json",
+]
 
 
 def main() -> int:
@@ -33,8 +51,13 @@ def main() -> int:
     found = [(package, advisory) for package in audited for advisory in package["vulns"]]
     for package, advisory in found:
         mended = ", ".join(advisory["fix_versions"]) or "no version yet"
-        print(f"pip-audit: {package['name']} {package['version']}: {advisory['id']}, mended in {mended}")
-    print(f"pip-audit: {len(audited)} of {len(packages)} packages looked up, {len(found)} advisories")
+        print(
+            f"pip-audit: {package['name']} {package['version']}: {advisory['id']}, mended in"
+            f" {mended}"
+        )
+    print(
+        f"pip-audit: {len(audited)} of {len(packages)} packages looked up, {len(found)} advisories"
+    )
     return int(any(advisory["fix_versions"] for _, advisory in found))
 
 

@@ -1,7 +1,9 @@
-"""Most popular and repeat last at a million items, milliseconds a row: lists by popularity against scores.
+"""Most popular and repeat last at a million items, milliseconds a row: lists by popularity against
+scores.
 
-The same made-up rows (histories of ten items, two items a SID, lists of 50) are ranked both ways in turn, and both must
-give the same ranks and lists, or the script fails. A figure is the median over the rounds.
+The same made-up rows (histories of ten items, two items a SID, lists of 50) are ranked both ways in
+turn, and both must give the same ranks and lists, or the script fails. A figure is the median over
+the rounds.
 
     python benchmarks/baselines.py
 """
@@ -37,7 +39,10 @@ def main() -> None:
     listing, popular = Listing.of(users, sid_of, DEPTH), Popular.of(users, sid_of, DEPTH, None)
     none = repeat([], ROWS)
     results = {}
-    for name, scores, front in (("most popular", _nothing, none), ("repeat last", _latest, history.reversed())):
+    for name, scores, front in (
+        ("most popular", _nothing, none),
+        ("repeat last", _latest, history.reversed()),
+    ):
         old, new = [], []
         for _ in range(ROUNDS):
             dense, seconds = _timed(partial(rank_rows, "scores", scores, history, target, listing))
@@ -46,7 +51,10 @@ def main() -> None:
             new.append(seconds)
             _refuse_difference(dense, direct)
         results[name] = {"scores": _milliseconds(old), "lists": _milliseconds(new)}
-        print(f"{name:<14}{results[name]['scores']:>10.3f} ms with scores{results[name]['lists']:>10.3f} ms with lists")
+        print(
+            f"{name:<14}{results[name]['scores']:>10.3f} ms with"
+            f" scores{results[name]['lists']:>10.3f} ms with lists"
+        )
     tree = {"items": ITEMS, "rows": ROWS, "rounds": ROUNDS, "milliseconds a row": results}
     OUTCOME.write_text(json.dumps(tree, indent=1) + "\n", encoding="utf-8")
 

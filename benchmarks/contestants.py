@@ -1,8 +1,8 @@
 """Run one contestant of the training benchmark in its own process.
 
-The process builds a trainer and calls `train()`. It then makes one step each time it reads `go` from
-standard input, and answers with a report of that step as one line of JSON. `stop` ends it. All other
-output of the libraries goes to standard error.
+The process builds a trainer and calls `train()`. It then makes one step each time it reads `go`
+from standard input, and answers with a report of that step as one line of JSON. `stop` ends it. All
+other output of the libraries goes to standard error.
 
     python benchmarks/contestants.py '{"contestant": "stock", …}'
 """
@@ -42,14 +42,17 @@ from sidtune.training.make_steps import make_plan, make_steps
 from sidtune.training.trainer import StepTrainer
 
 Tuning = Literal["full", "frozen"]
-# Small enough that a few steps leave the model as random as it was, large enough that a wrong update shows.
+# Small enough that a few steps leave the model as random as it was, large enough that a wrong
+# update shows.
 LEARNING_RATE = 1e-4
-# Tokens of a packed row: with 512 TRL is as fast here as with any other length that holds the longest example.
+# Tokens of a packed row: with 512 TRL is as fast here as with any other length that holds the
+# longest example.
 PACKED_LENGTH = 512
 GIB = 2**20  # in the kibibytes that the kernel counts in
 # The plan of the usual loop, and of those of ours that must show the same losses.
 PLAIN = {"group_by": "example"}
-# Ours, by the keys under `training` that make them; the last is what the configuration's defaults give.
+# Ours, by the keys under `training` that make them; the last is what the configuration's defaults
+# give.
 OURS: dict[str, dict[str, str]] = {
     "padded": PLAIN | {"layout": "padded"},
     "bucketed": PLAIN | {"layout": "bucketed"},
@@ -93,7 +96,8 @@ class Job:
 
 @dataclass(frozen=True)
 class Report:
-    """One step: loss in nats per label, `tokens` computed, how many of them are padding, and peak memory.
+    """One step: loss in nats per label, `tokens` computed, how many of them are padding, and peak
+    memory.
 
     Memory is the process's resident memory, or the memory allocated on its GPU.
     """
@@ -108,7 +112,9 @@ class Report:
 
 
 class Built(NamedTuple):
-    """A trainer, the language model inside, and what counts labels and examples of a batch of its loader."""
+    """A trainer, the language model inside, and what counts labels and examples of a batch of its
+    loader.
+    """
 
     trainer: Trainer
     model: PreTrainedModel
@@ -133,12 +139,16 @@ class Meter(TrainerCallback):
         built.trainer.training_step = self._see_batch  # type: ignore[method-assign]
         built.trainer.add_callback(self)
 
-    def on_train_begin(self, args: TrainingArguments, state: Any, control: TrainerControl, **kwargs: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: Any, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """Tell that everything is built."""
         self._say({"ready": True})
         self._wait(control)
 
-    def on_step_end(self, args: TrainingArguments, state: Any, control: TrainerControl, **kwargs: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: Any, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """Report, and wait for the next step."""
         if args.device.type == "cuda":
             torch.cuda.synchronize()
@@ -197,10 +207,18 @@ def own_channel() -> TextIO:
 
 
 def config_of(job: Job) -> Config:
-    """The configuration of a job; other contestants than ours take its data, its seed and its plan."""
+    """The configuration of a job; other contestants than ours take its data, its seed
+    and its plan.
+    """
     training: dict[str, Any] = {"batch_size": job.batch, "precision": PRECISIONS[job.device]}
     # Steps are prepared inside the measured time.
-    training |= {"learning_rate": LEARNING_RATE, "min_lr_ratio": 1, "warmup": 0, "max_steps": job.steps, "workers": 0}
+    training |= {
+        "learning_rate": LEARNING_RATE,
+        "min_lr_ratio": 1,
+        "warmup": 0,
+        "max_steps": job.steps,
+        "workers": 0,
+    }
     training |= OURS.get(job.contestant, PLAIN)
     if training.get("layout") == "padded":
         training["micro_batch_size"] = job.micro_batch
@@ -257,7 +275,9 @@ def build_stock(job: Job, inputs: Inputs) -> Built:
         train_sampling_strategy="sequential",
     )
     tokenizer = inputs.vocabulary.tokenizer
-    examples: Any = [{"input_ids": ids, "labels": labels} for ids, labels in plain_examples(job, inputs)]
+    examples: Any = [
+        {"input_ids": ids, "labels": labels} for ids, labels in plain_examples(job, inputs)
+    ]
     model = plain_model(job, inputs)
     collator = DataCollatorForSeq2Seq(tokenizer, padding=True, pad_to_multiple_of=8)
     trainer = Trainer(model=model, args=arguments, train_dataset=examples, data_collator=collator)
@@ -267,14 +287,16 @@ def build_stock(job: Job, inputs: Inputs) -> Built:
 def build_trl(job: Job, inputs: Inputs) -> Built:
     """TRL's SFTTrainer as its documentation sets it up for speed, as far as that runs on a CPU.
 
-    Packing by best-fit decreasing fills rows without padding; its attention mask keeps the examples of a row apart. A
-    row longer than the longest example loses nothing, and one row a forward pass is fastest, as several are laid end
-    to end and attention without FlashAttention takes the square of that. Gradient checkpointing and bf16 are on by
-    default and slow a CPU down. What the documentation recommends besides needs a GPU: attention kernels
-    (FlashAttention) and Liger's kernels.
+    Packing by best-fit decreasing fills rows without padding; its attention mask keeps the examples
+    of a row apart. A row longer than the longest example loses nothing, and one row a forward pass
+    is fastest, as several are laid end to end and attention without FlashAttention takes the square
+    of that. Gradient checkpointing and bf16 are on by default and slow a CPU down. What the
+    documentation recommends besides needs a GPU: attention kernels (FlashAttention) and Liger's
+    kernels.
 
-    A packed row holds few long examples or many short ones, so the number of examples in a step depends on the draw.
-    The examples per second are therefore computed from the step's tokens and the average tokens per example.
+    A packed row holds few long examples or many short ones, so the number of examples in a step
+    depends on the draw. The examples per second are therefore computed from the step's tokens and
+    the average tokens per example.
     """
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
@@ -302,11 +324,17 @@ def build_trl(job: Job, inputs: Inputs) -> Built:
         processing_class=inputs.vocabulary.tokenizer,
     )
     per_token = len(rows) / tokens
-    return Built(trainer, model, lambda batch: (shifted_labels(batch), batch["input_ids"].numel() * per_token))
+    return Built(
+        trainer,
+        model,
+        lambda batch: (shifted_labels(batch), batch["input_ids"].numel() * per_token),
+    )
 
 
 def usual_arguments(job: Job) -> dict[str, Any]:
-    """Of Transformers' own arguments, those that must be as in our runs, and no logging, evaluation or saving."""
+    """Of Transformers' own arguments, those that must be as in our runs, and no logging, evaluation
+    or saving.
+    """
     return {
         "output_dir": str(Path(job.cache) / "unused"),
         "max_steps": job.steps,
@@ -349,7 +377,9 @@ def plain_model(job: Job, inputs: Inputs) -> PreTrainedModel:
 
 
 def freeze_by_hand(model: PreTrainedModel, sid_ids: torch.Tensor) -> None:
-    """Train the tied embedding matrix alone, and take the gradient off all rows but those of the SID tokens."""
+    """Train the tied embedding matrix alone, and take the gradient off all rows but those of the
+    SID tokens.
+    """
     model.requires_grad_(False)
     weight: Any = model.get_input_embeddings().weight
     weight.requires_grad_(True)
@@ -359,12 +389,16 @@ def freeze_by_hand(model: PreTrainedModel, sid_ids: torch.Tensor) -> None:
 
 
 def shifted_labels(batch: Any) -> int:
-    """Labels of a batch, `(batch, length)` with -100 elsewhere; the first token of a row is predicted from nothing."""
+    """Labels of a batch, `(batch, length)` with -100 elsewhere; the first token of a row is
+    predicted from nothing.
+    """
     return int((batch["labels"][:, 1:] >= 0).sum())
 
 
 def peak_memory(device: torch.device) -> float:
-    """GiB of the GPU, or resident: `getrusage` would start from what the parent held when it forked."""
+    """GiB of the GPU, or resident: `getrusage` would start from what the parent held when it
+    forked.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / GIB / 1024
     found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"))

@@ -1,4 +1,5 @@
-"""Compare the speed of encoding with a row-by-row loop: rows in memory to an Arrow file of token ids, one process.
+"""Compare the speed of encoding with a row-by-row loop: rows in memory to an Arrow file of token
+ids, one process.
 
 The loop goes over a pandas frame, evaluates the list literals of each row, and calls the tokenizer
 separately for the instruction, the prompt and the response of every example. sidtune's side is
@@ -18,6 +19,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +38,10 @@ ROUNDS = 3
 LOOP_STRIDE = 4
 DEFAULT = ("sid_next", "item_feature", "fusion", "title_next", "title_to_sid")
 PREDICTION = (
-    "Written down before the first run: segments make an item's text cost one look-up instead of one tokenisation for "
-    "every row that mentions it; with 3.1 items a history and 25 tokens a title that is about 30 times on the default "
-    "mixture, and over 50 times on sid_next, where a row costs a few array operations."
+    "Written down before the first run: segments make an item's text cost one look-up instead of"
+    " one tokenisation for every row that mentions it; with 3.1 items a history and 25 tokens a"
+    " title that is about 30 times on the default mixture, and over 50 times on sid_next, where a"
+    " row costs a few array operations."
 )
 OUTCOME = Path(__file__).with_suffix(".json")
 
@@ -54,20 +57,35 @@ def main() -> None:
         for start in ("rows", "file"):
             for name, tasks in {"default mixture": DEFAULT, "sid_next": ("sid_next",)}.items():
                 work = Path(tempfile.mkdtemp(dir=folder))
-                results[f"{name}, from {start}"] = compare(config_of(data, base, tasks), work, start)
+                results[f"{name}, from {start}"] = compare(
+                    config_of(data, base, tasks), work, start
+                )
     print(f"{'tasks':<28}{'loop, examples/s':>20}{'sidtune, examples/s':>20}{'ratio':>8}")
     for name, row in results.items():
         print(f"{name:<28}{row['loop']:>20,.0f}{row['ours']:>20,.0f}{row['ratio']:>7.1f}x")
     OUTCOME.write_text(
-        json.dumps({"prediction": PREDICTION, "rounds": ROUNDS, "results": results}, indent=1) + "\n", encoding="utf-8"
+        json.dumps({"prediction": PREDICTION, "rounds": ROUNDS, "results": results}, indent=1)
+        + "\n",
+        encoding="utf-8",
     )
 
 
 def config_of(data: Path, base: Path, tasks: tuple[str, ...]) -> Config:
     """A configuration of the given tasks."""
-    files = {"items": "Industrial_and_Scientific.item.json", "index": "Industrial_and_Scientific.index.json"}
-    named = {name: str(data / file) for name, file in (files | {"train": "train.csv", "valid": "valid.csv"}).items()}
-    tree = {"output_dir": "unused", "model": {"base": str(base)}, "data": named, "tasks": dict.fromkeys(tasks)}
+    files = {
+        "items": "Industrial_and_Scientific.item.json",
+        "index": "Industrial_and_Scientific.index.json",
+    }
+    named = {
+        name: str(data / file)
+        for name, file in (files | {"train": "train.csv", "valid": "valid.csv"}).items()
+    }
+    tree = {
+        "output_dir": "unused",
+        "model": {"base": str(base)},
+        "data": named,
+        "tasks": dict.fromkeys(tasks),
+    }
     return parse_config(tree, "benchmark")
 
 
@@ -84,9 +102,11 @@ def compare(config: Config, folder: Path, start: str) -> dict[str, float]:
         assert inputs.mixture.vocabulary.known
         rates["ours"].append(rate(lambda inputs=inputs: sum(map(len, inputs.mixture.train()))))  # type: ignore[misc]
         given = frame if start == "rows" else None
-        rates["loop"].append(rate(lambda inputs=inputs, given=given: usual_loop(inputs, given, folder)))  # type: ignore[misc]
+        rates["loop"].append(rate(partial(usual_loop, inputs, given, folder)))
     ratios = [ours / loop for ours, loop in zip(rates["ours"], rates["loop"], strict=True)]
-    return {name: statistics.median(values) for name, values in rates.items()} | {"ratio": statistics.median(ratios)}
+    return {name: statistics.median(values) for name, values in rates.items()} | {
+        "ratio": statistics.median(ratios)
+    }
 
 
 def rate(work: Callable[[], int]) -> float:
@@ -108,16 +128,23 @@ def usual_loop(inputs: Inputs, frame: pd.DataFrame | None, folder: Path) -> int:
         ids.append([*head, *body, *answer])
         labels.append([-100] * (len(head) + len(body)) + answer)
     table = pa.table({"input_ids": ids, "labels": labels})
-    with pa.OSFile(str(folder / "loop.arrow"), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+    with (
+        pa.OSFile(str(folder / "loop.arrow"), "wb") as sink,
+        pa.ipc.new_file(sink, table.schema) as writer,
+    ):
         writer.write_table(table)
     return len(ids)
 
 
-def texts(config: Config, catalogue: Catalogue, frame: pd.DataFrame) -> Iterator[tuple[str, str, str]]:
+def texts(
+    config: Config, catalogue: Catalogue, frame: pd.DataFrame
+) -> Iterator[tuple[str, str, str]]:
     """Instruction, prompt and response of every example of the configured tasks."""
     for task in config.tasks:
         if task == "item_feature":
-            for sid, title in list(zip(catalogue.sids, catalogue.titles, strict=True))[::LOOP_STRIDE]:
+            for sid, title in list(zip(catalogue.sids, catalogue.titles, strict=True))[
+                ::LOOP_STRIDE
+            ]:
                 yield "Item ", f"{''.join(sid)} has the title:\n", title
                 yield "The item with the title\n", f"{title}\nis:\n", "".join(sid)
         else:
@@ -128,7 +155,11 @@ def texts(config: Config, catalogue: Catalogue, frame: pd.DataFrame) -> Iterator
 def row_texts(task: str, row: Any) -> tuple[str, str, str]:
     """Instruction, prompt and response of one interaction row."""
     response = row["item_title"] if task in ("fusion", "title_next") else row["item_sid"]
-    question = "\nThe title of the next item is:\n" if task in ("fusion", "title_next") else "\nThe next item is:\n"
+    question = (
+        "\nThe title of the next item is:\n"
+        if task in ("fusion", "title_next")
+        else "\nThe next item is:\n"
+    )
     if task in ("title_next", "title_to_sid"):
         titles = "\n".join(ast.literal_eval(row["history_item_title"]))
         return "A user's items by title, oldest first:\n", titles + question, response

@@ -1,15 +1,16 @@
-"""Compare training speed on one CUDA GPU: Transformers' Trainer, TRL and sidtune's layouts, for the shapes of Qwen2.5.
+"""Compare training speed on one CUDA GPU: Transformers' Trainer, TRL and sidtune's layouts, for the
+shapes of Qwen2.5.
 
 The models have the shapes of Qwen2.5-0.5B and 1.5B with their 151,936 vocabulary rows, and random
-weights. They train the default mixture over a made-up shop in bfloat16 autocast. The contestants run
-one after the other, each in its own process, because together they do not fit on the GPU. The script
-also checks on the GPU that `max_tokens: auto` works, that all layouts have equal losses, and that a
-training run with evaluation succeeds.
+weights. They train the default mixture over a made-up shop in bfloat16 autocast. The contestants
+run one after the other, each in its own process, because together they do not fit on the GPU. The
+script also checks on the GPU that `max_tokens: auto` works, that all layouts have equal losses, and
+that a training run with evaluation succeeds.
 
 For full tuning, MFU is (6 P T + 6 V H L) / (seconds × peak): P parameters of the blocks, T computed
 tokens without padding, V vocabulary rows of width H, L labels, and the dense bfloat16 peak of the
-data sheet. Attention is not counted. Frozen tuning computes no gradient of the weights, so 4 replaces
-6.
+data sheet. Attention is not counted. Frozen tuning computes no gradient of the weights, so 4
+replaces 6.
 
     python benchmarks/gpu.py [--out FILE] [--smoke]
 """
@@ -43,8 +44,13 @@ from sidtune.tasks.config_file import parse_config
 from sidtune.training.train import train
 
 QWEN_ROWS = 151_936
-# Hidden size, size of the MLP, blocks, heads, key and value heads: the models' own configuration files.
-SHAPES = {"0.5B": (896, 4864, 24, 14, 2), "1.5B": (1536, 8960, 28, 12, 2), "smoke": (64, 128, 2, 2, 1)}
+# Hidden size, size of the MLP, blocks, heads, key and value heads: the models' own configuration
+# files.
+SHAPES = {
+    "0.5B": (896, 4864, 24, 14, 2),
+    "1.5B": (1536, 8960, 28, 12, 2),
+    "smoke": (64, 128, 2, 2, 1),
+}
 BATCH, WARM_UP, ROUNDS, USERS = 128, 2, 4, 2000
 # Dense bfloat16 in TFLOP/s, NVIDIA's data sheets.
 PEAKS = {"H100": 989.0, "H200": 989.0, "A100": 312.0, "L40S": 362.0}
@@ -77,7 +83,9 @@ def main() -> int:
         outcome["end to end"] = end_to_end(setting)
         print(f"end to end: {outcome['end to end']}", flush=True)
         wrong = 0
-        for shape, tuning in product(["smoke"] if options.smoke else ["0.5B", "1.5B"], get_args(Tuning)):
+        for shape, tuning in product(
+            ["smoke"] if options.smoke else ["0.5B", "1.5B"], get_args(Tuning)
+        ):
             rows = compare(setting, shape, tuning)
             wrong += print_rows(f"{shape}, {tuning}", rows)
             outcome["results"][f"{shape}, {tuning}"] = rows
@@ -89,7 +97,9 @@ def parse_arguments() -> argparse.Namespace:
     """The options."""
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("--out", type=Path, default=OUTCOME, help="output JSON file")
-    parser.add_argument("--smoke", action="store_true", help="test the script on the CPU with a tiny shape")
+    parser.add_argument(
+        "--smoke", action="store_true", help="test the script on the CPU with a tiny shape"
+    )
     return parser.parse_args()
 
 
@@ -123,13 +133,24 @@ def end_to_end(setting: Setting) -> dict[str, Any]:
     report = evaluate(EvaluationRequest(result.folder))
     assert report is not None
     assert result.best_loss < result.first_loss - 1, (result.first_loss, result.best_loss)
-    return {"first loss": result.first_loss, "best loss": result.best_loss, "seconds": result.seconds}
+    return {
+        "first loss": result.first_loss,
+        "best loss": result.best_loss,
+        "seconds": result.seconds,
+    }
 
 
 def shop_files(setting: Setting) -> dict[str, str]:
     """The made-up shop, by configuration key."""
-    names = {"items": "*.item.json", "index": "*.index.json", "train": "train.csv", "valid": "valid.csv"}
-    return {name: str(next((setting.folder / "shop").glob(pattern))) for name, pattern in names.items()}
+    names = {
+        "items": "*.item.json",
+        "index": "*.index.json",
+        "train": "train.csv",
+        "valid": "valid.csv",
+    }
+    return {
+        name: str(next((setting.folder / "shop").glob(pattern))) for name, pattern in names.items()
+    }
 
 
 def compare(setting: Setting, shape: str, tuning: Tuning) -> dict[str, dict[str, Any]]:
@@ -147,13 +168,17 @@ def compare(setting: Setting, shape: str, tuning: Tuning) -> dict[str, dict[str,
         device=setting.device,
     )
     Inputs(config_of(job)).mixture.train()
-    missing = importlib.util.find_spec("trl") is None or importlib.util.find_spec("datasets") is None
+    missing = (
+        importlib.util.find_spec("trl") is None or importlib.util.find_spec("datasets") is None
+    )
     rows: dict[str, dict[str, Any]] = {}
     for contestant in CONTESTANTS:
         if contestant != "trl" or not missing:
             reports = run(setting, replace(job, contestant=contestant))
             rows[contestant] = figures(reports, shape, tuning, setting.device)
-            rows[contestant]["x stock"] = rows[contestant]["examples per second"] / rows["stock"]["examples per second"]
+            rows[contestant]["x stock"] = (
+                rows[contestant]["examples per second"] / rows["stock"]["examples per second"]
+            )
     return rows
 
 
@@ -196,7 +221,9 @@ def figures(reports: Sequence[Report], shape: str, tuning: Tuning, device: str) 
     useful = tokens - statistics.mean(report.padding for report in timed)
     labels = statistics.mean(report.labels for report in timed)
     rate = peak(torch.cuda.get_device_name()) if device == "cuda" else None
-    flops = (6 if tuning == "full" else 4) * (block_parameters(shape) * useful + QWEN_ROWS * SHAPES[shape][0] * labels)
+    flops = (6 if tuning == "full" else 4) * (
+        block_parameters(shape) * useful + QWEN_ROWS * SHAPES[shape][0] * labels
+    )
     return {
         "seconds per step": seconds,
         "examples per second": statistics.mean(report.examples for report in timed) / seconds,
@@ -217,16 +244,30 @@ def block_parameters(shape: str) -> int:
 
 def print_rows(name: str, rows: dict[str, dict[str, Any]]) -> int:
     """The table; how many layouts of the usual loop's plan show other losses than it."""
-    heads = ("seconds per step", "examples per second", "x stock", "tokens computed", "padding", "peak GiB", "MFU")
+    heads = (
+        "seconds per step",
+        "examples per second",
+        "x stock",
+        "tokens computed",
+        "padding",
+        "peak GiB",
+        "MFU",
+    )
     print(f"\n{name}\n{'':<14}" + "".join(f"{head:>19}" for head in heads))
     wrong = 0
     for contestant, row in rows.items():
-        cells = (f"{row[head]:>19,.3f}" if row[head] is not None else f"{'–':>19}" for head in heads)
+        cells = (
+            f"{row[head]:>19,.3f}" if row[head] is not None else f"{'–':>19}" for head in heads
+        )
         differs = contestant not in ("trl", "tree by user") and any(
-            abs(mine - usual) > TOLERANCE for mine, usual in zip(row["losses"], rows["stock"]["losses"], strict=True)
+            abs(mine - usual) > TOLERANCE
+            for mine, usual in zip(row["losses"], rows["stock"]["losses"], strict=True)
         )
         wrong += differs
-        print(f"{contestant:<14}" + "".join(cells) + ("  LOSSES DIFFER" if differs else ""), flush=True)
+        print(
+            f"{contestant:<14}" + "".join(cells) + ("  LOSSES DIFFER" if differs else ""),
+            flush=True,
+        )
     return wrong
 
 

@@ -1,16 +1,18 @@
-"""Train a small model from scratch on Musical Instruments, and compare it with baselines and published figures.
+"""Train a small model from scratch on Musical Instruments, and compare it with baselines and
+published figures.
 
 Trains `recipes/instruments.yaml` once per seed through the command line, and ranks all items for
-every test user (leave-one-out). The settings were chosen on validation. The test users are ranked by
-the model that the run itself chose. Hits are counted twice: as in the published figures, and with
-the history excluded from the lists, because no user here has an item twice. SASRec needs
-`sidtune[baselines]` and is tuned twice, in less than an hour of one core each. If it is not installed,
-its earlier figures are kept.
+every test user (leave-one-out). The settings were chosen on validation. The test users are ranked
+by the model that the run itself chose. Hits are counted twice: as in the published figures, and
+with the history excluded from the lists, because no user here has an item twice. SASRec needs
+`sidtune[baselines]` and is tuned twice, in less than an hour of one core each. If it is not
+installed, its earlier figures are kept.
 
-    SIDTUNE_DATA=folder python benchmarks/instruments.py
-    SIDTUNE_DATA=folder python benchmarks/instruments.py --seeds 2 --folder kept   # other seeds keep their figures
-    SIDTUNE_DATA=folder python benchmarks/instruments.py --seeds                   # only the baselines
-    SIDTUNE_DATA=folder python benchmarks/instruments.py training.epochs=16 --seeds 1   # experiment: writes no JSON
+    export SIDTUNE_DATA=folder
+    python benchmarks/instruments.py
+    python benchmarks/instruments.py --seeds 2 --folder kept   # other seeds keep their figures
+    python benchmarks/instruments.py --seeds   # only the baselines
+    python benchmarks/instruments.py training.epochs=16 --seeds 1   # experiment: writes no JSON
 """
 
 from __future__ import annotations
@@ -37,7 +39,9 @@ import yaml
 ROOT = Path(__file__).parents[1]
 RECIPE = ROOT / "recipes" / "instruments.yaml"
 # The recipe gives the options of its base in the command that makes it.
-BASE_OPTIONS = re.findall(r"sidtune new-model \S+(.*)", RECIPE.read_text(encoding="utf-8"))[0].split()
+BASE_OPTIONS = re.findall(r"sidtune new-model \S+(.*)", RECIPE.read_text(encoding="utf-8"))[
+    0
+].split()
 SETTINGS = {"base": BASE_OPTIONS, "recipe": yaml.safe_load(RECIPE.read_text(encoding="utf-8"))}
 OUTCOME = Path(__file__).with_suffix(".json")
 METRICS = ("HR@1", "HR@5", "HR@10", "NDCG@5", "NDCG@10")
@@ -46,9 +50,13 @@ PLAIN, LEFT_OUT = "evaluation", "evaluation-left-out"
 EVALUATIONS = {PLAIN: [], LEFT_OUT: ["--exclude-history"]}
 # How targets are counted: in which evaluation, and at which level.
 BY_ITEM = "by item"
-COUNTS = {BY_ITEM: (PLAIN, "item"), "by SID": (PLAIN, "sid"), "by item, history excluded": (LEFT_OUT, "item")}
-# HR@5, HR@10, NDCG@5 and NDCG@10, full ranking: the last from an independent reproduction, the others as LC-Rec's
-# paper (Zheng et al., 2024) has them.
+COUNTS = {
+    BY_ITEM: (PLAIN, "item"),
+    "by SID": (PLAIN, "sid"),
+    "by item, history excluded": (LEFT_OUT, "item"),
+}
+# HR@5, HR@10, NDCG@5 and NDCG@10, full ranking: the last from an independent reproduction, the
+# others as LC-Rec's paper (Zheng et al., 2024) has them.
 PUBLISHED = {
     "SASRec": (0.0751, 0.0947, 0.0627, 0.0690),
     "S3-Rec": (0.0863, 0.1136, 0.0626, 0.0714),
@@ -69,10 +77,18 @@ class Spent:
 
 def main() -> None:
     """Run the seeds that are asked for, print the table of all, and leave the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="*", default=[1, 2, 3], help="none for only the baselines")
-    parser.add_argument("--folder", type=Path, help="keep base and runs here; finished runs are not repeated")
-    parser.add_argument("overrides", nargs="*", help="section.key=value, for an experiment: the JSON is not written")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--seeds", type=int, nargs="*", default=[1, 2, 3], help="none for only the baselines"
+    )
+    parser.add_argument(
+        "--folder", type=Path, help="keep base and runs here; finished runs are not repeated"
+    )
+    parser.add_argument(
+        "overrides", nargs="*", help="section.key=value, for an experiment: the JSON is not written"
+    )
     asked = parser.parse_args()
     # The recipe reads it.
     os.environ.setdefault("SIDTUNE_DATA", "../shared/data")
@@ -86,8 +102,13 @@ def main() -> None:
             kept = kept_outcome()
             seeds = dict(sorted((kept.get("seeds", {}) | seeds).items()))
             earlier = kept.get("baselines", {})
-            others = {count: earlier.get(count, {}) | values for count, values in run_baselines(folder).items()}
-            OUTCOME.write_text(json.dumps(outcome(seeds, others), indent=1) + "\n", encoding="utf-8")
+            others = {
+                count: earlier.get(count, {}) | values
+                for count, values in run_baselines(folder).items()
+            }
+            OUTCOME.write_text(
+                json.dumps(outcome(seeds, others), indent=1) + "\n", encoding="utf-8"
+            )
             print_table(seeds, others)
 
 
@@ -96,17 +117,29 @@ def run(seed: int, folder: Path, overrides: list[str]) -> dict[str, Any]:
     base, output = folder / "base", folder / f"seed-{seed}"
     if not base.exists():
         sidtune("new-model", str(base), *BASE_OPTIONS)
-    settings = [f"model.base={base}", f"output_dir={output}", f"encoding.cache_dir={folder / 'cache'}", f"seed={seed}"]
-    spent = {"train": once(output / "train.spent.json", ["train", str(RECIPE), *settings, *overrides])}
+    settings = [
+        f"model.base={base}",
+        f"output_dir={output}",
+        f"encoding.cache_dir={folder / 'cache'}",
+        f"seed={seed}",
+    ]
+    spent = {
+        "train": once(output / "train.spent.json", ["train", str(RECIPE), *settings, *overrides])
+    }
     spent |= rank(output, ["evaluate", str(output)])
     return {count: rankers["model"] for count, rankers in figures(output).items()} | spent
 
 
 def run_baselines(folder: Path) -> dict[str, Any]:
-    """By how they are counted: figures of the simple baselines, and of SASRec where its library is there."""
+    """By how they are counted: figures of the simple baselines, and of SASRec where its library is
+    there.
+    """
     simple = [] if find_spec("replay") else ["--simple"]
     if simple:
-        print("SASRec is not measured again and keeps its earlier figures: it needs sidtune[baselines]")
+        print(
+            "SASRec is not measured again and keeps its earlier figures: it needs"
+            " sidtune[baselines]"
+        )
     output = folder / "-".join(("baselines", *simple))
     rank(output, ["baselines", str(RECIPE), *simple])
     return figures(output)
@@ -115,13 +148,17 @@ def run_baselines(folder: Path) -> dict[str, Any]:
 def rank(output: Path, command: list[str]) -> dict[str, dict[str, float]]:
     """Do every evaluation into a folder of its own; what each took."""
     return {
-        name: once(output / f"{name}.spent.json", [*command, "--output", str(output / name), *options])
+        name: once(
+            output / f"{name}.spent.json", [*command, "--output", str(output / name), *options]
+        )
         for name, options in EVALUATIONS.items()
     }
 
 
 def refuse_other_runs(folder: Path, overrides: list[str]) -> None:
-    """Let a folder hold runs of one recipe and the same overrides: what is kept there is taken for theirs."""
+    """Let a folder hold runs of one recipe and the same overrides: what is kept there is taken for
+    theirs.
+    """
     file, given = folder / "settings.json", {**SETTINGS, "overrides": overrides}
     if file.exists() and json.loads(file.read_text(encoding="utf-8")) != given:
         raise SystemExit(f"{folder} holds runs with other settings: choose another --folder")
@@ -139,11 +176,16 @@ def once(kept: Path, command: list[str]) -> dict[str, float]:
 
 
 def figures(output: Path) -> dict[str, Any]:
-    """The metrics of every ranker, by how they are counted; the folder holds those of the evaluations."""
+    """The metrics of every ranker, by how they are counted; the folder holds those of the
+    evaluations.
+    """
     found: dict[str, Any] = {}
     for count, (folder, level) in COUNTS.items():
         rankers = json.loads((output / folder / "test.json").read_text(encoding="utf-8"))["rankers"]
-        found[count] = {name: {metric: values[level][metric] for metric in METRICS} for name, values in rankers.items()}
+        found[count] = {
+            name: {metric: values[level][metric] for metric in METRICS}
+            for name, values in rankers.items()
+        }
     return found
 
 
@@ -160,7 +202,9 @@ def sidtune(*arguments: str) -> Spent:
 
 def kept_outcome() -> dict[str, Any]:
     """The JSON, if it is of the same recipe and base."""
-    kept: dict[str, Any] = json.loads(OUTCOME.read_text(encoding="utf-8")) if OUTCOME.exists() else {}
+    kept: dict[str, Any] = (
+        json.loads(OUTCOME.read_text(encoding="utf-8")) if OUTCOME.exists() else {}
+    )
     return kept if SETTINGS.items() <= kept.items() else {}
 
 
@@ -178,9 +222,12 @@ def print_table(seeds: dict[str, Any], others: dict[str, Any]) -> None:
         for seed, result in seeds.items():
             print_row(f"seed {seed}", map(with_interval, result[count].values()))
         if len(seeds) > 1:
-            columns = [[result[count][metric]["value"] for result in seeds.values()] for metric in METRICS]
+            columns = [
+                [result[count][metric]["value"] for result in seeds.values()] for metric in METRICS
+            ]
             print_row(
-                f"mean of {len(seeds)} seeds", (f"{mean(column):.4f} (s.d. {stdev(column):.4f})" for column in columns)
+                f"mean of {len(seeds)} seeds",
+                (f"{mean(column):.4f} (s.d. {stdev(column):.4f})" for column in columns),
             )
         for name, result in others.get(count, {}).items():
             print_row(name, map(with_interval, result.values()))
@@ -190,7 +237,10 @@ def print_table(seeds: dict[str, Any], others: dict[str, Any]) -> None:
     if seeds:
         spent = [result["train"] for result in seeds.values()]
         minutes, gib = (mean(entry[name] for entry in spent) for name in ("seconds", "gib"))
-        print(f"training: {minutes / 60:.0f} minutes and {gib:.1f} GiB per seed, on {os.cpu_count()} shared cores")
+        print(
+            f"training: {minutes / 60:.0f} minutes and {gib:.1f} GiB per seed, on {os.cpu_count()}"
+            " shared cores"
+        )
 
 
 def print_row(name: str, cells: Iterable[str]) -> None:

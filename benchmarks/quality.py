@@ -6,8 +6,9 @@ over seeds, paired by validation row, with a 95% bootstrap interval over the row
 tells whether other users would show the same difference. The standard deviation over seeds is
 printed beside it.
 
-    SIDTUNE_DATA=folder python benchmarks/quality.py                        # all settings, hours on two cores
-    SIDTUNE_DATA=folder python benchmarks/quality.py --only "unique SIDs"   # one setting; other figures are kept
+    export SIDTUNE_DATA=folder
+    python benchmarks/quality.py   # all settings, hours on two cores
+    python benchmarks/quality.py --only "unique SIDs"   # one setting; other figures are kept
 """
 
 from __future__ import annotations
@@ -40,7 +41,11 @@ RESAMPLES = 2000
 # Steps between evaluations: the last step is evaluated in any case.
 NEVER = 1_000_000
 ITEMS = "Industrial_and_Scientific.item.json"
-FILES = {"index": "Industrial_and_Scientific.index.json", "train": "train.csv", "valid": "valid.csv"}
+FILES = {
+    "index": "Industrial_and_Scientific.index.json",
+    "train": "train.csv",
+    "valid": "valid.csv",
+}
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,8 @@ class Lever:
     """A change of one thing.
 
     Args:
-        group: what the change is compared within; its first lever is what the others are compared with.
+        group: what the change is compared within; its first lever is what the others are compared
+            with.
         name: what is changed.
         settings: overrides, on top of those of the group's first lever.
         evaluate: options of the evaluation.
@@ -75,7 +81,10 @@ MIXTURE = "mixture"
 NEXT = "sid_next"
 # From a base that has learned the shop's language, and nothing of its SIDs.
 PRETRAINED = "pretrained"
-FROZEN_FIRST = ("stages=[{tuning: frozen, epochs: 2, learning_rate: 1e-2}, {tuning: full}]", "training.epochs=10")
+FROZEN_FIRST = (
+    "stages=[{tuning: frozen, epochs: 2, learning_rate: 1e-2}, {tuning: full}]",
+    "training.epochs=10",
+)
 
 
 def beside(task: str, options: str, first: str = SEQUENCE) -> str:
@@ -104,12 +113,23 @@ LEVERS = (
     Lever(SEQUENCE, "batch size: 64", ("training.batch_size=64",)),
     Lever(SEQUENCE, "epochs: 6", ("training.epochs=6",)),
     Lever(SEQUENCE, "epochs: 24", ("training.epochs=24",)),
-    Lever(SEQUENCE, "epochs: 24, best of eight by loss", ("training.epochs=24", "eval.every=0.125")),
-    Lever(SEQUENCE, "epochs: 24, best of eight by NDCG@10", ("training.epochs=24", "eval.every=0.125", *BY_RANKING)),
+    Lever(
+        SEQUENCE, "epochs: 24, best of eight by loss", ("training.epochs=24", "eval.every=0.125")
+    ),
+    Lever(
+        SEQUENCE,
+        "epochs: 24, best of eight by NDCG@10",
+        ("training.epochs=24", "eval.every=0.125", *BY_RANKING),
+    ),
     Lever(SEQUENCE, "weight EMA: none", ("training.ema=null",)),
     Lever(SEQUENCE, "weight EMA: 0.999", ("training.ema=0.999",)),
     Lever(SEQUENCE, "loss over allowed tokens", ("loss.over=allowed",)),
-    Lever(SEQUENCE, "loss and ranking over allowed tokens", ("loss.over=allowed",), ("--normalize", "trie")),
+    Lever(
+        SEQUENCE,
+        "loss and ranking over allowed tokens",
+        ("loss.over=allowed",),
+        ("--normalize", "trie"),
+    ),
     Lever(SEQUENCE, "ranking over allowed tokens", (), ("--normalize", "trie")),
     Lever(SEQUENCE, "group_by: example", ("training.group_by=example",)),
     Lever(SEQUENCE, "unique SIDs", ("data.unique_sids=true",)),
@@ -122,7 +142,11 @@ LEVERS = (
     Lever(MIXTURE, "reference"),
     Lever(MIXTURE, "with item_feature", (beside("item_feature", "weight: 0.25"),)),
     Lever(MIXTURE, "with fusion", (beside("fusion", "weight: 0.25"),)),
-    Lever(MIXTURE, "with fusion, descriptions", (beside("fusion", "weight: 0.25, target: description"),)),
+    Lever(
+        MIXTURE,
+        "with fusion, descriptions",
+        (beside("fusion", "weight: 0.25, target: description"),),
+    ),
     Lever(MIXTURE, "with title_next", (beside("title_next", "weight: 0.25"),)),
     Lever(MIXTURE, "with title_to_sid", (beside("title_to_sid", "weight: 0.25"),)),
     Lever(NEXT, "reference"),
@@ -139,13 +163,23 @@ LEVERS = (
 
 def main() -> None:
     """Run what is asked for, print the table of all, and leave the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     known = sorted({lever.name for lever in LEVERS})
     parser.add_argument(
-        "--only", nargs="+", choices=known, metavar="SETTING", help="only these settings and their groups' references"
+        "--only",
+        nargs="+",
+        choices=known,
+        metavar="SETTING",
+        help="only these settings and their groups' references",
     )
-    parser.add_argument("--folder", type=Path, help="keep the runs in this folder; finished runs are not repeated")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="number of runs in parallel, one core each")
+    parser.add_argument(
+        "--folder", type=Path, help="keep the runs in this folder; finished runs are not repeated"
+    )
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count(), help="number of runs in parallel, one core each"
+    )
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as passing:
         groups = {lever.group for lever in LEVERS if not asked.only or lever.name in asked.only}
@@ -171,7 +205,9 @@ def without_places(tree: dict[str, Any]) -> dict[str, Any]:
     """What of a reference says how models are trained, wherever files lie."""
     data = {name: Path(file).name for name, file in tree["data"].items()}
     model = tree["model"] | {"base": Path(tree["model"]["base"]).name}
-    return {"data": data, "model": model} | {name: tree[name] for name in ("tasks", "training", "eval")}
+    return {"data": data, "model": model} | {
+        name: tree[name] for name in ("tasks", "training", "eval")
+    }
 
 
 def kept_levers(references: dict[str, Any]) -> dict[str, Any]:
@@ -187,8 +223,12 @@ def kept_levers(references: dict[str, Any]) -> dict[str, Any]:
 
 
 def removed_levers() -> dict[str, Any]:
-    """Figures of options that no longer exist; they were measured with the last version that had them."""
-    kept: dict[str, Any] = json.loads(OUTCOME.read_text(encoding="utf-8")) if OUTCOME.exists() else {}
+    """Figures of options that no longer exist; they were measured with the last version that had
+    them.
+    """
+    kept: dict[str, Any] = (
+        json.loads(OUTCOME.read_text(encoding="utf-8")) if OUTCOME.exists() else {}
+    )
     removed: dict[str, Any] = kept.get("removed", {})
     return removed
 
@@ -210,19 +250,26 @@ class Place:
         for group, tree in self.references().items():
             file, text = folder / f"{group}.yaml", yaml.safe_dump(tree)
             if file.exists() and file.read_text(encoding="utf-8") != text:
-                raise SystemExit(f"{file} was made with another reference configuration: choose another --folder")
+                raise SystemExit(
+                    f"{file} was made with another reference configuration: choose another --folder"
+                )
             file.write_text(text, encoding="utf-8")
         if PRETRAINED in groups and not (folder / "language" / "config.json").exists():
             self.learn_language(folder / "language.yaml")
 
     def learn_language(self, file: Path) -> None:
-        """Train a base on histories and targets as titles; all items have one and the same SID, which no run uses."""
+        """Train a base on histories and targets as titles; all items have one and the same SID,
+        which no run uses.
+        """
         tree = self.references()[MIXTURE]
         index = file.with_suffix(".index.json")
         items = json.loads((self.data / FILES["index"]).read_text(encoding="utf-8"))
         index.write_text(json.dumps({item: ["<item>"] for item in items}), encoding="utf-8")
         tree |= {"output_dir": str(file.with_suffix("")), "tasks": {"title_next": None}}
-        tree |= {"data": tree["data"] | {"index": str(index)}, "training": tree["training"] | {"epochs": 4}}
+        tree |= {
+            "data": tree["data"] | {"index": str(index)},
+            "training": tree["training"] | {"epochs": 4},
+        }
         file.write_text(yaml.safe_dump(tree), encoding="utf-8")
         sidtune("train", str(file))
 
@@ -256,10 +303,15 @@ class Place:
             "data": files | {"items": str(self.data / ITEMS)},
         }
         pretrained = mixture | {
-            "model": mixture["model"] | {"base": str(self.folder / "language"), "from_scratch": False}
+            "model": (
+                mixture["model"] | {"base": str(self.folder / "language"), "from_scratch": False}
+            )
         }
         # Its epochs have four times the examples.
-        following = mixture | {"tasks": {NEXT: None}, "training": mixture["training"] | {"epochs": 6}}
+        following = mixture | {
+            "tasks": {NEXT: None},
+            "training": mixture["training"] | {"epochs": 6},
+        }
         return {SEQUENCE: sequence, MIXTURE: mixture, NEXT: following, PRETRAINED: pretrained}
 
     def train(self, lever: Lever, seed: int) -> None:
@@ -273,15 +325,26 @@ class Place:
         """Rank the validation rows, where that is not done yet."""
         output, result = self.run_folder(lever, seed), self._result_folder(lever, seed)
         if not (result / "valid.json").exists():
-            sidtune("evaluate", str(output), "--split", "valid", "--output", str(result), *lever.evaluate)
+            sidtune(
+                "evaluate",
+                str(output),
+                "--split",
+                "valid",
+                "--output",
+                str(result),
+                *lever.evaluate,
+            )
 
     def figures(self, lever: Lever) -> dict[str, Any]:
-        """HR@10 and NDCG@10 by item: each seed's, their mean, and what that is above the group's reference."""
+        """HR@10 and NDCG@10 by item: each seed's, their mean, and what that is above the group's
+        reference.
+        """
         reference = next(entry for entry in LEVERS if entry.group == lever.group)
         found: dict[str, Any] = {"settings": lever.changes}
         for name, values in (("HR@10", hits), ("NDCG@10", gains)):
             own, other = (
-                np.stack([values(self._ranks(entry, seed), 10) for seed in SEEDS]) for entry in (lever, reference)
+                np.stack([values(self._ranks(entry, seed), 10) for seed in SEEDS])
+                for entry in (lever, reference)
             )
             difference = own.mean(0) - other.mean(0)
             low, high = interval(difference)
@@ -295,14 +358,21 @@ class Place:
         return found
 
     def _ranks(self, lever: Lever, seed: int) -> NDArray[np.int64]:
-        table = pq.read_table(self._result_folder(lever, seed) / "valid.predictions.parquet", columns=["item_rank"])
+        table = pq.read_table(
+            self._result_folder(lever, seed) / "valid.predictions.parquet", columns=["item_rank"]
+        )
         ranks: NDArray[np.int64] = table["item_rank"].to_numpy()
         return ranks
 
     def run_folder(self, lever: Lever, seed: int) -> Path:
         """Where a lever's run with a seed lies."""
         name = "-".join(part for part in (lever.group, *lever.settings) if part)
-        return self.folder / "runs" / "".join(c if c.isalnum() or c in ".-_" else "_" for c in name) / str(seed)
+        return (
+            self.folder
+            / "runs"
+            / "".join(c if c.isalnum() or c in ".-_" else "_" for c in name)
+            / str(seed)
+        )
 
     def _result_folder(self, lever: Lever, seed: int) -> Path:
         return self.run_folder(lever, seed) / "-".join(("valid", *lever.evaluate))
@@ -311,7 +381,10 @@ class Place:
 def interval(differences: NDArray[np.float64]) -> tuple[float, float]:
     """The bootstrap's 95% interval of a mean over rows."""
     random = np.random.default_rng(0)
-    means = [differences[random.integers(len(differences), size=len(differences))].mean() for _ in range(RESAMPLES)]
+    means = [
+        differences[random.integers(len(differences), size=len(differences))].mean()
+        for _ in range(RESAMPLES)
+    ]
     low, high = np.quantile(means, (0.025, 0.975))
     return float(low), float(high)
 
@@ -335,14 +408,23 @@ def sidtune(*arguments: str) -> None:
 
 def table(levers: dict[str, Any]) -> Iterator[str]:
     """The rows of docs/quality.md."""
-    yield "| setting | NDCG@10 | s.d. over seeds | difference (95% interval) | HR@10 | difference (95% interval) |"
+    yield (
+        "| setting | NDCG@10 | s.d. over seeds | difference (95% interval) | HR@10 | difference"
+        " (95% interval) |"
+    )
     yield "| --- | --- | --- | --- | --- | --- |"
     for name, figures in levers.items():
         ndcg, hr = figures["NDCG@10"], figures["HR@10"]
-        above = (f"{entry['above']:+.4f} ({entry['low']:+.4f} to {entry['high']:+.4f})" for entry in (ndcg, hr))
+        above = (
+            f"{entry['above']:+.4f} ({entry['low']:+.4f} to {entry['high']:+.4f})"
+            for entry in (ndcg, hr)
+        )
         first, second = ("–", "–") if name.endswith("· reference") else above
         spread = stdev(ndcg["seeds"].values())
-        yield f"| {name} | {ndcg['mean']:.4f} | {spread:.4f} | {first} | {hr['mean']:.4f} | {second} |"
+        yield (
+            f"| {name} | {ndcg['mean']:.4f} | {spread:.4f} | {first} | {hr['mean']:.4f} |"
+            f" {second} |"
+        )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Count the tokens per example before and after sharing prefixes, on two files of amazon-industrial.
+"""Count the tokens per example before and after sharing prefixes, on two files of
+amazon-industrial.
 
-Both files are used as training rows, with the default mixture, for `group_by: example` and `user` and
-two batch sizes. In the rebuilt training rows, histories grow from a user's first item and never
+Both files are used as training rows, with the default mixture, for `group_by: example` and `user`
+and two batch sizes. In the rebuilt training rows, histories grow from a user's first item and never
 slide. In the validation rows, a tenth of the histories slide, because they are capped at ten items,
 and most users have one row.
 
@@ -45,15 +46,21 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder) / "base"
         create_base(base, read_texts(data / "Industrial_and_Scientific.item.json"))
-        for train, group_by, batch in product(("train.csv", "valid.csv"), ("example", "user"), (64, 256)):
+        for train, group_by, batch in product(
+            ("train.csv", "valid.csv"), ("example", "user"), (64, 256)
+        ):
             row = measured(config_of(data, train, base, Path(folder), group_by, batch))
             results[f"{train}, {group_by}, {batch}"] = row
             cells = (f"{row[head]:>11.{0 if head == 'tokens' else 2}f}" for head in heads)
             print(f"{f'{train}, {group_by}, {batch}':<36}" + "".join(cells), flush=True)
-    OUTCOME.write_text(json.dumps({"steps": STEPS, "results": results}, indent=1) + "\n", encoding="utf-8")
+    OUTCOME.write_text(
+        json.dumps({"steps": STEPS, "results": results}, indent=1) + "\n", encoding="utf-8"
+    )
 
 
-def config_of(data: Path, train: str, base: Path, folder: Path, group_by: str, batch: int) -> Config:
+def config_of(
+    data: Path, train: str, base: Path, folder: Path, group_by: str, batch: int
+) -> Config:
     """The default mixture over one of the files."""
     files = FILES | {"train": train}
     tree: dict[str, Any] = {
@@ -67,15 +74,22 @@ def config_of(data: Path, train: str, base: Path, folder: Path, group_by: str, b
 
 
 def measured(config: Config) -> dict[str, float]:
-    """Figures per example, means over the first steps; `ms to plan` is for a whole step, reading it included."""
+    """Figures per example, means over the first steps; `ms to plan` is for a whole step, reading it
+    included.
+    """
     inputs = Inputs(config)
     model = load_model(config.model, inputs.vocabulary, config.seed)
-    steps = make_steps(config, inputs.mixture.train(), model, inputs.vocabulary, training_arguments(config))
+    steps = make_steps(
+        config, inputs.mixture.train(), model, inputs.vocabulary, training_arguments(config)
+    )
     examples = np.concatenate([steps.share(number) for number in range(STEPS)])
     began = time.perf_counter()
     batches = [batch for number in range(STEPS) for batch in steps[number]["micro_batches"]]
     seconds = time.perf_counter() - began
-    tokens, shared = int(steps.corpus.lengths[examples].sum()), sum(batch.tokens for batch in batches)
+    tokens, shared = (
+        int(steps.corpus.lengths[examples].sum()),
+        sum(batch.tokens for batch in batches),
+    )
     return {
         "tokens": tokens / len(examples),
         "shared": shared / len(examples),

@@ -1,4 +1,6 @@
-"""Run the contestants of the training benchmark in parallel processes that make their steps in turn."""
+"""Run the contestants of the training benchmark in parallel processes that make their steps in
+turn.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ from sidtune.data.catalogue import Catalogue, read_texts
 from sidtune.inputs import Inputs
 from sidtune.model.new_base import create_base
 
-# Rows of the embedding that are added to the base, as a Qwen base keeps spare ones; none for the natural vocabulary.
+# Rows of the embedding that are added to the base, as a Qwen base keeps spare ones; none for the
+# natural vocabulary.
 VOCABULARIES = {"8.5k": None, "152k": 152_064}
 MICRO_BATCH = 16
 FILES = {
@@ -30,16 +33,19 @@ FILES = {
     "valid": "valid.csv",
 }
 OPENING = (
-    "The following is a request to an assistant that knows the catalogue of a shop. Every item of the shop is named by "
-    "a short code of three parts, and items that are alike have codes that begin alike. Read everything with care, "
-    "then give an answer that fulfils the request, without any comment.\n\nRequest:\n"
+    "The following is a request to an assistant that knows the catalogue of a shop. Every item of"
+    " the shop is named by a short code of three parts, and items that are alike have codes that"
+    " begin alike. Read everything with care, then give an answer that fulfils the request, without"
+    " any comment.\n\nRequest:\n"
 )
 WORKER = Path(__file__).with_name("contestants.py")
 
 
 @dataclass(frozen=True)
 class Work:
-    """One configuration: vocabulary, hidden size, examples per step, tuning, and the prompts: `ours` or `long`."""
+    """One configuration: vocabulary, hidden size, examples per step, tuning, and the prompts:
+    `ours` or `long`.
+    """
 
     vocabulary: str
     hidden: int
@@ -70,8 +76,17 @@ class Place:
         self.folder = folder
         self.data = Path(os.environ.get("SIDTUNE_DATA", "../shared/data")) / "amazon-industrial"
 
-    def job(self, work: Work, contestant: str, steps: int, train: Path | None = None, task: str | None = None) -> Job:
-        """What a contestant is given; `train` and `task` in place of all rows and the default mixture."""
+    def job(
+        self,
+        work: Work,
+        contestant: str,
+        steps: int,
+        train: Path | None = None,
+        task: str | None = None,
+    ) -> Job:
+        """What a contestant is given; `train` and `task` in place of all rows and the default
+        mixture.
+        """
         return Job(
             contestant=contestant,
             tuning=work.tuning,
@@ -97,7 +112,9 @@ class Place:
     def _long_wordings(self) -> Path:
         """Our wordings behind an opening as long as those that instruction tuning usually has."""
         file = self.folder / "long.yaml"
-        wordings = yaml.safe_load(resources.files("sidtune.templates").joinpath("en.yaml").read_text("utf-8"))
+        wordings = yaml.safe_load(
+            resources.files("sidtune.templates").joinpath("en.yaml").read_text("utf-8")
+        )
         for wording in wordings.values():
             wording["prompt"] = [OPENING + wording["prompt"][0], *wording["prompt"][1:]]
         file.write_text(yaml.safe_dump(wordings), encoding="utf-8")
@@ -107,7 +124,11 @@ class Place:
         """Four layers with random weights, and spare rows where the vocabulary says so."""
         natural = self.folder / f"base-{hidden}"
         if not natural.exists():
-            create_base(natural, read_texts(self.data / "Industrial_and_Scientific.item.json"), hidden=hidden)
+            create_base(
+                natural,
+                read_texts(self.data / "Industrial_and_Scientific.item.json"),
+                hidden=hidden,
+            )
         rows = VOCABULARIES[vocabulary]
         if rows is None:
             return natural
@@ -119,7 +140,9 @@ class Place:
             model.save_pretrained(large)
             for file in natural.glob("*token*"):
                 (large / file.name).write_bytes(file.read_bytes())
-            (large / "chat_template.jinja").write_bytes((natural / "chat_template.jinja").read_bytes())
+            (large / "chat_template.jinja").write_bytes(
+                (natural / "chat_template.jinja").read_bytes()
+            )
         return large
 
 
@@ -174,7 +197,9 @@ class Worker:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(f"{self.log.stem} ended early:\n{self.log.read_text(encoding='utf-8')[-4000:]}")
+            raise RuntimeError(
+                f"{self.log.stem} ended early:\n{self.log.read_text(encoding='utf-8')[-4000:]}"
+            )
         heard: dict[str, Any] = json.loads(line)
         return heard
 

@@ -1,13 +1,15 @@
-"""Compare training speed: Transformers' Trainer, TRL's SFTTrainer and sidtune's layouts, in examples per second.
+"""Compare training speed: Transformers' Trainer, TRL's SFTTrainer and sidtune's layouts, in
+examples per second.
 
-All contestants train the default mixture of amazon-industrial from the same weights, in float32 on a
-CPU. Each runs in its own process and makes a step when told to. The contestants take turns, so that
-other load on the machine affects all of them alike; the reported ratio is the median over rounds. The
-measured time includes data loading, forward, backward, clipping and optimizer. Contestants that train
-on the same plan of steps must show the same loss at every step, or the script fails. A second table
-shows the cost per example as histories grow.
+All contestants train the default mixture of amazon-industrial from the same weights, in float32 on
+a CPU. Each runs in its own process and makes a step when told to. The contestants take turns, so
+that other load on the machine affects all of them alike; the reported ratio is the median over
+rounds. The measured time includes data loading, forward, backward, clipping and optimizer.
+Contestants that train on the same plan of steps must show the same loss at every step, or the
+script fails. A second table shows the cost per example as histories grow.
 
-    SIDTUNE_DATA=folder python benchmarks/training.py [--quick] [--rounds N] [--only 8.5k/128/64/full]
+    export SIDTUNE_DATA=folder
+    python benchmarks/training.py [--quick] [--rounds N] [--only 8.5k/128/64/full]
 """
 
 from __future__ import annotations
@@ -34,8 +36,15 @@ from sidtune.base.terminal import quiet_libraries
 from sidtune.data.catalogue import Catalogue
 
 HIDDEN, BATCHES = (128, 512), (64, 256)
-# Where the usual loop takes half a minute per step or more: the most rounds to measure, without a warm-up step.
-LONG = {("8.5k", 512, 256): 1, ("152k", 128, 64): 2, ("152k", 512, 64): 1, ("152k", 128, 256): 1, ("152k", 512, 256): 1}
+# Where the usual loop takes half a minute per step or more: the most rounds to measure, without a
+# warm-up step.
+LONG = {
+    ("8.5k", 512, 256): 1,
+    ("152k", 128, 64): 2,
+    ("152k", 512, 64): 1,
+    ("152k", 128, 256): 1,
+    ("152k", 512, 256): 1,
+}
 # A minute per step or more: measured only when named by --only.
 BY_NAME = {"152k/128/256/full", "152k/128/256/frozen", "152k/512/256/full", "152k/512/256/frozen"}
 # Prompts as long as usual instruction data: 150 tokens per example, response included.
@@ -43,31 +52,36 @@ LONG_PROMPTS = "long"
 QUICK = "8.5k/128/64/full"
 # The losses of one plan may differ by this share of the usual loop's.
 TOLERANCE = 1e-3
-# The longest history of the second table's users, who have one row for every item after their first. A step of 200
-# rows holds whole users at every length.
+# The longest history of the second table's users, who have one row for every item after their
+# first. A step of 200 rows holds whole users at every length.
 GROWTH, GROWTH_BATCH = (5, 10, 20, 50), 200
 # Those that the second table is about.
 GROWING = [name for name in OURS if name != "padded"]
 PREDICTION = (
-    "Written down before the first run of the table, when trials of 8 examples a step had shown that losses agree, "
-    "from the mixture's lengths: an example is 72 tokens on average, 14 of them labels; of 16 drawn at random and "
-    "padded to the longest 64% is padding. The usual loop runs all of it through trunk and head, bucketed the tokens "
-    "through the trunk, with a tenth of padding, and the labels through the head. In multiplications that is 4.8 "
-    "times at 8.5k rows and hidden size 128, 3.2 at 512; 12 and 8.5 at 152k. Logits must be written and read besides: "
-    "6, 3.5, 14 and 10. Packing saves TRL all padding, but on a CPU it scores every position, and computes the logits "
-    "again on the way back: between 1.5 and 2.5. Frozen, ours skips the gradients of all other weights, and the usual "
-    "loop only those of the trunk: our ratio grows by a tenth to a third. What an example costs in bucketed grows as "
-    "its tokens do, 25 and 3 for every item of its history. Added for trees, after one trial of 8.5k/128/64/full (7.3 "
-    "bucketed, 6.7 tree, 9.0 by user): by example a tree saves a seventh of the tokens and spends it on its mask; by "
-    "user half of the tokens stay, so 10 to 11 with 256 examples a step, where passes are fuller, and 5 to 6 at hidden "
-    "size 512; at 152k the head outweighs the trunk in both plans: 20 and 12. Frozen by user: 12 and 7, 25 and 15."
+    "Written down before the first run of the table, when trials of 8 examples a step had shown"
+    " that losses agree, from the mixture's lengths: an example is 72 tokens on average, 14 of them"
+    " labels; of 16 drawn at random and padded to the longest 64% is padding. The usual loop runs"
+    " all of it through trunk and head, bucketed the tokens through the trunk, with a tenth of"
+    " padding, and the labels through the head. In multiplications that is 4.8 times at 8.5k rows"
+    " and hidden size 128, 3.2 at 512; 12 and 8.5 at 152k. Logits must be written and read besides:"
+    " 6, 3.5, 14 and 10. Packing saves TRL all padding, but on a CPU it scores every position, and"
+    " computes the logits again on the way back: between 1.5 and 2.5. Frozen, ours skips the"
+    " gradients of all other weights, and the usual loop only those of the trunk: our ratio grows"
+    " by a tenth to a third. What an example costs in bucketed grows as its tokens do, 25 and 3 for"
+    " every item of its history. Added for trees, after one trial of 8.5k/128/64/full (7.3"
+    " bucketed, 6.7 tree, 9.0 by user): by example a tree saves a seventh of the tokens and spends"
+    " it on its mask; by user half of the tokens stay, so 10 to 11 with 256 examples a step, where"
+    " passes are fuller, and 5 to 6 at hidden size 512; at 152k the head outweighs the trunk in"
+    " both plans: 20 and 12. Frozen by user: 12 and 7, 25 and 15."
 )
 OUTCOME = Path(__file__).with_suffix(".json")
 
 
 @dataclass(frozen=True)
 class Row:
-    """What a contestant came to; `reports` are those of the timed rounds, and `losses` those of all steps."""
+    """What a contestant came to; `reports` are those of the timed rounds, and `losses` those of all
+    steps.
+    """
 
     reports: list[Report]
     losses: list[float]
@@ -97,7 +111,12 @@ def main() -> int:
     options = parse_arguments()
     quiet_libraries()
     contestants = present_contestants()
-    outcome: dict[str, Any] = {"machine": machine(), "prediction": PREDICTION, "results": {}, "growth": {}}
+    outcome: dict[str, Any] = {
+        "machine": machine(),
+        "prediction": PREDICTION,
+        "results": {},
+        "growth": {},
+    }
     valid = True
     with tempfile.TemporaryDirectory() as folder:
         place = Place(Path(folder))
@@ -117,10 +136,15 @@ def main() -> int:
 def parse_arguments() -> argparse.Namespace:
     """The options; figures that are not of a whole run go beside the JSON that is kept."""
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=3, help="number of timed steps per contestant")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="number of timed steps per contestant"
+    )
     parser.add_argument("--quick", action="store_true", help=f"measure only {QUICK}, for one round")
     parser.add_argument(
-        "--only", help="measure one configuration: vocabulary/hidden/batch/tuning, plus /long for long prompts"
+        "--only",
+        help=(
+            "measure one configuration: vocabulary/hidden/batch/tuning, plus /long for long prompts"
+        ),
     )
     parser.add_argument("--out", type=Path, help="output JSON file")
     options = parser.parse_args()
@@ -138,7 +162,9 @@ def chosen_works(options: argparse.Namespace) -> list[Work]:
         return [Work(vocabulary, int(hidden), int(batch), tuning, *prompts)]
     sizes = product(VOCABULARIES, BATCHES, HIDDEN, get_args(Tuning))
     works = [Work(vocabulary, hidden, batch, tuning) for vocabulary, batch, hidden, tuning in sizes]
-    works += [Work("8.5k", HIDDEN[0], BATCHES[0], tuning, LONG_PROMPTS) for tuning in get_args(Tuning)]
+    works += [
+        Work("8.5k", HIDDEN[0], BATCHES[0], tuning, LONG_PROMPTS) for tuning in get_args(Tuning)
+    ]
     return [work for work in works if work.name not in BY_NAME]
 
 
@@ -151,7 +177,10 @@ def present_contestants() -> list[str]:
     """All of them, less TRL where it is not installed."""
     missing = [name for name in ("trl", "datasets") if importlib.util.find_spec(name) is None]
     if missing:
-        print(f"trl is left out: cannot import {' and '.join(missing)} (pip install 'sidtune[bench]').")
+        print(
+            f"trl is left out: cannot import {' and '.join(missing)} (pip install"
+            " 'sidtune[bench]')."
+        )
     return [name for name in CONTESTANTS if name != "trl" or not missing]
 
 
@@ -177,8 +206,16 @@ def compare(place: Place, work: Work, contestants: Sequence[str], rounds: int) -
     rows = {}
     for name, made in reports.items():
         timed, losses = made[warm_up:], [report.loss for report in made]
-        ratios = [rate(mine) / rate(usual) for mine, usual in zip(timed, reports["stock"][warm_up:], strict=True)]
-        rows[name] = Row(timed, losses, statistics.median(ratios), not of_our_plan(name) or agree(losses, expected))
+        ratios = [
+            rate(mine) / rate(usual)
+            for mine, usual in zip(timed, reports["stock"][warm_up:], strict=True)
+        ]
+        rows[name] = Row(
+            timed,
+            losses,
+            statistics.median(ratios),
+            not of_our_plan(name) or agree(losses, expected),
+        )
     return rows
 
 
@@ -198,7 +235,9 @@ def agree(losses: Sequence[float], expected: Sequence[float]) -> bool:
 
 
 def grow(place: Place, longest: int, rounds: int) -> dict[str, dict[str, float]]:
-    """Seconds and computed tokens per example, by contestant, where histories grow up to a length."""
+    """Seconds and computed tokens per example, by contestant, where histories grow up
+    to a length.
+    """
     work, steps = Work("8.5k", HIDDEN[0], GROWTH_BATCH, "full"), rounds + 1
     train = place.folder / f"history-{longest}.jsonl"
     write_users(train, place.catalogue(work), longest, steps * GROWTH_BATCH // longest)
@@ -206,18 +245,26 @@ def grow(place: Place, longest: int, rounds: int) -> dict[str, dict[str, float]]
     return {
         name: {
             "seconds": statistics.median(report.seconds / report.examples for report in made[1:]),
-            "tokens": sum(report.tokens for report in made[1:]) / sum(report.examples for report in made[1:]),
+            "tokens": (
+                sum(report.tokens for report in made[1:])
+                / sum(report.examples for report in made[1:])
+            ),
         }
         for name, made in alternate(place, jobs).items()
     }
 
 
 def write_users(path: Path, catalogue: Catalogue, longest: int, users: int) -> None:
-    """Users of random items: a row for every item after the first, its history all items before it."""
+    """Users of random items: a row for every item after the first, its history all
+    items before it.
+    """
     random = np.random.default_rng(longest)
     with path.open("w", encoding="utf-8") as file:
         for user in range(users):
-            items = [catalogue.ids[item] for item in random.choice(len(catalogue.ids), longest + 1, replace=False)]
+            items = [
+                catalogue.ids[item]
+                for item in random.choice(len(catalogue.ids), longest + 1, replace=False)
+            ]
             for at in range(1, longest + 1):
                 row = {"user_id": str(user), "history": items[:at], "item_id": items[at]}
                 file.write(json.dumps(row) + "\n")
@@ -234,22 +281,37 @@ def described(row: Row) -> dict[str, Any]:
 
 def print_rows(work: Work, rows: dict[str, Row]) -> None:
     """The table of one configuration."""
-    print(f"\n{work.name} (vocabulary/hidden size/examples per step/tuning), {len(rows['stock'].reports)} rounds")
+    print(
+        f"\n{work.name} (vocabulary/hidden size/examples per step/tuning),"
+        f" {len(rows['stock'].reports)} rounds"
+    )
     heads = ("s/step", "examples/s", "x stock", "tokens", "padding", "peak GiB", "loss")
     print(f"{'':<14}" + "".join(f"{head:>11}" for head in heads))
     for name, row in rows.items():
         formats = ("11.2f", "11.1f", "10.2f", "11,.0f", "11.0%", "11.2f", "11.4f")
-        cells = [format(value, form) for value, form in zip(row.table().values(), formats, strict=True)]
+        cells = [
+            format(value, form) for value, form in zip(row.table().values(), formats, strict=True)
+        ]
         cells[2] += "x"
-        print(f"{name:<14}" + "".join(cells) + ("" if row.valid else f"  INVALID: losses {row.losses}"), flush=True)
+        print(
+            f"{name:<14}"
+            + "".join(cells)
+            + ("" if row.valid else f"  INVALID: losses {row.losses}"),
+            flush=True,
+        )
 
 
 def print_growth(growth: dict[str, dict[str, dict[str, float]]]) -> None:
     """The second table."""
     if growth:
-        print(f"\n{'histories up to':<16}" + "".join(f"{name + ', ms and tokens per example':>46}" for name in GROWING))
+        print(
+            f"\n{'histories up to':<16}"
+            + "".join(f"{name + ', ms and tokens per example':>46}" for name in GROWING)
+        )
     for longest, by_name in growth.items():
-        cells = (f"{1000 * row['seconds']:>34.1f}{row['tokens']:>12.0f}" for row in by_name.values())
+        cells = (
+            f"{1000 * row['seconds']:>34.1f}{row['tokens']:>12.0f}" for row in by_name.values()
+        )
         print(f"{longest:<16}" + "".join(cells))
 
 

@@ -1,4 +1,6 @@
-"""Asking a trained run through the command line, and what the answers must be by plain Transformers."""
+"""Asking a trained run through the command line, and what the answers must be by plain
+Transformers.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +30,12 @@ def results(folder: Path, split: str = "test") -> tuple[dict[str, Any], list[dic
     return report, pyarrow.parquet.read_table(folder / f"{split}.predictions.parquet").to_pylist()
 
 
-def plain_reference(config: Config, history: list[str]) -> tuple[Reference, list[tuple[int, ...]], Any]:
-    """A run's model in plain Transformers behind the prompt of a history, the paths of all SIDs, and its tokenizer."""
+def plain_reference(
+    config: Config, history: list[str]
+) -> tuple[Reference, list[tuple[int, ...]], Any]:
+    """A run's model in plain Transformers behind the prompt of a history, the paths of all SIDs,
+    and its tokenizer.
+    """
     catalogue = load_catalogue(config)
     sid = dict(zip(catalogue.ids, catalogue.sids, strict=True))
     tokenizer: Any = AutoTokenizer.from_pretrained(config.output_dir)
@@ -37,11 +43,15 @@ def plain_reference(config: Config, history: list[str]) -> tuple[Reference, list
     written = "".join("".join(sid[item]) for item in history)
     asked = "\nThe next item is:\n" if config.evaluation_task == "sid_next" else ""
     prompt = tokenizer(f"A user's interactions, oldest first:\n{written}{asked}").input_ids
-    paths = sorted({tuple(tokenizer.convert_tokens_to_ids(list(tokens))) for tokens in catalogue.sids})
+    paths = sorted(
+        {tuple(tokenizer.convert_tokens_to_ids(list(tokens))) for tokens in catalogue.sids}
+    )
     return Reference(model, prompt, paths, "full"), paths, tokenizer
 
 
-def plainly_ranked(config: Config, history: list[str], among: set[str] | None = None) -> list[tuple[str, float]]:
+def plainly_ranked(
+    config: Config, history: list[str], among: set[str] | None = None
+) -> list[tuple[str, float]]:
     """Items and scores, best first, with plain Transformers and the prompt as a string."""
     catalogue = load_catalogue(config)
     reference, every_path, tokenizer = plain_reference(config, history)
@@ -53,7 +63,9 @@ def plainly_ranked(config: Config, history: list[str], among: set[str] | None = 
     sid = dict(zip(catalogue.ids, catalogue.sids, strict=True))
     paths = {item: tuple(tokenizer.convert_tokens_to_ids(list(sid[item]))) for item in items}
     score = {path: reference.score(path) for path in every_path}
-    order = sorted(items, key=lambda item: (-score[paths[item]], -len(users[item]), catalogue.ids.index(item)))
+    order = sorted(
+        items, key=lambda item: (-score[paths[item]], -len(users[item]), catalogue.ids.index(item))
+    )
     return [(item, score[paths[item]]) for item in order]
 
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-# Tiny models are faster on one thread, and on a busy machine much faster. Set before anything imports torch.
+# Tiny models are faster on one thread, and on a busy machine much faster. Set before anything
+# imports torch.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("suite", deadline=None)
 settings.load_profile("suite")

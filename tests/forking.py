@@ -1,4 +1,6 @@
-"""Runs that start in no time, to be killed: forked from a process that has imported everything and done nothing."""
+"""Runs that start in no time, to be killed: forked from a process that has imported everything and
+done nothing.
+"""
 
 from __future__ import annotations
 
@@ -36,17 +38,24 @@ class Run:
         log: what the process says goes here, behind what others said.
         options: of the command line.
         largest_file: in bytes; a disk that is full at that size.
-        environment: variables of the process. With EXAMPLES, the ids of the examples of every step go to that file;
-            with DIES_AT, the process kills itself after that many steps; OPENING is Python to run at first.
+        environment: variables of the process. With EXAMPLES, the ids of the examples of every step
+            go to that file; with DIES_AT, the process kills itself after that many steps; OPENING
+            is Python to run at first.
     """
 
     def __init__(
-        self, tree: dict[str, Any], log: Path, *options: str, largest_file: int | None = None, **environment: str
+        self,
+        tree: dict[str, Any],
+        log: Path,
+        *options: str,
+        largest_file: int | None = None,
+        **environment: str,
     ) -> None:
         file, self.log = log.with_suffix(".yaml"), log
         file.write_text(yaml.safe_dump(tree))
         self.process: ForkServerProcess = _context.Process(
-            target=_train, args=(["train", str(file), *options], str(log), largest_file, environment)
+            target=_train,
+            args=(["train", str(file), *options], str(log), largest_file, environment),
         )
         self.process.start()
 
@@ -79,17 +88,34 @@ class Run:
         os.kill(self.process.pid, number)
 
 
-def start_ranks(processes: int, tree: dict[str, Any], folder: Path, *options: str, **environment: str) -> list[Run]:
+def start_ranks(
+    processes: int, tree: dict[str, Any], folder: Path, *options: str, **environment: str
+) -> list[Run]:
     """The processes of one run, as a launcher would start them; a single one as a user would."""
     name = Path(tree["output_dir"]).name
     if processes == 1:
         return [Run(tree, folder / f"{name}.log", *options, **environment)]
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        shared = {**environment, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
-    shared |= {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes), "CUDA_VISIBLE_DEVICES": ""}
+        shared = {
+            **environment,
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(probe.getsockname()[1]),
+        }
+    shared |= {
+        "WORLD_SIZE": str(processes),
+        "LOCAL_WORLD_SIZE": str(processes),
+        "CUDA_VISIBLE_DEVICES": "",
+    }
     return [
-        Run(tree, folder / f"{name}-rank{rank}.log", *options, **shared, RANK=str(rank), LOCAL_RANK=str(rank))
+        Run(
+            tree,
+            folder / f"{name}-rank{rank}.log",
+            *options,
+            **shared,
+            RANK=str(rank),
+            LOCAL_RANK=str(rank),
+        )
         for rank in range(processes)
     ]
 
@@ -103,7 +129,9 @@ def recorded(file: Path) -> dict[int, list[int]]:
     return {step: sorted(examples) for step, examples in found.items()}
 
 
-def _train(arguments: list[str], log: str, largest_file: int | None, environment: dict[str, str]) -> None:
+def _train(
+    arguments: list[str], log: str, largest_file: int | None, environment: dict[str, str]
+) -> None:
     """In the forked process."""
     import torch
 

@@ -1,4 +1,5 @@
-"""A small run whose encoded examples and losses are kept in `tests/golden/`, to notice a change of either.
+"""A small run whose encoded examples and losses are kept in `tests/golden/`, to notice a change of
+either.
 
 python -m tests.golden_run      # keeps them anew, after a change that was meant
 """
@@ -26,14 +27,22 @@ KEPT_EXAMPLES = 3
 
 
 def make_golden_base(folder: Path) -> None:
-    """A base that depends on no random number and on no trainer of tokenizers: single bytes, and cosines as weights."""
+    """A base that depends on no random number and on no trainer of tokenizers: single bytes, and
+    cosines as weights.
+    """
     symbols = ["<s>", "</s>", "<pad>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
-    backend = Tokenizer(models.BPE(vocab={symbol: number for number, symbol in enumerate(symbols)}, merges=[]))
+    backend = Tokenizer(
+        models.BPE(vocab={symbol: number for number, symbol in enumerate(symbols)}, merges=[])
+    )
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     names = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, clean_up_tokenization_spaces=False, **names)
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(make_config("qwen3", True, len(symbols)))
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, clean_up_tokenization_spaces=False, **names
+    )
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(
+        make_config("qwen3", True, len(symbols))
+    )
     with torch.no_grad():
         for number, parameter in enumerate(model.parameters(), start=1):
             if parameter.dim() > 1:
@@ -47,13 +56,18 @@ def measure(folder: Path) -> dict[str, Any]:
     """The first examples of every default task, and the training losses of six steps."""
     make_golden_base(folder / "base")
     tree = tiny_tree(
-        folder, training={"max_steps": 6, "batch_size": 16}, eval={"every": 6}, encoding={"cutoff_len": 400}
+        folder,
+        training={"max_steps": 6, "batch_size": 16},
+        eval={"every": 6},
+        encoding={"cutoff_len": 400},
     )
     config = parse_config(tree, "golden")
     examples = {}
     for task in Inputs(config).mixture.train():
         pairs = [task[index] for index in range(KEPT_EXAMPLES)]
-        examples[task.name] = [{"input_ids": ids.tolist(), "label_spans": spans.tolist()} for ids, spans in pairs]
+        examples[task.name] = [
+            {"input_ids": ids.tolist(), "label_spans": spans.tolist()} for ids, spans in pairs
+        ]
     run(config)
     return {"format_version": FORMAT_VERSION, "examples": examples, "losses": losses(config)}
 

@@ -37,7 +37,9 @@ class Crash(Exception):
 
 
 def dies(config: Config, step: int, folder: Path | None = None) -> None:
-    """Train until so many steps are made: there the run dies, or the stage of it that writes into a folder."""
+    """Train until so many steps are made: there the run dies, or the stage of it that writes into a
+    folder.
+    """
     ordinary, place = StepTrainer.training_step, folder or config.output_dir
 
     def dying(self: StepTrainer, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -54,7 +56,9 @@ def dies(config: Config, step: int, folder: Path | None = None) -> None:
 def metrics(config: Config) -> list[dict[str, float]]:
     lines = (config.output_dir / "metrics.jsonl").read_text().splitlines()
     return [
-        {k: v for k, v in json.loads(line).items() if k not in QUIET} for line in lines if "train_runtime" not in line
+        {k: v for k, v in json.loads(line).items() if k not in QUIET}
+        for line in lines
+        if "train_runtime" not in line
     ]
 
 

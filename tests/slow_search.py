@@ -21,8 +21,15 @@ def closed(sids: Sequence[Path], closing: int) -> list[Path]:
 class Reference:
     """Next-token log-probabilities along the paths of a few SIDs."""
 
-    def __init__(self, model: PreTrainedModel, prompt: Sequence[int], paths: Sequence[Path], normalize: str) -> None:
-        self.model, self.prompt, self.paths, self.normalize = model, list(prompt), list(paths), normalize
+    def __init__(
+        self, model: PreTrainedModel, prompt: Sequence[int], paths: Sequence[Path], normalize: str
+    ) -> None:
+        self.model, self.prompt, self.paths, self.normalize = (
+            model,
+            list(prompt),
+            list(paths),
+            normalize,
+        )
         self.seen: dict[Path, torch.Tensor] = {}
 
     def children(self, prefix: Path) -> list[int]:
@@ -49,11 +56,15 @@ class Reference:
 
     def best(self, among: Callable[[int], bool] = lambda _: True) -> list[tuple[int, float]]:
         """Every path's number and score, best first."""
-        scored = [(number, self.score(path)) for number, path in enumerate(self.paths) if among(number)]
+        scored = [
+            (number, self.score(path)) for number, path in enumerate(self.paths) if among(number)
+        ]
         return sorted(scored, key=lambda entry: -entry[1])
 
     def beam_search(self, beams: int) -> list[tuple[int, float]]:
-        """As written in textbooks: whole paths among the best candidates are put aside, the best others go on."""
+        """As written in textbooks: whole paths among the best candidates are put aside, the best
+        others go on.
+        """
         number = {path: index for index, path in enumerate(self.paths)}
         running: list[tuple[Path, float]] = [((), 0.0)]
         finished: list[tuple[int, float]] = []
@@ -64,16 +75,25 @@ class Reference:
                 for token in self.children(prefix)
             ]
             candidates.sort(key=lambda entry: -entry[1])
-            finished += [(number[path], score) for path, score in candidates[:beams] if path in number]
+            finished += [
+                (number[path], score) for path, score in candidates[:beams] if path in number
+            ]
             running = [entry for entry in candidates if entry[0] not in number][:beams]
         return sorted(finished, key=lambda entry: -entry[1])[:beams]
 
 
-def random_sids(seed: int, depths: Sequence[int], count: int, width: int = 4, first: int = 300) -> list[Path]:
-    """Distinct SIDs of the given depths; every level has `width` tokens of its own, ids from `first`."""
+def random_sids(
+    seed: int, depths: Sequence[int], count: int, width: int = 4, first: int = 300
+) -> list[Path]:
+    """Distinct SIDs of the given depths; every level has `width` tokens of its own, ids from
+    `first`.
+    """
     random = np.random.default_rng(seed)
     drawn = {
-        tuple(first + level * width + int(random.integers(width)) for level in range(int(random.choice(depths))))
+        tuple(
+            first + level * width + int(random.integers(width))
+            for level in range(int(random.choice(depths)))
+        )
         for _ in range(count)
     }
     return sorted(drawn)

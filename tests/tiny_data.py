@@ -11,14 +11,28 @@ from sidtune.tasks.config import Config
 from sidtune.tasks.config_file import parse_config
 from tests.tiny_models import make_base
 
-TITLES = ["Blue Mug, 12 oz", "Red Tent", "Gas Stove", "Oak Shelf", "Wool Sock", "Tin Whistle", "Jam Jar", "Ink Pen"]
+TITLES = [
+    "Blue Mug, 12 oz",
+    "Red Tent",
+    "Gas Stove",
+    "Oak Shelf",
+    "Wool Sock",
+    "Tin Whistle",
+    "Jam Jar",
+    "Ink Pen",
+]
 
 
 def write_shop(folder: Path, users: int = 12) -> dict[str, str]:
-    """Write items, index and MiniOneRec rows; the last two items share a SID. Returns the `data` section."""
+    """Write items, index and MiniOneRec rows; the last two items share a SID. Returns the `data`
+    section.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     n = len(TITLES)
-    items = {str(i): {"title": title, "description": f"A {title.lower()}."} for i, title in enumerate(TITLES)}
+    items = {
+        str(i): {"title": title, "description": f"A {title.lower()}."}
+        for i, title in enumerate(TITLES)
+    }
     index = {str(i): [f"<a_{i % 3}>", f"<b_{i // 3}>", f"<c_{min(i, n - 2)}>"] for i in range(n)}
     index[str(n - 1)] = index[str(n - 2)]
     (folder / "shop.item.json").write_text(json.dumps(items))
@@ -35,7 +49,9 @@ def write_shop(folder: Path, users: int = 12) -> dict[str, str]:
     return {name: str(folder / file) for name, file in names.items()}
 
 
-def write_rows(path: Path, rows: list[tuple[str, list[int], int]], index: dict[str, list[str]]) -> None:
+def write_rows(
+    path: Path, rows: list[tuple[str, list[int], int]], index: dict[str, list[str]]
+) -> None:
     """Rows in MiniOneRec's columns."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
@@ -72,7 +88,11 @@ def tiny_tree(folder: Path, **sections: dict[str, Any]) -> dict[str, Any]:
         "eval": {"every": 5, "patience": None},
     }
     for name, section in sections.items():
-        tree[name] = {**tree[name], **section} if isinstance(tree.get(name), dict) and name != "tasks" else section
+        tree[name] = (
+            {**tree[name], **section}
+            if isinstance(tree.get(name), dict) and name != "tasks"
+            else section
+        )
     return tree
 
 

@@ -1,4 +1,6 @@
-"""Tiny shapes of decoder architectures that compute in other ways than the usual ones of `tiny_models`."""
+"""Tiny shapes of decoder architectures that compute in other ways than the usual ones of
+`tiny_models`.
+"""
 
 from __future__ import annotations
 

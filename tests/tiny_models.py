@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -26,13 +34,27 @@ TEXT = [
     "tents and stoves, brushes and trowels; 'quoted' \"twice\"\tand tabs\n\n\nblank lines",
 ] * 4
 KINDS = ("byte", "byte_bos", "always", "first", "never", "prepend")
-ARCHITECTURES = ("qwen2", "qwen3", "llama", "mistral", "gpt2", "gemma", "gemma2", "qwen3_moe", "gpt_neox")
+ARCHITECTURES = (
+    "qwen2",
+    "qwen3",
+    "llama",
+    "mistral",
+    "gpt2",
+    "gemma",
+    "gemma2",
+    "qwen3_moe",
+    "gpt_neox",
+)
 
 
 @cache
 def _backend(kind: str) -> str:
-    """A trained tokenizer as JSON: byte-level BPE, or SentencePiece-like with each way of putting a space in front."""
-    tokenizer = Tokenizer(models.BPE(byte_fallback=kind not in ("byte", "byte_bos"), unk_token=None))
+    """A trained tokenizer as JSON: byte-level BPE, or SentencePiece-like with each way of putting a
+    space in front.
+    """
+    tokenizer = Tokenizer(
+        models.BPE(byte_fallback=kind not in ("byte", "byte_bos"), unk_token=None)
+    )
     special = ["<s>", "</s>", "<pad>"]
     if kind.startswith("byte"):
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -40,7 +62,9 @@ def _backend(kind: str) -> str:
         alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     else:
         if kind == "prepend":
-            tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+            tokenizer.normalizer = normalizers.Sequence(
+                [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+            )
         else:
             tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=kind)
         strip = [] if kind == "never" else [decoders.Strip(" ", 1, 0)]
@@ -75,12 +99,21 @@ def make_tokenizer(kind: str = "byte") -> PreTrainedTokenizerFast:
 
 
 def make_config(architecture: str, tied: bool, rows: int) -> PreTrainedConfig:
-    """A configuration of about twenty thousand parameters; a shape of `DECODERS` says by itself what is tied."""
+    """A configuration of about twenty thousand parameters; a shape of `DECODERS` says by itself
+    what is tied.
+    """
     tokens = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
     if architecture in DECODERS:
         undropped = dict.fromkeys(DROPOUT & vars(AutoConfig.for_model(architecture)).keys(), 0.0)
-        return AutoConfig.for_model(architecture, vocab_size=rows, **undropped | tokens | DECODERS[architecture])
-    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+        return AutoConfig.for_model(
+            architecture, vocab_size=rows, **undropped | tokens | DECODERS[architecture]
+        )
+    shape = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
     if architecture == "gpt2":
         shape = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 1024}
         shape |= {"attn_pdrop": 0.0, "resid_pdrop": 0.0, "embd_pdrop": 0.0}
@@ -107,7 +140,9 @@ def make_base(
     """Save a complete base: random weights and a tokenizer, with `spare` rows that no token has."""
     tokenizer = make_tokenizer(kind)
     set_seed(0)
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(make_config(architecture, tied, len(tokenizer) + spare))
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(
+        make_config(architecture, tied, len(tokenizer) + spare)
+    )
     # Wider than usual, so that outputs differ enough to compare.
     with torch.no_grad():
         for parameter in model.parameters():

@@ -58,14 +58,23 @@ def draw() -> str:
     """The figure as SVG."""
     names = ["files", "check", "encode", "train"]
     arrows = [rightwards(BOXES[a], BOXES[b]) for a, b in pairwise(names)]
-    arrows += [downwards(BOXES["train"], BOXES["model"]), leftwards(BOXES["model"], BOXES["search"])]
-    arrows += [leftwards(BOXES["search"], BOXES["metrics"]), around(BOXES["search"], BOXES["lists"])]
+    arrows += [
+        downwards(BOXES["train"], BOXES["model"]),
+        leftwards(BOXES["model"], BOXES["search"]),
+    ]
+    arrows += [
+        leftwards(BOXES["search"], BOXES["metrics"]),
+        around(BOXES["search"], BOXES["lists"]),
+    ]
     width, height = LEFT * 2 + 4 * WIDTH + 3 * GAP, TOP * 2 + LANE + HEIGHT + 24
     view = f'viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="13"'
     head = f'<svg xmlns="http://www.w3.org/2000/svg" {view}>'
     title = "<title>From data files to a model, metrics and recommendations</title>"
     tip = '<path d="M0 0 L8 4 L0 8 Z" fill="#555"/>'
-    marker = f'<marker id="tip" markerWidth="8" markerHeight="8" refX="8" refY="4" orient="auto">{tip}</marker>'
+    marker = (
+        '<marker id="tip" markerWidth="8" markerHeight="8" refX="8" refY="4"'
+        f' orient="auto">{tip}</marker>'
+    )
     paper = f'<defs>{marker}</defs><rect width="{width}" height="{height}" fill="white"/>'
     return "\n".join([head, title, paper, *arrows, *map(drawn, BOXES.values()), "</svg>"]) + "\n"
 

@@ -39,18 +39,35 @@ def main() -> None:
 def draw() -> str:
     """The figure as SVG."""
     words = sorted({word for example in EXAMPLES for word in example})
-    read = [np.array([words.index(word) for word in example[:-1]], np.int32) for example in EXAMPLES]
+    read = [
+        np.array([words.index(word) for word in example[:-1]], np.int32) for example in EXAMPLES
+    ]
     order = lexicographic(read)
     forest = grow([read[i] for i in order], token_cost=1e9, widest=100)
     lanes = lanes_of(forest)
-    parts = [part for index in range(len(order)) for part in branch(forest, lanes, index, order[index])]
+    parts = [
+        part for index in range(len(order)) for part in branch(forest, lanes, index, order[index])
+    ]
     total, held = sum(map(len, EXAMPLES)), int(forest.widths[0])
-    parts.append(legend(len(EXAMPLES), f"{total} tokens in {len(EXAMPLES)} examples, {held} computed"))
+    parts.append(
+        legend(len(EXAMPLES), f"{total} tokens in {len(EXAMPLES)} examples, {held} computed")
+    )
     width, height = LEFT * 2 + 8 * (WIDTH + GAP), TOP + len(EXAMPLES) * LANE + 40
     view = f'viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="12"'
     head = f'<svg xmlns="http://www.w3.org/2000/svg" {view}>'
     title = "<title>Four examples of one user as a prefix tree</title>"
-    return "\n".join([head, title, f'<rect width="{width}" height="{height}" fill="white"/>', *parts, "</svg>"]) + "\n"
+    return (
+        "\n".join(
+            [
+                head,
+                title,
+                f'<rect width="{width}" height="{height}" fill="white"/>',
+                *parts,
+                "</svg>",
+            ]
+        )
+        + "\n"
+    )
 
 
 def lanes_of(forest: Forest) -> dict[int, int]:
@@ -84,8 +101,9 @@ def box(depth: int, lane: int, word: str, colour: str, dashed: bool) -> str:
     x, y = LEFT + depth * (WIDTH + GAP), TOP + lane * LANE
     style = ' stroke-dasharray="4 3"' if dashed else ""
     return (
-        f'<rect x="{x}" y="{y}" width="{WIDTH}" height="{HEIGHT}" rx="5" fill="{colour}" stroke="#555"{style}/>'
-        f'<text x="{x + WIDTH // 2}" y="{y + 17}" text-anchor="middle">{escape(word)}</text>'
+        f'<rect x="{x}" y="{y}" width="{WIDTH}" height="{HEIGHT}" rx="5" fill="{colour}"'
+        f' stroke="#555"{style}/><text x="{x + WIDTH // 2}" y="{y + 17}"'
+        f' text-anchor="middle">{escape(word)}</text>'
     )
 
 
@@ -93,7 +111,11 @@ def edge(depth: int, above: int, lane: int) -> str:
     """From a token to the one that follows it."""
     if depth == 0:
         return ""
-    x, start, end = LEFT + depth * (WIDTH + GAP), TOP + above * LANE + HEIGHT // 2, TOP + lane * LANE + HEIGHT // 2
+    x, start, end = (
+        LEFT + depth * (WIDTH + GAP),
+        TOP + above * LANE + HEIGHT // 2,
+        TOP + lane * LANE + HEIGHT // 2,
+    )
     middle = x - GAP // 2
     return f'<path d="M{x - GAP} {start} H{middle} V{end} H{x}" fill="none" stroke="#555"/>'
 

@@ -8,7 +8,15 @@ if TYPE_CHECKING:
     from sidtune.decoding.recommender import Recommendation, Recommender
 
 __version__ = "0.1.0"
-__all__ = ["Recommendation", "Recommender", "__version__", "check", "evaluate", "load_config", "train"]
+__all__ = [
+    "Recommendation",
+    "Recommender",
+    "__version__",
+    "check",
+    "evaluate",
+    "load_config",
+    "train",
+]
 
 _MODULES = {
     **dict.fromkeys(("check", "evaluate", "load_config", "train"), "sidtune.api"),

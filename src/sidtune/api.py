@@ -22,7 +22,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
     Args:
         path: the file.
-        overrides: `section.key=value` texts that replace keys of the file, such as `training.epochs=3`.
+        overrides: `section.key=value` texts that replace keys of the file, such as
+            `training.epochs=3`.
 
     Raises:
         UserError: for a missing or broken file, unknown keys and wrong values; all faults at once.
@@ -38,8 +39,8 @@ def check(config: Config, trust_remote_code: bool = False) -> list[Finding]:
         trust_remote_code: allow Python code shipped with the base to run.
 
     Returns:
-        Findings, errors first. Each has `severity` (`error`, `warning` or `note`), `where`, `message`, `examples` and
-        `remedy`.
+        Findings, errors first. Each has `severity` (`error`, `warning` or `note`), `where`,
+        `message`, `examples` and `remedy`.
     """
     from sidtune.checks.run import run_checks
     from sidtune.inputs import Inputs
@@ -58,8 +59,8 @@ def train(
 
     Args:
         config: as `load_config` gives it.
-        resume: `auto` resumes from the newest complete checkpoint of the run; `never` starts a new run; a path names a
-            checkpoint to resume from, or weights to start from.
+        resume: `auto` resumes from the newest complete checkpoint of the run; `never` starts a new
+            run; a path names a checkpoint to resume from, or weights to start from.
         dry_run: do everything up to the first step, and print the plan.
         trust_remote_code: allow Python code shipped with the base to run.
         other_processes: resume even if a different number of processes wrote the checkpoint.
@@ -90,13 +91,15 @@ def evaluate(
     baselines: bool = True,
     trust_remote_code: bool = False,
 ) -> Report | None:
-    """Rank the rows of a split over the whole catalogue with the model and simple baselines, and write the results.
+    """Rank the rows of a split over the whole catalogue with the model and simple baselines, and
+    write the results.
 
     Args:
         model: a run's folder, or one of its checkpoints.
         split: `test`, `valid` or `train`.
         beams: beam width; also the maximum list length.
-        normalize: normalise over the full vocabulary (`full`), or over the tokens that the trie allows (`trie`).
+        normalize: normalise over the full vocabulary (`full`), or over the tokens that the trie
+            allows (`trie`).
         exclude_history: never return an item of the history.
         limit: rank at most this many rows, sampled with a fixed seed.
         candidates: a file with the ids of the items that may be returned, one id per line.
@@ -106,8 +109,8 @@ def evaluate(
         trust_remote_code: allow Python code shipped with the model to run.
 
     Returns:
-        HR@K, NDCG@K and MRR by SID and by item with 95% intervals, of the model and of each baseline. With several
-        processes, only the first returns it; the others return None.
+        HR@K, NDCG@K and MRR by SID and by item with 95% intervals, of the model and of each
+        baseline. With several processes, only the first returns it; the others return None.
 
     Raises:
         UserError: for any mistake in configuration, data or model.

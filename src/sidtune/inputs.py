@@ -22,14 +22,18 @@ from sidtune.tokenizer.vocabulary import Vocabulary, extend_vocabulary
 
 
 class Inputs:
-    """The inputs of `train`, `check` and `preview`; an invalid input raises `UserError` on first access.
+    """The inputs of `train`, `check` and `preview`; an invalid input raises `UserError` on first
+    access.
 
     Args:
         trust_remote_code: allow Python code shipped with the base to run.
-        frame: the text around prompt and response, if a run has already fixed it; set it before using the mixture.
+        frame: the text around prompt and response, if a run has already fixed it; set it before
+            using the mixture.
     """
 
-    def __init__(self, config: Config, trust_remote_code: bool = False, frame: Frame | None = None) -> None:
+    def __init__(
+        self, config: Config, trust_remote_code: bool = False, frame: Frame | None = None
+    ) -> None:
         self.config, self.trust_remote_code, self.frame = config, trust_remote_code, frame
 
     @cached_property
@@ -42,7 +46,11 @@ class Inputs:
         """The base's tokenizer, extended by the SID tokens."""
         tokenizer = load_tokenizer(self.config.model.base, self.trust_remote_code)
         # With from_scratch, no row of the base is used.
-        rows = 0 if self.config.model.from_scratch else int(self.model_config.get_text_config().vocab_size)
+        rows = (
+            0
+            if self.config.model.from_scratch
+            else int(self.model_config.get_text_config().vocab_size)
+        )
         return extend_vocabulary(tokenizer, self.catalogue.sid_tokens, rows)
 
     @cached_property
@@ -63,7 +71,10 @@ class Inputs:
         """The files saved with the trained model's weights."""
         config, task = self.config, self.config.evaluation_task
         template, cutoff_len = self.mixture.templates[task][0], config.encoding.cutoff_len
-        users, longest = self._users(), self.mixture.remembered("longest-read", self._longest_history)
+        users, longest = (
+            self._users(),
+            self.mixture.remembered("longest-read", self._longest_history),
+        )
         return with_prompt_ids(
             Bundle(
                 catalogue=self.catalogue,
@@ -86,7 +97,9 @@ class Inputs:
 
     def _longest_history(self) -> int:
         splits: tuple[Split, ...] = ("train", "valid")
-        rows = 1 + max(int(self.mixture.source(split).rows.history.lengths.max()) for split in splits)
+        rows = 1 + max(
+            int(self.mixture.source(split).rows.history.lengths.max()) for split in splits
+        )
         return min(rows, self.config.data.longest_history or rows)
 
     @cached_property

@@ -1,4 +1,6 @@
-"""What hostile files are made of: valid ones, harmed in a few places; everything follows from the generator given."""
+"""What hostile files are made of: valid ones, harmed in a few places; everything follows from the
+generator given.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,8 @@ from typing import Any
 
 import pyarrow as pa
 
-# Bytes that readers stumble over: ends of text, other encodings, brackets without end, escapes, code.
+# Bytes that readers stumble over: ends of text, other encodings, brackets without end, escapes,
+# code.
 POISON = [
     b"\x00",
     b"\xff",
@@ -107,12 +110,17 @@ def any_json(r: random.Random, depth: int) -> Any:
     if kind >= 6:
         entries = [any_json(r, depth - 1) for _ in range(r.randrange(4))]
         return entries if kind == 6 else {any_text(r): entry for entry in entries}
-    return [None, r.random() < 0.5, r.randrange(-5, 300), r.gauss(0, 9), any_text(r), any_text(r)][kind]
+    return [None, r.random() < 0.5, r.randrange(-5, 300), r.gauss(0, 9), any_text(r), any_text(r)][
+        kind
+    ]
 
 
 def any_text(r: random.Random) -> str:
     """A few characters from all over Unicode."""
-    return "".join(chr(r.choice([r.randrange(32, 127), r.randrange(0xD7FF), 0x1F600])) for _ in range(r.randrange(6)))
+    return "".join(
+        chr(r.choice([r.randrange(32, 127), r.randrange(0xD7FF), 0x1F600]))
+        for _ in range(r.randrange(6))
+    )
 
 
 def harmed(content: bytes, r: random.Random) -> bytes:
@@ -138,7 +146,9 @@ def harmed(content: bytes, r: random.Random) -> bytes:
 
 
 def reencoded(content: bytes, r: random.Random) -> bytes:
-    """The same text otherwise: another encoding, a byte-order mark, other ends of lines; or no text at all."""
+    """The same text otherwise: another encoding, a byte-order mark, other ends of lines; or no text
+    at all.
+    """
     text = content.decode("utf-8", "replace")
     match r.randrange(8):
         case 0:
@@ -170,7 +180,10 @@ def wrong_tree(tree: Any, r: random.Random) -> Any:
                 renamed = r.choice([any_text(r), name + "s", "", "__class__", name.upper()])
                 return {renamed if other == name else other: value for other, value in tree.items()}
             case _:
-                return {other: wrong_tree(value, r) if other == name else value for other, value in tree.items()}
+                return {
+                    other: wrong_tree(value, r) if other == name else value
+                    for other, value in tree.items()
+                }
     if isinstance(tree, list) and tree and r.random() < 0.85:
         at = r.randrange(len(tree))
         middle = r.choice([[], [tree[at]] * 2, [wrong_tree(tree[at], r)]])
@@ -188,7 +201,9 @@ def as_json(tree: Any, r: random.Random) -> bytes:
 
 
 def wrong_table(table: pa.Table, r: random.Random) -> pa.Table:
-    """An Arrow table with a column of it holed, of another type, renamed, doubled, left out, or in bad UTF-8."""
+    """An Arrow table with a column of it holed, of another type, renamed, doubled, left out, or in
+    bad UTF-8.
+    """
     at = r.randrange(table.num_columns)
     name, column = table.column_names[at], table.column(at)
     match r.randrange(7):
@@ -240,7 +255,9 @@ def _other_column(rows: int, r: random.Random) -> pa.Array:
 
 def _bad_text(rows: int, r: random.Random) -> pa.Array:
     """Text that is not UTF-8, which Arrow does not look at by itself, alone or in lists."""
-    text = pa.array([r.choice([b"\xff", b"ok", b"\xed\xa0\x80"]) for _ in range(rows)], pa.binary()).view(pa.string())
+    text = pa.array(
+        [r.choice([b"\xff", b"ok", b"\xed\xa0\x80"]) for _ in range(rows)], pa.binary()
+    ).view(pa.string())
     if r.random() < 0.5:
         return text
     return pa.ListArray.from_arrays(pa.array(range(rows + 1), pa.int32()), text)

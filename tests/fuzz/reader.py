@@ -1,4 +1,6 @@
-"""A reader under test: its files are harmed as a seed says, and it may refuse them or read them right."""
+"""A reader under test: its files are harmed as a seed says, and it may refuse them or read them
+right.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,7 @@ class Reader:
     @property
     def json_file(self) -> str | None:
         """The first file that is harmed, where it holds JSON."""
-        (name, *_) = self.harm or tuple(self.files())
+        name, *_ = self.harm or tuple(self.files())
         return name if name.endswith((".json", ".jsonl")) else None
 
     def __call__(self, name: str, seed: int, folder: Path) -> None:
@@ -64,7 +66,9 @@ class Reader:
             assert seed, "valid files were refused"
             raise
         finally:
-            left = {file: (folder / file).read_bytes() for file in files if (folder / file).exists()}
+            left = {
+                file: (folder / file).read_bytes() for file in files if (folder / file).exists()
+            }
             assert self.mends or left == files, "a reader changed what it read"
 
 
@@ -102,5 +106,7 @@ def lines_bytes(values: list[Any]) -> bytes:
 
 def parquet_bytes(table: pa.Table, r: Random | None = None) -> bytes:
     sink = io.BytesIO()
-    pyarrow.parquet.write_table(table, sink, compression=r.choice(["snappy", "none", "zstd"]) if r else "none")
+    pyarrow.parquet.write_table(
+        table, sink, compression=r.choice(["snappy", "none", "zstd"]) if r else "none"
+    )
     return sink.getvalue()

@@ -1,4 +1,5 @@
-"""Every reader of outside files: a valid file of its own, how it is called, and what holds for whatever it accepts.
+"""Every reader of outside files: a valid file of its own, how it is called, and what holds for
+whatever it accepts.
 
 To add a reader: one entry in `READERS`.
 """
@@ -44,7 +45,14 @@ from sidtune.files.literals import parse_list
 from sidtune.model.base_files import weight_faults
 from sidtune.model.checkpoint_files import INDEX, OLD_WEIGHTS, WEIGHTS, load_weights
 from sidtune.model.load import load_model
-from sidtune.runs.bundle import CATALOGUE, RECOMMENDER_FILE, Bundle, PromptIds, read_bundle, write_bundle
+from sidtune.runs.bundle import (
+    CATALOGUE,
+    RECOMMENDER_FILE,
+    Bundle,
+    PromptIds,
+    read_bundle,
+    write_bundle,
+)
 from sidtune.runs.checkpoints import IDENTITY, MANIFEST, compare_identity, newest_complete
 from sidtune.runs.resumed import STATE, refuse_broken_state
 from sidtune.tasks.config_file import dump_config, load_config, parse_config
@@ -68,13 +76,18 @@ def _items() -> Files:
     descriptions = ["", "['short', 'the longest']", ["a", "b"], None]
     pairs = zip(TITLES, descriptions, strict=True)
     items = {item: {"title": t, "description": d} for item, (t, d) in zip(IDS, pairs, strict=True)}
-    return {"s.item.json": json_bytes(items), "s.index.json": json_bytes(dict(zip(IDS, map(list, SIDS), strict=True)))}
+    return {
+        "s.item.json": json_bytes(items),
+        "s.index.json": json_bytes(dict(zip(IDS, map(list, SIDS), strict=True))),
+    }
 
 
 def _read_items(folder: Path) -> None:
     shop = read_catalogue(folder / "s.item.json", folder / "s.index.json")
     assert len(shop.ids) == len(shop.titles) == len(shop.descriptions) == len(shop.sids) > 0
-    assert all(isinstance(text, str) and text.strip() for text in (*shop.titles, *shop.descriptions))
+    assert all(
+        isinstance(text, str) and text.strip() for text in (*shop.titles, *shop.descriptions)
+    )
     assert all(sid and all(isinstance(token, str) for token in sid) for sid in shop.sids)
     "".join([*shop.ids, *shop.titles, *shop.descriptions, *shop.sid_tokens]).encode()
     assert shop.positions(pa.array(shop.ids)).tolist() == list(range(len(shop.ids)))
@@ -93,7 +106,9 @@ def _csv(history: str = "history") -> bytes:
 def _table(numbers: bool = False) -> pa.Table:
     users, items, targets = zip(*ROWS, strict=True)
     history = [[str(IDS.index(i) + 1) for i in entry] if numbers else entry for entry in items]
-    return pa.table({"user_id": users, "history": history, "item_id": targets, "more": [1.5, None, 2.0]})
+    return pa.table(
+        {"user_id": users, "history": history, "item_id": targets, "more": [1.5, None, 2.0]}
+    )
 
 
 def _read_rows(folder: Path) -> None:
@@ -103,7 +118,9 @@ def _read_rows(folder: Path) -> None:
     assert all(rows.users.to_pylist())
     assert rows.users.type == CODES
     assert rows.history.lengths.min() > 0
-    assert all(part.min() >= 0 and part.max() < len(IDS) for part in (rows.history.values, rows.target))
+    assert all(
+        part.min() >= 0 and part.max() < len(IDS) for part in (rows.history.values, rows.target)
+    )
     assert all(isinstance(entry.found, str) for entry in disagreements(path, SHOP))
 
 
@@ -125,7 +142,9 @@ def _read_preferences(folder: Path) -> None:
     table.validate(full=True)
     assert table.num_rows
     assert not any(column.null_count for column in table.columns)
-    assert all(row["history"] and row["preference"].strip() and row["user_id"] for row in table.to_pylist())
+    assert all(
+        row["history"] and row["preference"].strip() and row["user_id"] for row in table.to_pylist()
+    )
 
 
 def _read_instructions(folder: Path) -> None:
@@ -180,7 +199,9 @@ stages: [{tuning: frozen, steps: 3}, {tuning: full, learning_rate: 1.0e-4}]
 
 def _read_config(folder: Path) -> None:
     config = load_config(folder / "c.yaml")
-    assert dump_config(parse_config(yaml.safe_load(dump_config(config)), "again")) == dump_config(config)
+    assert dump_config(parse_config(yaml.safe_load(dump_config(config)), "again")) == dump_config(
+        config
+    )
 
 
 def _override(folder: Path) -> None:
@@ -191,7 +212,11 @@ def _override(folder: Path) -> None:
 TEMPLATES = {
     "sid_next": [
         {"prompt": ["Bought: ", "{history_sids}", " {{now}}"], "response": ["{target_sid}"]},
-        {"prompt": ["{history_titles} and {history_sids}"], "response": ["{target_sid}"], "separator": ", "},
+        {
+            "prompt": ["{history_titles} and {history_sids}"],
+            "response": ["{target_sid}"],
+            "separator": ", ",
+        },
     ],
     "title_next": {"prompt": ["{history_titles}"], "response": ["{target_title}"]},
 }
@@ -201,7 +226,9 @@ def _read_templates(folder: Path) -> None:
     for form, wordings in load_templates(folder / "t.yaml").items():
         assert form in FORMS
         assert wordings
-        assert [parse_template(form, as_tree(wording), "again") for wording in wordings] == list(wordings)
+        assert [parse_template(form, as_tree(wording), "again") for wording in wordings] == list(
+            wordings
+        )
         "".join(text for wording in wordings for text in wording.literals).encode()
 
 
@@ -215,13 +242,22 @@ def _written(write: Callable[[Path], None]) -> Files:
 
     with tempfile.TemporaryDirectory() as name:
         write(Path(name))
-        return {str(p.relative_to(name)): p.read_bytes() for p in sorted(Path(name).rglob("*")) if p.is_file()}
+        return {
+            str(p.relative_to(name)): p.read_bytes()
+            for p in sorted(Path(name).rglob("*"))
+            if p.is_file()
+        }
 
 
 def model_folder(folder: Path) -> None:
     wording = load_templates()["sid_next"][0]
-    frame, ids = Frame(True, "<s>", "|", " ", "</s>", False, (" ", "\n"), ("", "\n")), PromptIds([0, 7], [], [9])
-    write_bundle(Bundle(SHOP, np.array([3, 0, 1, 2]), "sid_next", wording, "chat", 99, 9, frame, ids), folder)
+    frame, ids = (
+        Frame(True, "<s>", "|", " ", "</s>", False, (" ", "\n"), ("", "\n")),
+        PromptIds([0, 7], [], [9]),
+    )
+    write_bundle(
+        Bundle(SHOP, np.array([3, 0, 1, 2]), "sid_next", wording, "chat", 99, 9, frame, ids), folder
+    )
 
 
 def _read_bundle(folder: Path) -> None:
@@ -230,7 +266,10 @@ def _read_bundle(folder: Path) -> None:
     again.mkdir()
     write_bundle(found, again)
     assert read_bundle(again).catalogue == found.catalogue
-    assert (read_bundle(again).frame, read_bundle(again).prompt_ids) == (found.frame, found.prompt_ids)
+    assert (read_bundle(again).frame, read_bundle(again).prompt_ids) == (
+        found.frame,
+        found.prompt_ids,
+    )
     assert found.frame.chat == (found.format == "chat")
     assert found.users.min() >= 0
     "".join([*found.catalogue.ids, *found.catalogue.titles, *found.catalogue.sid_tokens]).encode()
@@ -238,9 +277,16 @@ def _read_bundle(folder: Path) -> None:
 
 def evaluation(folder: Path) -> None:
     keys = {"row": [1, 2, 3], "user_id": ["u", "v", "u"], "target": ["1", "2", "ü"]}
-    table = pa.table(keys | {"sid_rank": [1, 0, 5], "item_rank": [2, 0, 0], "scores": [[0.5], [], [1.0]]})
+    table = pa.table(
+        keys | {"sid_rank": [1, 0, 5], "item_rank": [2, 0, 0], "scores": [[0.5], [], [1.0]]}
+    )
     pyarrow.parquet.write_table(table, folder / "test.predictions.parquet", compression="none")
-    settings = {"beams": 10, "normalize": "full", "exclude_history": False, "candidates_sha256": None}
+    settings = {
+        "beams": 10,
+        "normalize": "full",
+        "exclude_history": False,
+        "candidates_sha256": None,
+    }
     (folder / "test.json").write_bytes(json_bytes({"settings": settings, "rows": 3}))
 
 
@@ -261,7 +307,12 @@ def _read_evaluation(folder: Path) -> None:
     json.dumps(compare.as_json(found), allow_nan=False)
 
 
-IDENTITY_TREE = {"data.train": "0123", "seed": 7, "stages": [{"tuning": "full"}], "training.ema": None}
+IDENTITY_TREE = {
+    "data.train": "0123",
+    "seed": 7,
+    "stages": [{"tuning": "full"}],
+    "training.ema": None,
+}
 
 
 def _read_checkpoint(folder: Path) -> None:
@@ -271,8 +322,16 @@ def _read_checkpoint(folder: Path) -> None:
     compare_identity(newest, IDENTITY_TREE)
 
 
-STATE_TREE = {"global_step": 3, "best_global_step": 3, "best_metric": 1.5, "best_model_checkpoint": "run/checkpoint-3"}
-STATE_TREE |= {"log_history": [{"step": 3, "loss": 2.0}], "stateful_callbacks": {"TrainerControl": {"args": {}}}}
+STATE_TREE = {
+    "global_step": 3,
+    "best_global_step": 3,
+    "best_metric": 1.5,
+    "best_model_checkpoint": "run/checkpoint-3",
+}
+STATE_TREE |= {
+    "log_history": [{"step": 3, "loss": 2.0}],
+    "stateful_callbacks": {"TrainerControl": {"args": {}}},
+}
 
 
 def _read_state(folder: Path) -> None:
@@ -286,9 +345,13 @@ def _read_state(folder: Path) -> None:
 def _checkpoint() -> Files:
     inside = {"weights": b"12345", IDENTITY: json_bytes(IDENTITY_TREE)}
     manifest = {
-        name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()} for name, content in inside.items()
+        name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        for name, content in inside.items()
     }
-    return {f"checkpoint-3/{name}": content for name, content in {**inside, MANIFEST: json_bytes(manifest)}.items()}
+    return {
+        f"checkpoint-3/{name}": content
+        for name, content in {**inside, MANIFEST: json_bytes(manifest)}.items()
+    }
 
 
 def trainer_folder(run: Path) -> Path:
@@ -302,7 +365,14 @@ def trainer_folder(run: Path) -> Path:
 
 def chunks() -> Iterator[Encoded]:
     for ids, spans in (([[1, 2, 3], [4, 5]], [[1, 3], [1, 2]]), ([[6, 7, 8, 9]], [[1, 2, 3, 4]])):
-        yield Encoded(Ragged.from_lists(ids), Ragged.from_lists(spans), np.arange(len(ids)), np.arange(len(ids)), 1, 2)
+        yield Encoded(
+            Ragged.from_lists(ids),
+            Ragged.from_lists(spans),
+            np.arange(len(ids)),
+            np.arange(len(ids)),
+            1,
+            2,
+        )
 
 
 def _cache(folder: Path) -> None:
@@ -339,7 +409,9 @@ def _old_weights(folder: Path) -> None:
 def _read_weights(folder: Path) -> None:
     weight_faults(str(folder))
     found = load_weights(folder)
-    assert all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in found.items())
+    assert all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in found.items()
+    )
 
 
 def _base(folder: Path) -> None:
@@ -368,7 +440,9 @@ def _rows(name: str, content: bytes) -> Reader:
     return Reader(lambda: {name: content}, _read_rows)
 
 
-MORE = [{"user_id": user, "history": items, "item_id": target, "x": 1} for user, items, target in ROWS]
+MORE = [
+    {"user_id": user, "history": items, "item_id": target, "x": 1} for user, items, target in ROWS
+]
 READERS: dict[str, Reader] = {
     "items": Reader(_items, _read_items, ("s.item.json",)),
     "index": Reader(_items, _read_items, ("s.index.json",)),
@@ -379,24 +453,33 @@ READERS: dict[str, Reader] = {
     "rows.parquet": _rows("r.parquet", parquet_bytes(_table())),
     "rows.parquet.gz": _rows("r.parquet.gz", gzip.compress(parquet_bytes(_table()))),
     "interactions": Reader(
-        lambda: {"s.inter.json": json_bytes({"u": ["1", "x y", 2], "v": ["ü", 2.0], "7.0": ["1.0"]})},
+        lambda: {
+            "s.inter.json": json_bytes({"u": ["1", "x y", 2], "v": ["ü", 2.0], "7.0": ["1.0"]})
+        },
         _read_interactions,
     ),
     "preferences.json": Reader(lambda: {"p.json": json_bytes([PREFERENCE] * 2)}, _read_preferences),
-    "preferences.jsonl": Reader(lambda: {"p.jsonl": lines_bytes([PREFERENCE] * 2)}, _read_preferences),
+    "preferences.jsonl": Reader(
+        lambda: {"p.jsonl": lines_bytes([PREFERENCE] * 2)}, _read_preferences
+    ),
     "instructions": Reader(
         lambda: {"i.jsonl": lines_bytes([{"prompt": "a", "response": "b"}] * 2)}, _read_instructions
     ),
     "candidates": Reader(lambda: {"c.txt": "1\n x y \nü\n".encode()}, _read_candidates),
     "histories": Reader(
-        lambda: {"h.jsonl": lines_bytes([{"user_id": "u", "history": ["1", 2]}, {"history": []}])}, _read_histories
+        lambda: {"h.jsonl": lines_bytes([{"user_id": "u", "history": ["1", 2]}, {"history": []}])},
+        _read_histories,
     ),
     "list in a cell": Reader(lambda: {"cell": b"['a', \"it's\", 15.0, u'\\'[', 7]"}, _read_cell),
     "configuration": Reader(lambda: {"c.yaml": CONFIG}, _read_config),
-    "override": Reader(lambda: {"c.yaml": CONFIG, "override": b"training.epochs=3"}, _override, ("override",)),
+    "override": Reader(
+        lambda: {"c.yaml": CONFIG, "override": b"training.epochs=3"}, _override, ("override",)
+    ),
     "templates": Reader(lambda: {"t.yaml": yaml.safe_dump(TEMPLATES).encode()}, _read_templates),
     "catalogue of a model": Reader(partial(_written, model_folder), _read_bundle, (CATALOGUE,)),
-    "question of a model": Reader(partial(_written, model_folder), _read_bundle, (RECOMMENDER_FILE,)),
+    "question of a model": Reader(
+        partial(_written, model_folder), _read_bundle, (RECOMMENDER_FILE,)
+    ),
     "evaluation": Reader(partial(_written, evaluation), _read_evaluation),
     "manifest": Reader(_checkpoint, _read_checkpoint, (f"checkpoint-3/{MANIFEST}",)),
     "identity": Reader(_checkpoint, _read_checkpoint, (f"checkpoint-3/{IDENTITY}",)),

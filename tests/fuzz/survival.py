@@ -1,4 +1,6 @@
-"""Reading hostile files in a process of its own, which may neither crash, hang, grow, run anything nor stray."""
+"""Reading hostile files in a process of its own, which may neither crash, hang, grow, run anything
+nor stray.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +27,26 @@ WAITING = 30.0
 SILENCE = 120
 LONGEST_MESSAGE = 4000
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-RUNS = {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork", "os.forkpty", "pickle.find_class"}
+RUNS = {
+    "subprocess.Popen",
+    "os.system",
+    "os.exec",
+    "os.posix_spawn",
+    "os.fork",
+    "os.forkpty",
+    "pickle.find_class",
+}
 REACHES = {"socket.connect", "socket.getaddrinfo", "socket.bind"}
-CHANGES = {"os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.chmod", "os.truncate"}
+CHANGES = {
+    "os.remove",
+    "os.rename",
+    "os.mkdir",
+    "os.rmdir",
+    "os.link",
+    "os.symlink",
+    "os.chmod",
+    "os.truncate",
+}
 
 
 class Fault(BaseException):
@@ -53,7 +72,9 @@ class Outcome:
 
 
 def outcome(read: Callable[[int, Path], Any], seeds: Iterable[int], folder: Path) -> Outcome:
-    """Call `read` with each seed and a folder that it may read from and write to, in a forked process."""
+    """Call `read` with each seed and a folder that it may read from and write to, in a forked
+    process.
+    """
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe(duplex=False)
     child = context.Process(target=_child, args=(read, list(seeds), folder, theirs))
@@ -90,7 +111,9 @@ def _child(read: Callable[[int, Path], Any], seeds: list[int], folder: Path, pip
         except UserError as error:
             found.refused += 1
             if len(str(error)) > LONGEST_MESSAGE:
-                found.faults.append((seed, f"a message of {len(str(error)):,} characters: {str(error)[:200]}"))
+                found.faults.append(
+                    (seed, f"a message of {len(str(error)):,} characters: {str(error)[:200]}")
+                )
         except BaseException:
             found.faults.append((seed, traceback.format_exc()[-3000:]))
         found.seconds = max(found.seconds, time.process_time() - began)
@@ -121,13 +144,21 @@ class _Guard:
     def _hook(self, event: str, details: tuple[Any, ...]) -> None:
         if not self.on:
             return
-        # Libraries compile text of their own when they are first used; files in the folder are nobody's code.
+        # Libraries compile text of their own when they are first used; files in the folder are
+        # nobody's code.
         code = getattr(details[0], "co_filename", "") if event == "exec" else ""
         ran = event in RUNS or (os.path.isabs(code) and self._inside(code))
-        wrote = event == "open" and isinstance(details[2], int) and details[2] & WRITING and details[0] != os.devnull
+        wrote = (
+            event == "open"
+            and isinstance(details[2], int)
+            and details[2] & WRITING
+            and details[0] != os.devnull
+        )
         if ran or event in REACHES:
             raise Fault(f"{event} {details!r:.300}")
-        if (wrote or event in CHANGES) and not all(map(self._inside, details[: 2 if event == "os.rename" else 1])):
+        if (wrote or event in CHANGES) and not all(
+            map(self._inside, details[: 2 if event == "os.rename" else 1])
+        ):
             raise Fault(f"{event} outside the folder: {details!r:.300}")
         if event == "open" and "passwd" in str(details[0]):
             raise Fault(f"read outside the folder: {details!r:.300}")
@@ -145,7 +176,10 @@ def _limited() -> Iterator[None]:
     def stop(*_: Any) -> None:
         raise Fault(f"more than {SECONDS:.0f} s, or waiting for {WAITING:.0f} s")
 
-    timers = {signal.ITIMER_PROF: (signal.SIGPROF, SECONDS), signal.ITIMER_REAL: (signal.SIGALRM, WAITING)}
+    timers = {
+        signal.ITIMER_PROF: (signal.SIGPROF, SECONDS),
+        signal.ITIMER_REAL: (signal.SIGALRM, WAITING),
+    }
     for timer, (number, seconds) in timers.items():
         signal.signal(number, stop)
         signal.setitimer(timer, seconds)
@@ -157,7 +191,9 @@ def _limited() -> Iterator[None]:
 
 
 def _peak(reset: bool = False) -> float:
-    """Most memory that this process held since the last reset, in MB; outside Linux since it began."""
+    """Most memory that this process held since the last reset, in MB; outside Linux
+    since it began.
+    """
     if not Path("/proc/self/status").exists():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     if reset:

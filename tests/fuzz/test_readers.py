@@ -1,4 +1,6 @@
-"""Every reader of outside files under thousands of hostile ones: a `UserError` or a sound result, and nothing else."""
+"""Every reader of outside files under thousands of hostile ones: a `UserError` or a sound result,
+and nothing else.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ from sidtune.base.errors import UserError
 
 SHORT, LONG = 40, 1_000
 WIDE = st.integers() | st.floats() | st.text(max_size=8) | st.booleans() | st.none()
-ANY_JSON = st.recursive(WIDE, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner))
+ANY_JSON = st.recursive(
+    WIDE, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner)
+)
 
 
 def survived(name: str, inputs: int, folder: Path) -> Outcome:
@@ -46,16 +50,24 @@ def test_the_ordinary_suite_reads_a_thousand() -> None:
 
 @pytest.mark.long
 def test_twenty_thousand_hostile_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = {name: survived(name, LONG, tmp_path / str(number)) for number, name in enumerate(READERS)}
+    found = {
+        name: survived(name, LONG, tmp_path / str(number)) for number, name in enumerate(READERS)
+    }
     for name, one in found.items():
-        assert one.refused or READERS[name].mends, f"{name}: nothing that was done to the file did any harm"
-    read, refused = (sum(getattr(one, what) for one in found.values()) for what in ("accepted", "refused"))
+        assert one.refused or READERS[name].mends, (
+            f"{name}: nothing that was done to the file did any harm"
+        )
+    read, refused = (
+        sum(getattr(one, what) for one in found.values()) for what in ("accepted", "refused")
+    )
     assert read + refused >= 20_000
-    seconds, megabytes = (max(getattr(one, what) for one in found.values()) for what in ("seconds", "megabytes"))
+    seconds, megabytes = (
+        max(getattr(one, what) for one in found.values()) for what in ("seconds", "megabytes")
+    )
     with capsys.disabled():
         print(
-            f"\n{read + refused:,} hostile files before {len(READERS)} readers: {refused:,} refused, "
-            f"{read:,} read right; at most {seconds:.2f} s, and {megabytes:.0f} MB more"
+            f"\n{read + refused:,} hostile files before {len(READERS)} readers: {refused:,}"
+            f" refused, {read:,} read right; at most {seconds:.2f} s, and {megabytes:.0f} MB more"
         )
 
 

@@ -15,7 +15,10 @@ from sidtune.training.train import train
 @pytest.fixture(scope="session")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
     """A trained run."""
-    made = tiny_config(tmp_path_factory.mktemp("shop"), training={"epochs": 4, "batch_size": 16, "learning_rate": 0.01})
+    made = tiny_config(
+        tmp_path_factory.mktemp("shop"),
+        training={"epochs": 4, "batch_size": 16, "learning_rate": 0.01},
+    )
     assert train(made)
     return made
 

@@ -1,4 +1,6 @@
-"""A run keeps what its chat template wrote, and every other program can ask its model with the ids of training."""
+"""A run keeps what its chat template wrote, and every other program can ask its model with the ids
+of training.
+"""
 
 from __future__ import annotations
 
@@ -29,13 +31,17 @@ from sidtune.tasks.config_file import parse_config
 
 # Two renderings never agree.
 CLOCK = (
-    "{%- set now = strftime_now('%d %b %Y %H:%M:%S.%f') %}{{ 'It is ' + now + '.\\n' }}{% for m in messages %}"
-    "{{ '[' + m['role'] + '] ' + m['content'] | trim + eos_token }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '[assistant] ' }}{% endif %}"
+    "{%- set now = strftime_now('%d %b %Y %H:%M:%S.%f') %}{{ 'It is ' + now + '.\\n' }}{% for m in"
+    " messages %}{{ '[' + m['role'] + '] ' + m['content'] | trim + eos_token }}{% endfor %}{% if"
+    " add_generation_prompt %}{{ '[assistant] ' }}{% endif %}"
 )
 DATE_ALONE = CLOCK.replace("%d %b %Y %H:%M:%S.%f", "%Y")
 STILL = CLOCK.replace("strftime_now('%d %b %Y %H:%M:%S.%f')", "'today'")
-SHORT: dict[str, Any] = {"tasks": {"sid_next": None}, "training": {"max_steps": 6}, "eval": {"every": 2}}
+SHORT: dict[str, Any] = {
+    "tasks": {"sid_next": None},
+    "training": {"max_steps": 6},
+    "eval": {"every": 2},
+}
 
 
 def base(folder: Path, template: str = CLOCK, kind: str = "byte") -> Path:
@@ -67,7 +73,9 @@ def test_a_run_goes_on_with_the_prompt_it_began_with(tmp_path: Path) -> None:
     assert read_bundle(result.folder).frame == began
     first, again = (Recommender.load(result.folder) for _ in range(2))
     history = first.positions([["1", "2"]])
-    assert first.prompts.encode(history)[0][0].tolist() == again.prompts.encode(history)[0][0].tolist()
+    assert (
+        first.prompts.encode(history)[0][0].tolist() == again.prompts.encode(history)[0][0].tolist()
+    )
     tokenizer = AutoTokenizer.from_pretrained(result.folder)
     assert tokenizer.decode(first.prompts.encode(history)[0][0].tolist()).startswith(began.before)
     evaluate(EvaluationRequest(result.folder))
@@ -76,7 +84,10 @@ def test_a_run_goes_on_with_the_prompt_it_began_with(tmp_path: Path) -> None:
 
 
 def test_a_finished_stage_hands_its_prompt_on(tmp_path: Path) -> None:
-    stages = [{"tuning": "frozen", "steps": 4, "learning_rate": 0.01}, {"tuning": "full", "steps": 4}]
+    stages = [
+        {"tuning": "frozen", "steps": 4, "learning_rate": 0.01},
+        {"tuning": "full", "steps": 4},
+    ]
     base(tmp_path)
     tree = tiny_tree(tmp_path, template={"format": "chat"}, stages=stages, **SHORT)  # type: ignore[arg-type]
     tree["training"] = {"batch_size": 16}
@@ -90,7 +101,9 @@ def test_the_first_of_several_processes_decides(tmp_path: Path) -> None:
     base(tmp_path)
     tree = tiny_tree(tmp_path, template={"format": "chat"}, **SHORT)
     assert [rank.ends() for rank in start_ranks(2, tree, tmp_path)] == [0, 0]
-    assert len(list((tmp_path / "cache").glob("sid_next-*"))) == 2, "training and validation, encoded once"
+    assert len(list((tmp_path / "cache").glob("sid_next-*"))) == 2, (
+        "training and validation, encoded once"
+    )
 
 
 def test_another_template_is_another_run(tmp_path: Path) -> None:
@@ -104,7 +117,9 @@ def test_another_template_is_another_run(tmp_path: Path) -> None:
 def test_another_format_is_another_run(tmp_path: Path) -> None:
     config = chat_config(tmp_path)
     dies(config, step=5)
-    plain = config.model_copy(update={"template": config.template.model_copy(update={"format": "plain"})})
+    plain = config.model_copy(
+        update={"template": config.template.model_copy(update={"format": "plain"})}
+    )
     with pytest.raises(UserError, match="belongs to a run with other settings"):
         run(plain)
 
@@ -114,7 +129,9 @@ def test_a_frame_is_kept_by_checkpoints_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("template", "found"), [(CLOCK, 1), (DATE_ALONE, 1), (STILL, 0)])
-def test_check_says_that_a_template_reads_the_clock(tmp_path: Path, template: str, found: int) -> None:
+def test_check_says_that_a_template_reads_the_clock(
+    tmp_path: Path, template: str, found: int
+) -> None:
     config = chat_config(tmp_path, template)
     assert len(findings(config, "reads the clock")) == found
     assert not findings(config, "apply_chat_template gives:"), "the moment is no difference"
@@ -143,9 +160,12 @@ def llama(folder: Path, legacy: bool) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("kind", "warned"), [("byte", False), ("first", False), ("never", False), ("always", True), ("prepend", True)]
+    ("kind", "warned"),
+    [("byte", False), ("first", False), ("never", False), ("always", True), ("prepend", True)],
 )
-def test_check_warns_where_whole_text_is_read_otherwise(tmp_path: Path, kind: str, warned: bool) -> None:
+def test_check_warns_where_whole_text_is_read_otherwise(
+    tmp_path: Path, kind: str, warned: bool
+) -> None:
     make_base(tmp_path / "base", kind=kind)
     found = findings(tiny_config(tmp_path), "tokenizer(prompt)")
     assert [finding.severity for finding in found] == ["warning"] * warned
@@ -163,8 +183,16 @@ def test_the_rule_of_a_llama_tokenizer_is_saved(tmp_path: Path, legacy: bool) ->
 
 WORDINGS = {
     "ours": None,
-    "one segment": {"prompt": ["So: {history_sids}\nNext: "], "separator": ", ", "response": ["{target_sid}\n"]},
-    "separated": {"prompt": ["{history_sids}", " and then\n"], "separator": "; ", "response": ["It: ", "{target_sid}"]},
+    "one segment": {
+        "prompt": ["So: {history_sids}\nNext: "],
+        "separator": ", ",
+        "response": ["{target_sid}\n"],
+    },
+    "separated": {
+        "prompt": ["{history_sids}", " and then\n"],
+        "separator": "; ",
+        "response": ["It: ", "{target_sid}"],
+    },
 }
 
 
@@ -191,7 +219,10 @@ def test_the_page_beside_the_model_shows_the_ids_of_training(
         shown = re.sub(r"history = .*?  #", lambda _: f"history = {listed}  #", code)  # noqa: B023
         known: dict[str, Any] = {}
         exec(shown, known)
-        (expected,) = (ids.tolist() for ids in [recommender.prompts.encode(recommender.positions([history]))[0][0]])
+        (expected,) = (
+            ids.tolist()
+            for ids in [recommender.prompts.encode(recommender.positions([history]))[0][0]]
+        )
         assert known["ids"] == expected
 
 
@@ -202,7 +233,9 @@ def test_the_ids_are_those_of_the_training_examples(tmp_path: Path) -> None:
     around = inputs.bundle.prompt_ids
     assert around is not None
     for row in range(5):
-        ids = inputs.mixture.encoder.encode(part.take(part.rows[row : row + 1])).input_ids[0].tolist()
+        ids = (
+            inputs.mixture.encoder.encode(part.take(part.rows[row : row + 1])).input_ids[0].tolist()
+        )
         assert ids[: len(around.before)] == around.before
         sids = set(inputs.vocabulary.sid_ids.tolist())
         last = max(place for place, token in enumerate(ids[:-4]) if token in sids)

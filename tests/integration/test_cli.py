@@ -22,18 +22,31 @@ from sidtune.commands.main import app
 from sidtune.tasks.config_file import load_config
 
 OPTIONS = {
-    "train": "config overrides --dry-run --resume --processes --allow-other-processes --trust-remote-code",
-    "sft": "--base_model --train_file --eval_file --output_dir --sid_index_path --item_meta_path --sample --seed "
-    "--batch_size --micro_batch_size --num_epochs --learning_rate --cutoff_len --group_by_length --freeze_LLM "
-    "--wandb_project --wandb_run_name --resume_from_checkpoint --category --train_from_scratch --processes --dry-run",
+    "train": (
+        "config overrides --dry-run --resume --processes --allow-other-processes"
+        " --trust-remote-code"
+    ),
+    "sft": (
+        "--base_model --train_file --eval_file --output_dir --sid_index_path --item_meta_path"
+        " --sample --seed --batch_size --micro_batch_size --num_epochs --learning_rate --cutoff_len"
+        " --group_by_length --freeze_LLM --wandb_project --wandb_run_name --resume_from_checkpoint"
+        " --category --train_from_scratch --processes --dry-run"
+    ),
     "check": "config overrides --json --trust-remote-code",
     "preview": "config overrides --task -n --json --trust-remote-code",
     "new-model": "folder --items --hidden --layers --vocab --seed",
-    "evaluate": "model --split --beams --normalize --limit --exclude-history --candidates --rows --train "
-    "--no-baselines --output --max-tokens --json --processes --trust-remote-code",
-    "baselines": "config overrides --split --simple --seed --limit --exclude-history --candidates --output --json",
-    "recommend": "model --history --input -k --beams --normalize --exclude-history --candidates --json "
-    "--trust-remote-code",
+    "evaluate": (
+        "model --split --beams --normalize --limit --exclude-history --candidates --rows --train "
+        "--no-baselines --output --max-tokens --json --processes --trust-remote-code"
+    ),
+    "baselines": (
+        "config overrides --split --simple --seed --limit --exclude-history --candidates --output"
+        " --json"
+    ),
+    "recommend": (
+        "model --history --input -k --beams --normalize --exclude-history --candidates --json "
+        "--trust-remote-code"
+    ),
     "compare": "runs --split --json",
     "demo": "--output",
 }
@@ -81,7 +94,10 @@ def test_help_says_what_it_does_with_an_example(command: str) -> None:
 
 def test_help_needs_no_torch() -> None:
     names = ("torch", "transformers", "pyarrow")
-    code = f"import sys, sidtune.commands.main; print([name for name in {names} if name in sys.modules])"
+    code = (
+        f"import sys, sidtune.commands.main; print([name for name in {names} if name in"
+        " sys.modules])"
+    )
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
 
 
@@ -116,7 +132,9 @@ def test_check_reads_the_test_rows_too(tmp_path: Path) -> None:
     test.write_text(test.read_text() + config.data.train.read_text().splitlines()[1] + "\n")
     result = call("check", file, "--json")
     assert result.exit_code == 1
-    (warning,) = (finding for finding in json.loads(result.output) if finding["severity"] == "warning")
+    (warning,) = (
+        finding for finding in json.loads(result.output) if finding["severity"] == "warning"
+    )
     assert warning["where"] == str(test)
     assert "1 rows (user, history and target) are also in the training file" in warning["message"]
     test.unlink()
@@ -129,7 +147,9 @@ def test_check_lists_everything_at_once(tmp_path: Path) -> None:
     valid, train = config.data.valid, config.data.train
     lines = train.read_text().splitlines()
     valid.write_text(valid.read_text() + lines[1] + "\n")
-    train.write_text(train.read_text().replace("Red Tent", "Green Tent", 1) + "u9,['x'],x,[77],5,['s'],s\n")
+    train.write_text(
+        train.read_text().replace("Red Tent", "Green Tent", 1) + "u9,['x'],x,[77],5,['s'],s\n"
+    )
     result = call("check", file, "--json")
     assert result.exit_code == 2
     findings = json.loads(result.output)
@@ -137,7 +157,9 @@ def test_check_lists_everything_at_once(tmp_path: Path) -> None:
     assert [finding["severity"] for finding in findings] == sorted(
         (finding["severity"] for finding in findings), key=["error", "warning", "note"].index
     )
-    assert any("9000 tokens, but the model has only 1024 positions" in error["message"] for error in errors)
+    assert any(
+        "9000 tokens, but the model has only 1024 positions" in error["message"] for error in errors
+    )
     assert any("77" in error["message"] and "no SID" in error["message"] for error in errors)
     assert all(error["remedy"] for error in errors)
 
@@ -177,7 +199,10 @@ def test_check_names_files_that_nothing_reads(tmp_path: Path) -> None:
     [
         (lambda data: Path(data["items"]).write_text("{"), "not valid JSON"),
         (lambda data: Path(data["train"]).unlink(), "data.train: no such file"),
-        (lambda data: Path(data["valid"]).write_text("user_id,history_item_id\nu,[1]\n"), "no column 'item_id'"),
+        (
+            lambda data: Path(data["valid"]).write_text("user_id,history_item_id\nu,[1]\n"),
+            "no column 'item_id'",
+        ),
         (lambda data: Path(data["index"]).write_text('{"0": ["<a 1>"]}'), "items have no SID"),
     ],
 )
@@ -196,18 +221,25 @@ def test_preview_shows_segments_and_labels(tmp_path: Path) -> None:
     result = call("preview", config_file(tmp_path), "--task", "sid_next", "-n", "1")
     assert result.exit_code == 0, result.output
     text = result.output
-    assert "interactions, oldest first:↵\n│<a_0><b_0><c_0>│↵\nThe next item is:↵\n│<a_1><b_0><c_1>│</s>│" in text
+    assert (
+        "interactions, oldest first:↵\n│<a_0><b_0><c_0>│↵\nThe next item"
+        " is:↵\n│<a_1><b_0><c_1>│</s>│" in text
+    )
     assert "4 of them labels" in text
 
 
 def test_preview_as_json(tmp_path: Path) -> None:
     result = call("preview", config_file(tmp_path), "--json", "-n", "2")
     examples = json.loads(result.output)
-    assert [example["form"] for example in examples[:4]] == ["sid_next"] * 2 + ["item_feature.sid_to_title"] * 2
+    assert [example["form"] for example in examples[:4]] == ["sid_next"] * 2 + [
+        "item_feature.sid_to_title"
+    ] * 2
     for example in examples:
         ids = [token for segment in example["segments"] for token in segment["ids"]]
         assert len(ids) == example["length"]
-        assert sum(len(s["ids"]) for s in example["segments"] if s["label"]) == example["labels"] > 0
+        assert (
+            sum(len(s["ids"]) for s in example["segments"] if s["label"]) == example["labels"] > 0
+        )
 
 
 def test_preview_of_an_unknown_task(tmp_path: Path) -> None:
@@ -231,7 +263,16 @@ def test_preview_disarms_escape_sequences(tmp_path: Path) -> None:
 def test_new_model(tmp_path: Path) -> None:
     data = write_shop(tmp_path / "data")
     result = call(
-        "new-model", tmp_path / "base", "--items", data["items"], "--hidden", 32, "--layers", 1, "--vocab", 300
+        "new-model",
+        tmp_path / "base",
+        "--items",
+        data["items"],
+        "--hidden",
+        32,
+        "--layers",
+        1,
+        "--vocab",
+        300,
     )
     assert result.exit_code == 0, result.output
     assert "300 tokens" in result.output
@@ -245,7 +286,14 @@ def sft_flags(folder: Path) -> list[object]:
         make_base(base)
     return [
         *("--base_model", base, "--train_file", data["train"], "--eval_file", data["valid"]),
-        *("--output_dir", folder / "run", "--sid_index_path", data["index"], "--item_meta_path", data["items"]),
+        *(
+            "--output_dir",
+            folder / "run",
+            "--sid_index_path",
+            data["index"],
+            "--item_meta_path",
+            data["items"],
+        ),
     ]
 
 
@@ -271,20 +319,49 @@ def test_sft_has_minionerecs_defaults(tmp_path: Path) -> None:
         "embedding_dropout": None,
     }
     training = tree["training"]
-    assert (training["batch_size"], training["epochs"], training["learning_rate"], training["warmup"]) == (
+    assert (
+        training["batch_size"],
+        training["epochs"],
+        training["learning_rate"],
+        training["warmup"],
+    ) == (
         128,
         10,
         3e-4,
         20,
     )
     assert (training["max_tokens"], tree["encoding"]["cutoff_len"]) == (4 * 512, 512)
-    assert (tree["eval"]["every"], tree["eval"]["save_total_limit"], tree["logging"]["every"]) == (0.05, 1, 1)
+    assert (tree["eval"]["every"], tree["eval"]["save_total_limit"], tree["logging"]["every"]) == (
+        0.05,
+        1,
+        1,
+    )
     assert tree["data"]["sample"] is None
 
 
 def test_sft_trains_with_its_flags(tmp_path: Path) -> None:
-    flags = ["--batch_size", 16, "--num_epochs", 1, "--learning_rate", 0.01, "--sample", 10, "--cutoff_len", 128]
-    flags += ["--freeze_LLM", "True", "--group_by_length", "True", "--category", "Ships in bottles", "--seed", 3]
+    flags = [
+        "--batch_size",
+        16,
+        "--num_epochs",
+        1,
+        "--learning_rate",
+        0.01,
+        "--sample",
+        10,
+        "--cutoff_len",
+        128,
+    ]
+    flags += [
+        "--freeze_LLM",
+        "True",
+        "--group_by_length",
+        "True",
+        "--category",
+        "Ships in bottles",
+        "--seed",
+        3,
+    ]
     done = shell("sft", *sft_flags(tmp_path), *flags, HOME=str(tmp_path))
     assert done.returncode == 0, done.stderr
     tree = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
@@ -304,7 +381,9 @@ def test_sft_takes_minionerecs_words_for_a_new_run(tmp_path: Path, text: str) ->
     if text == "None":
         assert call("sft", *sft_flags(tmp_path), *flags).exit_code == 0
         again = call("sft", *sft_flags(tmp_path), *flags)
-        assert "holds another run" in str(again.exception), "it does not go on from where that one was"
+        assert "holds another run" in str(again.exception), (
+            "it does not go on from where that one was"
+        )
         auto = call("sft", *sft_flags(tmp_path), *flags[:-1], "True")
         assert "holds this run, finished" in str(auto.exception)
 
@@ -313,10 +392,14 @@ def test_a_dry_run_looks_at_what_it_would_resume_from(tmp_path: Path) -> None:
     file = config_file(tmp_path)
     missing = call("train", file, "--dry-run", "--resume", tmp_path / "nosuch")
     assert "nosuch: no such folder" in str(missing.exception)
-    missing = call("sft", *sft_flags(tmp_path), "--dry-run", "--resume_from_checkpoint", tmp_path / "nosuch")
+    missing = call(
+        "sft", *sft_flags(tmp_path), "--dry-run", "--resume_from_checkpoint", tmp_path / "nosuch"
+    )
     assert "nosuch: no such folder" in str(missing.exception)
     (tmp_path / "empty").mkdir()
-    assert isinstance(call("train", file, "--dry-run", "--resume", tmp_path / "empty").exception, UserError)
+    assert isinstance(
+        call("train", file, "--dry-run", "--resume", tmp_path / "empty").exception, UserError
+    )
     assert not (tmp_path / "run").exists()
     other = call("train", file, "--dry-run", "--resume", tmp_path / "base")
     assert "Starting from the weights in" in other.output
@@ -329,7 +412,9 @@ def test_sft_wants_true_or_false(tmp_path: Path) -> None:
     assert "expected True or False, found 'maybe'" in done.stderr
 
 
-def test_the_demo_leaves_a_model_and_says_what_is_next(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_demo_leaves_a_model_and_says_what_is_next(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     report = run_demo(tmp_path / "demo", users=40)
     output = flat(capsys.readouterr().out)
     assert list(report.rankers) == ["model", "most popular", "repeat last", "co-occurrence"]

@@ -31,12 +31,21 @@ def drawing(self, *args):
 
 StepTrainer.training_step = drawing
 """
-STEADY = ("loss", "sid_next_loss", "eval_sid_next_loss", "eval_ndcg@10", "grad_norm", "learning_rate")
+STEADY = (
+    "loss",
+    "sid_next_loss",
+    "eval_sid_next_loss",
+    "eval_ndcg@10",
+    "grad_norm",
+    "learning_rate",
+)
 
 
 def metrics(tree: dict[str, Any]) -> list[dict[str, float]]:
     lines = (Path(tree["output_dir"]) / "metrics.jsonl").read_text().splitlines()
-    return [{key: value for key, value in json.loads(line).items() if key in STEADY} for line in lines]
+    return [
+        {key: value for key, value in json.loads(line).items() if key in STEADY} for line in lines
+    ]
 
 
 @pytest.mark.parametrize(
@@ -50,12 +59,20 @@ def metrics(tree: dict[str, Any]) -> list[dict[str, float]]:
 def test_two_uneven_processes_equal_one(
     tmp_path: Path, tuning: str, group_by: str, ema: float | None, loss: dict[str, Any]
 ) -> None:
-    """Steps of 15 over two ranks are uneven, and the last step of an epoch leaves one rank without an example."""
+    """Steps of 15 over two ranks are uneven, and the last step of an epoch leaves one rank without
+    an example.
+    """
     make_base(tmp_path / "base", tied=False)
     shared: dict[str, Any] = {
         "model": {"base": str(tmp_path / "base"), "tuning": tuning},
         "tasks": {"sid_next": None, "item_feature": None, "title_to_sid": {"sample": 24}},
-        "training": {"epochs": 2, "batch_size": 15, "learning_rate": 0.01, "group_by": group_by, "ema": ema},
+        "training": {
+            "epochs": 2,
+            "batch_size": 15,
+            "learning_rate": 0.01,
+            "group_by": group_by,
+            "ema": ema,
+        },
         "eval": {"ranking": {"every": 1, "sample": 7, "beams": 10}},
         "loss": loss,
     }
@@ -73,7 +90,9 @@ def test_two_uneven_processes_equal_one(
 
 def test_processes_do_not_draw_the_same(tmp_path: Path) -> None:
     """Or dropout would hit the same places of different examples."""
-    ranks = start_ranks(2, tiny_tree(tmp_path, training={"max_steps": 1}), tmp_path, OPENING=DRAWING)
+    ranks = start_ranks(
+        2, tiny_tree(tmp_path, training={"max_steps": 1}), tmp_path, OPENING=DRAWING
+    )
     assert [rank.ends() for rank in ranks] == [0, 0]
     drawn = [re.findall(r"draws (0\.\d+)", rank.said()) for rank in ranks]
     assert len(drawn[0]) == len(drawn[1]) == 1

@@ -1,4 +1,6 @@
-"""What the environment says of a run: a launcher's variables count together, accelerate's change nothing."""
+"""What the environment says of a run: a launcher's variables count together, accelerate's change
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,13 @@ from sidtune.commands.main import app
 from sidtune.distributed import environment
 from sidtune.distributed.environment import DECIDED, ENGINES, settle_environment
 
-LAUNCHED = {"LOCAL_RANK": "0", "RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511"}
+LAUNCHED = {
+    "LOCAL_RANK": "0",
+    "RANK": "0",
+    "WORLD_SIZE": "1",
+    "MASTER_ADDR": "127.0.0.1",
+    "MASTER_PORT": "29511",
+}
 READ = (*LAUNCHED, *ENGINES, *DECIDED, *environment.SWITCHES, *environment.SIZES, environment.CPU)
 
 
@@ -44,10 +52,15 @@ def shell(*arguments: object, **variables: str) -> subprocess.CompletedProcess[s
 
 @pytest.mark.parametrize(
     "variables",
-    [{"RANK": "1"}, {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "x", "MASTER_PORT": "1", "PMI_SIZE": "2"}],
+    [
+        {"RANK": "1"},
+        {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "x", "MASTER_PORT": "1", "PMI_SIZE": "2"},
+    ],
 )
 def test_a_process_that_no_launcher_started_says_what_is_wrong(variables: dict[str, str]) -> None:
-    """An operator sets RANK and WORLD_SIZE for each container; mpirun and Slurm have words of their own."""
+    """An operator sets RANK and WORLD_SIZE for each container; mpirun and Slurm have words of their
+    own.
+    """
     done = shell("evaluate", "/nosuch", **variables)
     assert done.returncode == 2
     assert "error: " in done.stderr
@@ -59,7 +72,10 @@ MISFITS = [
     ({"LOCAL_RANK": "0"}, "LOCAL_RANK=0 is set without RANK and WORLD_SIZE"),
     ({"LOCAL_RANK": "1", "WORLD_SIZE": "2"}, "LOCAL_RANK=1 is set without RANK"),
     ({**LAUNCHED, "MASTER_ADDR": ""}, "set without MASTER_ADDR"),
-    ({**LAUNCHED, "RANK": "3", "WORLD_SIZE": "2"}, "LOCAL_RANK=0 RANK=3 WORLD_SIZE=2 do not fit together"),
+    (
+        {**LAUNCHED, "RANK": "3", "WORLD_SIZE": "2"},
+        "LOCAL_RANK=0 RANK=3 WORLD_SIZE=2 do not fit together",
+    ),
     ({**LAUNCHED, "RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "2"}, "do not fit together"),
     ({**LAUNCHED, "RANK": "one"}, "RANK: expected a whole number, found 'one'"),
 ]
@@ -77,7 +93,13 @@ def test_variables_of_a_launcher_that_do_not_fit(
 
 @pytest.mark.parametrize(
     ("variables", "said"),
-    [MISFITS[0], ({"ACCELERATE_USE_DEEPSPEED": "true"}, "asks for DeepSpeed, which sidtune does not train with")],
+    [
+        MISFITS[0],
+        (
+            {"ACCELERATE_USE_DEEPSPEED": "true"},
+            "asks for DeepSpeed, which sidtune does not train with",
+        ),
+    ],
 )
 def test_one_message(tmp_path: Path, variables: dict[str, str], said: str) -> None:
     file = tmp_path / "c.yaml"
@@ -92,7 +114,9 @@ def test_one_message(tmp_path: Path, variables: dict[str, str], said: str) -> No
 
 @pytest.mark.parametrize("command", ["train", "evaluate"])
 @pytest.mark.parametrize("name", ENGINES)
-def test_no_other_engine(command: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_other_engine(
+    command: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     given(monkeypatch, **{name: "1"})
     if command == "train":
         (tmp_path / "c.yaml").write_text(yaml.safe_dump(tiny_tree(tmp_path)))
@@ -104,7 +128,9 @@ def test_no_other_engine(command: str, name: str, tmp_path: Path, monkeypatch: p
 def test_an_engine_that_nobody_wants(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     given(monkeypatch, **dict.fromkeys(ENGINES, value))
     settle_environment()
-    assert not any(name in os.environ for name in ENGINES), "nor does accelerate stumble over an empty one"
+    assert not any(name in os.environ for name in ENGINES), (
+        "nor does accelerate stumble over an empty one"
+    )
 
 
 @pytest.mark.parametrize("name", [*ENGINES, *environment.SWITCHES, environment.CPU])
@@ -152,9 +178,17 @@ def test_what_accelerate_launch_always_sets_is_not_mentioned(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given(
-        monkeypatch, ACCELERATE_MIXED_PRECISION="no", ACCELERATE_DYNAMO_BACKEND="NO", ACCELERATE_DYNAMO_MODE="default"
+        monkeypatch,
+        ACCELERATE_MIXED_PRECISION="no",
+        ACCELERATE_DYNAMO_BACKEND="NO",
+        ACCELERATE_DYNAMO_MODE="default",
     )
-    given(monkeypatch, ACCELERATE_DYNAMO_USE_FULLGRAPH="False", ACCELERATE_USE_CPU="False", ACCELERATE_CPU_AFFINITY="1")
+    given(
+        monkeypatch,
+        ACCELERATE_DYNAMO_USE_FULLGRAPH="False",
+        ACCELERATE_USE_CPU="False",
+        ACCELERATE_CPU_AFFINITY="1",
+    )
     given(monkeypatch, **LAUNCHED)
     settle_environment()
     assert capsys.readouterr().err == ""
@@ -174,7 +208,10 @@ def test_several_processes_that_no_launcher_started_are_single_ones(
 ) -> None:
     given(monkeypatch, RANK="1", WORLD_SIZE="2")
     settle_environment()
-    assert "WORLD_SIZE=2 is set without LOCAL_RANK, so this is a single process" in capsys.readouterr().err
+    assert (
+        "WORLD_SIZE=2 is set without LOCAL_RANK, so this is a single process"
+        in capsys.readouterr().err
+    )
     assert not {"RANK", "WORLD_SIZE"} & os.environ.keys()
     given(monkeypatch, RANK="0", WORLD_SIZE="1", LOCAL_RANK="-1")
     settle_environment()

@@ -45,7 +45,10 @@ def test_every_prediction_is_that_of_scoring_all_items_plainly(config: Config, r
 def test_the_report_holds_the_metrics_of_the_predictions(run: Path) -> None:
     assert call("evaluate", run).exit_code == 0
     report, predictions = results(run / "evaluation")
-    ranks = {"sid": [p["sid_rank"] for p in predictions], "item": [p["item_rank"] for p in predictions]}
+    ranks = {
+        "sid": [p["sid_rank"] for p in predictions],
+        "item": [p["item_rank"] for p in predictions],
+    }
     for level, places in ranks.items():
         figures = report["rankers"]["model"][level]
         assert figures["HR@3"]["value"] == pytest.approx(sum(place <= 3 for place in places) / 12)
@@ -67,14 +70,22 @@ def test_the_table_shows_the_model_beside_the_baselines(run: Path) -> None:
     (line,) = (line for line in output.splitlines() if line.startswith("HR@10"))
     shown = [float(cell) for cell in line.replace("HR@10", "").split() if "–" not in cell]
     names = list(report["rankers"])
-    expected = [report["rankers"][name][level]["HR@10"]["value"] for level in ("sid", "item") for name in names]
+    expected = [
+        report["rankers"][name][level]["HR@10"]["value"]
+        for level in ("sid", "item")
+        for name in names
+    ]
     assert shown == pytest.approx(expected, abs=1e-4)
     assert "12 rows, 8 items, 50 beams" in output
 
 
 @pytest.mark.parametrize("folder", ["final_checkpoint", "checkpoint"])
 def test_a_checkpoint_can_be_evaluated_too(run: Path, folder: str) -> None:
-    model = run / folder if folder == "final_checkpoint" else next(iter(sorted(run.glob("checkpoint-*"))))
+    model = (
+        run / folder
+        if folder == "final_checkpoint"
+        else next(iter(sorted(run.glob("checkpoint-*"))))
+    )
     done = call("evaluate", model, "--output", run / "elsewhere", "--split", "valid", "--json")
     assert done.exit_code == 0, done.output
     assert json.loads(done.output) == results(run / "elsewhere", "valid")[0]
@@ -87,7 +98,10 @@ def test_neither_configuration_nor_training_rows_are_needed(config: Config, run:
     assert done.exit_code == 0, done.output
     assert "there are no baselines" in done.output
     assert list(results(run / "evaluation")[0]["rankers"]) == ["model"]
-    assert call("evaluate", run, "--rows", config.data.test, "--train", config.data.train).exit_code == 0
+    assert (
+        call("evaluate", run, "--rows", config.data.test, "--train", config.data.train).exit_code
+        == 0
+    )
     assert len(results(run / "evaluation")[0]["rankers"]) == 4
 
 
@@ -97,7 +111,15 @@ def test_without_baselines(config: Config, run: Path, tmp_path: Path) -> None:
     config.data.train.rename(tmp_path / "away.csv")
     try:
         alone = call("evaluate", run, "--no-baselines", "--output", tmp_path / "alone")
-        named = call("evaluate", run, "--no-baselines", "--output", tmp_path / "rows", "--rows", config.data.test)
+        named = call(
+            "evaluate",
+            run,
+            "--no-baselines",
+            "--output",
+            tmp_path / "rows",
+            "--rows",
+            config.data.test,
+        )
     finally:
         (tmp_path / "away.csv").rename(config.data.train)
     assert alone.exit_code == 0, alone.output
@@ -115,7 +137,9 @@ def test_without_baselines(config: Config, run: Path, tmp_path: Path) -> None:
     assert "--train has no effect with --no-baselines" in said
 
 
-def test_candidates_and_history_restrict_every_ranker(config: Config, run: Path, tmp_path: Path) -> None:
+def test_candidates_and_history_restrict_every_ranker(
+    config: Config, run: Path, tmp_path: Path
+) -> None:
     (tmp_path / "stock.txt").write_text("1\n2\n\n6\n7\nnobody\n")
     done = call("evaluate", run, "--candidates", tmp_path / "stock.txt", "--exclude-history")
     assert "1 of 5 ids are not in the catalogue: nobody" in done.output
@@ -162,10 +186,14 @@ def test_with_few_beams_it_is_the_textbook_search(config: Config, run: Path, bea
     _, predictions = results(run / "evaluation")
     catalogue = read_catalogue(config.data.items, config.data.index)
     sid = dict(zip(catalogue.ids, catalogue.sids, strict=True))
-    for row, predicted in zip(read_rows(Path(str(config.data.test))).to_pylist(), predictions, strict=True):
+    for row, predicted in zip(
+        read_rows(Path(str(config.data.test))).to_pylist(), predictions, strict=True
+    ):
         reference, paths, tokenizer = plain_reference(config, row["history"])
         written = {paths[number]: score for number, score in reference.beam_search(beams)}
-        shown = {tuple(tokenizer.convert_tokens_to_ids(list(sid[item]))) for item in predicted["items"]}
+        shown = {
+            tuple(tokenizer.convert_tokens_to_ids(list(sid[item]))) for item in predicted["items"]
+        }
         assert shown <= written.keys()
         assert predicted["scores"][0] == pytest.approx(max(written.values()), abs=1e-4)
 
@@ -179,11 +207,21 @@ def test_a_model_that_diverged_gets_no_figures(run: Path) -> None:
     assert not (run / "evaluation" / "test.json").exists()
 
 
-def test_json_is_all_there_is_on_the_standard_output(config: Config, run: Path, tmp_path: Path) -> None:
+def test_json_is_all_there_is_on_the_standard_output(
+    config: Config, run: Path, tmp_path: Path
+) -> None:
     """Warnings go to the other one."""
     (tmp_path / "stock.txt").write_text("1\n2\nnobody\n")
     (run / "config.yaml").unlink()
-    done = call("evaluate", run, "--rows", config.data.test, "--candidates", tmp_path / "stock.txt", "--json")
+    done = call(
+        "evaluate",
+        run,
+        "--rows",
+        config.data.test,
+        "--candidates",
+        tmp_path / "stock.txt",
+        "--json",
+    )
     assert json.loads(done.stdout)["items"] == 2
     assert "nobody" in done.stderr
     assert "there are no baselines" in done.stderr
@@ -191,7 +229,10 @@ def test_json_is_all_there_is_on_the_standard_output(config: Config, run: Path, 
 
 def test_two_processes_find_what_one_finds(run: Path, tmp_path: Path) -> None:
     """One token at once: every user is a batch of its own, so that each process has some."""
-    commands = {1: [sys.executable, "-m"], 2: [sys.executable, "-m", "torch.distributed.run", "--standalone"]}
+    commands = {
+        1: [sys.executable, "-m"],
+        2: [sys.executable, "-m", "torch.distributed.run", "--standalone"],
+    }
     commands[2] += ["--nproc-per-node=2", "-m"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     for processes, command in commands.items():
@@ -220,15 +261,28 @@ def test_compare_two_runs(config: Config, run: Path, tmp_path: Path) -> None:
         assert call("evaluate", folder).exit_code == 0
     done = call("compare", run, other, "--json")
     (comparison,) = json.loads(done.output)
-    ranks = [np.array([p["item_rank"] for p in results(folder / "evaluation")[1]]) for folder in (run, other)]
-    expected = float(((ranks[1] <= 1) & (ranks[1] > 0)).mean() - ((ranks[0] <= 1) & (ranks[0] > 0)).mean())
-    (entry,) = (d for d in comparison["differences"] if (d["level"], d["metric"]) == ("item", "HR@1"))
+    ranks = [
+        np.array([p["item_rank"] for p in results(folder / "evaluation")[1]])
+        for folder in (run, other)
+    ]
+    expected = float(
+        ((ranks[1] <= 1) & (ranks[1] > 0)).mean() - ((ranks[0] <= 1) & (ranks[0] > 0)).mean()
+    )
+    (entry,) = (
+        d for d in comparison["differences"] if (d["level"], d["metric"]) == ("item", "HR@1")
+    )
     assert entry["difference"] == pytest.approx(expected)
     assert comparison["rows"] == 12
     assert comparison["unlike"] == []
     assert "NDCG@10" in call("compare", run, other).output
-    assert call("evaluate", other, "--exclude-history", "--output", tmp_path / "elsewhere").exit_code == 0
-    assert "the evaluations differ in exclude_history" in call("compare", run, tmp_path / "elsewhere").output
+    assert (
+        call("evaluate", other, "--exclude-history", "--output", tmp_path / "elsewhere").exit_code
+        == 0
+    )
+    assert (
+        "the evaluations differ in exclude_history"
+        in call("compare", run, tmp_path / "elsewhere").output
+    )
 
 
 # --- mistakes ---
@@ -244,7 +298,9 @@ def test_a_folder_without_a_model(tmp_path: Path, config: Config, run: Path) -> 
             file.unlink()
     newest = max(run.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
     assert f"not finished; give a checkpoint: {newest}" in message("evaluate", run)
-    assert "has no sid_catalogue.parquet" in message("recommend", config.model.base, "--history", "1")
+    assert "has no sid_catalogue.parquet" in message(
+        "recommend", config.model.base, "--history", "1"
+    )
 
 
 def test_a_model_that_is_not_the_tokenizers(config: Config, run: Path) -> None:
@@ -284,7 +340,9 @@ def test_candidates_without_any_item(run: Path, tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written(run: Path, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
-    assert "cannot be written to" in message("evaluate", run, "--output", tmp_path / "taken" / "results")
+    assert "cannot be written to" in message(
+        "evaluate", run, "--output", tmp_path / "taken" / "results"
+    )
 
 
 def test_compare_mistakes(run: Path) -> None:

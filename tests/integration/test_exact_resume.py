@@ -1,4 +1,6 @@
-"""Every way to lay out and order a run, killed inside an epoch and at an epoch's border, ends as if left alone."""
+"""Every way to lay out and order a run, killed inside an epoch and at an epoch's border, ends as if
+left alone.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ PLANS = {
     "by user": {"group_by": "user"},
     "by example": {"group_by": "example"},
 }
-# Three steps an epoch and a checkpoint after every fourth: step 4 lies inside an epoch, step 12 at a border.
+# Three steps an epoch and a checkpoint after every fourth: step 4 lies inside an epoch, step 12 at
+# a border.
 EVERY, LAST = 4, 16
 DEATHS = {6: 4, 13: 12}
 ORDINARY = {
@@ -41,7 +44,13 @@ def test_killed_inside_an_epoch_and_at_its_border(
             tmp_path,
             output_dir=str(tmp_path / name),  # type: ignore[arg-type]
             model={"tuning": tuning, "residual_dropout": 0.1, "embedding_dropout": 0.1},
-            training={"max_steps": LAST, "batch_size": 15, "layout": layout, "workers": 0, **PLANS[plan]},
+            training={
+                "max_steps": LAST,
+                "batch_size": 15,
+                "layout": layout,
+                "workers": 0,
+                **PLANS[plan],
+            },
             tasks={"sid_next": None},
             eval={"every": EVERY},
         )

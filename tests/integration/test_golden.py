@@ -13,6 +13,8 @@ from sidtune.encoding.corpus import FORMAT_VERSION
 
 def test_ids_change_with_the_format_version_alone_and_losses_not_at_all(tmp_path: Path) -> None:
     kept, found = json.loads(FILE.read_text()), measure(tmp_path)
-    assert kept["format_version"] == FORMAT_VERSION, "keep the new format: python -m tests.golden_run"
+    assert kept["format_version"] == FORMAT_VERSION, (
+        "keep the new format: python -m tests.golden_run"
+    )
     assert found["examples"] == kept["examples"], "the encoded cache changed: raise FORMAT_VERSION"
     assert found["losses"] == pytest.approx(kept["losses"], rel=1e-3)

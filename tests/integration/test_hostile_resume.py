@@ -1,4 +1,6 @@
-"""Going on from a checkpoint that somebody forged, manifest and all: nothing of it runs, and it is refused in words."""
+"""Going on from a checkpoint that somebody forged, manifest and all: nothing of it runs, and it is
+refused in words.
+"""
 
 from __future__ import annotations
 

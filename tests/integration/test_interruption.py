@@ -1,4 +1,6 @@
-"""Runs that are asked to stop, meet another run, change their processes, lose one of them, or find the disk full."""
+"""Runs that are asked to stop, meet another run, change their processes, lose one of them, or find
+the disk full.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ def small(folder: Path, name: str, every: int = 1000, **training: Any) -> dict[s
 
 
 def saved(tree: dict[str, Any]) -> list[int]:
-    """Steps of the checkpoints, all of which are complete, newest first; nothing half written lies beside them."""
+    """Steps of the checkpoints, all of which are complete, newest first; nothing half written lies
+    beside them.
+    """
     folder = Path(tree["output_dir"])
     assert not [path.name for path in folder.glob(".checkpoint*")]
     found = checkpoints(folder)
@@ -133,7 +137,9 @@ def test_another_number_of_processes_sees_each_example_once(shop: Path) -> None:
 
 
 def test_allowing_other_processes_without_resuming_is_refused(shop: Path) -> None:
-    run = Run(small(shop, "idle"), shop / "idle.log", "--allow-other-processes", "--resume", "never")
+    run = Run(
+        small(shop, "idle"), shop / "idle.log", "--allow-other-processes", "--resume", "never"
+    )
     assert run.ends() == 2
     assert "--allow-other-processes does nothing with --resume never" in run.said()
 
@@ -178,7 +184,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of its own in memory, where that may be made."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=750k", "none", str(disk)], capture_output=True)
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=750k", "none", str(disk)], capture_output=True
+    )
     if made.returncode:
         pytest.skip("file systems cannot be mounted here")
     yield disk
@@ -186,7 +194,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk(shop: Path, small_disk: Path) -> None:
-    """There is room for one checkpoint, and not for the second, which is written before the first goes."""
+    """There is room for one checkpoint, and not for the second, which is written before the first
+    goes.
+    """
     alone, tree = small(shop, "roomy", every=4), small(shop, "full", every=4)
     tree["output_dir"] = str(small_disk / "run")
     assert Run(alone, shop / "roomy.log").ends() == 0
@@ -203,12 +213,16 @@ def test_a_full_disk(shop: Path, small_disk: Path) -> None:
 # --- real launchers ---
 
 
-def start(folder: Path, tree: dict[str, Any], *launcher: str, options: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+def start(
+    folder: Path, tree: dict[str, Any], *launcher: str, options: tuple[str, ...] = ()
+) -> subprocess.Popen[str]:
     file = folder / "launched.yaml"
     file.write_text(yaml.safe_dump(tree))
     command = [sys.executable, "-m", *launcher, "sidtune", "train", str(file), *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
 
 
 def rank_of(launcher: subprocess.Popen[str], number: int) -> psutil.Process:
@@ -237,14 +251,22 @@ def test_our_launcher_stops_the_others_and_says_what_happened(shop: Path) -> Non
     _, said = launcher.communicate(timeout=60)
     assert time.monotonic() - began < 60
     assert launcher.returncode == 137
-    assert "process 1 of 2 was killed by SIGKILL, so the others were stopped" in " ".join(said.split())
+    assert "process 1 of 2 was killed by SIGKILL, so the others were stopped" in " ".join(
+        said.split()
+    )
     assert not left.is_running()
 
 
 def test_torchrun_starts_again_and_goes_on_by_itself(shop: Path) -> None:
     tree, alone = small(shop, "restarted", every=4), small(shop, "steady", every=4)
     assert [rank.ends() for rank in start_ranks(2, alone, shop)] == [0, 0]
-    torchrun = ("torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1", "-m")
+    torchrun = (
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        "--max-restarts=1",
+        "-m",
+    )
     launcher = start(shop, tree, *torchrun)
     wait_for_checkpoint(tree, launcher)
     rank_of(launcher, 1).kill()
@@ -256,12 +278,18 @@ def test_torchrun_starts_again_and_goes_on_by_itself(shop: Path) -> None:
 
 def by_loss(config: Config) -> list[int]:
     """The steps that a run has evaluated, but the start; the best first."""
-    losses = {entry["step"]: entry["eval_sid_next_loss"] for entry in metrics(config) if "eval_sid_next_loss" in entry}
+    losses = {
+        entry["step"]: entry["eval_sid_next_loss"]
+        for entry in metrics(config)
+        if "eval_sid_next_loss" in entry
+    }
     return sorted((step for step in losses if step), key=lambda step: losses[step])
 
 
 def test_a_damaged_best_checkpoint_gives_way_to_the_best_that_is_left(shop: Path) -> None:
-    """A run whose steps grow until it unlearns: its best checkpoint is an early one, damaged while it is dead."""
+    """A run whose steps grow until it unlearns: its best checkpoint is an early one, damaged while
+    it is dead.
+    """
     tree = small(shop, "flipped", every=4, learning_rate=3.0, warmup=40)
     tree["eval"]["save_total_limit"] = 99
     assert Run(tree, shop / "flipped.log", DIES_AT="26").ends() == -signal.SIGKILL
@@ -274,7 +302,10 @@ def test_a_damaged_best_checkpoint_gives_way_to_the_best_that_is_left(shop: Path
     weights.write_bytes(bytes(content))
     again = Run(tree, shop / "flipped2.log")
     assert again.ends() == 0, again.said()
-    assert f"checkpoint-{best}, the best so far, cannot be used: model.safetensors has changed" in again.said()
+    assert (
+        f"checkpoint-{best}, the best so far, cannot be used: model.safetensors has changed"
+        in again.said()
+    )
     assert f"step {second} is the best that is left" in again.said()
     chosen = next(step for step in by_loss(config) if step != best)
     assert f"best by loss at step {chosen}:" in again.said()

@@ -1,4 +1,6 @@
-"""Runs that are killed at random moments go on to the weights and metrics of one that was left alone, bit for bit."""
+"""Runs that are killed at random moments go on to the weights and metrics of one that was left
+alone, bit for bit.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,13 @@ def plain(folder: Path, name: str, workers: int) -> Tree:
         model={"residual_dropout": 0.1},
         tasks={"sid_next": None},
         # Three steps an epoch: the last lies inside one.
-        training={"max_steps": 11, "batch_size": 16, "learning_rate": 0.01, "ema": 0.9, "workers": workers},
+        training={
+            "max_steps": 11,
+            "batch_size": 16,
+            "learning_rate": 0.01,
+            "ema": 0.9,
+            "workers": workers,
+        },
         eval={"every": 1, "save_total_limit": 1},
     )
 
@@ -90,5 +98,10 @@ def test_killed_runs_end_like_one_that_was_left_alone(
         if killed >= kills:
             break
     assert killed == kills
-    steps = ", ".join(f"{step}" if kind is plain else f"{stage + 2}:{step}" for stage, step in sorted(seen))
-    print(f"{killed} kills in {number + 1} runs ({kind.__name__}) of {seconds:.1f} s undisturbed; went on from {steps}")
+    steps = ", ".join(
+        f"{step}" if kind is plain else f"{stage + 2}:{step}" for stage, step in sorted(seen)
+    )
+    print(
+        f"{killed} kills in {number + 1} runs ({kind.__name__}) of {seconds:.1f} s undisturbed;"
+        f" went on from {steps}"
+    )

@@ -1,4 +1,6 @@
-"""Training that notices: what is not finite, what does not fit, what has changed, and a loss that jumps."""
+"""Training that notices: what is not finite, what does not fit, what has changed, and a loss that
+jumps.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,8 @@ from sidtune.training.make_steps import make_steps
 from sidtune.training.train import train
 from sidtune.training.trainer import StepTrainer
 
-# SID tokens come behind the base's own, in order; this one is in some examples of a step and not in others.
+# SID tokens come behind the base's own, in order; this one is in some examples of a step and not in
+# others.
 FIRST_SID_ID, FIRST_SID = len(make_tokenizer()), "<a_0>"
 Answer = tuple[Tensor, Tensor]
 
@@ -46,7 +49,10 @@ def infinite_gradient(loss: Tensor, by_task: Tensor) -> Answer:
 
 
 def break_step(
-    monkeypatch: pytest.MonkeyPatch, number: int, broken: Callable[[Tensor, Tensor], Answer], token: int
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    broken: Callable[[Tensor, Tensor], Answer],
+    token: int,
 ) -> None:
     """Passes of this step, from 0, that hold the token go wrong."""
     forward, step, now = LabelLoss.forward, StepTrainer.training_step, [0]
@@ -67,15 +73,25 @@ def break_step(
 def steps_of(config: Config) -> Steps:
     inputs = Inputs(config)
     model = load_model(config.model, inputs.vocabulary, config.seed)
-    return make_steps(config, inputs.mixture.train(), model, inputs.vocabulary, training_arguments(config))
+    return make_steps(
+        config, inputs.mixture.train(), model, inputs.vocabulary, training_arguments(config)
+    )
 
 
 @pytest.mark.parametrize(
     ("broken", "what", "tuning"),
-    [(infinite_loss, "loss", "full"), (infinite_gradient, "gradient", "full"), (infinite_loss, "loss", "frozen")],
+    [
+        (infinite_loss, "loss", "full"),
+        (infinite_gradient, "gradient", "full"),
+        (infinite_loss, "loss", "frozen"),
+    ],
 )
 def test_what_is_not_finite_stops_the_run_and_is_listed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: Callable[[Tensor, Tensor], Answer], what: str, tuning: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    broken: Callable[[Tensor, Tensor], Answer],
+    what: str,
+    tuning: str,
 ) -> None:
     model = {"base": str(tmp_path / "base"), "tuning": tuning}
     config = tiny_config(tmp_path, model=model, eval={"every": 1, "patience": None})
@@ -83,16 +99,28 @@ def test_what_is_not_finite_stops_the_run_and_is_listed(
     with pytest.raises(UserError, match=f"step 4: the {what} is not finite") as refusal:
         train(config)
     monkeypatch.undo()
-    for word in ("training.learning_rate", "training.precision: fp32", "--resume", "docs/troubleshooting.md"):
+    for word in (
+        "training.learning_rate",
+        "training.precision: fp32",
+        "--resume",
+        "docs/troubleshooting.md",
+    ):
         assert word in refusal.value.hint
-    assert [entry["step"] for entry in metrics(config)][-1] == 3, "nothing was logged or saved of step 4"
+    assert [entry["step"] for entry in metrics(config)][-1] == 3, (
+        "nothing was logged or saved of step 4"
+    )
     checkpoint, skipped = newest_complete(config.output_dir)
     assert checkpoint is not None
     assert (checkpoint.name, skipped) == ("checkpoint-3", [])
     assert all(weight.isfinite().all() for weight in load_weights(checkpoint).values())
-    listed = [json.loads(line) for line in (config.output_dir / "non_finite.jsonl").read_text().splitlines()]
+    listed = [
+        json.loads(line)
+        for line in (config.output_dir / "non_finite.jsonl").read_text().splitlines()
+    ]
     steps = steps_of(config)
-    expected = [index for index in steps.share(3).tolist() if FIRST_SID_ID in steps.corpus[index][0]]
+    expected = [
+        index for index in steps.share(3).tolist() if FIRST_SID_ID in steps.corpus[index][0]
+    ]
     assert 0 < len(expected) < 16
     assert f"{len(expected)} of its 16 examples" in str(refusal.value)
     names = [task.name for task in steps.corpus.tasks]
@@ -108,7 +136,9 @@ def test_what_is_not_finite_stops_the_run_and_is_listed(
             assert entry["gradient_norm"] == "nan"
 
 
-def test_a_run_goes_on_once_the_cause_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_goes_on_once_the_cause_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     options: dict[str, Any] = {"eval": {"every": 3, "patience": None}}
     whole = tiny_config(tmp_path, output_dir=str(tmp_path / "whole"), **options)
     run(whole)
@@ -141,12 +171,16 @@ def test_weights_that_are_broken_before_are_named(tmp_path: Path) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(LabelLoss, "__init__", breaking)
-        with pytest.raises(UserError, match=r"step 1.*themselves.*layers\.1\.mlp\.up_proj\.weight") as refusal:
+        with pytest.raises(
+            UserError, match=r"step 1.*themselves.*layers\.1\.mlp\.up_proj\.weight"
+        ) as refusal:
             train(tiny_config(tmp_path, model={"base": str(base)}))
     assert "other weights" in refusal.value.hint
 
 
-def test_a_validation_that_is_not_finite_saves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_validation_that_is_not_finite_saves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ordinary = StepTrainer._validation_loss
 
     def breaking(self: StepTrainer, *args: Any) -> float:
@@ -154,7 +188,9 @@ def test_a_validation_that_is_not_finite_saves_nothing(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(StepTrainer, "_validation_loss", breaking)
     config = tiny_config(tmp_path)
-    with pytest.raises(UserError, match=r"after step 10: the validation's sid_next_loss is not finite"):
+    with pytest.raises(
+        UserError, match=r"after step 10: the validation's sid_next_loss is not finite"
+    ):
         train(config)
     newest, _ = newest_complete(config.output_dir)
     assert newest == config.output_dir / "checkpoint-5"
@@ -176,7 +212,9 @@ class SmallGpu:
                 if input_ids.numel() > self.fitting:
                     loss.backward()
                     self.failed += 1
-                    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 is small. See")
+                    raise torch.OutOfMemoryError(
+                        "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 is small. See"
+                    )
                 self.sizes.append(input_ids.numel())
             return loss, by_task
 
@@ -188,7 +226,13 @@ class SmallGpu:
 def test_a_step_that_does_not_fit_runs_again_in_smaller_passes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, layout: str, workers: int
 ) -> None:
-    training = {"max_steps": 4, "batch_size": 16, "learning_rate": 0.01, "layout": layout, "workers": workers}
+    training = {
+        "max_steps": 4,
+        "batch_size": 16,
+        "learning_rate": 0.01,
+        "layout": layout,
+        "workers": workers,
+    }
     plain = tiny_config(tmp_path, output_dir=str(tmp_path / "plain"), training=training)
     run(plain)
     small = SmallGpu(fitting=300)
@@ -203,7 +247,9 @@ def test_a_step_that_does_not_fit_runs_again_in_smaller_passes(
     for name, value in load_weights(config.output_dir).items():
         torch.testing.assert_close(value, weights[name], rtol=1e-2, atol=2e-3)
     said = " ".join(capsys.readouterr().err.split())
-    assert said.count("out of GPU memory; it runs again") == small.failed <= 4, "and no step after it fails again"
+    assert said.count("out of GPU memory; it runs again") == small.failed <= 4, (
+        "and no step after it fails again"
+    )
 
 
 @pytest.mark.parametrize(
@@ -211,7 +257,10 @@ def test_a_step_that_does_not_fit_runs_again_in_smaller_passes(
     [
         ({}, "Set training.max_tokens to a number"),
         ({"max_tokens": 4000}, "Lower training.max_tokens, now 4000"),
-        ({"layout": "padded", "gradient_checkpointing": True}, "Lower training.micro_batch_size, now 4"),
+        (
+            {"layout": "padded", "gradient_checkpointing": True},
+            "Lower training.micro_batch_size, now 4",
+        ),
     ],
 )
 def test_what_never_fits_is_one_message(
@@ -225,7 +274,9 @@ def test_what_never_fits_is_one_message(
     said, hint = refusal.value.message, refusal.value.hint
     assert said == "the GPU ran out of memory: CUDA out of memory. Tried to allocate 2.00 GiB"
     assert hint.startswith(named)
-    assert ("training.gradient_checkpointing: true" in hint) != ("gradient_checkpointing" in training)
+    assert ("training.gradient_checkpointing: true" in hint) != (
+        "gradient_checkpointing" in training
+    )
     assert "model.tuning: frozen" in hint
     assert (small.failed == 1) == bool(training), "only `auto` tries again"
 
@@ -234,7 +285,9 @@ def test_a_frozen_weight_that_changes_stops_the_run_before_it_is_saved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = {"base": str(tmp_path / "base"), "tuning": "frozen"}
-    config = tiny_config(tmp_path, model=model, eval={"every": 3, "save_total_limit": 9, "patience": None})
+    config = tiny_config(
+        tmp_path, model=model, eval={"every": 3, "save_total_limit": 9, "patience": None}
+    )
     ordinary = StepTrainer.training_step
 
     def meddling(self: StepTrainer, *args: Any, **kwargs: Any) -> Tensor:
@@ -243,7 +296,9 @@ def test_a_frozen_weight_that_changes_stops_the_run_before_it_is_saved(
         return ordinary(self, *args, **kwargs)
 
     monkeypatch.setattr(StepTrainer, "training_step", meddling)
-    with pytest.raises(OneProcessError, match=r"step 9: 1 of \d+ frozen weights .* model\.layers\.1\.mlp\.up_proj"):
+    with pytest.raises(
+        OneProcessError, match=r"step 9: 1 of \d+ frozen weights .* model\.layers\.1\.mlp\.up_proj"
+    ):
         train(config)
     monkeypatch.undo()
     newest, skipped = newest_complete(config.output_dir)
@@ -253,7 +308,9 @@ def test_a_frozen_weight_that_changes_stops_the_run_before_it_is_saved(
     run(config)
 
 
-def test_the_result_is_held_against_the_checksums_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_result_is_held_against_the_checksums_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = tiny_config(tmp_path, model={"base": str(tmp_path / "base"), "tuning": "frozen"})
     ordinary = StepTrainer._load_best_model
 
@@ -268,7 +325,9 @@ def test_the_result_is_held_against_the_checksums_too(tmp_path: Path, monkeypatc
 
 
 @pytest.mark.parametrize("harmed", [False, True])
-def test_a_loss_that_jumps_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, harmed: bool) -> None:
+def test_a_loss_that_jumps_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, harmed: bool
+) -> None:
     training = {"max_steps": 45, "batch_size": 16, "learning_rate": 0.003}
     config = tiny_config(tmp_path, training=training, eval={"every": 45})
     ordinary = StepTrainer.training_step

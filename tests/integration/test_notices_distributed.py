@@ -17,7 +17,8 @@ import math, os, torch
 from sidtune.training.loss.label_loss import LabelLoss
 from sidtune.training.trainer import StepTrainer
 
-forward, step, now, first = LabelLoss.forward, StepTrainer.training_step, [-1], os.environ["RANK"] == "0"
+forward, step = LabelLoss.forward, StepTrainer.training_step
+now, first = [-1], os.environ["RANK"] == "0"
 
 def noting(self, *args, **kwargs):
     now[0] = self.state.global_step
@@ -35,9 +36,13 @@ StepTrainer.training_step, LabelLoss.forward = noting, breaking
 
 
 def train(folder: Path, meta: str, fault: str, **sections: Any) -> tuple[str, Path]:
-    """Train in two processes, the second of which has a fault in step 4; what both say, and the run's folder."""
+    """Train in two processes, the second of which has a fault in step 4; what both say, and the
+    run's folder.
+    """
     tree = tiny_tree(folder, eval={"every": 1, "patience": None}, **sections)
-    ranks = start_ranks(2, tree, folder, OPENING=OPENING.replace("META", meta).replace("FAULT", fault))
+    ranks = start_ranks(
+        2, tree, folder, OPENING=OPENING.replace("META", meta).replace("FAULT", fault)
+    )
     assert 0 not in [rank.ends() for rank in ranks]
     return " ".join(rank.said() for rank in ranks), Path(tree["output_dir"])
 

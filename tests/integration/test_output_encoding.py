@@ -1,4 +1,6 @@
-"""Every command says what it says on terminals and in files that are not UTF-8; JSON keeps its values."""
+"""Every command says what it says on terminals and in files that are not UTF-8; JSON keeps its
+values.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +23,24 @@ from sidtune.tasks.config_file import parse_config
 from sidtune.training.train import train
 
 # Cyrillic, Japanese, Arabic, an emoji outside the first plane, and what latin-1 has.
-NAMES = ["Синяя кружка", "赤いテント", "موقد غاز", "Полка 🪵", "Café crème", "Flûte – d’étain", "ジャム瓶 → 12", "Перо"]
+NAMES = [
+    "Синяя кружка",
+    "赤いテント",
+    "موقد غاز",
+    "Полка 🪵",
+    "Café crème",
+    "Flûte – d’étain",
+    "ジャム瓶 → 12",
+    "Перо",
+]
 ENCODINGS = ("ascii", "latin-1")
 
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a configuration whose titles, users and paths are not Latin, and a trained run."""
+    """A folder with a configuration whose titles, users and paths are not Latin, and a
+    trained run.
+    """
     folder = tmp_path_factory.mktemp("shop") / "магазин"
     tree = tiny_tree(folder, training={"max_steps": 4})
     items = {str(i): {"title": name, "description": name} for i, name in enumerate(NAMES)}
@@ -44,11 +57,21 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def said(monkeypatch: pytest.MonkeyPatch, encoding: str, *arguments: object) -> tuple[str, str, int]:
-    """Standard output, standard error and exit status of the entry point on streams as Python opens them."""
+def said(
+    monkeypatch: pytest.MonkeyPatch, encoding: str, *arguments: object
+) -> tuple[str, str, int]:
+    """Standard output, standard error and exit status of the entry point on streams as Python opens
+    them.
+    """
     streams = [io.BytesIO(), io.BytesIO()]
-    for name, stream, errors in zip(("stdout", "stderr"), streams, ("strict", "backslashreplace"), strict=True):
-        monkeypatch.setattr(sys, name, io.TextIOWrapper(stream, encoding=encoding, errors=errors, write_through=True))
+    for name, stream, errors in zip(
+        ("stdout", "stderr"), streams, ("strict", "backslashreplace"), strict=True
+    ):
+        monkeypatch.setattr(
+            sys,
+            name,
+            io.TextIOWrapper(stream, encoding=encoding, errors=errors, write_through=True),
+        )
     monkeypatch.setattr(sys, "argv", ["sidtune", *map(str, arguments)])
     status = 0
     try:
@@ -67,13 +90,25 @@ COMMANDS: dict[str, list[str]] = {
     "sft": [
         *("sft", "--base_model", "{shop}/base", "--output_dir", "{out}/новый"),
         *("--train_file", "{shop}/data/train.csv", "--eval_file", "{shop}/data/valid.csv"),
-        *("--sid_index_path", "{shop}/data/shop.index.json", "--item_meta_path", "{shop}/data/shop.item.json"),
+        *(
+            "--sid_index_path",
+            "{shop}/data/shop.index.json",
+            "--item_meta_path",
+            "{shop}/data/shop.item.json",
+        ),
         *("--category", "Книги", "--dry-run"),
     ],
     "evaluate": ["evaluate", "{shop}/run", "--output", "{out}/оценка"],
     "recommend": ["recommend", "{shop}/run", "--history", "0,2"],
     "baselines": ["baselines", "{shop}/c.yaml", "--simple", "--output", "{out}/основа"],
-    "new-model": ["new-model", "{out}/модель", "--items", "{shop}/data/shop.item.json", "--hidden", "32"],
+    "new-model": [
+        "new-model",
+        "{out}/модель",
+        "--items",
+        "{shop}/data/shop.item.json",
+        "--hidden",
+        "32",
+    ],
     "demo": ["demo", "--output", "{out}/показ"],
     "compare": ["compare", "{shop}/run", "{shop}/run"],
 }
@@ -117,9 +152,12 @@ def test_json_has_the_same_values(
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["sft", "--help"], ["train", "/нет/такого.yaml"], ["evaluate", "/нет"], ["трейн"]]
+    "arguments",
+    [["--help"], ["sft", "--help"], ["train", "/нет/такого.yaml"], ["evaluate", "/нет"], ["трейн"]],
 )
-def test_help_and_mistakes(arguments: list[str], encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_help_and_mistakes(
+    arguments: list[str], encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out, err, status = said(monkeypatch, encoding, *arguments)
     assert out + err
     assert status == (0 if "--help" in arguments else 2)
@@ -139,7 +177,17 @@ def test_what_utf8_cannot_say_either(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_way_that_the_user_chose_stays(shop: Path) -> None:
-    command = [sys.executable, "-m", "sidtune", "preview", str(shop / "c.yaml"), "--task", "title_to_sid", "-n", "2"]
+    command = [
+        sys.executable,
+        "-m",
+        "sidtune",
+        "preview",
+        str(shop / "c.yaml"),
+        "--task",
+        "title_to_sid",
+        "-n",
+        "2",
+    ]
     known = {**os.environ, "PYTHONIOENCODING": "ascii:replace"}
     done = subprocess.run(command, capture_output=True, env=known, timeout=300, check=True)
     assert b"????? ??????" in done.stdout
@@ -148,9 +196,17 @@ def test_a_way_that_the_user_chose_stays(shop: Path) -> None:
 
 def test_a_locale_without_utf8(shop: Path, tmp_path: Path) -> None:
     """Files are UTF-8 all the same: Python would read and write ASCII where nobody says what."""
-    known = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "OMP_NUM_THREADS": "1"}
+    known = {
+        **os.environ,
+        "LC_ALL": "C",
+        "PYTHONUTF8": "0",
+        "PYTHONCOERCECLOCALE": "0",
+        "OMP_NUM_THREADS": "1",
+    }
     # Names of files are another matter: without UTF-8 there is no way to write them.
-    copy = shutil.copytree(shop, tmp_path / "shop", ignore=lambda folder, names: {"run", "cache"} & set(names))
+    copy = shutil.copytree(
+        shop, tmp_path / "shop", ignore=lambda folder, names: {"run", "cache"} & set(names)
+    )
     text = (shop / "c.yaml").read_text(encoding="utf-8").replace(str(shop), str(copy))
     (copy / "c.yaml").write_text(f"# {NAMES[1]}\n{text}", encoding="utf-8")
     steps: list[list[Any]] = [

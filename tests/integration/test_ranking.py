@@ -18,7 +18,12 @@ from sidtune.training.train import train
 
 
 def ranked_config(folder: Path, **evaluation: Any) -> Config:
-    given = {"every": 4, "patience": None, "ranking": {"every": 1, "sample": 7, "beams": 10}, **evaluation}
+    given = {
+        "every": 4,
+        "patience": None,
+        "ranking": {"every": 1, "sample": 7, "beams": 10},
+        **evaluation,
+    }
     return tiny_config(folder, eval=given)
 
 
@@ -27,7 +32,9 @@ def logged(config: Config) -> list[dict[str, Any]]:
     return [entry for entry in map(json.loads, lines) if "eval_sid_next_loss" in entry]
 
 
-def test_ranking_metrics_are_logged_like_the_loss(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ranking_metrics_are_logged_like_the_loss(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = ranked_config(tmp_path, ranking={"every": 2, "sample": 12, "beams": 10})
     assert train(config)
     entries = logged(config)
@@ -49,15 +56,31 @@ def test_ranking_metrics_are_logged_like_the_loss(tmp_path: Path, capsys: pytest
 
 def test_ranking_over_the_allowed_tokens(tmp_path: Path) -> None:
     """As `evaluate --normalize trie` does, and otherwise than over the vocabulary."""
-    config = ranked_config(tmp_path, ranking={"every": 1, "sample": 12, "beams": 10, "normalize": "trie"})
+    config = ranked_config(
+        tmp_path, ranking={"every": 1, "sample": 12, "beams": 10, "normalize": "trie"}
+    )
     assert train(config)
     last = logged(config)[-1]
     found = {}
     for normalize in ("full", "trie"):
-        options = ("--split", "valid", "--beams", 10, "--normalize", normalize, "--output", tmp_path / normalize)
-        assert call("evaluate", config.output_dir / f"checkpoint-{last['step']}", *options).exit_code == 0
+        options = (
+            "--split",
+            "valid",
+            "--beams",
+            10,
+            "--normalize",
+            normalize,
+            "--output",
+            tmp_path / normalize,
+        )
+        assert (
+            call("evaluate", config.output_dir / f"checkpoint-{last['step']}", *options).exit_code
+            == 0
+        )
         report, _ = results(tmp_path / normalize, "valid")
-        found[normalize] = {name: report["rankers"]["model"]["item"][name]["value"] for name in ("MRR", "NDCG@3")}
+        found[normalize] = {
+            name: report["rankers"]["model"]["item"][name]["value"] for name in ("MRR", "NDCG@3")
+        }
     assert found["trie"] != found["full"]
     assert found["trie"] == pytest.approx({"MRR": last["eval_mrr"], "NDCG@3": last["eval_ndcg@3"]})
 
@@ -70,13 +93,19 @@ def test_the_best_model_can_be_chosen_by_ranking(tmp_path: Path, metric: str) ->
     entries = logged(config)[1:]
     best = max(entry[f"eval_{metric}"] for entry in entries)
     step = next(entry["step"] for entry in entries if entry[f"eval_{metric}"] == best)
-    state = json.loads((config.output_dir / f"checkpoint-{step}" / "trainer_state.json").read_text())
+    state = json.loads(
+        (config.output_dir / f"checkpoint-{step}" / "trainer_state.json").read_text()
+    )
     assert state["best_metric"] == pytest.approx(best)
-    assert result.best_loss == next(entry["eval_sid_next_loss"] for entry in entries if entry["step"] == step)
+    assert result.best_loss == next(
+        entry["eval_sid_next_loss"] for entry in entries if entry["step"] == step
+    )
 
 
 def test_early_stopping_watches_the_ranking_metric(tmp_path: Path) -> None:
-    """With every item in the list HR@10 is 1 from the first evaluation on, and cannot get better."""
+    """With every item in the list HR@10 is 1 from the first evaluation on, and cannot
+    get better.
+    """
     config = ranked_config(tmp_path, metric="hr@10", patience=2)
     result = train(config)
     assert result
@@ -85,7 +114,10 @@ def test_early_stopping_watches_the_ranking_metric(tmp_path: Path) -> None:
 
 
 def test_ranking_changes_nothing_but_the_log(tmp_path: Path) -> None:
-    with_it, without = ranked_config(tmp_path, ranking={"every": 1}), ranked_config(tmp_path, ranking={})
+    with_it, without = (
+        ranked_config(tmp_path, ranking={"every": 1}),
+        ranked_config(tmp_path, ranking={}),
+    )
     weights = []
     for name, config in (("with", with_it), ("without", without)):
         own = config.model_copy(update={"output_dir": tmp_path / name})

@@ -24,14 +24,21 @@ def test_recommend_one_history(config: Config) -> None:
     items = json.loads(line)["items"]
     right = plainly_ranked(config, ["3", "1"])[:4]
     assert [entry["item_id"] for entry in items] == [item for item, _ in right]
-    assert [entry["score"] for entry in items] == pytest.approx([score for _, score in right], abs=1e-4)
+    assert [entry["score"] for entry in items] == pytest.approx(
+        [score for _, score in right], abs=1e-4
+    )
     assert [entry["title"] for entry in items] == [TITLES[int(item)] for item, _ in right]
     shown = call("recommend", config.output_dir, "--history", "3,1", "-k", 4).output
     for place, entry in enumerate(items, start=1):
-        assert any(str(place) in row and entry["title"] in row and entry["sid"] in row for row in shown.splitlines())
+        assert any(
+            str(place) in row and entry["title"] in row and entry["sid"] in row
+            for row in shown.splitlines()
+        )
 
 
-def test_recommend_many_lines(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recommend_many_lines(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """More lines than are asked at once, some of them with items that nobody knows."""
     monkeypatch.setattr("sidtune.decoding.stream.LINES_AT_ONCE", 2)
     lines = [
@@ -43,7 +50,9 @@ def test_recommend_many_lines(config: Config, tmp_path: Path, monkeypatch: pytes
     ]
     text = "\n".join(map(json.dumps, lines)) + "\n\n"
     (tmp_path / "asked.jsonl").write_text(text)
-    done = call("recommend", config.output_dir, "--input", tmp_path / "asked.jsonl", "-k", 2, "--json")
+    done = call(
+        "recommend", config.output_dir, "--input", tmp_path / "asked.jsonl", "-k", 2, "--json"
+    )
     answers = [json.loads(line) for line in done.output.splitlines()]
     assert [answer.get("user_id") for answer in answers] == ["a", "b", None, None, 0]
     assert [answer.get("unknown") for answer in answers] == [None, ["nobody"], ["none"], None, None]
@@ -53,7 +62,9 @@ def test_recommend_many_lines(config: Config, tmp_path: Path, monkeypatch: pytes
         assert [entry["item_id"] for entry in answer["items"]] == expected
     piped = call("recommend", config.output_dir, "--input", "-", "-k", 2, "--json", stdin=text)
     assert piped.output == done.output
-    shown = call("recommend", config.output_dir, "--input", tmp_path / "asked.jsonl", "-k", 2).output
+    shown = call(
+        "recommend", config.output_dir, "--input", tmp_path / "asked.jsonl", "-k", 2
+    ).output
     assert "b · not in the catalogue: nobody" in shown
 
 
@@ -62,7 +73,9 @@ def test_a_history_that_does_not_fit_does_not_stop_the_others(run: Path, tmp_pat
     table = pyarrow.parquet.read_table(run / "sid_catalogue.parquet")
     titles = table["title"].to_pylist()
     titles[2] = "long " * 300
-    pyarrow.parquet.write_table(table.set_column(1, table.schema.field(1), [titles]), run / "sid_catalogue.parquet")
+    pyarrow.parquet.write_table(
+        table.set_column(1, table.schema.field(1), [titles]), run / "sid_catalogue.parquet"
+    )
     question = json.loads((run / "sid_recommender.json").read_text())
     question["template"]["prompt"] = ["{history_titles}", "{history_sids}"]
     (run / "sid_recommender.json").write_text(json.dumps(question))
@@ -71,7 +84,10 @@ def test_a_history_that_does_not_fit_does_not_stop_the_others(run: Path, tmp_pat
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     assert [len(answer["items"]) for answer in answers] == [2, 0, 2]
     assert [answer.get("fits") for answer in answers] == [None, False, None]
-    assert "does not fit the longest prompt" in call("recommend", run, "--input", "-", stdin=text).output
+    assert (
+        "does not fit the longest prompt"
+        in call("recommend", run, "--input", "-", stdin=text).output
+    )
     with pytest.raises(UserError, match="history 2: the prompt exceeds cutoff_len=200"):
         Recommender.load(run).recommend([["1"], ["2"]])
 
@@ -85,9 +101,13 @@ def test_files_of_any_kind_are_read(config: Config, tmp_path: Path) -> None:
         done = call("recommend", config.output_dir, "--input", tmp_path / name, "-k", 1, "--json")
         assert json.loads(done.stdout)["user_id"] == "ü"
     (tmp_path / "latin.jsonl").write_bytes(line.encode("latin-1"))
-    assert "not UTF-8: byte 0x" in message("recommend", config.output_dir, "--input", tmp_path / "latin.jsonl")
+    assert "not UTF-8: byte 0x" in message(
+        "recommend", config.output_dir, "--input", tmp_path / "latin.jsonl"
+    )
     (tmp_path / "cut.jsonl.gz").write_bytes((tmp_path / "packed.jsonl.gz").read_bytes()[:-9])
-    assert "damaged gzip file" in message("recommend", config.output_dir, "--input", tmp_path / "cut.jsonl.gz")
+    assert "damaged gzip file" in message(
+        "recommend", config.output_dir, "--input", tmp_path / "cut.jsonl.gz"
+    )
 
 
 def test_recommend_in_python(config: Config) -> None:
@@ -103,7 +123,9 @@ def test_recommend_in_python(config: Config) -> None:
     kept = recommender.among(["2", "4", "5"]).recommend([["4", "2"]], k=3, exclude_history=True)
     assert [[r.item_id for r in row] for row in kept] == [["5"]]
     again = recommender.recommend([["1"]], k=3)[0]
-    assert [r.item_id for r in again] == [r.item_id for r in first], "the restriction made another recommender"
+    assert [r.item_id for r in again] == [r.item_id for r in first], (
+        "the restriction made another recommender"
+    )
     for normalize in ("full", "trie"):
         (row,) = recommender.recommend([["1"]], k=8, normalize=normalize)
         total = sum(math.exp(r.score) for r in row if r.item_id != "7")
@@ -128,7 +150,9 @@ def test_a_catalogue_that_is_not_the_models(config: Config, run: Path) -> None:
     sids = [["<z_1>", "<z_2>"]] * table.num_rows
     changed = table.set_column(2, table.schema.field(2), [sids])
     pyarrow.parquet.write_table(changed, run / "sid_catalogue.parquet")
-    assert "does not know 2 of the catalogue's 2 SID tokens" in message("recommend", run, "--history", "1")
+    assert "does not know 2 of the catalogue's 2 SID tokens" in message(
+        "recommend", run, "--history", "1"
+    )
 
 
 @pytest.mark.parametrize(
@@ -146,7 +170,11 @@ def test_recommend_mistakes(config: Config, arguments: list[str], said: str) -> 
     assert said in message("recommend", config.output_dir, *arguments)
 
 
-@pytest.mark.parametrize("line", ["{", "[1]", '{"history": "1"}', '{"history": [[1]]}', '{"user_id": 1}'])
+@pytest.mark.parametrize(
+    "line", ["{", "[1]", '{"history": "1"}', '{"history": [[1]]}', '{"user_id": 1}']
+)
 def test_a_broken_line_is_named(config: Config, line: str) -> None:
-    said = message("recommend", config.output_dir, "--input", "-", stdin='{"history": [1]}\n' + line + "\n")
+    said = message(
+        "recommend", config.output_dir, "--input", "-", stdin='{"history": [1]}\n' + line + "\n"
+    )
     assert "standard input, line 2" in said

@@ -25,7 +25,8 @@ from sidtune.training.trainer import StepTrainer
 
 
 @pytest.mark.parametrize("tuning", ["full", "frozen"])
-# An epoch has seven steps: the checkpoint lies inside the first, at the border, or inside the second.
+# An epoch has seven steps: the checkpoint lies inside the first, at the border, or inside the
+# second.
 @pytest.mark.parametrize(
     ("architecture", "crash", "every", "plan"),
     [
@@ -37,7 +38,15 @@ from sidtune.training.trainer import StepTrainer
         ("qwen3", 5, 3, {"ema": 0.9}),
         ("gemma2", 9, 7, {"ema": 0.5, "weight_decay": 0.1}),
     ],
-    ids=["its-own-dropout", "its-own-border", "second-epoch", "mid-epoch", "border", "ema", "ema-border"],
+    ids=[
+        "its-own-dropout",
+        "its-own-border",
+        "second-epoch",
+        "mid-epoch",
+        "border",
+        "ema",
+        "ema-border",
+    ],
 )
 def test_resume_is_exact(
     tmp_path: Path,
@@ -47,7 +56,11 @@ def test_resume_is_exact(
     every: int,
     plan: dict[str, Any],
 ) -> None:
-    base = make_base(tmp_path / "base", architecture, dtype=torch.bfloat16 if tuning == "frozen" else torch.float32)
+    base = make_base(
+        tmp_path / "base",
+        architecture,
+        dtype=torch.bfloat16 if tuning == "frozen" else torch.float32,
+    )
     if architecture == "gpt2":
         change(base / "config.json", resid_pdrop=0.2, embd_pdrop=0.1, attn_pdrop=0.1)
     steps = {"epochs": 2, "batch_size": 16, "learning_rate": 0.01, **plan}
@@ -57,7 +70,11 @@ def test_resume_is_exact(
         "model": {"base": str(base), "tuning": tuning, **rates},
         "training": steps,
         "eval": {"every": every, "patience": 3},
-        "tasks": {"sid_next": {"weight": 1.5}, "item_feature": {"directions": "one"}, "title_to_sid": None},
+        "tasks": {
+            "sid_next": {"weight": 1.5},
+            "item_feature": {"directions": "one"},
+            "title_to_sid": None,
+        },
     }
     whole = tiny_config(tmp_path, output_dir=str(tmp_path / "whole"), **shared)
     run(whole)
@@ -74,7 +91,9 @@ def test_resume_is_exact(
 def crashed(config: Config, monkeypatch: pytest.MonkeyPatch, step: int = 7) -> None:
     """Leave a run behind that died in the middle."""
 
-    def crashing(self: StepTrainer, logs: dict[str, float], start_time: float | None = None) -> None:
+    def crashing(
+        self: StepTrainer, logs: dict[str, float], start_time: float | None = None
+    ) -> None:
         if self.state.global_step == step:
             raise Crash
         ordinary(self, logs, start_time)
@@ -86,7 +105,9 @@ def crashed(config: Config, monkeypatch: pytest.MonkeyPatch, step: int = 7) -> N
             train(config)
 
 
-def test_resume_skips_an_incomplete_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_resume_skips_an_incomplete_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
     config = tiny_config(tmp_path, eval={"every": 3, "save_total_limit": 3})
     crashed(config, monkeypatch)
     newest = config.output_dir / "checkpoint-6"
@@ -105,7 +126,9 @@ def test_without_any_complete_checkpoint_nothing_is_overwritten(
     crashed(config, monkeypatch)
     only = config.output_dir / "checkpoint-5"
     (only / "optimizer.pt").unlink()
-    with pytest.raises(UserError, match=r"no checkpoint is complete \(checkpoint-5: optimizer.pt is missing\)"):
+    with pytest.raises(
+        UserError, match=r"no checkpoint is complete \(checkpoint-5: optimizer.pt is missing\)"
+    ):
         train(config)
     with pytest.raises(UserError, match="it is not complete"):
         train(config, resume=str(only))
@@ -113,7 +136,9 @@ def test_without_any_complete_checkpoint_nothing_is_overwritten(
         train(config, resume=str(only / "nothing"))
 
 
-def test_a_result_is_no_model_until_all_of_it_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_result_is_no_model_until_all_of_it_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     linked: list[str] = []
     ordinary = output._link
 
@@ -127,7 +152,9 @@ def test_a_result_is_no_model_until_all_of_it_is_there(tmp_path: Path, monkeypat
     assert linked[-1] == "config.json"
 
 
-def test_a_checkpoint_can_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_a_checkpoint_can_be_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
     config = tiny_config(tmp_path, eval={"every": 2, "save_total_limit": 9})
     crashed(config, monkeypatch)
     result = run(config, resume=str(config.output_dir / "checkpoint-4"))
@@ -140,7 +167,9 @@ def test_a_checkpoint_can_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_a_run_that_died_while_writing_its_result_writes_it_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And nothing else: its last checkpoint, inside an epoch, may be the only one, and is not saved over itself."""
+    """And nothing else: its last checkpoint, inside an epoch, may be the only one, and is not saved
+    over itself.
+    """
     published: list[str] = []
     ordinary = checkpoints.publish
 
@@ -171,7 +200,10 @@ def test_a_run_that_died_while_writing_its_result_writes_it_again(
         ({"training": {"batch_size": 8}}, "training.batch_size"),
         ({"training": {"batch_size": 16, "learning_rate": 0.5}}, "training.learning_rate"),
         ({"training": {"batch_size": 16, "ema": 0.9}}, "training.ema"),
-        ({"training": {"batch_size": 16, "weight_decay": 0.1, "decay_embeddings": False}}, "training.decay_embeddings"),
+        (
+            {"training": {"batch_size": 16, "weight_decay": 0.1, "decay_embeddings": False}},
+            "training.decay_embeddings",
+        ),
         ({"model": {"residual_dropout": 0.1}}, "model.residual_dropout"),
         ({"seed": 5}, "seed"),
         ({"model": {"new_rows": "text"}}, "model.new_rows"),
@@ -187,7 +219,9 @@ def test_resume_of_another_run_is_refused_with_the_difference(
     assert (tmp_path / "run" / "checkpoint-5").is_dir(), "nothing was touched"
 
 
-def test_changed_data_and_vocabulary_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changed_data_and_vocabulary_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = tiny_config(tmp_path)
     crashed(config, monkeypatch)
     index = config.data.index
@@ -217,7 +251,9 @@ def test_a_finished_run_and_foreign_folders_are_left_alone(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("old_format", [False, True], ids=["safetensors", "pytorch_model.bin"])
 def test_weights_alone_start_a_new_run(tmp_path: Path, capsys: Any, old_format: bool) -> None:
-    first = tiny_config(tmp_path, training={"max_steps": 8, "batch_size": 16, "learning_rate": 0.01})
+    first = tiny_config(
+        tmp_path, training={"max_steps": 8, "batch_size": 16, "learning_rate": 0.01}
+    )
     result = run(first)
     weights = tmp_path / "weights"
     weights.mkdir()
@@ -225,8 +261,12 @@ def test_weights_alone_start_a_new_run(tmp_path: Path, capsys: Any, old_format: 
     if old_format:
         torch.save(state, weights / "pytorch_model.bin")
     else:
-        (weights / "model.safetensors").write_bytes((result.folder / "model.safetensors").read_bytes())
-    second = tiny_config(tmp_path, output_dir=str(tmp_path / "second"), training={"max_steps": 1, "batch_size": 16})
+        (weights / "model.safetensors").write_bytes(
+            (result.folder / "model.safetensors").read_bytes()
+        )
+    second = tiny_config(
+        tmp_path, output_dir=str(tmp_path / "second"), training={"max_steps": 1, "batch_size": 16}
+    )
     again = run(second, resume=str(weights))
     assert again.first_loss == pytest.approx(result.best_loss, rel=1e-4)
     assert "start anew" in " ".join(capsys.readouterr().out.split())
@@ -247,7 +287,10 @@ def test_weights_alone_start_a_new_run(tmp_path: Path, capsys: Any, old_format: 
 def test_another_schedule_or_choice_of_the_best_is_refused(
     tmp_path: Path, section: str, key: str, old: object, new: object
 ) -> None:
-    sections: dict[str, Any] = {"training": {"warmup": 2}, "tasks": {"sid_next": None, "title_to_sid": None}}
+    sections: dict[str, Any] = {
+        "training": {"warmup": 2},
+        "tasks": {"sid_next": None, "title_to_sid": None},
+    }
     dies(tiny_config(tmp_path, **sections), 7)
     with pytest.raises(UserError, match=f"{section}.{key}: {old} in the checkpoint, {new} now"):
         train(tiny_config(tmp_path, **{**sections, section: {key: new}}))
@@ -256,7 +299,9 @@ def test_another_schedule_or_choice_of_the_best_is_refused(
 def test_a_run_that_goes_on_elsewhere_keeps_its_precision(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    """It begins on a CPU with bfloat16 instructions, where even this small model profits, and goes on without them."""
+    """It begins on a CPU with bfloat16 instructions, where even this small model profits, and goes
+    on without them.
+    """
     monkeypatch.setattr(precision, "CPU_HIDDEN", 1)
     monkeypatch.setattr(bf16, "cpu_features", lambda: {"avx512_bf16"})
     whole = tiny_config(tmp_path, output_dir=str(tmp_path / "whole"))
@@ -278,7 +323,9 @@ def test_a_run_that_goes_on_elsewhere_keeps_its_precision(
 
 
 def test_a_frozen_run_writes_its_base_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that goes on links from the checkpoint that it has verified; what is hashed is not the base again."""
+    """A process that goes on links from the checkpoint that it has verified; what is hashed is not
+    the base again.
+    """
     hashed: list[Path] = []
     ordinary = checkpoints.file_digest
 
@@ -286,7 +333,9 @@ def test_a_frozen_run_writes_its_base_once(tmp_path: Path, monkeypatch: pytest.M
         hashed.append(path)
         return ordinary(path)
 
-    config = tiny_config(tmp_path, model={"tuning": "frozen"}, eval={"every": 2, "save_total_limit": 9})
+    config = tiny_config(
+        tmp_path, model={"tuning": "frozen"}, eval={"every": 2, "save_total_limit": 9}
+    )
     shard = "model-00001-of-00002.safetensors"
     dies(config, 5)
     monkeypatch.setattr(checkpoints, "file_digest", digest)

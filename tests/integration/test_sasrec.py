@@ -1,4 +1,6 @@
-"""`sidtune baselines`: the simple ones on a tiny shop, and SASRec where the right answer is obvious."""
+"""`sidtune baselines`: the simple ones on a tiny shop, and SASRec where the right answer is
+obvious.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +24,11 @@ from sidtune.opponents import sasrec
 from sidtune.opponents.baselines import Listing
 from sidtune.tasks.config import Config
 
-# Its install is larger than that of everything else but torch, so it is no part of what the suite asks for.
+# Its install is larger than that of everything else but torch, so it is no part of what the suite
+# asks for.
 needs_replay = pytest.mark.skipif(
-    importlib.util.find_spec("replay") is None, reason="SASRec needs RePlay: pip install -e '.[baselines]'"
+    importlib.util.find_spec("replay") is None,
+    reason="SASRec needs RePlay: pip install -e '.[baselines]'",
 )
 SIMPLE = ["most popular", "repeat last", "co-occurrence"]
 CYCLE = 12
@@ -33,7 +37,11 @@ CYCLE = 12
 @pytest.fixture
 def shop(tmp_path: Path) -> Path:
     """A configuration whose base does not exist."""
-    tree = {"output_dir": str(tmp_path / "run"), "model": {"base": "nowhere"}, "data": write_shop(tmp_path / "data")}
+    tree = {
+        "output_dir": str(tmp_path / "run"),
+        "model": {"base": "nowhere"},
+        "data": write_shop(tmp_path / "data"),
+    }
     file = tmp_path / "config.yaml"
     file.write_text(yaml.safe_dump(tree))
     return file
@@ -55,7 +63,9 @@ def one_point() -> Iterator[None]:
 def test_the_figures_are_those_beside_a_model(config: Config, run: Path, tmp_path: Path) -> None:
     assert call("evaluate", run).exit_code == 0
     beside, _ = results(run / "evaluation")
-    done = call("baselines", config.output_dir / "config.yaml", "--simple", "--output", tmp_path / "out")
+    done = call(
+        "baselines", config.output_dir / "config.yaml", "--simple", "--output", tmp_path / "out"
+    )
     assert done.exit_code == 0, done.output
     alone = json.loads((tmp_path / "out" / "test.json").read_text())
     assert list(alone["rankers"]) == SIMPLE
@@ -68,7 +78,10 @@ def test_the_figures_are_those_beside_a_model(config: Config, run: Path, tmp_pat
 def test_every_ranker_can_be_compared(config: Config, run: Path, tmp_path: Path) -> None:
     assert call("evaluate", run).exit_code == 0
     out = tmp_path / "out"
-    assert call("baselines", config.output_dir / "config.yaml", "--simple", "--output", out).exit_code == 0
+    assert (
+        call("baselines", config.output_dir / "config.yaml", "--simple", "--output", out).exit_code
+        == 0
+    )
     done = call("compare", run, *(out / name.replace(" ", "-") for name in SIMPLE), "--json")
     assert done.exit_code == 0, done.output
     report = json.loads((out / "test.json").read_text())
@@ -104,25 +117,36 @@ def test_results_of_other_settings_are_kept(shop: Path) -> None:
     assert call("baselines", shop, "--simple").exit_code == 0
     assert call("baselines", shop, "--simple").exit_code == 0
     assert "other settings (limit)" in message("baselines", shop, "--simple", "--limit", 3)
-    assert "other settings (sids_sha256)" in message("baselines", shop, "--simple", "data.unique_sids=true")
+    assert "other settings (sids_sha256)" in message(
+        "baselines", shop, "--simple", "data.unique_sids=true"
+    )
     assert "other settings (history)" in message("baselines", shop, "--simple", "data.history=1")
 
 
 def test_a_comparison_names_other_sids_and_other_histories(shop: Path, tmp_path: Path) -> None:
     changes: list[tuple[str, ...]] = [(), ("data.unique_sids=true",), ("data.history=1",)]
     for number, change in enumerate(changes):
-        assert call("baselines", shop, "--simple", *change, "--output", tmp_path / str(number)).exit_code == 0
+        assert (
+            call(
+                "baselines", shop, "--simple", *change, "--output", tmp_path / str(number)
+            ).exit_code
+            == 0
+        )
     first, *others = (tmp_path / str(number) / "repeat-last" for number in range(3))
     for other, name in zip(others, ("sids_sha256", "history"), strict=True):
         assert f"the evaluations differ in {name}" in call("compare", first, other).output
 
 
 def test_json_is_all_there_is_on_the_standard_output(shop: Path) -> None:
-    assert list(json.loads(call("baselines", shop, "--simple", "--json").stdout)["rankers"]) == SIMPLE
+    assert (
+        list(json.loads(call("baselines", shop, "--simple", "--json").stdout)["rankers"]) == SIMPLE
+    )
 
 
 def test_mistakes(shop: Path) -> None:
-    assert "--seed has no effect with --simple" in message("baselines", shop, "--simple", "--seed", 1)
+    assert "--seed has no effect with --simple" in message(
+        "baselines", shop, "--simple", "--seed", 1
+    )
     assert "has no data.test" in message("baselines", shop, "data.test=null", "--simple")
 
 
@@ -141,7 +165,11 @@ def test_without_the_library(shop: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def cycle(starts: list[int], length: int) -> Rows:
     """Users who walk around a cycle of items: every row of every user."""
     walks = [[(start + step) % CYCLE for step in range(length)] for start in starts]
-    rows = [(f"u{user}", walk[:cut], walk[cut]) for user, walk in enumerate(walks) for cut in range(1, length)]
+    rows = [
+        (f"u{user}", walk[:cut], walk[cut])
+        for user, walk in enumerate(walks)
+        for cut in range(1, length)
+    ]
     users, histories, targets = zip(*rows, strict=True)
     return Rows(pa.array(users), Ragged.from_lists(histories), np.array(targets, np.int32))
 
@@ -167,7 +195,9 @@ def test_sasrec_follows_from_its_seed(one_point: None, monkeypatch: pytest.Monke
     train = cycle(list(range(CYCLE)), 6)
     torch.manual_seed(5)
     state = torch.get_rng_state()
-    first, again, other = (sasrec.tune(train, train, listing(), CYCLE, seed)[0] for seed in (1, 1, 2))
+    first, again, other = (
+        sasrec.tune(train, train, listing(), CYCLE, seed)[0] for seed in (1, 1, 2)
+    )
     assert torch.equal(torch.get_rng_state(), state), "the caller's random numbers are left alone"
     assert (first(train.history) == again(train.history)).all()
     assert (first(train.history) != other(train.history)).any()
@@ -180,7 +210,9 @@ def test_padding_and_items_beyond_the_longest_history_do_not_count(one_point: No
     histories = [[3], [7, 1, 2, 3, 4, 5, 6], [1, 2]]
     together = scorer(Ragged.from_lists(histories))
     for row, history in enumerate(histories):
-        assert together[row] == pytest.approx(scorer(Ragged.from_lists([history[-scorer.longest :]]))[0], abs=1e-5)
+        assert together[row] == pytest.approx(
+            scorer(Ragged.from_lists([history[-scorer.longest :]]))[0], abs=1e-5
+        )
     assert scorer.longest == 5
 
 

@@ -1,4 +1,6 @@
-"""A second start of training: what the rows are is remembered, until a file or a setting changes."""
+"""A second start of training: what the rows are is remembered, until a file or a
+setting changes.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +66,9 @@ def test_the_second_start_reads_no_rows(tmp_path: Path, read_nothing: Callable[[
     assert second is not None
     assert second.best_loss == first.best_loss
     names = ("sid_catalogue.parquet", "sid_recommender.json")
-    assert all((first.folder / name).read_bytes() == (second.folder / name).read_bytes() for name in names)
+    assert all(
+        (first.folder / name).read_bytes() == (second.folder / name).read_bytes() for name in names
+    )
 
 
 def test_what_was_found_is_said_again(tmp_path: Path, read_nothing: Callable[[], None]) -> None:
@@ -78,7 +82,9 @@ def test_what_was_found_is_said_again(tmp_path: Path, read_nothing: Callable[[],
 
 
 @pytest.mark.parametrize("name", ["train", "valid", "test", "items"])
-def test_a_changed_file_is_looked_at_afresh(tmp_path: Path, name: str, read_nothing: Callable[[], None]) -> None:
+def test_a_changed_file_is_looked_at_afresh(
+    tmp_path: Path, name: str, read_nothing: Callable[[], None]
+) -> None:
     config = tiny_config(tmp_path, **SHORT)
     refuse_errors(Inputs(config))
     file: Path = getattr(config.data, name)
@@ -88,7 +94,9 @@ def test_a_changed_file_is_looked_at_afresh(tmp_path: Path, name: str, read_noth
         refuse_errors(Inputs(config))
 
 
-@pytest.mark.parametrize("change", [{"data": {"dedup": True}}, {"encoding": {"cutoff_len": 100}}, {"seed": 7}])
+@pytest.mark.parametrize(
+    "change", [{"data": {"dedup": True}}, {"encoding": {"cutoff_len": 100}}, {"seed": 7}]
+)
 def test_a_changed_setting_is_looked_at_afresh(
     tmp_path: Path, change: dict[str, Any], read_nothing: Callable[[], None]
 ) -> None:

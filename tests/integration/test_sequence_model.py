@@ -24,7 +24,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Config:
         tmp_path_factory.mktemp("sequences"),
         tasks={"sid_sequence": None, "title_next": None},
         training=TRAINING,
-        eval={"every": 5, "patience": None, "ranking": {"every": 1, "sample": 12, "beams": 10}, "metric": "ndcg@10"},
+        eval={
+            "every": 5,
+            "patience": None,
+            "ranking": {"every": 1, "sample": 12, "beams": 10},
+            "metric": "ndcg@10",
+        },
     )
     assert train(config)
     return config

@@ -29,13 +29,21 @@ from sidtune.tasks.config_file import load_config, parse_config
 from sidtune.training.train import train
 from sidtune.training.trainer import StepTrainer
 
-FROZEN_FULL = [{"tuning": "frozen", "steps": 6, "learning_rate": 0.05}, {"tuning": "full", "steps": 5}]
+FROZEN_FULL = [
+    {"tuning": "frozen", "steps": 6, "learning_rate": 0.05},
+    {"tuning": "full", "steps": 5},
+]
 MIXTURE: dict[str, Any] = {"sid_next": None, "title_to_sid": None}
 
 
 def staged(folder: Path, stages: list[dict[str, Any]], **sections: Any) -> Config:
     """A tiny shop in stages that all say how long they are."""
-    shared: dict[str, Any] = {"eval": {"every": 3}, "tasks": MIXTURE, "training": {"workers": 0}, **sections}
+    shared: dict[str, Any] = {
+        "eval": {"every": 3},
+        "tasks": MIXTURE,
+        "training": {"workers": 0},
+        **sections,
+    }
     tree = tiny_tree(folder, stages=stages, **shared)  # type: ignore[arg-type]
     del tree["training"]["epochs"]
     return parse_config(tree, "test")
@@ -43,12 +51,16 @@ def staged(folder: Path, stages: list[dict[str, Any]], **sections: Any) -> Confi
 
 def evaluated(config: Config) -> list[float]:
     """Validation losses, before the first step and at every evaluation."""
-    return [entry["eval_sid_next_loss"] for entry in metrics(config) if "eval_sid_next_loss" in entry]
+    return [
+        entry["eval_sid_next_loss"] for entry in metrics(config) if "eval_sid_next_loss" in entry
+    ]
 
 
 def same_weights(one: Path, other: Path) -> bool:
     left, right = load_weights(one), load_weights(other)
-    return left.keys() == right.keys() and all(torch.equal(right[name], value) for name, value in left.items())
+    return left.keys() == right.keys() and all(
+        torch.equal(right[name], value) for name, value in left.items()
+    )
 
 
 def test_the_first_stage_changes_new_rows_alone(tmp_path: Path, capsys: Any) -> None:
@@ -60,7 +72,9 @@ def test_the_first_stage_changes_new_rows_alone(tmp_path: Path, capsys: Any) -> 
     for name, value in before.items():
         assert torch.equal(between[name][: len(value)], value), name
         assert after[name].dtype == torch.bfloat16
-    assert not torch.equal(after["model.layers.0.mlp.up_proj.weight"], before["model.layers.0.mlp.up_proj.weight"])
+    assert not torch.equal(
+        after["model.layers.0.mlp.up_proj.weight"], before["model.layers.0.mlp.up_proj.weight"]
+    )
     assert (result.steps, result.folder) == (5, out)
     assert losses(config)[-1] < losses(stage_runs(config)[0])[0]
     printed = " ".join(capsys.readouterr().out.split())
@@ -69,8 +83,12 @@ def test_the_first_stage_changes_new_rows_alone(tmp_path: Path, capsys: Any) -> 
     assert "Stage 2 of 2" in printed
 
 
-def test_a_stage_starts_from_the_rows_as_they_were_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The base has bfloat16; rows trained in float32 lie between its numbers, and must not be rounded."""
+def test_a_stage_starts_from_the_rows_as_they_were_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The base has bfloat16; rows trained in float32 lie between its numbers, and must not be
+    rounded.
+    """
     base = make_base(tmp_path / "base", tied=False, dtype=torch.bfloat16)
     config = staged(tmp_path, FROZEN_FULL, model={"base": str(base)})
     ordinary, started = StepTrainer.train, []
@@ -88,10 +106,14 @@ def test_a_stage_starts_from_the_rows_as_they_were_trained(tmp_path: Path, monke
     ids = torch.from_numpy(Inputs(config).vocabulary.sid_ids)
     for name, matrix in zip(("input", "output"), started[1], strict=True):
         assert torch.equal(matrix[ids], rows[name])
-        assert not torch.equal(rows[name], rows[name].bfloat16().float()), "the test would pass with rounding"
+        assert not torch.equal(rows[name], rows[name].bfloat16().float()), (
+            "the test would pass with rounding"
+        )
 
 
-def test_the_second_stage_starts_where_the_first_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_second_stage_starts_where_the_first_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With the same loss, and with the memory of the first model given back."""
     ordinary, models = StepTrainer.train, []
 
@@ -114,8 +136,12 @@ def test_the_second_stage_starts_where_the_first_ended(tmp_path: Path, monkeypat
 @pytest.mark.parametrize("tuning", ["full", "frozen"])
 def test_one_stage_is_the_plain_run(tmp_path: Path, tuning: str) -> None:
     training = {"epochs": 1, "batch_size": 16, "workers": 0}
-    plain = tiny_config(tmp_path, model={"tuning": tuning}, training=training, output_dir=str(tmp_path / "plain"))
-    one = tiny_config(tmp_path, stages=[{"tuning": tuning}], training=training, output_dir=str(tmp_path / "one"))
+    plain = tiny_config(
+        tmp_path, model={"tuning": tuning}, training=training, output_dir=str(tmp_path / "plain")
+    )
+    one = tiny_config(
+        tmp_path, stages=[{"tuning": tuning}], training=training, output_dir=str(tmp_path / "one")
+    )
     run(plain)
     run(one)
     assert metrics(one) == metrics(plain)
@@ -124,7 +150,9 @@ def test_one_stage_is_the_plain_run(tmp_path: Path, tuning: str) -> None:
     assert names[0] == names[1]
 
 
-def test_stages_see_the_data_in_the_order_of_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stages_see_the_data_in_the_order_of_one_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two full stages whose second one begins in the middle of an epoch."""
     seen: list[list[int]] = []
     ordinary = StepTrainer.training_step
@@ -154,7 +182,10 @@ def test_resume_is_exact_in_each_stage(
     """Killed before the first checkpoint of a stage, and after it."""
     base = make_base(tmp_path / "base", "gpt2", dtype=dtype)
     change(base / "config.json", resid_pdrop=0.2, embd_pdrop=0.1)
-    whole, broken = (staged(tmp_path, FROZEN_FULL, output_dir=str(tmp_path / name)) for name in ("whole", "broken"))
+    whole, broken = (
+        staged(tmp_path, FROZEN_FULL, output_dir=str(tmp_path / name))
+        for name in ("whole", "broken")
+    )
     run(whole)
     dies(broken, step, stage_runs(broken)[stage].output_dir)
     steps: list[Path] = []
@@ -166,7 +197,9 @@ def test_resume_is_exact_in_each_stage(
 
     monkeypatch.setattr(StepTrainer, "training_step", counting)
     run(broken)
-    assert len(steps) == {(0, 1): 11, (0, 5): 8, (1, 1): 5, (1, 4): 2}[stage, step], "nothing is trained twice"
+    assert len(steps) == {(0, 1): 11, (0, 5): 8, (1, 1): 5, (1, 4): 2}[stage, step], (
+        "nothing is trained twice"
+    )
     for mine, other in zip(stage_runs(broken), stage_runs(whole), strict=True):
         assert metrics(mine) == metrics(other)
         assert same_weights(mine.output_dir / FINAL, other.output_dir / FINAL)
@@ -223,7 +256,9 @@ def test_damage_in_a_stage_is_told_without_harm_to_the_others(tmp_path: Path) ->
     dies(config, 4)
     (checkpoint,) = config.output_dir.glob("checkpoint-*")
     (checkpoint / "optimizer.pt").unlink()
-    with pytest.raises(UserError, match=rf"no checkpoint is complete \({checkpoint.name}: ") as refusal:
+    with pytest.raises(
+        UserError, match=rf"no checkpoint is complete \({checkpoint.name}: "
+    ) as refusal:
         train(config)
     assert refusal.value.hint.startswith("Delete it to start anew there")
     shutil.rmtree(checkpoint)
@@ -270,7 +305,12 @@ def test_the_folder_is_that_of_a_plain_run(tmp_path: Path) -> None:
     again = load_config(out / "config.yaml")
     assert again.stages == config.stages
     assert load_config(out / "stage-1" / "config.yaml").model.tuning == "frozen"
-    assert {path.name for path in out.iterdir()} >= {"stage-1", FINAL, "metrics.jsonl", "model.safetensors"}
+    assert {path.name for path in out.iterdir()} >= {
+        "stage-1",
+        FINAL,
+        "metrics.jsonl",
+        "model.safetensors",
+    }
     for folder in (out, out / "stage-1" / FINAL):
         report = evaluate(EvaluationRequest(folder))
         assert report is not None
@@ -285,7 +325,11 @@ def test_a_dry_run_names_every_plan(tmp_path: Path, capsys: Any) -> None:
     printed = " ".join(capsys.readouterr().out.split())
     assert not config.output_dir.exists()
     assert printed.index("Stage 1 of 2") < printed.index(" 6 steps") < printed.index("Stage 2 of 2")
-    assert printed.index("Stage 2 of 2") < printed.index("full tuning") < printed.index("5 steps = 1 epochs")
+    assert (
+        printed.index("Stage 2 of 2")
+        < printed.index("full tuning")
+        < printed.index("5 steps = 1 epochs")
+    )
 
 
 def test_two_processes_train_stages_like_one(tmp_path: Path) -> None:
@@ -313,13 +357,17 @@ def test_two_processes_train_stages_like_one(tmp_path: Path) -> None:
 
 
 def test_the_average_is_what_the_next_stage_starts_from(tmp_path: Path) -> None:
-    """Averaged weights were evaluated and chosen, so they are handed on; by hand they are started from too."""
+    """Averaged weights were evaluated and chosen, so they are handed on; by hand they are started
+    from too.
+    """
     full = [{"tuning": "full", "steps": 6}, {"tuning": "full", "steps": 3}]
     training = {"workers": 0, "ema": 0.9, "learning_rate": 0.01}
     config = staged(tmp_path, full, training=training, eval={"every": 3, "patience": None})
     assert train(config)
     first, second = (evaluated(stage) for stage in stage_runs(config))
     assert second[0] == pytest.approx(min(first[1:]), rel=1e-6)
-    again = tiny_config(tmp_path, output_dir=str(tmp_path / "again"), tasks=MIXTURE, training={"max_steps": 1})
+    again = tiny_config(
+        tmp_path, output_dir=str(tmp_path / "again"), tasks=MIXTURE, training={"max_steps": 1}
+    )
     assert train(again, resume=str(max((config.output_dir / "stage-1").glob("checkpoint-*"))))
     assert evaluated(again)[0] == pytest.approx(first[-1], rel=1e-6)

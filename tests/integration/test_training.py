@@ -46,27 +46,40 @@ def test_layouts_train_alike(tmp_path: Path) -> None:
             torch.testing.assert_close(value, weights[0][name], rtol=1e-2, atol=2e-3)
 
 
-def test_another_loss_trains_alike_in_every_layout_and_is_validated_as_the_plain_one(tmp_path: Path) -> None:
+def test_another_loss_trains_alike_in_every_layout_and_is_validated_as_the_plain_one(
+    tmp_path: Path,
+) -> None:
     loss = {"over": "allowed", "label_smoothing": 0.05}
     kinds: list[dict[str, Any]] = [{"layout": "padded"}, {"layout": "bucketed"}, {"layout": "tree"}]
     logs = []
     for number, kind in enumerate([{}, *kinds]):
         training = {"max_steps": 6, "batch_size": 16, "learning_rate": 0.01, **kind}
-        options = {"output_dir": str(tmp_path / f"run{number}"), "training": training, "eval": {"every": 6}}
+        options = {
+            "output_dir": str(tmp_path / f"run{number}"),
+            "training": training,
+            "eval": {"every": 6},
+        }
         config = tiny_config(tmp_path, **options, **({"loss": loss} if number else {}))
         run(config)
         logs.append(metrics(config))
-    validated = [[entry["eval_sid_next_loss"] for entry in log if "eval_sid_next_loss" in entry] for log in logs]
+    validated = [
+        [entry["eval_sid_next_loss"] for entry in log if "eval_sid_next_loss" in entry]
+        for log in logs
+    ]
     trained = [[entry["loss"] for entry in log if "loss" in entry] for log in logs]
     for other in (2, 3):
         assert trained[other] == pytest.approx(trained[1], rel=1e-4)
-    assert [first for first, *_ in validated[1:]] == pytest.approx([validated[0][0]] * 3, rel=1e-5), "before training"
+    assert [first for first, *_ in validated[1:]] == pytest.approx(
+        [validated[0][0]] * 3, rel=1e-5
+    ), "before training"
     assert trained[1][0] != pytest.approx(trained[0][0], rel=1e-2)
     assert all(last < first for first, last in validated)
 
 
 def test_the_result_is_an_ordinary_model_that_writes_sids(tmp_path: Path) -> None:
-    config = tiny_config(tmp_path, training={"epochs": 12, "batch_size": 16, "learning_rate": 0.01, "warmup": 2})
+    config = tiny_config(
+        tmp_path, training={"epochs": 12, "batch_size": 16, "learning_rate": 0.01, "warmup": 2}
+    )
     result = run(config)
     assert result.best_loss < 0.7 * result.first_loss
     final = result.folder / "final_checkpoint"
@@ -80,7 +93,10 @@ def test_the_result_is_an_ordinary_model_that_writes_sids(tmp_path: Path) -> Non
         assert os.path.samefile(final / name, result.folder / name)
     assert load_config(result.folder / "config.yaml") == load_config(result.folder / "config.yaml")
     assert not list(result.folder.glob(".*.partial")), "nothing half-written is left"
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(result.folder), AutoTokenizer.from_pretrained(final)
+    model, tokenizer = (
+        AutoModelForCausalLM.from_pretrained(result.folder),
+        AutoTokenizer.from_pretrained(final),
+    )
     prompt = "A user's interactions, oldest first:\n<a_0><b_0><c_0>\nThe next item is:\n"
     ids = tokenizer(prompt, return_tensors="pt").input_ids
     written = model.generate(ids, max_new_tokens=4, do_sample=False)[0, ids.shape[1] :]
@@ -122,7 +138,9 @@ def test_a_run_is_used_from_any_folder(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_task_losses_are_logged_and_average_to_the_loss(tmp_path: Path) -> None:
     config = tiny_config(
-        tmp_path, tasks={"sid_next": None, "title_next": None}, training={"batch_size": 16, "max_steps": 2}
+        tmp_path,
+        tasks={"sid_next": None, "title_next": None},
+        training={"batch_size": 16, "max_steps": 2},
     )
     run(config)
     entry = next(entry for entry in metrics(config) if "loss" in entry)
@@ -148,15 +166,22 @@ def test_frozen_training_leaves_the_base_bit_for_bit(tmp_path: Path) -> None:
 
 
 def test_early_stopping_and_the_best_model(tmp_path: Path) -> None:
-    """A learning rate that diverges: training stops after `patience` evaluations and the best weights are kept."""
+    """A learning rate that diverges: training stops after `patience` evaluations and the best
+    weights are kept.
+    """
     training = {"epochs": 30, "batch_size": 16, "learning_rate": 3.0, "warmup": 4}
     config = tiny_config(tmp_path, training=training, eval={"every": 2, "patience": 2})
     result = run(config)
-    curve = [entry["eval_sid_next_loss"] for entry in metrics(config) if "eval_sid_next_loss" in entry][1:]
+    curve = [
+        entry["eval_sid_next_loss"] for entry in metrics(config) if "eval_sid_next_loss" in entry
+    ][1:]
     best = curve.index(min(curve))
     assert len(curve) == best + 3, "two evaluations without a new best, then stop"
     assert result.best_loss == min(curve)
-    saved, checkpoint = load_weights(result.folder), load_weights(config.output_dir / f"checkpoint-{2 * (best + 1)}")
+    saved, checkpoint = (
+        load_weights(result.folder),
+        load_weights(config.output_dir / f"checkpoint-{2 * (best + 1)}"),
+    )
     assert all(torch.equal(saved[name], checkpoint[name]) for name in saved)
 
 
@@ -165,9 +190,20 @@ def test_a_dry_run_writes_nothing_and_names_the_plan(tmp_path: Path, capsys: Any
     assert train(config, dry_run=True) is None
     output = " ".join(capsys.readouterr().out.split())
     assert not config.output_dir.exists()
-    for word in ("truncated", "dropped", "longest", "steps", "epochs", "parameters trained", "memory, estimated"):
+    for word in (
+        "truncated",
+        "dropped",
+        "longest",
+        "steps",
+        "epochs",
+        "parameters trained",
+        "memory, estimated",
+    ):
         assert word in output
-    found = re.search(r"layout tree, examples by user: (\S+) tokens a step and process, (\S+) after sharing", output)
+    found = re.search(
+        r"layout tree, examples by user: (\S+) tokens a step and process, (\S+) after sharing",
+        output,
+    )
     assert found
     before, after = (int(number.replace(",", "")) for number in found.groups())
     assert 0.2 * before < after < before
@@ -184,7 +220,9 @@ def test_waiting_for_steps_is_logged(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(Steps, "__getitem__", slow)
     config = tiny_config(tmp_path, training={"max_steps": 2, "batch_size": 16, "workers": 0})
     run(config)
-    lines = [json.loads(line) for line in (config.output_dir / "metrics.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line) for line in (config.output_dir / "metrics.jsonl").read_text().splitlines()
+    ]
     shares = [line["waiting"] for line in lines if "loss" in line]
     assert len(shares) == 2
     assert all(0.1 < share < 1 for share in shares)
@@ -206,7 +244,9 @@ def test_gradient_checkpointing_computes_twice_the_same(
     for name, on in (("plain", False), ("checkpointing", True)):
         training = {"max_steps": 3, "batch_size": 16, "gradient_checkpointing": on}
         model = {"base": str(tmp_path / "base"), "tuning": tuning}
-        config = tiny_config(tmp_path, output_dir=str(tmp_path / name), training=training, model=model)
+        config = tiny_config(
+            tmp_path, output_dir=str(tmp_path / name), training=training, model=model
+        )
         calls.clear()
         run(config)
         curves.append(losses(config))
@@ -218,9 +258,13 @@ def test_gradient_checkpointing_computes_twice_the_same(
 def test_chat_responses_stop_generation(tmp_path: Path) -> None:
     base = make_base(tmp_path / "base")
     settings = json.loads((base / "tokenizer_config.json").read_text())
-    settings["chat_template"] = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}<pad>{% endfor %}"
+    settings["chat_template"] = (
+        "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}<pad>{% endfor %}"
+    )
     (base / "tokenizer_config.json").write_text(json.dumps(settings))
-    config = tiny_config(tmp_path, template={"format": "chat"}, training={"max_steps": 1, "batch_size": 16})
+    config = tiny_config(
+        tmp_path, template={"format": "chat"}, training={"max_steps": 1, "batch_size": 16}
+    )
     run(config)
     saved = json.loads((config.output_dir / "generation_config.json").read_text())
     pad = AutoTokenizer.from_pretrained(config.output_dir).pad_token_id
@@ -232,7 +276,9 @@ def test_bf16_trains_alike(tmp_path: Path) -> None:
     plain = tiny_config(tmp_path, training={"max_steps": 3, "batch_size": 16})
     run(plain)
     other = tiny_config(
-        tmp_path, output_dir=str(tmp_path / "other"), training={"max_steps": 3, "batch_size": 16, **extra}
+        tmp_path,
+        output_dir=str(tmp_path / "other"),
+        training={"max_steps": 3, "batch_size": 16, **extra},
     )
     run(other)
     assert losses(other) == pytest.approx(losses(plain), rel=3e-2)
@@ -243,7 +289,9 @@ def test_from_scratch_follows_the_seed(tmp_path: Path) -> None:
     def first_loss(name: str, seed: int) -> float:
         base = {"base": str(tmp_path / "base"), "from_scratch": True}
         training = {"max_steps": 1, "batch_size": 16}
-        config = tiny_config(tmp_path, output_dir=str(tmp_path / name), seed=seed, model=base, training=training)
+        config = tiny_config(
+            tmp_path, output_dir=str(tmp_path / name), seed=seed, model=base, training=training
+        )
         return run(config).first_loss
 
     assert first_loss("one", 1) == first_loss("same", 1)

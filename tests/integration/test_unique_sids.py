@@ -17,13 +17,17 @@ from sidtune.training.train import train
 
 def test_the_model_tells_items_of_one_sid_apart(tmp_path: Path) -> None:
     training = {"epochs": 4, "batch_size": 16, "learning_rate": 0.01}
-    config = tiny_config(tmp_path, data={"unique_sids": True}, tasks={"sid_next": None}, training=training)
+    config = tiny_config(
+        tmp_path, data={"unique_sids": True}, tasks={"sid_next": None}, training=training
+    )
     assert train(config)
     done = call("evaluate", config.output_dir)
     assert done.exit_code == 0, done.output
     report, predictions = results(config.output_dir / "evaluation")
     assert report["colliding"] == 0
-    for row, predicted in zip(read_rows(Path(str(config.data.test))).to_pylist(), predictions, strict=True):
+    for row, predicted in zip(
+        read_rows(Path(str(config.data.test))).to_pylist(), predictions, strict=True
+    ):
         right = plainly_ranked(config, row["history"])
         assert len({score for _, score in right}) == 8, "an item, a score"
         assert predicted["items"] == [item for item, _ in right]

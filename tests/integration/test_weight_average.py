@@ -1,4 +1,6 @@
-"""Training with an average of weights: training is the same, what is evaluated and saved is the average."""
+"""Training with an average of weights: training is the same, what is evaluated and saved is the
+average.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ Weights = dict[str, Tensor]
 
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> tuple[list[Weights], list[Weights]]:
-    """The whole model's weights as each training step finds them, and as each evaluation has them."""
+    """The whole model's weights as each training step finds them, and as each
+    evaluation has them.
+    """
     before_steps: list[Weights] = []
     evaluated: list[Weights] = []
 
@@ -33,7 +37,9 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> tuple[list[Weights], list[Weights]]
         ordinary: Callable[..., Any] = getattr(StepTrainer, name)
 
         def watched(self: StepTrainer, *args: Any, **kwargs: Any) -> Any:
-            kept.append({key: value.clone() for key, value in plain_state_dict(self.language_model).items()})
+            kept.append(
+                {key: value.clone() for key, value in plain_state_dict(self.language_model).items()}
+            )
             return ordinary(self, *args, **kwargs)
 
         monkeypatch.setattr(StepTrainer, name, watched)
@@ -44,12 +50,17 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> tuple[list[Weights], list[Weights]]
 
 
 def slow_averages(weights: list[Weights]) -> list[Weights]:
-    """The average after each step, in float64, from the weights before the first step and after each."""
+    """The average after each step, in float64, from the weights before the first step and after
+    each.
+    """
     averages = [{name: value.double() for name, value in weights[0].items()}]
     for step, now in enumerate(weights[1:], start=1):
         decay = min(DECAY, (1 + step) / (10 + step))
         averages.append(
-            {name: decay * value + (1 - decay) * now[name].double() for name, value in averages[-1].items()}
+            {
+                name: decay * value + (1 - decay) * now[name].double()
+                for name, value in averages[-1].items()
+            }
         )
     return averages
 
@@ -72,7 +83,9 @@ def test_training_is_the_same_and_the_average_is_evaluated_and_saved(
     before_steps.clear()
     evaluated.clear()
     averaging = {**steps, "ema": DECAY}
-    config = tiny_config(tmp_path, output_dir=str(tmp_path / "averaged"), training=averaging, **shared)
+    config = tiny_config(
+        tmp_path, output_dir=str(tmp_path / "averaged"), training=averaging, **shared
+    )
     result = run(config)
 
     assert len(before_steps) == len(expected) == result.steps
@@ -93,7 +106,9 @@ def test_training_is_the_same_and_the_average_is_evaluated_and_saved(
         trained = safetensors.torch.load_file(checkpoint / TRAINED_WEIGHTS)
         if tuning == "full":
             assert trained.keys() == averages[0].keys()
-            assert all(torch.equal(value, before_steps[number][name]) for name, value in trained.items())
+            assert all(
+                torch.equal(value, before_steps[number][name]) for name, value in trained.items()
+            )
     best = config.output_dir / f"checkpoint-{result.best_step}"
     final = load_weights(config.output_dir / "final_checkpoint")
     same(final, load_weights(best))

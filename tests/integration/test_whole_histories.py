@@ -21,13 +21,20 @@ TRAINING = {"epochs": 1, "batch_size": 16, "learning_rate": 0.01, "warmup": 2}
 
 
 def walks() -> dict[str, list[int]]:
-    """What each user had; the last item of the shop is never among it, and two users have too little to hold out."""
-    long = {f"u{user}": [(user * 3 + step * (1 + user % 2)) % 7 for step in range(6 + user % 3)] for user in range(12)}
+    """What each user had; the last item of the shop is never among it, and two users have too
+    little to hold out.
+    """
+    long = {
+        f"u{user}": [(user * 3 + step * (1 + user % 2)) % 7 for step in range(6 + user % 3)]
+        for user in range(12)
+    }
     return {**long, "two": [4, 5], "one": [6]}
 
 
 def config_file(folder: Path, data: dict[str, Any], **sections: Any) -> Path:
-    """A configuration over whole histories, unless `data` says otherwise, with a base that never saw a title."""
+    """A configuration over whole histories, unless `data` says otherwise, with a base that never
+    saw a title.
+    """
     folder.mkdir(exist_ok=True)
     base = folder / "base"
     if not base.exists():
@@ -77,7 +84,10 @@ def test_check_says_what_the_histories_are(tmp_path: Path) -> None:
     text = " ".join(done.output.split())
     assert done.exit_code == 0, text
     count = sum(map(len, walks().values()))
-    assert f"14 users, {count} interactions, 1 to 8 a user (mean {count / 14:.1f}); 1 of 8 items have none" in text
+    assert (
+        f"14 users, {count} interactions, 1 to 8 a user (mean {count / 14:.1f}); 1 of 8 items have"
+        " none" in text
+    )
     assert "2 users have fewer than 3 interactions: they are training data alone" in text
     for split, rows in (("train", 49), ("valid", 12), ("test", 12)):
         assert f"shop.inter.json, {split}: {rows} rows, histories of" in text
@@ -94,7 +104,11 @@ def test_every_split_is_ranked(trained: Path) -> None:
         assert [(row["user_id"], row["target"]) for row in rows] == [
             (user, str(walk[place])) for user, walk in walks().items() if len(walk) >= 3
         ]
-        assert report["settings"]["rows"] == report["settings"]["train"] == str(config.data.interactions)
+        assert (
+            report["settings"]["rows"]
+            == report["settings"]["train"]
+            == str(config.data.interactions)
+        )
         assert report["settings"]["history"] == 20
         assert set(report["rankers"]) == {"model", "most popular", "repeat last", "co-occurrence"}
 
@@ -108,7 +122,9 @@ def test_the_same_as_from_files_of_rows(trained: Path, tmp_path: Path) -> None:
     assert call("evaluate", one.output_dir, "--output", tmp_path / "whole").exit_code == 0
     assert call("evaluate", other.output_dir, "--output", tmp_path / "rows").exit_code == 0
     (first, lists), (second, other_lists) = results(tmp_path / "whole"), results(tmp_path / "rows")
-    assert first["rankers"] == second["rankers"], "baselines and training users come from the same interactions"
+    assert first["rankers"] == second["rankers"], (
+        "baselines and training users come from the same interactions"
+    )
     assert lists == other_lists
 
 
@@ -126,11 +142,15 @@ def test_files_of_rows_replace_splits(trained: Path, tmp_path: Path) -> None:
 
 def test_recommended_items_have_no_titles(trained: Path) -> None:
     run = load_config(trained).output_dir
-    items = json.loads(call("recommend", run, "--history", "3,1", "-k", 3, "--json").output)["items"]
+    items = json.loads(call("recommend", run, "--history", "3,1", "-k", 3, "--json").output)[
+        "items"
+    ]
     assert [item["title"] for item in items] == ["", "", ""]
     shown = call("recommend", run, "--history", "3,1", "-k", 3).output
     for item in items:
-        assert any(item["sid"] in line and item["item_id"] in line.split() for line in shown.splitlines())
+        assert any(
+            item["sid"] in line and item["item_id"] in line.split() for line in shown.splitlines()
+        )
     assert not any(title in shown for title in TITLES)
 
 
@@ -139,13 +159,17 @@ def test_preview_shows_growing_histories(trained: Path) -> None:
     index = json.loads(load_config(trained).data.index.read_text())
     for row, example in enumerate(examples):
         items = walks()["u0"][: row + 1]
-        assert "".join("".join(index[str(item)]) for item in items) == example["segments"][1]["text"]
+        assert (
+            "".join("".join(index[str(item)]) for item in items) == example["segments"][1]["text"]
+        )
 
 
 def test_templates_that_ask_for_titles_are_refused(tmp_path: Path) -> None:
     wording = tmp_path / "mine.yaml"
     prompt = ["{history_sids}", " that is ", "{history_titles}", ":"]
-    wording.write_text(yaml.safe_dump({"sid_next": {"prompt": prompt, "response": ["{target_sid}"]}}))
+    wording.write_text(
+        yaml.safe_dump({"sid_next": {"prompt": prompt, "response": ["{target_sid}"]}})
+    )
     file = config_file(tmp_path, whole(tmp_path), template={"file": str(wording)})
     for command in ("train", "preview"):
         said = message(command, file)
@@ -155,15 +179,21 @@ def test_templates_that_ask_for_titles_are_refused(tmp_path: Path) -> None:
 
 def test_a_resumed_run_has_the_same_histories(tmp_path: Path) -> None:
     def identity(**data: Any) -> dict[str, Any]:
-        return Inputs(load_config(config_file(tmp_path, whole(tmp_path, **data)))).mixture.identity()
+        return Inputs(
+            load_config(config_file(tmp_path, whole(tmp_path, **data)))
+        ).mixture.identity()
 
     long, short = identity(), identity(history=2)
     assert {name for name in long if long[name] != short[name]} == {"task sid_next"}
     path = load_config(config_file(tmp_path, whole(tmp_path))).data.interactions
     assert path is not None
-    before = Inputs(load_config(config_file(tmp_path, {"interactions": str(path)}))).mixture.identity()
+    before = Inputs(
+        load_config(config_file(tmp_path, {"interactions": str(path)}))
+    ).mixture.identity()
     path.write_text(json.dumps({**walks(), "new": [1, 2, 3]}))
-    after = Inputs(load_config(config_file(tmp_path, {"interactions": str(path)}))).mixture.identity()
+    after = Inputs(
+        load_config(config_file(tmp_path, {"interactions": str(path)}))
+    ).mixture.identity()
     assert before["data.interactions"] != after["data.interactions"]
 
 
@@ -196,6 +226,9 @@ def test_broken_histories_are_said_once(tmp_path: Path) -> None:
     path.write_text('{"u": [1, 2, 99], "v": [1, 2, 3, 4]}')
     done = call("check", file)
     assert done.exit_code == 2
-    assert " ".join(done.output.split()).count("1 users have items without a SID: 99 (first user u)") == 1
+    assert (
+        " ".join(done.output.split()).count("1 users have items without a SID: 99 (first user u)")
+        == 1
+    )
     path.unlink()
     assert "data.interactions: no such file" in message("train", file)

@@ -8,7 +8,8 @@ from itertools import islice
 LONGEST_MESSAGE = 3_000
 MOST_WORDS = 1_000
 SHOWN_NAMES = 3
-# A name that differs by more typing slips than this, or than a quarter of its letters, is another name.
+# A name that differs by more typing slips than this, or than a quarter of its letters, is another
+# name.
 MOST_SLIPS = 2
 
 
@@ -25,7 +26,9 @@ class UserError(Exception):
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
         left = len(message) - LONGEST_MESSAGE
-        self.message = message if left <= 0 else f"{message[:LONGEST_MESSAGE]} … ({left:,} more characters)"
+        self.message = (
+            message if left <= 0 else f"{message[:LONGEST_MESSAGE]} … ({left:,} more characters)"
+        )
         self.hint = hint
 
     def __str__(self) -> str:
@@ -37,7 +40,9 @@ class OneProcessError(UserError):
 
 
 class PeerLost(OneProcessError):
-    """Another process of the run has ended; every remaining process reports it, since the first may have ended."""
+    """Another process of the run has ended; every remaining process reports it, since the first may
+    have ended.
+    """
 
     STATUS = 1
 
@@ -57,20 +62,31 @@ def some(names: Sequence[str]) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`; did you mean X?` for the known word of the nearest spelling, or nothing where none is a few slips away."""
+    """`; did you mean X?` for the known word of the nearest spelling, or nothing where none is a
+    few slips away.
+    """
     spelled: dict[str, str] = {}
     for name in islice(known, MOST_WORDS):
         spelled.setdefault(name.casefold(), name)
     folded = word.casefold()
-    # These share most of their letters, which is cheap to see, but so do "history" and "history_titles".
+    # These share most of their letters, which is cheap to see, but so do "history" and
+    # "history_titles".
     alike = difflib.get_close_matches(folded, spelled, 10)
-    slips = {other: _slips(folded, other) for other in alike if abs(len(folded) - len(other)) <= MOST_SLIPS}
-    near = [other for other, count in slips.items() if count <= max(1, min(MOST_SLIPS, len(other) // 4))]
+    slips = {
+        other: _slips(folded, other)
+        for other in alike
+        if abs(len(folded) - len(other)) <= MOST_SLIPS
+    }
+    near = [
+        other for other, count in slips.items() if count <= max(1, min(MOST_SLIPS, len(other) // 4))
+    ]
     return f"; did you mean {spelled[min(near, key=slips.__getitem__)]}?" if near else ""
 
 
 def _slips(word: str, other: str) -> int:
-    """Letters left out, put in, exchanged for another, or swapped with their neighbour (optimal string alignment)."""
+    """Letters left out, put in, exchanged for another, or swapped with their neighbour (optimal
+    string alignment).
+    """
     before: list[int] = []
     last = list(range(len(other) + 1))
     for i, letter in enumerate(word, start=1):

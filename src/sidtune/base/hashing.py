@@ -7,7 +7,9 @@ from numpy.typing import NDArray
 
 
 def mix(keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finaliser of SplitMix64 (Steele, Lea and Flood, 2014): every bit of the key moves every bit of the result."""
+    """The finaliser of SplitMix64 (Steele, Lea and Flood, 2014): every bit of the key moves every
+    bit of the result.
+    """
     keys = (keys ^ (keys >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     keys = (keys ^ (keys >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return keys ^ (keys >> np.uint64(31))

@@ -1,4 +1,6 @@
-"""Lists of unequal length as two flat arrays, and the few vectorised operations that encoding needs."""
+"""Lists of unequal length as two flat arrays, and the few vectorised operations that encoding
+needs.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,10 @@ class Ragged:
     def from_lists(cls, lists: Sequence[Iterable[int]]) -> Ragged:
         """Flatten Python lists."""
         sized = [list(entry) for entry in lists]
-        return cls(np.fromiter(chain.from_iterable(sized), np.int32), _offsets([len(entry) for entry in sized]))
+        return cls(
+            np.fromiter(chain.from_iterable(sized), np.int32),
+            _offsets([len(entry) for entry in sized]),
+        )
 
     @classmethod
     def from_lengths(cls, values: NDArray[np.integer], lengths: NDArray[np.integer]) -> Ragged:
@@ -53,7 +58,9 @@ class Ragged:
         return self.values[self.offsets[row] : self.offsets[row + 1]]
 
     def take(self, rows: NDArray[np.integer]) -> Ragged:
-        """The lists at `rows`, in that order, `(len(rows),)` of them; a run of rows is seen through, not copied."""
+        """The lists at `rows`, in that order, `(len(rows),)` of them; a run of rows is seen
+        through, not copied.
+        """
         if len(rows) and (np.diff(rows) == 1).all():
             offsets = self.offsets[rows[0] : rows[-1] + 2]
             return Ragged(self.values[offsets[0] : offsets[-1]], offsets - offsets[0])
@@ -74,11 +81,16 @@ class Ragged:
 
     def keep(self, kept: NDArray[np.bool_]) -> Ragged:
         """Each list with those of its values that are marked in `kept`, `(values,)`."""
-        return Ragged.from_lengths(self.values[kept], np.bincount(row_of(self)[kept], minlength=len(self)))
+        return Ragged.from_lengths(
+            self.values[kept], np.bincount(row_of(self)[kept], minlength=len(self))
+        )
 
     def reversed(self) -> Ragged:
         """Each list from its end to its start."""
-        return Ragged(self.values[np.repeat(self.offsets[1:] - 1, self.lengths) - place_of(self)], self.offsets)
+        return Ragged(
+            self.values[np.repeat(self.offsets[1:] - 1, self.lengths) - place_of(self)],
+            self.offsets,
+        )
 
     def rectangle(self, width: int, fill: int = -1) -> NDArray[np.int64]:
         """The lists as rows `(n, width)`, filled up at the end."""
@@ -87,7 +99,9 @@ class Ragged:
         return rows
 
     def flatten(self, inner: Ragged) -> Ragged:
-        """Treat the values as rows of `inner` and join what they name: lists of items become lists of tokens."""
+        """Treat the values as rows of `inner` and join what they name: lists of items become lists
+        of tokens.
+        """
         tokens = inner.take(self.values)
         return Ragged(tokens.values, tokens.offsets[self.offsets])
 
@@ -95,16 +109,22 @@ class Ragged:
         """The lists of these lengths that start at these values."""
         offsets = _offsets(lengths)
         values = np.empty(offsets[-1], np.int32)
-        # Each value's place takes three times the memory of the value: never for all of them at once.
+        # Each value's place takes three times the memory of the value: never for all of them at
+        # once.
         for first in range(0, len(lengths), LISTS_AT_ONCE):
-            block, ends = slice(first, first + LISTS_AT_ONCE), offsets[first : first + LISTS_AT_ONCE + 1]
+            block, ends = (
+                slice(first, first + LISTS_AT_ONCE),
+                offsets[first : first + LISTS_AT_ONCE + 1],
+            )
             places = _ranges(starts[block], lengths[block], ends - ends[0])
             values[ends[0] : ends[-1]] = self.values[places]
         return Ragged(values, offsets)
 
     def to_arrow(self) -> pa.LargeListArray:
         """As an Arrow `large_list<int32>`, without a copy."""
-        return pa.LargeListArray.from_arrays(pa.array(self.offsets), pa.array(self.values, pa.int32()))
+        return pa.LargeListArray.from_arrays(
+            pa.array(self.offsets), pa.array(self.values, pa.int32())
+        )
 
 
 def concatenate(parts: Sequence[Ragged]) -> Ragged:
@@ -146,6 +166,10 @@ def _offsets(lengths: Sequence[int] | NDArray[np.integer]) -> NDArray[np.int64]:
     return offsets
 
 
-def _ranges(starts: NDArray[np.integer], lengths: NDArray[np.integer], offsets: NDArray[np.int64]) -> NDArray[np.int64]:
-    """`start, start + 1, …` for each range, one after the other; `offsets` are those of `lengths`."""
+def _ranges(
+    starts: NDArray[np.integer], lengths: NDArray[np.integer], offsets: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """`start, start + 1, …` for each range, one after the other; `offsets` are those of
+    `lengths`.
+    """
     return np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])

@@ -23,7 +23,8 @@ KILLED = 128
 class StopRequest:
     """Whether this process was asked to stop: the number of the signal, or 0.
 
-    A second Ctrl-C ends the process at once; a second SIGTERM, which launchers send by themselves, does not.
+    A second Ctrl-C ends the process at once; a second SIGTERM, which launchers send by themselves,
+    does not.
     """
 
     def __init__(self) -> None:
@@ -31,7 +32,11 @@ class StopRequest:
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """The signal handler."""
-        if self.number and number == signal.SIGINT and time.monotonic() - self.since > REPEATED_SECONDS:
+        if (
+            self.number
+            and number == signal.SIGINT
+            and time.monotonic() - self.since > REPEATED_SECONDS
+        ):
             raise SystemExit(KILLED + number)
         if self.number:
             return
@@ -41,7 +46,8 @@ class StopRequest:
             name = signal.Signals(number).name
             os.write(
                 2,
-                f"\n{name}: stopping after this step, with a checkpoint; Ctrl-C again stops immediately\n".encode(),
+                f"\n{name}: stopping after this step, with a checkpoint; Ctrl-C again stops"
+                " immediately\n".encode(),
             )
 
     @contextmanager
@@ -59,7 +65,8 @@ class StopRequest:
 
 
 def outlive_signals(_: int = 0) -> None:
-    """Leave it to the parent when this worker of a loader ends: signals to the whole run must not end it first.
+    """Leave it to the parent when this worker of a loader ends: signals to the whole run must not
+    end it first.
 
     The run would fail for want of its next step before it had saved the last one.
     """

@@ -14,7 +14,8 @@ import safetensors
 from sidtune.base.errors import UserError
 
 GIB = 2**30
-# How writers outside Python speak of a failed system call: those in Rust, and torch's own, which swallows the reason.
+# How writers outside Python speak of a failed system call: those in Rust, and torch's own, which
+# swallows the reason.
 SIGNS = ("os error", "inline_container")
 
 
@@ -28,7 +29,9 @@ def flush(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file as a whole: whoever reads it, and whatever dies, finds the old text or the new one."""
+    """Replace a file as a whole: whoever reads it, and whatever dies, finds the old text or the new
+    one.
+    """
     descriptor, aside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with open(descriptor, "w", encoding="utf-8") as file:
@@ -45,7 +48,8 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def refusing_failed_writes(target: Path, needed: int = 0) -> Iterator[None]:
-    """Turn what writers raise where a disk is full, or a file cannot be written, into a `UserError`.
+    """Turn what writers raise where a disk is full, or a file cannot be written, into a
+    `UserError`.
 
     Args:
         target: what is being written.
@@ -62,7 +66,8 @@ def refusing_failed_writes(target: Path, needed: int = 0) -> Iterator[None]:
         free = shutil.disk_usage(there).free / GIB
         raise UserError(
             f"{target} could not be written: {reason}.{size} {free:.3g} GiB are free there",
-            "Free disk space, then run the same command again to resume; or choose another output_dir.",
+            "Free disk space, then run the same command again to resume; or choose another"
+            " output_dir.",
         ) from None
 
 

@@ -38,14 +38,19 @@ SIGNS = {
 }
 # The name by which streams know `_replaced`.
 REPLACING = "sidtune.replacing"
-# How streams treat such characters unless the user chose something, by PYTHONIOENCODING=ascii:replace for example.
+# How streams treat such characters unless the user chose something, by
+# PYTHONIOENCODING=ascii:replace for example.
 UNCHOSEN = ("strict", "surrogateescape", "backslashreplace")
 
 
 class SafeConsole(Console):
-    """A console for texts from anywhere: control characters and direction marks are shown, never obeyed."""
+    """A console for texts from anywhere: control characters and direction marks are shown, never
+    obeyed.
+    """
 
-    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
         """As `Console`; what Rich itself says to the terminal is left as it is."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(harmless(segment.text), segment.style)
@@ -58,8 +63,12 @@ def harmless(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in text)
 
 
-console = SafeConsole(highlight=False, emoji=False, width=None if sys.stdout.isatty() else LOG_WIDTH)
-_errors = SafeConsole(highlight=False, emoji=False, stderr=True, width=None if sys.stderr.isatty() else LOG_WIDTH)
+console = SafeConsole(
+    highlight=False, emoji=False, width=None if sys.stdout.isatty() else LOG_WIDTH
+)
+_errors = SafeConsole(
+    highlight=False, emoji=False, stderr=True, width=None if sys.stderr.isatty() else LOG_WIDTH
+)
 T = TypeVar("T")
 
 
@@ -67,7 +76,10 @@ def _replaced(error: UnicodeError) -> tuple[str, int]:
     """Our own signs in ASCII, every other character as its code."""
     assert isinstance(error, UnicodeEncodeError)
     text = error.object[error.start : error.end]
-    return "".join(SIGNS.get(c) or c.encode("ascii", "backslashreplace").decode() for c in text), error.end
+    return (
+        "".join(SIGNS.get(c) or c.encode("ascii", "backslashreplace").decode() for c in text),
+        error.end,
+    )
 
 
 def print_in_any_encoding() -> None:
@@ -85,26 +97,32 @@ def warn(message: str) -> None:
 
 
 def is_given(name: str) -> bool:
-    """Whether a launcher's variable says anything; -1 is how some of them say that there is one process."""
+    """Whether a launcher's variable says anything; -1 is how some of them say that there is one
+    process.
+    """
     return os.environ.get(name, "") not in ("", "-1")
 
 
 def launched() -> bool:
     """Whether torchrun, `--processes` or another launcher started this process.
 
-    Operators of clusters set RANK and WORLD_SIZE for each container, though a single process may run in it.
+    Operators of clusters set RANK and WORLD_SIZE for each container, though a single process may
+    run in it.
     """
     return all(is_given(name) for name in LAUNCHER)
 
 
 def first_process() -> bool:
-    """Whether this is the first process of a run, which says what all would; a single process always is."""
+    """Whether this is the first process of a run, which says what all would; a single process
+    always is.
+    """
     return not launched() or os.environ["RANK"] == "0"
 
 
 @contextmanager
 def messages_for_errors() -> Iterator[None]:
-    """End the program with a message and an exit status in place of a traceback, for what is no fault of ours.
+    """End the program with a message and an exit status in place of a traceback, for what is no
+    fault of ours.
 
     Whatever is printed meanwhile, a traceback too, can be encoded.
     """
@@ -151,11 +169,18 @@ def progress_bar() -> Progress:
     Rich takes one bar at a time.
     """
     drawn = console.is_terminal and threading.current_thread() is threading.main_thread()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     return Progress(*columns, console=console, transient=True, disable=not drawn)
 
 
-def progress(items: Iterable[T], description: str, total: int, size: Callable[[T], int] = lambda _: 1) -> Iterator[T]:
+def progress(
+    items: Iterable[T], description: str, total: int, size: Callable[[T], int] = lambda _: 1
+) -> Iterator[T]:
     """Yield the items while a bar advances by the size of each."""
     with progress_bar() as bar:
         task = bar.add_task(description, total=total)
@@ -170,7 +195,9 @@ def visible(text: str) -> str:
 
 
 def json_text(value: Any, indent: int | None = None) -> str:
-    """JSON that a terminal only shows: the same value, with escapes for what does not print or cannot be encoded."""
+    """JSON that a terminal only shows: the same value, with escapes for what does not print or
+    cannot be encoded.
+    """
     text = json.dumps(value, indent=indent, ensure_ascii=False)
     try:
         text.encode(sys.stdout.encoding or "utf-8")

@@ -11,13 +11,15 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Forest:
-    """Prefix trees in rows; the nodes of a row are numbered from 0 in preorder, so that a subtree is a range.
+    """Prefix trees in rows; the nodes of a row are numbered from 0 in preorder, so that a subtree
+    is a range.
 
     Args:
         row: the row that each sequence lies in, `(sequences,)`, ascending.
         node: the node of each place of each sequence, `(sequences, longest)`; -1 behind its end.
-        tokens, depths, ends: `(rows, widest)` each, of every node: its token, its place in the sequences it belongs to,
-            and the first node behind its subtree; -1 where a row is shorter.
+        tokens, depths, ends: `(rows, widest)` each, of every node: its token, its place in the
+            sequences it belongs to, and the first node behind its subtree; -1 where a row is
+            shorter.
         widths: nodes of each row, `(rows,)`.
     """
 
@@ -39,7 +41,8 @@ def lexicographic(sequences: Sequence[NDArray[np.int32]]) -> list[int]:
 def grow(sequences: Sequence[NDArray[np.int32]], token_cost: float, widest: int) -> Forest:
     """Build the trees of sequences in lexicographic order.
 
-    A sequence joins the row before it where the tokens it shares cost more than the attention that a longer row takes.
+    A sequence joins the row before it where the tokens it shares cost more than the attention that
+    a longer row takes.
 
     Args:
         sequences: none of them empty.
@@ -94,7 +97,8 @@ def _row_starts(
 
 
 def _ends(shared: NDArray[np.int64], behind: NDArray[np.int64], width: int) -> NDArray[np.int64]:
-    """The first node behind the subtree of the node that a sequence adds in a column, `(sequences, width)`.
+    """The first node behind the subtree of the node that a sequence adds in a column, `(sequences,
+    width)`.
 
     Args:
         behind: the first node that the sequences after each one add, `(sequences,)`.

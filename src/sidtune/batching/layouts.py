@@ -18,27 +18,29 @@ LayoutName = Literal["padded", "bucketed", "tree"]
 
 PADDED_MULTIPLE = 8
 NEVER = 2**60
-# A row of trees has a mask of its width squared; wider rows would save little more. Examples that are longer themselves
-# may share a row of the second width: its mask takes 4,096 numbers per token, which is little beside the activations.
+# A row of trees has a mask of its width squared; wider rows would save little more. Examples that
+# are longer themselves may share a row of the second width: its mask takes 4,096 numbers per token,
+# which is little beside the activations.
 WIDEST_ROW, WIDEST_LONG_ROW = 1024, 4096
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """What one forward pass sees; arrays, since a tensor takes a file descriptor on its way from a worker.
+    """What one forward pass sees; arrays, since a tensor takes a file descriptor on its way from a
+    worker.
 
     Args:
         input_ids: `(batch, length)`.
         attention_mask: `(batch, length)`, or None where causality alone keeps padding out.
         position_ids: `(batch, length)`, or None for 0, 1, 2, ….
-        ends: `(batch, length)`, the first token behind the subtree of each one in layout `tree`, else None. A token is
-            seen by itself and by what lies between it and there.
+        ends: `(batch, length)`, the first token behind the subtree of each one in layout `tree`,
+            else None. A token is seen by itself and by what lies between it and there.
         rows, columns: `(labels,)`, where the hidden state lies that predicts each label.
         labels: `(labels,)` token ids.
         tasks: `(labels,)` number of the task each label belongs to.
         tokens: how many of the tokens are not padding.
-        nodes: `(labels,)`, the SID prefix that each label continues, -1 where it is no token of a SID; None where the
-            layout knows no prefixes.
+        nodes: `(labels,)`, the SID prefix that each label continues, -1 where it is no token of a
+            SID; None where the layout knows no prefixes.
     """
 
     input_ids: NDArray[np.int64]
@@ -67,7 +69,8 @@ class Layout:
 
     Args:
         name: `padded`, `bucketed` or `tree`.
-        limit: padded tokens of a micro-batch (a longer example stands alone); for `padded`, its examples.
+        limit: padded tokens of a micro-batch (a longer example stands alone); for `padded`, its
+            examples.
         pad_id: fills up; never attended to by a label.
         pass_cost: what a forward and backward pass costs besides its tokens, in tokens.
         token_cost: for `tree`: what a token costs outside attention, in pairs of tokens inside it.
@@ -90,14 +93,19 @@ class Layout:
         if self.name == "tree":
             return _trees(examples, self)
         if self.name == "padded":
-            groups = [range(i, min(i + self.limit, len(examples))) for i in range(0, len(examples), self.limit)]
+            groups = [
+                range(i, min(i + self.limit, len(examples)))
+                for i in range(0, len(examples), self.limit)
+            ]
             pad = _left_padded if self.pads_left else _right_padded
             return [pad([examples[i] for i in group], self) for group in groups]
         return _bucketed(examples, self)
 
 
 def idle_micro_batch(example: Example, layout: Layout) -> MicroBatch:
-    """A forward pass that counts for nothing, for a rank whose share of the step is empty: no label is kept."""
+    """A forward pass that counts for nothing, for a rank whose share of the step is empty: no label
+    is kept.
+    """
     ids, _, task = example
     return _right_padded([(ids[:2], np.zeros((0, 2), np.int32), task)], layout)
 
@@ -105,8 +113,8 @@ def idle_micro_batch(example: Example, layout: Layout) -> MicroBatch:
 def _buckets(widths: NDArray[np.int64], layout: Layout) -> list[NDArray[np.int64]]:
     """Rows in groups of like width, so that padding and passes together cost the least.
 
-    By dynamic programming over the rows, widest first: the best groups of the first `n` rows end with a group that
-    starts somewhere, and are the best groups of the rows before it.
+    By dynamic programming over the rows, widest first: the best groups of the first `n` rows end
+    with a group that starts somewhere, and are the best groups of the rows before it.
     """
     order = np.argsort(-widths, kind="stable")
     width, count = widths[order], np.arange(len(widths) + 1)
@@ -132,7 +140,9 @@ def _left_padded(examples: Sequence[Example], layout: Layout) -> MicroBatch:
     starts = width - np.array([len(ids) for ids, _, _ in examples])
     places = np.arange(width) - starts[:, None]
     batch = _rectangle(examples, width, starts, layout)
-    return replace(batch, attention_mask=(places >= 0).astype(np.int64), position_ids=np.maximum(places, 0))
+    return replace(
+        batch, attention_mask=(places >= 0).astype(np.int64), position_ids=np.maximum(places, 0)
+    )
 
 
 def _right_padded(examples: Sequence[Example], layout: Layout) -> MicroBatch:
@@ -141,7 +151,9 @@ def _right_padded(examples: Sequence[Example], layout: Layout) -> MicroBatch:
     return _rectangle(examples, width, np.zeros(len(examples), np.int64), layout)
 
 
-def _rectangle(examples: Sequence[Example], width: int, starts: NDArray[np.int64], layout: Layout) -> MicroBatch:
+def _rectangle(
+    examples: Sequence[Example], width: int, starts: NDArray[np.int64], layout: Layout
+) -> MicroBatch:
     """One example per row, starting in the first column."""
     input_ids = np.full((len(examples), width), layout.pad_id, np.int64)
     for index, ((ids, _, _), start) in enumerate(zip(examples, starts, strict=True)):
@@ -150,7 +162,9 @@ def _rectangle(examples: Sequence[Example], width: int, starts: NDArray[np.int64
     column = found.place + starts[found.example]
     tokens = sum(len(ids) for ids, _, _ in examples)
     lies = found.example, column - 1
-    return MicroBatch(input_ids, None, None, None, *lies, found.token, found.task, tokens, found.node)
+    return MicroBatch(
+        input_ids, None, None, None, *lies, found.token, found.task, tokens, found.node
+    )
 
 
 def _bucketed(examples: Sequence[Example], layout: Layout) -> list[MicroBatch]:
@@ -158,21 +172,30 @@ def _bucketed(examples: Sequence[Example], layout: Layout) -> list[MicroBatch]:
     if not examples:
         return []
     lengths = np.array([len(ids) for ids, _, _ in examples], np.int64)
-    return [_right_padded([examples[i] for i in group], layout) for group in _buckets(lengths, layout)]
+    return [
+        _right_padded([examples[i] for i in group], layout) for group in _buckets(lengths, layout)
+    ]
 
 
 def _trees(examples: Sequence[Example], layout: Layout) -> list[MicroBatch]:
     """Every shared prefix once; the last label of an example is only predicted, never read.
 
-    Examples that are too long for an ordinary row share wider ones where that saves something. The others need no mask.
+    Examples that are too long for an ordinary row share wider ones where that saves something. The
+    others need no mask.
     """
     widest, widest_long = (min(width, layout.limit) for width in (WIDEST_ROW, WIDEST_LONG_ROW))
     long = [example for example in examples if len(example[0]) > widest]
     short = [example for example in examples if len(example[0]) <= widest]
     shared = _shares_row(long, layout, widest_long)
     return [
-        *_bucketed([example for example, shares in zip(long, shared, strict=True) if not shares], layout),
-        *_rows([example for example, shares in zip(long, shared, strict=True) if shares], layout, widest_long),
+        *_bucketed(
+            [example for example, shares in zip(long, shared, strict=True) if not shares], layout
+        ),
+        *_rows(
+            [example for example, shares in zip(long, shared, strict=True) if shares],
+            layout,
+            widest_long,
+        ),
         *_rows(short, layout, widest),
     ]
 
@@ -224,7 +247,9 @@ def _rows_of_trees(
         lies: row and column of the hidden state that predicts each label.
     """
     width = int(forest.widths[group].max())
-    tokens, depths, ends = (values[group, :width] for values in (forest.tokens, forest.depths, forest.ends))
+    tokens, depths, ends = (
+        values[group, :width] for values in (forest.tokens, forest.depths, forest.ends)
+    )
     padding = ends < 0
     return MicroBatch(
         np.where(padding, pad_id, tokens),
@@ -241,7 +266,9 @@ def _rows_of_trees(
 
 @dataclass(frozen=True)
 class _Labels:
-    """Of every label, `(labels,)` each: its example, its place there, its token id, its task and its SID prefix."""
+    """Of every label, `(labels,)` each: its example, its place there, its token id, its task and
+    its SID prefix.
+    """
 
     example: NDArray[np.int64]
     place: NDArray[np.int64]
@@ -252,7 +279,9 @@ class _Labels:
     def take(self, chosen: NDArray[np.int64]) -> _Labels:
         """Some of the labels."""
         node = None if self.node is None else self.node[chosen]
-        return _Labels(self.example[chosen], self.place[chosen], self.token[chosen], self.task[chosen], node)
+        return _Labels(
+            self.example[chosen], self.place[chosen], self.token[chosen], self.task[chosen], node
+        )
 
 
 def _labels(examples: Sequence[Example], prefixes: Prefixes | None) -> _Labels:
@@ -265,4 +294,6 @@ def _labels(examples: Sequence[Example], prefixes: Prefixes | None) -> _Labels:
     starts = np.cumsum([0, *(len(tokens) for tokens in ids)])
     token = np.concatenate(ids).astype(np.int64)[starts[example] + place]
     task = np.array([task for _, _, task in examples], np.int64)[example]
-    return _Labels(example, place, token, task, None if prefixes is None else prefixes.walk(token, within == 0))
+    return _Labels(
+        example, place, token, task, None if prefixes is None else prefixes.walk(token, within == 0)
+    )

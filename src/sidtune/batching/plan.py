@@ -11,8 +11,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-# Examples of one history that stand together with `group_by: user`. Measured in docs/performance.md: four share nearly
-# as many tokens as all of them would, and a step still sees many users.
+# Examples of one history that stand together with `group_by: user`. Measured in
+# docs/performance.md: four share nearly as many tokens as all of them would, and a step still sees
+# many users.
 PIECE = 4
 NOWHERE = -2
 
@@ -22,11 +23,13 @@ class Plan:
     """The order of examples, a function of seed and epoch alone.
 
     Args:
-        histories: key of the history each example is about and of its form, `(examples,)`; negative for none.
+        histories: key of the history each example is about and of its form, `(examples,)`; negative
+            for none.
         task_sizes: examples of each task, in corpus order.
         weights: passes over each task's examples in one epoch.
         batch_size: examples per step, over all processes; an epoch's last step may have fewer.
-        group_by: `example` shuffles examples one by one; `user` a few of a user's together, whose prompts open alike.
+        group_by: `example` shuffles examples one by one; `user` a few of a user's together, whose
+            prompts open alike.
         seed: of the shuffle.
         first: steps that earlier stages of the run take.
     """
@@ -42,7 +45,9 @@ class Plan:
     @property
     def examples_per_epoch(self) -> int:
         """The same in every epoch."""
-        return sum(_share(size, weight) for size, weight in zip(self.task_sizes, self.weights, strict=True))
+        return sum(
+            _share(size, weight) for size, weight in zip(self.task_sizes, self.weights, strict=True)
+        )
 
     @property
     def steps_per_epoch(self) -> int:
@@ -50,7 +55,9 @@ class Plan:
         return math.ceil(self.examples_per_epoch / self.batch_size)
 
     def step(self, number: int) -> NDArray[np.int64]:
-        """The examples of a step, counted from 0 over all epochs of the stage, `(at most batch_size,)`."""
+        """The examples of a step, counted from 0 over all epochs of the stage, `(at most
+        batch_size,)`.
+        """
         epoch, index = divmod(self.first + number, self.steps_per_epoch)
         start = index * self.batch_size
         return _epoch(self, epoch)[start : start + self.batch_size]
@@ -66,8 +73,11 @@ def _epoch(plan: Plan, epoch: int) -> NDArray[np.int64]:
     return random.permutation(examples)
 
 
-def _drawn(plan: Plan, random: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """The examples of an epoch, task after task, `(examples per epoch,)`; of each its place in its task, and its pass.
+def _drawn(
+    plan: Plan, random: np.random.Generator
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """The examples of an epoch, task after task, `(examples per epoch,)`; of each its place in its
+    task, and its pass.
 
     A task of weight 2.5 is passed over twice, and half of it a third time.
     """
@@ -83,15 +93,24 @@ def _drawn(plan: Plan, random: np.random.Generator) -> tuple[NDArray[np.int64], 
 
 
 def _in_pieces(
-    histories: NDArray[np.int64], places: NDArray[np.int64], passes: NDArray[np.int64], random: np.random.Generator
+    histories: NDArray[np.int64],
+    places: NDArray[np.int64],
+    passes: NDArray[np.int64],
+    random: np.random.Generator,
 ) -> NDArray[np.int64]:
-    """An order in which a few examples of one history and pass stand together, `(n,)`; those without one stand alone.
+    """An order in which a few examples of one history and pass stand together, `(n,)`; those
+    without one stand alone.
 
-    Rows of a history follow one another in the file, so neighbours in the order of places share the most.
+    Rows of a history follow one another in the file, so neighbours in the order of places share the
+    most.
     """
     order = np.lexsort((places, histories, passes))
     history, passed = histories[order], passes[order]
-    opens = (np.diff(history, prepend=NOWHERE) != 0) | (np.diff(passed, prepend=NOWHERE) != 0) | (history < 0)
+    opens = (
+        (np.diff(history, prepend=NOWHERE) != 0)
+        | (np.diff(passed, prepend=NOWHERE) != 0)
+        | (history < 0)
+    )
     number = np.arange(len(order))
     in_history = number - np.maximum.accumulate(np.where(opens, number, 0))
     piece = np.cumsum(opens | (in_history % PIECE == 0)) - 1

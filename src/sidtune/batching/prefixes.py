@@ -13,13 +13,17 @@ NOTHING = -1
 
 @dataclass(frozen=True, eq=False)
 class Prefixes:
-    """The prefixes of all SIDs as nodes of a tree, numbered level by level; node 0 is the empty prefix.
+    """The prefixes of all SIDs as nodes of a tree, numbered level by level; node 0 is the empty
+    prefix.
 
-    Where one SID is the beginning of another, the token that closes a response is one of those that may follow it.
+    Where one SID is the beginning of another, the token that closes a response is one of those that
+    may follow it.
 
     Args:
-        starts: `(nodes + 1,)`, the children of node `i` are `starts[i]` to `starts[i + 1]`; child `j` is node `j + 1`.
-        tokens: `(nodes - 1,)`, the token that leads to each child; ascending among the children of one node.
+        starts: `(nodes + 1,)`, the children of node `i` are `starts[i]` to `starts[i + 1]`; child
+            `j` is node `j + 1`.
+        tokens: `(nodes - 1,)`, the token that leads to each child; ascending among the children of
+            one node.
     """
 
     starts: NDArray[np.int64]
@@ -28,14 +32,16 @@ class Prefixes:
     def walk(self, labels: NDArray[np.int64], opens: NDArray[np.bool_]) -> NDArray[np.int64]:
         """The node that each label continues, -1 for labels that are no token of a SID.
 
-        A label that does not continue the prefix before it starts anew at the root, and so does what follows a SID.
+        A label that does not continue the prefix before it starts anew at the root, and so does
+        what follows a SID.
 
         Args:
             labels: `(labels,)` token ids, span by span.
             opens: `(labels,)`, where a span begins: nothing is known of what stands before it.
         """
         known = np.isin(labels, self.tokens)
-        # A label that stands in no SID forgets what was before it, so runs of the others are walked side by side.
+        # A label that stands in no SID forgets what was before it, so runs of the others are walked
+        # side by side.
         fresh = known & (opens | ~np.append(False, known[:-1]))
         goes_on = np.append(known & ~fresh, False)
         nodes = np.full(len(labels), NOTHING)
@@ -63,4 +69,6 @@ class Prefixes:
     @cached_property
     def _keys(self) -> NDArray[np.int64]:
         """Parent and token of every child as one number, ascending."""
-        return self._key(np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts)), self.tokens)
+        return self._key(
+            np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts)), self.tokens
+        )

@@ -27,7 +27,9 @@ class Step(TypedDict):
 class Steps(Dataset[Step]):
     """The steps of a plan for one rank; item `i` is step `i` counted over all epochs."""
 
-    def __init__(self, corpus: Corpus, plan: Plan, layout: Layout, rank: int, world_size: int) -> None:
+    def __init__(
+        self, corpus: Corpus, plan: Plan, layout: Layout, rank: int, world_size: int
+    ) -> None:
         self.corpus, self.plan, self.layout = corpus, plan, layout
         self.rank, self.world_size = rank, world_size
 
@@ -39,7 +41,8 @@ class Steps(Dataset[Step]):
         examples = self.plan.step(number)
         micro_batches = self.layout.micro_batches([self.corpus[int(i)] for i in self.share(number)])
         return Step(
-            micro_batches=micro_batches or [idle_micro_batch(self.corpus[int(examples[0])], self.layout)],
+            micro_batches=micro_batches
+            or [idle_micro_batch(self.corpus[int(examples[0])], self.layout)],
             label_count=int(self.corpus.label_counts[examples].sum()),
             examples=len(examples),
         )
@@ -48,19 +51,23 @@ class Steps(Dataset[Step]):
 def shared_out(
     examples: NDArray[np.int64], lengths: NDArray[np.int64], rank: int, world_size: int
 ) -> NDArray[np.int64]:
-    """This rank's examples: one stretch of them, so that neighbours stay together, and about as many tokens for all."""
+    """This rank's examples: one stretch of them, so that neighbours stay together, and about as
+    many tokens for all.
+    """
     behind = np.cumsum(lengths[examples])
     # An example belongs to the rank that its middle falls to.
     middle = behind - lengths[examples] / 2
-    share: NDArray[np.int64] = examples[(middle * world_size // behind[-1]).astype(np.int64) == rank]
+    share: NDArray[np.int64] = examples[
+        (middle * world_size // behind[-1]).astype(np.int64) == rank
+    ]
     return share
 
 
 class StepSampler(Sampler[list[int]]):
     """Step numbers of one epoch, each a batch of its own.
 
-    None past the last step of the run: Trainer looks at its bound after a step only, and would take one more when it
-    resumes a run that had just reached it.
+    None past the last step of the run: Trainer looks at its bound after a step only, and would take
+    one more when it resumes a run that had just reached it.
     """
 
     def __init__(self, steps_per_epoch: int, last: int) -> None:
@@ -83,11 +90,13 @@ class StepLoader(DataLoader[Step]):
 
     Args:
         last: the first step that is not taken any more.
-        workers: processes that prepare steps ahead; with none, each step is prepared when it is asked for.
+        workers: processes that prepare steps ahead; with none, each step is prepared when it is
+            asked for.
     """
 
     def __init__(self, steps: Steps, last: int, workers: int) -> None:
-        # A generator of its own: the default draws a worker seed from the global one and so disturbs dropout.
+        # A generator of its own: the default draws a worker seed from the global one and so
+        # disturbs dropout.
         super().__init__(
             steps,
             batch_sampler=StepSampler(steps.plan.steps_per_epoch, last),

@@ -27,25 +27,35 @@ def catalogue(inputs: Inputs) -> Iterator[Finding]:
     yield Finding(
         "note",
         str(data.index),
-        f"{len(catalogue.ids):,} items, {len(catalogue.items_of):,} distinct SIDs of {'/'.join(map(str, depths))} "
-        f"tokens, {len(catalogue.sid_tokens):,} SID tokens",
+        f"{len(catalogue.ids):,} items, {len(catalogue.items_of):,} distinct SIDs of"
+        f" {'/'.join(map(str, depths))} tokens, {len(catalogue.sid_tokens):,} SID tokens",
     )
     if catalogue.codes:
-        message = f"SIDs are numbers and are read as tokens: {catalogue.codes[0]} is {''.join(catalogue.sids[0])}"
+        message = (
+            f"SIDs are numbers and are read as tokens: {catalogue.codes[0]} is"
+            f" {''.join(catalogue.sids[0])}"
+        )
         yield Finding("note", str(data.index), message, announced=True)
     if shared:
         items = sum(len(group) for group in shared.values())
-        examples = [f"{''.join(sid)}: items {', '.join(catalogue.ids[i] for i in g)}" for sid, g in shared.items()]
+        examples = [
+            f"{''.join(sid)}: items {', '.join(catalogue.ids[i] for i in g)}"
+            for sid, g in shared.items()
+        ]
         remedy = "Set data.unique_sids: true to give each item a unique SID."
         yield Finding(
-            "note", str(data.index), f"{items:,} items share a SID with another item", examples[:SHOWN], remedy
+            "note",
+            str(data.index),
+            f"{items:,} items share a SID with another item",
+            examples[:SHOWN],
+            remedy,
         )
     if catalogue.alike:
         yield Finding(
             "warning",
             str(data.index),
-            f"{sum(map(len, catalogue.alike)):,} items have ids that are the same number written differently, such as "
-            "17 and 17.0: a floating-point column cannot distinguish them",
+            f"{sum(map(len, catalogue.alike)):,} items have ids that are the same number written"
+            " differently, such as 17 and 17.0: a floating-point column cannot distinguish them",
             [" and ".join(group) for group in catalogue.alike[:SHOWN]],
             "Change these item ids, here and in every file that uses them.",
         )
@@ -57,12 +67,17 @@ def titles(inputs: Inputs) -> Iterator[Finding]:
     if not catalogue.has_texts:
         return
     marked = [
-        (item, found) for item, title in zip(catalogue.ids, catalogue.titles, strict=True) if (found := html_in(title))
+        (item, found)
+        for item, title in zip(catalogue.ids, catalogue.titles, strict=True)
+        if (found := html_in(title))
     ]
     if marked:
         shown = [f"item {item}: {found:.60}" for item, found in marked[:SHOWN]]
         yield Finding(
-            "note", where, f"{len(marked):,} titles contain HTML (tags or entities); the model reads it as text", shown
+            "note",
+            where,
+            f"{len(marked):,} titles contain HTML (tags or entities); the model reads it as text",
+            shown,
         )
     alike: dict[str, list[str]] = {}
     for item, title in zip(catalogue.ids, catalogue.titles, strict=True):
@@ -70,7 +85,10 @@ def titles(inputs: Inputs) -> Iterator[Finding]:
     groups = {title: items for title, items in alike.items() if len(items) > 1}
     if groups:
         count = sum(map(len, groups.values()))
-        shown = [f"{title!r:.60}: items {_first(items)}" for title, items in islice(groups.items(), SHOWN)]
+        shown = [
+            f"{title!r:.60}: items {_first(items)}"
+            for title, items in islice(groups.items(), SHOWN)
+        ]
         yield Finding("note", where, f"{count:,} items share a title with another item", shown)
 
 
@@ -79,7 +97,9 @@ def _first(items: list[str]) -> str:
 
 
 def interactions(inputs: Inputs) -> Iterator[Finding]:
-    """Statistics of the interaction file; the last two items of each user are held out, so nothing can leak."""
+    """Statistics of the interaction file; the last two items of each user are held out, so nothing
+    can leak.
+    """
     data, count = inputs.config.data, len(inputs.catalogue.ids)
     if data.interactions is None:
         return
@@ -88,11 +108,14 @@ def interactions(inputs: Inputs) -> Iterator[Finding]:
     yield Finding(
         "note",
         str(data.interactions),
-        f"{len(lengths):,} users, {lengths.sum():,} interactions, {lengths.min()} to {lengths.max()} per user (mean "
-        f"{lengths.mean():.1f}); {np.count_nonzero(bought == 0):,} of {count:,} items have no interaction",
+        f"{len(lengths):,} users, {lengths.sum():,} interactions, {lengths.min()} to"
+        f" {lengths.max()} per user (mean {lengths.mean():.1f}); {np.count_nonzero(bought == 0):,}"
+        f" of {count:,} items have no interaction",
     )
     if few := np.count_nonzero(lengths < FEWEST):
-        message = f"{few:,} users have fewer than {FEWEST} interactions and are used for training only"
+        message = (
+            f"{few:,} users have fewer than {FEWEST} interactions and are used for training only"
+        )
         yield Finding("note", str(data.interactions), message)
 
 
@@ -116,13 +139,16 @@ def _rows(inputs: Inputs, split: Split) -> Iterator[Finding]:
     yield Finding(
         "note",
         where,
-        f"{len(rows.target):,} rows, histories of {lengths.min()} to {lengths.max()} items (mean {lengths.mean():.1f})",
+        f"{len(rows.target):,} rows, histories of {lengths.min()} to {lengths.max()} items (mean"
+        f" {lengths.mean():.1f})",
     )
     repeats = np.flatnonzero(rows.history.values[rows.history.offsets[1:] - 1] == rows.target)
     if len(repeats):
         shown = [f"row {row + 1}, user {rows.users[row]}" for row in repeats[:SHOWN].tolist()]
         remedy = "Set data.dedup: true to exclude them from training." if split == "train" else ""
-        yield Finding("note", where, f"{len(repeats):,} targets repeat the last history item", shown, remedy)
+        yield Finding(
+            "note", where, f"{len(repeats):,} targets repeat the last history item", shown, remedy
+        )
     if path and not inputs.config.data.interactions:
         yield from _disagreements(path, inputs)
 
@@ -150,4 +176,7 @@ def _disagreements(path: Path, inputs: Inputs) -> Iterator[Finding]:
 
 
 def _cell(entry: Disagreement) -> str:
-    return f"row {entry.row}, {entry.column}: {entry.found!r:.60} in the file, {entry.expected!r:.60} in the catalogue"
+    return (
+        f"row {entry.row}, {entry.column}: {entry.found!r:.60} in the file, {entry.expected!r:.60}"
+        " in the catalogue"
+    )

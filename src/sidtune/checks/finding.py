@@ -42,7 +42,10 @@ def render(findings: Sequence[Finding]) -> Iterator[str]:
     """Rich markup lines: each finding with its examples and remedy, then the counts."""
     styles = {"error": "bold red", "warning": "bold yellow", "note": "dim"}
     for finding in findings:
-        yield f"[{styles[finding.severity]}]{finding.severity}[/] {escape(finding.where)}: {escape(finding.message)}"
+        yield (
+            f"[{styles[finding.severity]}]{finding.severity}[/] {escape(finding.where)}:"
+            f" {escape(finding.message)}"
+        )
         yield from (f"    {escape(example)}" for example in finding.examples)
         if finding.remedy:
             yield f"    → {escape(finding.remedy)}"

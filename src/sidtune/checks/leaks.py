@@ -28,7 +28,8 @@ class _HeldOut:
     Args:
         where: the file, and the split if the file holds several.
         unit: what is counted: rows, users or records.
-        numbers: `(n,)`, the position of each example in the file, from 0; None if the user identifies it.
+        numbers: `(n,)`, the position of each example in the file, from 0; None if the user
+            identifies it.
         examples: n histories, each followed by its target.
         repeated: how many of the rows are also in the training file.
     """
@@ -42,11 +43,16 @@ class _HeldOut:
     def named(self, example: int) -> str:
         """A readable name of an example."""
         user = f"user {self.examples.users[example]}"
-        return user if self.numbers is None else f"{self.unit[:-1]} {int(self.numbers[example]) + 1}, {user}"
+        return (
+            user
+            if self.numbers is None
+            else f"{self.unit[:-1]} {int(self.numbers[example]) + 1}, {user}"
+        )
 
 
 def leakage(inputs: Inputs) -> Iterator[Finding]:
-    """Held-out rows that are part of the training data; histories are compared uncut, ignoring `data.history`.
+    """Held-out rows that are part of the training data; histories are compared uncut, ignoring
+    `data.history`.
 
     Repeating an earlier item is not a leak: the whole row must be part of a training sequence.
     """
@@ -59,7 +65,9 @@ def leakage(inputs: Inputs) -> Iterator[Finding]:
             shown = [part.named(at) for at in leaked[:SHOWN].tolist()]
             also = f"; {part.repeated:,} {REPEATED}" if part.repeated else ""
             remedy = "Split by time or by user, so that training does not contain these rows."
-            yield Finding("warning", part.where, f"{len(leaked):,} {part.unit} {LEAK}{also}", shown, remedy)
+            yield Finding(
+                "warning", part.where, f"{len(leaked):,} {part.unit} {LEAK}{also}", shown, remedy
+            )
 
 
 def _training(inputs: Inputs, users: pa.Array) -> Iterator[Interactions]:

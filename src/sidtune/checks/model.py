@@ -14,7 +14,11 @@ LENGTH_DEPENDENT = ("dynamic", "longrope")
 
 def model(inputs: Inputs) -> Iterator[Finding]:
     text, cutoff = inputs.model_config.get_text_config(), inputs.config.encoding.cutoff_len
-    yield Finding("note", inputs.config.model.base, f"{text.model_type} with a vocabulary of {text.vocab_size:,} rows")
+    yield Finding(
+        "note",
+        inputs.config.model.base,
+        f"{text.model_type} with a vocabulary of {text.vocab_size:,} rows",
+    )
     longest = getattr(text, "max_position_embeddings", None) or getattr(text, "n_positions", None)
     if longest and cutoff > longest:
         yield Finding(
@@ -29,13 +33,18 @@ def model(inputs: Inputs) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "encoding.cutoff_len",
-            f"{cutoff} tokens exceed {native}: beyond that, this model's rotary positions depend on the longest "
-            "example in the batch",
-            remedy=f"Set encoding.cutoff_len to at most {native}; then no example affects the loss of another.",
+            f"{cutoff} tokens exceed {native}: beyond that, this model's rotary positions depend on"
+            " the longest example in the batch",
+            remedy=(
+                f"Set encoding.cutoff_len to at most {native}; then no example affects the loss of"
+                " another."
+            ),
         )
     tunings = {inputs.config.model.tuning, *(stage.tuning for stage in inputs.config.stages)}
     if "frozen" in tunings and not len(inputs.vocabulary.sid_ids):
-        yield Finding("error", "model.tuning", "frozen tuning trains only SID rows, but there is no SID token")
+        yield Finding(
+            "error", "model.tuning", "frozen tuning trains only SID rows, but there is no SID token"
+        )
 
 
 def weights(inputs: Inputs) -> Iterator[Finding]:
@@ -52,13 +61,20 @@ def weights(inputs: Inputs) -> Iterator[Finding]:
 def vocabulary(inputs: Inputs) -> Iterator[Finding]:
     vocabulary, base = inputs.vocabulary, inputs.config.model.base
     trained, new = vocabulary.trained_ids, vocabulary.new_ids
-    groups = {"with trained rows": trained, "new": new} if len(trained) or len(vocabulary.rowless_ids) else {}
+    groups = (
+        {"with trained rows": trained, "new": new}
+        if len(trained) or len(vocabulary.rowless_ids)
+        else {}
+    )
     examples = [f"{name}: {vocabulary.names(ids)}" for name, ids in groups.items() if len(ids)]
-    message = f"{vocabulary.known:,} tokens; {len(vocabulary.sid_ids):,} SID tokens: {vocabulary.counts}"
+    message = (
+        f"{vocabulary.known:,} tokens; {len(vocabulary.sid_ids):,} SID tokens: {vocabulary.counts}"
+    )
     yield Finding("note", base, message, examples)
     if others := _others_without_rows(inputs):
         message = (
-            f"{others:,} other tokens of the tokenizer have no row in the model and are initialised like new tokens"
+            f"{others:,} other tokens of the tokenizer have no row in the model and are initialised"
+            " like new tokens"
         )
         yield Finding("note", base, message)
 
@@ -67,5 +83,11 @@ def _others_without_rows(inputs: Inputs) -> int:
     """Number of tokens of the base's tokenizer without a row in its model, SID tokens excluded."""
     if inputs.config.model.from_scratch:
         return 0
-    rows, sids = inputs.model_config.get_text_config().vocab_size, set(inputs.vocabulary.sid_ids.tolist())
-    return sum(token >= rows and token not in sids for token in inputs.vocabulary.tokenizer.get_vocab().values())
+    rows, sids = (
+        inputs.model_config.get_text_config().vocab_size,
+        set(inputs.vocabulary.sid_ids.tolist()),
+    )
+    return sum(
+        token >= rows and token not in sids
+        for token in inputs.vocabulary.tokenizer.get_vocab().values()
+    )

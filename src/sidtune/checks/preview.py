@@ -25,7 +25,9 @@ class PreviewSegment:
 
 @dataclass(frozen=True)
 class PreviewExample:
-    """One example, segment by segment; `form` is the template name, `row` the source row, counted from 1."""
+    """One example, segment by segment; `form` is the template name, `row` the source row, counted
+    from 1.
+    """
 
     task: str
     form: str
@@ -52,15 +54,28 @@ def preview(inputs: Inputs, task: str | None, n: int) -> list[PreviewExample]:
         for part in mixture.parts(name, "train", options[name]):
             for index in range(min(n, len(part))):
                 pieces = mixture.encoder.explain(part, index)
-                segments = [PreviewSegment(decode(vocabulary.tokenizer, p.ids), p.ids, p.label) for p in pieces]
-                length, labels = (sum(len(p.ids) for p in pieces if p.label or every) for every in (True, False))
-                shown.append(PreviewExample(name, part.form, int(part.rows[index]) + 1, length, labels, segments))
+                segments = [
+                    PreviewSegment(decode(vocabulary.tokenizer, p.ids), p.ids, p.label)
+                    for p in pieces
+                ]
+                length, labels = (
+                    sum(len(p.ids) for p in pieces if p.label or every) for every in (True, False)
+                )
+                shown.append(
+                    PreviewExample(
+                        name, part.form, int(part.rows[index]) + 1, length, labels, segments
+                    )
+                )
     return shown
 
 
 def render(example: PreviewExample) -> Text:
-    """Rich text of one example: label tokens in green, a bar after each segment, white space made visible."""
-    heading = f"{example.form} · row {example.row} · {example.length} tokens, {example.labels} labels\n"
+    """Rich text of one example: label tokens in green, a bar after each segment, white space made
+    visible.
+    """
+    heading = (
+        f"{example.form} · row {example.row} · {example.length} tokens, {example.labels} labels\n"
+    )
     text = Text(heading, style="dim")
     for segment in example.segments:
         text.append(visible(segment.text), style=LABEL if segment.label else MASKED)

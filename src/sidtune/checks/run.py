@@ -57,19 +57,24 @@ BEFORE_A_PLAN: list[Check] = [options.warmup]
 
 
 def run_checks(inputs: Inputs) -> list[Finding]:
-    """The findings of all checks, errors first; a check that fails becomes an error, and the others still run."""
+    """The findings of all checks, errors first; a check that fails becomes an error, and the others
+    still run.
+    """
     return _findings(inputs, [*CHECKS, *BEFORE_A_PLAN])
 
 
 def refuse_errors(inputs: Inputs) -> None:
-    """Run all checks before training: raise all errors at once, and print warnings and announced notes.
+    """Run all checks before training: raise all errors at once, and print warnings and announced
+    notes.
 
     Findings about rows are cached until the files or their settings change.
 
     Raises:
         UserError: lists all errors.
     """
-    findings = _findings(inputs, [_remembered(check) if check in ROW_CHECKS else check for check in CHECKS])
+    findings = _findings(
+        inputs, [_remembered(check) if check in ROW_CHECKS else check for check in CHECKS]
+    )
     errors = [finding for finding in findings if finding.severity == "error"]
     if errors:
         lines = [f"{error.message}\n  {error.remedy}".rstrip() for error in errors]
@@ -101,7 +106,9 @@ def _remembered(check: Check) -> Check:
     @wraps(check)
     def kept(inputs: Inputs) -> Iterator[Finding]:
         name = f"check_{check.__name__}"
-        found = inputs.mixture.remembered(name, lambda: [asdict(finding) for finding in check(inputs)])
+        found = inputs.mixture.remembered(
+            name, lambda: [asdict(finding) for finding in check(inputs)]
+        )
         return (Finding(**finding) for finding in found)
 
     return kept

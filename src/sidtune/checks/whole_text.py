@@ -1,4 +1,6 @@
-"""Checks that our token ids equal those of Transformers for the whole text, the prompt or the conversation."""
+"""Checks that our token ids equal those of Transformers for the whole text, the prompt or the
+conversation.
+"""
 
 from __future__ import annotations
 
@@ -27,14 +29,16 @@ def clock(inputs: Inputs) -> Iterator[Finding]:
         yield Finding(
             "note",
             "template.format",
-            "the chat template writes the current time (strftime_now). The text written when a run starts is saved "
-            "with the run and reused by resume, evaluate and recommend. apply_chat_template gives a different "
-            "prompt later",
+            "the chat template writes the current time (strftime_now). The text written when a run"
+            " starts is saved with the run and reused by resume, evaluate and recommend."
+            " apply_chat_template gives a different prompt later",
         )
 
 
 def chat_template(inputs: Inputs) -> Iterator[Finding]:
-    """An example of each task must have the token ids of `apply_chat_template`, up to the end of the turn."""
+    """An example of each task must have the token ids of `apply_chat_template`, up to the end of
+    the turn.
+    """
     if inputs.config.template.format != "chat":
         return
     frame, tokenizer = inputs.mixture.frame, inputs.vocabulary.tokenizer
@@ -42,7 +46,9 @@ def chat_template(inputs: Inputs) -> Iterator[Finding]:
         prompt, response = inputs.mixture.encoder.texts(part, 0)
         text = conversation(tokenizer, prompt, response)
         expected = _ids(tokenizer, text, special=False)
-        encoder = inputs.mixture.encoder.framed_by(_of_this_moment(frame, text, prompt)).without_limit()
+        encoder = inputs.mixture.encoder.framed_by(
+            _of_this_moment(frame, text, prompt)
+        ).without_limit()
         if frame.eos:
             expected.append(encoder.closing)
         # A template may write text after the end of the turn, such as a line break.
@@ -51,15 +57,18 @@ def chat_template(inputs: Inputs) -> Iterator[Finding]:
             yield Finding(
                 "warning" if name == inputs.config.evaluation_task else "note",
                 f"task {name}",
-                f"token ids differ from those of apply_chat_template: {_difference(tokenizer, expected, ours)}",
+                "token ids differ from those of apply_chat_template:"
+                f" {_difference(tokenizer, expected, ours)}",
                 [f"row {part.rows[0] + 1}"],
-                "Use `sidtune recommend` or Recommender, or end the segments of the template at SIDs, at line breaks "
-                "or at tokens of the chat template.",
+                "Use `sidtune recommend` or Recommender, or end the segments of the template at"
+                " SIDs, at line breaks or at tokens of the chat template.",
             )
 
 
 def _of_this_moment(frame: Frame, text: str, prompt: str) -> Frame:
-    """The frame with the text before the prompt taken from `text`, where the template may write the time."""
+    """The frame with the text before the prompt taken from `text`, where the template may write the
+    time.
+    """
     front, back = frame.prompt_trim
     place = text.find(prompt.lstrip(front).rstrip(back))
     return frame if place < 0 else replace(frame, before=text[:place])
@@ -83,10 +92,11 @@ def whole_prompt(inputs: Inputs) -> Iterator[Finding]:
             yield Finding(
                 "warning",
                 inputs.config.model.base,
-                f"tokenizer(prompt) gives different token ids than training: {_difference(tokenizer, expected, ours)}",
+                "tokenizer(prompt) gives different token ids than training:"
+                f" {_difference(tokenizer, expected, ours)}",
                 [f"row {part.rows[0] + 1}"],
-                "Use `sidtune recommend` or Recommender. Other programs must use prompt_ids of sid_recommender.json; "
-                "the README.md of the trained model shows how.",
+                "Use `sidtune recommend` or Recommender. Other programs must use prompt_ids of"
+                " sid_recommender.json; the README.md of the trained model shows how.",
             )
 
 
@@ -105,9 +115,15 @@ def _ids(tokenizer: PreTrainedTokenizerFast, text: str, special: bool) -> list[i
     return ids
 
 
-def _difference(tokenizer: PreTrainedTokenizerFast, expected: Sequence[int], ours: Sequence[int]) -> str:
+def _difference(
+    tokenizer: PreTrainedTokenizerFast, expected: Sequence[int], ours: Sequence[int]
+) -> str:
     """The first difference between two lists of token ids, with the tokens that follow."""
-    place = next(at for at, (left, right) in enumerate(zip_longest(expected, ours)) if left != right)
+    place = next(
+        at for at, (left, right) in enumerate(zip_longest(expected, ours)) if left != right
+    )
     shown = [list(ids[place : place + SHOWN]) for ids in (expected, ours)]
-    theirs, mine = (f"{decode(tokenizer, ids)!r} {tokenizer.convert_ids_to_tokens(ids)}" for ids in shown)
+    theirs, mine = (
+        f"{decode(tokenizer, ids)!r} {tokenizer.convert_ids_to_tokens(ids)}" for ids in shown
+    )
     return f"from token {place + 1} on, Transformers gives {theirs} and training {mine}"

@@ -8,11 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from sidtune.base.terminal import (
-    console,
-    json_text,
-    quiet_libraries,
-)
+from sidtune.base.terminal import console, json_text, quiet_libraries
 from sidtune.commands.options import (
     AsJson,
     Candidates,
@@ -27,22 +23,30 @@ def baselines(
     config: ConfigFile,
     overrides: Overrides = None,
     split: Annotated[Split, typer.Option(help="Split of the configuration to rank.")] = "test",
-    simple: Annotated[bool, typer.Option("--simple", help="Skip SASRec, so that no extra library is needed.")] = False,
+    simple: Annotated[
+        bool, typer.Option("--simple", help="Skip SASRec, so that no extra library is needed.")
+    ] = False,
     seed: Annotated[
-        int | None, typer.Option(min=0, max=2**32 - 1, help="Seed of SASRec; overrides the seed in the configuration.")
+        int | None,
+        typer.Option(
+            min=0, max=2**32 - 1, help="Seed of SASRec; overrides the seed in the configuration."
+        ),
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Rank at most this many rows, sampled with a fixed seed.")
+        int | None,
+        typer.Option(min=1, help="Rank at most this many rows, sampled with a fixed seed."),
     ] = None,
     exclude_history: ExcludeHistory = False,
     candidates: Candidates = None,
-    output: Annotated[Path | None, typer.Option(help="Results folder; OUTPUT_DIR-baselines by default.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Results folder; OUTPUT_DIR-baselines by default.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Rank the rows of a split with SASRec and three simple baselines. No language model is needed.
 
-    SASRec's hyperparameters are selected on the validation rows. The results of each ranker are written to a folder
-    of its own, which `compare` accepts like an evaluated run.
+    SASRec's hyperparameters are selected on the validation rows. The results of each ranker are
+    written to a folder of its own, which `compare` accepts like an evaluated run.
 
     Example: `sidtune baselines recipes/amazon-industrial.yaml`
     """
@@ -51,7 +55,14 @@ def baselines(
 
     quiet_libraries()
     request = room.BaselineRequest(
-        load_config(config, overrides or []), split, simple, seed, limit, candidates, exclude_history, output
+        load_config(config, overrides or []),
+        split,
+        simple,
+        seed,
+        limit,
+        candidates,
+        exclude_history,
+        output,
     )
     report = room.run_baselines(request)
     if as_json:
@@ -59,4 +70,6 @@ def baselines(
         return
     for part in room.render(report):
         console.print(part)
-    console.print(f"All metrics: {escape(str(request.folder))}/{split}.json. One folder per ranker beside it.")
+    console.print(
+        f"All metrics: {escape(str(request.folder))}/{split}.json. One folder per ranker beside it."
+    )

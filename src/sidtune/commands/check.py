@@ -5,17 +5,8 @@ from __future__ import annotations
 import typer
 
 from sidtune.base.errors import UserError
-from sidtune.base.terminal import (
-    console,
-    json_text,
-    quiet_libraries,
-)
-from sidtune.commands.options import (
-    AsJson,
-    ConfigFile,
-    Overrides,
-    TrustRemoteCode,
-)
+from sidtune.base.terminal import console, json_text, quiet_libraries
+from sidtune.commands.options import AsJson, ConfigFile, Overrides, TrustRemoteCode
 
 
 def check(
@@ -24,9 +15,11 @@ def check(
     as_json: AsJson = False,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
-    """Check configuration, data, tokenizer and model, and list all errors, warnings and notes at once.
+    """Check configuration, data, tokenizer and model, and list all errors, warnings and notes at
+    once.
 
-    Exit status: 0 no problems, 1 warnings, 2 errors. Example: `sidtune check recipes/amazon-industrial.yaml`
+    Exit status: 0 no problems, 1 warnings, 2 errors. Example: `sidtune check
+    recipes/amazon-industrial.yaml`
     """
     from sidtune.checks.finding import Finding, exit_status, render
     from sidtune.checks.run import run_checks

@@ -7,9 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sidtune.base.terminal import (
-    quiet_libraries,
-)
+from sidtune.base.terminal import quiet_libraries
 
 
 def demo(

@@ -1,4 +1,6 @@
-"""`sidtune demo`: generated data, a small base model, the five default tasks, recommendations and next steps."""
+"""`sidtune demo`: generated data, a small base model, the five default tasks, recommendations and
+next steps.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,8 @@ SHOWN_USERS = 3
 
 
 def run_demo(folder: Path, users: int = 600) -> Report:
-    """Generate data and a base model, train from scratch, evaluate and recommend; print where the files are.
+    """Generate data and a base model, train from scratch, evaluate and recommend; print where the
+    files are.
 
     Args:
         folder: must be new or empty.
@@ -35,19 +38,26 @@ def run_demo(folder: Path, users: int = 600) -> Report:
         UserError: if the folder is not empty.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} is not empty", "Choose another folder: sidtune demo --output DIR")
+        raise UserError(
+            f"{folder} is not empty", "Choose another folder: sidtune demo --output DIR"
+        )
     console.print("[bold]1. Data[/bold]: generated items, users and interactions")
     paths = write_demo_data(folder / "data", SEED, users)
     console.print(f"   {escape(str(folder / 'data'))}")
     console.print("[bold]2. Base model[/bold]: a small Qwen3-type model with random weights")
-    made = create_base(folder / "base", read_texts(paths.items), hidden=128, layers=4, vocab=2000, seed=SEED)
+    made = create_base(
+        folder / "base", read_texts(paths.items), hidden=128, layers=4, vocab=2000, seed=SEED
+    )
     console.print(f"   {made.parameters:,} parameters, {made.tokens:,} tokens")
     config = parse_config(
         {
             "output_dir": str(folder / "run"),
             "seed": SEED,
             "model": {"base": str(folder / "base"), "from_scratch": True},
-            "data": {name: str(getattr(paths, name)) for name in ("items", "index", "train", "valid", "test")},
+            "data": {
+                name: str(getattr(paths, name))
+                for name in ("items", "index", "train", "valid", "test")
+            },
             # Mostly the recommendation task; the others relate SID tokens to words.
             "tasks": {
                 "sid_next": {"weight": 4},
@@ -88,7 +98,10 @@ def show_recommendations(model: Path, paths: DemoPaths) -> None:
     titles = dict(zip(catalogue.ids, catalogue.titles, strict=True))
     answers = recommender.recommend(histories, 3)
     for user, history, answer in zip(rows["user_id"].to_pylist(), histories, answers, strict=True):
-        console.print(f"   {user} last bought: {'; '.join(titles[item] for item in history[-3:])}", markup=False)
+        console.print(
+            f"   {user} last bought: {'; '.join(titles[item] for item in history[-3:])}",
+            markup=False,
+        )
         for item in answer:
             console.print(f"     → {item.title}  {item.sid}  log p {item.score:.2f}", markup=False)
 
@@ -96,12 +109,11 @@ def show_recommendations(model: Path, paths: DemoPaths) -> None:
 def _next_steps(folder: Path, result: Result) -> None:
     recipe, run = escape(str(folder / "demo.yaml")), escape(str(result.folder))
     console.print(
-        f"\n[bold]Done.[/bold] The checkpoint is an ordinary Hugging Face folder: {run}/{FINAL}\n\n"
-        f"Next:\n"
-        f"  sidtune preview {recipe}            # the examples as the model reads them, labels marked\n"
-        f"  sidtune check {recipe}              # all errors, warnings and notes\n"
-        f"  sidtune evaluate {run}               # all metrics with 95% intervals, also by group\n"
-        f"  sidtune recommend {run} --history 12,7\n"
-        f"  sidtune train {recipe} output_dir={escape(str(folder / 'run2'))} training.epochs=3\n"
-        f"Your own data: README.md, “Your own data in three steps”."
+        "\n[bold]Done.[/bold] The checkpoint is an ordinary Hugging Face folder:"
+        f" {run}/{FINAL}\n\nNext:\n  sidtune preview {recipe}            # the examples as the"
+        f" model reads them, labels marked\n  sidtune check {recipe}              # all errors,"
+        f" warnings and notes\n  sidtune evaluate {run}               # all metrics with 95%"
+        f" intervals, also by group\n  sidtune recommend {run} --history 12,7\n  sidtune train"
+        f" {recipe} output_dir={escape(str(folder / 'run2'))} training.epochs=3\nYour own data:"
+        " README.md, “Your own data in three steps”."
     )

@@ -9,12 +9,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from sidtune.base.terminal import (
-    console,
-    json_text,
-    launched,
-    quiet_libraries,
-)
+from sidtune.base.terminal import console, json_text, launched, quiet_libraries
 from sidtune.commands.options import (
     AsJson,
     Beams,
@@ -28,31 +23,45 @@ from sidtune.commands.options import (
 )
 from sidtune.config.search import BEAMS, MAX_TOKENS, RankOptions
 
+RankedSplit = Annotated[Split, typer.Option(help="Split of the run's configuration to rank.")]
+Limit = Annotated[
+    int | None,
+    typer.Option(min=1, help="Rank at most this many rows, sampled with a fixed seed."),
+]
+Rows = Annotated[
+    Path | None, typer.Option(help="File of rows to rank, instead of the run's split.")
+]
+Train = Annotated[
+    Path | None,
+    typer.Option(help="File of training rows for the baselines, instead of the run's."),
+]
+NoBaselines = Annotated[
+    bool,
+    typer.Option("--no-baselines", help="Rank with the model only; training rows are not read."),
+]
+Output = Annotated[Path | None, typer.Option(help="Results folder; MODEL/evaluation by default.")]
+MaxTokens = Annotated[int, typer.Option(min=1, help="Tokens per forward pass; limits memory.")]
+
 
 def evaluate(
     model: ModelFolder,
-    split: Annotated[Split, typer.Option(help="Split of the run's configuration to rank.")] = "test",
+    split: RankedSplit = "test",
     beams: Beams = BEAMS,
     normalize: Normalization = "full",
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Rank at most this many rows, sampled with a fixed seed.")
-    ] = None,
+    limit: Limit = None,
     exclude_history: ExcludeHistory = False,
     candidates: Candidates = None,
-    rows: Annotated[Path | None, typer.Option(help="File of rows to rank, instead of the run's split.")] = None,
-    train: Annotated[
-        Path | None, typer.Option(help="File of training rows for the baselines, instead of the run's.")
-    ] = None,
-    no_baselines: Annotated[
-        bool, typer.Option("--no-baselines", help="Rank with the model only; training rows are not read.")
-    ] = False,
-    output: Annotated[Path | None, typer.Option(help="Results folder; MODEL/evaluation by default.")] = None,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens per forward pass; limits memory.")] = MAX_TOKENS,
+    rows: Rows = None,
+    train: Train = None,
+    no_baselines: NoBaselines = False,
+    output: Output = None,
+    max_tokens: MaxTokens = MAX_TOKENS,
     as_json: AsJson = False,
     processes: Processes = None,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
-    """Rank the rows of a split over the whole catalogue: HR@K, NDCG@K and MRR of the model and three baselines.
+    """Rank the rows of a split over the whole catalogue: HR@K, NDCG@K and MRR of the model and
+    three baselines.
 
     Writes all metrics to SPLIT.json and all ranked lists to SPLIT.predictions.parquet.
 
@@ -67,7 +76,16 @@ def evaluate(
         raise typer.Exit(launch.launch(processes, sys.argv[1:]))
     options = RankOptions(beams, normalize, exclude_history, max_tokens)
     request = room.EvaluationRequest(
-        model, split, options, limit, candidates, rows, train, output, trust_remote_code, not no_baselines
+        model,
+        split,
+        options,
+        limit,
+        candidates,
+        rows,
+        train,
+        output,
+        trust_remote_code,
+        not no_baselines,
     )
     report = room.evaluate(request)
     if report and as_json:
@@ -76,4 +94,7 @@ def evaluate(
         for table in render(report):
             console.print(table)
         folder = escape(str(room.results_folder(request)))
-        console.print(f"All metrics: {folder}/{split}.json. All ranked lists: {folder}/{split}.predictions.parquet")
+        console.print(
+            f"All metrics: {folder}/{split}.json. All ranked lists:"
+            f" {folder}/{split}.predictions.parquet"
+        )

@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 from sidtune.base.terminal import messages_for_errors
-from sidtune.commands import baselines, check, compare, demo, evaluate, new_model, preview, recommend, sft, train
+from sidtune.commands import (
+    baselines,
+    check,
+    compare,
+    demo,
+    evaluate,
+    new_model,
+    preview,
+    recommend,
+    sft,
+    train,
+)
 from sidtune.commands.app import app
 
 # In the order of `sidtune --help`.
@@ -24,6 +35,8 @@ for command in COMMANDS:
 
 
 def main() -> None:
-    """Entry point. A `UserError` prints one message and exits with status 2; an interrupted run exits with 75."""
+    """Entry point. A `UserError` prints one message and exits with status 2; an interrupted run
+    exits with 75.
+    """
     with messages_for_errors():
         app()

@@ -8,29 +8,37 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from sidtune.base.terminal import (
-    console,
-    quiet_libraries,
-)
+from sidtune.base.terminal import console, quiet_libraries
 
 
 def new_model(
     folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Folder of the new base model; must not exist or be empty.")
+        Path,
+        typer.Argument(
+            metavar="DIR", help="Folder of the new base model; must not exist or be empty."
+        ),
     ],
     items: Annotated[
         Path | None,
-        typer.Option(help="The .item.json whose texts train the tokenizer; by default, the built-in prompt templates."),
+        typer.Option(
+            help=(
+                "The .item.json whose texts train the tokenizer; by default, the built-in prompt"
+                " templates."
+            )
+        ),
     ] = None,
     hidden: Annotated[int, typer.Option(help="Hidden size, a multiple of 32.")] = 128,
     layers: Annotated[int, typer.Option(help="Transformer blocks.")] = 4,
-    vocab: Annotated[int, typer.Option(help="Maximum vocabulary size of the byte-level BPE.")] = 8000,
+    vocab: Annotated[
+        int, typer.Option(help="Maximum vocabulary size of the byte-level BPE.")
+    ] = 8000,
     seed: Annotated[int, typer.Option(help="Seed of the random weights.")] = 0,
 ) -> None:
-    """Create a small base model with random weights (Qwen3 type, byte-level BPE), for use without a pretrained one.
+    """Create a small base model with random weights (Qwen3 type, byte-level BPE), for use without a
+    pretrained one.
 
-    The tokenizer encodes any text, and texts like its training texts in few tokens. Omit --items to train on SIDs
-    alone.
+    The tokenizer encodes any text, and texts like its training texts in few tokens. Omit --items to
+    train on SIDs alone.
 
     Example: `sidtune new-model bases/small --items data/shop.item.json`
     """
@@ -39,7 +47,10 @@ def new_model(
     from sidtune.templates import template_texts
 
     quiet_libraries()
-    made = create_base(folder, read_texts(items) if items else template_texts(), hidden, layers, vocab, seed)
+    made = create_base(
+        folder, read_texts(items) if items else template_texts(), hidden, layers, vocab, seed
+    )
     console.print(
-        f"{escape(str(folder))}: {made.parameters:,} parameters, {made.tokens:,} tokens. Use it as model.base."
+        f"{escape(str(folder))}: {made.parameters:,} parameters, {made.tokens:,} tokens. Use it as"
+        " model.base."
     )

@@ -16,28 +16,46 @@ Overrides = Annotated[
 ]
 TrustRemoteCode = Annotated[
     bool,
-    typer.Option("--trust-remote-code", help="Allow Python code shipped with the model to run on this machine."),
+    typer.Option(
+        "--trust-remote-code",
+        help="Allow Python code shipped with the model to run on this machine.",
+    ),
 ]
 Resume = Annotated[
     str,
-    typer.Option(metavar="auto|never|PATH", help="Resume from the newest complete checkpoint, or from this folder."),
+    typer.Option(
+        metavar="auto|never|PATH",
+        help="Resume from the newest complete checkpoint, or from this folder.",
+    ),
 ]
-Processes = Annotated[int | None, typer.Option(min=1, help="Start this many processes, one per GPU.")]
-ModelFolder = Annotated[Path, typer.Argument(metavar="MODEL_OR_RUN", help="Run folder, or one of its checkpoints.")]
+Processes = Annotated[
+    int | None, typer.Option(min=1, help="Start this many processes, one per GPU.")
+]
+ModelFolder = Annotated[
+    Path, typer.Argument(metavar="MODEL_OR_RUN", help="Run folder, or one of its checkpoints.")
+]
 Split = Literal["test", "valid", "train"]
 Normalization = Annotated[
     Normalize,
     typer.Option(
-        help="Normalise over the full vocabulary (the published protocol), or over the tokens the trie allows."
+        help=(
+            "Normalise over the full vocabulary (the published protocol), or over the tokens the"
+            " trie allows."
+        )
     ),
 ]
 Beams = Annotated[int, typer.Option(min=1, help="Beam width; also the maximum list length.")]
-ExcludeHistory = Annotated[bool, typer.Option("--exclude-history", help="Never return an item of the history.")]
-Candidates = Annotated[Path | None, typer.Option(metavar="FILE", help="Return only these items; one id per line.")]
+ExcludeHistory = Annotated[
+    bool, typer.Option("--exclude-history", help="Never return an item of the history.")
+]
+Candidates = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Return only these items; one id per line.")
+]
 OtherProcesses = Annotated[
     bool,
     typer.Option(
-        "--allow-other-processes", help="Resume even if a different number of processes wrote the checkpoint."
+        "--allow-other-processes",
+        help="Resume even if a different number of processes wrote the checkpoint.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]

@@ -6,17 +6,8 @@ from typing import Annotated
 
 import typer
 
-from sidtune.base.terminal import (
-    console,
-    json_text,
-    quiet_libraries,
-)
-from sidtune.commands.options import (
-    AsJson,
-    ConfigFile,
-    Overrides,
-    TrustRemoteCode,
-)
+from sidtune.base.terminal import console, json_text, quiet_libraries
+from sidtune.commands.options import AsJson, ConfigFile, Overrides, TrustRemoteCode
 
 
 def preview(
@@ -27,7 +18,8 @@ def preview(
     as_json: AsJson = False,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
-    """Print training examples as the model reads them: label tokens in green, a red bar after each segment.
+    """Print training examples as the model reads them: label tokens in green, a red bar after each
+    segment.
 
     Example: `sidtune preview recipes/amazon-industrial.yaml --task sid_next -n 2`
     """
@@ -36,7 +28,9 @@ def preview(
     from sidtune.tasks.config_file import load_config
 
     quiet_libraries()
-    examples = room.preview(Inputs(load_config(config, overrides or []), trust_remote_code), task, n)
+    examples = room.preview(
+        Inputs(load_config(config, overrides or []), trust_remote_code), task, n
+    )
     if as_json:
         typer.echo(json_text(room.as_json(examples), indent=1))
         return

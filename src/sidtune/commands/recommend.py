@@ -8,11 +8,7 @@ from typing import Annotated
 import typer
 
 from sidtune.base.errors import UserError
-from sidtune.base.terminal import (
-    console,
-    json_text,
-    quiet_libraries,
-)
+from sidtune.base.terminal import console, json_text, quiet_libraries
 from sidtune.commands.options import (
     AsJson,
     Beams,
@@ -27,11 +23,15 @@ from sidtune.config.search import BEAMS, RankOptions
 
 def recommend(
     model: ModelFolder,
-    history: Annotated[str | None, typer.Option(metavar="ID,ID,…", help="Item ids, oldest first.")] = None,
+    history: Annotated[
+        str | None, typer.Option(metavar="ID,ID,…", help="Item ids, oldest first.")
+    ] = None,
     source: Annotated[
         Path | None,
         typer.Option(
-            "--input", metavar="FILE", help='JSON Lines: {"user_id": "u1", "history": ["17"]}; - reads standard input.'
+            "--input",
+            metavar="FILE",
+            help='JSON Lines: {"user_id": "u1", "history": ["17"]}; - reads standard input.',
         ),
     ] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="Items per list.")] = 10,
@@ -49,11 +49,15 @@ def recommend(
     from sidtune.decoding import stream
 
     if (history is None) == (source is None):
-        raise UserError("give either --history or --input", "sidtune recommend MODEL --history 12,7")
+        raise UserError(
+            "give either --history or --input", "sidtune recommend MODEL --history 12,7"
+        )
     quiet_libraries()
     recommender = stream.load(model, candidates, trust_remote_code)
     asked = stream.histories(recommender, history, source)
-    for answer in stream.answer(recommender, asked, k, RankOptions(beams, normalize, exclude_history)):
+    for answer in stream.answer(
+        recommender, asked, k, RankOptions(beams, normalize, exclude_history)
+    ):
         if as_json:
             typer.echo(json_text(stream.as_json(answer)))
         else:

@@ -8,12 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from sidtune.base.terminal import (
-    console,
-    first_process,
-    launched,
-    quiet_libraries,
-)
+from sidtune.base.terminal import console, first_process, launched, quiet_libraries
 from sidtune.commands.options import (
     ConfigFile,
     OtherProcesses,
@@ -31,7 +26,8 @@ def train(
     config: ConfigFile,
     overrides: Overrides = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Do everything up to the first step and print the plan.")
+        bool,
+        typer.Option("--dry-run", help="Do everything up to the first step and print the plan."),
     ] = False,
     resume: Resume = "auto",
     processes: Processes = None,
@@ -45,11 +41,18 @@ def train(
     from sidtune.tasks.config_file import load_config
 
     run_training(
-        load_config(config, overrides or []), resume, dry_run, processes, trust_remote_code, allow_other_processes
+        load_config(config, overrides or []),
+        resume,
+        dry_run,
+        processes,
+        trust_remote_code,
+        allow_other_processes,
     )
 
 
-def run_training(config: Config, resume: str, dry_run: bool, processes: int | None, *switches: bool) -> None:
+def run_training(
+    config: Config, resume: str, dry_run: bool, processes: int | None, *switches: bool
+) -> None:
     from sidtune.distributed import launch
     from sidtune.training.train import train as run
 

@@ -41,7 +41,9 @@ class DataConfig(Section):
     def _one_way_to_rows(self) -> Self:
         given = [name for name in SPLITS if getattr(self, name) is not None]
         if self.interactions and given:
-            raise ValueError(f"interactions contains all splits: remove {' and '.join(given)}, or interactions")
+            raise ValueError(
+                f"interactions contains all splits: remove {' and '.join(given)}, or interactions"
+            )
         if not self.interactions and not {"train", "valid"} <= set(given):
             raise ValueError("rows are missing: give train and valid (and test), or interactions")
         return self

@@ -11,7 +11,9 @@ from sidtune.config.section import MOST, ExpandedPath, Section
 
 
 class TemplateConfig(Section):
-    """The templates of the tasks: a file whose entries replace the built-in ones, and plain text or chat template."""
+    """The templates of the tasks: a file whose entries replace the built-in ones, and plain text or
+    chat template.
+    """
 
     file: ExpandedPath | None = None
     format: Literal["plain", "chat"] = "plain"

@@ -14,7 +14,9 @@ METRIC_DEPTH = 10
 
 
 class RankingConfig(Section):
-    """Ranking metrics during training: how often, on how many validation rows, and the search settings."""
+    """Ranking metrics during training: how often, on how many validation rows, and the search
+    settings.
+    """
 
     every: Positive | None = None
     sample: Positive = 500
@@ -23,7 +25,9 @@ class RankingConfig(Section):
 
 
 class EvalConfig(Section):
-    """Validation frequency (each validation saves a checkpoint) and size, model selection and early stopping."""
+    """Validation frequency (each validation saves a checkpoint) and size, model selection and early
+    stopping.
+    """
 
     task: str | None = None
     every: Positive | Share = 0.05
@@ -39,7 +43,12 @@ class EvalConfig(Section):
         if self.metric == "loss":
             return self
         if self.ranking.every != 1:
-            raise ValueError(f"metric {self.metric} must be computed at every evaluation: set eval.ranking.every: 1")
+            raise ValueError(
+                f"metric {self.metric} must be computed at every evaluation: set"
+                " eval.ranking.every: 1"
+            )
         if self.ranking.beams < METRIC_DEPTH:
-            raise ValueError(f"metric {self.metric} needs eval.ranking.beams of at least {METRIC_DEPTH}")
+            raise ValueError(
+                f"metric {self.metric} needs eval.ranking.beams of at least {METRIC_DEPTH}"
+            )
         return self

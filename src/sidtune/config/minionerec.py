@@ -17,9 +17,11 @@ def boolean(text: str) -> bool:
 
 
 def resume(text: str) -> str:
-    """The `--resume` value for MiniOneRec's `--resume_from_checkpoint`, whose default, None, starts a new run.
+    """The `--resume` value for MiniOneRec's `--resume_from_checkpoint`, whose default, None, starts
+    a new run.
 
-    MiniOneRec passes it to Trainer, which treats False like None and resumes from the newest checkpoint if True.
+    MiniOneRec passes it to Trainer, which treats False like None and resumes from the newest
+    checkpoint if True.
     """
     words = {"none": "never", "false": "never", "": "never", "true": "auto"}
     return words.get(text.strip().lower(), text)
@@ -48,8 +50,9 @@ def to_config(
 ) -> dict[str, Any]:
     """The configuration tree equivalent to MiniOneRec's flags.
 
-    `micro_batch_size` limits memory in MiniOneRec; the equivalent limit here is `micro_batch_size × cutoff_len`
-    tokens. Flags without a configuration key (`category`, `group_by_length`, resuming, launching) are ignored.
+    `micro_batch_size` limits memory in MiniOneRec; the equivalent limit here is `micro_batch_size ×
+    cutoff_len` tokens. Flags without a configuration key (`category`, `group_by_length`, resuming,
+    launching) are ignored.
     """
     return {
         "output_dir": str(output_dir),

@@ -22,11 +22,16 @@ class ModelConfig(Section):
     @model_validator(mode="after")
     def _scratch_is_not_frozen(self) -> Self:
         if self.from_scratch and self.tuning == "frozen":
-            raise ValueError("frozen tuning needs a pretrained base: set tuning: full, or from_scratch: false")
+            raise ValueError(
+                "frozen tuning needs a pretrained base: set tuning: full, or from_scratch: false"
+            )
         return self
 
     @model_validator(mode="after")
     def _text_needs_known_rows(self) -> Self:
         if self.from_scratch and self.new_rows == "text":
-            raise ValueError("new_rows: text has no effect with from_scratch, where all rows are initialised randomly")
+            raise ValueError(
+                "new_rows: text has no effect with from_scratch, where all rows are initialised"
+                " randomly"
+            )
         return self

@@ -15,7 +15,8 @@ class RankOptions:
 
     Args:
         beams: beam width; also the maximum number of SIDs per list.
-        normalize: normalise over the full vocabulary (`full`), or over the tokens that the trie allows (`trie`).
+        normalize: normalise over the full vocabulary (`full`), or over the tokens that the trie
+            allows (`trie`).
         exclude_history: never return an item of the user's history.
         max_tokens: tokens per forward pass; limits memory.
     """

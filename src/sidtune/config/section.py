@@ -26,10 +26,16 @@ def expanded(text: str) -> str:
         return text
     missing = [name for name in re.findall(r"\$\{?(\w+)", text) if name not in os.environ]
     if missing:
-        raise ValueError(f"the environment variable {missing[0]} is not set (export {missing[0]}=…)")
+        raise ValueError(
+            f"the environment variable {missing[0]} is not set (export {missing[0]}=…)"
+        )
     path = os.path.expanduser(os.path.expandvars(text))
-    if len(os.fsencode(path)) > LONGEST_PATH or any(len(os.fsencode(part)) > LONGEST_NAME for part in path.split("/")):
-        raise ValueError(f"path too long: at most {LONGEST_NAME} bytes per name and {LONGEST_PATH:,} in total")
+    if len(os.fsencode(path)) > LONGEST_PATH or any(
+        len(os.fsencode(part)) > LONGEST_NAME for part in path.split("/")
+    ):
+        raise ValueError(
+            f"path too long: at most {LONGEST_NAME} bytes per name and {LONGEST_PATH:,} in total"
+        )
     return path
 
 
@@ -48,4 +54,6 @@ DropoutRate = Annotated[float, Field(ge=0, lt=1)]
 class Section(BaseModel):
     """A section of the configuration; immutable, and unknown keys are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False
+    )

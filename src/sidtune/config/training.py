@@ -58,5 +58,7 @@ class StageConfig(Section):
     @model_validator(mode="after")
     def _one_length(self) -> Self:
         if self.steps and self.epochs:
-            raise ValueError("steps and epochs both set the length of the stage: remove one of them")
+            raise ValueError(
+                "steps and epochs both set the length of the stage: remove one of them"
+            )
         return self

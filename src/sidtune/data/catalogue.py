@@ -30,9 +30,11 @@ class Catalogue:
 
     Args:
         ids: item ids, in the order of the index file.
-        titles, descriptions: one text per item; without a description, the title. All empty if only SIDs are given.
+        titles, descriptions: one text per item; without a description, the title. All empty if only
+            SIDs are given.
         sids: SID tokens of each item; depths may differ, and several items may share a SID.
-        codes: the codes of each item's SID if the index contains numbers; empty if it contains tokens.
+        codes: the codes of each item's SID if the index contains numbers; empty if it contains
+            tokens.
     """
 
     ids: list[str]
@@ -67,33 +69,42 @@ class Catalogue:
     def alike(self) -> list[list[str]]:
         """Groups of ids that are the same number: `17` and `17.0`."""
         groups: dict[str, list[str]] = {}
-        for item, number in zip(self.ids, canonical(pa.array(self.ids, pa.large_string())).to_pylist(), strict=True):
+        for item, number in zip(
+            self.ids, canonical(pa.array(self.ids, pa.large_string())).to_pylist(), strict=True
+        ):
             groups.setdefault(number, []).append(item)
         return [group for group in groups.values() if len(group) > 1]
 
     def positions(self, ids: pa.Array) -> NDArray[np.int32]:
-        """Catalogue positions of item ids, `(n,)`; `17.0` may refer to item `17`; -1 for unknown ids."""
+        """Catalogue positions of item ids, `(n,)`; `17.0` may refer to item `17`; -1 for unknown
+        ids.
+        """
         return self._names.positions(ids)
 
 
 def read_catalogue(items: Path | None, index: Path) -> Catalogue:
-    """Read `.item.json` (id → title, description, …), if given, and `.index.json` (id → SID tokens or codes).
+    """Read `.item.json` (id → title, description, …), if given, and `.index.json` (id → SID tokens
+    or codes).
 
     Codes `[3, 14, 159]` become the tokens `<a_3>`, `<b_14>`, `<c_159>`.
 
     Raises:
-        UserError: for items without SID, SIDs without item, invalid records, and as `refuse_unnameable`.
+        UserError: for items without SID, SIDs without item, invalid records, and as
+            `refuse_unnameable`.
     """
     entries = read_json_object(index)
     ids = list(entries)
-    titles, descriptions = _texts(items, entries, index) if items else ([""] * len(ids), [""] * len(ids))
+    titles, descriptions = (
+        _texts(items, entries, index) if items else ([""] * len(ids), [""] * len(ids))
+    )
     catalogue = Catalogue(ids, titles, descriptions, *_sids(entries, index))
     refuse_unnameable(catalogue, index)
     return catalogue
 
 
 def tell_apart(catalogue: Catalogue, path: Path) -> Catalogue:
-    """Make SIDs unique: append a token that numbers the items of a shared SID in catalogue order (Rajput et al., 2023).
+    """Make SIDs unique: append a token that numbers the items of a shared SID in catalogue order
+    (Rajput et al., 2023).
 
     Raises:
         UserError: if the catalogue already contains one of these tokens.
@@ -104,7 +115,9 @@ def tell_apart(catalogue: Catalogue, path: Path) -> Catalogue:
             sids[item] = (*sid, f"<item_{number}>")
     added = {sid[-1] for sid, given in zip(sids, catalogue.sids, strict=True) if sid != given}
     if known := sorted(added & set(catalogue.sid_tokens)):
-        message = f"{path} already contains the SID token {known[0]}, which data.unique_sids would add"
+        message = (
+            f"{path} already contains the SID token {known[0]}, which data.unique_sids would add"
+        )
         raise UserError(message, "Rename it there, or set data.unique_sids: false.")
     return replace(catalogue, sids=sids)
 
@@ -118,7 +131,9 @@ def refuse_unnameable(catalogue: Catalogue, path: Path) -> None:
             raise UserError(message, "Change the item id, here and in every file that uses it.")
     for token in catalogue.sid_tokens:
         if not token or UNWRITABLE & set(token):
-            message = f"{path}: the SID token {token!r:.80} is empty, or contains a NUL or a line break"
+            message = (
+                f"{path}: the SID token {token!r:.80} is empty, or contains a NUL or a line break"
+            )
             raise UserError(message, "Rename the token wherever it is used.")
 
 
@@ -147,7 +162,9 @@ def _record_texts(records: Mapping[str, Any], path: Path) -> tuple[list[str], li
         if title is None:
             faults.add(NO_TITLE, item, record.get("title"))
         if description is None:
-            faults.add(": expected text or a list of texts as description", item, record["description"])
+            faults.add(
+                ": expected text or a list of texts as description", item, record["description"]
+            )
         titles.append(title or "")
         descriptions.append(description or titles[-1])
     faults.refuse("Every item needs a title: non-blank text, or a number.")
@@ -187,7 +204,9 @@ class _Faults:
         return f"{count:,} items{NO_TITLE_PLURAL if what == NO_TITLE else what}: {listed}"
 
 
-def _as_indexed(records: dict[str, Any], sids: Mapping[str, Any], items: Path, index: Path) -> dict[str, Any]:
+def _as_indexed(
+    records: dict[str, Any], sids: Mapping[str, Any], items: Path, index: Path
+) -> dict[str, Any]:
     """Records by the ids of the index, whose `17` may be `17.0` in the item file."""
     if records.keys() == sids.keys():
         return records
@@ -197,29 +216,37 @@ def _as_indexed(records: dict[str, Any], sids: Mapping[str, Any], items: Path, i
     for given, place in zip(records, places.tolist(), strict=True):
         name = given if place < 0 else names[place]
         if name in found:
-            message = f"{items}: two items match {name} of {index.name}; one of them is written {given}"
+            message = (
+                f"{items}: two items match {name} of {index.name}; one of them is written {given}"
+            )
             raise UserError(message, "Remove one of them.")
         found[name] = records[given]
     return found
 
 
-def _same_items(records: Mapping[str, Any], sids: Mapping[str, Any], items: Path, index: Path) -> None:
+def _same_items(
+    records: Mapping[str, Any], sids: Mapping[str, Any], items: Path, index: Path
+) -> None:
     without_sid = [item for item in records if item not in sids]
     if without_sid:
         raise UserError(
-            f"{items}: {len(without_sid):,} items have no SID in {index.name}: {_first(without_sid)}",
+            f"{items}: {len(without_sid):,} items have no SID in {index.name}:"
+            f" {_first(without_sid)}",
             "Use items and index from the same build, or remove these items.",
         )
     without_item = [item for item in sids if item not in records]
     if without_item:
         raise UserError(
-            f"{index}: {len(without_item):,} SIDs have no item in {items.name}: {_first(without_item)}",
+            f"{index}: {len(without_item):,} SIDs have no item in {items.name}:"
+            f" {_first(without_item)}",
             "Use items and index from the same build, or remove these SIDs.",
         )
 
 
 def _title(given: Any) -> str | None:
-    """The title of a JSON value, or None if invalid; numbers become text, and 1984.0 becomes 1984."""
+    """The title of a JSON value, or None if invalid; numbers become text, and 1984.0
+    becomes 1984.
+    """
     if type(given) in (int, float):
         return as_id(given) or repr(given)
     return given if isinstance(given, str) and given.strip() else None
@@ -259,21 +286,31 @@ def _sids(entries: Mapping[str, Any], path: Path) -> tuple[list[tuple[str, ...]]
         elif codes := _codes(entry):
             coded[item] = codes
         else:
-            faults.add(": expected a list of SID tokens, or a list of whole numbers of at least 0", item, entry)
-    faults.refuse('Write all SIDs in the same format: as tokens, ["<a_3>", "<b_14>"], or as numbers, [3, 14].')
+            faults.add(
+                ": expected a list of SID tokens, or a list of whole numbers of at least 0",
+                item,
+                entry,
+            )
+    faults.refuse(
+        'Write all SIDs in the same format: as tokens, ["<a_3>", "<b_14>"], or as numbers, [3, 14].'
+    )
     if named and coded:
         item, other = next(iter(coded)), next(iter(named))
         numbers = f"the SID of item {item} is written as numbers ({coded[item]!s:.60})"
         message = f"{path}: {numbers}, that of item {other} as tokens"
         raise UserError(message, "Write all SIDs in the same format.")
     if coded:
-        return [tuple(map(_token, range(len(codes)), codes)) for codes in coded.values()], list(coded.values())
+        return [tuple(map(_token, range(len(codes)), codes)) for codes in coded.values()], list(
+            coded.values()
+        )
     return list(named.values()), []
 
 
 def _codes(entry: Any) -> list[int]:
     """The codes of a SID written as non-negative whole numbers; empty otherwise."""
-    if not isinstance(entry, list) or not all(type(code) in (int, float) and as_id(code) for code in entry):
+    if not isinstance(entry, list) or not all(
+        type(code) in (int, float) and as_id(code) for code in entry
+    ):
         return []
     return [int(code) for code in entry] if min(entry, default=0) >= 0 else []
 

@@ -1,8 +1,8 @@
 """Generates demo data with realistic structure from a seed; it is not tuned to any model.
 
-Items have a category, a type, a brand and a variant, and SIDs mirror that hierarchy. Users favour a few categories and
-stay with brands; inside a category they buy along a path (a tent, then a sleeping bag, then a stove), now and then
-buy a consumable again, and sometimes anything popular.
+Items have a category, a type, a brand and a variant, and SIDs mirror that hierarchy. Users favour a
+few categories and stay with brands; inside a category they buy along a path (a tent, then a
+sleeping bag, then a stove), now and then buy a consumable again, and sometimes anything popular.
 """
 
 from __future__ import annotations
@@ -112,10 +112,16 @@ def write_demo_data(folder: Path, seed: int = 0, users: int = 900) -> DemoPaths:
     )
     random = np.random.default_rng(seed)
     items = _catalogue(random)
-    _write_json(paths.items, {str(i): {"title": t.title, "description": t.description} for i, t in enumerate(items)})
+    _write_json(
+        paths.items,
+        {str(i): {"title": t.title, "description": t.description} for i, t in enumerate(items)},
+    )
     _write_json(paths.index, {str(i): list(item.sid) for i, item in enumerate(items)})
     sequences = [_sequence(items, random) for _ in range(users)]
-    rows = [[(user, s[:cut], s[cut]) for cut in range(1, len(s) - 2)] for user, s in enumerate(sequences)]
+    rows = [
+        [(user, s[:cut], s[cut]) for cut in range(1, len(s) - 2)]
+        for user, s in enumerate(sequences)
+    ]
     _write_rows(paths.train, [row for group in rows for row in group], items)
     _write_rows(paths.valid, [(user, s[:-2], s[-2]) for user, s in enumerate(sequences)], items)
     _write_rows(paths.test, [(user, s[:-1], s[-1]) for user, s in enumerate(sequences)], items)
@@ -138,12 +144,19 @@ def _catalogue(random: np.random.Generator) -> list[_Item]:
                     title = f"{maker} {name}, {detail}"
                     text = _description(random, maker, name, detail, kind)
                     popularity = 1 / (1 + random.permutation(12)[0]) * 0.7**variant
-                    items.append(_Item(category, kind, brand, variant, title, text, sid, popularity))
+                    items.append(
+                        _Item(category, kind, brand, variant, title, text, sid, popularity)
+                    )
     return items
 
 
 def _description(random: np.random.Generator, maker: str, name: str, detail: str, kind: int) -> str:
-    uses = ["for the first day out", "made to last for years", "easy to clean and store", "a favourite of beginners"]
+    uses = [
+        "for the first day out",
+        "made to last for years",
+        "easy to clean and store",
+        "a favourite of beginners",
+    ]
     text = f"{name} by {maker} ({detail.lower()}), {uses[int(random.integers(len(uses)))]}."
     draw = random.random()
     # As in real data: some items have no description, some have a list written as text.
@@ -192,11 +205,15 @@ def _choose(
     random: np.random.Generator,
 ) -> int:
     """An item of a type: by brand loyalty, the user's kind of variant, and popularity."""
-    candidates = [i for i, item in enumerate(items) if item.category == category and item.type == kind]
+    candidates = [
+        i for i, item in enumerate(items) if item.category == category and item.type == kind
+    ]
     stay = random.random() < BRAND_LOYALTY
     weights = np.array(
         [
-            items[i].popularity * (variants[items[i].variant] + 0.05) * (not stay or items[i].brand == loyal[category])
+            items[i].popularity
+            * (variants[items[i].variant] + 0.05)
+            * (not stay or items[i].brand == loyal[category])
             for i in candidates
         ]
     )
@@ -225,4 +242,6 @@ def _write_rows(path: Path, rows: list[tuple[int, list[int], int]], items: list[
             titles = [items[i].title for i in history]
             sids = ["".join(items[i].sid) for i in history]
             aim = items[target]
-            writer.writerow([f"U{user}", titles, aim.title, history, target, sids, "".join(aim.sid)])
+            writer.writerow(
+                [f"U{user}", titles, aim.title, history, target, sids, "".join(aim.sid)]
+            )

@@ -29,7 +29,9 @@ class Disagreement:
 
 
 def disagreements(path: Path, catalogue: Catalogue) -> Iterator[Disagreement]:
-    """Cells of a MiniOneRec CSV whose titles or SIDs differ from the catalogue, row by row; none for other files."""
+    """Cells of a MiniOneRec CSV whose titles or SIDs differ from the catalogue, row by row; none
+    for other files.
+    """
     if kind_of(path) != ".csv":
         return
     texts = {"item_sid": ["".join(sid) for sid in catalogue.sids]}
@@ -38,7 +40,10 @@ def disagreements(path: Path, catalogue: Catalogue) -> Iterator[Disagreement]:
     # If the index contains numbers, the rows may contain numbers too.
     codes = {"item_sid": list(map(str, catalogue.codes))} if catalogue.codes else {}
     columns = [_Column(name, entries, False, codes.get(name)) for name, entries in texts.items()]
-    columns += [_Column(f"history_{name}", entries, True, codes.get(name)) for name, entries in texts.items()]
+    columns += [
+        _Column(f"history_{name}", entries, True, codes.get(name))
+        for name, entries in texts.items()
+    ]
     faults = Faults(path)
     for batch in read_csv(path, [column.name for column in columns]):
         if "history_item_id" not in batch.column_names:
@@ -46,7 +51,11 @@ def disagreements(path: Path, catalogue: Catalogue) -> Iterator[Disagreement]:
         before = faults.rows
         rows = resolve_rows(as_rows(batch, faults), catalogue, path)
         given = [column for column in columns if column.name in batch.column_names]
-        found = [entry for column in given for entry in column.differing(batch[column.name], rows, before)]
+        found = [
+            entry
+            for column in given
+            for entry in column.differing(batch[column.name], rows, before)
+        ]
         yield from sorted(found, key=lambda entry: entry.row)
 
 
@@ -60,18 +69,27 @@ class _Column:
         codes: equivalent lists of numbers, if any.
     """
 
-    def __init__(self, name: str, texts: Sequence[str], listed: bool, codes: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, name: str, texts: Sequence[str], listed: bool, codes: Sequence[str] | None = None
+    ) -> None:
         self.name, self.texts, self.listed, self.codes = name, texts, listed, codes
-        self.written = pa.array([repr(text) for text in texts] if listed else texts, pa.large_string())
+        self.written = pa.array(
+            [repr(text) for text in texts] if listed else texts, pa.large_string()
+        )
 
     def differing(self, cells: pa.ChunkedArray, rows: Rows, before: int) -> Iterator[Disagreement]:
         """The differing cells of some rows, which are preceded by `before` rows of the file."""
         items = rows.history if self.listed else Ragged.column(rows.target)
         # Most lists are formatted as by Python; only the others need parsing.
-        unlike = pc.not_equal(cells.combine_chunks(), self._as_written(items)).to_numpy(zero_copy_only=False)
+        unlike = pc.not_equal(cells.combine_chunks(), self._as_written(items)).to_numpy(
+            zero_copy_only=False
+        )
         for row in np.flatnonzero(unlike).tolist():
             cell = cells[row].as_py()
-            found, expected = _entries(cell) if self.listed else [cell], [self.texts[item] for item in items[row]]
+            found, expected = (
+                _entries(cell) if self.listed else [cell],
+                [self.texts[item] for item in items[row]],
+            )
             if found != expected and not self._says_codes(cell, items[row]):
                 yield Disagreement(before + row + 1, self.name, _shown(found), _shown(expected))
 
@@ -87,7 +105,9 @@ class _Column:
         if not self.listed:
             return texts
         lists = pa.LargeListArray.from_arrays(pa.array(items.offsets), texts)
-        comma, opened, closed, nothing = (pa.scalar(text, pa.large_string()) for text in (", ", "[", "]", ""))
+        comma, opened, closed, nothing = (
+            pa.scalar(text, pa.large_string()) for text in (", ", "[", "]", "")
+        )
         return pc.binary_join_element_wise(opened, pc.binary_join(lists, comma), closed, nothing)
 
 

@@ -17,7 +17,9 @@ HTML = re.compile(f"{TAG}|{ENTITY}", re.IGNORECASE)
 
 
 def html_in(text: str) -> str | None:
-    """The first tag, comment or entity in a text, such as `<b>` or `&amp;`; None if there is none."""
+    """The first tag, comment or entity in a text, such as `<b>` or `&amp;`; None if
+    there is none.
+    """
     for found in HTML.finditer(text):
         written = found.group()
         if not written.startswith("&") or written[1] == "#" or written[1:] in html5:

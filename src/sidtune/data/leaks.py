@@ -1,4 +1,6 @@
-"""Finds held-out rows in training data: rows that occur in both files, and parts of longer training sequences."""
+"""Finds held-out rows in training data: rows that occur in both files, and parts of longer training
+sequences.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,8 @@ def sequences(rows: Rows, users: pa.Array) -> Interactions:
 
 
 def contained(lists: Interactions, among: Sequence[Interactions]) -> NDArray[np.int64]:
-    """Indices of lists that are a contiguous part of a list of the same user in any of `among`, ascending.
+    """Indices of lists that are a contiguous part of a list of the same user in any of `among`,
+    ascending.
 
     Args:
         lists: none of them empty.
@@ -58,7 +61,10 @@ def contained(lists: Interactions, among: Sequence[Interactions]) -> NDArray[np.
 
 
 def _grouped(
-    our_group: NDArray[np.int64], ours: NDArray[np.int64], their_group: NDArray[np.int64], theirs: NDArray[np.int64]
+    our_group: NDArray[np.int64],
+    ours: NDArray[np.int64],
+    their_group: NDArray[np.int64],
+    theirs: NDArray[np.int64],
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Both inputs split into groups of users, pairwise."""
     mine, other = np.argsort(our_group, kind="stable"), np.argsort(their_group, kind="stable")
@@ -70,11 +76,14 @@ def _grouped(
         yield next(spans), next(spans)
 
 
-def _parts(lists: Ragged, user: NDArray[np.int64], among: Ragged, their_user: NDArray[np.int64]) -> NDArray[np.bool_]:
+def _parts(
+    lists: Ragged, user: NDArray[np.int64], among: Ragged, their_user: NDArray[np.int64]
+) -> NDArray[np.bool_]:
     """Mask of lists that are a contiguous part of one of `among`, `(lists,)`.
 
-    All positions of both are sorted by the items that follow them (a suffix array). A list sorts before its
-    continuations, so the first position of `among` after a list's start begins with that list, if any position does.
+    All positions of both are sorted by the items that follow them (a suffix array). A list sorts
+    before its continuations, so the first position of `among` after a list's start begins with that
+    list, if any position does.
     """
     both = stack([among, lists])
     rank = _ranks(both, np.concatenate([their_user, user]), int(lists.lengths.max()))
@@ -84,7 +93,9 @@ def _parts(lists: Ragged, user: NDArray[np.int64], among: Ragged, their_user: ND
     at = places[np.minimum(next_place, len(places) - 1)]
     ends = both.offsets[1:][row_of(among)]
     fits: NDArray[np.bool_] = (
-        (next_place < len(places)) & (at + lists.lengths <= ends[at]) & (their_user[row_of(among)[at]] == user)
+        (next_place < len(places))
+        & (at + lists.lengths <= ends[at])
+        & (their_user[row_of(among)[at]] == user)
     )
     same = among.cut(np.where(fits, at, 0), np.where(fits, lists.lengths, 0))
     asked = lists.cut(lists.offsets[:-1], same.lengths)
@@ -95,7 +106,8 @@ def _parts(lists: Ragged, user: NDArray[np.int64], among: Ragged, their_user: ND
 def _ranks(lists: Ragged, user: NDArray[np.int64], length: int) -> NDArray[np.int64]:
     """The rank of each position among all, `(values,)`, by user and the `length` items that follow.
 
-    Prefix doubling (Karp, Miller and Rosenberg, 1972): the rank for twice the length is the rank of a pair of ranks.
+    Prefix doubling (Karp, Miller and Rosenberg, 1972): the rank for twice the length is the rank of
+    a pair of ranks.
     """
     row = row_of(lists)
     ends = lists.offsets[1:][row]
@@ -128,11 +140,16 @@ def repeated_rows(rows: Rows, among: Rows) -> NDArray[np.int64]:
     ours, theirs = (_hashes(*pair) for pair in zip((rows, among), numbers, strict=True))
     alike = np.flatnonzero(_among(ours, theirs))
     blocks = [alike[start : start + ROWS_AT_ONCE] for start in range(0, len(alike), ROWS_AT_ONCE)]
-    found = [_repeated(rows, block, among, np.flatnonzero(_among(theirs, ours[block]))) for block in blocks]
+    found = [
+        _repeated(rows, block, among, np.flatnonzero(_among(theirs, ours[block])))
+        for block in blocks
+    ]
     return np.concatenate([alike[:0], *found])
 
 
-def _repeated(rows: Rows, candidates: NDArray[np.int64], among: Rows, others: NDArray[np.int64]) -> NDArray[np.int64]:
+def _repeated(
+    rows: Rows, candidates: NDArray[np.int64], among: Rows, others: NDArray[np.int64]
+) -> NDArray[np.int64]:
     known: set[tuple[str, bytes, int]] = set()
     for start in range(0, len(others), ROWS_AT_ONCE):
         known.update(_keys(among.take(others[start : start + ROWS_AT_ONCE])))
@@ -140,7 +157,9 @@ def _repeated(rows: Rows, candidates: NDArray[np.int64], among: Rows, others: ND
 
 
 def _among(hashes: NDArray[np.uint64], known: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """Mask of hashes that are among the known ones, `(n,)`; sorting is much faster than NumPy's hash table here."""
+    """Mask of hashes that are among the known ones, `(n,)`; sorting is much faster than NumPy's
+    hash table here.
+    """
     known = np.sort(known)
     found: NDArray[np.bool_] = known[np.searchsorted(known, hashes) % len(known)] == hashes
     return found
@@ -157,6 +176,8 @@ def _hashes(rows: Rows, users: NDArray[np.int64]) -> NDArray[np.uint64]:
     for start in range(0, len(hashes), ROWS_AT_ONCE):
         block = np.arange(start, min(start + ROWS_AT_ONCE, len(hashes)))
         history = rows.history.take(block)
-        entries = mix(history.values.astype(np.uint64) << np.uint64(32) | place_of(history).astype(np.uint64))
+        entries = mix(
+            history.values.astype(np.uint64) << np.uint64(32) | place_of(history).astype(np.uint64)
+        )
         hashes[block] += np.add.reduceat(entries, history.offsets[:-1])  # no history is empty
     return mix(hashes)

@@ -1,4 +1,6 @@
-"""Whole histories, one list of items per user, as in LC-Rec, TIGER and LETTER, and leave-one-out splits."""
+"""Whole histories, one list of items per user, as in LC-Rec, TIGER and LETTER, and leave-one-out
+splits.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ from sidtune.data.rows import Rows, Split
 from sidtune.files.ids import as_id, as_users, id_list
 from sidtune.files.text import read_json_object
 
-# Users are split only if one interaction is left for training, as in SASRec (Kang and McAuley, 2018).
+# Users are split only if one interaction is left for training, as in SASRec (Kang and McAuley,
+# 2018).
 FEWEST = 3
 NO_ROWS: Mapping[Split, str] = {
     "train": "gives no training row: every user has three interactions or only one",
@@ -41,18 +44,24 @@ class Interactions:
 
 
 def load_leave_one_out(path: Path, catalogue: Catalogue, split: Split, longest: int) -> Rows:
-    """The rows of one split of an `.inter.json`; raises as `read_interactions`, and if the split has no row."""
+    """The rows of one split of an `.inter.json`; raises as `read_interactions`, and if the split
+    has no row.
+    """
     rows = leave_one_out(read_interactions(path, catalogue), split, longest)
     if not len(rows.target):
-        raise UserError(f"{path} {NO_ROWS[split]}", "Add longer histories, or use data.train and data.valid instead.")
+        raise UserError(
+            f"{path} {NO_ROWS[split]}",
+            "Add longer histories, or use data.train and data.valid instead.",
+        )
     return rows
 
 
 def leave_one_out(interactions: Interactions, split: Split, longest: int) -> Rows:
-    """Leave-one-out split: the last item of a user is the test target, the one before it the validation target.
+    """Leave-one-out split: the last item of a user is the test target, the one before it the
+    validation target.
 
-    There is one training row for every remaining item but the first, user by user, oldest first. Users with fewer than
-    `FEWEST` interactions are used for training only.
+    There is one training row for every remaining item but the first, user by user, oldest first.
+    Users with fewer than `FEWEST` interactions are used for training only.
 
     Args:
         longest: histories are cut to this many latest items.
@@ -73,20 +82,24 @@ def leave_one_out(interactions: Interactions, split: Split, longest: int) -> Row
 
 
 def whole_split(interactions: Interactions, split: Split) -> Interactions:
-    """The uncut histories of a split: each user's training items, or all items up to the held-out target."""
+    """The uncut histories of a split: each user's training items, or all items up to the held-out
+    target.
+    """
     lengths = interactions.items.lengths
     held_out = lengths >= FEWEST
     users = np.arange(len(lengths)) if split == "train" else np.flatnonzero(held_out)
     later = {"train": 2, "valid": 1, "test": 0}[split] * held_out[users]
-    return Interactions(interactions.users.take(pa.array(users)), interactions.items.take(users).drop_back(later))
+    return Interactions(
+        interactions.users.take(pa.array(users)), interactions.items.take(users).drop_back(later)
+    )
 
 
 def read_interactions(path: Path, catalogue: Catalogue) -> Interactions:
     """Read `{user: [item ids, oldest first]}`; ids are text or whole numbers, such as 17 or 17.0.
 
     Raises:
-        UserError: names the user of an invalid entry, a user that occurs twice (`7` and `7.0` are the same user), or a
-            user with an item that is not in the catalogue.
+        UserError: names the user of an invalid entry, a user that occurs twice (`7` and `7.0` are
+            the same user), or a user with an item that is not in the catalogue.
     """
     given = read_json_object(path)
     _refuse_other_shapes(given, path)
@@ -104,10 +117,15 @@ def _refuse_other_shapes(given: Mapping[str, Any], path: Path) -> None:
         if not user:
             raise UserError(f"{path}: a user has an empty id", "Add an id, or remove the user.")
         if not isinstance(items, list) or not items:
-            message = f"{path}: user {user}: expected a list of item ids, oldest first, found {items!r:.60}"
+            message = (
+                f"{path}: user {user}: expected a list of item ids, oldest first, found"
+                f" {items!r:.60}"
+            )
             raise UserError(message, "Remove users without interactions.")
         if id_list(items) is None:
-            place, item = next((at, item) for at, item in enumerate(items, start=1) if as_id(item) is None)
+            place, item = next(
+                (at, item) for at, item in enumerate(items, start=1) if as_id(item) is None
+            )
             raise UserError(
                 f"{path}: user {user}, item {place}: expected an item id, found {item!r:.60}",
                 "Item ids are text or whole numbers, the keys of data.index.",
@@ -120,8 +138,13 @@ def _refuse_repeated(users: pa.Array, given: list[str], path: Path) -> None:
     if len(first) < len(codes):
         again = int(np.setdiff1d(np.arange(len(codes)), first)[0])
         before = int(np.flatnonzero(codes == codes[again])[0])
-        message = f"{path}: {given[before]!r:.80} and {given[again]!r:.80} are the same user, which occurs twice"
-        raise UserError(message, "Merge the two histories in time order, or change the id of one of the users.")
+        message = (
+            f"{path}: {given[before]!r:.80} and {given[again]!r:.80} are the same user, which"
+            " occurs twice"
+        )
+        raise UserError(
+            message, "Merge the two histories in time order, or change the id of one of the users."
+        )
 
 
 def _refuse_unknown(items: Ragged, ids: pa.Array, users: pa.Array, path: Path) -> None:
@@ -130,6 +153,7 @@ def _refuse_unknown(items: Ragged, ids: pa.Array, users: pa.Array, path: Path) -
         bad = np.unique(row_of(items)[unknown])
         names = sorted(set(ids.filter(pa.array(unknown)).to_pylist()))
         raise UserError(
-            f"{path}: {len(bad):,} users have items without a SID: {some(names)} (first user {users[bad[0]]})",
+            f"{path}: {len(bad):,} users have items without a SID: {some(names)} (first user"
+            f" {users[bad[0]]})",
             "Add them to data.index (and data.items), or remove these interactions.",
         )

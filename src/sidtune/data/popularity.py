@@ -8,12 +8,15 @@ from numpy.typing import NDArray
 from sidtune.base.ragged import row_of
 from sidtune.data.rows import Rows
 
-# A pair takes twice the memory of an item, and items of a history repeat in every later row of the user.
+# A pair takes twice the memory of an item, and items of a history repeat in every later row of the
+# user.
 ROWS_AT_ONCE = 1 << 18
 
 
 def owned(rows: Rows, items: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Distinct pairs of user number, from 0, and item in a history or as a target, both `(pairs,)`."""
+    """Distinct pairs of user number, from 0, and item in a history or as a target, both
+    `(pairs,)`.
+    """
     users = rows.users.dictionary_encode().indices.to_numpy()
     pairs = [
         _pairs(rows, users, np.arange(start, min(start + ROWS_AT_ONCE, len(users))), items)
@@ -28,10 +31,14 @@ def popularity(rows: Rows, items: int) -> NDArray[np.int64]:
     return np.bincount(owned(rows, items)[1], minlength=items)
 
 
-def _pairs(rows: Rows, users: NDArray[np.int32], block: NDArray[np.int64], items: int) -> NDArray[np.int64]:
+def _pairs(
+    rows: Rows, users: NDArray[np.int32], block: NDArray[np.int64], items: int
+) -> NDArray[np.int64]:
     """Distinct pairs of user and item of some rows, each pair as one integer."""
     first, history = users[block].astype(np.int64) * items, rows.history.take(block)
-    return _distinct(np.concatenate([first[row_of(history)] + history.values, first + rows.target[block]]))
+    return _distinct(
+        np.concatenate([first[row_of(history)] + history.values, first + rows.target[block]])
+    )
 
 
 def _distinct(values: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -19,7 +19,8 @@ SPLIT_NAMES = ("train", *VALID_NAMES, "test")
 
 
 def read_preferences(path: Path) -> pa.Table:
-    """Read records `user, user_preference, split, context: {history_items, target_item}` from JSON or JSONL.
+    """Read records `user, user_preference, split, context: {history_items, target_item}` from JSON
+    or JSONL.
 
     Raises:
         UserError: names file, record and field of a missing or invalid value.
@@ -44,7 +45,9 @@ def _row(record: Any, where: str) -> dict[str, Any]:
     items = _field(context, "history_items", where)
     history = id_list(items)
     if not history or "" in history:
-        raise UserError(f"{where}: context.history_items: expected a list of item ids, found {items!r:.60}")
+        raise UserError(
+            f"{where}: context.history_items: expected a list of item ids, found {items!r:.60}"
+        )
     preference = _field(record, "user_preference", where)
     if not isinstance(preference, str) or not preference.strip():
         raise UserError(f"{where}: user_preference: expected text, found {preference!r:.60}")

@@ -37,7 +37,9 @@ class Rows:
 
     def take(self, chosen: NDArray[np.integer]) -> Rows:
         """The rows at these indices, in that order."""
-        return Rows(self.users.take(pa.array(chosen)), self.history.take(chosen), self.target[chosen])
+        return Rows(
+            self.users.take(pa.array(chosen)), self.history.take(chosen), self.target[chosen]
+        )
 
     def latest(self, longest: int | None) -> Rows:
         """The rows with histories cut to the `longest` latest items; None keeps all."""
@@ -57,7 +59,9 @@ def read_rows(path: Path) -> pa.Table:
 
 
 def load_rows(path: Path, catalogue: Catalogue) -> Rows:
-    """Read a file of any size with items as catalogue positions; raises as `row_batches` and `resolve_rows`."""
+    """Read a file of any size with items as catalogue positions; raises as `row_batches` and
+    `resolve_rows`.
+    """
     return _resolved(row_batches(path), catalogue, path)
 
 
@@ -76,7 +80,9 @@ def _resolved(tables: Iterable[pa.Table], catalogue: Catalogue, path: Path) -> R
     before, bad, first, names = 0, 0, 0, set[str]()
     for table in tables:
         part, ids = _positions(table, catalogue)
-        unknown = np.union1d(row_of(part.history)[part.history.values < 0], np.flatnonzero(part.target < 0))
+        unknown = np.union1d(
+            row_of(part.history)[part.history.values < 0], np.flatnonzero(part.target < 0)
+        )
         if len(unknown):
             first = first or before + int(unknown[0]) + 1
             bad += len(unknown)
@@ -85,7 +91,8 @@ def _resolved(tables: Iterable[pa.Table], catalogue: Catalogue, path: Path) -> R
         before += table.num_rows
     if bad:
         raise UserError(
-            f"{path}: {bad:,} rows contain items without a SID: {some(sorted(names))} (first in row {first})",
+            f"{path}: {bad:,} rows contain items without a SID: {some(sorted(names))} (first in row"
+            f" {first})",
             "Add them to items and index, or remove these rows.",
         )
     return _joined(parts)
@@ -96,11 +103,17 @@ def _positions(table: pa.Table, catalogue: Catalogue) -> tuple[Rows, list[str]]:
     history, targets = table["history"].combine_chunks(), table["target"].combine_chunks()
     flat, offsets = history.flatten(), history.offsets.to_numpy()
     items, target = catalogue.positions(flat), catalogue.positions(targets)
-    unknown = [ids.filter(pa.array(at < 0)).to_pylist() for ids, at in ((flat, items), (targets, target))]
+    unknown = [
+        ids.filter(pa.array(at < 0)).to_pylist() for ids, at in ((flat, items), (targets, target))
+    ]
     users = as_users(table["user_id"].combine_chunks())
     return Rows(users, Ragged(items, offsets - offsets[0]), target), [*unknown[0], *unknown[1]]
 
 
 def _joined(parts: Sequence[Rows]) -> Rows:
     users = pa.concat_arrays([part.users for part in parts])
-    return Rows(users, stack([part.history for part in parts]), np.concatenate([part.target for part in parts]))
+    return Rows(
+        users,
+        stack([part.history for part in parts]),
+        np.concatenate([part.target for part in parts]),
+    )

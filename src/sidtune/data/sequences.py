@@ -33,13 +33,16 @@ def one_by_one(rows: Rows) -> Sequences:
 
 
 def one_back(rows: Rows) -> Sequences:
-    """One sequence per row in reversed order: the target is context, the item before it is predicted."""
+    """One sequence per row in reversed order: the target is context, the item before it is
+    predicted.
+    """
     items = concatenate([Ragged.column(rows.target), rows.history.latest(1)])
     return Sequences(items, np.ones(len(items), np.int64), np.arange(len(items)))
 
 
 def joined(rows: Rows) -> Sequences:
-    """The sequences of `whole`, cut into windows that overlap by half if they are longer than the longest row.
+    """The sequences of `whole`, cut into windows that overlap by half if they are longer than the
+    longest row.
 
     Thus no target has more context than a row would have.
     """
@@ -47,7 +50,9 @@ def joined(rows: Rows) -> Sequences:
 
 
 def backward(rows: Rows) -> Sequences:
-    """The sequences of `whole`, newest item first and all items targets, in windows as in `joined`."""
+    """The sequences of `whole`, newest item first and all items targets, in windows as
+    in `joined`.
+    """
     forward = whole(rows)
     sequences = Sequences(forward.items.reversed(), np.zeros_like(forward.context), forward.rows)
     return _windows(sequences, _width(rows))
@@ -75,17 +80,22 @@ def whole(rows: Rows) -> Sequences:
 
 
 def _chains(rows: Rows) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """An order of rows by user, short histories first, and a mask of rows that start a sequence, both `(n,)`."""
+    """An order of rows by user, short histories first, and a mask of rows that start a sequence,
+    both `(n,)`.
+    """
     users, lengths = rows.users.dictionary_encode().indices.to_numpy(), rows.history.lengths
     order = np.lexsort((lengths, users))
     before, row = order[:-1], order[1:]
-    # Positions count from the end: the last history item of a row must be the target of the previous row.
+    # Positions count from the end: the last history item of a row must be the target of the
+    # previous row.
     same = (users[before] == users[row]) & (lengths[row] <= lengths[before] + 1)
     same &= _from_end(rows.history, row, 0) == rows.target[before]
     left = np.flatnonzero(same)
     for place in range(1, int(lengths.max(initial=0))):
         left = left[lengths[row[left]] > place]
-        agree = _from_end(rows.history, row[left], place) == _from_end(rows.history, before[left], place - 1)
+        agree = _from_end(rows.history, row[left], place) == _from_end(
+            rows.history, before[left], place - 1
+        )
         same[left] = agree
         left = left[agree]
     return order, np.append(np.ones(min(1, len(order)), bool), ~same)
@@ -97,7 +107,9 @@ def _from_end(lists: Ragged, rows: NDArray[np.int64], place: int) -> NDArray[np.
 
 
 def _windows(sequences: Sequences, width: int) -> Sequences:
-    """Sequences of at most `width` items; each predicts the half window that follows the previous one."""
+    """Sequences of at most `width` items; each predicts the half window that follows the previous
+    one.
+    """
     lengths, step = sequences.items.lengths, max(1, width // 2)
     counts = 1 + np.maximum(0, -(-(lengths - width) // step))
     of = np.repeat(np.arange(len(lengths)), counts)

@@ -37,15 +37,19 @@ class Answers:
     items: Ragged
     sid_of: NDArray[np.int64]
 
-    def shown(self, sids: NDArray[np.int64], hidden: Ragged | None = None) -> tuple[Ragged, NDArray[np.int64]]:
-        """Lists of SIDs as lists of items: those of one SID follow one another, and no list gets longer.
+    def shown(
+        self, sids: NDArray[np.int64], hidden: Ragged | None = None
+    ) -> tuple[Ragged, NDArray[np.int64]]:
+        """Lists of SIDs as lists of items: those of one SID follow one another, and no list gets
+        longer.
 
         Args:
             sids: `(rows, beams)`, padded with -1.
             hidden: items that each list leaves out.
 
         Returns:
-            Catalogue positions, at most `beams` a row, and the column in `sids` that each comes from, `(items,)`.
+            Catalogue positions, at most `beams` a row, and the column in `sids` that each comes
+            from, `(items,)`.
         """
         there = sids >= 0
         # No SID shows more items than a list has places, besides those that are hidden.
@@ -69,7 +73,9 @@ class Answers:
         whole = held == self.items.lengths[sids]
         return Ragged.from_lengths(sids[whole], np.bincount(rows[whole], minlength=len(history)))
 
-    def rank(self, sids: NDArray[np.int64], target: NDArray[np.integer], hidden: Ragged | None = None) -> Ranking:
+    def rank(
+        self, sids: NDArray[np.int64], target: NDArray[np.integer], hidden: Ragged | None = None
+    ) -> Ranking:
         """Where targets stand in lists of SIDs.
 
         Args:
@@ -83,7 +89,9 @@ class Answers:
         return Ranking(_first(same_sid), _first(same_item), lists)
 
 
-def make_answers(bundle: Bundle, prompts: Prompts, allowed: NDArray[np.bool_] | None = None) -> Answers:
+def make_answers(
+    bundle: Bundle, prompts: Prompts, allowed: NDArray[np.bool_] | None = None
+) -> Answers:
     """The candidates of a bundle's catalogue.
 
     Args:
@@ -91,7 +99,9 @@ def make_answers(bundle: Bundle, prompts: Prompts, allowed: NDArray[np.bool_] | 
     """
     catalogue = bundle.catalogue
     positions = np.arange(len(catalogue.ids)) if allowed is None else np.flatnonzero(allowed)
-    distinct, numbers = distinct_sids([catalogue.sids[item] for item in positions], prompts.token_ids)
+    distinct, numbers = distinct_sids(
+        [catalogue.sids[item] for item in positions], prompts.token_ids
+    )
     sid_of = np.full(len(catalogue.ids), -1, np.int64)
     sid_of[positions] = numbers
     order = np.lexsort((positions, -bundle.users[positions], numbers))
@@ -120,7 +130,9 @@ def allowed_items(ids: Sequence[str], catalogue: Catalogue) -> NDArray[np.bool_]
             "Give item ids, one id per line.",
         )
     if unknown:
-        warn(f"candidates: {len(unknown):,} of {len(names):,} ids are not in the catalogue: {shown}")
+        warn(
+            f"candidates: {len(unknown):,} of {len(names):,} ids are not in the catalogue: {shown}"
+        )
     allowed = np.zeros(len(catalogue.ids), bool)
     allowed[positions[positions >= 0]] = True
     return allowed
@@ -132,5 +144,7 @@ def _first(hits: NDArray[np.bool_]) -> NDArray[np.int64]:
 
 
 def _among(items: Ragged, hidden: Ragged, count: int) -> NDArray[np.bool_]:
-    """Which values of `items` are among the same row's `hidden`, `(values,)`; `count` items exist."""
+    """Which values of `items` are among the same row's `hidden`, `(values,)`; `count`
+    items exist.
+    """
     return np.isin(row_of(items) * count + items.values, row_of(hidden) * count + hidden.values)

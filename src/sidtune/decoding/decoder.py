@@ -26,7 +26,8 @@ Precision = Callable[[], AbstractContextManager[Any]]
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """One batch of prompts and the beams behind them; a decoder reads it, and holds nothing of a batch itself.
+    """One batch of prompts and the beams behind them; a decoder reads it, and holds nothing of a
+    batch itself.
 
     Args:
         hidden: `(users × beams, …)`, what the head takes, at the last token of each beam.
@@ -41,7 +42,9 @@ S = TypeVar("S", bound=State)
 
 
 class Decoder(Protocol[S]):
-    """Runs prompts, and beams that continue them; several threads may use one decoder at the same time."""
+    """Runs prompts, and beams that continue them; several threads may use one decoder at the same
+    time.
+    """
 
     head: Head
     device: torch.device
@@ -53,14 +56,16 @@ class Decoder(Protocol[S]):
         """Add a token to every beam.
 
         Args:
-            state: what the last call returned. It cannot be extended again: its cache grows in place, so that no second
-                copy of it is held.
+            state: what the last call returned. It cannot be extended again: its cache grows in
+                place, so that no second copy of it is held.
             parents: `(users, beams)`, the beam of `state` that each new beam continues.
             tokens: `(users, beams)` vocabulary ids.
         """
 
     def tokens(self, prompt: int, beams: int, depth: int) -> int:
-        """Tokens held for one user at the most, for a prompt of this length and SIDs of this depth."""
+        """Tokens held for one user at the most, for a prompt of this length and SIDs of
+        this depth.
+        """
 
 
 def make_decoder(model: PreTrainedModel, precision: Precision = nullcontext) -> Decoder[Any]:
@@ -74,9 +79,9 @@ def make_decoder(model: PreTrainedModel, precision: Precision = nullcontext) -> 
     if shared.exact():
         return shared
     warn(
-        f"{model.config.model_type}: beams cannot share their prompt, since the model does not support custom "
-        "attention masks or keeps a state other than keys and values. Every beam runs its whole prompt, which is "
-        "exact but slow."
+        f"{model.config.model_type}: beams cannot share their prompt, since the model does not"
+        " support custom attention masks or keeps a state other than keys and values. Every beam"
+        " runs its whole prompt, which is exact but slow."
     )
     return WholeSequences(model, precision)
 
@@ -96,7 +101,9 @@ class _Runner:
         return hidden
 
     def _padded(self, prompts: Sequence[NDArray[np.int32]]) -> tuple[Tensor, Tensor]:
-        """Prompts `(users, length)` and their lengths; padding stands on the right, where causality hides it."""
+        """Prompts `(users, length)` and their lengths; padding stands on the right, where causality
+        hides it.
+        """
         lengths = [len(prompt) for prompt in prompts]
         ids = torch.zeros(len(prompts), max(lengths), dtype=torch.long)
         for row, prompt in enumerate(prompts):
@@ -111,7 +118,8 @@ class SharedState(State):
     Args:
         cache: of all layers.
         width: places that prompts take in the cache, padding included.
-        ancestors: `(users, beams, beams of all depths)`, which of them each beam continues, itself included.
+        ancestors: `(users, beams, beams of all depths)`, which of them each beam continues, itself
+            included.
         depths: `(beams of all depths,)`, how many tokens behind the prompt each of them lies.
     """
 
@@ -122,10 +130,11 @@ class SharedState(State):
 
 
 class SharedPrompts(_Runner):
-    """Runs each prompt once and holds it once, however many beams continue it; what all prompts open with runs once.
+    """Runs each prompt once and holds it once, however many beams continue it; what all prompts
+    open with runs once.
 
-    The beams of a user are the tokens of one sequence behind the prompt: each sees the prompt, its own ancestors and no
-    other beam. Choosing among beams then moves a mask, never keys and values.
+    The beams of a user are the tokens of one sequence behind the prompt: each sees the prompt, its
+    own ancestors and no other beam. Choosing among beams then moves a mask, never keys and values.
     """
 
     def __init__(self, model: PreTrainedModel, precision: Precision = nullcontext) -> None:
@@ -139,20 +148,27 @@ class SharedPrompts(_Runner):
         ids, lengths = self._padded(prompts)
         users, width = ids.shape
         cache = DynamicCache()
-        rows, place = torch.arange(users, device=self.device), torch.arange(width, device=self.device)
+        rows, place = (
+            torch.arange(users, device=self.device),
+            torch.arange(width, device=self.device),
+        )
         opening = _opening(prompts)
         if opening:
             self._cached(cache, ids[:1, :opening], rows[:1], rows[:1])
             cache.batch_repeat_interleave(users)
         positions = place[opening:].expand(users, -1)
-        hidden = self._cached(cache, ids[:, opening:], rows, lengths - 1 - opening, position_ids=positions)
+        hidden = self._cached(
+            cache, ids[:, opening:], rows, lengths - 1 - opening, position_ids=positions
+        )
         ancestors = torch.zeros(users, 1, 0, dtype=torch.bool, device=self.device)
         return SharedState(hidden, lengths, cache, width, ancestors, place[:0])
 
     def extend(self, state: SharedState, parents: Tensor, tokens: Tensor) -> SharedState:
         """As `Decoder` says."""
         users, beams = tokens.shape
-        older = state.ancestors.gather(1, parents[..., None].expand(-1, -1, state.ancestors.shape[2]))
+        older = state.ancestors.gather(
+            1, parents[..., None].expand(-1, -1, state.ancestors.shape[2])
+        )
         itself = torch.eye(beams, dtype=torch.bool, device=self.device).expand(users, -1, -1)
         ancestors = torch.cat([older, itself], dim=2)
         depth = int(state.depths[-1]) + 1 if len(state.depths) else 0
@@ -173,10 +189,12 @@ class SharedPrompts(_Runner):
 
     @torch.no_grad()
     def exact(self) -> bool:
-        """Whether the model honours the masks and positions that are given to it, and keeps its state in our cache.
+        """Whether the model honours the masks and positions that are given to it, and keeps its
+        state in our cache.
 
-        Recurrent states, and positions that are counted off the mask, show in the results of a few beams. Windows that
-        count places in the cache, and chunks, show on long prompts only, so the configuration has to rule them out.
+        Recurrent states, and positions that are counted off the mask, show in the results of a few
+        beams. Windows that count places in the cache, and chunks, show on long prompts only, so the
+        configuration has to rule them out.
 
         Raises:
             torch.OutOfMemoryError: where memory runs out, which says nothing of the model.
@@ -190,14 +208,20 @@ class SharedPrompts(_Runner):
         with self.precision():
             return agree(state.hidden, expected, attention_dtype(_dtype(state.cache), self.device))
 
-    def _cached(self, cache: DynamicCache, input_ids: Tensor, rows: Tensor, columns: Tensor, **given: Any) -> Tensor:
+    def _cached(
+        self, cache: DynamicCache, input_ids: Tensor, rows: Tensor, columns: Tensor, **given: Any
+    ) -> Tensor:
         """Hidden states of tokens that follow what the cache holds; it then holds them too."""
-        return self._hidden(input_ids, rows, columns, use_cache=True, **{self._cache_argument: cache}, **given)
+        return self._hidden(
+            input_ids, rows, columns, use_cache=True, **{self._cache_argument: cache}, **given
+        )
 
     def _masks(self, state: SharedState, ancestors: Tensor, depths: Tensor, depth: int) -> Any:
-        """What each beam sees, `(users, 1, beams, prompt + all beams)`, to be added to attention scores.
+        """What each beam sees, `(users, 1, beams, prompt + all beams)`, to be added to attention
+        scores.
 
-        Layers that look back over a window see less, once the window is shorter than prompt and beam.
+        Layers that look back over a window see less, once the window is shorter than prompt and
+        beam.
         """
         users, beams = ancestors.shape[:2]
         lengths, dtype = state.lengths, _dtype(state.cache)
@@ -212,7 +236,10 @@ class SharedPrompts(_Runner):
         layers = getattr(self.model.config.get_text_config(), "layer_types", None)
         if layers is None:
             return added_mask(seen & near, dtype)
-        return {"full_attention": added_mask(seen, dtype), "sliding_attention": added_mask(seen & near, dtype)}
+        return {
+            "full_attention": added_mask(seen, dtype),
+            "sliding_attention": added_mask(seen & near, dtype),
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -229,12 +256,16 @@ class WholeState(State):
 
 
 class WholeSequences(_Runner):
-    """Runs prompt and beam anew for every beam and token: slow, and right for any causal language model."""
+    """Runs prompt and beam anew for every beam and token: slow, and right for any causal language
+    model.
+    """
 
     def start(self, prompts: Sequence[NDArray[np.int32]]) -> WholeState:
         """As `Decoder` says."""
         ids, lengths = self._padded(prompts)
-        hidden = self._hidden(ids, torch.arange(len(ids), device=self.device), lengths - 1, use_cache=False)
+        hidden = self._hidden(
+            ids, torch.arange(len(ids), device=self.device), lengths - 1, use_cache=False
+        )
         return WholeState(hidden, lengths, ids[:, None], 0)
 
     def extend(self, state: WholeState, parents: Tensor, tokens: Tensor) -> WholeState:
@@ -243,9 +274,13 @@ class WholeSequences(_Runner):
         chosen = state.ids.gather(1, parents[..., None].expand(-1, -1, state.ids.shape[2]))
         room = torch.zeros(users, beams, 1, dtype=torch.long, device=self.device)
         last = state.lengths + state.depth
-        ids = torch.cat([chosen, room], dim=2).scatter(2, last[:, None, None].expand(-1, beams, 1), tokens[..., None])
+        ids = torch.cat([chosen, room], dim=2).scatter(
+            2, last[:, None, None].expand(-1, beams, 1), tokens[..., None]
+        )
         rows = torch.arange(users * beams, device=self.device)
-        hidden = self._hidden(ids.flatten(0, 1), rows, last.repeat_interleave(beams), use_cache=False)
+        hidden = self._hidden(
+            ids.flatten(0, 1), rows, last.repeat_interleave(beams), use_cache=False
+        )
         return WholeState(hidden, state.lengths, ids, state.depth + 1)
 
     def tokens(self, prompt: int, beams: int, depth: int) -> int:
@@ -257,7 +292,9 @@ def _probe(decoder: Decoder[S]) -> S:
     """Three beams two tokens behind a short prompt, two of them from one parent."""
     state = decoder.start([np.array([1, 2, 3, 4, 5], np.int32)])
     for parents, tokens in (([0, 0, 0], [6, 7, 8]), ([2, 0, 2], [9, 10, 11])):
-        state = decoder.extend(state, *(torch.tensor([row], device=decoder.device) for row in (parents, tokens)))
+        state = decoder.extend(
+            state, *(torch.tensor([row], device=decoder.device) for row in (parents, tokens))
+        )
     return state
 
 

@@ -49,23 +49,39 @@ def rank_histories(
 
     Args:
         history: n lists of catalogue positions, oldest first, none of them empty.
-        together: all processes of the group ask the same: each searches for its share of the batches, and all of them
-            get all lists. A batch is the same whoever searches it, so the lists are too.
+        together: all processes of the group ask the same: each searches for its share of the
+            batches, and all of them get all lists. A batch is the same whoever searches it, so the
+            lists are too.
         bar: draw a progress bar.
 
     Raises:
         UserError: if the model's outputs are NaN.
     """
-    search = Search(answers.trie.to(decoder.device), options.beams, options.normalize, options.max_tokens)
+    search = Search(
+        answers.trie.to(decoder.device), options.beams, options.normalize, options.max_tokens
+    )
     shared = together and dist.is_initialized()
     chunks = [
-        _rank_chunk(decoder, prompts, answers, search, history.take(rows), options.exclude_history, shared, bar)
-        for rows in np.split(np.arange(len(history)), range(ROWS_AT_ONCE, len(history), ROWS_AT_ONCE))
+        _rank_chunk(
+            decoder,
+            prompts,
+            answers,
+            search,
+            history.take(rows),
+            options.exclude_history,
+            shared,
+            bar,
+        )
+        for rows in np.split(
+            np.arange(len(history)), range(ROWS_AT_ONCE, len(history), ROWS_AT_ONCE)
+        )
     ]
     return Lists(
         np.concatenate([chunk.sids for chunk in chunks]),
         np.concatenate([chunk.scores for chunk in chunks]),
-        np.concatenate([chunk.too_long + number * ROWS_AT_ONCE for number, chunk in enumerate(chunks)]),
+        np.concatenate(
+            [chunk.too_long + number * ROWS_AT_ONCE for number, chunk in enumerate(chunks)]
+        ),
     )
 
 
@@ -87,7 +103,9 @@ def _rank_chunk(
     scores = torch.zeros(len(history), search.beams, device=decoder.device)
     share = search.batches(decoder, asked.lengths)[rank::world_size]
     for batch in progress(share, "ranking", sum(map(len, share)), len) if bar else share:
-        found, their_scores = search.run(decoder, asked.take(batch), exhausted and exhausted.take(batch))
+        found, their_scores = search.run(
+            decoder, asked.take(batch), exhausted and exhausted.take(batch)
+        )
         place = torch.from_numpy(rows[batch]).to(decoder.device)
         sids[place, : found.shape[1]] = found + 1
         scores[place, : found.shape[1]] = their_scores
@@ -96,6 +114,8 @@ def _rank_chunk(
         dist.all_reduce(scores)
     numbers, summed = (sids - 1).cpu().numpy(), scores.cpu().numpy()
     if np.isnan(summed).any():
-        raise UserError("the model's outputs are NaN", "Its training diverged; use an earlier checkpoint.")
+        raise UserError(
+            "the model's outputs are NaN", "Its training diverged; use an earlier checkpoint."
+        )
     too_long = np.setdiff1d(np.arange(len(history)), rows)
     return Lists(numbers, np.where(numbers >= 0, summed, -np.inf).astype(np.float32), too_long)

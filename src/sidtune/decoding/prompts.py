@@ -26,15 +26,17 @@ SHOWN = 3
 class Prompts:
     """Encodes histories exactly as in training, with the same encoder.
 
-    An example needs a target: it gets the deepest SID of the catalogue, so that every answer has room, and loses it.
+    An example needs a target: it gets the deepest SID of the catalogue, so that every answer has
+    room, and loses it.
 
     Args:
         bundle: of the model.
         tokenizer: of the model; knows the SID tokens.
 
     Raises:
-        UserError: for a tokenizer that does not know them, or reads prompts otherwise than the one of training did, for
-            SID tokens that are its special tokens, and SIDs that the task could not have been trained with.
+        UserError: for a tokenizer that does not know them, or reads prompts otherwise than the one
+            of training did, for SID tokens that are its special tokens, and SIDs that the task
+            could not have been trained with.
     """
 
     def __init__(self, bundle: Bundle, tokenizer: PreTrainedTokenizerFast) -> None:
@@ -45,7 +47,8 @@ class Prompts:
         segments = segment_tokenizers(tokenizer, catalogue.sid_tokens)
         _refuse_unknown(catalogue.sid_tokens, segments.added)
         self._task, self._longest_history = bundle.task, bundle.longest_history
-        # Descriptions stand in no prompt of the task, and with one template there is nothing to draw.
+        # Descriptions stand in no prompt of the task, and with one template there is nothing to
+        # draw.
         self._encoder = Encoder(
             segments,
             bundle.frame,
@@ -63,18 +66,22 @@ class Prompts:
         # A template that was changed by hand may hold titles, and then nothing can be compared.
         if expected and found and expected != found:
             raise UserError(
-                f"the tokenizer of {tokenizer.name_or_path} encodes the prompt differently than in training",
-                "Use model and tokenizer of the same run, and the Transformers release it was trained with.",
+                f"the tokenizer of {tokenizer.name_or_path} encodes the prompt differently than in"
+                " training",
+                "Use model and tokenizer of the same run, and the Transformers release it was"
+                " trained with.",
             )
 
     def encode(self, history: Ragged) -> tuple[Ragged, NDArray[np.int64]]:
-        """Prompts up to the first SID token of the answer; of a history longer than training had, the latest items.
+        """Prompts up to the first SID token of the answer; of a history longer than training had,
+        the latest items.
 
         Args:
             history: n lists of catalogue positions, oldest first, none of them empty.
 
         Returns:
-            Token ids, and `(prompts,)` which of the lists they are of: one that does not fit `cutoff_len` has none.
+            Token ids, and `(prompts,)` which of the lists they are of: one that does not fit
+            `cutoff_len` has none.
         """
         return self._up_to_answer(self._encoder, history.latest(self._longest_history))
 
@@ -85,7 +92,9 @@ class Prompts:
         return encoded.input_ids.drop_back(answers), encoded.rows
 
     def around_history(self) -> PromptIds | None:
-        """The ids around the SIDs of a history; None where a prompt holds more of a user than these."""
+        """The ids around the SIDs of a history; None where a prompt holds more of a user than
+        these.
+        """
         if self._slots != (["history_sids"] if self._task == "sid_next" else []):
             return None
         sid = [self.token_ids[token] for token in self._encoder.catalogue.sids[self._stand_in]]
@@ -99,8 +108,12 @@ class Prompts:
         return PromptIds(before, two[end : len(two) - len(after) - len(sid)], after)
 
     def _around_answer(self, closing: int) -> tuple[int, int]:
-        """The token behind the SID in every response, `closing` where nothing stands there; the labels before it."""
-        pieces = self._encoder.explain(self._part(Ragged.column(np.array([self._stand_in], np.int32))), 0)
+        """The token behind the SID in every response, `closing` where nothing stands there; the
+        labels before it.
+        """
+        pieces = self._encoder.explain(
+            self._part(Ragged.column(np.array([self._stand_in], np.int32))), 0
+        )
         labels = [token for piece in pieces if piece.label for token in piece.ids]
         sid = [self.token_ids[token] for token in self._encoder.catalogue.sids[self._stand_in]]
         before = next(at for at in range(len(labels)) if labels[at : at + len(sid)] == sid)
@@ -123,7 +136,7 @@ def _refuse_unknown(sid_tokens: list[str], added: dict[str, int]) -> None:
     unknown = [token for token in sid_tokens if token not in added]
     if unknown:
         raise UserError(
-            f"the tokenizer does not know {len(unknown):,} of the catalogue's {len(sid_tokens):,} SID tokens, such as "
-            f"{', '.join(unknown[:SHOWN])}",
+            f"the tokenizer does not know {len(unknown):,} of the catalogue's {len(sid_tokens):,}"
+            f" SID tokens, such as {', '.join(unknown[:SHOWN])}",
             "The model was trained with another index: use model and catalogue of the same run.",
         )

@@ -46,11 +46,15 @@ class Recommender:
         answers: the items that may be returned.
     """
 
-    def __init__(self, prompts: Prompts, decoder: Decoder[Any], bundle: Bundle, answers: Answers) -> None:
+    def __init__(
+        self, prompts: Prompts, decoder: Decoder[Any], bundle: Bundle, answers: Answers
+    ) -> None:
         self.prompts, self.decoder, self.bundle, self.answers = prompts, decoder, bundle, answers
 
     @classmethod
-    def load(cls, path: str | Path, device: str | None = None, trust_remote_code: bool = False) -> Recommender:
+    def load(
+        cls, path: str | Path, device: str | None = None, trust_remote_code: bool = False
+    ) -> Recommender:
         """Load a run's folder, its `final_checkpoint`, or one of its checkpoints.
 
         Args:
@@ -58,7 +62,8 @@ class Recommender:
             trust_remote_code: allow Python code shipped with the model to run.
 
         Raises:
-            UserError: for a folder without a model trained by sidtune, or with files of different models.
+            UserError: for a folder without a model trained by sidtune, or with files of different
+                models.
         """
         folder = Path(path)
         refuse_other_folders(folder)
@@ -69,7 +74,8 @@ class Recommender:
         highest = max(prompts.token_ids.values())
         if highest >= decoder.head.vocabulary:
             raise UserError(
-                f"{folder}: the model has {decoder.head.vocabulary:,} rows, but SID tokens have ids up to {highest:,}",
+                f"{folder}: the model has {decoder.head.vocabulary:,} rows, but SID tokens have ids"
+                f" up to {highest:,}",
                 "Use model and tokenizer of the same run.",
             )
         return cls(prompts, decoder, bundle, make_answers(bundle, prompts))
@@ -83,7 +89,12 @@ class Recommender:
             UserError: if none of them is in the catalogue.
         """
         allowed = allowed_items(list(candidates), self.bundle.catalogue)
-        return Recommender(self.prompts, self.decoder, self.bundle, make_answers(self.bundle, self.prompts, allowed))
+        return Recommender(
+            self.prompts,
+            self.decoder,
+            self.bundle,
+            make_answers(self.bundle, self.prompts, allowed),
+        )
 
     def recommend(
         self,
@@ -100,26 +111,36 @@ class Recommender:
             histories: non-empty lists of item ids, oldest first.
             k: number of items per list, at most `beams`.
             beams: beam width.
-            normalize: normalise over the full vocabulary (`full`), or over the tokens that the trie allows (`trie`).
+            normalize: normalise over the full vocabulary (`full`), or over the tokens that the trie
+                allows (`trie`).
             exclude_history: never return an item of the history.
 
         Raises:
-            UserError: for items that are not in the catalogue, and for histories that are empty or too long.
+            UserError: for items that are not in the catalogue, and for histories that are empty or
+                too long.
         """
         check_size(k, beams)
         if not histories:
             return []
         options = RankOptions(beams, normalize, exclude_history)
         answers = []
-        for number, answer in enumerate(self.answer(self.positions(histories), k, options), start=1):
+        for number, answer in enumerate(
+            self.answer(self.positions(histories), k, options), start=1
+        ):
             if answer is None:
-                message = f"history {number}: the prompt exceeds cutoff_len={self.bundle.cutoff_len}"
+                message = (
+                    f"history {number}: the prompt exceeds cutoff_len={self.bundle.cutoff_len}"
+                )
                 raise UserError(message, "Train with a larger encoding.cutoff_len.")
             answers.append(answer)
         return answers
 
-    def answer(self, history: Ragged, k: int, options: RankOptions) -> list[list[Recommendation] | None]:
-        """The best `k` items for histories of catalogue positions; None where the prompt does not fit."""
+    def answer(
+        self, history: Ragged, k: int, options: RankOptions
+    ) -> list[list[Recommendation] | None]:
+        """The best `k` items for histories of catalogue positions; None where the prompt does not
+        fit.
+        """
         lists = self.lists(history, options)
         named = self._named(lists, history if options.exclude_history else None, k)
         too_long = set(lists.too_long.tolist())
@@ -127,7 +148,9 @@ class Recommender:
 
     def lists(self, history: Ragged, options: RankOptions, together: bool = False) -> Lists:
         """The best SIDs for histories of catalogue positions; `together` as in `rank_histories`."""
-        return rank_histories(self.decoder, self.prompts, self.answers, history, options, together=together)
+        return rank_histories(
+            self.decoder, self.prompts, self.answers, history, options, together=together
+        )
 
     def positions(self, histories: Sequence[Sequence[str]]) -> Ragged:
         """Catalogue positions of item ids.
@@ -143,13 +166,18 @@ class Recommender:
                 )
         lengths = np.array([len(history) for history in histories], np.int64)
         if not lengths.all():
-            raise UserError(f"history {int(np.argmin(lengths)) + 1} is empty", "Give at least one item.")
+            raise UserError(
+                f"history {int(np.argmin(lengths)) + 1} is empty", "Give at least one item."
+            )
         ids = [str(item) for history in histories for item in history]
         positions = self.bundle.catalogue.positions(pa.array(ids, pa.string()))
-        unknown = list(dict.fromkeys(item for item, at in zip(ids, positions, strict=True) if at < 0))
+        unknown = list(
+            dict.fromkeys(item for item, at in zip(ids, positions, strict=True) if at < 0)
+        )
         if unknown:
             raise UserError(
-                f"not in the catalogue: {', '.join(map(repr, unknown[:SHOWN]))} ({len(unknown):,} in total)",
+                f"not in the catalogue: {', '.join(map(repr, unknown[:SHOWN]))} ({len(unknown):,}"
+                " in total)",
                 "Remove them; separate several ids by commas.",
             )
         return Ragged.from_lengths(positions, lengths)
@@ -160,7 +188,9 @@ class Recommender:
         spans = zip(items.offsets[:-1].tolist(), items.offsets[1:].tolist(), strict=True)
         return [
             [
-                self._recommendation(int(items.values[place]), float(lists.scores[row, columns[place]]))
+                self._recommendation(
+                    int(items.values[place]), float(lists.scores[row, columns[place]])
+                )
                 for place in range(start, min(end, start + k))
             ]
             for row, (start, end) in enumerate(spans)
@@ -168,25 +198,38 @@ class Recommender:
 
     def _recommendation(self, item: int, score: float) -> Recommendation:
         catalogue = self.bundle.catalogue
-        return Recommendation(catalogue.ids[item], catalogue.titles[item], "".join(catalogue.sids[item]), score)
+        return Recommendation(
+            catalogue.ids[item], catalogue.titles[item], "".join(catalogue.sids[item]), score
+        )
 
 
 def check_size(k: int, beams: int) -> None:
     """Refuse `k` larger than the number of beams."""
     if not 1 <= k <= beams:
-        raise UserError(f"k is {k}, but the search has only {beams} beams", "Use at least as many beams as items.")
+        raise UserError(
+            f"k is {k}, but the search has only {beams} beams",
+            "Use at least as many beams as items.",
+        )
 
 
 def refuse_other_folders(folder: Path) -> None:
     """Refuse a folder without a model, and suggest another one."""
     if folder.is_file():
-        raise UserError(f"{folder} is a file", "Give the run's folder: output_dir in its configuration.")
+        raise UserError(
+            f"{folder} is a file", "Give the run's folder: output_dir in its configuration."
+        )
     if not folder.is_dir():
-        raise UserError(f"no such folder: {folder}", "Give a run's folder, or one of its checkpoints.")
+        raise UserError(
+            f"no such folder: {folder}", "Give a run's folder, or one of its checkpoints."
+        )
     if not (folder / "config.json").is_file():
         found = checkpoints(folder)
         inside = sorted(path.parent for path in folder.glob(f"*/{RECOMMENDER_FILE}"))
-        hint = f"Its run is not finished; give a checkpoint: {found[0]}" if found else "Give a run's folder."
+        hint = (
+            f"Its run is not finished; give a checkpoint: {found[0]}"
+            if found
+            else "Give a run's folder."
+        )
         if inside and not found:
             hint = f"Did you mean {inside[0]}?"
         raise UserError(f"{folder} contains no model", hint)

@@ -25,9 +25,10 @@ MOST_VALUES = 1 << 25
 class Search:
     """How SIDs are looked for.
 
-    The score of a SID is the sum of the log-probabilities of its tokens, plus that of the closing token where it is the
-    beginning of another; it is not divided by length. At each level the best `beams` candidates are looked at: those
-    that are whole SIDs are put aside, and the best `beams` of the others go on.
+    The score of a SID is the sum of the log-probabilities of its tokens, plus that of the closing
+    token where it is the beginning of another; it is not divided by length. At each level the best
+    `beams` candidates are looked at: those that are whole SIDs are put aside, and the best `beams`
+    of the others go on.
 
     Args:
         trie: the SIDs that may be answered.
@@ -52,29 +53,33 @@ class Search:
         return batches
 
     @torch.no_grad()
-    def run(self, decoder: Decoder[Any], prompts: Ragged, excluded: Ragged | None = None) -> tuple[Tensor, Tensor]:
+    def run(
+        self, decoder: Decoder[Any], prompts: Ragged, excluded: Ragged | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Search for all prompts in one batch.
 
         Args:
             decoder: on the device of the trie.
-            excluded: distinct SID numbers per prompt that may not be returned; the search treats them as absent from
-                the trie, but they keep their share of the probability.
+            excluded: distinct SID numbers per prompt that may not be returned; the search treats
+                them as absent from the trie, but they keep their share of the probability.
 
         Returns:
-            Numbers of SIDs, best first, and their scores, both `(prompts, at most beams)`; -1 and minus infinity where
-            there are no more.
+            Numbers of SIDs, best first, and their scores, both `(prompts, at most beams)`; -1 and
+            minus infinity where there are no more.
         """
         found = _Found.none(len(prompts), decoder.device)
         excluded_sids = None
         if excluded is not None:
-            excluded_sids = torch.from_numpy(excluded.rectangle(int(excluded.lengths.max(initial=0)))).to(
-                decoder.device
-            )
+            excluded_sids = torch.from_numpy(
+                excluded.rectangle(int(excluded.lengths.max(initial=0)))
+            ).to(decoder.device)
         state = decoder.start([prompts[row] for row in range(len(prompts))])
         nodes = torch.zeros(len(prompts), 1, dtype=torch.long, device=decoder.device)
         scores = torch.zeros(len(prompts), 1, device=decoder.device)
         for level in self.trie.levels:
-            children, columns, candidates = self._candidates(decoder.head, level, state.hidden, nodes, scores)
+            children, columns, candidates = self._candidates(
+                decoder.head, level, state.hidden, nodes, scores
+            )
             if excluded_sids is not None:
                 candidates = _without(candidates, children, level.exhausted(excluded_sids))
             sids = torch.where(children >= 0, level.sids[children], NOTHING)
@@ -95,9 +100,16 @@ class Search:
         children, columns = level.expand(nodes)
         logits = head.logits(hidden, level.tokens).view(*nodes.shape, -1).gather(-1, columns)
         logits = logits.masked_fill(children < 0, NEVER)
-        normaliser = head.normaliser(hidden).view(nodes.shape) if self.normalize == "full" else logits.logsumexp(-1)
-        # Where no child has a probability above zero, logits and normaliser are both minus infinity.
-        summed = (scores[..., None] + logits - normaliser[..., None]).masked_fill(logits == NEVER, NEVER)
+        normaliser = (
+            head.normaliser(hidden).view(nodes.shape)
+            if self.normalize == "full"
+            else logits.logsumexp(-1)
+        )
+        # Where no child has a probability above zero, logits and normaliser are both minus
+        # infinity.
+        summed = (scores[..., None] + logits - normaliser[..., None]).masked_fill(
+            logits == NEVER, NEVER
+        )
         return children.flatten(1), columns.flatten(1), summed.flatten(1)
 
     def _users(self, decoder: Decoder[Any], prompt: int) -> int:
@@ -105,8 +117,16 @@ class Search:
         beams = [min(self.beams, len(level.starts) - 1) for level in self.trie.levels]
         logits = 0 if decoder.head.ends_model else decoder.head.vocabulary
         widths = [max(logits, level.fan_out + len(level.tokens)) for level in self.trie.levels]
-        by_values = MOST_VALUES // max(count * width for count, width in zip(beams, widths, strict=True))
-        return max(1, min(self.max_tokens // decoder.tokens(prompt, self.beams, len(self.trie.levels)), by_values))
+        by_values = MOST_VALUES // max(
+            count * width for count, width in zip(beams, widths, strict=True)
+        )
+        return max(
+            1,
+            min(
+                self.max_tokens // decoder.tokens(prompt, self.beams, len(self.trie.levels)),
+                by_values,
+            ),
+        )
 
 
 @dataclass(frozen=True)
@@ -119,7 +139,10 @@ class _Found:
     @classmethod
     def none(cls, users: int, device: torch.device) -> _Found:
         """Nothing yet."""
-        return cls(torch.zeros(users, 0, dtype=torch.long, device=device), torch.zeros(users, 0, device=device))
+        return cls(
+            torch.zeros(users, 0, dtype=torch.long, device=device),
+            torch.zeros(users, 0, device=device),
+        )
 
     def best_of(self, sids: Tensor, candidates: Tensor, beams: int) -> _Found:
         """The best SIDs, with those among the best candidates of a level, `(users, candidates)`."""

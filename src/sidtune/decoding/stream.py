@@ -51,11 +51,14 @@ def load(folder: Path, candidates: Path | None, trust_remote_code: bool) -> Reco
     return recommender.among(read_candidates(candidates)) if candidates else recommender
 
 
-def histories(recommender: Recommender, history: str | None, source: Path | None) -> Iterator[tuple[Any, list[str]]]:
+def histories(
+    recommender: Recommender, history: str | None, source: Path | None
+) -> Iterator[tuple[Any, list[str]]]:
     """The one history given as text, or those of a file or of standard input (`-`), line by line.
 
     Raises:
-        UserError: for items of the one history that the catalogue does not have, and for lines of another shape.
+        UserError: for items of the one history that the catalogue does not have, and for lines of
+            another shape.
     """
     if history is not None:
         items = [item.strip() for item in history.split(",") if item.strip()]
@@ -90,15 +93,22 @@ def read_histories(lines: Iterable[str], where: str) -> Iterator[tuple[Any, list
     for number, line in enumerate(lines, start=1):
         if line.strip():
             value = parse_json(line, f"{where}, line {number}")
-            items, user = (value.get(name) if isinstance(value, dict) else None for name in ("history", "user_id"))
+            items, user = (
+                value.get(name) if isinstance(value, dict) else None
+                for name in ("history", "user_id")
+            )
             history = id_list(items)
             if history is None:
                 raise UserError(
-                    f"{where}, line {number}: expected an object with a history, a list of item ids, found {line:.80}",
+                    f"{where}, line {number}: expected an object with a history, a list of item"
+                    f" ids, found {line:.80}",
                     'Example: {"user_id": "u1", "history": ["17", "4"]}.',
                 )
             if user is not None and as_id(user) is None:
-                raise UserError(f"{where}, line {number}: user_id: expected text or a whole number, found {user!r:.60}")
+                raise UserError(
+                    f"{where}, line {number}: user_id: expected text or a whole number, found"
+                    f" {user!r:.60}"
+                )
             yield user, history
 
 
@@ -108,7 +118,9 @@ def answer(
     k: int,
     options: RankOptions,
 ) -> Iterator[Answer]:
-    """Answer histories in the order they come, in bounded memory; items that nobody knows are passed over."""
+    """Answer histories in the order they come, in bounded memory; items that nobody knows are
+    passed over.
+    """
     check_size(k, options.beams)
     waiting = iter(histories)
     while batch := list(islice(waiting, LINES_AT_ONCE)):
@@ -123,16 +135,22 @@ def answer(
 
 
 def _located(recommender: Recommender, histories: list[Sequence[str]]) -> Ragged:
-    """Catalogue positions of the items of histories, -1 for those that the catalogue does not have."""
+    """Catalogue positions of the items of histories, -1 for those that the catalogue
+    does not have.
+    """
     flat = pa.array([item for history in histories for item in history], pa.string())
-    return Ragged.from_lengths(recommender.bundle.catalogue.positions(flat), np.array([len(h) for h in histories]))
+    return Ragged.from_lengths(
+        recommender.bundle.catalogue.positions(flat), np.array([len(h) for h in histories])
+    )
 
 
 def as_json(answer: Answer) -> dict[str, Any]:
     """The answer as JSON values; what the line did not give is left out."""
     tree = asdict(answer)
     silent: dict[str, Any] = {"user_id": None, "unknown": [], "fits": True}
-    return {name: value for name, value in tree.items() if name not in silent or value != silent[name]}
+    return {
+        name: value for name, value in tree.items() if name not in silent or value != silent[name]
+    }
 
 
 def render(answer: Answer) -> Iterator[RenderableType]:

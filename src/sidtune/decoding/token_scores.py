@@ -1,4 +1,6 @@
-"""Log-probabilities of a few wanted tokens, with or without the whole vocabulary in the denominator."""
+"""Log-probabilities of a few wanted tokens, with or without the whole vocabulary in the
+denominator.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,9 @@ from transformers import PreTrainedModel
 from sidtune.model.output_head import base_head, ends_model
 from sidtune.model.tuning.frozen import SidHead
 
-# Products of states and vocabulary are made in tiles of this size, summed and forgotten. On the CPU a tile stays in the
-# cache, which halves the time at a vocabulary of 152,064; on a GPU it must be large enough to fill the device.
+# Products of states and vocabulary are made in tiles of this size, summed and forgotten. On the CPU
+# a tile stays in the cache, which halves the time at a vocabulary of 152,064; on a GPU it must be
+# large enough to fill the device.
 TILES = {"cpu": (700, 512)}
 LARGE_TILE = (4096, 16384)
 
@@ -26,8 +29,9 @@ LARGE_TILE = (4096, 16384)
 class Head:
     """A model's output head, asked for few tokens at few positions.
 
-    Most models return what their head computes. There the product with the vocabulary is never held as a whole. Where
-    something follows the head (a soft cap, a scale), the model computes all logits itself.
+    Most models return what their head computes. There the product with the vocabulary is never held
+    as a whole. Where something follows the head (a soft cap, a scale), the model computes all
+    logits itself.
 
     Args:
         model: any causal language model, frozen or not.
@@ -40,7 +44,8 @@ class Head:
 
     @contextmanager
     def at(self, rows: Tensor, columns: Tensor) -> Iterator[None]:
-        """Let the model return hidden states, `(1, positions, …)`, of the given places instead of logits of all.
+        """Let the model return hidden states, `(1, positions, …)`, of the given places instead of
+        logits of all.
 
         Forward passes of other threads are not affected.
 
@@ -65,7 +70,10 @@ class Head:
         if not self.ends_model:
             return states.float().logsumexp(-1)
         rows, columns = TILES.get(states.device.type, LARGE_TILE)
-        tiles = [slice(start, min(start + columns, self.vocabulary)) for start in range(0, self.vocabulary, columns)]
+        tiles = [
+            slice(start, min(start + columns, self.vocabulary))
+            for start in range(0, self.vocabulary, columns)
+        ]
         parts = states.tensor_split(-(-len(states) // rows))
         return torch.cat([self._summed(part, tiles) for part in parts])
 
@@ -79,7 +87,8 @@ class Head:
         return len(base_head(self.module).weight)
 
     def _product(self, states: Tensor, tokens: Tensor | slice) -> Tensor:
-        """States times the rows of some tokens, ids or a slice of them, in float32 whatever the weights are.
+        """States times the rows of some tokens, ids or a slice of them, in float32 whatever the
+        weights are.
 
         Rounded logits would make ties, and log-probabilities above zero.
         """
@@ -104,7 +113,9 @@ class Head:
 
 @dataclass(frozen=True, eq=False)
 class _Places:
-    """Where the hidden states lie that a forward pass is asked for, and whether the head is applied to them."""
+    """Where the hidden states lie that a forward pass is asked for, and whether the head is applied
+    to them.
+    """
 
     rows: Tensor
     columns: Tensor
@@ -123,7 +134,9 @@ class _Forward:
         self.before = before
 
     def __call__(self, hidden: Tensor) -> Tensor:
-        """`(batch, length, hidden)` → `(1, positions, hidden or vocabulary)`, or what it was before."""
+        """`(batch, length, hidden)` → `(1, positions, hidden or vocabulary)`, or what it was
+        before.
+        """
         places = _PLACES.get()
         if places is None:
             return self.before(hidden)  # type: ignore[no-any-return]
@@ -146,9 +159,11 @@ def _answer_places(head: Any) -> None:
 
 
 def _logsumexp(logits: Tensor) -> Tensor:
-    """Over the last axis, minus infinity where all logits are; several times as fast as torch.logsumexp on a CPU.
+    """Over the last axis, minus infinity where all logits are; several times as fast as
+    torch.logsumexp on a CPU.
 
-    Logits that need no gradient are overwritten: a second tile would no longer fit the cache beside them.
+    Logits that need no gradient are overwritten: a second tile would no longer fit the cache beside
+    them.
     """
     highest = logits.amax(-1)
     log_probabilities = torch.log_softmax(logits, -1, out=None if logits.requires_grad else logits)

@@ -1,4 +1,6 @@
-"""The catalogue's SIDs as a trie of flat tensors: which token may follow, for any number of prefixes at once."""
+"""The catalogue's SIDs as a trie of flat tensors: which token may follow, for any number of
+prefixes at once.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ NOTHING = -1
 
 @dataclass(frozen=True)
 class Level:
-    """What follows the nodes of one depth; their children are numbered in order of parent and token.
+    """What follows the nodes of one depth; their children are numbered in order of parent and
+    token.
 
     Args:
         tokens: `(tokens,)` vocabulary ids that follow any node of this depth, ascending.
@@ -43,7 +46,8 @@ class Level:
     open: bool
 
     def expand(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
-        """The children of nodes: `(users, beams)` → children, -1 where there is none, and their columns.
+        """The children of nodes: `(users, beams)` → children, -1 where there is none, and their
+        columns.
 
         Both are `(users, beams, fan_out)`.
         """
@@ -61,12 +65,16 @@ class Level:
         """
         children = torch.where(excluded >= 0, self.child_of[excluded], NOTHING)
         together = (children[:, :, None] == children[:, None]).sum(-1)
-        return torch.where((children >= 0) & (together == self.below[children]), children, NOTHING - 1)
+        return torch.where(
+            (children >= 0) & (together == self.below[children]), children, NOTHING - 1
+        )
 
     def to(self, device: torch.device) -> Level:
         """The level on another device."""
         moved: dict[str, Any] = {
-            name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)
+            name: value.to(device)
+            for name, value in vars(self).items()
+            if isinstance(value, Tensor)
         }
         return replace(self, **moved)
 
@@ -88,7 +96,9 @@ class Trie:
         return Trie([level.to(device) for level in self.levels], self.count)
 
 
-def distinct_sids(sids: Sequence[tuple[str, ...]], token_ids: dict[str, int]) -> tuple[Ragged, NDArray[np.int64]]:
+def distinct_sids(
+    sids: Sequence[tuple[str, ...]], token_ids: dict[str, int]
+) -> tuple[Ragged, NDArray[np.int64]]:
     """The distinct SIDs as vocabulary ids, sorted, and the number of each item's SID, `(items,)`.
 
     Args:
@@ -164,12 +174,18 @@ def _padded(paths: Ragged) -> NDArray[np.int64]:
 
 
 def _sorted(paths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The order of rows by their first column, then the second, and so on; a beginning stands before what it begins."""
+    """The order of rows by their first column, then the second, and so on; a beginning stands
+    before what it begins.
+    """
     return np.lexsort(paths.T[::-1])
 
 
-def _closed(paths: NDArray[np.int64], lengths: NDArray[np.int64], closing: int) -> NDArray[np.int64]:
-    """Sorted paths, those that begin another with the closing token behind them; empty columns left out."""
+def _closed(
+    paths: NDArray[np.int64], lengths: NDArray[np.int64], closing: int
+) -> NDArray[np.int64]:
+    """Sorted paths, those that begin another with the closing token behind them; empty columns left
+    out.
+    """
     begins = np.all((paths[:-1] == paths[1:]) | (paths[:-1] == NOTHING), axis=1)
     rows = np.flatnonzero(begins)
     paths[rows, lengths[rows]] = closing

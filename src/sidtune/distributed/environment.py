@@ -1,4 +1,6 @@
-"""Environment variables: only those of launchers are accepted; the configuration sets everything else."""
+"""Environment variables: only those of launchers are accepted; the configuration sets everything
+else.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ ENGINES = {
     "ACCELERATE_USE_PARALLELISM_CONFIG": "tensor, context or sequence parallelism",
     "ACCELERATE_USE_SAGEMAKER": "SageMaker's data parallelism",
 }
-# These change what a run computes, or where: what decides it here, and the values that `accelerate launch` always sets.
+# These change what a run computes, or where: what decides it here, and the values that `accelerate
+# launch` always sets.
 DECIDED = {
     "ACCELERATE_MIXED_PRECISION": ("training.precision", ("no",)),
     "ACCELERATE_DYNAMO_BACKEND": ("training.compile", ("no",)),
@@ -39,10 +42,12 @@ OTHERWISE = "`sidtune train --processes N` and torchrun start several processes.
 
 
 def settle_environment() -> None:
-    """Refuse, or take away with a warning, every variable by which accelerate would change what a run computes.
+    """Refuse, or take away with a warning, every variable by which accelerate would change what a
+    run computes.
 
     Raises:
-        UserError: where variables ask for what there is not, or where those of a launcher are incomplete.
+        UserError: where variables ask for what there is not, or where those of a launcher are
+            incomplete.
     """
     _settle_launcher()
     for name, engine in ENGINES.items():
@@ -58,7 +63,8 @@ def settle_environment() -> None:
             warn(f"{name}={value} has no effect: use {decides}")
     if _switch(CPU) and torch.cuda.is_available():
         raise UserError(
-            f"{CPU}={os.environ[CPU]}, but a GPU is visible", f'Unset {CPU}; CUDA_VISIBLE_DEVICES="" hides it.'
+            f"{CPU}={os.environ[CPU]}, but a GPU is visible",
+            f'Unset {CPU}; CUDA_VISIBLE_DEVICES="" hides it.',
         )
     os.environ.pop(CPU, None)
     for name in SWITCHES:
@@ -75,21 +81,27 @@ def _switch(name: str) -> bool:
 
 
 def _settle_launcher() -> None:
-    """Either all variables of a launcher are there and fit together, or this is a single process."""
+    """Either all variables of a launcher are there and fit together, or this is a
+    single process.
+    """
     given = [name for name in LAUNCHER if is_given(name)]
     if launched():
         _refuse_misfits()
     elif "LOCAL_RANK" in given:
         missing = " and ".join(name for name in LAUNCHER if name not in given)
         raise OneProcessError(
-            f"LOCAL_RANK={os.environ['LOCAL_RANK']} is set without {missing}, so it was not set by a launcher",
+            f"LOCAL_RANK={os.environ['LOCAL_RANK']} is set without {missing}, so it was not set by"
+            " a launcher",
             f"Unset LOCAL_RANK to run as a single process. {OTHERWISE}",
         )
     else:
         sizes = {name: os.environ.pop(name, "") for name in ("WORLD_SIZE", *SIZES)}
         for name in LAUNCHER:
             os.environ.pop(name, None)
-        several = next((f"{name}={size}" for name, size in sizes.items() if size not in ("", "0", "1", "-1")), None)
+        several = next(
+            (f"{name}={size}" for name, size in sizes.items() if size not in ("", "0", "1", "-1")),
+            None,
+        )
         if several:
             warn(f"{several} is set without LOCAL_RANK, so this is a single process. {OTHERWISE}")
 
@@ -100,12 +112,14 @@ def _refuse_misfits() -> None:
         found = " ".join(f"{name}={os.environ[name]}" for name in LAUNCHER)
         raise OneProcessError(
             f"{found} are inconsistent",
-            "RANK counts the processes of all machines from 0 to WORLD_SIZE - 1, LOCAL_RANK those of this machine.",
+            "RANK counts the processes of all machines from 0 to WORLD_SIZE - 1, LOCAL_RANK those"
+            " of this machine.",
         )
     if not os.environ.get("MASTER_ADDR"):
         raise OneProcessError(
             f"{', '.join(LAUNCHER)} are set without MASTER_ADDR, the host of the first process",
-            f"Set MASTER_ADDR and MASTER_PORT, or unset all of them to run as a single process. {OTHERWISE}",
+            "Set MASTER_ADDR and MASTER_PORT, or unset all of them to run as a single process."
+            f" {OTHERWISE}",
         )
 
 
@@ -113,4 +127,6 @@ def _number(name: str) -> int:
     try:
         return int(os.environ[name])
     except ValueError:
-        raise OneProcessError(f"{name}: expected a whole number, found {os.environ[name]!r:.60}") from None
+        raise OneProcessError(
+            f"{name}: expected a whole number, found {os.environ[name]!r:.60}"
+        ) from None

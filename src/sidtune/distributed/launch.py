@@ -23,12 +23,14 @@ HOST = "127.0.0.1"
 POLL_SECONDS = 0.1
 # Those whose peer died notice within moments, or hang in an exchange for good.
 GRACE_SECONDS = 10.0
-# As Transformers has it (`ddp_timeout`): the others wait while the first process reads or writes large files.
+# As Transformers has it (`ddp_timeout`): the others wait while the first process reads or writes
+# large files.
 PATIENCE = datetime.timedelta(seconds=1800)
 
 
 def launch(processes: int, arguments: Sequence[str]) -> int:
-    """Run `sidtune` with the given arguments in several processes of this machine; the exit status of the whole.
+    """Run `sidtune` with the given arguments in several processes of this machine; the exit status
+    of the whole.
 
     Args:
         processes: at most one for each visible GPU; without GPUs they share the CPU.
@@ -37,24 +39,32 @@ def launch(processes: int, arguments: Sequence[str]) -> int:
     gpus = torch.cuda.device_count()
     if gpus and processes > gpus:
         raise UserError(
-            f"--processes {processes}, but only {gpus} GPUs are visible", f"Use --processes {gpus} or fewer."
+            f"--processes {processes}, but only {gpus} GPUs are visible",
+            f"Use --processes {gpus} or fewer.",
         )
     command = [sys.executable, "-m", "sidtune", *arguments]
     # Several processes with a thread for every core would be slower than one.
-    shared = {"OMP_NUM_THREADS": "1", **os.environ, "MASTER_ADDR": HOST, "MASTER_PORT": str(_free_port())}
+    shared = {
+        "OMP_NUM_THREADS": "1",
+        **os.environ,
+        "MASTER_ADDR": HOST,
+        "MASTER_PORT": str(_free_port()),
+    }
     shared |= {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
     ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
     return supervise(subprocess.Popen(command, env=shared | rank) for rank in ranks)
 
 
 def supervise(starting: Iterable[subprocess.Popen[bytes]]) -> int:
-    """Start the processes of a run, pass on signals to them, and let none outlive another that failed.
+    """Start the processes of a run, pass on signals to them, and let none outlive another that
+    failed.
 
     Args:
         starting: each is started when it is asked for.
 
     Returns:
-        What the first that failed returned, or 128 and the number of the signal that killed it; 0 where none failed.
+        What the first that failed returned, or 128 and the number of the signal that killed it; 0
+        where none failed.
     """
     workers: list[subprocess.Popen[bytes]] = []
     asked: list[int] = []
@@ -88,7 +98,9 @@ def supervise(starting: Iterable[subprocess.Popen[bytes]]) -> int:
 
 
 def _status(codes: Sequence[int | None]) -> int:
-    """Of the whole, from those of its processes: None for one that does not end by itself, -n for a killed one."""
+    """Of the whole, from those of its processes: None for one that does not end by itself, -n for a
+    killed one.
+    """
     killed = {rank: -code for rank, code in enumerate(codes) if code is not None and code < 0}
     for rank, number in killed.items():
         name = signal.Signals(number).name
@@ -106,17 +118,26 @@ def _free_port() -> int:
 
 
 def join_after_restart() -> None:
-    """Meet the other processes under names of this attempt, where torchrun started them all again on one machine.
+    """Meet the other processes under names of this attempt, where torchrun started them all again
+    on one machine.
 
-    Its store still has the addresses of those before, and whoever reads one of them first waits for the dead
-    (https://github.com/pytorch/pytorch/issues/135712). Over several machines the attempts are not numbered alike.
+    Its store still has the addresses of those before, and whoever reads one of them first waits for
+    the dead (https://github.com/pytorch/pytorch/issues/135712). Over several machines the attempts
+    are not numbered alike.
     """
     names = ("TORCHELASTIC_RESTART_COUNT", "TORCHELASTIC_USE_AGENT_STORE", "GROUP_WORLD_SIZE")
     attempt, keeps_store, machines = map(os.environ.get, names)
-    if attempt in (None, "0") or keeps_store != str(True) or machines != "1" or dist.is_initialized():
+    if (
+        attempt in (None, "0")
+        or keeps_store != str(True)
+        or machines != "1"
+        or dist.is_initialized()
+    ):
         return
     stores: Any = dist  # which does not say that it exports them
-    store = stores.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+    store = stores.TCPStore(
+        os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False
+    )
     dist.init_process_group(
         "nccl" if torch.cuda.is_available() else "gloo",
         store=stores.PrefixStore(f"attempt-{attempt}", store),

@@ -46,7 +46,9 @@ def by_first(find: Callable[[], T], arguments: TrainingArguments) -> T:
     return found[0]  # type: ignore[return-value]
 
 
-def all_or_none(work: Callable[[], None], arguments: TrainingArguments, group: dist.ProcessGroup | None = None) -> None:
+def all_or_none(
+    work: Callable[[], None], arguments: TrainingArguments, group: dist.ProcessGroup | None = None
+) -> None:
     """Do something in every process, and wait until all have.
 
     Args:
@@ -70,7 +72,8 @@ def all_or_none(work: Callable[[], None], arguments: TrainingArguments, group: d
 
 
 def first_goes_ahead(work: Callable[[], T], arguments: TrainingArguments) -> T:
-    """Let the first process of each machine do it; the others wait, for hours if need be, and do it then.
+    """Let the first process of each machine do it; the others wait, for hours if need be, and do it
+    then.
 
     Raises:
         UserError: in all, where `work` raises it in a first one.
@@ -79,13 +82,18 @@ def first_goes_ahead(work: Callable[[], T], arguments: TrainingArguments) -> T:
         return work()
     patient = dist.new_group(backend="gloo", timeout=ENCODING)
     done: list[T] = []
-    all_or_none(lambda: done.append(work()) if arguments.local_process_index == 0 else None, arguments, patient)
+    all_or_none(
+        lambda: done.append(work()) if arguments.local_process_index == 0 else None,
+        arguments,
+        patient,
+    )
     return done[0] if done else work()
 
 
 @contextmanager
 def noticing_lost_peers() -> Iterator[None]:
-    """Say in a sentence that another process has ended, in place of what the exchange of gradients raises then.
+    """Say in a sentence that another process has ended, in place of what the exchange of gradients
+    raises then.
 
     Raises:
         PeerLost: where the connection to another process broke.
@@ -96,7 +104,8 @@ def noticing_lost_peers() -> Iterator[None]:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise
         raise PeerLost(
-            f"another process of this run has ended or cannot be reached ({str(error).splitlines()[0][:120]})",
-            "See the output of that process for the cause. Run the same command again to resume from the newest "
-            "complete checkpoint.",
+            "another process of this run has ended or cannot be reached"
+            f" ({str(error).splitlines()[0][:120]})",
+            "See the output of that process for the cause. Run the same command again to resume"
+            " from the newest complete checkpoint.",
         ) from None

@@ -48,7 +48,11 @@ class Mixture:
     """
 
     def __init__(
-        self, config: Config, catalogue: Catalogue, vocabulary: Vocabulary, frame: Frame | None = None
+        self,
+        config: Config,
+        catalogue: Catalogue,
+        vocabulary: Vocabulary,
+        frame: Frame | None = None,
     ) -> None:
         self.config, self.catalogue, self.vocabulary = config, catalogue, vocabulary
         self.templates = load_templates(config.template.file)
@@ -74,8 +78,10 @@ class Mixture:
                 named = {slot for template in self.templates[form] for slot in template.names}
                 if wanting := sorted(named & ITEM_TEXTS):
                     raise UserError(
-                        f"{self.config.template.file}: {form} uses {{{wanting[0]}}}, but data.items is not given",
-                        "Set data.items to the file with the items' titles, or remove the placeholder.",
+                        f"{self.config.template.file}: {form} uses {{{wanting[0]}}}, but data.items"
+                        " is not given",
+                        "Set data.items to the file with the items' titles, or remove the"
+                        " placeholder.",
                     )
 
     def train(self) -> list[EncodedTask]:
@@ -84,17 +90,23 @@ class Mixture:
         Raises:
             UserError: if a task has no example.
         """
-        encoded = [self._encoded(name, "train", options) for name, options in self.config.task_options().items()]
+        encoded = [
+            self._encoded(name, "train", options)
+            for name, options in self.config.task_options().items()
+        ]
         for task in encoded:
             if not len(task):
                 raise UserError(
-                    f"task {task.name} has no training example ({task.counts.dropped} exceed encoding.cutoff_len)",
+                    f"task {task.name} has no training example ({task.counts.dropped} exceed"
+                    " encoding.cutoff_len)",
                     "Raise encoding.cutoff_len, or remove the task from `tasks`.",
                 )
         return encoded
 
     def valid(self) -> list[EncodedTask]:
-        """The encoded validation examples: those of the evaluation task, then a fixed sample of each other task."""
+        """The encoded validation examples: those of the evaluation task, then a fixed sample of
+        each other task.
+        """
         options, question = self.config.task_options(), self.config.evaluation_task
         limits = {question: self.config.eval.max_rows} | {
             name: self.config.eval.task_rows for name in options if name != question
@@ -105,14 +117,18 @@ class Mixture:
             encoded.append(self._encoded(name, "valid", given.model_copy(update={"sample": limit})))
         if not len(encoded[0]):
             path, cutoff = self.config.data.rows_file("valid"), self.config.encoding.cutoff_len
-            raise UserError(f"{path}: no row fits encoding.cutoff_len={cutoff}", "Raise encoding.cutoff_len.")
+            raise UserError(
+                f"{path}: no row fits encoding.cutoff_len={cutoff}", "Raise encoding.cutoff_len."
+            )
         return [task for task in encoded if len(task)]
 
     def parts(self, name: str, split: Split, options: TaskOptions) -> list[Part]:
         """The examples of one task before encoding, sampled according to the options."""
         task, source = TASKS[name], self.source(split)
         size = task.size(source)
-        cap = min(limit for limit in (options.sample, self._sample(split), size) if limit is not None)
+        cap = min(
+            limit for limit in (options.sample, self._sample(split), size) if limit is not None
+        )
         seed = zlib.crc32(f"{name} {split}".encode()) ^ self.config.seed
         return list(task.build(source, drawn(size, cap, seed), options, seed))
 
@@ -127,7 +143,9 @@ class Mixture:
         return self._sources[split]
 
     def remembered(self, name: str, compute: Callable[[], Any]) -> Any:
-        """A small JSON value computed from the rows, cached until files, tasks or tokenizer change."""
+        """A small JSON value computed from the rows, cached until files, tasks or
+        tokenizer change.
+        """
         return remembered(name, self._everything, self.config.encoding.cache_dir, compute)
 
     def identity(self) -> dict[str, Any]:
@@ -136,8 +154,13 @@ class Mixture:
             f"task {name}": digest(self._fingerprint(name, "train", given))[:12]
             for name, given in self.config.task_options().items()
         }
-        # The rendered frame is saved with the run, so the template itself must be compared to detect a change.
-        template = {"chat template": digest(self.vocabulary.tokenizer.chat_template)[:12]} if self.frame.chat else {}
+        # The rendered frame is saved with the run, so the template itself must be compared to
+        # detect a change.
+        template = (
+            {"chat template": digest(self.vocabulary.tokenizer.chat_template)[:12]}
+            if self.frame.chat
+            else {}
+        )
         return self._files | tasks | {"vocabulary": self._tokenizer[:12]} | template
 
     def _encoded(self, name: str, split: Split, options: TaskOptions) -> EncodedTask:
@@ -145,13 +168,21 @@ class Mixture:
             parts = self.parts(name, split, options)
             chunks = encode_in_chunks(self.encoder, parts)
             return progress(
-                chunks, f"encoding {name} ({split})", sum(map(len, parts)), lambda c: len(c.rows) + c.dropped
+                chunks,
+                f"encoding {name} ({split})",
+                sum(map(len, parts)),
+                lambda c: len(c.rows) + c.dropped,
             )
 
-        return cached_task(name, self._fingerprint(name, split, options), self.config.encoding.cache_dir, encode)
+        return cached_task(
+            name, self._fingerprint(name, split, options), self.config.encoding.cache_dir, encode
+        )
 
     def _fingerprint(self, name: str, split: Split, options: TaskOptions) -> dict[str, Any]:
-        templates = {form: [asdict(template) for template in self.templates[form]] for form in TASKS[name].forms}
+        templates = {
+            form: [asdict(template) for template in self.templates[form]]
+            for form in TASKS[name].forms
+        }
         longest = self.config.data.longest_history
         return {
             "version": FORMAT_VERSION,
@@ -174,20 +205,33 @@ class Mixture:
 
     @cached_property
     def _everything(self) -> dict[str, Any]:
-        """The fingerprint of values computed from the rows; includes paths, since findings contain them."""
+        """The fingerprint of values computed from the rows; includes paths, since findings contain
+        them.
+        """
         data = self.config.data
         test = {} if data.test is None else {"data.test": file_digest(data.test)}
-        return {"sidtune": __version__, "data": data.model_dump(mode="json"), **self.identity(), **test}
+        return {
+            "sidtune": __version__,
+            "data": data.model_dump(mode="json"),
+            **self.identity(),
+            **test,
+        }
 
     @cached_property
     def _files(self) -> dict[str, str]:
         named = {name: getattr(self.config.data, name) for name in DATA_FILES}
-        return {f"data.{name}": file_digest(path)[:12] for name, path in named.items() if path is not None}
+        return {
+            f"data.{name}": file_digest(path)[:12]
+            for name, path in named.items()
+            if path is not None
+        }
 
     @cached_property
     def _tokenizer(self) -> str:
         tokenizer = self.vocabulary.tokenizer
-        return digest([tokenizer.backend_tokenizer.to_str(), tokenizer.bos_token_id, tokenizer.eos_token_id])
+        return digest(
+            [tokenizer.backend_tokenizer.to_str(), tokenizer.bos_token_id, tokenizer.eos_token_id]
+        )
 
 
 # Files that examples are built from; test rows are never used.
@@ -200,8 +244,12 @@ def load_catalogue(config: Config) -> Catalogue:
         path: Path | None = getattr(config.data, name)
         # Unlike `Path.is_file`, this never raises.
         if path is not None and not os.path.isfile(path):
-            raise UserError(f"data.{name}: no such file: {path}", "Paths are relative to the current folder.")
+            raise UserError(
+                f"data.{name}: no such file: {path}", "Paths are relative to the current folder."
+            )
         if path is not None and not os.access(path, os.R_OK):
-            raise UserError(f"data.{name}: {path} is not readable", "Change its permissions, or use a copy.")
+            raise UserError(
+                f"data.{name}: {path} is not readable", "Change its permissions, or use a copy."
+            )
     catalogue = read_catalogue(config.data.items, config.data.index)
     return tell_apart(catalogue, config.data.index) if config.data.unique_sids else catalogue

@@ -29,17 +29,22 @@ def make_frame(
     """The frame of a template format; a chat template may write the current time.
 
     Raises:
-        UserError: for `chat` with a tokenizer without chat template, or with one that fails or cannot be split.
+        UserError: for `chat` with a tokenizer without chat template, or with one that fails or
+            cannot be split.
     """
     if style == "plain":
         return PLAIN
     say = partial(conversation, tokenizer)
     answered = say(PROMPT_MARK, RESPONSE_MARK)
     if answered.count(PROMPT_MARK) != 1 or answered.count(RESPONSE_MARK) != 1:
-        raise UserError("the chat template does not contain each message exactly once and unchanged", HINT)
+        raise UserError(
+            "the chat template does not contain each message exactly once and unchanged", HINT
+        )
     before, rest = answered.split(PROMPT_MARK)
     if RESPONSE_MARK not in rest:
-        raise UserError("the chat template writes the assistant message before the user message", HINT)
+        raise UserError(
+            "the chat template writes the assistant message before the user message", HINT
+        )
     middle, closing = rest.split(RESPONSE_MARK)
     between = say(PROMPT_MARK).partition(PROMPT_MARK)[2]
     if not middle.startswith(between) or _spanned(between, middle, segments):
@@ -58,9 +63,14 @@ def make_frame(
 
 
 def conversation(
-    tokenizer: PreTrainedTokenizerFast, prompt: str, response: str | None = None, *, time: str | None = None
+    tokenizer: PreTrainedTokenizerFast,
+    prompt: str,
+    response: str | None = None,
+    *,
+    time: str | None = None,
 ) -> str:
-    """Render a user message and its answer with the chat template; without answer, up to the generation prompt.
+    """Render a user message and its answer with the chat template; without answer, up to the
+    generation prompt.
 
     Args:
         time: fixed text for the template's clock; the actual time by default.
@@ -93,7 +103,9 @@ def conversation(
 
 def reads_clock(tokenizer: PreTrainedTokenizerFast) -> bool:
     """Whether the output of the chat template depends on the time."""
-    return len({conversation(tokenizer, PROMPT_MARK, RESPONSE_MARK, time=time) for time in TIMES}) > 1
+    return (
+        len({conversation(tokenizer, PROMPT_MARK, RESPONSE_MARK, time=time) for time in TIMES}) > 1
+    )
 
 
 def _spanned(between: str, middle: str, segments: SegmentTokenizers) -> bool:
@@ -123,10 +135,16 @@ def _run(text: str, blank: str) -> int:
     return len(text) - len(text.lstrip(blank))
 
 
-def _up_to_end_of_turn(closing: str, tokenizer: PreTrainedTokenizerFast, segments: SegmentTokenizers) -> str | None:
-    """The text after the response up to and including its first added token; None if there is no such token."""
+def _up_to_end_of_turn(
+    closing: str, tokenizer: PreTrainedTokenizerFast, segments: SegmentTokenizers
+) -> str | None:
+    """The text after the response up to and including its first added token; None if there is no
+    such token.
+    """
     special = {*segments.added, str(tokenizer.eos_token)}
-    found = [(closing.find(token), -len(token), token) for token in special if token and token in closing]
+    found = [
+        (closing.find(token), -len(token), token) for token in special if token and token in closing
+    ]
     if not found:
         return None
     place, _, token = min(found)

@@ -142,7 +142,9 @@ def writing_cache(cache_dir: Path) -> Iterator[None]:
         yield
     except OSError as error:
         message = f"encoding.cache_dir {cache_dir} cannot be written: {error.strerror or error}"
-        raise UserError(message, "Free disk space there, or choose another encoding.cache_dir.") from None
+        raise UserError(
+            message, "Free disk space there, or choose another encoding.cache_dir."
+        ) from None
 
 
 def unused_path(cache_dir: Path) -> Path:
@@ -165,14 +167,20 @@ def encode_in_chunks(encoder: Encoder, parts: Sequence[Part]) -> Iterator[Encode
     """Encode parts of any size in bounded memory."""
     for part in parts:
         for start in range(0, len(part), EXAMPLES_AT_ONCE):
-            yield encoder.encode(part.take(np.arange(start, min(start + EXAMPLES_AT_ONCE, len(part)))))
+            yield encoder.encode(
+                part.take(np.arange(start, min(start + EXAMPLES_AT_ONCE, len(part))))
+            )
 
 
 def _write(folder: Path, fingerprint: dict[str, Any], chunks: Iterator[Encoded]) -> None:
     counts = Counts()
     with pa.OSFile(str(folder / EXAMPLES), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
         for chunk in chunks:
-            columns = [chunk.input_ids.to_arrow(), chunk.label_spans.to_arrow(), pa.array(chunk.histories)]
+            columns = [
+                chunk.input_ids.to_arrow(),
+                chunk.label_spans.to_arrow(),
+                pa.array(chunk.histories),
+            ]
             writer.write_batch(pa.record_batch(columns, SCHEMA))
             counts = counts.plus(chunk)
     manifest = {
@@ -185,10 +193,12 @@ def _write(folder: Path, fingerprint: dict[str, Any], chunks: Iterator[Encoded])
 
 
 def _publish(aside: Path, folder: Path) -> None:
-    """Rename a finished entry to its final name, or use the valid entry another process has already published.
+    """Rename a finished entry to its final name, or use the valid entry another process has already
+    published.
 
-    Processes on several machines may do this at the same time. No locks are used, since they do not work on every
-    shared file system. Folders are only renamed, and a rename never replaces a folder that contains files.
+    Processes on several machines may do this at the same time. No locks are used, since they do not
+    work on every shared file system. Folders are only renamed, and a rename never replaces a folder
+    that contains files.
     """
     for attempt in range(TRIES):
         try:
@@ -206,7 +216,9 @@ def _publish(aside: Path, folder: Path) -> None:
 
 
 def _move_aside(folder: Path) -> None:
-    """Remove an invalid entry, and restore a valid one that another process has published in the meantime."""
+    """Remove an invalid entry, and restore a valid one that another process has published in the
+    meantime.
+    """
     with suppress(FileNotFoundError):
         seen = _identity(folder)
         if _sound(folder):
@@ -214,7 +226,11 @@ def _move_aside(folder: Path) -> None:
         moved = unused_path(folder.parent)
         os.rename(folder, moved)
         if _identity(moved) == seen and not _sound(moved):
-            moved.unlink() if moved.is_symlink() or moved.is_file() else shutil.rmtree(moved, ignore_errors=True)
+            (
+                moved.unlink()
+                if moved.is_symlink() or moved.is_file()
+                else shutil.rmtree(moved, ignore_errors=True)
+            )
             return
         # If a third process has published meanwhile, keep this one where it is: it may be in use.
         with suppress(OSError):
@@ -245,7 +261,9 @@ def _sound(folder: Path) -> bool:
 
 
 def _open(folder: Path) -> tuple[Counts, pa.RecordBatchFileReader]:
-    """The contents of an entry, which may be missing for a moment while another process restores it."""
+    """The contents of an entry, which may be missing for a moment while another process restores
+    it.
+    """
     for _ in range(TRIES):
         with suppress(FileNotFoundError):
             counts = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["counts"]
@@ -260,7 +278,9 @@ def _ragged(column: pa.LargeListArray) -> Ragged:
 
 def _label_counts(spans: Ragged) -> NDArray[np.int64]:
     """Number of labels of each example, `(n,)`."""
-    lengths = np.concatenate([[0], np.cumsum(spans.values[1::2] - spans.values[::2], dtype=np.int64)])
+    lengths = np.concatenate(
+        [[0], np.cumsum(spans.values[1::2] - spans.values[::2], dtype=np.int64)]
+    )
     return np.diff(lengths[spans.offsets // 2])
 
 

@@ -1,4 +1,6 @@
-"""Shortens examples that are too long by dropping as few of the oldest history items as possible."""
+"""Shortens examples that are too long by dropping as few of the oldest history items as
+possible.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,11 @@ if TYPE_CHECKING:
     from sidtune.encoding.encoder import Encoder
 
 
-def fit(encoder: Encoder, part: Part, template: FramedTemplate) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """How many of the oldest history items each example must lose, and whether it then fits, both `(n,)`.
+def fit(
+    encoder: Encoder, part: Part, template: FramedTemplate
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """How many of the oldest history items each example must lose, and whether it then fits, both
+    `(n,)`.
 
     At least one history item is always kept.
     """
@@ -40,17 +45,23 @@ def fit(encoder: Encoder, part: Part, template: FramedTemplate) -> tuple[NDArray
     return drop, fits
 
 
-def _formatted_list_tokens(part: Part, template: FramedTemplate, lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Number of tokens of each example's segments that contain a list together with other text, `(n,)`.
+def _formatted_list_tokens(
+    part: Part, template: FramedTemplate, lengths: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Number of tokens of each example's segments that contain a list together with other text,
+    `(n,)`.
 
     Such a segment is tokenised as a whole, so the number of tokens of a single item is not defined.
 
     Args:
-        lengths: number of tokens of BOS, the segments and EOS, as returned by `Encoder.pieces`, `(pieces, n)`.
+        lengths: number of tokens of BOS, the segments and EOS, as returned by `Encoder.pieces`,
+            `(pieces, n)`.
     """
     segments = [None, *template.prompt, *template.response, None]
     whole = [
-        segment is not None and segment.slot is None and any(_is_list(part.columns[name]) for name in segment.names)
+        segment is not None
+        and segment.slot is None
+        and any(_is_list(part.columns[name]) for name in segment.names)
         for segment in segments
     ]
     total: NDArray[np.int64] = lengths[whole].sum(axis=0)
@@ -60,10 +71,11 @@ def _formatted_list_tokens(part: Part, template: FramedTemplate, lengths: NDArra
 def _items_worth(
     encoder: Encoder, part: Part, template: FramedTemplate, tokens: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """The smallest number of oldest items, at least one, whose removal saves this many tokens, `(n,)`.
+    """The smallest number of oldest items, at least one, whose removal saves this many tokens,
+    `(n,)`.
 
-    All lists that are written item by item count, once per occurrence. If removing all items does not save enough, the
-    result is the length of the list.
+    All lists that are written item by item count, once per occurrence. If removing all items does
+    not save enough, the result is the length of the list.
     """
     lists = next(column.positions for column in part.columns.values() if _is_list(column))
     place, saved = place_of(lists), np.zeros(len(lists.values), np.int64)
@@ -79,12 +91,16 @@ def _items_worth(
     return worth
 
 
-def _saved(encoder: Encoder, column: Items, between: int, opens: bool, newest_first: bool) -> NDArray[np.int64]:
-    """Tokens saved by dropping the k oldest items of a list with their separators, for every k below its length.
+def _saved(
+    encoder: Encoder, column: Items, between: int, opens: bool, newest_first: bool
+) -> NDArray[np.int64]:
+    """Tokens saved by dropping the k oldest items of a list with their separators, for every k
+    below its length.
 
     Args:
         between: number of tokens of a separator.
-        opens: whether the list starts a text, so that its first item is tokenised as the start of a text.
+        opens: whether the list starts a text, so that its first item is tokenised as the start of a
+            text.
 
     Returns:
         `(items,)`: the value at position k of a list is for k items.

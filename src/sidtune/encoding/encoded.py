@@ -46,7 +46,8 @@ class Place:
     Args:
         first: nothing precedes it: the segment starts the sequence.
         behind_token: an added token precedes it, such as a SID token.
-        text: preceding text that would be tokenised together with the segment but is not part of it.
+        text: preceding text that would be tokenised together with the segment but is not part of
+            it.
     """
 
     first: bool

@@ -1,4 +1,6 @@
-"""Encodes examples as token ids: each text is tokenised once, then gathered and joined by vectorised code."""
+"""Encodes examples as token ids: each text is tokenised once, then gathered and joined by
+vectorised code.
+"""
 
 from __future__ import annotations
 
@@ -50,9 +52,17 @@ class Encoder:
         description_tokens: int,
         seed: int,
     ) -> None:
-        self.segments, self.frame, self.catalogue, self.templates = segments, frame, catalogue, templates
+        self.segments, self.frame, self.catalogue, self.templates = (
+            segments,
+            frame,
+            catalogue,
+            templates,
+        )
         self.cutoff_len, self.description_tokens, self.seed = cutoff_len, description_tokens, seed
-        self._framed = {form: tuple(framed(template, frame) for template in given) for form, given in templates.items()}
+        self._framed = {
+            form: tuple(framed(template, frame) for template in given)
+            for form, given in templates.items()
+        }
         self.item_texts = cache(self._item_texts)
         self.item_tokens = cache(self._item_tokens)
         self.safe_texts = cache(self._safe_texts)
@@ -68,7 +78,10 @@ class Encoder:
             return self.segments.eos_id
         ids = self.segments.template([self.frame.after], first=False)[0]
         if self.segments.added_ids.isdisjoint(ids[-1:]):
-            message = f"the text that ends a response, {self.frame.after!r:.80}, is not a token of {self.segments.name}"
+            message = (
+                f"the text that ends a response, {self.frame.after!r:.80}, is not a token of"
+                f" {self.segments.name}"
+            )
             raise UserError(message, "Use model and tokenizer of the same run.")
         return ids[-1]
 
@@ -95,7 +108,9 @@ class Encoder:
         )
 
     def choose(self, part: Part, count: int) -> NDArray[np.int64]:
-        """The template of each example, `(n,)`, by a hash of seed, template name and source row; equal in every run."""
+        """The template of each example, `(n,)`, by a hash of seed, template name and source row;
+        equal in every run.
+        """
         key = mix(np.array([zlib.crc32(part.form.encode()) << 32 | self.seed], np.uint64))
         return (mix(part.rows.astype(np.uint64) + key) % np.uint64(count)).astype(np.int64)
 
@@ -119,7 +134,9 @@ class Encoder:
         return templates[int(self.choose(one, len(templates))[0])]
 
     def reversible(self, part: Part, index: int, tokenizer: PreTrainedTokenizerFast) -> bool:
-        """Whether decoding an example's ids returns its text, up to leading and trailing white space."""
+        """Whether decoding an example's ids returns its text, up to leading and trailing white
+        space.
+        """
         one = part.take(np.array([index]))
         # Without the frame: the chat template may add blanks.
         plain = self._plain
@@ -150,10 +167,18 @@ class Encoder:
     def framed_by(self, frame: Frame) -> Encoder:
         """A copy with another frame."""
         return Encoder(
-            self.segments, frame, self.catalogue, self.templates, self.cutoff_len, self.description_tokens, self.seed
+            self.segments,
+            frame,
+            self.catalogue,
+            self.templates,
+            self.cutoff_len,
+            self.description_tokens,
+            self.seed,
         )
 
-    def _encode_with(self, part: Part, template: FramedTemplate, positions: NDArray[np.int64]) -> Encoded:
+    def _encode_with(
+        self, part: Part, template: FramedTemplate, positions: NDArray[np.int64]
+    ) -> Encoded:
         ids, starts = self._join(part, template)
         long = np.flatnonzero(ids.lengths > self.cutoff_len)
         kept, drop = np.arange(len(part)), np.zeros(len(part), np.int64)
@@ -165,28 +190,46 @@ class Encoder:
         histories = np.full(len(kept), NO_HISTORY) if part.histories is None else part.histories
         spans = self._label_spans(part, template, starts, ids.lengths)
         shortened = int(np.count_nonzero(drop[kept]))
-        return Encoded(ids, spans, positions[kept], histories, shortened, len(positions) - len(kept))
+        return Encoded(
+            ids, spans, positions[kept], histories, shortened, len(positions) - len(kept)
+        )
 
     def _label_spans(
-        self, part: Part, template: FramedTemplate, starts: NDArray[np.int64], ends: NDArray[np.int64]
+        self,
+        part: Part,
+        template: FramedTemplate,
+        starts: NDArray[np.int64],
+        ends: NDArray[np.int64],
     ) -> Ragged:
-        """Label spans: the whole response of each example, or one span per target item of a sequence."""
+        """Label spans: the whole response of each example, or one span per target item of a
+        sequence.
+        """
         if part.context is None:
-            return Ragged.from_lengths(np.stack([starts, ends], axis=1).reshape(-1), np.full(len(part), 2))
+            return Ragged.from_lengths(
+                np.stack([starts, ends], axis=1).reshape(-1), np.full(len(part), 2)
+            )
         begins, lengths = self._item_places(part, template)
         label = place_of(begins) >= np.repeat(part.context, begins.lengths)
         begin = (begins.values + np.repeat(starts, begins.lengths))[label]
         spans = np.stack([begin, begin + lengths[label]], axis=1).reshape(-1)
         return Ragged.from_lengths(spans, 2 * (begins.lengths - part.context))
 
-    def _item_places(self, part: Part, template: FramedTemplate) -> tuple[Ragged, NDArray[np.int64]]:
-        """Start of each item's SID in its response, after the separator, and its length, `(items,)`."""
+    def _item_places(
+        self, part: Part, template: FramedTemplate
+    ) -> tuple[Ragged, NDArray[np.int64]]:
+        """Start of each item's SID in its response, after the separator, and its length,
+        `(items,)`.
+        """
         column = part.columns[SEQUENCE]
         assert isinstance(column, Items)
         lengths = self.item_tokens(column.field, False).lengths[column.positions.values]
-        taken = lengths + len(self.separating(template.separator, column.field)) * (place_of(column.positions) > 0)
+        taken = lengths + len(self.separating(template.separator, column.field)) * (
+            place_of(column.positions) > 0
+        )
         before = np.append(0, np.cumsum(taken))
-        ends = before[1:] - np.repeat(before[column.positions.offsets[:-1]], column.positions.lengths)
+        ends = before[1:] - np.repeat(
+            before[column.positions.offsets[:-1]], column.positions.lengths
+        )
         return Ragged.from_lengths(ends - lengths, column.positions.lengths), lengths
 
     def _join(self, part: Part, template: FramedTemplate) -> tuple[Ragged, NDArray[np.int64]]:
@@ -208,28 +251,38 @@ class Encoder:
         segments, answer = [*template.prompt, *template.response], len(template.prompt)
         places = self.places(part, template)
         contents = [
-            self._segment(segment, part, template, place) for segment, place in zip(segments, places, strict=True)
+            self._segment(segment, part, template, place)
+            for segment, place in zip(segments, places, strict=True)
         ]
         return contents[:answer], contents[answer:]
 
     def places(self, part: Part, template: FramedTemplate) -> list[Place]:
         """What precedes each segment of prompt and response."""
         segments, answer = [*template.prompt, *template.response], len(template.prompt)
-        places = [Place(True, True)] + [Place(False, self._ends_in_token(before, part)) for before in segments[:-1]]
+        places = [Place(True, True)] + [
+            Place(False, self._ends_in_token(before, part)) for before in segments[:-1]
+        ]
         if self.frame.chat and answer:
-            # The response starts inside a text of the chat template, so the preceding text affects its tokenisation.
+            # The response starts inside a text of the chat template, so the preceding text affects
+            # its tokenisation.
             places[answer] = replace(places[answer], text=template.prompt[-1].pieces[-1][0])
         return places
 
     def _ends_in_token(self, segment: Segment, part: Part) -> bool:
-        """Whether the last token of a segment is an added token, so that the next text is tokenised separately."""
+        """Whether the last token of a segment is an added token, so that the next text is tokenised
+        separately.
+        """
         text, name = segment.pieces[-1]
         if name is not None:
             column = part.columns[name]
             return isinstance(column, Items) and column.field == "sid"
-        return not self.segments.added_ids.isdisjoint(self.segments.template([text], first=False)[0][-1:])
+        return not self.segments.added_ids.isdisjoint(
+            self.segments.template([text], first=False)[0][-1:]
+        )
 
-    def _segment(self, segment: Segment, part: Part, template: FramedTemplate, place: Place) -> Ragged:
+    def _segment(
+        self, segment: Segment, part: Part, template: FramedTemplate, place: Place
+    ) -> Ragged:
         if not segment.names:
             return repeat(self._written([segment.pieces[0][0]], place)[0], len(part))
         if segment.slot is None:
@@ -245,7 +298,9 @@ class Encoder:
         return column.positions.flatten(self.item_tokens(column.field, first, *trim))
 
     def opens(self, place: Place) -> bool:
-        """Whether data here is tokenised as the start of a text, with a leading space if the tokenizer adds one."""
+        """Whether data here is tokenised as the start of a text, with a leading space if the
+        tokenizer adds one.
+        """
         spaced = self.frame.chat and self.segments.spaces_after_tokens
         return place.first or (spaced and place.behind_token)
 
@@ -260,7 +315,9 @@ class Encoder:
         return self._written([separator], Place(False, field == "sid"))[0] if separator else []
 
     def _listed(self, column: Items, separator: str, first: bool) -> Ragged:
-        """Items joined by the separator, from tables of items with and without a leading separator."""
+        """Items joined by the separator, from tables of items with and without a
+        leading separator.
+        """
         table = self.item_tokens(column.field, False)
         if not first and not separator:
             return column.positions.flatten(table)
@@ -272,16 +329,24 @@ class Encoder:
         positions[leading] += len(table)
         return Ragged(positions, column.positions.offsets).flatten(both)
 
-    def _formatted(self, segment: Segment, part: Part, template: FramedTemplate, safe: bool = True) -> list[str]:
-        """The segment's text for every example; `safe` refuses data text that contains added tokens."""
+    def _formatted(
+        self, segment: Segment, part: Part, template: FramedTemplate, safe: bool = True
+    ) -> list[str]:
+        """The segment's text for every example; `safe` refuses data text that contains added
+        tokens.
+        """
         names = dict.fromkeys(segment.names)
-        columns = {name: self._column_texts(part.columns[name], template, name, safe) for name in names}
+        columns = {
+            name: self._column_texts(part.columns[name], template, name, safe) for name in names
+        }
         return [
             "".join(text + (columns[name][row] if name else "") for text, name in segment.pieces)
             for row in range(len(part))
         ]
 
-    def _column_texts(self, column: Column, template: FramedTemplate, name: str, safe: bool) -> list[str]:
+    def _column_texts(
+        self, column: Column, template: FramedTemplate, name: str, safe: bool
+    ) -> list[str]:
         trim = template.trims.get(name, ("", ""))
         if isinstance(column, Texts):
             texts = _without(column.values.to_pylist(), *trim)
@@ -289,7 +354,10 @@ class Encoder:
                 refuse_token_text(texts, self.segments, name, column.sids)
             return texts
         items = self.safe_texts(column.field) if safe else self.item_texts(column.field)
-        offsets, flat = column.positions.offsets, [items[position] for position in column.positions.values]
+        offsets, flat = (
+            column.positions.offsets,
+            [items[position] for position in column.positions.values],
+        )
         joined = [template.separator.join(flat[start:end]) for start, end in pairwise(offsets)]
         return _without(joined, *trim)
 
@@ -306,7 +374,9 @@ class Encoder:
             refuse_token_text(texts, self.segments, f"the {field}")
         return texts
 
-    def _item_tokens(self, field: ItemField, first: bool, front: str = "", back: str = "") -> Ragged:
+    def _item_tokens(
+        self, field: ItemField, first: bool, front: str = "", back: str = ""
+    ) -> Ragged:
         """Token ids of every item's SID, title or description; computed once."""
         if field == "sid":
             ids: Sequence[Sequence[int]] = [

@@ -10,11 +10,12 @@ from sidtune.templates import SEQUENCE, Segment, Template
 
 @dataclass(frozen=True)
 class Frame:
-    """The text that a chat template writes around a prompt and its response; without arguments, the format `plain`.
+    """The text that a chat template writes around a prompt and its response; without arguments, the
+    format `plain`.
 
     Args:
-        chat: whether it comes from a chat template. BOS is then part of `before`, and examples are tokenised as by
-            `apply_chat_template`.
+        chat: whether it comes from a chat template. BOS is then part of `before`, and examples are
+            tokenised as by `apply_chat_template`.
         before: text before the prompt.
         between: text after the prompt, up to the end of the generation prompt.
         opening: text that the model writes before the response itself, such as a blank.
@@ -41,7 +42,8 @@ class FramedTemplate(Template):
     """A template as separately tokenised segments, including the text around prompt and response.
 
     Args:
-        trims: by placeholder, characters stripped at the start and at the end of a text that starts or ends a message.
+        trims: by placeholder, characters stripped at the start and at the end of a text that starts
+            or ends a message.
     """
 
     trims: Mapping[str, tuple[str, str]] = field(default_factory=dict)
@@ -50,8 +52,8 @@ class FramedTemplate(Template):
 def framed(template: Template, frame: Frame) -> FramedTemplate:
     """Add the frame's texts to a template.
 
-    Adjacent texts become one segment, since the text of a chat template is tokenised as a whole. A placeholder that is
-    a segment by itself stays one.
+    Adjacent texts become one segment, since the text of a chat template is tokenised as a whole. A
+    placeholder that is a segment by itself stays one.
     """
     if not frame.chat:
         return FramedTemplate(template.prompt, template.response, template.separator)
@@ -74,7 +76,9 @@ def _text(text: str) -> Segment:
 
 
 def _joined(segments: Iterable[Segment]) -> tuple[Segment, ...]:
-    """Segments without empty ones; adjacent segments that are not single placeholders are merged."""
+    """Segments without empty ones; adjacent segments that are not single placeholders
+    are merged.
+    """
     joined: list[Segment] = []
     for segment in segments:
         if segment == _text(""):
@@ -93,7 +97,9 @@ def _one(left: Segment, right: Segment) -> Segment:
 
 
 def _trimmed(segments: Sequence[Segment], front: str, back: str) -> list[Segment]:
-    """Segments with these characters stripped at the start of the first text and the end of the last."""
+    """Segments with these characters stripped at the start of the first text and the end of the
+    last.
+    """
     kept = list(segments)
     while kept:
         (text, name), *others = kept[0].pieces

@@ -11,7 +11,9 @@ from typing import Any
 from sidtune.encoding.corpus import digest, unused_path, writing_cache
 
 
-def remembered(name: str, fingerprint: dict[str, Any], cache_dir: Path, compute: Callable[[], Any]) -> Any:
+def remembered(
+    name: str, fingerprint: dict[str, Any], cache_dir: Path, compute: Callable[[], Any]
+) -> Any:
     """Load a JSON value from the cache, or compute it and add it to the cache.
 
     Args:
@@ -42,7 +44,9 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _publish(path: Path, entry: dict[str, Any]) -> dict[str, Any]:
-    """Write to a temporary file and rename it, so that entries are always complete; keep a valid existing entry."""
+    """Write to a temporary file and rename it, so that entries are always complete; keep a valid
+    existing entry.
+    """
     aside = unused_path(path.parent)
     try:
         aside.write_text(json.dumps(entry), encoding="utf-8")

@@ -1,4 +1,6 @@
-"""`sidtune baselines`: rank the rows of a split with SASRec and the three simple baselines; no model is needed."""
+"""`sidtune baselines`: rank the rows of a split with SASRec and the three simple baselines; no
+model is needed.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,12 @@ from sidtune.evaluation import tables
 from sidtune.evaluation.compare import SETTINGS
 from sidtune.evaluation.evaluate import LIMIT_SEED
 from sidtune.evaluation.report import Report, make_report
-from sidtune.evaluation.results import make_folder, refuse_other_settings, write_report, write_results
+from sidtune.evaluation.results import (
+    make_folder,
+    refuse_other_settings,
+    write_report,
+    write_results,
+)
 from sidtune.files.ids import as_texts
 from sidtune.metrics.ranks import Ranking
 from sidtune.opponents import sasrec
@@ -53,7 +60,8 @@ class BaselineRequest:
         simple: leave SASRec out.
         seed: of SASRec; the configuration's by default.
         limit, candidates, exclude_history: as in `sidtune evaluate`.
-        output: the folder for the results; beside `output_dir` by default, since training wants that one empty.
+        output: the folder for the results; beside `output_dir` by default, since training wants
+            that one empty.
     """
 
     config: Config
@@ -83,7 +91,10 @@ def run_baselines(request: BaselineRequest) -> Report:
         sasrec.require_library()
     folder = make_folder(request.folder)
     catalogue = load_catalogue(request.config)
-    every_row, train = _rows(request.config, catalogue, request.split), _rows(request.config, catalogue, "train")
+    every_row, train = (
+        _rows(request.config, catalogue, request.split),
+        _rows(request.config, catalogue, "train"),
+    )
     settings = _settings(request, catalogue)
     refuse_other_settings(folder / f"{request.split}.json", settings, KEPT)
     chosen = drawn(len(every_row.target), request.limit, LIMIT_SEED)
@@ -92,9 +103,15 @@ def run_baselines(request: BaselineRequest) -> Report:
     began = time.monotonic()
     rankings: dict[str, Ranking] = {}
     if not request.simple:
-        listing = Listing.of(users, sid_of, BEAMS, allowed=sid_of >= 0, exclude_history=request.exclude_history)
-        rankings[SASREC], settings["sasrec"] = _rank_sasrec(request, catalogue, train, rows, listing)
-    restricted = partial(rank_baselines, allowed=sid_of >= 0, exclude_history=request.exclude_history)
+        listing = Listing.of(
+            users, sid_of, BEAMS, allowed=sid_of >= 0, exclude_history=request.exclude_history
+        )
+        rankings[SASREC], settings["sasrec"] = _rank_sasrec(
+            request, catalogue, train, rows, listing
+        )
+    restricted = partial(
+        rank_baselines, allowed=sid_of >= 0, exclude_history=request.exclude_history
+    )
     rankings |= restricted(train, rows.history, rows.target, sid_of, BEAMS)
     settings["ranking_seconds"] = round(time.monotonic() - began, 2)
     report = make_report(settings, rows, sid_of, users, 0, rankings)
@@ -117,14 +134,20 @@ def render(report: Report) -> Iterator[RenderableType]:
 def _refuse_idle(request: BaselineRequest) -> None:
     if request.simple and request.seed is not None:
         raise UserError(
-            "--seed has no effect with --simple: the simple baselines are deterministic", "Remove one of them."
+            "--seed has no effect with --simple: the simple baselines are deterministic",
+            "Remove one of them.",
         )
 
 
 def _rows(config: Config, catalogue: Catalogue, split: Split) -> Rows:
-    """All rows of a split, as `sidtune evaluate` takes them: `data.dedup` is about what a language model trains on."""
+    """All rows of a split, as `sidtune evaluate` takes them: `data.dedup` is about what a language
+    model trains on.
+    """
     if config.data.rows_file(split) is None:
-        raise UserError(f"the configuration has no data.{split}", f"Set data.{split}=FILE, or choose another --split.")
+        raise UserError(
+            f"the configuration has no data.{split}",
+            f"Set data.{split}=FILE, or choose another --split.",
+        )
     rows_alone = {"dedup": False, "preferences": None, "instructions": None}
     return load_source(config.data.model_copy(update=rows_alone), catalogue, split).rows
 
@@ -154,7 +177,9 @@ def _seed(request: BaselineRequest) -> int:
 
 
 def _settings(request: BaselineRequest, catalogue: Catalogue) -> dict[str, Any]:
-    """Everything that gave the figures; `beams` is the length of the lists, by the name that `compare` knows."""
+    """Everything that gave the figures; `beams` is the length of the lists, by the name that
+    `compare` knows.
+    """
     data = request.config.data
     files: Mapping[str, Path | None] = {
         "rows": data.rows_file(request.split),
@@ -177,8 +202,12 @@ def _settings(request: BaselineRequest, catalogue: Catalogue) -> dict[str, Any]:
     }
 
 
-def _predictions(catalogue: Catalogue, rows: Rows, chosen: NDArray[np.int64], ranking: Ranking) -> pa.Table:
-    """A row each, with the columns of `sidtune evaluate` but the scores; a rank beyond the list is a miss."""
+def _predictions(
+    catalogue: Catalogue, rows: Rows, chosen: NDArray[np.int64], ranking: Ranking
+) -> pa.Table:
+    """A row each, with the columns of `sidtune evaluate` but the scores; a rank beyond the list is
+    a miss.
+    """
     ids = pa.array(catalogue.ids, pa.string())
     listed = ranking.items >= 0
     lists = Ragged.from_lengths(ranking.items[listed], listed.sum(axis=1))
@@ -197,7 +226,15 @@ def _predictions(catalogue: Catalogue, rows: Rows, chosen: NDArray[np.int64], ra
 
 def _grid(trials: list[dict[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
-    for heading in ("SASRec: hidden", "dropout", "best epoch", "validation NDCG@10", "HR@10", "seconds", ""):
+    for heading in (
+        "SASRec: hidden",
+        "dropout",
+        "best epoch",
+        "validation NDCG@10",
+        "HR@10",
+        "seconds",
+        "",
+    ):
         table.add_column(heading, justify="right")
     best = max(trials, key=lambda trial: float(trial["ndcg"]))
     for trial in trials:

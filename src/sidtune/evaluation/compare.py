@@ -1,4 +1,6 @@
-"""Paired bootstrap over the shared rows: which differences between evaluated runs are statistically significant."""
+"""Paired bootstrap over the shared rows: which differences between evaluated runs are statistically
+significant.
+"""
 
 from __future__ import annotations
 
@@ -71,9 +73,11 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two runs on the `rows` that all compared runs share, in lists cut to `depth`, and how many rows each has more.
+    """Two runs on the `rows` that all compared runs share, in lists cut to `depth`, and how many
+    rows each has more.
 
-    `unlike` names settings in which the two evaluations differ, so that more than the models is compared.
+    `unlike` names settings in which the two evaluations differ, so that more than the models is
+    compared.
     """
 
     first: str
@@ -93,21 +97,33 @@ def read_evaluated(run: Path, split: str) -> Evaluated:
         UserError: for a run without this evaluation, and for files of another shape.
     """
     if not run.is_dir():
-        raise UserError(f"no such folder: {run}", "Give a run's folder, or the --output folder of its evaluation.")
+        raise UserError(
+            f"no such folder: {run}",
+            "Give a run's folder, or the --output folder of its evaluation.",
+        )
     for folder in (run / "evaluation", run):
-        table_path, summary_path = (folder / f"{split}.{kind}" for kind in ("predictions.parquet", "json"))
+        table_path, summary_path = (
+            folder / f"{split}.{kind}" for kind in ("predictions.parquet", "json")
+        )
         if table_path.exists() and summary_path.exists():
             settings = read_settings(summary_path)
             told = {name: settings.get(name) for name in SETTINGS}
-            return Evaluated(str(run), _read_table(table_path, settings["beams"]), settings["beams"], told)
-    raise UserError(f"{run} has no evaluation of {split}", f"Run: sidtune evaluate {run} --split {split}")
+            return Evaluated(
+                str(run), _read_table(table_path, settings["beams"]), settings["beams"], told
+            )
+    raise UserError(
+        f"{run} has no evaluation of {split}", f"Run: sidtune evaluate {run} --split {split}"
+    )
 
 
-def compare(first: Evaluated, others: Sequence[Evaluated], resamples: int = RESAMPLES) -> list[Comparison]:
-    """Compare each of the others with the first, all on the same rows and with the same `resamples`.
+def compare(
+    first: Evaluated, others: Sequence[Evaluated], resamples: int = RESAMPLES
+) -> list[Comparison]:
+    """Compare each of the others with the first, all on the same rows and with the same
+    `resamples`.
 
-    The interval is the percentile interval of the bootstrap (Efron, 1979): rows are drawn with replacement, each with
-    its values of both runs and of all metrics.
+    The interval is the percentile interval of the bootstrap (Efron, 1979): rows are drawn with
+    replacement, each with its values of both runs and of all metrics.
 
     Raises:
         UserError: where there is no row that all runs share.
@@ -168,14 +184,21 @@ def as_json(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
 
 
 def _unlike(first: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """Settings in which two evaluations differ; a ranker that scores whole items has no probabilities of tokens."""
-    names = [name for name in SETTINGS if name != "normalize" or (first.get(name) and other.get(name))]
+    """Settings in which two evaluations differ; a ranker that scores whole items has no
+    probabilities of tokens.
+    """
+    names = [
+        name for name in SETTINGS if name != "normalize" or (first.get(name) and other.get(name))
+    ]
     return [name for name in names if first.get(name) != other.get(name)]
 
 
 def _notes(comparison: Comparison) -> Iterator[str]:
     yield f"{comparison.rows:,} rows, lists of {comparison.depth}"
-    for name, rows in ((comparison.first, comparison.first_left_out), (comparison.other, comparison.other_left_out)):
+    for name, rows in (
+        (comparison.first, comparison.first_left_out),
+        (comparison.other, comparison.other_left_out),
+    ):
         if rows:
             yield f"{escape(name)}: {rows:,} rows ignored that other runs lack"
     if comparison.unlike:
@@ -186,7 +209,9 @@ def _read_table(path: Path, beams: int) -> pa.Table:
     table = read_parquet(path, "Evaluate the run again.")
     for wanted in (*KEYS, *RANKS):
         if table.column_names.count(wanted.name) != 1:
-            raise UserError(f"{path} has no column {wanted.name}, or several", "Evaluate the run again.")
+            raise UserError(
+                f"{path} has no column {wanted.name}, or several", "Evaluate the run again."
+            )
         column = table[wanted.name]
         if column.type != wanted.type or column.null_count:
             found = f"{column.type} with {column.null_count:,} nulls"
@@ -223,20 +248,25 @@ def _shared(tables: Sequence[pa.Table]) -> list[pa.Table]:
     return [keys.join(table, KEYS.names, join_type="inner").sort_by("row") for table in tables]
 
 
-def _values(table: pa.Table, measures: Sequence[tuple[str, str]], depth: int) -> NDArray[np.float64]:
+def _values(
+    table: pa.Table, measures: Sequence[tuple[str, str]], depth: int
+) -> NDArray[np.float64]:
     """Each row's value of each level and metric, `(rows, measures)`."""
     ranks = {level: table[column].to_numpy() for level, column in LEVELS.items()}
     return np.stack([per_row(ranks[level], metric, depth) for level, metric in measures], axis=1)
 
 
 def _intervals(differences: NDArray[np.float64], resamples: int) -> NDArray[np.float64]:
-    """Ends of the interval of each column's mean, `(2, columns)`, from `differences` `(rows, columns)`."""
+    """Ends of the interval of each column's mean, `(2, columns)`, from `differences` `(rows,
+    columns)`.
+    """
     rows = len(differences)
     random = np.random.default_rng(SEED)
     size = max(1, CHUNK_COUNTS // rows)
     # How often a resample draws each row is all its means depend on: they are one matrix product.
     means = [
-        _draw(random, min(size, resamples - start), rows) @ differences / rows for start in range(0, resamples, size)
+        _draw(random, min(size, resamples - start), rows) @ differences / rows
+        for start in range(0, resamples, size)
     ]
     ends: NDArray[np.float64] = np.quantile(np.concatenate(means), INTERVAL, axis=0)
     # An end that is zero but for rounding must not pass for a real difference.
@@ -257,7 +287,13 @@ def _differences(
     other: NDArray[np.float64],
     ends: NDArray[np.float64],
 ) -> list[Difference]:
-    columns = zip(measures, first.mean(axis=0).tolist(), other.mean(axis=0).tolist(), ends.T.tolist(), strict=True)
+    columns = zip(
+        measures,
+        first.mean(axis=0).tolist(),
+        other.mean(axis=0).tolist(),
+        ends.T.tolist(),
+        strict=True,
+    )
     return [
         Difference(level, metric, before, after, after - before, low, high, low > 0 or high < 0)
         for (level, metric), before, after, (low, high) in columns

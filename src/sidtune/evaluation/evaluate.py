@@ -1,4 +1,6 @@
-"""`sidtune evaluate`: rank the rows of a split with a model and baselines, and write metrics and lists."""
+"""`sidtune evaluate`: rank the rows of a split with a model and baselines, and write metrics and
+lists.
+"""
 
 from __future__ import annotations
 
@@ -75,8 +77,7 @@ def evaluate(request: EvaluationRequest) -> Report | None:
     Raises:
         UserError: for anything the user can mend.
     """
-    if request.train and not request.baselines:
-        raise UserError("--train has no effect with --no-baselines: only baselines read it", "Remove one of them.")
+    _refuse_idle_train(request)
     settle_environment()
     pin_first_gpu()
     state = PartialState(cpu=not torch.cuda.is_available())
@@ -93,30 +94,55 @@ def evaluate(request: EvaluationRequest) -> Report | None:
     chosen = drawn(len(every_row.target), request.limit, LIMIT_SEED)
     rows = every_row.take(chosen)
     folder = make_folder(results_folder(request), refuse_link=request.output is None)
-    settings = _settings(request, place, train_place, recommender.bundle.catalogue, state.num_processes)
-    refuse_other_settings(folder / f"{request.split}.json", settings, (*SETTINGS, "limit", "rows_sha256"))
+    settings = _settings(
+        request, place, train_place, recommender.bundle.catalogue, state.num_processes
+    )
+    refuse_other_settings(
+        folder / f"{request.split}.json", settings, (*SETTINGS, "limit", "rows_sha256")
+    )
     began = time.monotonic()
     lists = recommender.lists(rows.history, request.options, together=True)
     seconds = time.monotonic() - began
     report = None
     if state.is_main_process:
         settings["ranking_seconds"] = round(seconds, 2)
-        rankings = {"model": recommender.answers.rank(lists.sids, rows.target, _hidden(rows, request.options))}
+        rankings = {
+            "model": recommender.answers.rank(
+                lists.sids, rows.target, _hidden(rows, request.options)
+            )
+        }
         if train_place:
             train = train_place.load(recommender.bundle.catalogue)
             rankings |= _baseline_rankings(recommender, rows, train, request.options)
         elif request.baselines:
-            warn("no training rows are known, so baselines are skipped; give them with --train FILE")
+            warn(
+                "no training rows are known, so baselines are skipped; give them with --train FILE"
+            )
         report = make_report(
-            settings, rows, recommender.answers.sid_of, recommender.bundle.users, len(lists.too_long), rankings
+            settings,
+            rows,
+            recommender.answers.sid_of,
+            recommender.bundle.users,
+            len(lists.too_long),
+            rankings,
         )
-        table = _predictions(recommender, rows, chosen, lists, rankings["model"], _hidden(rows, request.options))
+        table = _predictions(
+            recommender, rows, chosen, lists, rankings["model"], _hidden(rows, request.options)
+        )
         write_results(folder, request.split, report, table)
     if state.num_processes > 1:
         # One that left early would tear the connection from under those that still close it.
         state.wait_for_everyone()
         state.destroy_process_group()
     return report
+
+
+def _refuse_idle_train(request: EvaluationRequest) -> None:
+    if request.train and not request.baselines:
+        raise UserError(
+            "--train has no effect with --no-baselines: only baselines read it",
+            "Remove one of them.",
+        )
 
 
 @dataclass(frozen=True)
@@ -140,7 +166,11 @@ class _Place:
     def of_split(cls, data: DataConfig, split: Split) -> _Place | None:
         """A split of a configuration, if it has that split."""
         path = data.rows_file(split)
-        return _Place(path, partial(load_split, data, split=split), data.longest_history) if path else None
+        return (
+            _Place(path, partial(load_split, data, split=split), data.longest_history)
+            if path
+            else None
+        )
 
 
 def _places(request: EvaluationRequest) -> tuple[_Place, _Place | None]:
@@ -149,18 +179,23 @@ def _places(request: EvaluationRequest) -> tuple[_Place, _Place | None]:
     if rows and (train or not request.baselines):
         return rows, train
     found = [
-        folder / CONFIG for folder in (request.model, request.model.resolve().parent) if (folder / CONFIG).is_file()
+        folder / CONFIG
+        for folder in (request.model, request.model.resolve().parent)
+        if (folder / CONFIG).is_file()
     ]
     if not found:
         if rows:
             return rows, None
         raise UserError(
-            f"{request.model} has no {CONFIG}, which names the rows", "Give them with --rows FILE --train FILE."
+            f"{request.model} has no {CONFIG}, which names the rows",
+            "Give them with --rows FILE --train FILE.",
         )
     data = load_config(found[0]).data
     rows = rows or _Place.of_split(data, request.split)
     if rows is None:
-        raise UserError(f"{found[0]} has no data.{request.split}", "Give the rows with --rows FILE.")
+        raise UserError(
+            f"{found[0]} has no data.{request.split}", "Give the rows with --rows FILE."
+        )
     return rows, train or _Place.of_split(data, "train")
 
 
@@ -174,7 +209,9 @@ def _hidden(rows: Rows, options: RankOptions) -> Ragged | None:
     return rows.history if options.exclude_history else None
 
 
-def _baseline_rankings(recommender: Recommender, rows: Rows, train: Rows, options: RankOptions) -> dict[str, Ranking]:
+def _baseline_rankings(
+    recommender: Recommender, rows: Rows, train: Rows, options: RankOptions
+) -> dict[str, Ranking]:
     sid_of = recommender.answers.sid_of
     return rank_baselines(
         train,
@@ -188,10 +225,18 @@ def _baseline_rankings(recommender: Recommender, rows: Rows, train: Rows, option
 
 
 def _settings(
-    request: EvaluationRequest, place: _Place, train_place: _Place | None, catalogue: Catalogue, processes: int
+    request: EvaluationRequest,
+    place: _Place,
+    train_place: _Place | None,
+    catalogue: Catalogue,
+    processes: int,
 ) -> dict[str, Any]:
     """Everything that gave the figures."""
-    named = {"rows": place.path, "train": train_place and train_place.path, "candidates": request.candidates}
+    named = {
+        "rows": place.path,
+        "train": train_place and train_place.path,
+        "candidates": request.candidates,
+    }
     digests = {f"{name}_sha256": file_digest(file) for name, file in named.items() if file}
     options = asdict(request.options)
     return {

@@ -32,7 +32,8 @@ class Summary:
         sid, item: metrics by name; a hit is the right SID, or the right item.
         coverage: share of the items that stand in any of the first `list_length` places.
         repeated: share of those places that hold an item of the user's own history.
-        by_history, by_popularity: item-level, of rows by the length of history, and by the target's training users.
+        by_history, by_popularity: item-level, of rows by the length of history, and by the target's
+            training users.
     """
 
     sid: dict[str, Estimate]
@@ -103,9 +104,14 @@ def make_report(
         items=int(answerable.sum()),
         too_long=too_long,
         excluded=int(excluded.sum()),
-        colliding=float((sizes[sid_of[rows.target]] > 1)[answerable[rows.target]].sum() / len(rows.target)),
+        colliding=float(
+            (sizes[sid_of[rows.target]] > 1)[answerable[rows.target]].sum() / len(rows.target)
+        ),
         list_length=min(GROUP_CUTOFF, depth),
-        rankers={name: _summary(ranking, depth, rows, answerable, groups) for name, ranking in rankings.items()},
+        rankers={
+            name: _summary(ranking, depth, rows, answerable, groups)
+            for name, ranking in rankings.items()
+        },
     )
 
 
@@ -114,7 +120,9 @@ def _summary(
     depth: int,
     rows: Rows,
     answerable: NDArray[np.bool_],
-    groups: tuple[tuple[NDArray[np.int64], tuple[str, ...]], tuple[NDArray[np.int64], tuple[str, ...]]],
+    groups: tuple[
+        tuple[NDArray[np.int64], tuple[str, ...]], tuple[NDArray[np.int64], tuple[str, ...]]
+    ],
 ) -> Summary:
     lists = ranking.items[:, : min(GROUP_CUTOFF, depth)]
     by_history, by_popularity = (breakdown(ranking.item_ranks, depth, *group) for group in groups)

@@ -28,7 +28,8 @@ def make_folder(folder: Path, refuse_link: bool = False) -> Path:
     """
     if refuse_link and folder.is_symlink():
         raise UserError(
-            f"{folder} is a link to {folder.readlink()}", "Remove it, or choose that folder with --output DIR."
+            f"{folder} is a link to {folder.readlink()}",
+            "Remove it, or choose that folder with --output DIR.",
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -58,7 +59,10 @@ def refuse_other_settings(summary: Path, settings: dict[str, Any], names: Sequen
 
 def write_results(folder: Path, split: str, report: Report, predictions: pa.Table) -> None:
     """Leave the lists and, last, the figures."""
-    publish(folder / f"{split}.predictions.parquet", lambda to: pyarrow.parquet.write_table(predictions, to))
+    publish(
+        folder / f"{split}.predictions.parquet",
+        lambda to: pyarrow.parquet.write_table(predictions, to),
+    )
     write_report(folder, split, report)
 
 

@@ -13,10 +13,14 @@ from sidtune.metrics.metrics import CUTOFFS, Estimate, Group
 
 
 def render(report: Report) -> Iterator[RenderableType]:
-    """Metrics of every ranker by SID and by item, then the first one's by group, and what the lists are made of."""
+    """Metrics of every ranker by SID and by item, then the first one's by group, and what the lists
+    are made of.
+    """
     settings = report.settings
     # Rankers that score every item have no beams.
-    lists = f"{settings['beams']} beams" if "normalize" in settings else f"lists of {settings['beams']}"
+    lists = (
+        f"{settings['beams']} beams" if "normalize" in settings else f"lists of {settings['beams']}"
+    )
     yield (
         f"[bold]{settings['split']}[/bold]: {report.rows:,} rows, {report.items:,} items, {lists}, "
         f"ranked in {settings['ranking_seconds']:.0f} s"
@@ -34,15 +38,24 @@ def render(report: Report) -> Iterator[RenderableType]:
 def metrics_table(report: Report) -> RenderableType:
     """HR, NDCG and MRR of every ranker, by SID and by item: side by side where there is room."""
     tables = [
-        _level(report.rankers, [getattr(summary, level) for summary in report.rankers.values()], title)
+        _level(
+            report.rankers, [getattr(summary, level) for summary in report.rankers.values()], title
+        )
         for level, title in (("sid", "by SID"), ("item", "by item"))
     ]
     return Columns(tables, padding=(1, 4))
 
 
-def _level(rankers: dict[str, Summary], estimates: Sequence[dict[str, Estimate]], title: str) -> Table:
+def _level(
+    rankers: dict[str, Summary], estimates: Sequence[dict[str, Estimate]], title: str
+) -> Table:
     model, *others = rankers
-    headings = [title, model, "95%", *(name.replace(" ", "\n").replace("-", "-\n") for name in others)]
+    headings = [
+        title,
+        model,
+        "95%",
+        *(name.replace(" ", "\n").replace("-", "-\n") for name in others),
+    ]
     table = _table(*headings)
     for metric in estimates[0]:
         # At 1 it is HR@1.
@@ -55,7 +68,9 @@ def _level(rankers: dict[str, Summary], estimates: Sequence[dict[str, Estimate]]
 def _table(*headings: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for number, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if number else "left", vertical="bottom", no_wrap=True)
+        table.add_column(
+            heading, justify="right" if number else "left", vertical="bottom", no_wrap=True
+        )
     return table
 
 
@@ -63,11 +78,19 @@ def _notes(report: Report) -> Iterator[str]:
     yield f"{report.colliding:.1%} of the targets share their SID with another item"
     left_out = [str(k) for k in CUTOFFS if k > report.settings["beams"]]
     if left_out:
-        yield f"K of {', '.join(left_out)} omitted: lists have {report.settings['beams']} positions, one per beam"
+        yield (
+            f"K of {', '.join(left_out)} omitted: lists have {report.settings['beams']} positions,"
+            " one per beam"
+        )
     if report.too_long:
-        yield f"{report.too_long:,} rows have a prompt that exceeds cutoff_len; they count as misses"
+        yield (
+            f"{report.too_long:,} rows have a prompt that exceeds cutoff_len; they count as misses"
+        )
     if report.excluded:
-        yield f"{report.excluded:,} rows have a target that is excluded from the lists; they count as misses"
+        yield (
+            f"{report.excluded:,} rows have a target that is excluded from the lists; they count as"
+            " misses"
+        )
 
 
 def _lists(report: Report) -> Table:
@@ -81,7 +104,11 @@ def _groups(what: str, groups: list[Group], cutoff: int) -> Table:
     table = _table(what, "rows", f"HR@{cutoff}", "95%", f"NDCG@{cutoff}", "95%")
     for group in groups:
         estimates = (group.hr, group.ndcg)
-        table.add_row(group.name, f"{group.rows:,}", *(cell for e in estimates for cell in (_value(e), _interval(e))))
+        table.add_row(
+            group.name,
+            f"{group.rows:,}",
+            *(cell for e in estimates for cell in (_value(e), _interval(e))),
+        )
     return table
 
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 # Above this, floating-point numbers skip integers, so two ids may have become one.
 LARGEST_FLOAT = 2**53
 LARGEST_OF = {pa.float16(): 2**11, pa.float32(): 2**24, pa.float64(): LARGEST_FLOAT}
-# Arrow's plain strings are limited to 2 GiB per column; dictionaries are not, and store repeated texts once.
+# Arrow's plain strings are limited to 2 GiB per column; dictionaries are not, and store repeated
+# texts once.
 CODES = pa.dictionary(pa.int32(), pa.large_string())
 # A whole number as written by a floating-point column.
 WHOLE_FLOAT = r"^-?(?:0|[1-9][0-9]{0,15})\.0+$"
@@ -50,7 +51,9 @@ def id_list(values: Any) -> list[str] | None:
 
 
 def number_id(text: str) -> str | None:
-    """The id of a decimal number, or None if it is not whole or too large to be exact as a float."""
+    """The id of a decimal number, or None if it is not whole or too large to be exact
+    as a float.
+    """
     value = Decimal(text)
     if abs(value) > LARGEST_FLOAT or value != value.to_integral_value():
         return None
@@ -58,7 +61,8 @@ def number_id(text: str) -> str | None:
 
 
 def as_ids(values: pa.Array) -> tuple[pa.Array, NDArray[np.bool_]]:
-    """An Arrow column of ids as `large_string`, and a mask of values that are not whole numbers, `(n,)`.
+    """An Arrow column of ids as `large_string`, and a mask of values that are not whole numbers,
+    `(n,)`.
 
     Raises:
         ArrowTypeError: for a column of another type, such as dates.
@@ -93,7 +97,9 @@ def empty_ids(ids: pa.Array) -> NDArray[np.bool_]:
 
 def _places(indices: pa.Array) -> NDArray[np.int64]:
     """Dictionary codes, -1 for null, `(n,)`."""
-    places: NDArray[np.int64] = pc.fill_null(indices, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+    places: NDArray[np.int64] = (
+        pc.fill_null(indices, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+    )
     return places
 
 
@@ -107,25 +113,40 @@ def _names(kind: pa.DataType) -> bool:
 def _whole(values: pa.Array) -> tuple[pa.Array, NDArray[np.bool_]]:
     numbers = pc.fill_null(values.cast(pa.float64()), 0.0).to_numpy(zero_copy_only=False)
     with np.errstate(invalid="ignore"):
-        bad: NDArray[np.bool_] = ~((np.abs(numbers) <= LARGEST_OF[values.type]) & (numbers == np.trunc(numbers)))
-    whole = pa.array(np.where(bad, 0.0, numbers).astype(np.int64), mask=values.is_null().to_numpy(zero_copy_only=False))
+        bad: NDArray[np.bool_] = ~(
+            (np.abs(numbers) <= LARGEST_OF[values.type]) & (numbers == np.trunc(numbers))
+        )
+    whole = pa.array(
+        np.where(bad, 0.0, numbers).astype(np.int64),
+        mask=values.is_null().to_numpy(zero_copy_only=False),
+    )
     return whole.cast(pa.large_string()), bad
 
 
 def canonical(ids: pa.Array) -> pa.Array:
-    """Ids of type `large_string` with texts such as `17.0` replaced by `17`; others, `17.5` and `017.0` too, stay."""
+    """Ids of type `large_string` with texts such as `17.0` replaced by `17`; others, `17.5` and
+    `017.0` too, stay.
+    """
     written = pc.fill_null(pc.match_substring_regex(ids, WHOLE_FLOAT), False)
     if not pc.any(written).as_py():
         return ids
     given = ids.filter(written)
     numbers = pc.replace_substring_regex(given, r"\.0+$", "").cast(pa.int64())
     exact = pc.less_equal(pc.abs(numbers), LARGEST_FLOAT)
-    return pc.replace_with_mask(ids, written, pc.if_else(exact, numbers.cast(pa.large_string()), given))
+    return pc.replace_with_mask(
+        ids, written, pc.if_else(exact, numbers.cast(pa.large_string()), given)
+    )
 
 
 def as_users(users: pa.Array) -> pa.Array:
-    """User ids, of type `CODES` or plain text, as codes with one name per user: `7.0` is user `7`."""
-    coded = users if pa.types.is_dictionary(users.type) else users.cast(pa.large_string()).dictionary_encode()
+    """User ids, of type `CODES` or plain text, as codes with one name per user: `7.0`
+    is user `7`.
+    """
+    coded = (
+        users
+        if pa.types.is_dictionary(users.type)
+        else users.cast(pa.large_string()).dictionary_encode()
+    )
     names = canonical(coded.dictionary)
     if names is coded.dictionary:
         return coded
@@ -135,13 +156,22 @@ def as_users(users: pa.Array) -> pa.Array:
 
 def in_common(columns: Sequence[pa.Array]) -> list[NDArray[np.int64]]:
     """The users of several columns as integers that identify the same user across columns."""
-    joined = pa.concat_arrays([as_users(column) for column in columns]).indices.to_numpy().astype(np.int64)
+    joined = (
+        pa.concat_arrays([as_users(column) for column in columns])
+        .indices.to_numpy()
+        .astype(np.int64)
+    )
     return np.split(joined, np.cumsum([len(column) for column in columns])[:-1])
 
 
 def as_texts(ids: pa.Array) -> pa.ChunkedArray:
-    """A column of type `CODES` as plain text for a file, in chunks within the size limit of Arrow strings."""
-    pieces = [ids.slice(start, ROWS_AT_ONCE).cast(pa.large_string()) for start in range(0, len(ids), ROWS_AT_ONCE)]
+    """A column of type `CODES` as plain text for a file, in chunks within the size limit of Arrow
+    strings.
+    """
+    pieces = [
+        ids.slice(start, ROWS_AT_ONCE).cast(pa.large_string())
+        for start in range(0, len(ids), ROWS_AT_ONCE)
+    ]
     return pa.chunked_array([piece.cast(pa.string()) for piece in pieces], pa.string())
 
 
@@ -159,27 +189,32 @@ class Names:
 
     @classmethod
     def of(cls, ids: Sequence[str]) -> Names:
-        """The names of distinct ids. `17` refers to `17.0` only if no other id is the same number."""
+        """The names of distinct ids. `17` refers to `17.0` only if no other id is the
+        same number.
+        """
         written = pa.array(ids, pa.large_string())
         others = canonical(written)
         counts = others.value_counts()
         unclear = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
         extra = np.flatnonzero(
-            pc.invert(pc.or_(pc.equal(written, others), pc.is_in(others, value_set=unclear))).to_numpy(
-                zero_copy_only=False
-            )
+            pc.invert(
+                pc.or_(pc.equal(written, others), pc.is_in(others, value_set=unclear))
+            ).to_numpy(zero_copy_only=False)
         )
         places = np.concatenate([np.arange(len(ids)), extra]).astype(np.int32)
         return cls(pa.concat_arrays([written, others.take(pa.array(extra))]), places)
 
     def positions(self, ids: pa.Array) -> NDArray[np.int32]:
-        """The position of each id in the list, `(n,)`: by exact text, else by equal number; -1 if there is none.
+        """The position of each id in the list, `(n,)`: by exact text, else by equal number; -1 if
+        there is none.
 
         Args:
             ids: strings, or a column of type `CODES`.
         """
         if pa.types.is_dictionary(ids.type):
-            found: NDArray[np.int32] = np.append(self.positions(ids.dictionary), np.int32(-1))[_places(ids.indices)]
+            found: NDArray[np.int32] = np.append(self.positions(ids.dictionary), np.int32(-1))[
+                _places(ids.indices)
+            ]
             return found
         texts = ids.cast(pa.large_string())
         at = pc.index_in(texts, value_set=self.names)

@@ -34,11 +34,14 @@ def parse_list(text: str) -> list[str]:
     """Parse a list literal; entries are returned as text, whole numbers in decimal.
 
     Raises:
-        MissingCommasError: if a comma is missing between two entries: `['1' '2']`, which Python reads as `['12']`.
+        MissingCommasError: if a comma is missing between two entries: `['1' '2']`, which Python
+            reads as `['12']`.
         ValueError: for anything but a list of strings and whole numbers.
     """
     if len(text) > LONGEST:
-        raise ValueError(f"the list has {len(text):,} characters, more than the maximum of {LONGEST:,}")
+        raise ValueError(
+            f"the list has {len(text):,} characters, more than the maximum of {LONGEST:,}"
+        )
     stripped = text.strip()
     if not stripped.startswith("[") or not stripped.endswith("]") or len(stripped) < 2:
         raise ValueError("expected a list such as [12, 7]")
@@ -112,7 +115,9 @@ def parse_lists(cells: pa.Array) -> pa.Array:
     slow = pa.array([_cell(int(row), cells[int(row)].as_py()) for row in slow_rows], LISTS)
     both = pa.concat_arrays([_numbers(cells.filter(fast)), slow])
     order = np.empty(len(cells), np.int64)
-    order[np.flatnonzero(fast.to_numpy(zero_copy_only=False))] = np.arange(len(cells) - len(slow_rows))
+    order[np.flatnonzero(fast.to_numpy(zero_copy_only=False))] = np.arange(
+        len(cells) - len(slow_rows)
+    )
     order[slow_rows] = np.arange(len(cells) - len(slow_rows), len(cells))
     return both.take(pa.array(order))
 
@@ -133,7 +138,9 @@ def _cell(row: int, text: str | None) -> list[str]:
 
 
 def _numbers(cells: pa.Array) -> pa.Array:
-    """Parse lists of whole numbers: strip brackets and blanks, split at commas, drop the empty entry of `[]`."""
+    """Parse lists of whole numbers: strip brackets and blanks, split at commas, drop the empty
+    entry of `[]`.
+    """
     inner = pc.replace_substring_regex(cells.cast(pa.large_string()), r"[\s\[\]]", "")
     split = pc.split_pattern(inner, ",").cast(LISTS)
     empty = pc.equal(inner, "")

@@ -41,13 +41,20 @@ def opened_parquet(path: Path, hint: str = "") -> Iterator[pyarrow.parquet.Parqu
             # Not Arrow's dataset reader, which would turn `a=1` in the path into a column.
             schema = pyarrow.parquet.ParquetFile(source).schema_arrow
             texts = [field.name for field in schema if _is_text(field.type)]
-            yield pyarrow.parquet.ParquetFile(source, read_dictionary=texts, buffer_size=BUFFER_BYTES)
+            yield pyarrow.parquet.ParquetFile(
+                source, read_dictionary=texts, buffer_size=BUFFER_BYTES
+            )
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{path}: cannot be read as Parquet: {str(error)[:200]}", hint) from None
+            raise UserError(
+                f"{path}: cannot be read as Parquet: {str(error)[:200]}", hint
+            ) from None
 
 
 def tables(
-    file: pyarrow.parquet.ParquetFile, path: Path, columns: list[str] | None = None, rows: int | None = None
+    file: pyarrow.parquet.ParquetFile,
+    path: Path,
+    columns: list[str] | None = None,
+    rows: int | None = None,
 ) -> Iterator[pa.Table]:
     """The contents of a file in tables, validated as UTF-8; string columns are dictionaries.
 
@@ -70,9 +77,12 @@ def tables(
         if said > most:
             raise UserError(
                 f"{path}: the decompressed size exceeds {MOST_UNPACKED} times the file's size",
-                "If you trust the file, write it again without dictionary encoding and compression.",
+                "If you trust the file, write it again without dictionary encoding and"
+                " compression.",
             )
-        waiting.append(pa.table([_compact(column) for column in batch.columns], names=batch.schema.names))
+        waiting.append(
+            pa.table([_compact(column) for column in batch.columns], names=batch.schema.names)
+        )
         count, size = count + batch.num_rows, size + plain
         if (rows and count + piece > rows) or size > TABLE_BYTES:
             yield pa.concat_tables(waiting)
@@ -85,12 +95,17 @@ def read_parquet(path: Path, hint: str) -> pa.Table:
     """The table of a Parquet file; raises as `opened_parquet` and `tables`."""
     with opened_parquet(path, hint) as file:
         plain = [_plain(table) for table in tables(file, path)]
-        nothing = pa.table([pa.array([], field.type) for field in file.schema_arrow], file.schema_arrow.names)
+        nothing = pa.table(
+            [pa.array([], field.type) for field in file.schema_arrow], file.schema_arrow.names
+        )
         return pa.concat_tables([_plain(nothing), *plain])
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    return any(kind.equals(text) for text in (pa.string(), pa.large_string(), pa.string_view(), pa.binary()))
+    return any(
+        kind.equals(text)
+        for text in (pa.string(), pa.large_string(), pa.string_view(), pa.binary())
+    )
 
 
 def _size(column: pa.Array) -> int:
@@ -102,7 +117,9 @@ def _size(column: pa.Array) -> int:
 
 
 def _compact(column: pa.Array) -> pa.Array:
-    """A column with a dictionary reduced to its own values: a batch carries the dictionary of many batches."""
+    """A column with a dictionary reduced to its own values: a batch carries the dictionary of many
+    batches.
+    """
     if not pa.types.is_dictionary(column.type):
         return column
     used = column.indices.dictionary_encode()
@@ -110,7 +127,10 @@ def _compact(column: pa.Array) -> pa.Array:
 
 
 def _plain(table: pa.Table) -> pa.Table:
-    columns = [pa.chunked_array(map(_decoded, column.chunks), _decoded_type(column.type)) for column in table.columns]
+    columns = [
+        pa.chunked_array(map(_decoded, column.chunks), _decoded_type(column.type))
+        for column in table.columns
+    ]
     return pa.table(columns, names=table.column_names)
 
 

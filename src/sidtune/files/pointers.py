@@ -43,7 +43,11 @@ def is_pointer(path: Path) -> bool:
 
 def pointing(names: list[str]) -> str:
     """The error message for such files."""
-    what = "is a Git LFS pointer, not the file itself" if len(names) == 1 else "are Git LFS pointers, not the files"
+    what = (
+        "is a Git LFS pointer, not the file itself"
+        if len(names) == 1
+        else "are Git LFS pointers, not the files"
+    )
     return f"{some(names)} {what}"
 
 

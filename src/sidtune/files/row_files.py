@@ -40,9 +40,11 @@ BLOCK_BYTES = LONGEST_RECORD
 
 
 def row_batches(path: Path) -> Iterator[pa.Table]:
-    """Read CSV (MiniOneRec's or generic columns), Parquet or JSONL, gzipped or not, as tables of schema `ROWS`.
+    """Read CSV (MiniOneRec's or generic columns), Parquet or JSONL, gzipped or not, as tables of
+    schema `ROWS`.
 
-    After the first invalid row no more tables are returned; the rest of the file is read only to count invalid rows.
+    After the first invalid row no more tables are returned; the rest of the file is read only to
+    count invalid rows.
 
     Raises:
         UserError: names file, row and column of a missing or invalid value.
@@ -105,17 +107,26 @@ def as_rows(batch: pa.Table, faults: Faults) -> pa.Table:
 
 
 def read_csv(path: Path, besides: Sequence[str] = ()) -> Iterator[pa.Table]:
-    """The needed columns, and those of `besides` that the file has, as strings, at most `ROWS_AT_ONCE` per table."""
+    """The needed columns, and those of `besides` that the file has, as strings, at most
+    `ROWS_AT_ONCE` per table.
+    """
     with opened(path) as stream:
         names = _header(stream.readline(LONGEST_RECORD), path)
         stream.seek(0)
-        wanted = ["user_id", _history_column(names, path), "item_id", *(name for name in besides if name in names)]
+        wanted = [
+            "user_id",
+            _history_column(names, path),
+            "item_id",
+            *(name for name in besides if name in names),
+        ]
         try:
             reader = pyarrow.csv.open_csv(
                 stream,
                 parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
                 convert_options=pyarrow.csv.ConvertOptions(
-                    include_columns=wanted, column_types=dict.fromkeys(wanted, pa.string()), strings_can_be_null=False
+                    include_columns=wanted,
+                    column_types=dict.fromkeys(wanted, pa.string()),
+                    strings_can_be_null=False,
                 ),
                 read_options=pyarrow.csv.ReadOptions(block_size=BLOCK_BYTES),
             )
@@ -126,7 +137,11 @@ def read_csv(path: Path, besides: Sequence[str] = ()) -> Iterator[pa.Table]:
             for _ in read_lines(path, LONGEST_RECORD):
                 pass  # raises with the line number if a line is too long or not UTF-8
             # All other messages count rows without the header.
-            reason = re.sub(r"Row #(\d+)", lambda found: f"row {int(found[1]) - 1}", " ".join(str(error).split()))
+            reason = re.sub(
+                r"Row #(\d+)",
+                lambda found: f"row {int(found[1]) - 1}",
+                " ".join(str(error).split()),
+            )
             raise UserError(f"{path}: invalid CSV: {reason[:200]}") from None
 
 
@@ -142,7 +157,11 @@ def _header(line: bytes, path: Path) -> list[str]:
 def _read_parquet(path: Path) -> Iterator[pa.Table]:
     with opened_parquet(path) as file:
         names = file.schema_arrow.names
-        wanted = ["user_id", _history_column(names, path), "item_id"] if file.metadata.num_rows else names
+        wanted = (
+            ["user_id", _history_column(names, path), "item_id"]
+            if file.metadata.num_rows
+            else names
+        )
         yield from tables(file, path, wanted, ROWS_AT_ONCE)
 
 
@@ -153,9 +172,13 @@ def _read_jsonl(path: Path) -> Iterator[pa.Table]:
     first = 1
     while batch := list(islice(records, ROWS_AT_ONCE)):
         _history_column(list(found), path)
-        # A column of an earlier batch may be missing here; it is then null, not absent from the file.
+        # A column of an earlier batch may be missing here; it is then null, not absent from the
+        # file.
         names |= dict.fromkeys(name for record in batch for name in record)
-        columns = [_json_column([record.get(name) for record in batch], name, path, first) for name in names]
+        columns = [
+            _json_column([record.get(name) for record in batch], name, path, first)
+            for name in names
+        ]
         yield pa.table(columns, names=list(names))
         first += len(batch)
 
@@ -178,7 +201,9 @@ def _json_column(values: list[Any], name: str, path: Path, first: int) -> pa.Arr
         found = list(map(as_id, values))
     for row, (value, one) in enumerate(zip(values, found, strict=True), start=first):
         if one is None and not (missing and value is None):
-            raise UserError(f"{path}, row {row}, column {name}: expected {expected}, found {value!r:.60}")
+            raise UserError(
+                f"{path}, row {row}, column {name}: expected {expected}, found {value!r:.60}"
+            )
     return pa.array(found, kind)
 
 
@@ -190,7 +215,9 @@ READERS: dict[str, Callable[[Path], Iterator[pa.Table]]] = {
 
 
 def _history_column(names: list[str], path: Path) -> str:
-    """The name of the history column, which identifies the layout; raises if a needed column is missing."""
+    """The name of the history column, which identifies the layout; raises if a needed column is
+    missing.
+    """
     others = [name for name in names if name not in NEEDED and name not in MINIONEREC_TEXTS]
     expected = MINIONEREC if _is_minionerec(names, others) else GENERIC
     for name in expected:
@@ -205,17 +232,23 @@ def _history_column(names: list[str], path: Path) -> str:
 
 
 def _is_minionerec(names: Sequence[str], others: Sequence[str]) -> bool:
-    """Whether a file has MiniOneRec's columns, possibly misspelt; `others` are unrecognised names."""
+    """Whether a file has MiniOneRec's columns, possibly misspelt; `others` are
+    unrecognised names.
+    """
     if MINIONEREC[1] in names or GENERIC[1] in names:
         return MINIONEREC[1] in names
-    return any(name.startswith("history_item_") for name in names) or bool(did_you_mean(MINIONEREC[1], others))
+    return any(name.startswith("history_item_") for name in names) or bool(
+        did_you_mean(MINIONEREC[1], others)
+    )
 
 
 def _text(column: pa.ChunkedArray, name: str, faults: Faults) -> pa.Array:
     try:
         values, broken = coded_ids(column.combine_chunks())
     except pa.ArrowException:
-        raise UserError(f"{faults.path}, column {name}: expected ids, found {column.type}") from None
+        raise UserError(
+            f"{faults.path}, column {name}: expected ids, found {column.type}"
+        ) from None
     faults.add(f"column {name}: {NOT_WHOLE}", broken)
     faults.add(f"column {name}: empty", empty_ids(values))
     return values
@@ -228,20 +261,24 @@ def _history(values: pa.Array, name: str, faults: Faults) -> pa.Array:
         except CellError as error:
             raise UserError(
                 f"{faults.path}, row {faults.rows + error.row + 1}, column {name}: {error}",
-                "Row numbers do not count the header. Write histories as lists, [12, 7]; convert NumPy arrays with "
-                "tolist().",
+                "Row numbers do not count the header. Write histories as lists, [12, 7]; convert"
+                " NumPy arrays with tolist().",
             ) from None
     try:
         values, broken = _id_lists(values)
     except pa.ArrowException:
-        raise UserError(f"{faults.path}, column {name}: expected lists of item ids, found {values.type}") from None
+        raise UserError(
+            f"{faults.path}, column {name}: expected lists of item ids, found {values.type}"
+        ) from None
     lengths = pc.fill_null(pc.list_value_length(values), 0).to_numpy(zero_copy_only=False)
     faults.add(f"column {name}: empty history", lengths == 0)
     nameless = pc.fill_null(pc.equal(values.flatten(), ""), True).to_numpy(zero_copy_only=False)
     for what, bad in ((NOT_WHOLE, broken), ("empty item id", nameless)):
         if bad.any():
             parents = pc.list_parent_indices(values).to_numpy()
-            faults.add(f"column {name}: {what}", np.bincount(parents[bad], minlength=len(values)) > 0)
+            faults.add(
+                f"column {name}: {what}", np.bincount(parents[bad], minlength=len(values)) > 0
+            )
     return values
 
 

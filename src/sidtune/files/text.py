@@ -29,23 +29,31 @@ def opened(path: Path) -> Iterator[BinaryIO]:
     """Open a file for sequential reading, decompressed if gzipped, after its byte-order mark.
 
     Raises:
-        UserError: for a missing or empty file, a folder or a pipe; while reading, for a damaged file or an excessive
-            compression ratio.
+        UserError: for a missing or empty file, a folder or a pipe; while reading, for a damaged
+            file or an excessive compression ratio.
     """
     try:
         _refuse_other_kinds(path)
-        with io.BufferedReader(_Unpacked(path)) if path.suffix == ".gz" else path.open("rb") as file:
+        with (
+            io.BufferedReader(_Unpacked(path)) if path.suffix == ".gz" else path.open("rb")
+        ) as file:
             stream = cast(BinaryIO, file)
-            start = len(BYTE_ORDER_MARK) if stream.read(len(BYTE_ORDER_MARK)) == BYTE_ORDER_MARK else 0
+            start = (
+                len(BYTE_ORDER_MARK) if stream.read(len(BYTE_ORDER_MARK)) == BYTE_ORDER_MARK else 0
+            )
             stream.seek(start)
             if not any(block.strip() for block in iter(lambda: stream.read(BLOCK_BYTES), b"")):
                 raise UserError(f"{path} is empty")
             stream.seek(start)
             yield stream
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise UserError(f"{path}: damaged gzip file ({error})", "Copy or download it again.") from None
+        raise UserError(
+            f"{path}: damaged gzip file ({error})", "Copy or download it again."
+        ) from None
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}", "Check the path.") from None
+        raise UserError(
+            f"{path} cannot be read: {error.strerror or error}", "Check the path."
+        ) from None
 
 
 def _refuse_other_kinds(path: Path) -> None:
@@ -53,10 +61,14 @@ def _refuse_other_kinds(path: Path) -> None:
         raise UserError(f"{path} is a folder, expected a file")
     if not path.exists():
         siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise UserError(f"no such file: {path}{did_you_mean(path.name, siblings)}", "Check the path.")
+        raise UserError(
+            f"no such file: {path}{did_you_mean(path.name, siblings)}", "Check the path."
+        )
     if not path.is_file():
         # Files are read more than once, and a pipe may never end.
-        raise UserError(f"{path} is a pipe or a device, expected a file", "Save its contents to a file.")
+        raise UserError(
+            f"{path} is a pipe or a device, expected a file", "Save its contents to a file."
+        )
 
 
 class _Unpacked(io.RawIOBase):
@@ -99,7 +111,8 @@ class _Unpacked(io.RawIOBase):
 
 
 def read_lines(path: Path, longest: int | None = None) -> Iterator[str]:
-    """Yield the lines of a UTF-8 file with their line ends; a byte-order mark and gzip are accepted.
+    """Yield the lines of a UTF-8 file with their line ends; a byte-order mark and gzip are
+    accepted.
 
     Raises:
         UserError: as `opened` and `decoded_lines`.
@@ -120,7 +133,9 @@ def decoded_lines(stream: BinaryIO, where: str, longest: int | None = None) -> I
     most = -1 if longest is None else longest + 1
     for number, line in enumerate(iter(lambda: stream.readline(most), b""), start=1):
         if longest is not None and len(line) > longest:
-            raise UserError(f"{where}, line {number}: the record exceeds {longest:,} bytes", "Shorten it.")
+            raise UserError(
+                f"{where}, line {number}: the record exceeds {longest:,} bytes", "Shorten it."
+            )
         try:
             yield line.decode("utf-8")
         except UnicodeDecodeError as error:
@@ -139,8 +154,8 @@ def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        UserError: as `read_text`, and for invalid JSON (with line and column), duplicate keys and numbers that are not
-            finite.
+        UserError: as `read_text`, and for invalid JSON (with line and column), duplicate keys and
+            numbers that are not finite.
     """
     return parse_json(read_text(path), str(path))
 
@@ -156,12 +171,16 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects of a JSON Lines file with their line numbers, counted from 1; empty lines are skipped."""
+    """The objects of a JSON Lines file with their line numbers, counted from 1; empty lines are
+    skipped.
+    """
     for number, line in enumerate(read_lines(path, LONGEST_RECORD), start=1):
         if line.strip():
             value = parse_json(line.rstrip("\n"), f"{path}, line {number}")
             if not isinstance(value, dict):
-                raise UserError(f"{path}, line {number}: expected a JSON object, found {_kind(value)}")
+                raise UserError(
+                    f"{path}, line {number}: expected a JSON object, found {_kind(value)}"
+                )
             yield number, value
 
 
@@ -169,36 +188,45 @@ def parse_json(text: str, where: str) -> Any:
     """Parse JSON; errors are reported with line and column."""
     try:
         value = json.loads(
-            text, object_pairs_hook=lambda pairs: _unique(pairs, where), parse_float=_finite, parse_constant=_finite
+            text,
+            object_pairs_hook=lambda pairs: _unique(pairs, where),
+            parse_float=_finite,
+            parse_constant=_finite,
         )
         if "\\ud" in text.lower():
-            # Half a surrogate pair is valid JSON but not valid text: tokenizers and files reject it.
+            # Half a surrogate pair is valid JSON but not valid text: tokenizers and files reject
+            # it.
             json.dumps(value, ensure_ascii=False).encode()
         return value
     except UnicodeEncodeError as error:
         half = f"\\u{ord(error.object[error.start]):04x}"
         raise UserError(
-            f"{where}: {half} is half of a surrogate pair", "Write the whole surrogate pair, or remove it."
+            f"{where}: {half} is half of a surrogate pair",
+            "Write the whole surrogate pair, or remove it.",
         ) from None
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
         raise UserError(f"{where}: not valid JSON: {error.msg} at {place}") from None
     except ValueError as error:
-        # A number that is not finite, or has thousands of digits; the rest of the message is advice for programmers.
+        # A number that is not finite, or has thousands of digits; the rest of the message is advice
+        # for programmers.
         raise UserError(f"{where}: not valid JSON: {str(error).partition(';')[0]}") from None
     except RecursionError:
         raise UserError(f"{where}: the JSON is nested too deeply") from None
 
 
 def _finite(text: str) -> float:
-    """Refuse NaN and Infinity, which Python accepts although they are not JSON, and 1e400, which it reads as Infinity.
+    """Refuse NaN and Infinity, which Python accepts although they are not JSON, and 1e400, which it
+    reads as Infinity.
 
     A number that is not whole, or too large to be exact, must not become another id by rounding.
     """
     value = float(text)
     if not math.isfinite(value):
         raise ValueError(f"{text:.40} is not a finite number")
-    rounded = value and value.is_integer() and abs(value) <= 2**53 and Decimal(text) != Decimal(value)
+    rounded = (
+        value and value.is_integer() and abs(value) <= 2**53 and Decimal(text) != Decimal(value)
+    )
     return math.nextafter(value, math.copysign(math.inf, value)) if rounded else value
 
 
@@ -212,4 +240,6 @@ def _unique(pairs: list[tuple[str, Any]], where: str) -> dict[str, Any]:
 
 
 def _kind(value: Any) -> str:
-    return {dict: "an object", list: "a list", str: "text", type(None): "null"}.get(type(value), type(value).__name__)
+    return {dict: "an object", list: "a list", str: "text", type(None): "null"}.get(
+        type(value), type(value).__name__
+    )

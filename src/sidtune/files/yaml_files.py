@@ -10,14 +10,16 @@ import yaml
 from sidtune.base.errors import UserError
 from sidtune.files.text import read_text
 
-# PyYAML reads about fifty thousand characters per second; no configuration or template file is this long.
+# PyYAML reads about fifty thousand characters per second; no configuration or template file is this
+# long.
 MOST_CHARACTERS = 200_000
 # Limits the number of values after expanding aliases.
 MOST_VALUES = 100_000
 # PyYAML's time grows with the square of the nesting depth, and its stack with the depth.
 DEEPEST = 100
 MERGE = "tag:yaml.org,2002:merge"
-# Raised by PyYAML, besides its own errors, for a value that does not fit its type, such as 2001-99-99.
+# Raised by PyYAML, besides its own errors, for a value that does not fit its type, such as
+# 2001-99-99.
 MISFIT = (ValueError, LookupError, AttributeError, TypeError, ArithmeticError)
 
 
@@ -29,7 +31,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """
     tree = parse_yaml(read_text(path), str(path))
     if not isinstance(tree, dict):
-        raise UserError(f"{path}: expected a mapping of keys to values, found {type(tree).__name__}")
+        raise UserError(
+            f"{path}: expected a mapping of keys to values, found {type(tree).__name__}"
+        )
     return tree
 
 
@@ -37,10 +41,14 @@ def parse_yaml(text: str, where: str) -> Any:
     """Parse YAML; tags create only plain values.
 
     Raises:
-        UserError: for invalid YAML (with line and column), duplicate keys, and texts that are or expand to be too long.
+        UserError: for invalid YAML (with line and column), duplicate keys, and texts that are or
+            expand to be too long.
     """
     if len(text) > MOST_CHARACTERS:
-        raise UserError(f"{where}: {len(text):,} characters, more than the maximum of {MOST_CHARACTERS:,} for YAML")
+        raise UserError(
+            f"{where}: {len(text):,} characters, more than the maximum of {MOST_CHARACTERS:,} for"
+            " YAML"
+        )
     try:
         loader = _Loader(text)
         root = loader.get_single_node()
@@ -81,7 +89,9 @@ def _refuse(root: yaml.Node, loader: _Loader, where: str) -> None:
             continue
         seen += len(parts)
         if seen > MOST_VALUES:
-            raise UserError(f"{where}: aliases expand to more than {MOST_VALUES:,} values", "Use fewer aliases.")
+            raise UserError(
+                f"{where}: aliases expand to more than {MOST_VALUES:,} values", "Use fewer aliases."
+            )
         waiting += parts
 
 
@@ -93,6 +103,9 @@ def _refuse_twice(node: yaml.MappingNode, loader: _Loader, where: str) -> None:
             name = MERGE if key.tag == MERGE else loader.construct_object(key)
             if name in known:
                 line = key.start_mark.line + 1
-                message = f"{where}: the key {key.value!r:.80} occurs twice in one mapping, again in line {line}"
+                message = (
+                    f"{where}: the key {key.value!r:.80} occurs twice in one mapping, again in line"
+                    f" {line}"
+                )
                 raise UserError(message, "Remove one of them.")
             known.add(name)

@@ -1,7 +1,9 @@
-"""Metrics of rank arrays: HR, NDCG and MRR with intervals, by group, and what the lists are made of.
+"""Metrics of rank arrays: HR, NDCG and MRR with intervals, by group, and what the lists are made
+of.
 
-A rank array is `(rows,)` int64: the target's place in the row's list, from 1; 0 where it is not in the list (a miss).
-Rows are never zero in number: there is nothing to say about none, and whoever calls has rows.
+A rank array is `(rows,)` int64: the target's place in the row's list, from 1; 0 where it is not in
+the list (a miss). Rows are never zero in number: there is nothing to say about none, and whoever
+calls has rows.
 """
 
 from __future__ import annotations
@@ -22,7 +24,16 @@ GROUP_CUTOFF = 10
 Z = NormalDist().inv_cdf(0.975)
 # The least value of every group but the first, and the groups' names.
 HISTORY_EDGES, HISTORY_NAMES = (2, 4, 7, 11), ("1", "2–3", "4–6", "7–10", "over 10")
-POPULARITY_EDGES, POPULARITY_NAMES = (1, 5, 20, 100), ("unseen", "1–4", "5–19", "20–99", "100 and over")
+POPULARITY_EDGES, POPULARITY_NAMES = (
+    (1, 5, 20, 100),
+    (
+        "unseen",
+        "1–4",
+        "5–19",
+        "20–99",
+        "100 and over",
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -59,7 +70,9 @@ def gains(ranks: NDArray[np.int64], k: int) -> NDArray[np.float64]:
 
 
 def reciprocal_ranks(ranks: NDArray[np.int64], depth: int) -> NDArray[np.float64]:
-    """1 / rank within the first `depth`, otherwise 0, `(rows,)`; their mean is the MRR (Voorhees, 1999)."""
+    """1 / rank within the first `depth`, otherwise 0, `(rows,)`; their mean is the MRR (Voorhees,
+    1999).
+    """
     return hits(ranks, depth) / np.maximum(ranks, 1)
 
 
@@ -85,7 +98,9 @@ def summarise(ranks: NDArray[np.int64], depth: int) -> dict[str, Estimate]:
 
 
 def proportion(values: NDArray[np.float64]) -> Estimate:
-    """The share of ones among zeros and ones, `(rows,)`, with the score interval of Wilson (1927)."""
+    """The share of ones among zeros and ones, `(rows,)`, with the score interval of
+    Wilson (1927).
+    """
     n = len(values)
     assert n, "no rows"
     share = float(values.mean())
@@ -95,10 +110,11 @@ def proportion(values: NDArray[np.float64]) -> Estimate:
 
 
 def mean(values: NDArray[np.float64]) -> Estimate:
-    """The mean of values between 0 and 1, `(rows,)`, with the interval of the normal approximation, cut to [0, 1].
+    """The mean of values between 0 and 1, `(rows,)`, with the interval of the normal approximation,
+    cut to [0, 1].
 
-    Rows that all agree say nothing about the spread: as far as rows may lie elsewhere by Wilson's interval, so may the
-    mean.
+    Rows that all agree say nothing about the spread: as far as rows may lie elsewhere by Wilson's
+    interval, so may the mean.
     """
     n = len(values)
     assert n, "no rows"
@@ -110,7 +126,9 @@ def mean(values: NDArray[np.float64]) -> Estimate:
     return Estimate(middle, float(max(0.0, middle - half)), float(min(1.0, middle + half)))
 
 
-def breakdown(ranks: NDArray[np.int64], depth: int, groups: NDArray[np.integer], names: Sequence[str]) -> list[Group]:
+def breakdown(
+    ranks: NDArray[np.int64], depth: int, groups: NDArray[np.integer], names: Sequence[str]
+) -> list[Group]:
     """HR and NDCG of each group of rows.
 
     Args:
@@ -134,17 +152,23 @@ def history_groups(lengths: NDArray[np.integer]) -> tuple[NDArray[np.int64], tup
 
 
 def popularity_groups(counts: NDArray[np.integer]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """Group of each row by its target's number of training users, `(rows,)`, and the groups' names."""
+    """Group of each row by its target's number of training users, `(rows,)`, and the
+    groups' names.
+    """
     return np.searchsorted(POPULARITY_EDGES, counts, side="right"), POPULARITY_NAMES
 
 
 def coverage(lists: NDArray[np.integer], items: int) -> float:
-    """Share of the catalogue's `items` that stand in at least one list; `lists` `(rows, k)`, padded with -1."""
+    """Share of the catalogue's `items` that stand in at least one list; `lists` `(rows, k)`, padded
+    with -1.
+    """
     return len(np.unique(lists[lists >= 0])) / items
 
 
 def repeated(lists: NDArray[np.integer], history: Ragged) -> float:
-    """Share of the entries of `lists`, `(rows, k)` padded with -1, that stand in the row's own history."""
+    """Share of the entries of `lists`, `(rows, k)` padded with -1, that stand in the row's own
+    history.
+    """
     filled = lists >= 0
     if not filled.any():
         return 0.0

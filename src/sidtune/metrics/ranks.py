@@ -13,7 +13,8 @@ class Ranking:
     """Where the targets stand in one ranker's lists, and the lists.
 
     Args:
-        sid_ranks: `(rows,)`, the place of the target's SID among SIDs, from 1; 0 where it is not in the list.
+        sid_ranks: `(rows,)`, the place of the target's SID among SIDs, from 1; 0 where it is not in
+            the list.
         item_ranks: `(rows,)`, the place of the target among items, likewise.
         items: `(rows, depth)`, catalogue positions, best first, padded with -1.
     """

@@ -25,21 +25,29 @@ PROBED = 16
 def attend_in_float32(model: PreTrainedModel) -> None:
     """Let attention alone compute in float32 under autocast, where it is torch's own.
 
-    On a CPU its backward pass in bfloat16 takes five to ten times as long, which outweighs what the products gain.
+    On a CPU its backward pass in bfloat16 takes five to ten times as long, which outweighs what the
+    products gain.
     """
     if model.config._attn_implementation == "sdpa":
         model.set_attn_implementation(FLOAT32_ATTENTION)
 
 
 def _float32_attention(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **given: Any
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    **given: Any,
 ) -> tuple[Tensor, None]:
     """Arguments and result as Transformers' `sdpa_attention_forward`."""
     mask = attention_mask
     if mask is not None and mask.is_floating_point():
         mask = mask.float()
     with torch.autocast(query.device.type, enabled=False):
-        output, _ = sdpa_attention_forward(module, query.float(), key.float(), value.float(), mask, **given)
+        output, _ = sdpa_attention_forward(
+            module, query.float(), key.float(), value.float(), mask, **given
+        )
     return output.to(query.dtype), None
 
 
@@ -50,11 +58,14 @@ AttentionMaskInterface.register(FLOAT32_ATTENTION, sdpa_mask)
 def takes_masks(model: PreTrainedModel) -> bool:
     """Whether the kinds of a model's layers allow for a mask.
 
-    Windows that count places in the cache, and chunks, show on long sequences only: a probe of a few tokens would miss
-    them.
+    Windows that count places in the cache, and chunks, show on long sequences only: a probe of a
+    few tokens would miss them.
     """
     text = model.config.get_text_config()
-    return not hasattr(text, "attention_types") and set(getattr(text, "layer_types", None) or ()) <= MASKABLE_LAYERS
+    return (
+        not hasattr(text, "attention_types")
+        and set(getattr(text, "layer_types", None) or ()) <= MASKABLE_LAYERS
+    )
 
 
 def added_mask(seen: Tensor, dtype: torch.dtype) -> Tensor:
@@ -82,13 +93,19 @@ def tree_mask(ends: Tensor, dtype: torch.dtype) -> Tensor:
 
 def attention_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
     """What attention computes in, where a model of this type runs under the present autocast."""
-    return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else dtype
+    return (
+        torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else dtype
+    )
 
 
 def agree(seen: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:
     """Whether two results are one, up to what computing in a type may change."""
-    # Rounding adds up to far less than the root of the type's own step; a token seen or placed wrongly does not.
-    return bool((seen - expected).float().abs().max() <= torch.finfo(dtype).eps ** 0.5 * expected.float().std())
+    # Rounding adds up to far less than the root of the type's own step; a token seen or placed
+    # wrongly does not.
+    return bool(
+        (seen - expected).float().abs().max()
+        <= torch.finfo(dtype).eps ** 0.5 * expected.float().std()
+    )
 
 
 @torch.no_grad()
@@ -113,14 +130,17 @@ def runs_trees(model: PreTrainedModel, longest: int) -> bool:
 
 @torch.no_grad()
 def takes_left_padding(model: PreTrainedModel) -> bool:
-    """Whether a sequence gives the same logits behind padding, where a mask and positions say where it begins.
+    """Whether a sequence gives the same logits behind padding, where a mask and positions say where
+    it begins.
 
-    Recurrent models may read the padding into their state, and other models count positions from the first place.
+    Recurrent models may read the padding into their state, and other models count positions from
+    the first place.
 
     Raises:
         torch.OutOfMemoryError: where memory runs out, which says nothing of the model.
     """
-    # What such models make of padding depends on their weights, and may be too little for a probe to see.
+    # What such models make of padding depends on their weights, and may be too little for a probe
+    # to see.
     if getattr(model, "_is_stateful", False):
         return False
     device = model.device
@@ -147,9 +167,11 @@ def _evaluating(model: PreTrainedModel) -> Iterator[None]:
 
 
 def _tree_equals_sequences(model: PreTrainedModel) -> bool:
-    """One row of trees and its sequences one by one: two that share a prefix of `PROBED` tokens, and one apart.
+    """One row of trees and its sequences one by one: two that share a prefix of `PROBED` tokens,
+    and one apart.
 
-    The sequences are as long again behind the prefix, so that distances counted in places of the row show.
+    The sequences are as long again behind the prefix, so that distances counted in places of the
+    row show.
     """
     size, device, dtype = PROBED, model.device, model.dtype
     row = torch.arange(1, 4 * size + 1, device=device)[None]
@@ -162,4 +184,6 @@ def _tree_equals_sequences(model: PreTrainedModel) -> bool:
     seen = attempt(lambda: model(input_ids=row, **given).logits[0])
     if seen is None:
         return False
-    return all(agree(seen[places], right, dtype) for places, right in zip(sequences, expected, strict=True))
+    return all(
+        agree(seen[places], right, dtype) for places, right in zip(sequences, expected, strict=True)
+    )

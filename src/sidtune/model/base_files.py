@@ -1,4 +1,6 @@
-"""Checks the weight files of a base by their sizes and headers only, which is cheap for files of any size."""
+"""Checks the weight files of a base by their sizes and headers only, which is cheap for files of
+any size.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,14 @@ from transformers.utils.hub import cached_file
 
 from sidtune.base.errors import UserError, some
 from sidtune.files.pointers import is_pointer, pointing, pull
-from sidtune.model.checkpoint_files import INDEX, OLD_INDEX, OLD_WEIGHTS, UNREADABLE, WEIGHTS, weight_map
+from sidtune.model.checkpoint_files import (
+    INDEX,
+    OLD_INDEX,
+    OLD_WEIGHTS,
+    UNREADABLE,
+    WEIGHTS,
+    weight_map,
+)
 
 # Older tools describe quantised weights in files of their own.
 QUANTISED_BY = {"quantize_config.json": "GPTQ", "quant_config.json": "AWQ"}
@@ -42,14 +51,18 @@ def weight_faults(base: str, without: str = "Give another folder.") -> list[User
         faults = list(_faults(folder, Path(base).is_dir(), without))
     except UNREADABLE as error:
         faults = [(" ".join(str(error).split())[:300], DOWNLOAD)]
-    return [UserError(f"the weights of {base} cannot be loaded: {reason}", hint) for reason, hint in faults]
+    return [
+        UserError(f"the weights of {base} cannot be loaded: {reason}", hint)
+        for reason, hint in faults
+    ]
 
 
 def quantisation_fault(base: str, model_config: PreTrainedConfig) -> UserError | None:
     """The error for quantised weights, which cannot be trained; None for others.
 
     Args:
-        model_config: of the base; one that makes Transformers dequantise the weights (`dequantize`) is accepted.
+        model_config: of the base; one that makes Transformers dequantise the weights (`dequantize`)
+            is accepted.
     """
     folder = _folder(base)
     said = next((file for file in QUANTISED_BY if folder and (folder / file).is_file()), None)
@@ -69,7 +82,9 @@ def quantisation_fault(base: str, model_config: PreTrainedConfig) -> UserError |
 
 def _method(settings: dict[str, Any]) -> str:
     bits = any(settings.get(name) for name in ("load_in_4bit", "load_in_8bit"))
-    return str(settings.get("quant_method") or ("bitsandbytes" if bits else "an unnamed method"))[:60]
+    return str(settings.get("quant_method") or ("bitsandbytes" if bits else "an unnamed method"))[
+        :60
+    ]
 
 
 def _folder(base: str) -> Path | None:
@@ -77,7 +92,9 @@ def _folder(base: str) -> Path | None:
     if Path(base).is_dir():
         return Path(base)
     try:
-        found = cached_file(base, CONFIG_NAME, local_files_only=True, _raise_exceptions_for_missing_entries=False)
+        found = cached_file(
+            base, CONFIG_NAME, local_files_only=True, _raise_exceptions_for_missing_entries=False
+        )
     except (OSError, ValueError):
         return None
     return Path(found).parent if found else None
@@ -93,7 +110,14 @@ def _faults(folder: Path, whole: bool, without: str) -> Iterator[Fault]:
         whole: whether every file ought to be there, as it is not in a cache.
     """
     # A link that leads nowhere is a file that is missing, not one that never was.
-    name = next((name for name in WEIGHT_FILES if (folder / name).is_file() or (folder / name).is_symlink()), None)
+    name = next(
+        (
+            name
+            for name in WEIGHT_FILES
+            if (folder / name).is_file() or (folder / name).is_symlink()
+        ),
+        None,
+    )
     if name is None:
         if whole and not _names_its_weights(folder):
             yield _none(folder, without)
@@ -124,7 +148,10 @@ def _names_its_weights(folder: Path) -> bool:
 def _none(folder: Path, without: str) -> Fault:
     others = sorted(path.name for kind in OTHER_WEIGHTS for path in folder.glob(kind))
     found = f"; it contains {some(others)}, which is not supported" if others else ""
-    return f"the folder contains neither {WEIGHTS} nor {OLD_WEIGHTS}, whole or in shards{found}", without
+    return (
+        f"the folder contains neither {WEIGHTS} nor {OLD_WEIGHTS}, whole or in shards{found}",
+        without,
+    )
 
 
 def _file_faults(folder: Path, files: dict[str, set[str]], whole: bool) -> Iterator[Fault]:
@@ -153,7 +180,8 @@ def _content_faults(path: Path, expected: Iterable[str]) -> Iterator[Fault]:
             yield f"{path.name} {reason}", DOWNLOAD
     else:
         try:
-            # PyTorch's way to map a file asks for as much memory as it has bytes; this one does not.
+            # PyTorch's way to map a file asks for as much memory as it has bytes; this one does
+            # not.
             with safetensors.safe_open(path, framework="np") as file:
                 lacking = sorted(set(expected) - set(file.keys()))
         except UNREADABLE as error:
@@ -161,13 +189,21 @@ def _content_faults(path: Path, expected: Iterable[str]) -> Iterator[Fault]:
             yield f"{path.name} {reason}", DOWNLOAD
             return
         if lacking:
-            yield f"{path.name} lacks {len(lacking):,} weights that the index lists, such as {lacking[0]}", DOWNLOAD
+            yield (
+                (
+                    f"{path.name} lacks {len(lacking):,} weights that the index lists, such as"
+                    f" {lacking[0]}"
+                ),
+                DOWNLOAD,
+            )
 
 
 def _truncated(path: Path) -> str | None:
-    """How much of a safetensors file is missing, by its own header; nothing where it is damaged otherwise.
+    """How much of a safetensors file is missing, by its own header; nothing where it is damaged
+    otherwise.
 
-    The file opens with the length of its header in 8 bytes, and the header says where each weight ends.
+    The file opens with the length of its header in 8 bytes, and the header says where each weight
+    ends.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -179,7 +215,11 @@ def _truncated(path: Path) -> str | None:
         file.seek(8)
         try:
             entries = json.loads(file.read(length))
-            ends = [entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__"]
+            ends = [
+                entry["data_offsets"][1]
+                for name, entry in entries.items()
+                if name != "__metadata__"
+            ]
             needed = 8 + length + max(ends)
         except UNREADABLE:
             return None
@@ -187,7 +227,9 @@ def _truncated(path: Path) -> str | None:
 
 
 def _old_fault(path: Path) -> str | None:
-    """What is wrong with a file of PyTorch's, without unpickling it: a zip archive, or a pickle in its old format."""
+    """What is wrong with a file of PyTorch's, without unpickling it: a zip archive, or a pickle in
+    its old format.
+    """
     with path.open("rb") as file:
         opening = file.read(2)
     if opening == b"PK":

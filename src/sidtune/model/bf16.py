@@ -24,13 +24,22 @@ def cpu_features() -> set[str]:
         return {name for name, has in ask().items() if has is True}
     # Older versions of torch do not say. Linux does.
     described = Path("/proc/cpuinfo")
-    return set(described.read_text(encoding="utf-8", errors="replace").split()) if described.is_file() else set()
+    return (
+        set(described.read_text(encoding="utf-8", errors="replace").split())
+        if described.is_file()
+        else set()
+    )
 
 
 def has_bf16(device: str) -> bool:
-    """Whether this machine's device has instructions for bfloat16; others compute it by way of float32."""
+    """Whether this machine's device has instructions for bfloat16; others compute it by way of
+    float32.
+    """
     if device == "cuda":
-        return bool(torch.cuda.is_bf16_supported() and torch.cuda.is_bf16_supported(including_emulation=False))
+        return bool(
+            torch.cuda.is_bf16_supported()
+            and torch.cuda.is_bf16_supported(including_emulation=False)
+        )
     if device == "cpu":
         # oneDNN has the products that use these instructions.
         return bool(torch._C._has_mkldnn and cpu_features() & BF16_INSTRUCTIONS)
@@ -43,4 +52,7 @@ def emulated(precision: str) -> str | None:
     if precision != "bf16" or device == "mps" or has_bf16(device):
         return None
     name = "GPU" if device == "cuda" else "CPU"
-    return f"this {name} has no bfloat16 instructions and emulates them; a step may take many times as long"
+    return (
+        f"this {name} has no bfloat16 instructions and emulates them; a step may take many times as"
+        " long"
+    )

@@ -24,11 +24,23 @@ from sidtune.model.tuning.base import matrix_names
 from sidtune.model.unchanged import Unchanged, weights_in
 
 SID_ROWS = "sid_rows.safetensors"
-WEIGHTS, INDEX, OLD_WEIGHTS = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
+WEIGHTS, INDEX, OLD_WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+)
 OLD_INDEX = "pytorch_model.bin.index.json"
 # Of `generate`; everything else of a base's settings changes which token is taken.
-KEPT_SETTINGS = ("bos_token_id", "eos_token_id", "pad_token_id", "max_length", "max_new_tokens", "use_cache")
-# What the readers of weights raise, as flipping and cutting bytes showed, for files that are damaged or missing.
+KEPT_SETTINGS = (
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+    "max_length",
+    "max_new_tokens",
+    "use_cache",
+)
+# What the readers of weights raise, as flipping and cutting bytes showed, for files that are
+# damaged or missing.
 UNREADABLE = (
     OSError,
     ValueError,
@@ -46,7 +58,8 @@ UNREADABLE = (
 
 
 def plain_state_dict(model: PreTrainedModel, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
-    """The weights under the ordinary model's names, what was trained merged in, a tied head left out.
+    """The weights under the ordinary model's names, what was trained merged in, a tied head left
+    out.
 
     Args:
         dtype: of floating-point weights; None leaves them as they are.
@@ -71,24 +84,31 @@ def load_plain_state_dict(model: PreTrainedModel, weights: dict[str, Tensor]) ->
         UserError: names weights that are missing, unexpected or of another shape.
     """
     expected = {name: tuple(value.shape) for name, value in plain_state_dict(model).items()}
-    weights = dict(weights) if expected.keys() <= weights.keys() else _under_model_names(model, weights)
+    weights = (
+        dict(weights) if expected.keys() <= weights.keys() else _under_model_names(model, weights)
+    )
     if tuning_of(model).tied(model):
         _drop_head(model, weights)
     given = {name: tuple(value.shape) for name, value in weights.items()}
     wrong = [name for name in {**expected, **given} if expected.get(name) != given.get(name)]
     if wrong:
         raise UserError(
-            f"{len(wrong)} weights do not match the model, such as {wrong[0]}: "
-            f"{given.get(wrong[0], 'missing')} in the file, {expected.get(wrong[0], 'unknown')} in the model",
+            f"{len(wrong)} weights do not match the model, such as {wrong[0]}:"
+            f" {given.get(wrong[0], 'missing')} in the file, {expected.get(wrong[0], 'unknown')} in"
+            " the model",
             "Use weights of the same base with the same SID tokens.",
         )
     tuning_of(model).load_merged(model, weights)
 
 
 def save_pretrained(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path, dtype: torch.dtype | None
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    folder: Path,
+    dtype: torch.dtype | None,
 ) -> None:
-    """Save an ordinary Hugging Face folder, whose `generate` takes the likeliest token unless told otherwise.
+    """Save an ordinary Hugging Face folder, whose `generate` takes the likeliest token unless told
+    otherwise.
 
     Args:
         dtype: of the saved weights; None for those of the model as it is.
@@ -98,12 +118,16 @@ def save_pretrained(
 
 
 def save_training_state(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path, unchanged: Unchanged | None = None
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    folder: Path,
+    unchanged: Unchanged | None = None,
 ) -> dict[str, str]:
     """Save what a run goes on from: full precision, and a plain model besides.
 
     Args:
-        unchanged: where files with weights that training never changes are to be linked instead of written.
+        unchanged: where files with weights that training never changes are to be linked instead of
+            written.
 
     Returns:
         The checksums of files that were on disk already, by their names.
@@ -120,7 +144,9 @@ def save_training_state(
 
 
 def _twin(model: PreTrainedModel, dtype: torch.dtype | None) -> PreTrainedModel:
-    """A model without weights, whose saver writes configuration and shards: it keeps our modules out of sight."""
+    """A model without weights, whose saver writes configuration and shards: it keeps our modules
+    out of sight.
+    """
     with torch.device("meta"):
         twin = type(model)(copy.deepcopy(model.config))
     torch.nn.Module.to(twin, dtype or model.dtype)
@@ -129,28 +155,37 @@ def _twin(model: PreTrainedModel, dtype: torch.dtype | None) -> PreTrainedModel:
 
 
 def _greedy(settings: GenerationConfig) -> GenerationConfig:
-    """Settings of `generate` that always take the likeliest token, with the token ids and lengths of those given.
+    """Settings of `generate` that always take the likeliest token, with the token ids and lengths
+    of those given.
 
-    Sampling and penalties were chosen for chats: an answer would differ at each call, and SIDs that repeat a token of
-    the history would be put down.
+    Sampling and penalties were chosen for chats: an answer would differ at each call, and SIDs that
+    repeat a token of the history would be put down.
     """
     kept = {name: getattr(settings, name, None) for name in KEPT_SETTINGS}
     if isinstance(kept["pad_token_id"], int) and kept["pad_token_id"] < 0:
         # Some bases say "none" by -1, which Transformers refuses to save.
         kept["pad_token_id"] = None
-    return GenerationConfig(do_sample=False, **{name: value for name, value in kept.items() if value is not None})
+    return GenerationConfig(
+        do_sample=False, **{name: value for name, value in kept.items() if value is not None}
+    )
 
 
 def _save_in_parts(model: PreTrainedModel, folder: Path, unchanged: Unchanged) -> dict[str, str]:
-    """Shards of unchanged weights, linked where they are known, and one of the others; returns what was known."""
+    """Shards of unchanged weights, linked where they are known, and one of the others; returns what
+    was known.
+    """
     state, twin = plain_state_dict(model), _twin(model, None)
     stays = tuning_of(model).unchanged_names(model) & state.keys()
-    twin.save_pretrained(folder, state_dict={name: value for name, value in state.items() if name not in stays})
+    twin.save_pretrained(
+        folder, state_dict={name: value for name, value in state.items() if name not in stays}
+    )
     known = unchanged.link_into(folder, weights_in(folder / WEIGHTS))
     shards = sorted(known)
     if not known:
         aside = folder / "frozen"
-        twin.save_pretrained(aside, state_dict={name: state[name] for name in state if name in stays})
+        twin.save_pretrained(
+            aside, state_dict={name: state[name] for name in state if name in stays}
+        )
         written = sorted(aside.glob("*.safetensors"))
         shards = [_shard(number, len(written) + 1) for number in range(1, len(written) + 1)]
         for file, shard in zip(written, shards, strict=True):
@@ -158,7 +193,9 @@ def _save_in_parts(model: PreTrainedModel, folder: Path, unchanged: Unchanged) -
         shutil.rmtree(aside)
     last = _shard(len(shards) + 1, len(shards) + 1)
     (folder / WEIGHTS).rename(folder / last)
-    weight_map = {name: shard for shard in [*shards, last] for name in sorted(weights_in(folder / shard))}
+    weight_map = {
+        name: shard for shard in [*shards, last] for name in sorted(weights_in(folder / shard))
+    }
     metadata = {"total_size": sum(value.nbytes for value in state.values())}
     index = {"metadata": metadata, "weight_map": weight_map}
     (folder / INDEX).write_text(json.dumps(index, indent=1), encoding="utf-8")
@@ -181,7 +218,8 @@ def load_training_state(model: PreTrainedModel, folder: Path) -> None:
 
 
 def load_start(model: PreTrainedModel, folder: Path, sid_ids: Tensor) -> None:
-    """Start a new run from the weights in a folder, in the precision they were trained in, whatever the tuning.
+    """Start a new run from the weights in a folder, in the precision they were trained in, whatever
+    the tuning.
 
     Args:
         sid_ids: ids of the SID tokens, ascending.
@@ -195,20 +233,26 @@ def load_start(model: PreTrainedModel, folder: Path, sid_ids: Tensor) -> None:
 
 
 def load_weights(folder: Path) -> dict[str, Tensor]:
-    """The weights of a folder: safetensors, sharded or not, or `pytorch_model.bin` without running anything in it.
+    """The weights of a folder: safetensors, sharded or not, or `pytorch_model.bin` without running
+    anything in it.
 
     Raises:
         UserError: where there are none, or they are damaged.
     """
     with refusing_damage(folder):
         if (folder / INDEX).is_file():
-            parts = [safetensors.torch.load_file(folder / shard) for shard in shard_names(folder / INDEX)]
+            parts = [
+                safetensors.torch.load_file(folder / shard) for shard in shard_names(folder / INDEX)
+            ]
             return {name: value for part in parts for name, value in part.items()}
         if (folder / WEIGHTS).is_file():
             return safetensors.torch.load_file(folder / WEIGHTS)
         if (folder / OLD_WEIGHTS).is_file():
             return _tensors(torch.load(folder / OLD_WEIGHTS, map_location="cpu", weights_only=True))
-    raise UserError(f"{folder} contains no weights ({WEIGHTS} or {OLD_WEIGHTS})", "Give a model or checkpoint folder.")
+    raise UserError(
+        f"{folder} contains no weights ({WEIGHTS} or {OLD_WEIGHTS})",
+        "Give a model or checkpoint folder.",
+    )
 
 
 def _saved_rows(folder: Path) -> dict[str, Tensor]:
@@ -222,11 +266,15 @@ def refusing_damage(folder: Path) -> Iterator[None]:
     try:
         yield
     except UNREADABLE as error:
-        raise UserError(f"{folder}: damaged weights: {str(error)[:200]}", "Use another checkpoint.") from None
+        raise UserError(
+            f"{folder}: damaged weights: {str(error)[:200]}", "Use another checkpoint."
+        ) from None
 
 
 def shard_names(index: Path) -> list[str]:
-    """The file names in an index of sharded weights, all of them in its folder; none where there is no index."""
+    """The file names in an index of sharded weights, all of them in its folder; none where there is
+    no index.
+    """
     if not index.is_file():
         return []
     names = sorted(set(weight_map(index).values()))
@@ -247,20 +295,27 @@ def weight_map(index: Path) -> dict[str, str]:
     if not isinstance(files, dict) or not all(isinstance(file, str) for file in files.values()):
         raise ValueError(f"{index.name} has no valid weight_map")
     names = sorted(set(files.values()))
-    if strange := [name for name in names if name in ("", "..") or Path(name).name != name or "\\" in name]:
+    if strange := [
+        name for name in names if name in ("", "..") or Path(name).name != name or "\\" in name
+    ]:
         raise ValueError(f"{index.name} lists a file outside the folder: {strange[0]!r:.80}")
     return files
 
 
 def _tensors(loaded: Any) -> dict[str, Tensor]:
-    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
+    if not isinstance(loaded, dict) or not all(
+        isinstance(value, Tensor) for value in loaded.values()
+    ):
         raise ValueError(f"{OLD_WEIGHTS} does not contain a dictionary of weights")
     return loaded
 
 
 def _under_model_names(model: PreTrainedModel, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename weights as Transformers does on loading: its files name some otherwise, such as experts one by one."""
-    # Float32 holds every smaller type exactly; the configuration's own type would round what was trained.
+    """Rename weights as Transformers does on loading: its files name some otherwise, such as
+    experts one by one.
+    """
+    # Float32 holds every smaller type exactly; the configuration's own type would round what was
+    # trained.
     loaded: Any = type(model).from_pretrained(
         None,
         config=copy.deepcopy(model.config),
@@ -270,9 +325,15 @@ def _under_model_names(model: PreTrainedModel, weights: dict[str, Tensor]) -> di
         output_loading_info=True,
     )
     plain, report = loaded
-    found = {name: value for name, value in plain.state_dict().items() if name not in report["missing_keys"]}
+    found = {
+        name: value
+        for name, value in plain.state_dict().items()
+        if name not in report["missing_keys"]
+    }
     unknown = {name: weights[name] for name in report["unexpected_keys"]}
-    misshapen = {name: torch.empty(shape, device="meta") for name, shape, _ in report["mismatched_keys"]}
+    misshapen = {
+        name: torch.empty(shape, device="meta") for name, shape, _ in report["mismatched_keys"]
+    }
     return found | unknown | misshapen
 
 

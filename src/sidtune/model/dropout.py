@@ -13,8 +13,9 @@ from sidtune.base.errors import UserError
 from sidtune.config.model import ModelConfig
 
 RATES = ("residual_dropout", "embedding_dropout")
-# What a decoder layer adds to the residual, after attention and after the MLP, by its own names. Where a norm stands
-# between a block and the residual, the norm's output is what is added, so norms are looked for first.
+# What a decoder layer adds to the residual, after attention and after the MLP, by its own names.
+# Where a norm stands between a block and the residual, the norm's output is what is added, so norms
+# are looked for first.
 ADDED = (
     ("post_attention_layernorm", "post_feedforward_layernorm"),  # Gemma 2 and 3, OLMo 2
     ("post_self_attn_layernorm", "post_mlp_layernorm"),  # GLM 4
@@ -28,9 +29,11 @@ PROBED = 16
 
 
 def set_dropout(model: PreTrainedModel, config: ModelConfig) -> None:
-    """Install the configured rates; they act in training mode alone and leave the model's configuration as it is.
+    """Install the configured rates; they act in training mode alone and leave the model's
+    configuration as it is.
 
-    Where none is given, the base's own dropout stays as it is. Where one is, it is switched off first.
+    Where none is given, the base's own dropout stays as it is. Where one is, it is switched off
+    first.
 
     Args:
         model: on the CPU, already frozen if it is to be.
@@ -60,8 +63,14 @@ def added_to_residual(model: PreTrainedModel) -> list[nn.Module]:
     layers = _decoder_layers(model)
     parts = [getattr(layer, name, None) for layer in layers for name in _names(layer)]
     found = [part for part in parts if isinstance(part, nn.Module)]
-    if not layers or len(found) < 2 * len(layers) or not _nothing_else_is_added(model, layers, found):
-        raise _unknown(model, "what its layers add to the residual is not recognised", "residual_dropout")
+    if (
+        not layers
+        or len(found) < 2 * len(layers)
+        or not _nothing_else_is_added(model, layers, found)
+    ):
+        raise _unknown(
+            model, "what its layers add to the residual is not recognised", "residual_dropout"
+        )
     return found
 
 
@@ -72,13 +81,21 @@ def _names(layer: nn.Module) -> tuple[str, str]:
 
 def _decoder_layers(model: PreTrainedModel) -> list[nn.Module]:
     depth = model.config.get_text_config().num_hidden_layers
-    lists = (module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module) == depth)
+    lists = (
+        module
+        for module in model.modules()
+        if isinstance(module, nn.ModuleList) and len(module) == depth
+    )
     return list(next(lists, []))
 
 
 @torch.no_grad()
-def _nothing_else_is_added(model: PreTrainedModel, layers: list[nn.Module], parts: list[nn.Module]) -> bool:
-    """Whether hidden states pass every layer unchanged when its parts give zeros, seen on a few tokens."""
+def _nothing_else_is_added(
+    model: PreTrainedModel, layers: list[nn.Module], parts: list[nn.Module]
+) -> bool:
+    """Whether hidden states pass every layer unchanged when its parts give zeros, seen on a few
+    tokens.
+    """
     same: list[bool] = []
 
     def compare(_: nn.Module, given: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
@@ -99,7 +116,9 @@ def _dropping(rate: float) -> Callable[..., Any]:
     """A forward hook that drops from a module's output while the module is in training mode."""
 
     def drop(module: nn.Module, _: Any, output: Any) -> Any:
-        return _changing(lambda hidden: nn.functional.dropout(hidden, rate, module.training))(module, _, output)
+        return _changing(lambda hidden: nn.functional.dropout(hidden, rate, module.training))(
+            module, _, output
+        )
 
     return drop
 

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from sidtune.base.ragged import Ragged, row_of
 
-# Of the known rows' spread: enough to tell tokens of the same items apart, little enough to leave them their meaning.
+# Of the known rows' spread: enough to tell tokens of the same items apart, little enough to leave
+# them their meaning.
 NOISE_SHARE = 0.1
 # Bounds memory: one row for each of so many titles and their SID tokens.
 ITEMS_AT_ONCE = 4096
@@ -31,12 +32,15 @@ class ItemTexts:
     sids: Ragged
 
     def placed(self, known: NDArray[np.int64], new: NDArray[np.int64]) -> ItemTexts:
-        """Ids as places: of title tokens among `known`, of SID tokens among `new` (both ascending); others left out."""
+        """Ids as places: of title tokens among `known`, of SID tokens among `new` (both ascending);
+        others left out.
+        """
         return ItemTexts(_placed(self.titles, known), _placed(self.sids, new))
 
 
 def mean_rows(known: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Drawn around the mean of the known rows, with their spread in each dimension, from a normal distribution.
+    """Drawn around the mean of the known rows, with their spread in each dimension, from a normal
+    distribution.
 
     Rows that lie closer together take most of a short training to part.
 
@@ -53,10 +57,11 @@ def mean_rows(known: Tensor, count: int, generator: torch.Generator) -> Tensor:
 
 
 def text_rows(known: Tensor, count: int, generator: torch.Generator, texts: ItemTexts) -> Tensor:
-    """The mean over the items that carry a token of the mean of their title's rows, and a tenth of the spread as noise.
+    """The mean over the items that carry a token of the mean of their title's rows, and a tenth of
+    the spread as noise.
 
-    Means of many rows are short: each is scaled to the median length of the known rows. A token without a title
-    starts as in `mean_rows`.
+    Means of many rows are short: each is scaled to the median length of the known rows. A token
+    without a title starts as in `mean_rows`.
 
     Args:
         known, count, generator: as in `mean_rows`.
@@ -78,7 +83,9 @@ def _spread(rows: Tensor, count: int, generator: torch.Generator) -> Tensor:
 
 
 def _title_sums(rows: Tensor, count: int, texts: ItemTexts) -> tuple[Tensor, Tensor]:
-    """For each new token, the sum of its items' mean title rows `(count, hidden)` and their number `(count,)`."""
+    """For each new token, the sum of its items' mean title rows `(count, hidden)` and their number
+    `(count,)`.
+    """
     sums, items = rows.new_zeros(count, rows.shape[1]), torch.zeros(count, dtype=torch.long)
     named = np.flatnonzero(texts.titles.lengths)
     for first in range(0, len(named), ITEMS_AT_ONCE):
@@ -87,7 +94,9 @@ def _title_sums(rows: Tensor, count: int, texts: ItemTexts) -> tuple[Tensor, Ten
         ids, offsets = torch.from_numpy(titles.values).long(), torch.from_numpy(titles.offsets[:-1])
         means = F.embedding_bag(ids, rows, offsets, mode="mean")
         # An item counts once, however often its SID holds the token.
-        item, token = torch.from_numpy(np.stack(divmod(np.unique(row_of(sids) * count + sids.values), count)))
+        item, token = torch.from_numpy(
+            np.stack(divmod(np.unique(row_of(sids) * count + sids.values), count))
+        )
         sums.index_add_(0, token, means[item])
         items += torch.bincount(token, minlength=count)
     return sums, items

@@ -29,15 +29,17 @@ def load_model(
     trust_remote_code: bool = False,
     texts: ItemTexts | None = None,
 ) -> PreTrainedModel:
-    """The model ready to train: rows for all tokens, trained parameters in float32, the rest frozen as configured.
+    """The model ready to train: rows for all tokens, trained parameters in float32, the rest frozen
+    as configured.
 
     Args:
         texts: of the items; only used for `new_rows: text`.
 
     Raises:
-        UserError: for frozen tuning without SID tokens, for a base whose weights are missing, incomplete or
-            quantised, for a configuration that makes no model, for a tokenizer with ids that the model has no rows
-            for, and for dropout that the architecture has no place for.
+        UserError: for frozen tuning without SID tokens, for a base whose weights are missing,
+            incomplete or quantised, for a configuration that makes no model, for a tokenizer with
+            ids that the model has no rows for, and for dropout that the architecture has no place
+            for.
     """
     model = _undropped(config, vocabulary, seed, trust_remote_code, texts)
     set_dropout(model, config)
@@ -45,7 +47,11 @@ def load_model(
 
 
 def _undropped(
-    config: ModelConfig, vocabulary: Vocabulary, seed: int, trust_remote_code: bool, texts: ItemTexts | None
+    config: ModelConfig,
+    vocabulary: Vocabulary,
+    seed: int,
+    trust_remote_code: bool,
+    texts: ItemTexts | None,
 ) -> PreTrainedModel:
     """The model as `load_model` gives it, with the dropout that the base has by itself."""
     model_config = load_model_config(config.base, trust_remote_code)
@@ -61,7 +67,9 @@ def _undropped(
     return model
 
 
-def load_trained(folder: Path, device: torch.device, trust_remote_code: bool = False) -> PreTrainedModel:
+def load_trained(
+    folder: Path, device: torch.device, trust_remote_code: bool = False
+) -> PreTrainedModel:
     """Load a model folder for inference, in its own precision on a GPU and in float32 otherwise.
 
     Raises:
@@ -77,13 +85,18 @@ def base_dtype(config: ModelConfig, trust_remote_code: bool = False) -> torch.dt
     """The data type of the base's weights, which the result is saved in."""
     dtype = load_model_config(config.base, trust_remote_code).dtype
     if dtype is None and not config.from_scratch:
-        # Older configurations do not say; the weights do, and on the meta device only their headers are read.
+        # Older configurations do not say; the weights do, and on the meta device only their headers
+        # are read.
         dtype = _load(config.base, trust_remote_code, device_map="meta").config.dtype
     return dtype if isinstance(dtype, torch.dtype) else torch.float32
 
 
 def _build(
-    base: str, model_config: PreTrainedConfig, vocabulary: Vocabulary, seed: int, trust_remote_code: bool
+    base: str,
+    model_config: PreTrainedConfig,
+    vocabulary: Vocabulary,
+    seed: int,
+    trust_remote_code: bool,
 ) -> PreTrainedModel:
     """Random weights of the base's shape; the new rows are drawn like all others."""
     model_config.get_text_config().vocab_size = _rows_needed(model_config, vocabulary)
@@ -99,7 +112,8 @@ def _build(
         return model  # type: ignore[no-any-return]
 
     try:
-        # Here weights have shapes only, so one that no memory holds is found before it is asked for.
+        # Here weights have shapes only, so one that no memory holds is found before it is asked
+        # for.
         with torch.device("meta"):
             _refuse_huge(base, build().get_memory_footprint())
         set_seed(seed)
@@ -142,14 +156,20 @@ def _rows_needed(model_config: PreTrainedConfig, vocabulary: Vocabulary) -> int:
     return rows
 
 
-def _load(base: str, trust_remote_code: bool, hint: str = "", dtype: Any = "auto", **options: Any) -> PreTrainedModel:
+def _load(
+    base: str, trust_remote_code: bool, hint: str = "", dtype: Any = "auto", **options: Any
+) -> PreTrainedModel:
     """Weights of a base; `hint` says what to do without them."""
     load_model_config(base, trust_remote_code)
     for fault in weight_faults(base, hint or SCRATCH):
         raise fault
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            base, dtype=dtype, trust_remote_code=trust_remote_code, output_loading_info=True, **options
+            base,
+            dtype=dtype,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+            **options,
         )
     except Exception as error:
         # Its readers promise nothing: over damaged files they raise anything.
@@ -163,7 +183,9 @@ def _load(base: str, trust_remote_code: bool, hint: str = "", dtype: Any = "auto
     if missing:
         raise UserError(
             f"{base} lacks {len(missing)} weights, such as {missing[0]}",
-            hint or f"They would be random: use the complete model. {_tie_hint(model, missing)}{SCRATCH}",
+            hint
+            or "They would be random: use the complete model. "
+            f"{_tie_hint(model, missing)}{SCRATCH}",
         )
     assert isinstance(model, PreTrainedModel)
     _say_ties(model)
@@ -173,8 +195,8 @@ def _load(base: str, trust_remote_code: bool, hint: str = "", dtype: Any = "auto
 def _with_constant_weights(model: PreTrainedModel) -> PreTrainedModel:
     """The model, never changing its weights by itself.
 
-    RWKV divides weights in place when it is evaluated, against overflow in float16. A model that is saved after an
-    evaluation, as every checkpoint is, would be saved like that.
+    RWKV divides weights in place when it is evaluated, against overflow in float16. A model that is
+    saved after an evaluation, as every checkpoint is, would be saved like that.
     """
     if getattr(model.config, "rescale_every", 0):
         model.config.rescale_every = 0
@@ -184,7 +206,9 @@ def _with_constant_weights(model: PreTrainedModel) -> PreTrainedModel:
 def _tie_hint(model: PreTrainedModel, missing: list[str]) -> str:
     """What to do where the output head alone is missing: it may be the input matrix, unsaid."""
     head = model.get_output_embeddings()
-    if missing != [name for name, weight in model.named_parameters() if weight is getattr(head, "weight", None)]:
+    if missing != [
+        name for name, weight in model.named_parameters() if weight is getattr(head, "weight", None)
+    ]:
         return ""
     return "If its embeddings are tied, set tie_word_embeddings: true in its config.json. "
 
@@ -192,8 +216,9 @@ def _tie_hint(model: PreTrainedModel, missing: list[str]) -> str:
 def _say_ties(model: PreTrainedModel) -> None:
     """Let the configuration say whether input and output rows are one matrix.
 
-    Transformers leaves two different matrices apart although the configuration calls them tied, but resizing believes
-    the configuration and would lose one of them, and whoever loads the result would be told the wrong thing.
+    Transformers leaves two different matrices apart although the configuration calls them tied, but
+    resizing believes the configuration and would lose one of them, and whoever loads the result
+    would be told the wrong thing.
     """
     tied = len(_matrices(model)) == 1
     for config in (model.config, model.config.get_text_config()):
@@ -213,7 +238,8 @@ def _make_room(model: PreTrainedModel, rows: int) -> range:
 def _initialise(
     model: PreTrainedModel, vocabulary: Vocabulary, added: range, texts: ItemTexts | None, seed: int
 ) -> None:
-    """Start the rows of tokens that are new to the tokenizer, by id: a model's spare rows are not trained rows.
+    """Start the rows of tokens that are new to the tokenizer, by id: a model's spare rows are not
+    trained rows.
 
     Rows that were added as padding are drawn with them, so that they depend on the seed alone.
     """
@@ -221,12 +247,16 @@ def _initialise(
     if not fresh:
         return
     new = torch.tensor(sorted(fresh))
-    known = torch.tensor([i for i in sorted(vocabulary.tokenizer.get_vocab().values()) if i not in fresh])
+    known = torch.tensor(
+        [i for i in sorted(vocabulary.tokenizer.get_vocab().values()) if i not in fresh]
+    )
     generator = torch.Generator().manual_seed(seed)
     placed = texts.placed(known.numpy(), new.numpy()) if texts else None
     for matrix in _matrices(model):
         count, old = len(new), matrix[known]
-        rows = text_rows(old, count, generator, placed) if placed else mean_rows(old, count, generator)
+        rows = (
+            text_rows(old, count, generator, placed) if placed else mean_rows(old, count, generator)
+        )
         matrix[new] = rows.to(matrix.dtype)
     bias = getattr(model.get_output_embeddings(), "bias", None)
     if bias is not None:

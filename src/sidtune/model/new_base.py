@@ -16,8 +16,9 @@ from sidtune.base.terminal import console
 
 EOS, PAD, TURN, END_OF_TURN = "<|endoftext|>", "<|pad|>", "<|im_start|>", "<|im_end|>"
 CHAT_TEMPLATE = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] +"
+    " '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{%"
+    " endif %}"
 )
 # Longer words teach byte-level BPE nothing and make its training quadratic.
 LONGEST_WORD = 100
@@ -37,7 +38,12 @@ class NewBase:
 
 
 def create_base(
-    folder: Path, texts: Sequence[str], hidden: int = 128, layers: int = 4, vocab: int = 8000, seed: int = 0
+    folder: Path,
+    texts: Sequence[str],
+    hidden: int = 128,
+    layers: int = 4,
+    vocab: int = 8000,
+    seed: int = 0,
 ) -> NewBase:
     """Train a byte-level BPE on the texts and save it with a Qwen3 model of random weights.
 
@@ -76,7 +82,10 @@ def _check(folder: Path, texts: Sequence[str], hidden: int, layers: int, vocab: 
     if layers < 1:
         raise UserError(f"--layers {layers}: expected at least 1")
     if vocab < SMALLEST_VOCABULARY:
-        raise UserError(f"--vocab {vocab}: expected at least {SMALLEST_VOCABULARY} (256 bytes and the special tokens)")
+        raise UserError(
+            f"--vocab {vocab}: expected at least {SMALLEST_VOCABULARY} (256 bytes and the special"
+            " tokens)"
+        )
 
 
 def _tokenizer(texts: Sequence[str], vocab: int) -> PreTrainedTokenizerFast:

@@ -24,9 +24,11 @@ def head_device(head: Any) -> torch.device:
 
 @torch.no_grad()
 def ends_model(model: PreTrainedModel) -> bool:
-    """Whether the model's logits are its hidden states times a matrix, without a soft cap, a scale or a norm of rows.
+    """Whether the model's logits are its hidden states times a matrix, without a soft cap, a scale
+    or a norm of rows.
 
-    Seen by putting numbers in the place of the head's output, which the model must return as they are.
+    Seen by putting numbers in the place of the head's output, which the model must return as they
+    are.
     """
     head: Any = model.get_output_embeddings()
     if type(base_head(head)) is not nn.Linear:
@@ -34,7 +36,11 @@ def ends_model(model: PreTrainedModel) -> bool:
     marks: list[Tensor] = []
 
     def mark(_: Any, __: Any, output: Tensor) -> Tensor:
-        marks.append(torch.linspace(-60, 60, output.numel(), device=output.device).to(output.dtype).view_as(output))
+        marks.append(
+            torch.linspace(-60, 60, output.numel(), device=output.device)
+            .to(output.dtype)
+            .view_as(output)
+        )
         return marks[-1]
 
     watch = head.register_forward_hook(mark)

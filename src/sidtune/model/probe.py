@@ -8,15 +8,16 @@ from typing import TypeVar
 import torch
 
 T = TypeVar("T")
-# How PyTorch's allocators and the libraries on it say that memory ran out, where the error has no type of its own.
+# How PyTorch's allocators and the libraries on it say that memory ran out, where the error has no
+# type of its own.
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
 
 
 def attempt(probe: Callable[[], T]) -> T | None:
     """What a probe returns, or None where the model cannot do what the probe asks for.
 
-    What a model raises for an argument that it does not know is of any type. Running out of memory says nothing of what
-    the model can do, so that error is passed on.
+    What a model raises for an argument that it does not know is of any type. Running out of memory
+    says nothing of what the model can do, so that error is passed on.
     """
     try:
         return probe()

@@ -1,4 +1,6 @@
-"""Files of weights that training does not change: written once by a process, and linked from then on."""
+"""Files of weights that training does not change: written once by a process, and linked from then
+on.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ class Unchanged:
         """Of files that the next checkpoint need not write; the last file holds what changes."""
         return sum(file.stamp[2] for file in self.files[:-1])
 
-    def remember(self, checkpoint: Path, manifest: Mapping[str, Mapping[str, Any]], files: list[str]) -> None:
+    def remember(
+        self, checkpoint: Path, manifest: Mapping[str, Mapping[str, Any]], files: list[str]
+    ) -> None:
         """Take a checkpoint as the source of the next one's links.
 
         Args:
@@ -54,7 +58,8 @@ class Unchanged:
         """
         paths = [checkpoint / name for name in files if manifest.keys() >= set(files)]
         self.files = [
-            Written(path, str(manifest[path.name]["sha256"]), _stamp(path), weights_in(path)) for path in paths
+            Written(path, str(manifest[path.name]["sha256"]), _stamp(path), weights_in(path))
+            for path in paths
         ]
 
     def link_into(self, folder: Path, changed: frozenset[str]) -> dict[str, str]:
@@ -67,7 +72,9 @@ class Unchanged:
             The checksums of the files by their names; none where one of them is not as it was.
         """
         kept = [file for file in self.files if not file.names <= changed]
-        if all(not file.names & changed and _placed(file, folder / file.path.name) for file in kept):
+        if all(
+            not file.names & changed and _placed(file, folder / file.path.name) for file in kept
+        ):
             return {file.path.name: file.sha256 for file in kept}
         for file in kept:
             (folder / file.path.name).unlink(missing_ok=True)
@@ -81,7 +88,9 @@ def weights_in(file: Path) -> frozenset[str]:
 
 
 def _placed(file: Written, target: Path) -> bool:
-    """Link a file, or copy it where it cannot be linked; whether the result holds what the file held."""
+    """Link a file, or copy it where it cannot be linked; whether the result holds what the file
+    held.
+    """
     try:
         if _stamp(file.path) != file.stamp:
             return False

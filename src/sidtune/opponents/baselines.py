@@ -18,8 +18,8 @@ from sidtune.metrics.ranks import Ranking
 from sidtune.opponents.popular import Popular
 
 CHUNK_SCORES = 4_000_000
-# Scores nearer than this count as tied. A million steps of popularity fit into it and stay distinct in float64 beside
-# scores up to 4,096.
+# Scores nearer than this count as tied. A million steps of popularity fit into it and stay distinct
+# in float64 beside scores up to 4,096.
 TIE_BREAK = 1e-6
 # Share of its weight that a history's item keeps for every item that came after it.
 DECAY = 0.5
@@ -40,9 +40,10 @@ def rank_baselines(
 ) -> dict[str, Ranking]:
     """Rank the whole catalogue for every row with each baseline.
 
-    Ties go to the item with more training users, then to the one that comes first in the catalogue. A SID scores what
-    its best item scores. Ranks are places in the whole ranking and may exceed `depth`; a target that may not be listed
-    has rank 0, and its SID too unless another of its items may be.
+    Ties go to the item with more training users, then to the one that comes first in the catalogue.
+    A SID scores what its best item scores. Ranks are places in the whole ranking and may exceed
+    `depth`; a target that may not be listed has rank 0, and its SID too unless another of its items
+    may be.
 
     Args:
         train: rows that popularity and co-occurrence are counted on.
@@ -51,13 +52,16 @@ def rank_baselines(
         sid_of: `(items,)`, a number for each item's SID; items that share one have the same number.
         depth: length of the lists.
         allowed: `(items,)`, which items may be listed; all by default.
-        exclude_history: list no item of the row's own history. What repeat last adds to most popular is then gone.
+        exclude_history: list no item of the row's own history. What repeat last adds to most
+            popular is then gone.
     """
     user, item = owned(train, len(sid_of))
     popular = np.bincount(item, minlength=len(sid_of))
     by_popularity = Popular.of(popular, sid_of, depth, allowed)
     listing = Listing.of(popular, sid_of, depth, allowed=allowed, exclude_history=exclude_history)
-    together = partial(_co_occurrence, conditional=_conditional(_matrix(user, item, len(sid_of)), popular))
+    together = partial(
+        _co_occurrence, conditional=_conditional(_matrix(user, item, len(sid_of)), popular)
+    )
     nothing = repeat([], len(history))
     hidden = history if exclude_history else nothing
     return {
@@ -94,7 +98,9 @@ class _Sids:
 
 @dataclass(frozen=True)
 class Listing:
-    """How scores become lists, whichever baseline they come from; arguments as in `rank_baselines`."""
+    """How scores become lists, whichever baseline they come from; arguments as in
+    `rank_baselines`.
+    """
 
     tie_break: NDArray[np.float64]
     sids: _Sids
@@ -115,7 +121,9 @@ class Listing:
         """One whose ties go by `popular`, the training users of each item, `(items,)`."""
         return cls(_tie_break(popular), _Sids.of(sid_of), depth, allowed, exclude_history)
 
-    def rank(self, scores: NDArray[np.float64], history: Ragged, target: NDArray[np.integer]) -> Ranking:
+    def rank(
+        self, scores: NDArray[np.float64], history: Ragged, target: NDArray[np.integer]
+    ) -> Ranking:
         """Rank a chunk of rows; `scores`, `(rows, items)`, is overwritten."""
         scores += self.tie_break
         if self.allowed is not None:
@@ -126,12 +134,18 @@ class Listing:
         return Ranking(sid_ranks, _places(scores, target), _top(scores, self.depth))
 
 
-def rank_rows(name: str, scorer: Scorer, history: Ragged, target: NDArray[np.integer], listing: Listing) -> Ranking:
-    """Rank all rows by one scorer, so many at a time that `CHUNK_SCORES` scores are held at once."""
+def rank_rows(
+    name: str, scorer: Scorer, history: Ragged, target: NDArray[np.integer], listing: Listing
+) -> Ranking:
+    """Rank all rows by one scorer, so many at a time that `CHUNK_SCORES` scores are
+    held at once.
+    """
     size = max(1, CHUNK_SCORES // len(listing.tie_break))
     chunks = np.split(np.arange(len(target)), range(size, len(target), size))
     histories = [history.take(rows) for rows in chunks]
-    work = progress(list(zip(histories, chunks, strict=True)), name, len(target), lambda chunk: len(chunk[1]))
+    work = progress(
+        list(zip(histories, chunks, strict=True)), name, len(target), lambda chunk: len(chunk[1])
+    )
     parts = [listing.rank(scorer(past), past, target[rows]) for past, rows in work]
     return Ranking(
         np.concatenate([part.sid_ranks for part in parts]),
@@ -146,30 +160,39 @@ def _matrix(user: NDArray[np.int64], item: NDArray[np.int64], items: int) -> sp.
 
 
 def _tie_break(popular: NDArray[np.integer]) -> NDArray[np.float64]:
-    """A term in [0, `TIE_BREAK`) that falls with the place by popularity, then by catalogue order, `(items,)`."""
+    """A term in [0, `TIE_BREAK`) that falls with the place by popularity, then by catalogue order,
+    `(items,)`.
+    """
     term = np.empty(len(popular))
-    term[np.argsort(-popular, kind="stable")] = np.arange(len(popular))[::-1] * (TIE_BREAK / len(popular))
+    term[np.argsort(-popular, kind="stable")] = np.arange(len(popular))[::-1] * (
+        TIE_BREAK / len(popular)
+    )
     return term
 
 
 def _conditional(matrix: sp.csr_array, popular: NDArray[np.int64]) -> sp.csr_array:
-    """P(j | i), `(items, items)`: of the users of item i, the share that also has item j (Deshpande & Karypis, 2004).
+    """P(j | i), `(items, items)`: of the users of item i, the share that also has item j (Deshpande
+    & Karypis, 2004).
 
-    P(i | i) is 1, for an item without users too: people buy again, and a list that leaves out what they have is weak.
+    P(i | i) is 1, for an item without users too: people buy again, and a list that leaves out what
+    they have is weak.
     """
     shares = sp.diags_array(1 / np.maximum(popular, 1)) @ (matrix.T @ matrix)
     return (shares + sp.diags_array((popular == 0).astype(np.float64))).tocsr()
 
 
 def _co_occurrence(history: Ragged, conditional: sp.csr_array) -> NDArray[np.float64]:
-    """The sum of P(j | i) over the history's items i, each weighing half of the one that came after it.
+    """The sum of P(j | i) over the history's items i, each weighing half of the one that came after
+    it.
 
-    HR@10 / NDCG@10 by item on the validation rows of amazon-industrial: this .128/.083. With one thing changed: all
-    weights alike .116/.063, the last item alone .123/.082, plain counts instead of shares .131/.080, cosine (Sarwar
-    et al., 2001) .107/.077, P(i | i) of 0 for items without users .125/.079, for all items .091/.061.
+    HR@10 / NDCG@10 by item on the validation rows of amazon-industrial: this .128/.083. With one
+    thing changed: all weights alike .116/.063, the last item alone .123/.082, plain counts instead
+    of shares .131/.080, cosine (Sarwar et al., 2001) .107/.077, P(i | i) of 0 for items without
+    users .125/.079, for all items .091/.061.
     """
     weights = sp.csr_array(
-        (DECAY ** _ages(history), history.values, history.offsets), shape=(len(history), conditional.shape[0])
+        (DECAY ** _ages(history), history.values, history.offsets),
+        shape=(len(history), conditional.shape[0]),
     )
     scores: NDArray[np.float64] = (weights @ conditional).toarray()
     return scores
@@ -181,7 +204,9 @@ def _ages(lists: Ragged) -> NDArray[np.int64]:
 
 
 def _places(scores: NDArray[np.float64], target: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Place of the target's score in its row, from 1, `(rows,)`; 0 for a target that may not be listed."""
+    """Place of the target's score in its row, from 1, `(rows,)`; 0 for a target that may not be
+    listed.
+    """
     own = scores[np.arange(len(target)), target]
     places = 1 + np.count_nonzero(scores > own[:, None], axis=1)
     return np.where(np.isfinite(own), places, 0)

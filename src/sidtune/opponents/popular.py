@@ -1,4 +1,6 @@
-"""The catalogue by popularity, and rankings that differ from it by a few items of each row: without dense scores."""
+"""The catalogue by popularity, and rankings that differ from it by a few items of each row: without
+dense scores.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,11 @@ class Popular:
 
     @classmethod
     def of(
-        cls, users: NDArray[np.integer], sid_of: NDArray[np.integer], depth: int, allowed: NDArray[np.bool_] | None
+        cls,
+        users: NDArray[np.integer],
+        sid_of: NDArray[np.integer],
+        depth: int,
+        allowed: NDArray[np.bool_] | None,
     ) -> Popular:
         """The order by training users, `(items,)`, then by catalogue position."""
         order = np.argsort(-users, kind="stable")
@@ -54,20 +60,24 @@ class Popular:
         best = np.sort(groups.values[groups.offsets[:-1][sizes > 0]]).astype(np.int64)
         return cls(listed, place, column, groups, best, depth)
 
-    def rank_rows(self, name: str, front: Ragged, hidden: Ragged, target: NDArray[np.integer]) -> Ranking:
+    def rank_rows(
+        self, name: str, front: Ragged, hidden: Ragged, target: NDArray[np.integer]
+    ) -> Ranking:
         """Rank the catalogue by popularity, but for a few items of each row.
 
         Args:
             name: of the ranker, for the progress bar.
-            front: of each row, catalogue positions that come before all others, best first; a later repetition of an
-                item counts for nothing, nor do items that may not be listed.
+            front: of each row, catalogue positions that come before all others, best first; a later
+                repetition of an item counts for nothing, nor do items that may not be listed.
             hidden: of each row, catalogue positions that may not be listed.
             target: `(rows,)`, catalogue positions.
         """
         sid_ranks, item_ranks = np.zeros((2, len(target)), np.int64)
         items = np.full((len(target), self.depth), -1, np.int64)
         starts = range(0, len(target), ROWS_AT_ONCE)
-        for start in progress(starts, name, len(target), lambda first: min(ROWS_AT_ONCE, len(target) - first)):
+        for start in progress(
+            starts, name, len(target), lambda first: min(ROWS_AT_ONCE, len(target) - first)
+        ):
             for row in range(start, min(start + ROWS_AT_ONCE, len(target))):
                 out = set(self._places(hidden[row]))
                 first = [place for place in self._places(front[row]) if place not in out]
@@ -78,7 +88,9 @@ class Popular:
         return Ranking(sid_ranks, item_ranks, items)
 
     def _places(self, items: NDArray[np.int32]) -> list[int]:
-        """Places of items that may be listed, each once, in the order in which they first appear."""
+        """Places of items that may be listed, each once, in the order in which they
+        first appear.
+        """
         return [place for place in dict.fromkeys(self.place[items].tolist()) if place >= 0]
 
     def _list(self, first: Sequence[int], out: set[int]) -> NDArray[np.int64]:
@@ -93,10 +105,14 @@ class Popular:
             return 0
         if place in first:
             return first.index(place) + 1
-        return 1 + place + sum(other > place for other in first) - sum(other < place for other in out)
+        return (
+            1 + place + sum(other > place for other in first) - sum(other < place for other in out)
+        )
 
     def _sid_rank(self, first: Sequence[int], out: set[int], sid: int) -> int:
-        """The place of a SID, that of its best item, from 1; 0 where none of its items may be listed."""
+        """The place of a SID, that of its best item, from 1; 0 where none of its items may be
+        listed.
+        """
         moved = list(dict.fromkeys(self.column[self.order[first]].tolist()))
         if sid in moved:
             return moved.index(sid) + 1

@@ -1,4 +1,6 @@
-"""SASRec with full cross-entropy, a strong baseline for generative recommenders; uses RePlay's implementation."""
+"""SASRec with full cross-entropy, a strong baseline for generative recommenders; uses RePlay's
+implementation.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ from sidtune.data.sequences import whole
 from sidtune.metrics.metrics import gains, hits
 from sidtune.opponents.baselines import Listing, rank_rows
 
-# The grid is hidden sizes by dropouts; blocks, heads and the longest history are those of Kang & McAuley (2018).
+# The grid is hidden sizes by dropouts; blocks, heads and the longest history are those of Kang &
+# McAuley (2018).
 HIDDEN, DROPOUT = (64, 128), (0.2, 0.5)
 BLOCKS, HEADS, MAX_HISTORY = 2, 1, 50
 LEARNING_RATE, BETAS, BATCH_SIZE = 1e-3, (0.9, 0.98), 128
@@ -34,7 +37,9 @@ FEATURE = "item"
 
 @dataclass(frozen=True)
 class Trial:
-    """A point of the grid: its best epoch, counted from 1, and how well it ranked the validation rows by item."""
+    """A point of the grid: its best epoch, counted from 1, and how well it ranked the validation
+    rows by item.
+    """
 
     hidden: int
     dropout: float
@@ -64,7 +69,9 @@ class SasrecScorer:
         device = next(self.module.parameters()).device
         parts = []
         with torch.inference_mode():
-            for rows in np.split(np.arange(len(history)), range(ROWS_AT_ONCE, len(history), ROWS_AT_ONCE)):
+            for rows in np.split(
+                np.arange(len(history)), range(ROWS_AT_ONCE, len(history), ROWS_AT_ONCE)
+            ):
                 inputs = _left_padded(history.take(rows), self.longest, self.items).to(device)
                 logits = self.module({FEATURE: inputs}, inputs != self.items)["logits"]
                 parts.append(logits.cpu().numpy().astype(np.float64))
@@ -78,12 +85,16 @@ def require_library() -> None:
     except ImportError as error:
         raise UserError(
             f"SASRec needs RePlay, which cannot be imported: {error}",
-            "Run pip install 'sidtune[baselines]', or use --simple for the three baselines without extra library.",
+            "Run pip install 'sidtune[baselines]', or use --simple for the three baselines without"
+            " extra library.",
         ) from error
 
 
-def tune(train: Rows, valid: Rows, listing: Listing, items: int, seed: int) -> tuple[SasrecScorer, list[Trial]]:
-    """Train every point of the grid; the scorer is the best by NDCG@10 of the validation rows, by item.
+def tune(
+    train: Rows, valid: Rows, listing: Listing, items: int, seed: int
+) -> tuple[SasrecScorer, list[Trial]]:
+    """Train every point of the grid; the scorer is the best by NDCG@10 of the validation rows, by
+    item.
 
     Args:
         valid: at most `VALID_ROWS` of them are ranked, drawn by seed.
@@ -100,7 +111,9 @@ def tune(train: Rows, valid: Rows, listing: Listing, items: int, seed: int) -> t
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             scorer = SasrecScorer(_new_module(hidden, dropout, items, longest), items, longest)
-            trial = _train(scorer, pieces, valid, listing, hidden, dropout, np.random.default_rng(seed))
+            trial = _train(
+                scorer, pieces, valid, listing, hidden, dropout, np.random.default_rng(seed)
+            )
         if best is None or trial.ndcg > max(entry.ndcg for entry in trials):
             best = scorer
         trials.append(trial)
@@ -149,7 +162,11 @@ def _train(
 
 
 def _run_epoch(
-    scorer: SasrecScorer, pieces: Ragged, optimizer: torch.optim.Optimizer, random: np.random.Generator, name: str
+    scorer: SasrecScorer,
+    pieces: Ragged,
+    optimizer: torch.optim.Optimizer,
+    random: np.random.Generator,
+    name: str,
 ) -> None:
     module, padding = scorer.module.train(), scorer.items
     device = next(module.parameters()).device
@@ -161,7 +178,9 @@ def _run_epoch(
         states = module.body({FEATURE: inputs}, there)[there]
         # As one long row, so that no softmax is computed for padding.
         wanted = labels[there][None, :, None]
-        loss = module.loss(states[None], {}, wanted, None, None, torch.ones_like(wanted, dtype=torch.bool))
+        loss = module.loss(
+            states[None], {}, wanted, None, None, torch.ones_like(wanted, dtype=torch.bool)
+        )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -193,7 +212,9 @@ def _new_module(hidden: int, dropout: float, items: int, longest: int) -> Any:
 
 
 def _pieces(sequences: Ragged, longest: int) -> Ragged:
-    """Sequences cut so that every item but a sequence's first is a target once, behind at most `longest` items."""
+    """Sequences cut so that every item but a sequence's first is a target once, behind at most
+    `longest` items.
+    """
     pieces = [
         sequence[max(0, end - longest - 1) : end].tolist()
         for sequence in map(sequences.__getitem__, range(len(sequences)))
@@ -203,9 +224,13 @@ def _pieces(sequences: Ragged, longest: int) -> Ragged:
 
 
 def _left_padded(lists: Ragged, longest: int, fill: int) -> torch.Tensor:
-    """The newest items of each list, `(rows, longest of them)`: SASRec counts positions from the end."""
+    """The newest items of each list, `(rows, longest of them)`: SASRec counts positions from the
+    end.
+    """
     newest = lists.latest(longest)
     width = int(newest.lengths.max())
     table = np.full((len(newest), width), fill, np.int64)
-    table[row_of(newest), place_of(newest) + np.repeat(width - newest.lengths, newest.lengths)] = newest.values
+    table[row_of(newest), place_of(newest) + np.repeat(width - newest.lengths, newest.lengths)] = (
+        newest.values
+    )
     return torch.from_numpy(table)

@@ -19,7 +19,8 @@ def note(state: TrainerState, run: Path) -> None:
 
 
 def restore(state: TrainerState, arguments: TrainingArguments, checkpoint: Path) -> None:
-    """Find it again when a run goes on; where it is damaged or gone, the best of those that are left is the best.
+    """Find it again when a run goes on; where it is damaged or gone, the best of those that are
+    left is the best.
 
     Args:
         state: as the checkpoint has it.
@@ -33,14 +34,20 @@ def restore(state: TrainerState, arguments: TrainingArguments, checkpoint: Path)
     reason = by_first(lambda: damage(lost), arguments)
     if reason is None:
         return
-    left = by_first(lambda: _left(state, str(arguments.metric_for_best_model), checkpoint), arguments)
+    left = by_first(
+        lambda: _left(state, str(arguments.metric_for_best_model), checkpoint), arguments
+    )
     better = max if arguments.greater_is_better else min
     chosen = better(left, key=lambda step: left[step], default=None)
     state.best_global_step, state.best_model_checkpoint = chosen, None
     state.best_metric = None if chosen is None else left[chosen]
     note(state, run)
     if arguments.process_index == 0:
-        instead = f"step {chosen:,} is the best of the others" if chosen else "the next evaluation determines a new one"
+        instead = (
+            f"step {chosen:,} is the best of the others"
+            if chosen
+            else "the next evaluation determines a new one"
+        )
         warn(f"{lost}, the best checkpoint so far, cannot be used: {reason}; {instead}")
 
 
@@ -62,8 +69,12 @@ def verified(state: TrainerState, arguments: TrainingArguments) -> Path:
 
 
 def _left(state: TrainerState, metric: str, checkpoint: Path) -> dict[int, float]:
-    """Steps of the complete checkpoints up to this one, oldest first, with what the best is chosen by."""
+    """Steps of the complete checkpoints up to this one, oldest first, with what the best is chosen
+    by.
+    """
     values = {entry["step"]: entry[metric] for entry in state.log_history if metric in entry}
-    sound = [folder for folder in reversed(checkpoints(checkpoint.parent)) if damage(folder) is None]
+    sound = [
+        folder for folder in reversed(checkpoints(checkpoint.parent)) if damage(folder) is None
+    ]
     steps = [step for step in map(step_of, sound) if step <= step_of(checkpoint)]
     return {step: values[step] for step in steps if step in values}

@@ -1,4 +1,6 @@
-"""Files saved with the weights that make a model folder usable without its configuration: catalogue and prompts."""
+"""Files saved with the weights that make a model folder usable without its configuration: catalogue
+and prompts.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +26,18 @@ from sidtune.templates import Template, as_tree, parse_template
 
 CATALOGUE, RECOMMENDER_FILE = "sid_catalogue.parquet", "sid_recommender.json"
 SCHEMA = pa.schema(
-    [("item_id", pa.string()), ("title", pa.string()), ("sid", pa.list_(pa.string())), ("users", pa.int64())]
+    [
+        ("item_id", pa.string()),
+        ("title", pa.string()),
+        ("sid", pa.list_(pa.string())),
+        ("users", pa.int64()),
+    ]
 )
 FORMAT_VERSION: Final = 3
-HINT = "sidtune writes this file when it trains a model: copy it from the same run, or retrain with this version."
+HINT = (
+    "sidtune writes this file when it trains a model: copy it from the same run, or retrain with"
+    " this version."
+)
 
 
 @dataclass(frozen=True)
@@ -56,10 +66,12 @@ class Bundle:
         template: template of this task; the first one if there are several.
         format: template format, `plain` or `chat`.
         cutoff_len: maximum length of prompt and response in tokens.
-        longest_history: maximum number of items of a training or validation row, target included, and at most
-            `data.history`; prompts are cut to it, since the model was not trained on longer histories.
+        longest_history: maximum number of items of a training or validation row, target included,
+            and at most `data.history`; prompts are cut to it, since the model was not trained on
+            longer histories.
         frame: the text around prompt and response, as rendered when training began.
-        prompt_ids: the token ids around the history; None if prompts contain more than the SIDs of a history.
+        prompt_ids: the token ids around the history; None if prompts contain more than the SIDs of
+            a history.
     """
 
     catalogue: Catalogue
@@ -111,7 +123,10 @@ class _Frame(BaseModel):
 
     def frame(self) -> Frame:
         """The frame for the encoder."""
-        (prompt_front, prompt_back), (response_front, response_back) = self.prompt_trim, self.response_trim
+        (prompt_front, prompt_back), (response_front, response_back) = (
+            self.prompt_trim,
+            self.response_trim,
+        )
         return Frame(
             chat=True,
             before=self.before,
@@ -152,7 +167,8 @@ class _Recommender(BaseModel):
     def _chat_has_its_frame(self) -> Self:
         if (self.format == "chat") != (self.chat is not None):
             raise ValueError(
-                "`chat` must contain the text of the chat template if format is chat, and must be null otherwise"
+                "`chat` must contain the text of the chat template if format is chat, and must be"
+                " null otherwise"
             )
         return self
 
@@ -161,7 +177,10 @@ def write_bundle(bundle: Bundle, folder: Path) -> None:
     """Write both files and the model card into a model folder."""
     catalogue = bundle.catalogue
     columns = [catalogue.ids, catalogue.titles, [list(sid) for sid in catalogue.sids], bundle.users]
-    table = pa.table([pa.array(column, kind.type) for column, kind in zip(columns, SCHEMA, strict=True)], schema=SCHEMA)
+    table = pa.table(
+        [pa.array(column, kind.type) for column, kind in zip(columns, SCHEMA, strict=True)],
+        schema=SCHEMA,
+    )
     pyarrow.parquet.write_table(table, folder / CATALOGUE)
     recommender = _Recommender(
         version=FORMAT_VERSION,
@@ -173,8 +192,12 @@ def write_bundle(bundle: Bundle, folder: Path) -> None:
         chat=_Frame.of(bundle.frame) if bundle.format == "chat" else None,
         prompt_ids=_PromptIds(**asdict(bundle.prompt_ids)) if bundle.prompt_ids else None,
     )
-    (folder / RECOMMENDER_FILE).write_text(recommender.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    (folder / CARD).write_text(model_card(catalogue.sids[0], bundle.prompt_ids is not None), encoding="utf-8")
+    (folder / RECOMMENDER_FILE).write_text(
+        recommender.model_dump_json(indent=1) + "\n", encoding="utf-8"
+    )
+    (folder / CARD).write_text(
+        model_card(catalogue.sids[0], bundle.prompt_ids is not None), encoding="utf-8"
+    )
 
 
 def read_bundle(folder: Path) -> Bundle:
@@ -185,10 +208,15 @@ def read_bundle(folder: Path) -> Bundle:
     """
     for name in (CATALOGUE, RECOMMENDER_FILE):
         if not (folder / name).is_file():
-            raise UserError(f"{folder} has no {name}, which contains the model's catalogue or prompt format", HINT)
+            raise UserError(
+                f"{folder} has no {name}, which contains the model's catalogue or prompt format",
+                HINT,
+            )
     recommender = _read_recommender(folder / RECOMMENDER_FILE)
     catalogue, users = _read_catalogue(folder / CATALOGUE)
-    template = parse_template(recommender.task, recommender.template, str(folder / RECOMMENDER_FILE))
+    template = parse_template(
+        recommender.task, recommender.template, str(folder / RECOMMENDER_FILE)
+    )
     return Bundle(
         catalogue=catalogue,
         users=users,
@@ -198,7 +226,9 @@ def read_bundle(folder: Path) -> Bundle:
         cutoff_len=recommender.cutoff_len,
         longest_history=recommender.longest_history,
         frame=recommender.chat.frame() if recommender.chat else PLAIN,
-        prompt_ids=PromptIds(**recommender.prompt_ids.model_dump()) if recommender.prompt_ids else None,
+        prompt_ids=(
+            PromptIds(**recommender.prompt_ids.model_dump()) if recommender.prompt_ids else None
+        ),
     )
 
 
@@ -214,18 +244,30 @@ def _read_recommender(path: Path) -> _Recommender:
     except ValidationError as error:
         fault = error.errors()[0]
         place = ".".join(map(str, fault["loc"]))
-        raise UserError(f"{path}: {place}: {fault['msg'].removeprefix('Value error, ')}", HINT) from None
+        raise UserError(
+            f"{path}: {place}: {fault['msg'].removeprefix('Value error, ')}", HINT
+        ) from None
 
 
 def _read_catalogue(path: Path) -> tuple[Catalogue, NDArray[np.int64]]:
     table = read_parquet(path, HINT)
-    if not table.schema.equals(SCHEMA) or not table.num_rows or any(column.null_count for column in table.columns):
+    if (
+        not table.schema.equals(SCHEMA)
+        or not table.num_rows
+        or any(column.null_count for column in table.columns)
+    ):
         raise UserError(
-            f"{path} is not a valid catalogue: expected {', '.join(SCHEMA.names)} for at least one item", HINT
+            f"{path} is not a valid catalogue: expected {', '.join(SCHEMA.names)} for at least one"
+            " item",
+            HINT,
         )
     ids, titles, sids = (table[name].to_pylist() for name in ("item_id", "title", "sid"))
     users: NDArray[np.int64] = table["users"].to_numpy()
-    if not all(sid and None not in sid for sid in sids) or len(set(ids)) < len(ids) or users.min() < 0:
+    if (
+        not all(sid and None not in sid for sid in sids)
+        or len(set(ids)) < len(ids)
+        or users.min() < 0
+    ):
         message = "an item has no SID, an id occurs twice, or a number of users is negative"
         raise UserError(f"{path} is not a valid catalogue: {message}", HINT)
     catalogue = Catalogue(ids, titles, titles, [tuple(sid) for sid in sids])

@@ -17,11 +17,17 @@ from sidtune.base.storage import flush
 from sidtune.base.terminal import warn
 from sidtune.encoding.corpus import file_digest
 
-MANIFEST, IDENTITY, PREFIX, FINAL = "manifest.json", "sidtune.json", "checkpoint-", "final_checkpoint"
+MANIFEST, IDENTITY, PREFIX, FINAL = (
+    "manifest.json",
+    "sidtune.json",
+    "checkpoint-",
+    "final_checkpoint",
+)
 PROCESSES, PRECISION = "processes", "training.precision"
 # Settings that may change when a run is resumed; each difference gives a warning.
 CHANGEABLE = {PRECISION} | {
-    f"training.{name}" for name in ("warmup", "max_grad_norm", "layout", "max_tokens", "micro_batch_size", "compile")
+    f"training.{name}"
+    for name in ("warmup", "max_grad_norm", "layout", "max_tokens", "micro_batch_size", "compile")
 }
 # Settings that checkpoints of earlier versions do not contain.
 RECORDED_LATER = (
@@ -72,8 +78,11 @@ def make_partial(final: Path) -> Path:
     return partial
 
 
-def seal(partial: Path, identity: dict[str, Any], known: Mapping[str, str] = MappingProxyType({})) -> Manifest:
-    """Write down whose files these are, their sizes and checksums, and wait until all of it is on disk.
+def seal(
+    partial: Path, identity: dict[str, Any], known: Mapping[str, str] = MappingProxyType({})
+) -> Manifest:
+    """Write down whose files these are, their sizes and checksums, and wait until all of it is on
+    disk.
 
     Args:
         known: checksums of files that are on disk already, by their names.
@@ -105,7 +114,9 @@ def publish(partial: Path, final: Path) -> None:
 
 
 def remove(checkpoint: Path) -> None:
-    """Take a checkpoint out of sight before its files go, so that none is ever seen half deleted."""
+    """Take a checkpoint out of sight before its files go, so that none is ever seen
+    half deleted.
+    """
     aside = checkpoint.with_name(f".{checkpoint.name}{DELETED}")
     shutil.rmtree(aside, ignore_errors=True)
     os.rename(checkpoint, aside)
@@ -114,7 +125,8 @@ def remove(checkpoint: Path) -> None:
 
 
 def rotate(newest: Path, limit: int, best: Path | None) -> None:
-    """Let all checkpoints go but the best one and the last `limit` up to the newest, which was just published.
+    """Let all checkpoints go but the best one and the last `limit` up to the newest, which was just
+    published.
 
     Those of later steps are damaged, or of a course of the run that was left.
     """
@@ -134,7 +146,11 @@ def clean(run: Path) -> None:
 
 def checkpoints(run: Path) -> list[Path]:
     """The checkpoint folders of a run, newest first, complete or not."""
-    found = [path for path in run.glob(f"{PREFIX}*") if re.fullmatch(r"\d+", path.name.removeprefix(PREFIX), re.ASCII)]
+    found = [
+        path
+        for path in run.glob(f"{PREFIX}*")
+        if re.fullmatch(r"\d+", path.name.removeprefix(PREFIX), re.ASCII)
+    ]
     return sorted(found, key=step_of, reverse=True)
 
 
@@ -149,7 +165,9 @@ def step_of(checkpoint: Path) -> int:
 
 
 def damage(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint: the first file that is not as it was written; None where all is well."""
+    """What is wrong with a checkpoint: the first file that is not as it was written; None where all
+    is well.
+    """
     try:
         manifest = read_manifest(checkpoint)
     except FileNotFoundError:
@@ -157,16 +175,24 @@ def damage(checkpoint: Path) -> str | None:
     except (OSError, ValueError, RecursionError):
         return f"{MANIFEST} cannot be read"
     if endless := [
-        path.name for path in checkpoint.iterdir() if path.exists() and not (path.is_file() or path.is_dir())
+        path.name
+        for path in checkpoint.iterdir()
+        if path.exists() and not (path.is_file() or path.is_dir())
     ]:
         # Named by the manifest or not: whoever opens it waits.
         return f"{endless[0]} cannot be read: it is a pipe or a device"
-    faults = (_fault(checkpoint, name, entry, verify) for verify in (False, True) for name, entry in manifest.items())
+    faults = (
+        _fault(checkpoint, name, entry, verify)
+        for verify in (False, True)
+        for name, entry in manifest.items()
+    )
     return next((fault for fault in faults if fault), None)
 
 
 def read_manifest(checkpoint: Path) -> Manifest:
-    """What a checkpoint says of its files; raises as `read_ordinary`, and for what is no manifest."""
+    """What a checkpoint says of its files; raises as `read_ordinary`, and for what is
+    no manifest.
+    """
     manifest = json.loads(read_ordinary(checkpoint / MANIFEST, LONGEST_JSON))
     if not isinstance(manifest, dict) or IDENTITY not in manifest:
         raise ValueError("it is not a valid manifest")
@@ -208,7 +234,9 @@ def read_identity(checkpoint: Path) -> dict[str, Any]:
     raise UserError(f"{checkpoint / IDENTITY} cannot be read", "Use another checkpoint.")
 
 
-def compare_identity(checkpoint: Path, identity: dict[str, Any], other_processes: bool = False) -> None:
+def compare_identity(
+    checkpoint: Path, identity: dict[str, Any], other_processes: bool = False
+) -> None:
     """Refuse to resume another run's checkpoint, and say which settings have changed that may.
 
     Args:
@@ -228,16 +256,23 @@ def compare_identity(checkpoint: Path, identity: dict[str, Any], other_processes
         _say_changes(checkpoint, saved, identity, unknown)
     else:
         shown = "\n".join(
-            f"  {name}: {_value(saved, name)} in the checkpoint, {_value(identity, name)} now" for name in names
+            f"  {name}: {_value(saved, name)} in the checkpoint, {_value(identity, name)} now"
+            for name in names
         )
         again = (
-            f"Use {saved.get(PROCESSES)} processes again, or add --allow-other-processes: the order of examples stays"
+            f"Use {saved.get(PROCESSES)} processes again, or add --allow-other-processes: the order"
+            " of examples stays"
         )
         raise UserError(
             f"{checkpoint} belongs to a run with different settings or data:\n{shown}",
-            f"{again} the same, but results are not bit-identical."
-            if names == [PROCESSES]
-            else "Restore them, or choose a new output_dir, where `--resume PATH` starts from its weights only.",
+            (
+                f"{again} the same, but results are not bit-identical."
+                if names == [PROCESSES]
+                else (
+                    "Restore them, or choose a new output_dir, where `--resume PATH` starts from"
+                    " its weights only."
+                )
+            ),
         )
 
 
@@ -245,22 +280,33 @@ def _value(identity: dict[str, Any], name: str) -> Any:
     return identity.get(name, UNSAID.get(name))
 
 
-def _say_changes(checkpoint: Path, saved: dict[str, Any], identity: dict[str, Any], unknown: list[str]) -> None:
+def _say_changes(
+    checkpoint: Path, saved: dict[str, Any], identity: dict[str, Any], unknown: list[str]
+) -> None:
     """Warn of settings that may change and have, and of those that cannot be compared."""
     for name in sorted(CHANGEABLE & saved.keys() & identity.keys()):
         if saved[name] != identity[name]:
-            warn(f"{name}: {saved[name]} in {checkpoint}, {identity[name]} now; the resumed run is not bit-identical")
+            warn(
+                f"{name}: {saved[name]} in {checkpoint}, {identity[name]} now; the resumed run is"
+                " not bit-identical"
+            )
     if unknown:
         warn(
-            f"{checkpoint} was written by an earlier version of sidtune, which did not save {', '.join(unknown)}: "
-            "they cannot be compared. Make sure that they have not changed"
+            f"{checkpoint} was written by an earlier version of sidtune, which did not save"
+            f" {', '.join(unknown)}: they cannot be compared. Make sure that they have not changed"
         )
 
 
 def _fault(checkpoint: Path, name: str, entry: Any, verify: bool) -> str | None:
     """What is wrong with a file's size or, to `verify`, its bytes."""
-    size, checksum = (entry.get(key) if isinstance(entry, dict) else None for key in ("bytes", "sha256"))
-    if not isinstance(size, int) or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+    size, checksum = (
+        entry.get(key) if isinstance(entry, dict) else None for key in ("bytes", "sha256")
+    )
+    if (
+        not isinstance(size, int)
+        or PurePosixPath(name).is_absolute()
+        or ".." in PurePosixPath(name).parts
+    ):
         return f"{MANIFEST} cannot be read"
     try:
         found = ordinary_size(checkpoint / name)
@@ -280,7 +326,8 @@ def ordinary_size(path: Path) -> int:
 
     Raises:
         OSError: for a file that is missing.
-        ValueError: for a link, which a run writes none of, a pipe that would be waited for, or a device without end.
+        ValueError: for a link, which a run writes none of, a pipe that would be waited for, or a
+            device without end.
     """
     found = path.lstat()
     if not stat.S_ISREG(found.st_mode):
@@ -289,7 +336,9 @@ def ordinary_size(path: Path) -> int:
 
 
 def read_ordinary(path: Path, longest: int) -> str:
-    """The text of a file of at most so many bytes; raises as `ordinary_size`, and for one of more."""
+    """The text of a file of at most so many bytes; raises as `ordinary_size`, and for
+    one of more.
+    """
     if ordinary_size(path) > longest:
         raise ValueError(f"it exceeds {longest:,} bytes")
     return path.read_text(encoding="utf-8")

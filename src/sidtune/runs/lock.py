@@ -23,8 +23,8 @@ HELD = (errno.EACCES, errno.EAGAIN)
 def locked(folder: Path) -> Iterator[None]:
     """Hold a folder, which is made if need be, until the context or the process ends.
 
-    The kernel lets go of the lock when its process dies, however it dies, so the file may stay. It is a POSIX record
-    lock: processes that are forked, as loaders do, do not keep it.
+    The kernel lets go of the lock when its process dies, however it dies, so the file may stay. It
+    is a POSIX record lock: processes that are forked, as loaders do, do not keep it.
 
     Raises:
         UserError: where another process holds it, or the folder cannot be written.
@@ -51,9 +51,16 @@ def _take(folder: Path, descriptor: int) -> None:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno not in HELD:
-            warn(f"{folder} cannot be locked ({error.strerror}): make sure that no other run writes there")
+            warn(
+                f"{folder} cannot be locked ({error.strerror}): make sure that no other run writes"
+                " there"
+            )
             return
-        holder = visible(os.pread(descriptor, 200, 0).decode(errors="replace").strip()) or "another process"
+        holder = (
+            visible(os.pread(descriptor, 200, 0).decode(errors="replace").strip())
+            or "another process"
+        )
         raise UserError(
-            f"output_dir {folder} is in use by {holder}", "Wait for that run to end, or choose another output_dir."
+            f"output_dir {folder} is in use by {holder}",
+            "Wait for that run to end, or choose another output_dir.",
         ) from None

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 CARD = "README.md"
 HEAD = """# A recommender over semantic IDs
 
-This model was trained with sidtune. Given the semantic IDs (SIDs) of the items in a user's history, it generates the
-SID of the next item. `sid_catalogue.parquet` maps items to SIDs; `sid_recommender.json` describes the prompt.
+This model was trained with sidtune. Given the semantic IDs (SIDs) of the items in a user's history,
+it generates the SID of the next item. `sid_catalogue.parquet` maps items to SIDs;
+`sid_recommender.json` describes the prompt.
 
 With sidtune, using item ids: `sidtune recommend FOLDER --history ID,ID`, or in Python
 `sidtune.Recommender.load(FOLDER)`.
@@ -38,8 +39,9 @@ written = model.generate(torch.tensor([ids]), max_new_tokens={tokens})[0, len(id
 print(tokenizer.decode(written))
 ```
 
-Use the token ids from the file; do not tokenise the prompt as one text. Tokenizers of the Llama-2 type would add a
-space after every SID, which the training prompts do not contain, and a chat template may write the current date.
+Use the token ids from the file; do not tokenise the prompt as one text. Tokenizers of the Llama-2
+type would add a space after every SID, which the training prompts do not contain, and a chat
+template may write the current date.
 """
 WITHOUT_IDS = """
 Its prompts contain item texts in addition to SIDs, each tokenised separately. Use it with sidtune.
@@ -51,8 +53,11 @@ def model_card(sid: Sequence[str], with_ids: bool) -> str:
 
     Args:
         sid: SID of an item, for the example.
-        with_ids: whether the token ids around a history are constant and saved in `sid_recommender.json`.
+        with_ids: whether the token ids around a history are constant and saved in
+            `sid_recommender.json`.
     """
     if not with_ids:
         return HEAD + WITHOUT_IDS
-    return HEAD + WITH_IDS.format(sid=json.dumps(list(sid), ensure_ascii=False), tokens=len(sid) + 1)
+    return HEAD + WITH_IDS.format(
+        sid=json.dumps(list(sid), ensure_ascii=False), tokens=len(sid) + 1
+    )

@@ -64,7 +64,8 @@ class Start:
 def begun(
     folders: Sequence[Path], resume: str, identity: dict[str, Any], other_processes: bool = False
 ) -> Iterator[Start]:
-    """Hold the output folder against other runs, clear away what dead ones left half written, and say where to begin.
+    """Hold the output folder against other runs, clear away what dead ones left half written, and
+    say where to begin.
 
     Args:
         folders: of the stages; the last is the run's own.
@@ -75,7 +76,9 @@ def begun(
         UserError: where another run is at work there, and as `find_start` does.
     """
     if resume == "never" and other_processes:
-        raise UserError("--allow-other-processes has no effect with --resume never", "Remove one of them.")
+        raise UserError(
+            "--allow-other-processes has no effect with --resume never", "Remove one of them."
+        )
     refuse_foreign(folders[-1])
     with locked(folders[-1]):
         start = find_start(folders, resume, identity, other_processes)
@@ -84,7 +87,9 @@ def begun(
         yield start
 
 
-def find_start(folders: Sequence[Path], resume: str, identity: dict[str, Any], other_processes: bool = False) -> Start:
+def find_start(
+    folders: Sequence[Path], resume: str, identity: dict[str, Any], other_processes: bool = False
+) -> Start:
     """Decide where to begin, before anything is written.
 
     Args:
@@ -103,7 +108,9 @@ def find_start(folders: Sequence[Path], resume: str, identity: dict[str, Any], o
         return _given(Path(resume), folders, stage, identity, other_processes)
     _refuse_finished(folders[stage], identity, other_processes)
     if stage and not checkpoints(folders[stage]):
-        return Start(weights=stage_result(folders[stage - 1], identity, other_processes), stage=stage)
+        return Start(
+            weights=stage_result(folders[stage - 1], identity, other_processes), stage=stage
+        )
     newest, skipped = newest_complete(folders[stage])
     if newest:
         compare_identity(newest, identity, other_processes)
@@ -112,14 +119,16 @@ def find_start(folders: Sequence[Path], resume: str, identity: dict[str, Any], o
         names = "; ".join(f"{folder.name}: {reason}" for folder, reason in skipped)
         raise UserError(
             f"{folders[stage]}: no checkpoint is complete ({names})",
-            f"Delete {'these' if len(skipped) > 1 else 'it'} to start a new run there, or choose another output_dir.",
+            f"Delete {'these' if len(skipped) > 1 else 'it'} to start a new run there, or choose"
+            " another output_dir.",
         )
     _refuse_occupied(folders[-1], resume)
     return Start()
 
 
 def kept_frame(folders: Sequence[Path], chat: bool) -> Frame | None:
-    """What stood around examples when a run began, from the newest of its checkpoints and results that has it whole.
+    """What stood around examples when a run began, from the newest of its checkpoints and results
+    that has it whole.
 
     Args:
         folders: of the stages; the last is the run's own.
@@ -142,16 +151,29 @@ def refuse_foreign(output_dir: Path) -> None:
     for place in (output_dir, *output_dir.parents):
         if place.is_symlink() and not place.exists():
             message = f"output_dir {output_dir}: {place} is a broken link ({os.readlink(place)})"
-            raise UserError(message, "Create the folder it points to, or choose another output_dir.")
+            raise UserError(
+                message, "Create the folder it points to, or choose another output_dir."
+            )
         if place.exists() and not place.is_dir():
-            raise UserError(f"output_dir {output_dir}: {place} is a file", "Choose another output_dir.")
-    strange = [p.name for p in output_dir.iterdir() if not p.name.startswith(".")] if output_dir.is_dir() else []
+            raise UserError(
+                f"output_dir {output_dir}: {place} is a file", "Choose another output_dir."
+            )
+    strange = (
+        [p.name for p in output_dir.iterdir() if not p.name.startswith(".")]
+        if output_dir.is_dir()
+        else []
+    )
     if strange and not _ours(output_dir):
-        raise UserError(f"output_dir {output_dir} is not empty ({strange[0]})", "Choose a new or an empty folder.")
+        raise UserError(
+            f"output_dir {output_dir} is not empty ({strange[0]})",
+            "Choose a new or an empty folder.",
+        )
 
 
 def _begun(folders: Sequence[Path]) -> int:
-    """The stage that a run has come to: the last one that has a checkpoint, or the one behind the last finished one."""
+    """The stage that a run has come to: the last one that has a checkpoint, or the one behind the
+    last finished one.
+    """
     for stage in reversed(range(1, len(folders))):
         if checkpoints(folders[stage]) or (folders[stage - 1] / FINAL).exists():
             return stage
@@ -173,18 +195,32 @@ def stage_result(folder: Path, identity: dict[str, Any], other_processes: bool =
 def _refuse_damaged_result(result: Path) -> None:
     reason = damage(result)
     if reason:
-        raise UserError(f"{result} is incomplete: {reason}", "Delete it and run the same command again to recreate it.")
+        raise UserError(
+            f"{result} is incomplete: {reason}",
+            "Delete it and run the same command again to recreate it.",
+        )
 
 
 def _refuse_finished(folder: Path, identity: dict[str, Any], other_processes: bool) -> None:
     if (folder / FINAL).exists():
         stage_result(folder, identity, other_processes)
-        raise UserError(f"{folder} already contains this run, finished", "To train again, choose another output_dir.")
+        raise UserError(
+            f"{folder} already contains this run, finished",
+            "To train again, choose another output_dir.",
+        )
 
 
-def _given(folder: Path, folders: Sequence[Path], stage: int, identity: dict[str, Any], other_processes: bool) -> Start:
+def _given(
+    folder: Path,
+    folders: Sequence[Path],
+    stage: int,
+    identity: dict[str, Any],
+    other_processes: bool,
+) -> Start:
     if not folder.is_dir():
-        raise UserError(f"--resume {folder}: no such folder", "Give a checkpoint folder, `auto` or `never`.")
+        raise UserError(
+            f"--resume {folder}: no such folder", "Give a checkpoint folder, `auto` or `never`."
+        )
     begun = folders[stage]
     if folder in checkpoints(begun) or folder.resolve() in checkpoints(begun.resolve()):
         reason = damage(folder)
@@ -206,11 +242,15 @@ def _refuse_occupied(output_dir: Path, resume: str) -> None:
     """A new run must not mix its files with others'."""
     refuse_foreign(output_dir)
     ours = _ours(output_dir)
-    trained = [(folder / FINAL).exists() or checkpoints(folder) for folder in (output_dir, *output_dir.glob("stage-*"))]
+    trained = [
+        (folder / FINAL).exists() or checkpoints(folder)
+        for folder in (output_dir, *output_dir.glob("stage-*"))
+    ]
     if ours and (resume != "auto" or any(trained)):
         raise UserError(
             f"output_dir {output_dir} contains another run ({ours[0]})",
-            "Choose another output_dir, delete that folder, or resume from its checkpoints with --resume auto.",
+            "Choose another output_dir, delete that folder, or resume from its checkpoints with"
+            " --resume auto.",
         )
 
 
@@ -219,7 +259,9 @@ def _ours(output_dir: Path) -> list[str]:
 
 
 def write_config(config: Config) -> None:
-    """Leave the resolved configuration in the output folder, in a form that any other folder can use."""
+    """Leave the resolved configuration in the output folder, in a form that any other folder can
+    use.
+    """
     config.output_dir.mkdir(parents=True, exist_ok=True)
     with refusing_failed_writes(config.output_dir / CONFIG):
         write_text(config.output_dir / CONFIG, dump_config(with_absolute_paths(config)))
@@ -233,22 +275,32 @@ def write_result(
     identity: dict[str, Any],
     dtype: torch.dtype,
 ) -> None:
-    """The trained model in `output_dir` itself and, the same files, in `final_checkpoint/`; the latter appears last."""
+    """The trained model in `output_dir` itself and, the same files, in `final_checkpoint/`; the
+    latter appears last.
+    """
     with _written(output_dir / FINAL, model, identity) as partial:
         save_pretrained(model, tokenizer, partial, dtype)
         write_bundle(bundle, partial)
     with refusing_failed_writes(output_dir / FINAL):
         # The configuration last: before it is there, nothing takes the folder for a model.
-        for source in sorted(partial.iterdir(), key=lambda file: (file.name == CONFIG_NAME, file.name)):
+        for source in sorted(
+            partial.iterdir(), key=lambda file: (file.name == CONFIG_NAME, file.name)
+        ):
             if source.name not in (MANIFEST, IDENTITY):
                 _link(source, output_dir / source.name)
     publish(partial, output_dir / FINAL)
 
 
 def write_stage(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, bundle: Bundle, folder: Path, identity: dict[str, Any]
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    bundle: Bundle,
+    folder: Path,
+    identity: dict[str, Any],
 ) -> None:
-    """What the next stage starts from: an ordinary model in the precision it was trained in, visible when complete."""
+    """What the next stage starts from: an ordinary model in the precision it was trained in,
+    visible when complete.
+    """
     with _written(folder / FINAL, model, identity) as partial:
         save_training_state(model, tokenizer, partial)
         write_bundle(bundle, partial)
@@ -257,7 +309,9 @@ def write_stage(
 
 @contextmanager
 def _written(final: Path, model: PreTrainedModel, identity: dict[str, Any]) -> Iterator[Path]:
-    """A folder aside to write a result into: sealed afterwards, or gone where it could not be written."""
+    """A folder aside to write a result into: sealed afterwards, or gone where it could not be
+    written.
+    """
     partial = make_partial(final)
     try:
         with refusing_failed_writes(final, sum(weight.nbytes for weight in model.parameters())):
@@ -269,7 +323,9 @@ def _written(final: Path, model: PreTrainedModel, identity: dict[str, Any]) -> I
 
 
 def _link(source: Path, target: Path) -> None:
-    """A hard link where the file system has them, else a copy; the target is the old file or the new one."""
+    """A hard link where the file system has them, else a copy; the target is the old file or the
+    new one.
+    """
     aside = target.with_name(f".{target.name}{PARTIAL}")
     aside.unlink(missing_ok=True)
     try:

@@ -1,4 +1,6 @@
-"""What a run finds in its folder and may not trust: links, and the state that Transformers reads by itself."""
+"""What a run finds in its folder and may not trust: links, and the state that Transformers reads by
+itself.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ LONGEST_STATE = 1 << 32
 
 
 def refuse_links(folders: Iterable[Path]) -> None:
-    """A link in a run's folder would be written or deleted through; a folder may itself be one, as its owner named it.
+    """A link in a run's folder would be written or deleted through; a folder may itself be one, as
+    its owner named it.
 
     Raises:
         UserError: names the link.
@@ -26,8 +29,10 @@ def refuse_links(folders: Iterable[Path]) -> None:
         for entry in sorted(folder.iterdir()) if folder.is_dir() else []:
             if entry.is_symlink():
                 raise UserError(
-                    f"{entry} is a link to {entry.readlink()}, but a run writes only into its own folder",
-                    "Remove it. To store a run elsewhere, set output_dir to that place, or make it a link.",
+                    f"{entry} is a link to {entry.readlink()}, but a run writes only into its own"
+                    " folder",
+                    "Remove it. To store a run elsewhere, set output_dir to that place, or make it"
+                    " a link.",
                 )
 
 

@@ -1,4 +1,6 @@
-"""The stages of a run: each is trained like a run of its own, from the weights that the one before it left."""
+"""The stages of a run: each is trained like a run of its own, from the weights that the one before
+it left.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +30,8 @@ def long_warmup(training: TrainingConfig, steps: int) -> str:
         return ""
     reached = (steps - 1) / training.warmup
     return (
-        f"warmup takes {training.warmup:,} steps and training {steps:,}, so the learning rate never reaches its peak: "
-        f"it ends at {reached:.0%} of the peak"
+        f"warmup takes {training.warmup:,} steps and training {steps:,}, so the learning rate never"
+        f" reaches its peak: it ends at {reached:.0%} of the peak"
     )
 
 
@@ -41,7 +43,9 @@ def stage_runs(config: Config) -> list[Config]:
     runs = []
     for number, stage in enumerate(config.stages, start=1):
         last = number == len(config.stages)
-        training: dict[str, Any] = {"learning_rate": stage.learning_rate or config.training.learning_rate}
+        training: dict[str, Any] = {
+            "learning_rate": stage.learning_rate or config.training.learning_rate
+        }
         if stage.steps or stage.epochs:
             training |= {"max_steps": stage.steps, "epochs": stage.epochs or config.training.epochs}
         if stage.tuning == "frozen" and not config.training.decay_embeddings:
@@ -58,5 +62,7 @@ def stage_runs(config: Config) -> list[Config]:
 
 
 def following(plan: Plan, earlier: Sequence[Config]) -> Plan:
-    """The plan from where earlier stages leave off: together they see examples in the order of one long run."""
+    """The plan from where earlier stages leave off: together they see examples in the order of one
+    long run.
+    """
     return replace(plan, first=sum(total_steps(run.training, plan) for run in earlier))

@@ -1,4 +1,6 @@
-"""Base classes of tasks, and the parts (columns of placeholder values) that tasks pass to the encoder."""
+"""Base classes of tasks, and the parts (columns of placeholder values) that tasks pass to the
+encoder.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ from sidtune.data.sequences import Sequences, backward, joined, one_back, one_by
 MOST_PASSES = 1_000
 ItemField = Literal["sid", "title", "description"]
 # Placeholders filled with titles or descriptions of items.
-ITEM_TEXTS = frozenset({"title", "description", "history_titles", "target_title", "target_description"})
+ITEM_TEXTS = frozenset(
+    {"title", "description", "history_titles", "target_title", "target_description"}
+)
 
 
 @dataclass(frozen=True)
@@ -81,10 +85,10 @@ class Part:
         form: template name, the key in the template file.
         columns: placeholder → n values.
         rows: `(n,)`, index of each example in the task's source, before sampling.
-        histories: `(n,)`, a key of each example's history and the placeholder it is written with; None if there is
-            no history.
-        context: `(n,)`, for sequences, whose items are all targets: the number of leading items that are only
-            context. None if the whole response is the label.
+        histories: `(n,)`, a key of each example's history and the placeholder it is written with;
+            None if there is no history.
+        context: `(n,)`, for sequences, whose items are all targets: the number of leading items
+            that are only context. None if the whole response is the label.
         newest_first: whether lists of items are ordered from newest to oldest.
     """
 
@@ -110,7 +114,9 @@ class Part:
         )
 
     def drop_oldest(self, counts: NDArray[np.int64]) -> Part:
-        """Drop the oldest `counts[i]` items of each history or sequence; a sequence keeps at least one target."""
+        """Drop the oldest `counts[i]` items of each history or sequence; a sequence keeps at least
+        one target.
+        """
         columns = dict(self.columns)
         for name, column in columns.items():
             if isinstance(column, Items) and column.many:
@@ -119,7 +125,9 @@ class Part:
         context = self.context
         if context is not None:
             left = self.history_lengths - counts
-            context = np.minimum(context, left) if self.newest_first else np.maximum(context - counts, 0)
+            context = (
+                np.minimum(context, left) if self.newest_first else np.maximum(context - counts, 0)
+            )
         return replace(self, columns=columns, context=context)
 
     @property
@@ -150,7 +158,9 @@ class Source:
 
     @cached_property
     def sequences(self) -> Sequences:
-        """Sequences of `sid_sequence`: whole histories in training, single rows otherwise, as in evaluation."""
+        """Sequences of `sid_sequence`: whole histories in training, single rows otherwise, as in
+        evaluation.
+        """
         return joined(self.rows) if self.split == "train" else one_by_one(self.rows)
 
     @cached_property
@@ -165,8 +175,8 @@ class Source:
 class TaskOptions(BaseModel):
     """Options of every task in the configuration.
 
-    `weight` is the number of passes over the task's examples per epoch; for a fractional weight, a new sample is
-    drawn each epoch. `sample` limits the number of rows the task is built from.
+    `weight` is the number of passes over the task's examples per epoch; for a fractional weight, a
+    new sample is drawn each epoch. `sample` limits the number of rows the task is built from.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -199,7 +209,9 @@ class Task(ABC):
         """Number of rows (or items, or records) in the source for this task."""
 
     @abstractmethod
-    def build(self, source: Source, rows: NDArray[np.int64], options: TaskOptions, seed: int) -> Sequence[Part]:
+    def build(
+        self, source: Source, rows: NDArray[np.int64], options: TaskOptions, seed: int
+    ) -> Sequence[Part]:
         """Build the parts from the chosen `rows`, in order."""
 
     @property
@@ -209,7 +221,9 @@ class Task(ABC):
 
 
 def history_columns(rows: Rows, chosen: NDArray[np.int64]) -> dict[str, Column]:
-    """Placeholder values of interaction rows: the history and its target, by SID, title and description."""
+    """Placeholder values of interaction rows: the history and its target, by SID, title and
+    description.
+    """
     history = rows.history.take(chosen)
     target = Ragged.column(rows.target).take(chosen)
     return {
@@ -228,7 +242,9 @@ class HistoryTask(Task):
         """Number of interaction rows."""
         return len(source.rows.target)
 
-    def build(self, source: Source, rows: NDArray[np.int64], options: TaskOptions, seed: int) -> Sequence[Part]:
+    def build(
+        self, source: Source, rows: NDArray[np.int64], options: TaskOptions, seed: int
+    ) -> Sequence[Part]:
         """One part per template."""
         columns, users = history_columns(source.rows, rows), source.rows.users
         return [

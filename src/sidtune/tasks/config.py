@@ -13,10 +13,7 @@ from sidtune.config.evaluation import EvalConfig
 from sidtune.config.logging import LoggingConfig
 from sidtune.config.loss import LossConfig
 from sidtune.config.model import ModelConfig
-from sidtune.config.section import (
-    ExpandedPath,
-    Section,
-)
+from sidtune.config.section import ExpandedPath, Section
 from sidtune.config.training import StageConfig, TrainingConfig
 from sidtune.tasks import DEFAULT_TASKS, TASKS
 from sidtune.tasks.base import Task, TaskOptions
@@ -29,7 +26,9 @@ class Config(Section):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
     model: ModelConfig
     data: DataConfig
-    tasks: dict[str, Any] = Field(default_factory=lambda above: dict.fromkeys(_default_tasks(above.get("data"))))
+    tasks: dict[str, Any] = Field(
+        default_factory=lambda above: dict.fromkeys(_default_tasks(above.get("data")))
+    )
     template: TemplateConfig = TemplateConfig()
     encoding: EncodingConfig = EncodingConfig()
     training: TrainingConfig = TrainingConfig()
@@ -45,7 +44,8 @@ class Config(Section):
         for name in self.tasks:
             if name not in TASKS:
                 raise ValueError(
-                    f"tasks.{name}: unknown task{did_you_mean(name, TASKS)} Known tasks: {', '.join(TASKS)}"
+                    f"tasks.{name}: unknown task{did_you_mean(name, TASKS)} Known tasks:"
+                    f" {', '.join(TASKS)}"
                 )
         for name, task in self._chosen().items():
             if task.needs and getattr(self.data, task.needs) is None:
@@ -58,25 +58,37 @@ class Config(Section):
             return self
         able = [name for name, task in TASKS.items() if task.recommends]
         if self.eval.task not in able:
-            raise ValueError(f"eval.task: {self.eval.task} does not recommend items; use {' or '.join(able)}")
+            raise ValueError(
+                f"eval.task: {self.eval.task} does not recommend items; use {' or '.join(able)}"
+            )
         if self.eval.task not in self.tasks:
-            raise ValueError(f"eval.task: {self.eval.task} is not in `tasks`, so the model would not be trained on it")
+            raise ValueError(
+                f"eval.task: {self.eval.task} is not in `tasks`, so the model would not be trained"
+                " on it"
+            )
         return self
 
     @model_validator(mode="after")
     def _histories_are_whole(self) -> Self:
         whole = [name for name, task in self._chosen().items() if task.is_sequence]
         if self.data.dedup and whole:
-            raise ValueError(f"data.dedup removes rows, but tasks.{whole[0]} needs whole histories: use one of them")
+            raise ValueError(
+                f"data.dedup removes rows, but tasks.{whole[0]} needs whole histories: use one of"
+                " them"
+            )
         return self
 
     @model_validator(mode="after")
     def _decay_has_a_subject(self) -> Self:
         tunings = {stage.tuning for stage in self.stages} or {self.model.tuning}
-        if tunings == {"frozen"} and self.training.weight_decay and not self.training.decay_embeddings:
+        if (
+            tunings == {"frozen"}
+            and self.training.weight_decay
+            and not self.training.decay_embeddings
+        ):
             raise ValueError(
-                "training.weight_decay has no effect: frozen tuning trains only embedding rows, and "
-                "decay_embeddings: false excludes them from weight decay"
+                "training.weight_decay has no effect: frozen tuning trains only embedding rows, and"
+                " decay_embeddings: false excludes them from weight decay"
             )
         return self
 
@@ -85,19 +97,29 @@ class Config(Section):
         wanting = [f"tasks.{name}" for name, task in self._chosen().items() if task.needs_texts]
         wanting += ["model.new_rows: text"] if self.model.new_rows == "text" else []
         if wanting and self.data.items is None:
-            raise ValueError(f"data.items is missing, but titles or descriptions are needed by {', '.join(wanting)}")
+            raise ValueError(
+                "data.items is missing, but titles or descriptions are needed by"
+                f" {', '.join(wanting)}"
+            )
         return self
 
     @model_validator(mode="after")
     def _stages_can_follow(self) -> Self:
         for number, stage in enumerate(self.stages[:-1], start=1):
             if not stage.steps and not stage.epochs:
-                raise ValueError(f"stages: stage {number} of {len(self.stages)} needs steps or epochs")
+                raise ValueError(
+                    f"stages: stage {number} of {len(self.stages)} needs steps or epochs"
+                )
         if self.model.from_scratch and any(stage.tuning == "frozen" for stage in self.stages):
-            raise ValueError("stages: frozen tuning needs a pretrained base: use full stages, or from_scratch: false")
+            raise ValueError(
+                "stages: frozen tuning needs a pretrained base: use full stages, or from_scratch:"
+                " false"
+            )
         for section, key in self.said_by_stages():
             if key in getattr(self, section).model_fields_set:
-                raise ValueError(f"{section}.{key} has no effect, since the stages set it; remove it")
+                raise ValueError(
+                    f"{section}.{key} has no effect, since the stages set it; remove it"
+                )
         return self
 
     @property
@@ -105,7 +127,11 @@ class Config(Section):
         """The task whose prompts evaluation and `recommend` use."""
         if self.eval.task:
             return self.eval.task
-        return "sid_sequence" if "sid_sequence" in self.tasks and "sid_next" not in self.tasks else "sid_next"
+        return (
+            "sid_sequence"
+            if "sid_sequence" in self.tasks and "sid_next" not in self.tasks
+            else "sid_next"
+        )
 
     def said_by_stages(self) -> list[tuple[str, str]]:
         """Pairs of section and key that have no effect because the stages set them."""
@@ -122,9 +148,16 @@ class Config(Section):
 
     def task_options(self) -> dict[str, TaskOptions]:
         """The tasks of the mixture with their validated options."""
-        return {name: TASKS[name].options.model_validate(given or {}) for name, given in self.tasks.items()}
+        return {
+            name: TASKS[name].options.model_validate(given or {})
+            for name, given in self.tasks.items()
+        }
 
 
 def _default_tasks(data: DataConfig | None) -> list[str]:
-    """The default tasks that the configured files support; `data` is None if it is invalid itself."""
-    return [name for name in DEFAULT_TASKS if data is None or data.items or not TASKS[name].needs_texts]
+    """The default tasks that the configured files support; `data` is None if it is
+    invalid itself.
+    """
+    return [
+        name for name in DEFAULT_TASKS if data is None or data.items or not TASKS[name].needs_texts
+    ]

@@ -1,4 +1,6 @@
-"""Reading YAML configurations with dotted overrides, reporting all errors at once, and writing resolved ones."""
+"""Reading YAML configurations with dotted overrides, reporting all errors at once, and writing
+resolved ones.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,9 @@ def _option_faults(tasks: Any) -> Iterator[str]:
 
 
 def dump_config(config: Config) -> str:
-    """The resolved configuration as YAML for `load_config`, without keys that have no effect in its mode."""
+    """The resolved configuration as YAML for `load_config`, without keys that have no effect in its
+    mode.
+    """
     tree = config.model_dump(mode="json")
     tree["tasks"] = {name: options.model_dump() for name, options in config.task_options().items()}
     idle = "max_tokens" if config.training.layout == "padded" else "micro_batch_size"
@@ -82,7 +86,8 @@ def dump_config(config: Config) -> str:
 def with_absolute_paths(section: S) -> S:
     """The same configuration, or section, with absolute paths.
 
-    `model.base` is a path if a local folder has that name; otherwise it is a Hub name and stays unchanged.
+    `model.base` is a path if a local folder has that name; otherwise it is a Hub name and stays
+    unchanged.
     """
     changes: dict[str, Any] = {}
     for name, value in section:
@@ -99,7 +104,9 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     dotted, equals, text = override.partition("=")
     keys = dotted.split(".")
     if not equals or not all(keys):
-        raise UserError(f"override {override!r}: expected section.key=value, such as training.epochs=3")
+        raise UserError(
+            f"override {override!r}: expected section.key=value, such as training.epochs=3"
+        )
     for key in keys[:-1]:
         if tree.get(key) is None:
             tree[key] = {}
@@ -129,7 +136,9 @@ def _faults(error: ValidationError, root: type[BaseModel], prefix: str = "") -> 
         messages.setdefault(key, []).append(fault["msg"].removeprefix("Value error, "))
         if fault["type"] != "missing" and not isinstance(fault["input"], dict):
             found[key] = f", found {_shown(fault['input'])}"
-    return "\n".join(f"{key}: {'; or '.join(said)}{found.get(key, '')}" for key, said in messages.items())
+    return "\n".join(
+        f"{key}: {'; or '.join(said)}{found.get(key, '')}" for key, said in messages.items()
+    )
 
 
 def _shown(value: object) -> str:
@@ -140,7 +149,9 @@ def _shown(value: object) -> str:
 
 
 def _without_union(keys: list[str]) -> str:
-    """Remove the union member that pydantic appends to the location; it is not part of the user's keys."""
+    """Remove the union member that pydantic appends to the location; it is not part of the user's
+    keys.
+    """
     named = [key for key in keys if re.fullmatch(r"[a-z_][a-z0-9_]*|[0-9]+", key)]
     return ".".join(key for key in named if key not in ("int", "float", "str")) or "configuration"
 

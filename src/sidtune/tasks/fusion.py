@@ -1,4 +1,6 @@
-"""SID history → title or description of the next item: relates SIDs to language within a sequence."""
+"""SID history → title or description of the next item: relates SIDs to language within
+a sequence.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
@@ -18,7 +20,9 @@ class Fusion(HistoryTask):
     options: ClassVar[type[TaskOptions]] = FusionOptions
     forms: ClassVar[Mapping[str, Placeholders]] = {
         "fusion.title": Placeholders(prompt=("history_sids",), response=("target_title",)),
-        "fusion.description": Placeholders(prompt=("history_sids",), response=("target_description",)),
+        "fusion.description": Placeholders(
+            prompt=("history_sids",), response=("target_description",)
+        ),
     }
 
     def chosen_forms(self, options: TaskOptions) -> Sequence[str]:

@@ -12,7 +12,9 @@ from sidtune.tasks.base import Part, Placeholders, Source, Task, TaskOptions, Te
 
 
 class InstructionOptions(TaskOptions):
-    """`sid_tokens`: whether SIDs in prompt and response are encoded as tokens; null means as text, with a warning."""
+    """`sid_tokens`: whether SIDs in prompt and response are encoded as tokens; null means as text,
+    with a warning.
+    """
 
     sid_tokens: bool | None = None
 
@@ -30,9 +32,17 @@ class Instruction(Task):
         """Number of prompts."""
         return int(source.instructions.num_rows)
 
-    def build(self, source: Source, rows: NDArray[np.int64], options: TaskOptions, seed: int) -> Sequence[Part]:
+    def build(
+        self, source: Source, rows: NDArray[np.int64], options: TaskOptions, seed: int
+    ) -> Sequence[Part]:
         """One part."""
         assert isinstance(options, InstructionOptions)
-        texts = {name: source.instructions.column(name).combine_chunks() for name in ("prompt", "response")}
-        columns = {name: Texts(values, bool(options.sid_tokens)).take(rows) for name, values in texts.items()}
+        texts = {
+            name: source.instructions.column(name).combine_chunks()
+            for name in ("prompt", "response")
+        }
+        columns = {
+            name: Texts(values, bool(options.sid_tokens)).take(rows)
+            for name, values in texts.items()
+        }
         return [Part("instruction", columns, rows)]

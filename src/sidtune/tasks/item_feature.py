@@ -31,14 +31,18 @@ class ItemFeature(Task):
         """Number of items."""
         return len(source.catalogue.ids)
 
-    def build(self, source: Source, rows: NDArray[np.int64], options: TaskOptions, seed: int) -> Sequence[Part]:
+    def build(
+        self, source: Source, rows: NDArray[np.int64], options: TaskOptions, seed: int
+    ) -> Sequence[Part]:
         """One part per direction."""
         assert isinstance(options, ItemFeatureOptions)
         forward, backward = self.forms
         if options.directions == "one":
             drawn = np.random.default_rng(seed).random(self.size(source))[rows] < 0.5
             return [_part(forward, rows[drawn]), _part(backward, rows[~drawn])]
-        wanted = {"both": [forward, backward]}.get(options.directions, [f"item_feature.{options.directions}"])
+        wanted = {"both": [forward, backward]}.get(
+            options.directions, [f"item_feature.{options.directions}"]
+        )
         return [_part(form, rows) for form in wanted]
 
 

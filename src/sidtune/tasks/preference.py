@@ -24,9 +24,16 @@ class Preference(Task):
         """Number of preference records."""
         return int(source.preferences.num_rows)
 
-    def build(self, source: Source, rows: NDArray[np.int64], options: TaskOptions, seed: int) -> Sequence[Part]:
+    def build(
+        self, source: Source, rows: NDArray[np.int64], options: TaskOptions, seed: int
+    ) -> Sequence[Part]:
         """One part per template."""
         texts = source.preferences.column("preference").combine_chunks()
-        columns = history_columns(source.preference_rows, rows) | {"preference": Texts(texts).take(rows)}
+        columns = history_columns(source.preference_rows, rows) | {
+            "preference": Texts(texts).take(rows)
+        }
         users = source.preference_rows.users
-        return [Part(form, columns, rows, history_keys(users, self.forms[form].prompt[0])[rows]) for form in self.forms]
+        return [
+            Part(form, columns, rows, history_keys(users, self.forms[form].prompt[0])[rows])
+            for form in self.forms
+        ]

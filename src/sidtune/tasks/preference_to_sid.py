@@ -11,5 +11,7 @@ class PreferenceToSid(Preference):
     """One example per preference record."""
 
     forms: ClassVar[Mapping[str, Placeholders]] = {
-        "preference_to_sid": Placeholders(prompt=("history_sids", "preference"), response=("target_sid",))
+        "preference_to_sid": Placeholders(
+            prompt=("history_sids", "preference"), response=("target_sid",)
+        )
     }

@@ -18,21 +18,28 @@ FORM = "sid_sequence"
 
 
 class SidSequence(Task):
-    """One example per user (several for long histories): one pass trains on all prefixes of the history at once.
+    """One example per user (several for long histories): one pass trains on all prefixes of the
+    history at once.
 
     There is no closing token: each item is followed by the next one.
     """
 
     is_sequence: ClassVar[bool] = True
     recommends: ClassVar[bool] = True
-    forms: ClassVar[Mapping[str, Placeholders]] = {FORM: Placeholders(prompt=(), response=("sequence_sids",))}
+    forms: ClassVar[Mapping[str, Placeholders]] = {
+        FORM: Placeholders(prompt=(), response=("sequence_sids",))
+    }
 
     def size(self, source: Source) -> int:
         """Number of sequences."""
         return len(source.sequences.context)
 
-    def build(self, source: Source, rows: NDArray[np.int64], options: TaskOptions, seed: int) -> Sequence[Part]:
-        """One part; its history keys equal those of `sid_next`, whose prompts start with the same history."""
+    def build(
+        self, source: Source, rows: NDArray[np.int64], options: TaskOptions, seed: int
+    ) -> Sequence[Part]:
+        """One part; its history keys equal those of `sid_next`, whose prompts start with the same
+        history.
+        """
         refuse_nested(FORM, set(source.catalogue.sids))
         histories = history_keys(source.rows.users, "history_sids")[source.sequences.rows[rows]]
         return [replace(sequence_part(FORM, source.sequences, rows), histories=histories)]
@@ -51,5 +58,6 @@ def refuse_nested(task: str, sids: set[tuple[str, ...]]) -> None:
             if sid[:depth] in sids:
                 raise UserError(
                     f"task {task}: the SID {''.join(sid[:depth])} is a prefix of {''.join(sid)}",
-                    "Use SIDs of equal length, or the task sid_next, whose responses end with a closing token.",
+                    "Use SIDs of equal length, or the task sid_next, whose responses end with a"
+                    " closing token.",
                 )

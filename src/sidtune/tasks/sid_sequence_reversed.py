@@ -16,16 +16,24 @@ FORM = "sid_sequence_reversed"
 
 
 class SidSequenceReversed(Task):
-    """The sequences of `sid_sequence`, newest item first, every item a target; the prompt states the order."""
+    """The sequences of `sid_sequence`, newest item first, every item a target; the prompt states
+    the order.
+    """
 
     is_sequence: ClassVar[bool] = True
-    forms: ClassVar[Mapping[str, Placeholders]] = {FORM: Placeholders(prompt=(), response=("sequence_sids",))}
+    forms: ClassVar[Mapping[str, Placeholders]] = {
+        FORM: Placeholders(prompt=(), response=("sequence_sids",))
+    }
 
     def size(self, source: Source) -> int:
         """Number of sequences."""
         return len(source.reversed_sequences.context)
 
-    def build(self, source: Source, rows: NDArray[np.int64], options: TaskOptions, seed: int) -> Sequence[Part]:
-        """One part without history keys: no other task's prompts start with a history in this order."""
+    def build(
+        self, source: Source, rows: NDArray[np.int64], options: TaskOptions, seed: int
+    ) -> Sequence[Part]:
+        """One part without history keys: no other task's prompts start with a history in this
+        order.
+        """
         refuse_nested(FORM, set(source.catalogue.sids))
         return [replace(sequence_part(FORM, source.reversed_sequences, rows), newest_first=True)]

@@ -20,21 +20,29 @@ from sidtune.tasks.base import Source
 def load_source(data: DataConfig, catalogue: Catalogue, split: Split) -> Source:
     """Read one split of every configured file.
 
-    `data.dedup` does not change validation rows, so that metrics stay comparable. Instructions have no split and are
-    used for training only.
+    `data.dedup` does not change validation rows, so that metrics stay comparable. Instructions have
+    no split and are used for training only.
     """
     rows = load_split(data, catalogue, split)
     if data.dedup and split == "train":
         rows = _without_repeats(rows)
         if not len(rows.target):
             raise UserError(
-                f"{data.rows_file(split)}: every row's target repeats the last history item", "Set data.dedup: false."
+                f"{data.rows_file(split)}: every row's target repeats the last history item",
+                "Set data.dedup: false.",
             )
     preferences, preference_rows, _ = load_preferences(data, catalogue, split)
     instructions = INSTRUCTIONS.empty_table()
     if data.instructions and split == "train":
         instructions = read_instructions(data.instructions)
-    return Source(catalogue, rows, preferences, preference_rows.latest(data.longest_history), instructions, split)
+    return Source(
+        catalogue,
+        rows,
+        preferences,
+        preference_rows.latest(data.longest_history),
+        instructions,
+        split,
+    )
 
 
 def load_split(data: DataConfig, catalogue: Catalogue, split: Split) -> Rows:
@@ -47,8 +55,12 @@ def load_split(data: DataConfig, catalogue: Catalogue, split: Split) -> Rows:
     return load_rows(path, catalogue).latest(data.longest_history)
 
 
-def load_preferences(data: DataConfig, catalogue: Catalogue, split: Split) -> tuple[pa.Table, Rows, NDArray[np.int64]]:
-    """The preference records of a split: as a table, as rows with uncut histories, and their positions in the file."""
+def load_preferences(
+    data: DataConfig, catalogue: Catalogue, split: Split
+) -> tuple[pa.Table, Rows, NDArray[np.int64]]:
+    """The preference records of a split: as a table, as rows with uncut histories, and their
+    positions in the file.
+    """
     if data.preferences is None:
         table, path = PREFERENCES.empty_table(), data.index
     else:
@@ -56,7 +68,11 @@ def load_preferences(data: DataConfig, catalogue: Catalogue, split: Split) -> tu
     names = {"train": ("train",), "valid": VALID_NAMES, "test": ("test",)}[split]
     places = np.flatnonzero(pc.is_in(table["split"], pa.array(names)).to_numpy())
     table = table.take(pa.array(places))
-    return table, resolve_rows(table.select(["user_id", "history", "target"]), catalogue, path), places
+    return (
+        table,
+        resolve_rows(table.select(["user_id", "history", "target"]), catalogue, path),
+        places,
+    )
 
 
 def _without_repeats(rows: Rows) -> Rows:

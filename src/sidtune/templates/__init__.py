@@ -66,8 +66,11 @@ class Template:
 
 Templates = dict[str, tuple[Template, ...]]
 
-FORMS: dict[str, Placeholders] = {form: needs for task in TASKS.values() for form, needs in task.forms.items()}
-# Placeholders that a prompt may use in addition to the required ones; a response may not use others.
+FORMS: dict[str, Placeholders] = {
+    form: needs for task in TASKS.values() for form, needs in task.forms.items()
+}
+# Placeholders that a prompt may use in addition to the required ones; a response may not use
+# others.
 HISTORY_EXTRAS = ("history_sids", "history_titles")
 # Every item of this placeholder is a target, so the response can contain nothing else.
 SEQUENCE = "sequence_sids"
@@ -77,17 +80,25 @@ def load_templates(file: Path | None = None) -> Templates:
     """The built-in templates, with those of `file` replacing the ones of the same name.
 
     Raises:
-        UserError: for an unknown template name, or a placeholder that is missing, unknown or in the wrong place.
+        UserError: for an unknown template name, or a placeholder that is missing, unknown or in the
+            wrong place.
     """
     ours = yaml.safe_load(resources.files(__package__).joinpath("en.yaml").read_text("utf-8"))
     theirs = read_yaml(file) if file else {}
     templates = {form: _templates_of(form, given, "en.yaml") for form, given in ours.items()}
-    return templates | {form: _templates_of(form, given, str(file)) for form, given in theirs.items()}
+    return templates | {
+        form: _templates_of(form, given, str(file)) for form, given in theirs.items()
+    }
 
 
 def template_texts() -> list[str]:
     """The literal texts of the built-in templates, to train a tokenizer on."""
-    return [text for templates in load_templates().values() for template in templates for text in template.literals]
+    return [
+        text
+        for templates in load_templates().values()
+        for template in templates
+        for text in template.literals
+    ]
 
 
 def parse_template(form: str, entry: Any, where: str) -> Template:
@@ -111,7 +122,9 @@ def as_tree(template: Template) -> dict[str, Any]:
 def _templates_of(form: str, given: Any, where: str) -> tuple[Template, ...]:
     if form not in FORMS:
         near = did_you_mean(str(form), FORMS)
-        raise UserError(f"{where}: unknown template name {form!r}{near}", f"Known: {', '.join(FORMS)}.")
+        raise UserError(
+            f"{where}: unknown template name {form!r}{near}", f"Known: {', '.join(FORMS)}."
+        )
     entries = given if isinstance(given, list) else [given]
     if not entries:
         raise UserError(f"{where}: {form} has no template")
@@ -120,9 +133,14 @@ def _templates_of(form: str, given: Any, where: str) -> tuple[Template, ...]:
 
 def _template(entry: Any, needs: Placeholders, where: str) -> Template:
     if not isinstance(entry, Mapping) or not {"prompt", "response"} <= set(entry):
-        raise UserError(f"{where}: a template needs `prompt` and `response`, each a list of segments")
+        raise UserError(
+            f"{where}: a template needs `prompt` and `response`, each a list of segments"
+        )
     if unknown := set(entry) - {"prompt", "response", "separator"}:
-        raise UserError(f"{where}: unknown key {sorted(map(str, unknown))[0]!r}", "Known: prompt, response, separator.")
+        raise UserError(
+            f"{where}: unknown key {sorted(map(str, unknown))[0]!r}",
+            "Known: prompt, response, separator.",
+        )
     separator = entry.get("separator", "")
     if not isinstance(separator, str):
         raise UserError(f"{where}: separator must be text, found {separator!r}")
@@ -133,13 +151,18 @@ def _template(entry: Any, needs: Placeholders, where: str) -> Template:
     _check(response, needs.response, needs.response, f"{where}: response")
     if SEQUENCE in needs.response and [segment.slot for segment in response] != [SEQUENCE]:
         raise UserError(
-            f"{where}: response: {{{SEQUENCE}}} must be the whole response", "Move the text before it to the prompt."
+            f"{where}: response: {{{SEQUENCE}}} must be the whole response",
+            "Move the text before it to the prompt.",
         )
     return Template(prompt, response, separator)
 
 
 def _segments(given: Any, where: str) -> tuple[Segment, ...]:
-    if not isinstance(given, list) or not given or not all(isinstance(text, str) and text for text in given):
+    if (
+        not isinstance(given, list)
+        or not given
+        or not all(isinstance(text, str) and text for text in given)
+    ):
         raise UserError(f"{where}: expected a list of non-empty texts, found {given!r:.80}")
     return tuple(Segment(tuple(_pieces(text, where))) for text in given)
 
@@ -148,7 +171,9 @@ def _pieces(text: str, where: str) -> Iterator[tuple[str, str | None]]:
     try:
         parsed = list(Formatter().parse(text))
     except ValueError as error:
-        raise UserError(f"{where}: {error} in {text!r:.80}", "Write literal braces as {{ and }}.") from None
+        raise UserError(
+            f"{where}: {error} in {text!r:.80}", "Write literal braces as {{ and }}."
+        ) from None
     literal = ""
     for before, name, spec, conversion in parsed:
         literal += before
@@ -162,12 +187,16 @@ def _pieces(text: str, where: str) -> Iterator[tuple[str, str | None]]:
         yield literal, None
 
 
-def _check(segments: tuple[Segment, ...], needed: tuple[str, ...], allowed: tuple[str, ...], where: str) -> None:
+def _check(
+    segments: tuple[Segment, ...], needed: tuple[str, ...], allowed: tuple[str, ...], where: str
+) -> None:
     names = [name for segment in segments for name in segment.names]
     for name in names:
         if name not in allowed:
             hint = f"Allowed here: {', '.join(allowed)}."
-            raise UserError(f"{where}: unknown placeholder {{{name}}}{did_you_mean(name, allowed)}", hint)
+            raise UserError(
+                f"{where}: unknown placeholder {{{name}}}{did_you_mean(name, allowed)}", hint
+            )
     for name in needed:
         if name not in names:
             raise UserError(f"{where}: the placeholder {{{name}}} is missing")

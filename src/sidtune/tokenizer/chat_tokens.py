@@ -13,13 +13,19 @@ BETWEEN = "\0"
 
 
 def literal_text(tokenizer: PreTrainedTokenizerFast) -> str:
-    """All literal text and string constants in the chat templates, whether written or only compared."""
+    """All literal text and string constants in the chat templates, whether written or only
+    compared.
+    """
     return BETWEEN.join(piece for source in _sources(tokenizer) for piece in _literals(source))
 
 
 def rendered_text(tokenizer: PreTrainedTokenizerFast) -> str:
-    """A short conversation as rendered by the chat templates, since they may assemble tokens from pieces."""
-    return BETWEEN.join(text for source in _sources(tokenizer) for text in _rendered(tokenizer, source))
+    """A short conversation as rendered by the chat templates, since they may assemble tokens from
+    pieces.
+    """
+    return BETWEEN.join(
+        text for source in _sources(tokenizer) for text in _rendered(tokenizer, source)
+    )
 
 
 def _sources(tokenizer: PreTrainedTokenizerFast) -> list[str]:
@@ -30,7 +36,9 @@ def _sources(tokenizer: PreTrainedTokenizerFast) -> list[str]:
 
 def _literals(source: str) -> list[str]:
     try:
-        return [text for _, kind, text in jinja2.Environment().lex(source) if kind in ("data", "string")]
+        return [
+            text for _, kind, text in jinja2.Environment().lex(source) if kind in ("data", "string")
+        ]
     except jinja2.TemplateError:
         # A template that cannot be parsed writes nothing.
         return []
@@ -43,6 +51,7 @@ def _rendered(tokenizer: PreTrainedTokenizerFast, source: str) -> Iterator[str]:
                 CONVERSATION, chat_template=source, tokenize=False, add_generation_prompt=generate
             )
         except Exception:
-            # A template is a program and may raise any exception; `format: chat` refuses one that fails.
+            # A template is a program and may raise any exception; `format: chat` refuses one that
+            # fails.
             continue
         yield str(text)

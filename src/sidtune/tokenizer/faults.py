@@ -1,4 +1,6 @@
-"""Refuses tokenizer files that would crash the process, and turns failures of the Rust code into messages."""
+"""Refuses tokenizer files that would crash the process, and turns failures of the Rust code into
+messages.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +23,13 @@ HINT = "Use the tokenizer that the model was published with."
 
 
 def refuse_deadly(base: str) -> None:
-    """Refuse a tokenizer that would crash the process or exhaust memory, which cannot be caught later.
+    """Refuse a tokenizer that would crash the process or exhaust memory, which cannot be caught
+    later.
 
-    The library allocates the length stated at the start of a `precompiled_charsmap` and aborts if it cannot. It
-    replaces an empty pattern endlessly, and the growth of consecutive Replace steps multiplies. Settings that contain
-    such a table, or name another file to read, would bypass this check and are refused too.
+    The library allocates the length stated at the start of a `precompiled_charsmap` and aborts if
+    it cannot. It replaces an empty pattern endlessly, and the growth of consecutive Replace steps
+    multiplies. Settings that contain such a table, or name another file to read, would bypass this
+    check and are refused too.
 
     Raises:
         UserError: names the file and the fault.
@@ -44,7 +48,9 @@ def refuse_deadly(base: str) -> None:
             if step["type"] == "Replace":
                 growth *= _growth(step, f"{path}: {key}")
         if growth > MOST_GROWTH:
-            raise UserError(f"{path}: {key}: its Replace steps make text {growth:,.0f} times as long", HINT)
+            raise UserError(
+                f"{path}: {key}: its Replace steps make text {growth:,.0f} times as long", HINT
+            )
 
 
 @contextlib.contextmanager
@@ -66,7 +72,9 @@ def refusing_faults(name: str) -> Iterator[None]:
 
 
 def is_fault(error: BaseException) -> bool:
-    """Whether this is an ordinary exception or a Rust panic, whose class is no `Exception` and cannot be imported."""
+    """Whether this is an ordinary exception or a Rust panic, whose class is no `Exception` and
+    cannot be imported.
+    """
     return isinstance(error, Exception) or type(error).__module__ == "pyo3_runtime"
 
 
@@ -77,7 +85,9 @@ def decode(tokenizer: PreTrainedTokenizerFast, ids: list[int]) -> str:
 
 
 def _read(base: str, name: str) -> tuple[dict[str, Any], str]:
-    """The JSON object in a file of a base, downloaded if necessary, and its path; empty if there is no such file."""
+    """The JSON object in a file of a base, downloaded if necessary, and its path; empty if there is
+    no such file.
+    """
     try:
         path = cached_file(
             base,
@@ -112,7 +122,9 @@ def _steps(component: Any, inner: str, where: str) -> Iterator[dict[str, Any]]:
 
 
 def _refuse_lying_table(table: Any, where: str) -> None:
-    """Check the stated length of a table: its first part is preceded by its size in bytes (32 bits, little endian)."""
+    """Check the stated length of a table: its first part is preceded by its size in bytes (32 bits,
+    little endian).
+    """
     try:
         content = base64.b64decode(table, validate=True)
     except (TypeError, ValueError):
@@ -124,10 +136,16 @@ def _refuse_lying_table(table: Any, where: str) -> None:
 def _growth(step: dict[str, Any], where: str) -> float:
     """The maximum factor by which a `Replace` step lengthens text."""
     pattern, content = step.get("pattern"), step.get("content")
-    kind, text = next(iter(pattern.items())) if isinstance(pattern, dict) and len(pattern) == 1 else (None, None)
+    kind, text = (
+        next(iter(pattern.items()))
+        if isinstance(pattern, dict) and len(pattern) == 1
+        else (None, None)
+    )
     if not isinstance(text, str) or not isinstance(content, str):
         raise UserError(f"{where}: expected a pattern and a content, found {step!r:.60}", HINT)
     if not text:
-        raise UserError(f"{where}: a Replace step has an empty pattern, which matches endlessly", HINT)
+        raise UserError(
+            f"{where}: a Replace step has an empty pattern, which matches endlessly", HINT
+        )
     # A regular expression may match the empty string before every character.
     return max(1.0, len(content) / len(text)) if kind == "String" else 1.0 + len(content)

@@ -17,7 +17,8 @@ from sidtune.files.pointers import refuse_pointers
 from sidtune.tokenizer.faults import is_fault, refuse_deadly
 
 ADAPTER = "adapter_config.json"
-# Far beyond any model; layers are constructed one by one, so a huge number would exhaust time and memory.
+# Far beyond any model; layers are constructed one by one, so a huge number would exhaust time and
+# memory.
 MOST_LAYERS = 1_000
 
 
@@ -25,15 +26,16 @@ def load_tokenizer(base: str, trust_remote_code: bool = False) -> PreTrainedToke
     """Load the fast tokenizer of a base; EOS becomes the pad token if there is none.
 
     Raises:
-        UserError: for a base that cannot be found, and tokenizers that are slow, lack EOS, need their own code, or are
-            malicious.
+        UserError: for a base that cannot be found, and tokenizers that are slow, lack EOS, need
+            their own code, or are malicious.
     """
     _refuse_no_model(base)
     refuse_deadly(base)
     tokenizer = _from_pretrained(AutoTokenizer, base, trust_remote_code)
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise UserError(
-            f"{base} has no fast tokenizer ({type(tokenizer).__name__})", "The folder must contain tokenizer.json."
+            f"{base} has no fast tokenizer ({type(tokenizer).__name__})",
+            "The folder must contain tokenizer.json.",
         )
     if tokenizer.eos_token_id is None:
         raise UserError(
@@ -43,7 +45,8 @@ def load_tokenizer(base: str, trust_remote_code: bool = False) -> PreTrainedToke
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     if hasattr(tokenizer, "legacy"):
-        # It decides where spaces are added, and Transformers omits it when saving: the copy would tokenise differently.
+        # It decides where spaces are added, and Transformers omits it when saving: the copy would
+        # tokenise differently.
         tokenizer.init_kwargs["legacy"] = tokenizer.legacy
     return tokenizer
 
@@ -52,40 +55,57 @@ def load_model_config(base: str, trust_remote_code: bool = False) -> PreTrainedC
     """Load the model configuration of a base.
 
     Raises:
-        UserError: for a base that cannot be found, is not a causal language model, has bidirectional attention, or has
-            an unreasonable number of layers.
+        UserError: for a base that cannot be found, is not a causal language model, has
+            bidirectional attention, or has an unreasonable number of layers.
     """
     _refuse_no_model(base)
     config = _from_pretrained(AutoConfig, base, trust_remote_code)
     kernel = getattr(config, "_attn_implementation", None)
     if "/" in str(kernel) and not trust_remote_code:
         raise UserError(
-            f"{base} loads its attention implementation from the Hub ({kernel}); such code runs only with your consent",
-            "Remove attn_implementation from its config.json, or add --trust-remote-code if you trust it.",
+            f"{base} loads its attention implementation from the Hub ({kernel}); such code runs"
+            " only with your consent",
+            "Remove attn_implementation from its config.json, or add --trust-remote-code if you"
+            " trust it.",
         )
     if config.is_encoder_decoder:
-        raise UserError(f"{base} is an encoder-decoder model ({config.model_type})", "Use a causal language model.")
+        raise UserError(
+            f"{base} is an encoder-decoder model ({config.model_type})",
+            "Use a causal language model.",
+        )
     own_code = trust_remote_code and "AutoModelForCausalLM" in getattr(config, "auto_map", {})
     if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not own_code:
         raise UserError(
-            f"{base} is not a causal language model ({config.model_type})", "Use one, such as Qwen or LLaMA."
+            f"{base} is not a causal language model ({config.model_type})",
+            "Use one, such as Qwen or LLaMA.",
         )
     if _sees_ahead(config):
         raise UserError(
-            f"{base} is not a causal language model: its attention is bidirectional ({config.model_type})",
+            f"{base} is not a causal language model: its attention is bidirectional"
+            f" ({config.model_type})",
             "Use one, such as Qwen or LLaMA.",
         )
     layers = getattr(config.get_text_config(), "num_hidden_layers", None)
     if isinstance(layers, int) and layers > MOST_LAYERS:
-        raise UserError(f"{base}: num_hidden_layers is {layers:,}, more than {MOST_LAYERS:,}", "Check its config.json.")
+        raise UserError(
+            f"{base}: num_hidden_layers is {layers:,}, more than {MOST_LAYERS:,}",
+            "Check its config.json.",
+        )
     assert isinstance(config, PreTrainedConfig)
     return config
 
 
 def _sees_ahead(config: Any) -> bool:
-    """Whether attention is bidirectional: Transformers also loads encoders such as BERT as causal models."""
-    encoder = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False)
-    both_ways = getattr(config.get_text_config(), "use_bidirectional_attention", False) in (True, "all")
+    """Whether attention is bidirectional: Transformers also loads encoders such as BERT as causal
+    models.
+    """
+    encoder = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(
+        config, "is_decoder", False
+    )
+    both_ways = getattr(config.get_text_config(), "use_bidirectional_attention", False) in (
+        True,
+        "all",
+    )
     return encoder or both_ways
 
 
@@ -93,17 +113,23 @@ def _refuse_no_model(base: str) -> None:
     """Refuse folders that do not exist, contain an adapter, or contain Git LFS pointers."""
     looks_local = Path(base).is_absolute() or base.startswith((".", "~")) or base.count("/") > 1
     if looks_local and not Path(base).is_dir():
-        raise UserError(f"model.base: no such folder: {base}", "`sidtune new-model DIR` creates a small base model.")
+        raise UserError(
+            f"model.base: no such folder: {base}",
+            "`sidtune new-model DIR` creates a small base model.",
+        )
     if (Path(base) / ADAPTER).is_file():
         # An adapter names another model, which would be loaded instead.
         raise UserError(
-            f"{base} contains an adapter ({ADAPTER}), not a complete model", "Merge it into its base model first."
+            f"{base} contains an adapter ({ADAPTER}), not a complete model",
+            "Merge it into its base model first.",
         )
     refuse_pointers(Path(base))
 
 
 def _from_pretrained(loader: Any, base: str, trust_remote_code: bool) -> Any:
-    """Load, with errors that name the base and the next step; the base's own code runs only with the flag."""
+    """Load, with errors that name the base and the next step; the base's own code runs only with
+    the flag.
+    """
     try:
         return loader.from_pretrained(base, trust_remote_code=trust_remote_code)
     except BaseException as error:
@@ -118,11 +144,13 @@ def _from_pretrained(loader: Any, base: str, trust_remote_code: bool) -> Any:
         )
     if Path(base).is_dir():
         raise UserError(
-            f"model.base: {base} cannot be read: {reason[:300]}", "It must contain config.json and tokenizer.json."
+            f"model.base: {base} cannot be read: {reason[:300]}",
+            "It must contain config.json and tokenizer.json.",
         )
     offline = os.environ.get("HF_HUB_OFFLINE", "0") not in ("0", "")
     hint = "Offline mode is on (HF_HUB_OFFLINE): nothing is downloaded. " if offline else ""
     raise UserError(
         f"model.base: {base} is neither a local folder nor a model that can be downloaded",
-        f"{hint}Check the name and the network. `sidtune new-model DIR` creates a small base model.",
+        f"{hint}Check the name and the network. `sidtune new-model DIR` creates a small base"
+        " model.",
     )

@@ -1,4 +1,6 @@
-"""The Rust tokenizers for segments: template text or data text, at the start of the sequence or inside it."""
+"""The Rust tokenizers for segments: template text or data text, at the start of the sequence or
+inside it.
+"""
 
 from __future__ import annotations
 
@@ -25,16 +27,19 @@ SID_FORM = re.compile(r"<[A-Za-z]+_\d+>")
 class SegmentTokenizers:
     """Tokenises the segments of a run.
 
-    SID tokens and special tokens are recognised in template text but not in data text, so `<a_1>` or `</s>` inside a
-    title stays text. No space is added before a segment that does not start the sequence.
+    SID tokens and special tokens are recognised in template text but not in data text, so `<a_1>`
+    or `</s>` inside a title stays text. No space is added before a segment that does not start the
+    sequence.
 
     Args:
         template_first, template_inner, data_first, data_inner: the four Rust tokenizers.
         prefix_ids: BOS if the tokenizer adds one, else empty.
         eos_id: the id of EOS, which ends a response.
-        spaces_after_tokens: whether a space is added before text after every added token, not only at the start.
+        spaces_after_tokens: whether a space is added before text after every added token, not only
+            at the start.
         added: ids of all added tokens by content, SID tokens included.
-        sids: the SID tokens among them: the catalogue's, and others of the base that are spelled like SIDs.
+        sids: the SID tokens among them: the catalogue's, and others of the base that are spelled
+            like SIDs.
         name: name of the base, for messages.
     """
 
@@ -61,11 +66,17 @@ class SegmentTokenizers:
             behind: the text before them, if its end is known.
         """
         if behind:
-            (before,), both = self.whole([behind], True), self.whole([behind + text for text in texts], True)
+            (before,), both = (
+                self.whole([behind], True),
+                self.whole([behind + text for text in texts], True),
+            )
             # If a token spans the border, the two texts cannot be separated.
             apart = self.whole(texts, behind_token)
             length = len(before)
-            return [ids[length:] if ids[:length] == before else own for ids, own in zip(both, apart, strict=True)]
+            return [
+                ids[length:] if ids[:length] == before else own
+                for ids, own in zip(both, apart, strict=True)
+            ]
         inner = self.template(texts, first=False)
         if not self.spaces_after_tokens:
             return inner
@@ -75,7 +86,10 @@ class SegmentTokenizers:
     def _opening_of(self, inner: list[int], spaced: list[int]) -> list[int]:
         """`inner` up to the first added token, and `spaced` from there on."""
         added = self.added_ids
-        ends = (next((at for at, token in enumerate(ids) if token in added), len(ids)) for ids in (inner, spaced))
+        ends = (
+            next((at for at, token in enumerate(ids) if token in added), len(ids))
+            for ids in (inner, spaced)
+        )
         before, begin = ends
         return inner[:before] + spaced[begin:]
 
@@ -89,7 +103,9 @@ class SegmentTokenizers:
         return self._encode(self.data_first if first else self.data_inner, texts)
 
     def data_with_sids(self, texts: Sequence[str], first: bool) -> list[list[int]]:
-        """Token ids of data texts that contain SIDs: SID tokens are recognised, other added tokens are not."""
+        """Token ids of data texts that contain SIDs: SID tokens are recognised, other added tokens
+        are not.
+        """
         if not self.sids:
             return self.data(texts, first)
         # Alternating text and SID token, starting and ending with text.
@@ -120,7 +136,9 @@ class SegmentTokenizers:
             with refusing_faults(self.name):
                 encodings = self.data_inner.encode_batch(batch, add_special_tokens=False)
             for text, encoding in zip(batch, encodings, strict=True):
-                short.append(text[: encoding.offsets[limit - 1][1]] if len(encoding.ids) > limit else text)
+                short.append(
+                    text[: encoding.offsets[limit - 1][1]] if len(encoding.ids) > limit else text
+                )
         return short
 
     def _encode(self, tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
@@ -132,7 +150,9 @@ class SegmentTokenizers:
         return ids
 
 
-def segment_tokenizers(tokenizer: PreTrainedTokenizerFast, sid_tokens: Sequence[str]) -> SegmentTokenizers:
+def segment_tokenizers(
+    tokenizer: PreTrainedTokenizerFast, sid_tokens: Sequence[str]
+) -> SegmentTokenizers:
     """Derive the four tokenizers from the extended tokenizer.
 
     Args:
@@ -150,10 +170,17 @@ def _derived(tokenizer: PreTrainedTokenizerFast, sid_tokens: Sequence[str]) -> S
     definition = json.loads(tokenizer.backend_tokenizer.to_str())
     definition["truncation"] = definition["padding"] = None
     added, known = dict(tokenizer.get_added_vocab()), set(sid_tokens)
-    sids = {token: number for token, number in added.items() if token in known or SID_FORM.fullmatch(token)}
+    sids = {
+        token: number
+        for token, number in added.items()
+        if token in known or SID_FORM.fullmatch(token)
+    }
     earlier = _without(definition["added_tokens"], known)
-    # In data, special tokens are text; so are the base's own SID tokens, whether or not the catalogue has them.
-    as_text = [token | {"special": token["special"] or token["content"] in sids} for token in earlier]
+    # In data, special tokens are text; so are the base's own SID tokens, whether or not the
+    # catalogue has them.
+    as_text = [
+        token | {"special": token["special"] or token["content"] in sids} for token in earlier
+    ]
     plain = {**definition, "added_tokens": as_text}
     inner, plain_inner = _unprefixed(definition), _unprefixed(plain)
     return SegmentTokenizers(
@@ -182,13 +209,17 @@ def _build(definition: dict[str, Any], special_is_text: bool = False) -> Tokeniz
 
 
 def _without(added: list[dict[str, Any]], sid_tokens: set[str]) -> list[dict[str, Any]]:
-    """The added tokens before the first SID token; later ones would change their ids, so they stay text too."""
+    """The added tokens before the first SID token; later ones would change their ids, so they stay
+    text too.
+    """
     first = min((token["id"] for token in added if token["content"] in sid_tokens), default=None)
     return [token for token in added if first is None or token["id"] < first]
 
 
 def _unprefixed(definition: dict[str, Any]) -> dict[str, Any]:
-    """The same tokenizer without added leading spaces: no Metaspace prefix, no `Prepend` normaliser."""
+    """The same tokenizer without added leading spaces: no Metaspace prefix, no `Prepend`
+    normaliser.
+    """
     changed: dict[str, Any] = json.loads(json.dumps(definition))
     for step in _steps(changed["pre_tokenizer"], "pretokenizers"):
         if step["type"] == "Metaspace":
@@ -202,7 +233,10 @@ def _unprefixed(definition: dict[str, Any]) -> dict[str, Any]:
 
 
 def _spaces_after_tokens(definition: dict[str, Any]) -> bool:
-    steps = [*_steps(definition["pre_tokenizer"], "pretokenizers"), *_steps(definition["normalizer"], "normalizers")]
+    steps = [
+        *_steps(definition["pre_tokenizer"], "pretokenizers"),
+        *_steps(definition["normalizer"], "normalizers"),
+    ]
     return any(
         step.get("prepend_scheme") == "always"
         or (step["type"] == "ByteLevel" and step.get("add_prefix_space", False))
@@ -214,7 +248,11 @@ def _spaces_after_tokens(definition: dict[str, Any]) -> bool:
 def _steps(component: dict[str, Any] | None, key: str) -> list[dict[str, Any]]:
     if component is None:
         return []
-    return [step for inner in component[key] for step in _steps(inner, key)] if key in component else [component]
+    return (
+        [step for inner in component[key] for step in _steps(inner, key)]
+        if key in component
+        else [component]
+    )
 
 
 def _prefix_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:
@@ -223,7 +261,9 @@ def _prefix_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:
     return [tokenizer.bos_token_id] if with_special[:1] == [tokenizer.bos_token_id] else []
 
 
-def refuse_token_text(texts: Sequence[str], tokenizers: SegmentTokenizers, what: str, sids: bool = False) -> None:
+def refuse_token_text(
+    texts: Sequence[str], tokenizers: SegmentTokenizers, what: str, sids: bool = False
+) -> None:
     """Refuse data text that contains added tokens and is inserted into a longer template segment.
 
     Args:
@@ -237,7 +277,7 @@ def refuse_token_text(texts: Sequence[str], tokenizers: SegmentTokenizers, what:
     for text, ids, wanted_ids in zip(texts, read, wanted, strict=True):
         if ids != wanted_ids:
             raise UserError(
-                f"{what} {text!r:.120} contains a token of the model, but the template inserts it into a longer "
-                "segment",
+                f"{what} {text!r:.120} contains a token of the model, but the template inserts it"
+                " into a longer segment",
                 "Give the placeholder a segment of its own, or change the text.",
             )

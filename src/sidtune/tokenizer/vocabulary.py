@@ -25,8 +25,8 @@ class Vocabulary:
     Args:
         tokenizer: the extended tokenizer.
         sid_ids: ids of the catalogue's SID tokens, ascending, int64.
-        new_ids: those without a trained row, because the base's tokenizer did not have them or its model has no row
-            for them.
+        new_ids: those without a trained row, because the base's tokenizer did not have them or its
+            model has no row for them.
         rowless_ids: those of `new_ids` that the base's tokenizer had.
         known: number of tokens before the extension.
     """
@@ -47,7 +47,9 @@ class Vocabulary:
         """Readable counts of new SID tokens and of those with trained rows."""
         rowless, trained = len(self.rowless_ids), len(self.trained_ids)
         known = f", {rowless:,} of them only in the tokenizer" if rowless else ""
-        return f"{len(self.new_ids):,} new{known}" + (f"; {trained:,} with trained rows" if trained else "")
+        return f"{len(self.new_ids):,} new{known}" + (
+            f"; {trained:,} with trained rows" if trained else ""
+        )
 
     def names(self, ids: NDArray[np.int64]) -> str:
         """The first few tokens, for messages."""
@@ -60,18 +62,22 @@ def extend_vocabulary(
 ) -> Vocabulary:
     """Add the SID tokens as added tokens; those that the tokenizer already has keep their ids.
 
-    SID tokens that are special tokens become ordinary added tokens, since decoding would otherwise skip them.
+    SID tokens that are special tokens become ordinary added tokens, since decoding would otherwise
+    skip them.
 
     Args:
-        rows: number of rows of the model's embedding; None counts every token of the tokenizer as trained.
+        rows: number of rows of the model's embedding; None counts every token of the tokenizer as
+            trained.
 
     Raises:
-        UserError: names tokens that contain white space, are a prefix of another, are ordinary text, have a role such
-            as EOS, or cannot get an id of their own.
+        UserError: names tokens that contain white space, are a prefix of another, are ordinary
+            text, have a role such as EOS, or cannot get an id of their own.
     """
     tokens = sorted(set(sid_tokens))
     _refuse(
-        (t for t in tokens if not t or any(c.isspace() for c in t)), "are empty or contain white space", "Rename them."
+        (t for t in tokens if not t or any(c.isspace() for c in t)),
+        "are empty or contain white space",
+        "Rename them.",
     )
     _refuse(
         # Sorted, so a token is directly followed by those it is a prefix of.
@@ -105,8 +111,8 @@ def extend_vocabulary(
 
 
 def refuse_special(tokenizer: PreTrainedTokenizerFast, sid_tokens: Iterable[str]) -> None:
-    """Refuse SID tokens that already have a role: EOS, BOS, padding and other named special tokens, and tokens that the
-    tokenizer or its chat template adds around a text.
+    """Refuse SID tokens that already have a role: EOS, BOS, padding and other named special tokens,
+    and tokens that the tokenizer or its chat template adds around a text.
 
     A token that is flagged as special but has no such role is accepted.
 
@@ -117,10 +123,16 @@ def refuse_special(tokenizer: PreTrainedTokenizerFast, sid_tokens: Iterable[str]
     roles = set(tokenizer.special_tokens_map.values())
     with refusing_faults(tokenizer.name_or_path):
         roles.update(tokenizer.convert_ids_to_tokens(tokenizer("").input_ids))
-    _refuse((t for t in tokens if t in roles), "are special tokens of the tokenizer", "Rename them.")
+    _refuse(
+        (t for t in tokens if t in roles), "are special tokens of the tokenizer", "Rename them."
+    )
     special = _special(tokenizer).intersection(tokens)
     written = literal_text(tokenizer) + (rendered_text(tokenizer) if special else "")
-    _refuse((t for t in tokens if t and t in written), "are used in the tokenizer's chat template", "Rename them.")
+    _refuse(
+        (t for t in tokens if t and t in written),
+        "are used in the tokenizer's chat template",
+        "Rename them.",
+    )
 
 
 def _special(tokenizer: PreTrainedTokenizerFast) -> set[str]:
@@ -128,21 +140,28 @@ def _special(tokenizer: PreTrainedTokenizerFast) -> set[str]:
     return flagged.union(map(str, tokenizer.all_special_tokens))
 
 
-def _without_special(tokenizer: PreTrainedTokenizerFast, sid_tokens: Sequence[str]) -> PreTrainedTokenizerFast:
+def _without_special(
+    tokenizer: PreTrainedTokenizerFast, sid_tokens: Sequence[str]
+) -> PreTrainedTokenizerFast:
     """The tokenizer with the same ids, but without SID tokens among its special tokens."""
     special = _special(tokenizer).intersection(sid_tokens)
     if not special:
         return tokenizer
     with refusing_faults(tokenizer.name_or_path):
         tokenizer.add_tokens(_added(sorted(special)))
-        tokenizer.extra_special_tokens = [t for t in tokenizer.extra_special_tokens if t not in special]
+        tokenizer.extra_special_tokens = [
+            t for t in tokenizer.extra_special_tokens if t not in special
+        ]
         # The Rust tokenizer keeps its own list of special tokens, which is rebuilt on reloading.
         return copy.deepcopy(tokenizer)
 
 
 def _added(tokens: Iterable[str]) -> list[AddedToken]:
     return [
-        AddedToken(t, normalized=False, lstrip=False, rstrip=False, single_word=False, special=False) for t in tokens
+        AddedToken(
+            t, normalized=False, lstrip=False, rstrip=False, single_word=False, special=False
+        )
+        for t in tokens
     ]
 
 

@@ -20,7 +20,8 @@ def training_arguments(config: Config, precision: Precision | None = None) -> Tr
         precision: of the run, where it is settled; None takes what is configured.
 
     Raises:
-        UserError: for a batch smaller than the number of processes, bf16 without hardware for it, a missing logger.
+        UserError: for a batch smaller than the number of processes, bf16 without hardware for it, a
+            missing logger.
     """
     training, bf16 = config.training, (precision or choose(config.training)) == "bf16"
     by_loss = config.eval.metric == "loss"
@@ -43,7 +44,9 @@ def training_arguments(config: Config, precision: Precision | None = None) -> Tr
         save_strategy="steps",
         save_steps=config.eval.every,
         load_best_model_at_end=True,
-        metric_for_best_model=f"eval_{config.evaluation_task}_loss" if by_loss else f"eval_{config.eval.metric}",
+        metric_for_best_model=(
+            f"eval_{config.evaluation_task}_loss" if by_loss else f"eval_{config.eval.metric}"
+        ),
         greater_is_better=not by_loss,
         logging_steps=config.logging.every,
         logging_nan_inf_filter=False,
@@ -58,7 +61,8 @@ def training_arguments(config: Config, precision: Precision | None = None) -> Tr
     )
     if training.batch_size < arguments.world_size:
         raise UserError(
-            f"training.batch_size is {training.batch_size}, but there are {arguments.world_size} processes",
+            f"training.batch_size is {training.batch_size}, but there are {arguments.world_size}"
+            " processes",
             "Every process needs at least one example per step: raise training.batch_size.",
         )
     return arguments
@@ -78,4 +82,6 @@ def _reporters(config: Config) -> list[str]:
 
 def _require(package: str, key: str) -> None:
     if importlib.util.find_spec(package) is None:
-        raise UserError(f"{key} needs the package {package}", f"Run: pip install 'sidtune[{package}]'")
+        raise UserError(
+            f"{key} needs the package {package}", f"Run: pip install 'sidtune[{package}]'"
+        )

@@ -10,7 +10,13 @@ from typing import Any
 import safetensors.torch
 import torch
 from torch.optim.swa_utils import get_ema_multi_avg_fn
-from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    PreTrainedModel,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from sidtune.model.checkpoint_files import refusing_damage
 
@@ -20,8 +26,9 @@ TRAINED_WEIGHTS = "trained_weights.safetensors"
 class WeightAverage(TrainerCallback):
     """Averages the trained parameters after every step, in their own float32.
 
-    After step n the average moves towards the weights by `1 - d`, with `d = min(decay, (1 + n) / (10 + n))`. This is
-    the ramp of TensorFlow's `ExponentialMovingAverage(num_updates=n)`: without it the start is held on to for long.
+    After step n the average moves towards the weights by `1 - d`, with `d = min(decay, (1 + n) /
+    (10 + n))`. This is the ramp of TensorFlow's `ExponentialMovingAverage(num_updates=n)`: without
+    it the start is held on to for long.
 
     Args:
         model: on its device; the average starts at its weights.
@@ -30,15 +37,23 @@ class WeightAverage(TrainerCallback):
 
     def __init__(self, model: PreTrainedModel, decay: float) -> None:
         self.decay = decay
-        self.trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+        self.trained = {
+            name: weight for name, weight in model.named_parameters() if weight.requires_grad
+        }
         self.averages = [weight.detach().clone() for weight in self.trained.values()]
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
         """Called by Trainer, with `state.global_step` already counting the step."""
         self.update(state.global_step)
 
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Called by Trainer after it loaded the best model, which is an average; without one the last is left."""
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Called by Trainer after it loaded the best model, which is an average; without one the
+        last is left.
+        """
         if state.best_model_checkpoint is None:
             self._swap()
 
@@ -63,7 +78,8 @@ class WeightAverage(TrainerCallback):
 
     @torch.no_grad()
     def restore(self, folder: Path) -> None:
-        """Take the averages from the model, which was loaded from a checkpoint, and give it the trained weights.
+        """Take the averages from the model, which was loaded from a checkpoint, and give it the
+        trained weights.
 
         Raises:
             UserError: where these are missing or damaged.
@@ -76,7 +92,9 @@ class WeightAverage(TrainerCallback):
 
     @torch.no_grad()
     def _swap(self) -> None:
-        """In place, so that whatever holds on to a parameter's memory sees the same weights as the model."""
+        """In place, so that whatever holds on to a parameter's memory sees the same weights as the
+        model.
+        """
         for average, weight in zip(self.averages, self.trained.values(), strict=True):
             trained = weight.clone()
             weight.copy_(average)

@@ -31,12 +31,16 @@ class LastStepEvaluation(TrainerCallback):
 
 
 class MetricsFile(TrainerCallback):
-    """Appends every log entry to `metrics.jsonl`; a resumed run first writes those that its checkpoint remembers."""
+    """Appends every log entry to `metrics.jsonl`; a resumed run first writes those that its
+    checkpoint remembers.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / METRICS
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
         """Called by Trainer, with `state.global_step` at the checkpoint."""
         if state.is_world_process_zero:
             entries = [{"step": entry["step"], **entry} for entry in state.log_history]
@@ -70,7 +74,9 @@ class ConsoleTable(TrainerCallback):
         self.widths: list[int] = []
         self.recent: list[dict[str, float]] = []
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
         """Called by Trainer."""
         if not state.is_world_process_zero:
             return
@@ -80,7 +86,9 @@ class ConsoleTable(TrainerCallback):
         console.print(f"[dim]validation loss by task, in nats per label{ranked}[/dim]")
         console.print(_row(titles, self.widths), style="bold")
         self.bar.start()
-        self.step_bar = self.bar.add_task("training", total=state.max_steps, completed=state.global_step)
+        self.step_bar = self.bar.add_task(
+            "training", total=state.max_steps, completed=state.global_step
+        )
 
     def on_log(
         self,
@@ -94,7 +102,9 @@ class ConsoleTable(TrainerCallback):
         if logs and "loss" in logs:
             self.recent.append(logs)
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
         """Called by Trainer."""
         if self.step_bar is not None:
             self.bar.update(self.step_bar, completed=state.global_step, description="training")
@@ -117,7 +127,11 @@ class ConsoleTable(TrainerCallback):
         """Called by Trainer."""
         if not state.is_world_process_zero or metrics is None:
             return
-        cells = [str(state.global_step), f"{state.epoch or 0:.2f}", _mean(self.recent, "loss", ".4f")]
+        cells = [
+            str(state.global_step),
+            f"{state.epoch or 0:.2f}",
+            _mean(self.recent, "loss", ".4f"),
+        ]
         cells += [f"{metrics[f'eval_{name}_loss']:.4f}" for name in self.valid]
         ranked = [metrics.get(f"eval_{name}") for name in self.ranking]
         cells += ["–" if value is None else f"{value:.4f}" for value in ranked]
@@ -126,7 +140,9 @@ class ConsoleTable(TrainerCallback):
         console.print(_row(cells, self.widths))
         self.recent.clear()
 
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
         """Called by Trainer."""
         self.bar.stop()
 
@@ -138,7 +154,9 @@ def _is_best(args: TrainingArguments, state: TrainerState, metrics: dict[str, fl
     """
     assert args.metric_for_best_model is not None
     value, best = metrics[args.metric_for_best_model], state.best_metric
-    return bool(state.global_step) and (best is None or (value > best if args.greater_is_better else value < best))
+    return bool(state.global_step) and (
+        best is None or (value > best if args.greater_is_better else value < best)
+    )
 
 
 def _mean(entries: list[dict[str, float]], key: str, form: str) -> str:

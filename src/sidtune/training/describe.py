@@ -21,8 +21,9 @@ from sidtune.training.make_steps import measures_memory
 
 # Of each trained weight, all in float32.
 BYTES = {"gradients": 4, "optimizer": 8, "average": 4}
-# Activations kept for the backward pass, in values per token and layer: about 34 in units of the hidden size for a
-# block with a two- to four-fold MLP (Korthikanti et al., 2022, eq. 2, without dropout masks and attention scores).
+# Activations kept for the backward pass, in values per token and layer: about 34 in units of the
+# hidden size for a block with a two- to four-fold MLP (Korthikanti et al., 2022, eq. 2, without
+# dropout masks and attention scores).
 ACTIVATION_VALUES = 17
 GIB = 2**30
 SAMPLED_STEPS = 20
@@ -39,8 +40,9 @@ def describe_model(model: PreTrainedModel, vocabulary: Vocabulary, config: Model
     trainable, total = tuning_of(model).parameter_counts(model)
     rows = model.config.get_text_config().vocab_size
     console.print(
-        f"{model.config.model_type} · {config.tuning} tuning · {trainable:,} of {total:,} parameters trained · "
-        f"{len(vocabulary.sid_ids):,} SID tokens ({vocabulary.counts}) of {rows:,} rows"
+        f"{model.config.model_type} · {config.tuning} tuning · {trainable:,} of {total:,}"
+        f" parameters trained · {len(vocabulary.sid_ids):,} SID tokens ({vocabulary.counts}) of"
+        f" {rows:,} rows"
     )
 
 
@@ -54,7 +56,16 @@ def describe_plan(
     """Examples and tokens by task, steps, and an estimate of memory."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("task")
-    for title in ("examples", "weight", "tokens", "labels", "mean", "longest", "truncated", "dropped"):
+    for title in (
+        "examples",
+        "weight",
+        "tokens",
+        "labels",
+        "mean",
+        "longest",
+        "truncated",
+        "dropped",
+    ):
         table.add_column(title, justify="right")
     options = config.task_options()
     for task in tasks:
@@ -67,7 +78,8 @@ def describe_plan(
             counts.dropped,
         ]
         table.add_row(
-            task.name, *(f"{number:,g}" if isinstance(number, float) else f"{number:,}" for number in numbers)
+            task.name,
+            *(f"{number:,g}" if isinstance(number, float) else f"{number:,}" for number in numbers),
         )
     console.print(table)
     console.print(_steps_line(config, steps, arguments))
@@ -78,27 +90,37 @@ def describe_plan(
 def _steps_line(config: Config, steps: Steps, arguments: TrainingArguments) -> str:
     plan, training = steps.plan, config.training
     total = total_steps(training, plan)
-    every = config.eval.every if isinstance(config.eval.every, int) else math.ceil(total * config.eval.every)
+    every = (
+        config.eval.every
+        if isinstance(config.eval.every, int)
+        else math.ceil(total * config.eval.every)
+    )
     precision = "bf16 autocast" if arguments.bf16 else "fp32"
     return (
-        f"{total:,} steps = {total / plan.steps_per_epoch:.4g} epochs of {plan.steps_per_epoch:,} · "
-        f"{training.batch_size} examples per step over {arguments.world_size} process(es) · "
-        f"{precision} on {arguments.device.type} · evaluation and checkpoint every {every:,} steps"
+        f"{total:,} steps = {total / plan.steps_per_epoch:.4g} epochs of {plan.steps_per_epoch:,} ·"
+        f" {training.batch_size} examples per step over {arguments.world_size} process(es) ·"
+        f" {precision} on {arguments.device.type} · evaluation and checkpoint every {every:,} steps"
     )
 
 
 def _tokens_line(steps: Steps) -> str:
-    """The effect of the layout on the tokens per step, measured on a few steps of the first epoch."""
+    """The effect of the layout on the tokens per step, measured on a few steps of the
+    first epoch.
+    """
     total = steps.plan.steps_per_epoch
     seen = range(0, total, -(-total // SAMPLED_STEPS))
     examples = np.concatenate([steps.share(number) for number in seen])
     batches = [batch for number in seen for batch in steps[number]["micro_batches"]]
-    before, after = int(steps.corpus.lengths[examples].sum()), sum(batch.tokens for batch in batches)
+    before, after = (
+        int(steps.corpus.lengths[examples].sum()),
+        sum(batch.tokens for batch in batches),
+    )
     computed = sum(batch.input_ids.size for batch in batches)
     return (
-        f"layout {steps.layout.name}, examples by {steps.plan.group_by}: {before / len(seen):,.0f} tokens per step and "
-        f"process, {after / len(seen):,.0f} after sharing prefixes, {computed / len(seen):,.0f} with padding, in "
-        f"{len(batches) / len(seen):.1f} forward passes (mean of {len(seen)} steps)"
+        f"layout {steps.layout.name}, examples by {steps.plan.group_by}: {before / len(seen):,.0f}"
+        f" tokens per step and process, {after / len(seen):,.0f} after sharing prefixes,"
+        f" {computed / len(seen):,.0f} with padding, in {len(batches) / len(seen):.1f} forward"
+        f" passes (mean of {len(seen)} steps)"
     )
 
 
@@ -119,7 +141,10 @@ def _memory_line(config: Config, layout: Layout, model: PreTrainedModel, device_
     state = state_bytes(model, averages=training.ema is not None)
     padded = training.micro_batch_size * config.encoding.cutoff_len
     if measures_memory(training, device_type):
-        return f"estimated memory: {state / GIB:.2f} GiB for weights, gradients and optimizer; activations use the rest"
+        return (
+            f"estimated memory: {state / GIB:.2f} GiB for weights, gradients and optimizer;"
+            " activations use the rest"
+        )
     tokens = padded if layout.name == "padded" else layout.limit
     layers = 1 if training.gradient_checkpointing else text.num_hidden_layers
     activations = 4 * ACTIVATION_VALUES * tokens * text.hidden_size * layers

@@ -1,4 +1,6 @@
-"""The identity of a run: settings saved with each checkpoint and compared when the run is resumed."""
+"""The identity of a run: settings saved with each checkpoint and compared when the run
+is resumed.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,10 @@ def run_identity(inputs: Inputs, world_size: int) -> dict[str, Any]:
     """The settings that must be equal when a run is resumed."""
     config, training, evaluation = inputs.config, inputs.config.training, inputs.config.eval
     # What the best model so far was chosen by.
-    ranked = {f"eval.ranking.{name}": getattr(config.eval.ranking, name) for name in ("sample", "beams", "normalize")}
+    ranked = {
+        f"eval.ranking.{name}": getattr(config.eval.ranking, name)
+        for name in ("sample", "beams", "normalize")
+    }
     stages = [stage.model_dump() for stage in config.stages]
     return {
         **inputs.mixture.identity(),
@@ -33,9 +38,18 @@ def run_identity(inputs: Inputs, world_size: int) -> dict[str, Any]:
         **({} if training.decay_embeddings else {"training.decay_embeddings": False}),
         "training.ema": training.ema,
         **({} if config.eval.metric == "loss" else {"eval.metric": config.eval.metric} | ranked),
-        **{f"training.{name}": getattr(training, name) for name in ("epochs", "max_steps", "min_lr_ratio")},
-        **{f"eval.{name}": getattr(evaluation, name) for name in ("every", "max_rows", "task_rows", "patience")},
+        **{
+            f"training.{name}": getattr(training, name)
+            for name in ("epochs", "max_steps", "min_lr_ratio")
+        },
+        **{
+            f"eval.{name}": getattr(evaluation, name)
+            for name in ("every", "max_rows", "task_rows", "patience")
+        },
         # What `precision` means is settled when it is known where the run begins.
-        **{name: getattr(training, name.removeprefix("training.")) for name in sorted(CHANGEABLE - {PRECISION})},
+        **{
+            name: getattr(training, name.removeprefix("training."))
+            for name in sorted(CHANGEABLE - {PRECISION})
+        },
         PROCESSES: world_size,
     }

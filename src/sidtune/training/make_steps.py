@@ -18,7 +18,8 @@ from sidtune.model.costs import pass_cost, token_cost
 from sidtune.tasks.config import Config
 from sidtune.tokenizer.vocabulary import Vocabulary
 
-# Where memory is not measured: enough to keep two to sixteen cores busy, little enough for a laptop.
+# Where memory is not measured: enough to keep two to sixteen cores busy, little enough for a
+# laptop.
 DEFAULT_MAX_TOKENS = 8192
 
 
@@ -36,24 +37,34 @@ def make_steps(
         prefixes: of the SIDs, where the loss looks at them.
     """
     training = config.training
-    layout = make_layout(training, model, config.encoding.cutoff_len, int(vocabulary.tokenizer.pad_token_id))
+    layout = make_layout(
+        training, model, config.encoding.cutoff_len, int(vocabulary.tokenizer.pad_token_id)
+    )
     layout = replace(layout, prefixes=prefixes)
     if arguments.process_index == 0:
         _announce(layout, training, model)
     corpus = Corpus(tasks)
-    return Steps(corpus, make_plan(config, corpus), layout, arguments.process_index, arguments.world_size)
+    return Steps(
+        corpus, make_plan(config, corpus), layout, arguments.process_index, arguments.world_size
+    )
 
 
 def _announce(layout: Layout, training: TrainingConfig, model: PreTrainedModel) -> None:
-    """Say where a model is laid out otherwise than the configuration asks for; the loss is the same."""
+    """Say where a model is laid out otherwise than the configuration asks for; the loss is the
+    same.
+    """
     kind = model.config.model_type
     if layout.name != training.layout:
         warn(
-            f"{kind}: prefixes are not shared (layout bucketed instead of tree), since the model does not support "
-            "custom attention masks, or its attention window is shorter than encoding.cutoff_len"
+            f"{kind}: prefixes are not shared (layout bucketed instead of tree), since the model"
+            " does not support custom attention masks, or its attention window is shorter than"
+            " encoding.cutoff_len"
         )
     if not layout.pads_left:
-        warn(f"{kind}: examples are padded on the right, since left padding would change the loss of this model")
+        warn(
+            f"{kind}: examples are padded on the right, since left padding would change the loss of"
+            " this model"
+        )
 
 
 def make_plan(config: Config, corpus: Corpus) -> Plan:
@@ -70,14 +81,20 @@ def make_plan(config: Config, corpus: Corpus) -> Plan:
 
 
 def measures_memory(training: TrainingConfig, device_type: str) -> bool:
-    """Whether the tokens of a pass are found by measuring, which takes a GPU that counts its memory."""
+    """Whether the tokens of a pass are found by measuring, which takes a GPU that counts its
+    memory.
+    """
     return training.layout != "padded" and training.max_tokens == "auto" and device_type == "cuda"
 
 
-def make_layout(training: TrainingConfig, model: PreTrainedModel, cutoff_len: int, pad_id: int) -> Layout:
+def make_layout(
+    training: TrainingConfig, model: PreTrainedModel, cutoff_len: int, pad_id: int
+) -> Layout:
     """The configured layout, or `bucketed` in place of a `tree` that the model cannot compute."""
     if training.layout == "padded":
-        return Layout("padded", training.micro_batch_size, pad_id, pads_left=takes_left_padding(model))
+        return Layout(
+            "padded", training.micro_batch_size, pad_id, pads_left=takes_left_padding(model)
+        )
     limit = DEFAULT_MAX_TOKENS if training.max_tokens == "auto" else training.max_tokens
     if training.layout == "tree" and runs_trees(model, cutoff_len):
         return Layout("tree", limit, pad_id, pass_cost(model), token_cost(model))

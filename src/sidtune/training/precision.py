@@ -46,7 +46,8 @@ def settle(training: TrainingConfig, hidden_size: int, origin: Path | None) -> P
 
     Args:
         hidden_size: of the model.
-        origin: the checkpoint, or the result of a stage, that the run goes on from; None for a new run.
+        origin: the checkpoint, or the result of a stage, that the run goes on from; None for a new
+            run.
 
     Raises:
         UserError: where this machine cannot compute it, or the checkpoint names none that is known.
@@ -56,15 +57,24 @@ def settle(training: TrainingConfig, hidden_size: int, origin: Path | None) -> P
         raise UserError(f"{origin}: unknown {PRECISION} {kept!r:.80}", "Use another checkpoint.")
     if training.precision != "auto":
         if kept not in (None, training.precision):
-            warn(f"{PRECISION}: {kept} in {origin}, {training.precision} now; the resumed run is not bit-identical")
+            warn(
+                f"{PRECISION}: {kept} in {origin}, {training.precision} now; the resumed run is not"
+                " bit-identical"
+            )
         return choose(training, hidden_size)
     if kept is None:
         chosen = choose(training, hidden_size)
         if origin:
             warn(f"{origin} does not record the precision it was trained in; resuming in {chosen}")
         return chosen
-    refuse_impossible(kept, f"{origin} was trained in bf16. Resume on hardware with bf16, or set {PRECISION}: fp32.")
+    refuse_impossible(
+        kept,
+        f"{origin} was trained in bf16. Resume on hardware with bf16, or set {PRECISION}: fp32.",
+    )
     slow = emulated(kept)
     if slow:
-        warn(f"the run is resumed in bf16, in which it began, but {slow}. {PRECISION}: fp32 is faster here")
+        warn(
+            f"the run is resumed in bf16, in which it began, but {slow}. {PRECISION}: fp32 is"
+            " faster here"
+        )
     return "bf16" if kept == "bf16" else "fp32"

@@ -11,12 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import (
-    EarlyStoppingCallback,
-    PreTrainedTokenizerFast,
-    Trainer,
-    set_seed,
-)
+from transformers import EarlyStoppingCallback, PreTrainedTokenizerFast, Trainer, set_seed
 from transformers.trainer_callback import ExportableState
 
 from sidtune.base.storage import refusing_failed_writes
@@ -59,7 +54,9 @@ class CheckpointingTrainer(Trainer):
     _loader: StepLoader | None
 
     def _as_evaluated(self) -> contextlib.AbstractContextManager[None]:
-        """The model has the weights that are evaluated and saved: the averages, where there are any."""
+        """The model has the weights that are evaluated and saved: the averages, where there are
+        any.
+        """
         return self.average.applied() if self.average else contextlib.nullcontext()
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
@@ -68,7 +65,9 @@ class CheckpointingTrainer(Trainer):
             self.untouched.verify(self.state.global_step)
         best.note(self.state, self.run)
         final = checkpoints.folder_of(self.run, self.state.global_step)
-        assert final.name != self._origin, "it would be the only complete one, and be gone for a moment"
+        assert final.name != self._origin, (
+            "it would be the only complete one, and be gone for a moment"
+        )
         partial = checkpoints.partial_of(final)
         self._together(lambda: self._if_saving(lambda: checkpoints.make_partial(final)), partial)
         self._together(lambda: self._save_rng_state(str(partial)), partial)
@@ -76,7 +75,9 @@ class CheckpointingTrainer(Trainer):
 
     def _save_state(self, partial: Path, final: Path) -> None:
         with self._as_evaluated():
-            known = save_training_state(self.language_model, self.tokenizer, partial, self.unchanged)
+            known = save_training_state(
+                self.language_model, self.tokenizer, partial, self.unchanged
+            )
         if self.average:
             self.average.save(partial)
         write_bundle(self.bundle(), partial)
@@ -94,7 +95,9 @@ class CheckpointingTrainer(Trainer):
             work()
 
     def _together(self, work: Callable[[], None], partial: Path) -> None:
-        """In every process; where one cannot write, all end with its error, and nothing half written stays."""
+        """In every process; where one cannot write, all end with its error, and nothing half
+        written stays.
+        """
 
         def writing() -> None:
             with refusing_failed_writes(partial, self._checkpoint_bytes()):
@@ -107,13 +110,18 @@ class CheckpointingTrainer(Trainer):
             raise
 
     def _checkpoint_bytes(self) -> int:
-        """About what a checkpoint takes on disk: weights, what the optimizer keeps of them, and their averages.
+        """About what a checkpoint takes on disk: weights, what the optimizer keeps of them, and
+        their averages.
 
         Files that it shares with the one before take nothing.
         """
         assert self.optimizer is not None
         kept = [value for state in self.optimizer.state.values() for value in state.values()]
-        tensors = [*self.language_model.parameters(), *kept, *(self.average.averages if self.average else [])]
+        tensors = [
+            *self.language_model.parameters(),
+            *kept,
+            *(self.average.averages if self.average else []),
+        ]
         shared = self.unchanged.bytes if self.unchanged else 0
         return sum(tensor.nbytes for tensor in tensors if isinstance(tensor, Tensor)) - shared
 
@@ -124,51 +132,76 @@ class CheckpointingTrainer(Trainer):
                 callbacks[type(callback).__name__] = callback.state()
         self.state.save_to_json(str(folder / STATE))
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+    def _load_from_checkpoint(
+        self, resume_from_checkpoint: str, model: nn.Module | None = None
+    ) -> None:
         checkpoint = Path(resume_from_checkpoint)
         load_training_state(self.language_model, checkpoint)
         if self.unchanged and self.args.should_save:
             # This process has compared every file with its checksum before it came here.
-            self.unchanged.remember(checkpoint, checkpoints.read_manifest(checkpoint), shard_names(checkpoint / INDEX))
+            self.unchanged.remember(
+                checkpoint, checkpoints.read_manifest(checkpoint), shard_names(checkpoint / INDEX)
+            )
         if self.average:
             self.average.restore(checkpoint)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        """By way of the CPU: older Trainers read straight onto `cpu:0`, which torch does not know, under gloo."""
+        """By way of the CPU: older Trainers read straight onto `cpu:0`, which torch does not know,
+        under gloo.
+        """
         if checkpoint is not None:
-            saved: dict[str, Any] = {"optimizer.pt": self.optimizer, "scheduler.pt": self.lr_scheduler}
+            saved: dict[str, Any] = {
+                "optimizer.pt": self.optimizer,
+                "scheduler.pt": self.lr_scheduler,
+            }
             for name, state in saved.items():
                 with refusing_damage(Path(checkpoint)):
-                    state.load_state_dict(torch.load(Path(checkpoint) / name, map_location="cpu", weights_only=True))
+                    state.load_state_dict(
+                        torch.load(Path(checkpoint) / name, map_location="cpu", weights_only=True)
+                    )
             best.restore(self.state, self.args, Path(checkpoint))
             self._stay_stopped()
-            # What led to this checkpoint is done. Where no step is left, Trainer would save it over itself.
-            self.control.should_log = self.control.should_evaluate = self.control.should_save = False
+            # What led to this checkpoint is done. Where no step is left, Trainer would save it over
+            # itself.
+            self.control.should_log = self.control.should_evaluate = self.control.should_save = (
+                False
+            )
             self._origin = Path(checkpoint).name
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """Another number of processes than wrote the checkpoint draws anew."""
         if checkpoint is None:
             return
-        if checkpoints.read_identity(Path(checkpoint)).get(checkpoints.PROCESSES) == self.args.world_size:
+        if (
+            checkpoints.read_identity(Path(checkpoint)).get(checkpoints.PROCESSES)
+            == self.args.world_size
+        ):
             with refusing_damage(Path(checkpoint)):
                 super()._load_rng_state(checkpoint)
             return
         self._draw_anew()
 
     def _draw_anew(self) -> None:
-        """By seed, step and process: dropout must not draw the same for the examples of every process."""
-        drawn = np.random.SeedSequence([self.args.seed, self.state.global_step, self.args.process_index])
+        """By seed, step and process: dropout must not draw the same for the examples of every
+        process.
+        """
+        drawn = np.random.SeedSequence(
+            [self.args.seed, self.state.global_step, self.args.process_index]
+        )
         set_seed(int(drawn.generate_state(1)[0]))
 
     def _stay_stopped(self) -> None:
-        """A run that early stopping had ended when it died has its result to write, and no step to make.
+        """A run that early stopping had ended when it died has its result to write, and no step to
+        make.
 
         Trainer forgets, and would look at that again after the next evaluation only.
         """
         for callback in self.callback_handler.callbacks:
             stops = isinstance(callback, EarlyStoppingCallback)
-            if stops and callback.early_stopping_patience_counter >= callback.early_stopping_patience:
+            if (
+                stops
+                and callback.early_stopping_patience_counter >= callback.early_stopping_patience
+            ):
                 assert self._loader is not None
                 self._loader.end_at(self.state.global_step)
 

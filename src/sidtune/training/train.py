@@ -21,7 +21,12 @@ from sidtune.batching.steps import Steps
 from sidtune.checks.run import refuse_errors
 from sidtune.distributed.environment import settle_environment
 from sidtune.distributed.launch import join_after_restart, pin_first_gpu
-from sidtune.distributed.processes import all_or_none, by_first, first_goes_ahead, noticing_lost_peers
+from sidtune.distributed.processes import (
+    all_or_none,
+    by_first,
+    first_goes_ahead,
+    noticing_lost_peers,
+)
 from sidtune.encoding.corpus import EncodedTask
 from sidtune.encoding.frame import Frame
 from sidtune.inputs import Inputs
@@ -59,7 +64,8 @@ class Result:
         best_step: step of the saved model.
         metric: metric by which the saved model was selected.
         task: the evaluation task.
-        first_loss, best_loss: its validation loss, in nats per label, before training and of the saved model.
+        first_loss, best_loss: its validation loss, in nats per label, before training and of the
+            saved model.
         seconds: duration of training and evaluation.
     """
 
@@ -76,8 +82,9 @@ class Result:
     def text(self) -> str:
         """A one-line summary."""
         return (
-            f"{self.steps:,} steps in {self.seconds:.0f} s; best by {self.metric} at step {self.best_step:,}: "
-            f"{self.task} validation loss {self.first_loss:.4f} → {self.best_loss:.4f}. Model: {self.folder}"
+            f"{self.steps:,} steps in {self.seconds:.0f} s; best by {self.metric} at step"
+            f" {self.best_step:,}: {self.task} validation loss {self.first_loss:.4f} →"
+            f" {self.best_loss:.4f}. Model: {self.folder}"
         )
 
 
@@ -105,7 +112,8 @@ def train(
     trust_remote_code: bool = False,
     other_processes: bool = False,
 ) -> Result | None:
-    """Fine-tune as configured, stage by stage; returns the last stage's result, or None for a dry run.
+    """Fine-tune as configured, stage by stage; returns the last stage's result, or None for a dry
+    run.
 
     Args:
         resume: `auto`, `never`, or the path of a checkpoint or of weights to start from.
@@ -134,7 +142,10 @@ def train(
             held.enter_context(request.listening())
         elif resume not in ("auto", "never"):
             # Nothing is written, but what was named must be there, and fit this run.
-            start = by_first(lambda: output.find_start(folders, resume, shared.identity, other_processes), arguments)
+            start = by_first(
+                lambda: output.find_start(folders, resume, shared.identity, other_processes),
+                arguments,
+            )
         if start.checkpoint:
             refuse_broken_state(start.checkpoint)
         shared = with_precision(shared, start)
@@ -143,13 +154,15 @@ def train(
                 result = run_stage(shared, stages, number, start, dry_run, request)
             # A dry run leaves no weights for the next stage.
             start = Start(weights=None if dry_run else folders[number] / FINAL, stage=number + 1)
-            # Trainer and model refer to each other: the next stage would find the memory still taken.
+            # Trainer and model refer to each other: the next stage would find the memory still
+            # taken.
             gc.collect()
     return result
 
 
 def settled_frame(inputs: Inputs, folders: Sequence[Path]) -> Frame | None:
-    """What stands around examples: as the run's checkpoints have it, else as it is now; None where that fails.
+    """What stands around examples: as the run's checkpoints have it, else as it is now; None where
+    that fails.
 
     A chat template may write the time, so a run makes it once, in one process.
     """
@@ -176,7 +189,9 @@ def prepare(inputs: Inputs) -> Shared:
 
 
 def with_precision(shared: Shared, start: Start) -> Shared:
-    """Settle what the run computes in, the same in every process, and keep it with its checkpoints."""
+    """Settle what the run computes in, the same in every process, and keep it with its
+    checkpoints.
+    """
     config, header = shared.inputs.config, shared.inputs.model_config
     origin = start.checkpoint or (start.weights if start.stage else None)
     hidden = getattr(header.get_text_config(), "hidden_size", 0)
@@ -185,7 +200,12 @@ def with_precision(shared: Shared, start: Start) -> Shared:
 
 
 def run_stage(
-    shared: Shared, stages: list[Config], number: int, start: Start, dry_run: bool, request: StopRequest
+    shared: Shared,
+    stages: list[Config],
+    number: int,
+    start: Start,
+    dry_run: bool,
+    request: StopRequest,
 ) -> Result | None:
     """Train one stage and leave its result; the only stage of most runs.
 
@@ -198,7 +218,9 @@ def run_stage(
     vocabulary = inputs.vocabulary
     arguments, last = training_arguments(config, identity[PRECISION]), number == len(stages) - 1
     with library_bars():
-        model = load_model(config.model, vocabulary, config.seed, inputs.trust_remote_code, inputs.item_texts)
+        model = load_model(
+            config.model, vocabulary, config.seed, inputs.trust_remote_code, inputs.item_texts
+        )
     if arguments.bf16 and arguments.device.type == "cpu":
         attend_in_float32(model)
     steps = make_steps(config, shared.training, model, vocabulary, arguments, shared.prefixes)
@@ -214,7 +236,8 @@ def run_stage(
     if dry_run:
         return None
     if arguments.should_save:
-        # The run's own first: a folder with a stage in it and no configuration would be somebody else's.
+        # The run's own first: a folder with a stage in it and no configuration would be somebody
+        # else's.
         output.write_config(inputs.config)
         if not last:
             output.write_config(config)
@@ -231,9 +254,13 @@ def run_stage(
     def leave_result() -> None:
         if arguments.should_save and last:
             dtype = base_dtype(config.model, inputs.trust_remote_code)
-            output.write_result(model, vocabulary.tokenizer, inputs.bundle, config.output_dir, identity, dtype)
+            output.write_result(
+                model, vocabulary.tokenizer, inputs.bundle, config.output_dir, identity, dtype
+            )
         elif arguments.should_save:
-            output.write_stage(model, vocabulary.tokenizer, inputs.bundle, config.output_dir, identity)
+            output.write_stage(
+                model, vocabulary.tokenizer, inputs.bundle, config.output_dir, identity
+            )
             close_logs(config)
 
     all_or_none(leave_result, arguments)
@@ -282,11 +309,15 @@ def validation_ranking(inputs: Inputs) -> ValidationRanking | None:
     if inputs.config.eval.ranking.every is None:
         return None
     rows, config = inputs.mixture.source("valid").rows, inputs.config
-    return ValidationRanking(inputs.bundle, inputs.vocabulary.tokenizer, rows, config.eval.ranking, config.seed)
+    return ValidationRanking(
+        inputs.bundle, inputs.vocabulary.tokenizer, rows, config.eval.ranking, config.seed
+    )
 
 
 def stop_at(model: PreTrainedModel, closing: int) -> None:
-    """Let `generate` stop at the token that closes every response, besides those it stops at already."""
+    """Let `generate` stop at the token that closes every response, besides those it stops at
+    already.
+    """
     settings = model.generation_config
     assert settings is not None
     known = settings.eos_token_id
@@ -304,8 +335,15 @@ def announce(start: Start, arguments: TrainingArguments) -> None:
     if start.checkpoint:
         console.print(f"Resuming from {start.checkpoint}.", markup=False)
     if start.weights:
-        anew = "optimizer and schedule" if start.stage else "optimizer, schedule and position in the data"
-        console.print(f"Starting from the weights in {start.weights}: {anew} start from scratch.", markup=False)
+        anew = (
+            "optimizer and schedule"
+            if start.stage
+            else "optimizer, schedule and position in the data"
+        )
+        console.print(
+            f"Starting from the weights in {start.weights}: {anew} start from scratch.",
+            markup=False,
+        )
 
 
 def summarise_run(trainer: StepTrainer, config: Config, seconds: float) -> Result:

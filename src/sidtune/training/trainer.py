@@ -13,11 +13,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from transformers import (
-    PreTrainedTokenizerFast,
-    TrainerCallback,
-    TrainingArguments,
-)
+from transformers import PreTrainedTokenizerFast, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from sidtune.batching.layouts import MicroBatch
@@ -38,10 +34,12 @@ EVALUATION_EXAMPLES = 512
 
 
 class StepTrainer(CheckpointingTrainer):
-    """Trains on `Steps`: one item of the loader is this rank's micro-batches of one optimizer update.
+    """Trains on `Steps`: one item of the loader is this rank's micro-batches of one optimizer
+    update.
 
-    The loss of a step is the negative log likelihood summed over its labels and divided by their number, both over
-    all processes, so layout, micro-batch size and number of processes change it by rounding alone.
+    The loss of a step is the negative log likelihood summed over its labels and divided by their
+    number, both over all processes, so layout, micro-batch size and number of processes change it
+    by rounding alone.
 
     Args:
         model: the loss module around the language model.
@@ -51,7 +49,8 @@ class StepTrainer(CheckpointingTrainer):
         tokenizer: saved with every checkpoint.
         identity: what a run that resumes must share.
         save_total_limit: checkpoints kept besides the best.
-        bundle: what every checkpoint carries beside its weights; asked for only where one is written.
+        bundle: what every checkpoint carries beside its weights; asked for only where one is
+            written.
         ranking: ranks a validation sample, if any.
         decay_embeddings: whether weight decay acts on the rows of tokens, too.
         ema: decay of the average of weights that is evaluated and saved in their place, if any.
@@ -76,7 +75,13 @@ class StepTrainer(CheckpointingTrainer):
         auto_tokens: bool = False,
     ) -> None:
         by_name = {task.name: task for task in valid}
-        super().__init__(model=model, args=arguments, train_dataset=steps, eval_dataset=by_name, callbacks=callbacks)
+        super().__init__(
+            model=model,
+            args=arguments,
+            train_dataset=steps,
+            eval_dataset=by_name,
+            callbacks=callbacks,
+        )
         # It prints every entry as a raw mapping; ours are shown by our own callbacks.
         self.remove_callback(PrinterCallback)
         self.steps, self.task_names, self.valid, self.tokenizer = steps, tasks, valid, tokenizer
@@ -115,8 +120,12 @@ class StepTrainer(CheckpointingTrainer):
         self._waited += time.monotonic() - began
         return batches
 
-    def training_step(self, model: nn.Module, inputs: Step, num_items_in_batch: Any = None) -> Tensor:  # type: ignore[override]
-        """Run the micro-batches of one step, in smaller ones if they do not fit and may be made smaller."""
+    def training_step(  # type: ignore[override]
+        self, model: nn.Module, inputs: Step, num_items_in_batch: Any = None
+    ) -> Tensor:
+        """Run the micro-batches of one step, in smaller ones if they do not fit and may be made
+        smaller.
+        """
         model.train()
         number = self.state.global_step
         step = self.smaller_passes.laid_out(inputs, number)
@@ -129,7 +138,9 @@ class StepTrainer(CheckpointingTrainer):
         return loss
 
     def _passes_that_fit(self, model: nn.Module, step: Step) -> Tensor | None:
-        """As `_passes`; None where memory ran out: what failed is held until the exception is gone."""
+        """As `_passes`; None where memory ran out: what failed is held until the
+        exception is gone.
+        """
         try:
             return self._passes(model, step)
         except torch.OutOfMemoryError:
@@ -152,15 +163,23 @@ class StepTrainer(CheckpointingTrainer):
         return sums
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:
-        """Count the step, and stop here if its gradient is not finite: the weights have not taken it in."""
+        """Count the step, and stop here if its gradient is not finite: the weights have not taken
+        it in.
+        """
         norm = super()._clip_grad_norm(model)  # type: ignore[no-untyped-call]
         assert self._taken is not None
         # The one wait for the device in a step; the norm is there with it.
         self._count(*self._taken)
         if not math.isfinite(norm):
             model.zero_grad()
-            loss_module, number, precision = self.loss_module, self.state.global_step, self.accelerator.autocast
-            raise non_finite.explained(loss_module, self.steps, number, precision, self.tokenizer, self.run)
+            loss_module, number, precision = (
+                self.loss_module,
+                self.state.global_step,
+                self.accelerator.autocast,
+            )
+            raise non_finite.explained(
+                loss_module, self.steps, number, precision, self.tokenizer, self.run
+            )
         return norm
 
     def floating_point_ops(self, inputs: Any) -> int:
@@ -168,7 +187,10 @@ class StepTrainer(CheckpointingTrainer):
         return 0
 
     def _count(self, step: Step, sums: Tensor) -> None:
-        labels = [np.bincount(batch.tasks, minlength=len(self.task_names)) for batch in step["micro_batches"]]
+        labels = [
+            np.bincount(batch.tasks, minlength=len(self.task_names))
+            for batch in step["micro_batches"]
+        ]
         counts = torch.from_numpy(np.sum(labels, axis=0))
         self._task_losses += torch.stack([sums.double().cpu(), counts.double()], dim=1)
         self._examples += step["examples"]
@@ -178,15 +200,24 @@ class StepTrainer(CheckpointingTrainer):
         names = super().get_decay_parameter_names(model)
         if self.decay_embeddings:
             return names
-        modules = (self.language_model.get_input_embeddings(), self.language_model.get_output_embeddings())
+        modules = (
+            self.language_model.get_input_embeddings(),
+            self.language_model.get_output_embeddings(),
+        )
         rows = {id(weight) for module in modules for weight in module.parameters()}
-        return [name for name, weight in model.named_parameters() if name in names and id(weight) not in rows]
+        return [
+            name
+            for name, weight in model.named_parameters()
+            if name in names and id(weight) not in rows
+        ]
 
     # --- evaluation and logs ---
 
     @torch.no_grad()
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Loss of every validation task, weighted by labels; and ranking metrics, when it is time for them."""
+        """Loss of every validation task, weighted by labels; and ranking metrics, when it is time
+        for them.
+        """
         began = time.monotonic()
         self.language_model.eval()
         with self._as_evaluated():
@@ -195,7 +226,9 @@ class StepTrainer(CheckpointingTrainer):
                 metrics |= self.ranking.measure(self.language_model, self.accelerator.autocast)
         non_finite.refuse_validation(metrics, self.state.global_step)
         self.log(dict(metrics))
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
         self._evaluated += time.monotonic() - began
         return metrics
 
@@ -204,13 +237,17 @@ class StepTrainer(CheckpointingTrainer):
         # Validation is by the plain likelihood, which asks for no prefix.
         corpus, layout = Corpus([task]), replace(self.steps.layout, prefixes=None)
         everything = np.arange(len(corpus))
-        share = shared_out(everything, corpus.lengths, self.args.process_index, self.args.world_size)
+        share = shared_out(
+            everything, corpus.lengths, self.args.process_index, self.args.world_size
+        )
         total = torch.zeros(2, dtype=torch.float64)
         for start in range(0, len(share), EVALUATION_EXAMPLES):
             examples = [corpus[int(i)] for i in share[start : start + EVALUATION_EXAMPLES]]
             for micro_batch in layout.micro_batches(examples):
                 loss = self._forward(micro_batch).sum().item()
-                self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+                self.control = self.callback_handler.on_prediction_step(
+                    self.args, self.state, self.control
+                )
                 total += torch.tensor([loss, len(micro_batch.labels)], dtype=torch.float64)
         loss, labels = self._summed(total).tolist()
         return float(loss / labels)
@@ -230,9 +267,13 @@ class StepTrainer(CheckpointingTrainer):
         return values.cpu()
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the losses by task, the speed, and the share of time spent waiting for steps to every training entry."""
+        """Add the losses by task, the speed, and the share of time spent waiting for steps to every
+        training entry.
+        """
         if "loss" in logs:
-            for name, (loss, labels) in zip(self.task_names, self._summed(self._task_losses).tolist(), strict=True):
+            for name, (loss, labels) in zip(
+                self.task_names, self._summed(self._task_losses).tolist(), strict=True
+            ):
                 if labels:
                     logs[f"{name}_loss"] = loss / labels
             seconds = time.monotonic() - self._since - self._evaluated
@@ -243,5 +284,7 @@ class StepTrainer(CheckpointingTrainer):
         super().log(logs, start_time)
 
     def _start_counting(self) -> None:
-        """Examples, and seconds in all, waiting for steps, and evaluating, since the last entry of the log."""
+        """Examples, and seconds in all, waiting for steps, and evaluating, since the last entry of
+        the log.
+        """
         self._examples, self._since, self._waited, self._evaluated = 0, time.monotonic(), 0.0, 0.0

@@ -18,7 +18,8 @@ from sidtune.runs.bundle import Bundle
 
 
 class ValidationRanking:
-    """Recommends to some validation users and looks where their targets stand, items of one SID one after the other.
+    """Recommends to some validation users and looks where their targets stand, items of one SID one
+    after the other.
 
     Args:
         bundle: as the trained model will carry it, so that it is asked now as it will be then.
@@ -27,7 +28,12 @@ class ValidationRanking:
     """
 
     def __init__(
-        self, bundle: Bundle, tokenizer: PreTrainedTokenizerFast, rows: Rows, config: RankingConfig, seed: int
+        self,
+        bundle: Bundle,
+        tokenizer: PreTrainedTokenizerFast,
+        rows: Rows,
+        config: RankingConfig,
+        seed: int,
     ) -> None:
         assert config.every is not None
         self.every, self.options = config.every, RankOptions(config.beams, config.normalize)
@@ -37,11 +43,17 @@ class ValidationRanking:
         self.decoder: Decoder[Any] | None = None
 
     def due(self, state: TrainerState) -> bool:
-        """Whether this evaluation ranks: every n-th does, the one before the first step and the last one too."""
-        return state.global_step >= state.max_steps or state.global_step // state.eval_steps % self.every == 0
+        """Whether this evaluation ranks: every n-th does, the one before the first step and the
+        last one too.
+        """
+        return (
+            state.global_step >= state.max_steps
+            or state.global_step // state.eval_steps % self.every == 0
+        )
 
     def measure(self, model: PreTrainedModel, precision: Precision) -> dict[str, float]:
-        """The metrics by the names they are logged under, such as `eval_ndcg@10`; the same in every process.
+        """The metrics by the names they are logged under, such as `eval_ndcg@10`; the same in every
+        process.
 
         Args:
             model: the same at every call, in evaluation mode.
@@ -49,7 +61,13 @@ class ValidationRanking:
         self.decoder = self.decoder or make_decoder(model, precision)
         # Training draws a bar of its own, and a terminal has one at a time.
         lists = rank_histories(
-            self.decoder, self.prompts, self.answers, self.rows.history, self.options, together=True, bar=False
+            self.decoder,
+            self.prompts,
+            self.answers,
+            self.rows.history,
+            self.options,
+            together=True,
+            bar=False,
         )
         ranking = self.answers.rank(lists.sids, self.rows.target)
         estimates = summarise(ranking.item_ranks, self.options.beams)

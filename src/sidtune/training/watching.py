@@ -18,7 +18,9 @@ from sidtune.training.trainer import StepTrainer
 
 
 def callbacks(config: Config, valid: list[EncodedTask]) -> list[TrainerCallback]:
-    """What watches the run; the last step is evaluated before early stopping and the logs look at it."""
+    """What watches the run; the last step is evaluated before early stopping and the logs look at
+    it.
+    """
     watching: list[TrainerCallback] = [
         LastStepEvaluation(),
         MetricsFile(config.output_dir),

@@ -33,7 +33,9 @@ COLUMNS = ["user_id", "history_titles", "history_sids", "item_id", "history_item
         ("anything", [], None),
     ],
 )
-def test_only_what_is_near_in_spelling_is_suggested(word: str, known: list[str], suggested: str | None) -> None:
+def test_only_what_is_near_in_spelling_is_suggested(
+    word: str, known: list[str], suggested: str | None
+) -> None:
     assert did_you_mean(word, known) == (f"; did you mean {suggested}?" if suggested else "")
 
 

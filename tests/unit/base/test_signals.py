@@ -1,4 +1,6 @@
-"""A request to stop is taken once; workers of loaders outlive it; the launcher passes it on and reports the worst."""
+"""A request to stop is taken once; workers of loaders outlive it; the launcher passes it on and
+reports the worst.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ from sidtune.distributed import launch
 from sidtune.training.guards.interruption import StopWhenAsked
 
 
-def test_the_first_signal_is_remembered_and_handlers_come_back(capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_first_signal_is_remembered_and_handlers_come_back(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     request = StopRequest()
     with request.listening():
@@ -34,7 +38,9 @@ def test_the_first_signal_is_remembered_and_handlers_come_back(capfd: pytest.Cap
     assert "SIGTERM: stopping after this step" in capfd.readouterr().err
 
 
-def test_a_second_ctrl_c_ends_at_once_and_a_second_sigterm_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_ctrl_c_ends_at_once_and_a_second_sigterm_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     request, now = StopRequest(), [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     request(signal.SIGINT, None)
@@ -71,7 +77,13 @@ class Slow(Dataset[int]):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="who sent a signal is told on Linux alone")
 def test_workers_of_loaders_are_ended_by_their_parent_alone() -> None:
-    loader = DataLoader(Slow(), batch_size=None, num_workers=1, worker_init_fn=outlive_signals, persistent_workers=True)
+    loader = DataLoader(
+        Slow(),
+        batch_size=None,
+        num_workers=1,
+        worker_init_fn=outlive_signals,
+        persistent_workers=True,
+    )
     items = iter(loader)
     assert next(items) == 0
     (worker,) = items._workers  # type: ignore[attr-defined]
@@ -107,7 +119,11 @@ SLEEP, KILLED = "import time; time.sleep(60)", "import os; os.kill(os.getpid(), 
     ids=["well", "refused", "asked to stop", "failed and hanging", "killed"],
 )
 def test_the_launcher_ends_with_the_first_that_fails(
-    programs: list[str], status: int, said: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    programs: list[str],
+    status: int,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(launch, "GRACE_SECONDS", 1.0)
     running = workers(*programs)
@@ -131,7 +147,11 @@ def test_a_signal_while_the_launcher_starts_ends_all(tmp_path: Path) -> None:
 
 
 def test_a_run_that_is_asked_while_it_saves_ends_with_that_checkpoint() -> None:
-    request, state, control = StopRequest(), TrainerState(global_step=4, max_steps=9), TrainerControl()
+    request, state, control = (
+        StopRequest(),
+        TrainerState(global_step=4, max_steps=9),
+        TrainerControl(),
+    )
     stopping, arguments = StopWhenAsked(request), TrainingArguments(use_cpu=True)
     stopping.on_step_end(arguments, state, control)
     stopping.on_save(arguments, state, control)
@@ -150,7 +170,10 @@ def test_the_launcher_passes_signals_on_and_waits(tmp_path: Path) -> None:
         "pathlib.Path(sys.argv[1] + '.ready').touch()\n"
         "time.sleep(60)\n"
     )
-    running = [subprocess.Popen([sys.executable, "-c", program, str(tmp_path / name)]) for name in ("a", "b")]
+    running = [
+        subprocess.Popen([sys.executable, "-c", program, str(tmp_path / name)])
+        for name in ("a", "b")
+    ]
 
     def ask() -> None:
         while len(list(tmp_path.glob("*.ready"))) < 2:

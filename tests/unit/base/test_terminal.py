@@ -29,8 +29,11 @@ from sidtune.decoding import stream
 from sidtune.decoding.recommender import Recommendation
 from sidtune.evaluation import compare
 
-# A title for the window, a cleared screen, C1's escape, a text that is read backwards, a bell, a line written over.
-STEERS = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.exe\u2066\r\b\x00<b onclick='x'>[bold]:bomb:[/bold]"
+# A title for the window, a cleared screen, C1's escape, a text that is read backwards, a bell, a
+# line written over.
+STEERS = (
+    "\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.exe\u2066\r\b\x00<b onclick='x'>[bold]:bomb:[/bold]"
+)
 # Rich takes some control characters, such as the bell, away by itself.
 SHOWN = [r"\x1b]0;owned", r"\x1b[2J\x9b31m\x202egnp.exe\x2066"]
 
@@ -38,7 +41,9 @@ SHOWN = [r"\x1b]0;owned", r"\x1b[2J\x9b31m\x202egnp.exe\x2066"]
 def printed(*parts: RenderableType) -> str:
     """What a terminal in colour gets."""
     file = io.StringIO()
-    console = SafeConsole(file=file, width=400, force_terminal=True, color_system=None, emoji=False, highlight=False)
+    console = SafeConsole(
+        file=file, width=400, force_terminal=True, color_system=None, emoji=False, highlight=False
+    )
     for part in parts:
         console.print(part)
     return file.getvalue()
@@ -51,14 +56,18 @@ def answer() -> list[RenderableType]:
 
 def compared() -> list[RenderableType]:
     difference = compare.Difference("SID", "HR@1", 0.1, 0.2, 0.1, 0.0, 0.2, True)
-    return list(compare.render(compare.Comparison(STEERS, STEERS, 10, 3, 1, 1, ["beams"], [difference])))
+    return list(
+        compare.render(compare.Comparison(STEERS, STEERS, 10, 3, 1, 1, ["beams"], [difference]))
+    )
 
 
 SCREENS: dict[str, list[RenderableType]] = {
     "recommend": answer(),
     "compare": compared(),
     "check": list(render_findings([Finding("error", STEERS, STEERS, [STEERS], STEERS)])),
-    "preview": [render_example(PreviewExample("t", STEERS, 1, 1, 1, [PreviewSegment(STEERS, [1], True)]))],
+    "preview": [
+        render_example(PreviewExample("t", STEERS, 1, 1, 1, [PreviewSegment(STEERS, [1], True)]))
+    ],
     "text": [Text(STEERS)],
     "markup": [f"[bold]{escape(STEERS)}[/bold]"],
 }
@@ -94,7 +103,9 @@ def test_warnings_are_not_steered(capsys: pytest.CaptureFixture[str]) -> None:
     assert "gnp.exe" in said
 
 
-def test_errors_are_not_steered(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_are_not_steered(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """From a real file, through the entry point."""
 
     def app() -> None:
@@ -105,14 +116,21 @@ def test_errors_are_not_steered(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
         cli.main()
     said = capsys.readouterr().err
     assert all(part in said for part in SHOWN)
-    assert all(c.isprintable() or c == "\n" for c in said.replace("\x1b[31m\x1b[1m", "").replace("\x1b[0m", ""))
+    assert all(
+        c.isprintable() or c == "\n"
+        for c in said.replace("\x1b[31m\x1b[1m", "").replace("\x1b[0m", "")
+    )
 
 
 def test_an_error_over_a_hostile_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "i.json").write_text(json.dumps({STEERS: {"title": [5]}}))
-    monkeypatch.setattr(sys, "argv", ["sidtune", "new-model", str(tmp_path / "m"), "--items", str(tmp_path / "i.json")])
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        ["sidtune", "new-model", str(tmp_path / "m"), "--items", str(tmp_path / "i.json")],
+    )
     with pytest.raises(SystemExit):
         cli.main()
     said = capsys.readouterr().err
@@ -123,11 +141,16 @@ def test_an_error_over_a_hostile_file(
 @given(st.text(st.characters(codec=None), max_size=30))
 def test_harmless_text_prints(text: str) -> None:
     assert all(c.isprintable() or c == "\n" for c in harmless(text) + visible(text))
-    assert harmless("".join(c for c in text if c.isprintable())) == "".join(c for c in text if c.isprintable())
+    assert harmless("".join(c for c in text if c.isprintable())) == "".join(
+        c for c in text if c.isprintable()
+    )
 
 
 @given(
-    st.recursive(st.text(max_size=9) | st.integers() | st.none(), lambda s: st.lists(s) | st.dictionaries(st.text(), s))
+    st.recursive(
+        st.text(max_size=9) | st.integers() | st.none(),
+        lambda s: st.lists(s) | st.dictionaries(st.text(), s),
+    )
 )
 def test_json_for_the_screen_is_the_same_json(value: Any) -> None:
     for indent in (None, 1):
@@ -137,7 +160,10 @@ def test_json_for_the_screen_is_the_same_json(value: Any) -> None:
 
 
 def test_json_keeps_what_was_written() -> None:
-    assert json.loads(json_text({"title": STEERS + "😀\U000e0001"}))["title"] == STEERS + "😀\U000e0001"
+    assert (
+        json.loads(json_text({"title": STEERS + "😀\U000e0001"}))["title"]
+        == STEERS + "😀\U000e0001"
+    )
     assert "😀" in json_text("😀"), "whatever prints stays as it is"
 
 

@@ -10,7 +10,9 @@ from sidtune.batching.forest import Forest, grow, lexicographic
 SEQUENCES = st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=9), min_size=1, max_size=20)
 
 
-def grown(sequences: list[list[int]], token_cost: float = 1e9, widest: int = 10**6) -> tuple[Forest, list[list[int]]]:
+def grown(
+    sequences: list[list[int]], token_cost: float = 1e9, widest: int = 10**6
+) -> tuple[Forest, list[list[int]]]:
     arrays = [np.array(sequence, np.int32) for sequence in sequences]
     order = lexicographic(arrays)
     return grow([arrays[i] for i in order], token_cost, widest), [sequences[i] for i in order]
@@ -23,7 +25,13 @@ def test_by_hand() -> None:
     assert forest.tokens.tolist() == [[1, 2, 3, 4, 5, 6], [7, -1, -1, -1, -1, -1]]
     assert forest.depths.tolist() == [[0, 1, 2, 3, 2, 1], [0, -1, -1, -1, -1, -1]]
     assert forest.ends.tolist() == [[6, 5, 4, 4, 5, 6], [1, -1, -1, -1, -1, -1]]
-    assert forest.node.tolist() == [[0, 1, 2, 3], [0, 1, 2, 3], [0, 1, 4, -1], [0, 5, -1, -1], [0, -1, -1, -1]]
+    assert forest.node.tolist() == [
+        [0, 1, 2, 3],
+        [0, 1, 2, 3],
+        [0, 1, 4, -1],
+        [0, 5, -1, -1],
+        [0, -1, -1, -1],
+    ]
     assert forest.widths.tolist() == [6, 1]
 
 
@@ -33,7 +41,8 @@ def test_a_row_is_closed_where_attention_would_cost_more_than_the_shared_tokens(
     cut, _ = grown(alike, token_cost=6)
     assert len(whole.tokens) == 1
     assert whole.widths.tolist() == [35]
-    # Joining a row of w nodes costs (w + 1)² - w² - 6² = 2w - 35 pairs, and saves five tokens of 6 pairs: up to 32.
+    # Joining a row of w nodes costs (w + 1)² - w² - 6² = 2w - 35 pairs, and saves five tokens of 6
+    # pairs: up to 32.
     assert cut.widths.tolist() == [33, 7]
 
 

@@ -13,7 +13,11 @@ PAD = 99
 
 
 def example(length: int, spans: list[tuple[int, int]], task: int = 0, start: int = 0) -> Example:
-    return np.arange(start, start + length, dtype=np.int32), np.array(spans, np.int32).reshape(-1, 2), task
+    return (
+        np.arange(start, start + length, dtype=np.int32),
+        np.array(spans, np.int32).reshape(-1, 2),
+        task,
+    )
 
 
 def test_right_padding_by_hand() -> None:
@@ -41,8 +45,14 @@ def test_left_padding_by_hand() -> None:
     assert batch.labels.tolist() == [2, 8]
 
 
-@given(st.lists(st.integers(2, 60), min_size=1, max_size=40), st.integers(20, 120), st.sampled_from([0, 10, 200]))
-def test_buckets_hold_every_example_once_within_the_limit(lengths: list[int], limit: int, pass_cost: int) -> None:
+@given(
+    st.lists(st.integers(2, 60), min_size=1, max_size=40),
+    st.integers(20, 120),
+    st.sampled_from([0, 10, 200]),
+)
+def test_buckets_hold_every_example_once_within_the_limit(
+    lengths: list[int], limit: int, pass_cost: int
+) -> None:
     examples = [example(length, [(1, length)], task) for task, length in enumerate(lengths)]
     batches = Layout("bucketed", limit, PAD, pass_cost).micro_batches(examples)
     assert sum(len(batch.labels) for batch in batches) == sum(length - 1 for length in lengths)
@@ -71,7 +81,9 @@ def test_buckets_are_the_cheapest(lengths: list[int], limit: int, pass_cost: int
                 groups.append([])
             groups[-1].append(length)
         ways.append(cost(groups))
-    batches = Layout("bucketed", limit, PAD, pass_cost).micro_batches([example(n, [(1, n)]) for n in lengths])
+    batches = Layout("bucketed", limit, PAD, pass_cost).micro_batches(
+        [example(n, [(1, n)]) for n in lengths]
+    )
     assert sum(batch.input_ids.size + pass_cost for batch in batches) == min(ways)
 
 
@@ -87,7 +99,12 @@ def test_trees_by_hand() -> None:
     assert batch.ends is not None
     assert batch.position_ids.tolist() == [[0, 1, 2, 2], [0, 1, 2, 3]]
     assert batch.ends.tolist() == [[4, 4, 3, 4], [4, 4, 4, 4]]
-    found = sorted(zip(*(v.tolist() for v in (batch.tasks, batch.rows, batch.columns, batch.labels)), strict=True))
+    found = sorted(
+        zip(
+            *(v.tolist() for v in (batch.tasks, batch.rows, batch.columns, batch.labels)),
+            strict=True,
+        )
+    )
     assert found == [(0, 0, 1, 8), (0, 0, 3, 9), (1, 1, 3, 7), (2, 0, 1, 7), (2, 0, 2, 9)]
     assert batch.tokens == 8
 
@@ -127,7 +144,9 @@ def tree(limit: int) -> Layout:
 
 @pytest.mark.parametrize("layout", [tree(8192), Layout("bucketed", 8192, PAD, pass_cost=100)])
 def test_long_examples_that_share_nothing_share_passes(layout: Layout) -> None:
-    """Five of 1,500 tokens fit 8,192; nothing branches, so that causality alone keeps them apart."""
+    """Five of 1,500 tokens fit 8,192; nothing branches, so that causality alone keeps
+    them apart.
+    """
     batches = layout.micro_batches([long_example(1500, 0, number) for number in range(7)])
     assert sorted(len(batch.input_ids) for batch in batches) == [2, 5]
     assert all(batch.input_ids.shape[1] == 1500 and batch.ends is None for batch in batches)
@@ -138,8 +157,12 @@ def test_long_examples_of_one_user_share_their_prefix() -> None:
     examples = [long_example(1500, 1400, number) for number in range(4)]
     (batch,) = tree(8192).micro_batches(examples)
     assert batch.ends is not None
-    assert batch.tokens == batch.input_ids.size == 1400 + 4 * 99, "the last token of each is predicted and not read"
-    assert sorted(batch.labels.tolist()) == sorted(100 + number for number in range(4) for _ in range(4))
+    assert batch.tokens == batch.input_ids.size == 1400 + 4 * 99, (
+        "the last token of each is predicted and not read"
+    )
+    assert sorted(batch.labels.tolist()) == sorted(
+        100 + number for number in range(4) for _ in range(4)
+    )
 
 
 def test_rows_of_long_examples_have_a_largest_width() -> None:
@@ -154,9 +177,13 @@ def test_rows_of_long_examples_have_a_largest_width() -> None:
     st.integers(1100, 9000),
     st.integers(0, 1),
 )
-def test_long_examples_lie_whole_within_the_limit(lengths: list[tuple[int, int]], limit: int, bucketed: int) -> None:
+def test_long_examples_lie_whole_within_the_limit(
+    lengths: list[tuple[int, int]], limit: int, bucketed: int
+) -> None:
     layout = Layout("bucketed", limit, PAD, pass_cost=100) if bucketed else tree(limit)
-    examples = [long_example(length, shared, number) for number, (length, shared) in enumerate(lengths)]
+    examples = [
+        long_example(length, shared, number) for number, (length, shared) in enumerate(lengths)
+    ]
     batches = layout.micro_batches([*examples, example(9, [(4, 9)], len(examples))])
     for batch in batches:
         rows, width = batch.input_ids.shape

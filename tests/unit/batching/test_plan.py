@@ -92,11 +92,15 @@ def test_by_user_a_few_examples_of_a_history_stand_together() -> None:
     assert sorted(sizes)[-12:] == [4] * 12
     assert len(sizes) <= 5 * 5, "hardly any is cut without need"
     order = epoch(plan, 0)
-    assert not np.array_equal(plan.histories[order], plan.histories[epoch(plan, 1)]), "pieces are shuffled anew"
+    assert not np.array_equal(plan.histories[order], plan.histories[epoch(plan, 1)]), (
+        "pieces are shuffled anew"
+    )
 
 
 def test_by_user_neighbours_in_the_file_share_a_piece_across_tasks() -> None:
-    """Two tasks over the same eight rows of one user: a piece holds two rows, each by both tasks."""
+    """Two tasks over the same eight rows of one user: a piece holds two rows, each by
+    both tasks.
+    """
     plan = Plan(np.zeros(16, np.int64), [8, 8], [1, 1], 4, "user", 5)
     steps = [sorted(plan.step(index).tolist()) for index in range(4)]
     assert sorted(steps) == [[0, 1, 8, 9], [2, 3, 10, 11], [4, 5, 12, 13], [6, 7, 14, 15]]

@@ -15,7 +15,9 @@ from sidtune.training.loss.variant import prefixes_of
 
 CLOSING, PAD = 1, 2
 TOKENS = st.sampled_from([CLOSING, 5, 7, 10, 11, 12, 13])
-SIDS = st.sets(st.lists(st.integers(10, 13), min_size=1, max_size=3).map(tuple), min_size=1, max_size=12)
+SIDS = st.sets(
+    st.lists(st.integers(10, 13), min_size=1, max_size=3).map(tuple), min_size=1, max_size=12
+)
 SPANS = st.lists(st.lists(TOKENS, min_size=1, max_size=9), min_size=1, max_size=6)
 
 
@@ -27,7 +29,10 @@ def named(prefixes: Prefixes) -> list[Path]:
     """The tokens of every node."""
     names: list[Path] = [()]
     for node in range(len(prefixes.starts) - 1):
-        names += [(*names[node], int(t)) for t in prefixes.tokens[prefixes.starts[node] : prefixes.starts[node + 1]]]
+        names += [
+            (*names[node], int(t))
+            for t in prefixes.tokens[prefixes.starts[node] : prefixes.starts[node + 1]]
+        ]
     return names
 
 
@@ -56,7 +61,9 @@ def test_nodes_are_the_prefixes_of_the_catalogue(sids: set[Path]) -> None:
 
 
 @given(SIDS, SPANS)
-def test_walking_side_by_side_is_walking_one_by_one(sids: set[Path], spans: list[list[int]]) -> None:
+def test_walking_side_by_side_is_walking_one_by_one(
+    sids: set[Path], spans: list[list[int]]
+) -> None:
     prefixes, paths = prefixes_for(list(sids)), closed(sorted(sids), CLOSING)
     labels = np.array([token for span in spans for token in span])
     opens = np.concatenate([np.arange(len(span)) == 0 for span in spans])
@@ -66,11 +73,19 @@ def test_walking_side_by_side_is_walking_one_by_one(sids: set[Path], spans: list
 
 
 def test_by_hand() -> None:
-    """Text before a SID, items back to back, a SID that begins another, and a span that ends in the middle."""
+    """Text before a SID, items back to back, a SID that begins another, and a span that ends in the
+    middle.
+    """
     prefixes = prefixes_for([(10, 12), (10, 13), (11,), (11, 12)])
     names = named(prefixes)
     assert names == [(), (10,), (11,), (10, 12), (10, 13), (11, CLOSING), (11, 12)]
-    spans = [[5, 10, 13, CLOSING], [10, 12, 10, 12, 11, CLOSING], [10], [12, 11, 10, 12], [11, 12, CLOSING]]
+    spans = [
+        [5, 10, 13, CLOSING],
+        [10, 12, 10, 12, 11, CLOSING],
+        [10],
+        [12, 11, 10, 12],
+        [11, 12, CLOSING],
+    ]
     expected = [[-1, 0, 1, -1], [0, 1, 0, 1, 0, 2], [0], [-1, 0, 0, 1], [0, 2, -1]]
     opens = np.concatenate([np.arange(len(span)) == 0 for span in spans])
     walked = prefixes.walk(np.concatenate(spans), opens)
@@ -78,7 +93,9 @@ def test_by_hand() -> None:
 
 
 @given(SIDS, SPANS)
-def test_every_layout_gives_each_label_its_node(sids: set[Path], responses: list[list[int]]) -> None:
+def test_every_layout_gives_each_label_its_node(
+    sids: set[Path], responses: list[list[int]]
+) -> None:
     """A prompt of SID tokens changes nothing, nor does the span or the example before."""
     prefixes, paths = prefixes_for(list(sids)), closed(sorted(sids), CLOSING)
     examples: list[Example] = []
@@ -88,12 +105,20 @@ def test_every_layout_gives_each_label_its_node(sids: set[Path], responses: list
         spans = np.array([[3, 3 + len(response)], [4 + len(response), len(ids)]], np.int32)
         examples.append((ids, spans, task))
         nodes = [-1 if p is None else named(prefixes).index(p) for p in slow_walk(response, paths)]
-        expected += sorted((task, token, node) for token, node in zip(response * 2, nodes * 2, strict=True))
-    for layout in (Layout("padded", 2, PAD), Layout("bucketed", 30, PAD), Layout("tree", 40, PAD, 5, 20)):
+        expected += sorted(
+            (task, token, node) for token, node in zip(response * 2, nodes * 2, strict=True)
+        )
+    for layout in (
+        Layout("padded", 2, PAD),
+        Layout("bucketed", 30, PAD),
+        Layout("tree", 40, PAD, 5, 20),
+    ):
         assert all(batch.nodes is None for batch in layout.micro_batches(examples)), "nobody asked"
         asked = Layout(**{**vars(layout), "prefixes": prefixes})
         found = []
         for batch in asked.micro_batches(examples):
             assert batch.nodes is not None
-            found += list(zip(batch.tasks.tolist(), batch.labels.tolist(), batch.nodes.tolist(), strict=True))
+            found += list(
+                zip(batch.tasks.tolist(), batch.labels.tolist(), batch.nodes.tolist(), strict=True)
+            )
         assert sorted(found) == sorted(expected)

@@ -24,7 +24,9 @@ from sidtune.training.make_steps import make_steps
 
 
 @given(st.lists(st.integers(2, 400), min_size=1, max_size=40), st.integers(1, 5))
-def test_every_example_falls_to_one_rank_and_neighbours_stay_together(lengths: list[int], ranks: int) -> None:
+def test_every_example_falls_to_one_rank_and_neighbours_stay_together(
+    lengths: list[int], ranks: int
+) -> None:
     tokens = np.array(lengths)
     examples = np.random.default_rng(0).permutation(len(tokens))
     shares = [shared_out(examples, tokens, rank, ranks) for rank in range(ranks)]
@@ -38,11 +40,15 @@ def made(folder: Path) -> Steps:
     config = tiny_config(folder, training={"batch_size": 16})
     inputs = Inputs(config)
     model = load_model(config.model, inputs.vocabulary, config.seed)
-    return make_steps(config, inputs.mixture.train(), model, inputs.vocabulary, training_arguments(config))
+    return make_steps(
+        config, inputs.mixture.train(), model, inputs.vocabulary, training_arguments(config)
+    )
 
 
 def test_a_worker_opens_the_files_itself(tmp_path: Path) -> None:
-    """What is sent to a worker process that starts afresh is paths and the plan, not the examples."""
+    """What is sent to a worker process that starts afresh is paths and the plan, not
+    the examples.
+    """
     steps = made(tmp_path)
     sent = pickle.dumps(steps.corpus.tasks)
     assert len(sent) < 1_000
@@ -54,7 +60,9 @@ def test_a_worker_opens_the_files_itself(tmp_path: Path) -> None:
 
 def test_workers_change_nothing(tmp_path: Path) -> None:
     steps = made(tmp_path)
-    for plain, prepared in zip(StepLoader(steps, 99, workers=0), StepLoader(steps, 99, workers=2), strict=True):
+    for plain, prepared in zip(
+        StepLoader(steps, 99, workers=0), StepLoader(steps, 99, workers=2), strict=True
+    ):
         assert plain["label_count"] == prepared["label_count"]
         for left, right in zip(plain["micro_batches"], prepared["micro_batches"], strict=True):
             assert np.array_equal(left.input_ids, right.input_ids)

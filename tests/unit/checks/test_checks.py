@@ -30,8 +30,17 @@ def test_titles_with_html_and_titles_of_several_items(tmp_path: Path) -> None:
     config = tiny_config(tmp_path)
     assert config.data.items
     assert not findings(config, "HTML") + findings(config, "share a title")
-    names = {"1": "Red &amp; Blue", "2": "<b>Gas</b> Stove", "5": "Jam Jar", "7": "Wool Sock", "3": "Wool Sock"}
-    edited(config.data.items, lambda items: items | {item: {"title": title} for item, title in names.items()})
+    names = {
+        "1": "Red &amp; Blue",
+        "2": "<b>Gas</b> Stove",
+        "5": "Jam Jar",
+        "7": "Wool Sock",
+        "3": "Wool Sock",
+    }
+    edited(
+        config.data.items,
+        lambda items: items | {item: {"title": title} for item, title in names.items()},
+    )
     (html,), (shared,) = findings(config, "HTML"), findings(config, "share a title")
     assert (html.severity, html.where) == ("note", str(config.data.items))
     assert html.message.startswith("2 titles contain HTML")
@@ -41,7 +50,9 @@ def test_titles_with_html_and_titles_of_several_items(tmp_path: Path) -> None:
     assert shared.examples == ["'Wool Sock': items 3, 4, 7", "'Jam Jar': items 5, 6"]
 
 
-def test_codes_are_announced_by_check_and_by_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_codes_are_announced_by_check_and_by_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = tiny_config(tmp_path)
 
     def number(index: dict[str, list[str]]) -> dict[str, list[int]]:
@@ -61,12 +72,23 @@ def test_codes_are_announced_by_check_and_by_training(tmp_path: Path, capsys: py
 
 
 @pytest.mark.parametrize(
-    ("sid_tokens", "severity", "how"), [(None, "warning", "text"), (False, "note", "text"), (True, "note", "tokens")]
+    ("sid_tokens", "severity", "how"),
+    [(None, "warning", "text"), (False, "note", "text"), (True, "note", "tokens")],
 )
-def test_sids_in_instructions_are_noticed(tmp_path: Path, sid_tokens: bool | None, severity: str, how: str) -> None:
+def test_sids_in_instructions_are_noticed(
+    tmp_path: Path, sid_tokens: bool | None, severity: str, how: str
+) -> None:
     file = tmp_path / "i.jsonl"
-    texts = [("What is a mug?", "A cup."), ("Where is <a_0><b_0><c_0>?", "Here."), ("Name one.", "<a_1>, or <x_9>")]
-    file.write_text("".join(json.dumps({"prompt": prompt, "response": answer}) + "\n" for prompt, answer in texts))
+    texts = [
+        ("What is a mug?", "A cup."),
+        ("Where is <a_0><b_0><c_0>?", "Here."),
+        ("Name one.", "<a_1>, or <x_9>"),
+    ]
+    file.write_text(
+        "".join(
+            json.dumps({"prompt": prompt, "response": answer}) + "\n" for prompt, answer in texts
+        )
+    )
     given = {} if sid_tokens is None else {"sid_tokens": sid_tokens}
     tasks = {"sid_next": None, "instruction": given}
     config = tiny_config(tmp_path, data={"instructions": str(file)}, tasks=tasks)
@@ -111,12 +133,16 @@ def test_a_warmup_as_long_as_its_run_is_warned_of(
     assert [finding.severity for finding in found] == ["warning"] * len(warned)
     for finding, (where, (warmup, steps, share)) in zip(found, warned.items(), strict=True):
         assert finding.where.endswith(where)
-        assert finding.message == (
-            f"warmup takes {warmup} steps and training {steps}, so the learning rate never reaches its peak: "
-            f"it ends at {share} of the peak"
+        assert (
+            finding.message
+            == f"warmup takes {warmup} steps and training {steps}, so the learning rate never"
+            f" reaches its peak: it ends at {share} of the peak"
         )
     capsys.readouterr()
     train(config, dry_run=True)
     said = " ".join("".join(capsys.readouterr()).split())
     assert said.count("warmup takes") == len(warned), "once for each stage"
-    assert all(f"warmup takes {warmup} steps and training {steps}," in said for warmup, steps, _ in warned.values())
+    assert all(
+        f"warmup takes {warmup} steps and training {steps}," in said
+        for warmup, steps, _ in warned.values()
+    )

@@ -167,7 +167,9 @@ def test_entries_side_by_side_never_become_one(tmp_path: Path, cell: str) -> Non
     quoted = '"' + cell.replace('"', '""') + '"'
     for name in ("history", "history_item_id"):
         path = write(tmp_path / "r.csv", f"user_id,{name},item_id\nu,[1],2\nu,{quoted},3\n")
-        with pytest.raises(UserError, match=rf"r.csv, row 2, column {name}: commas are missing") as error:
+        with pytest.raises(
+            UserError, match=rf"r.csv, row 2, column {name}: commas are missing"
+        ) as error:
             read_rows(path)
         assert repr(cell)[:40] in error.value.message
         assert "tolist()" in error.value.hint
@@ -199,10 +201,16 @@ def test_python_reads_as_many_entries(inside: str) -> None:
 
 
 @given(st.lists(st.lists(st.integers(0, 10**9), max_size=5), min_size=1, max_size=8), st.data())
-def test_the_fast_way_reads_what_the_slow_one_reads(lists: list[list[int]], data: st.DataObject) -> None:
-    cells = [str(entry) if data.draw(st.booleans()) else str(list(map(str, entry))) for entry in lists]
+def test_the_fast_way_reads_what_the_slow_one_reads(
+    lists: list[list[int]], data: st.DataObject
+) -> None:
+    cells = [
+        str(entry) if data.draw(st.booleans()) else str(list(map(str, entry))) for entry in lists
+    ]
     expected = [[str(value) for value in entry] for entry in lists]
-    assert parse_lists(pa.array(cells)).to_pylist() == [parse_list(cell) for cell in cells] == expected
+    assert (
+        parse_lists(pa.array(cells)).to_pylist() == [parse_list(cell) for cell in cells] == expected
+    )
 
 
 def test_a_bad_cell_is_named() -> None:
@@ -229,7 +237,9 @@ def test_catalogue(tmp_path: Path) -> None:
 
 
 def small(folder: Path, items: object, index: object) -> Catalogue:
-    return read_catalogue(write(folder / "i.json", json.dumps(items)), write(folder / "x.json", json.dumps(index)))
+    return read_catalogue(
+        write(folder / "i.json", json.dumps(items)), write(folder / "x.json", json.dumps(index))
+    )
 
 
 @pytest.mark.parametrize(
@@ -250,15 +260,23 @@ def small(folder: Path, items: object, index: object) -> Catalogue:
         ("[500 ml]", "[500 ml]"),
     ],
 )
-def test_the_longest_entry_is_the_description(tmp_path: Path, description: object, expected: str) -> None:
-    shop = small(tmp_path, {"1": {"title": "T", "description": description, "brand": 3}}, {"1": ["<a_1>"]})
+def test_the_longest_entry_is_the_description(
+    tmp_path: Path, description: object, expected: str
+) -> None:
+    shop = small(
+        tmp_path, {"1": {"title": "T", "description": description, "brand": 3}}, {"1": ["<a_1>"]}
+    )
     assert shop.descriptions == [expected]
 
 
 def test_odd_titles_and_depths_are_accepted(tmp_path: Path) -> None:
     titles = ["x" * 100_000, "مرحبا بالعالم", "</s> <a_1>", "日本\t語"]
     items = {str(i): {"title": title} for i, title in enumerate(titles)}
-    shop = small(tmp_path, items, {"0": ["<a_1>"], "1": ["<a_1>", "<b_1>"], "2": ["<a_2>"], "3": ["<b_9>"] * 5})
+    shop = small(
+        tmp_path,
+        items,
+        {"0": ["<a_1>"], "1": ["<a_1>", "<b_1>"], "2": ["<a_2>"], "3": ["<b_9>"] * 5},
+    )
     assert shop.titles == titles
     assert [len(sid) for sid in shop.sids] == [1, 2, 1, 5]
     assert read_texts(tmp_path / "i.json") == titles * 2
@@ -266,7 +284,9 @@ def test_odd_titles_and_depths_are_accepted(tmp_path: Path) -> None:
 
 def test_an_index_alone_makes_items_without_text(tmp_path: Path) -> None:
     data = write_shop(tmp_path)
-    known, bare = (read_catalogue(items, Path(data["index"])) for items in (Path(data["items"]), None))
+    known, bare = (
+        read_catalogue(items, Path(data["index"])) for items in (Path(data["items"]), None)
+    )
     assert (bare.ids, bare.sids) == (known.ids, known.sids)
     assert bare.titles == bare.descriptions == [""] * 8
     assert (known.has_texts, bare.has_texts) == (True, False)
@@ -274,7 +294,14 @@ def test_an_index_alone_makes_items_without_text(tmp_path: Path) -> None:
 
 
 def test_items_of_one_sid_are_told_apart_by_a_token_more(tmp_path: Path) -> None:
-    index = {"7": ["<a>", "<b>"], "1": ["<a>"], "2": ["<a>", "<c>"], "3": ["<a>", "<b>"], "4": ["<a>"], "5": ["<a>"]}
+    index = {
+        "7": ["<a>", "<b>"],
+        "1": ["<a>"],
+        "2": ["<a>", "<c>"],
+        "3": ["<a>", "<b>"],
+        "4": ["<a>"],
+        "5": ["<a>"],
+    }
     shop = read_catalogue(None, write(tmp_path / "x.json", json.dumps(index)))
     apart = tell_apart(shop, tmp_path / "x.json")
     assert apart.sids == [
@@ -287,7 +314,9 @@ def test_items_of_one_sid_are_told_apart_by_a_token_more(tmp_path: Path) -> None
     ]
     assert (apart.ids, apart.titles) == (shop.ids, shop.titles)
     with pytest.raises(UserError, match=r"x.json already contains the SID token <item_0>"):
-        tell_apart(Catalogue(list("12"), [""] * 2, [""] * 2, [("<item_0>",)] * 2), tmp_path / "x.json")
+        tell_apart(
+            Catalogue(list("12"), [""] * 2, [""] * 2, [("<item_0>",)] * 2), tmp_path / "x.json"
+        )
 
 
 GOOD = {"1": {"title": "T"}}
@@ -296,14 +325,25 @@ GOOD = {"1": {"title": "T"}}
 @pytest.mark.parametrize(
     ("items", "index", "message"),
     [
-        ({**GOOD, "2": {"title": "U"}}, {"1": ["<a>"]}, r"i.json: 1 items have no SID in x.json: 2"),
-        (GOOD, {"1": ["<a>"], "7": ["<b>"], "8": ["<b>"]}, r"x.json: 2 SIDs have no item in i.json: 7, 8"),
+        (
+            {**GOOD, "2": {"title": "U"}},
+            {"1": ["<a>"]},
+            r"i.json: 1 items have no SID in x.json: 2",
+        ),
+        (
+            GOOD,
+            {"1": ["<a>"], "7": ["<b>"], "8": ["<b>"]},
+            r"x.json: 2 SIDs have no item in i.json: 7, 8",
+        ),
         (GOOD, {"1": []}, r"x.json: item 1: expected a list of SID tokens"),
         (GOOD, {"1": "<a>"}, r"x.json: item 1: expected a list of SID tokens"),
         (
             GOOD,
             {"1": [3, "<b>"]},
-            r"x.json: item 1: expected a list of SID tokens, or a list of whole .* \(found \[3, '<b>'",
+            (
+                r"x.json: item 1: expected a list of SID tokens, or a list of whole .* \(found \[3,"
+                r" '<b>'"
+            ),
         ),
         (GOOD, {"1": [True, False]}, r"item 1: expected a list of SID tokens"),
         (GOOD, {"1": [3, -1]}, r"item 1: expected a list of SID tokens"),
@@ -314,25 +354,43 @@ GOOD = {"1": {"title": "T"}}
         (
             {**GOOD, "2": {"title": "U"}},
             {"1": [3, 1], "2": ["<a_3>", "<b_1>"]},
-            r"x.json: the SID of item 1 is written as numbers \(\[3, 1\]\), that of item 2 as tokens",
+            (
+                r"x.json: the SID of item 1 is written as numbers \(\[3, 1\]\), that of item 2 as"
+                r" tokens"
+            ),
         ),
         ({"1": {}}, {"1": ["<a>"]}, r"item 1 has no title"),
-        ({"": {"title": "T"}}, {"": ["<a>"]}, r"x.json: the item id '' is empty, starts or ends with white space, or"),
+        (
+            {"": {"title": "T"}},
+            {"": ["<a>"]},
+            r"x.json: the item id '' is empty, starts or ends with white space, or",
+        ),
         (
             {" 1": {"title": "T"}},
             {" 1": ["<a>"]},
             r"x.json: the item id ' 1' is empty, starts or ends with white space",
         ),
-        ({"a\nb": {"title": "T"}}, {"a\nb": ["<a>"]}, r"the item id 'a\\nb' .* contains a NUL or a line break"),
+        (
+            {"a\nb": {"title": "T"}},
+            {"a\nb": ["<a>"]},
+            r"the item id 'a\\nb' .* contains a NUL or a line break",
+        ),
         (GOOD, {"1": ["<a>", ""]}, r"x.json: the SID token '' is empty"),
         (GOOD, {"1": ["<a\0>"]}, r"x.json: the SID token '<a\\x00>' .* contains a NUL"),
         ({"1": {"title": " "}}, {"1": ["<a>"]}, r"item 1 has no title"),
         ({"1": "T"}, {"1": ["<a>"]}, r"item 1: expected an object"),
-        ({"1": {"title": "T", "description": 5}}, {"1": ["<a>"]}, r"item 1: expected text or a list"),
+        (
+            {"1": {"title": "T", "description": 5}},
+            {"1": ["<a>"]},
+            r"item 1: expected text or a list",
+        ),
         (
             {"1": {"title": "T", "description": "['one' 'two']"}},
             {"1": ["<a>"]},
-            r"i.json: item 1: description: commas are missing, the first after 'one', found .*'two'",
+            (
+                r"i.json: item 1: description: commas are missing, the first after 'one', found"
+                r" .*'two'"
+            ),
         ),
         (
             {**GOOD, "1.0": {"title": "U"}},
@@ -350,7 +408,15 @@ def test_broken_catalogues(tmp_path: Path, items: object, index: object, message
 
 @pytest.mark.parametrize(
     ("given", "title"),
-    [(1984, "1984"), (0, "0"), (-3, "-3"), (1984.0, "1984"), (2.5, "2.5"), (1e300, "1e+300"), ("007", "007")],
+    [
+        (1984, "1984"),
+        (0, "0"),
+        (-3, "-3"),
+        (1984.0, "1984"),
+        (2.5, "2.5"),
+        (1e300, "1e+300"),
+        ("007", "007"),
+    ],
 )
 def test_a_number_is_a_title(tmp_path: Path, given: object, title: str) -> None:
     shop = small(tmp_path, {"7": {"title": given}}, {"7": ["<a_1>"]})
@@ -359,22 +425,37 @@ def test_a_number_is_a_title(tmp_path: Path, given: object, title: str) -> None:
 
 
 def test_faults_of_a_catalogue_are_counted_and_told_all_at_once(tmp_path: Path) -> None:
-    titles = {f"t{number}": {"title": value} for number, value in enumerate([None, "", True, [], {}, "  ", ["x"]])}
-    items = {"ok": {"title": "T"}, **titles, "o1": "a text", "o2": None, "d": {"title": "T", "description": 5}}
+    titles = {
+        f"t{number}": {"title": value}
+        for number, value in enumerate([None, "", True, [], {}, "  ", ["x"]])
+    }
+    items = {
+        "ok": {"title": "T"},
+        **titles,
+        "o1": "a text",
+        "o2": None,
+        "d": {"title": "T", "description": 5},
+    }
     with pytest.raises(UserError) as error:
         small(tmp_path, items, {item: ["<a>"] for item in items})
-    assert error.value.message == (
-        f"{tmp_path / 'i.json'}: "
-        "7 items have no title: t0 (found None), t1 (found ''), t2 (found True), t3 (found []), t4 (found {}) …; "
-        "2 items: expected an object with a title: o1 (found 'a text'), o2 (found None); "
-        "item d: expected text or a list of texts as description (found 5)"
+    assert (
+        error.value.message
+        == f"{tmp_path / 'i.json'}: 7 items have no title: t0 (found None), t1 (found ''), t2"
+        " (found True), t3 (found []), t4 (found {}) …; 2 items: expected an object with a"
+        " title: o1 (found 'a text'), o2 (found None); item d: expected text or a list of texts"
+        " as description (found 5)"
     )
     with pytest.raises(UserError, match="7 items have no title"):
         read_texts(tmp_path / "i.json")
     with pytest.raises(
-        UserError, match=r"x.json: 2 items: expected a list of SID tokens.*: 1 \(found 'x'\), 3 \(found \[\]\)"
+        UserError,
+        match=(
+            r"x.json: 2 items: expected a list of SID tokens.*: 1 \(found 'x'\), 3 \(found \[\]\)"
+        ),
     ):
-        read_catalogue(None, write(tmp_path / "x.json", json.dumps({"1": "x", "2": ["<a>"], "3": []})))
+        read_catalogue(
+            None, write(tmp_path / "x.json", json.dumps({"1": "x", "2": ["<a>"], "3": []}))
+        )
 
 
 def test_numbers_in_an_index_are_codes(tmp_path: Path) -> None:
@@ -401,7 +482,9 @@ CODED = {"0": [3, 14], "1": [3, 15]}
         ("[[3, 14]]", "<a_3><b_14>", ["history_item_sid", "item_sid"]),
     ],
 )
-def test_rows_may_name_sids_by_their_codes(tmp_path: Path, history: str, target: str, bad: list[str]) -> None:
+def test_rows_may_name_sids_by_their_codes(
+    tmp_path: Path, history: str, target: str, bad: list[str]
+) -> None:
     shop = read_catalogue(None, write(tmp_path / "x.json", json.dumps(CODED)))
     header = "user_id,history_item_id,item_id,history_item_sid,item_sid\n"
     path = write(tmp_path / "r.csv", f'{header}u,"[0, 1]",1,"{history}","{target}"\n')
@@ -440,8 +523,14 @@ EXPECTED = [
 
 def row_files(folder: Path) -> list[Path]:
     """The same two rows in every accepted form."""
-    records = [{"user_id": r["user_id"], "history": r["history"], "item_id": r["target"], "x": 1} for r in EXPECTED]
-    numbers = [{**r, "history": [int(i) for i in r["history"]], "item_id": int(str(r["item_id"]))} for r in records]
+    records = [
+        {"user_id": r["user_id"], "history": r["history"], "item_id": r["target"], "x": 1}
+        for r in EXPECTED
+    ]
+    numbers = [
+        {**r, "history": [int(i) for i in r["history"]], "item_id": int(str(r["item_id"]))}
+        for r in records
+    ]
     lines = "".join(json.dumps(record) + "\n" for record in numbers)
     tables = {"p": pa.Table.from_pylist(records), "numbers": pa.Table.from_pylist(numbers)}
     for name, table in tables.items():
@@ -455,7 +544,10 @@ def row_files(folder: Path) -> list[Path]:
         write(folder / "r.csv", 'user_id,history,item_id\nu,"[1, 2]",3\nv,"[""2""]",1\n'),
         write(folder / "mini.csv", "\ufeff" + mini),
         write(folder / "mini.csv.gz", gzip.compress(mini.encode())),
-        write(folder / "quoted.csv", "\"item_id\",user_id,history_item_id\n3,u,\"['1', '2']\"\n1,v,['2']\n"),
+        write(
+            folder / "quoted.csv",
+            "\"item_id\",user_id,history_item_id\n3,u,\"['1', '2']\"\n1,v,['2']\n",
+        ),
     ]
 
 
@@ -467,24 +559,59 @@ def test_every_form_of_rows_gives_one_table(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("r.csv", "user_id,history,itemid\nu,[1],3\n", r"no column 'item_id'; did you mean itemid\?; found user_id"),
+        (
+            "r.csv",
+            "user_id,history,itemid\nu,[1],3\n",
+            r"no column 'item_id'; did you mean itemid\?; found user_id",
+        ),
         ("r.csv", "user_id,history_item_id\nu,[1]\n", r"no column 'item_id'"),
         (
             "r.csv",
             "user_id,history_item_ids,history_titles,item_id\nu,[1],['t'],3\n",
             r"no column 'history_item_id'; did you mean history_item_ids\?; found user_id",
         ),
-        ("r.csv", "user_id,history_titles,item_id\nu,['t'],3\n", r"no column 'history'; found user_id"),
-        ("r.csv", "user_id,history_item_title,item_id\nu,['t'],3\n", r"no column 'history_item_id'; found user_id"),
-        ("r.csv", "user_id,history_item_sid,item_id\nu,['t'],3\n", r"no column 'history_item_id'; found user_id"),
-        ("r.csv", "user_id,history,item_sid\nu,[1],<a>\n", r"no column 'item_id'; found user_id, history, item_sid"),
-        ("r.csv", "User_ID,history,item_id\nu,[1],3\n", r"no column 'user_id'; did you mean User_ID\?"),
-        ("r.csv", "user_id,histroy,item_id\nu,[1],3\n", r"no column 'history'; did you mean histroy\?"),
-        ("r.csv", "user_id,history_itme_id,item_id\nu,[1],3\n", r"'history_item_id'; did you mean history_itme_id\?"),
+        (
+            "r.csv",
+            "user_id,history_titles,item_id\nu,['t'],3\n",
+            r"no column 'history'; found user_id",
+        ),
+        (
+            "r.csv",
+            "user_id,history_item_title,item_id\nu,['t'],3\n",
+            r"no column 'history_item_id'; found user_id",
+        ),
+        (
+            "r.csv",
+            "user_id,history_item_sid,item_id\nu,['t'],3\n",
+            r"no column 'history_item_id'; found user_id",
+        ),
+        (
+            "r.csv",
+            "user_id,history,item_sid\nu,[1],<a>\n",
+            r"no column 'item_id'; found user_id, history, item_sid",
+        ),
+        (
+            "r.csv",
+            "User_ID,history,item_id\nu,[1],3\n",
+            r"no column 'user_id'; did you mean User_ID\?",
+        ),
+        (
+            "r.csv",
+            "user_id,histroy,item_id\nu,[1],3\n",
+            r"no column 'history'; did you mean histroy\?",
+        ),
+        (
+            "r.csv",
+            "user_id,history_itme_id,item_id\nu,[1],3\n",
+            r"'history_item_id'; did you mean history_itme_id\?",
+        ),
         (
             "r.jsonl",
             '{"user_id": "u", "history_item_ids": [1], "item_id": 2}\n',
-            r"no column 'history_item_id'; did you mean history_item_ids\?; found user_id, history_item_ids, item_id",
+            (
+                r"no column 'history_item_id'; did you mean history_item_ids\?; found user_id,"
+                r" history_item_ids, item_id"
+            ),
         ),
         ("r.csv", "user_id,item_id\nu,1\n", r"no column 'history'"),
         ("r.csv", "user_id,history,item_id\n", r"contains no rows"),
@@ -499,12 +626,32 @@ def test_every_form_of_rows_gives_one_table(tmp_path: Path) -> None:
         ("r.csv", "user_id,history,item_id\n,[1],2\n", r"row 1, column user_id: empty"),
         ("r.csv", "user_id,history,item_id\nu,[1],2\nu,[1],2,9,9\n", r"invalid CSV"),
         ("r.csv", b"user_id,history,item_id\nu,[1],\xff\n", r"not UTF-8: byte 0xff in line 2"),
-        ("r.jsonl", '{"user_id": "u", "history": "1", "item_id": 2}\n', r"row 1, column history: expected a list"),
+        (
+            "r.jsonl",
+            '{"user_id": "u", "history": "1", "item_id": 2}\n',
+            r"row 1, column history: expected a list",
+        ),
         ("r.jsonl", '{"user_id": "u", "item_id": 2}\n', r"no column 'history'"),
-        ("r.jsonl", '{"user_id": "u", "history": [1], "item_id": 2}\n{"user_id": "u"', r"line 2: not valid JSON"),
-        ("r.jsonl", '{"user_id": NaN, "history": [1], "item_id": 2}\n', r"line 1: .* NaN is not a finite number"),
-        ("r.jsonl", '{"user_id": 1.5, "history": [1], "item_id": 2}\n', r"row 1, column user_id: expected an id"),
-        ("r.jsonl", '{"user_id": 1, "history": [true], "item_id": 2}\n', r"row 1, column history: expected a list"),
+        (
+            "r.jsonl",
+            '{"user_id": "u", "history": [1], "item_id": 2}\n{"user_id": "u"',
+            r"line 2: not valid JSON",
+        ),
+        (
+            "r.jsonl",
+            '{"user_id": NaN, "history": [1], "item_id": 2}\n',
+            r"line 1: .* NaN is not a finite number",
+        ),
+        (
+            "r.jsonl",
+            '{"user_id": 1.5, "history": [1], "item_id": 2}\n',
+            r"row 1, column user_id: expected an id",
+        ),
+        (
+            "r.jsonl",
+            '{"user_id": 1, "history": [true], "item_id": 2}\n',
+            r"row 1, column history: expected a list",
+        ),
         ("r.jsonl", "[1]\n", r"line 1: expected a JSON object"),
         ("r.parquet", "not parquet at all", r"cannot be read as Parquet"),
         ("r.txt", "x", r"unknown file type '.txt'"),
@@ -521,21 +668,36 @@ def test_broken_rows(tmp_path: Path, name: str, text: str | bytes | None, messag
 
 
 def test_the_columns_of_parquet_are_named_when_one_is_missing(tmp_path: Path) -> None:
-    table = pa.table({"user_id": ["u"], "history_item_ids": [["1"]], "history_titles": [["t"]], "item_id": ["2"]})
+    table = pa.table(
+        {"user_id": ["u"], "history_item_ids": [["1"]], "history_titles": [["t"]], "item_id": ["2"]}
+    )
     pyarrow.parquet.write_table(table, tmp_path / "r.parquet")
-    with pytest.raises(UserError, match=r"no column 'history_item_id'; did you mean history_item_ids\?"):
+    with pytest.raises(
+        UserError, match=r"no column 'history_item_id'; did you mean history_item_ids\?"
+    ):
         read_rows(tmp_path / "r.parquet")
 
 
 def test_a_file_of_a_thousand_other_fields_is_read(tmp_path: Path) -> None:
-    record = {f"x{number}": 0 for number in range(3_000)} | {"user_id": "u", "history": [1, 2], "item_id": 3}
-    assert read_rows(write(tmp_path / "r.jsonl", json.dumps(record) + "\n")).to_pylist() == EXPECTED[:1]
+    record = {f"x{number}": 0 for number in range(3_000)} | {
+        "user_id": "u",
+        "history": [1, 2],
+        "item_id": 3,
+    }
+    assert (
+        read_rows(write(tmp_path / "r.jsonl", json.dumps(record) + "\n")).to_pylist()
+        == EXPECTED[:1]
+    )
 
 
 def test_unknown_items_are_named_with_their_rows(tmp_path: Path) -> None:
     shop = catalogue(tmp_path)
-    path = write(tmp_path / "r.csv", 'user_id,history,item_id\nu,[1],2\nu,"[1, 99]",2\nv,[1],nine\n')
-    with pytest.raises(UserError, match=r"2 rows contain items without a SID: 99, nine \(first in row 2\)"):
+    path = write(
+        tmp_path / "r.csv", 'user_id,history,item_id\nu,[1],2\nu,"[1, 99]",2\nv,[1],nine\n'
+    )
+    with pytest.raises(
+        UserError, match=r"2 rows contain items without a SID: 99, nine \(first in row 2\)"
+    ):
         load_rows(path, shop)
 
 
@@ -562,7 +724,9 @@ def test_cells_that_disagree_with_the_catalogue(tmp_path: Path) -> None:
 
 
 def test_real_data_reads_whole_and_agrees(amazon: Path) -> None:
-    shop = read_catalogue(*(amazon / f"Industrial_and_Scientific.{kind}.json" for kind in ("item", "index")))
+    shop = read_catalogue(
+        *(amazon / f"Industrial_and_Scientific.{kind}.json" for kind in ("item", "index"))
+    )
     assert (len(shop.ids), len(shop.items_of), len(shop.sid_tokens)) == (3686, 3670, 560)
     for name, count in (("train", 10_393), ("valid", 4_532), ("test", 4_533)):
         path = amazon / f"{name}.csv"
@@ -582,27 +746,49 @@ RECORD = {
 
 
 def test_preferences_as_json_and_jsonl(tmp_path: Path) -> None:
-    expected = {"user_id": "7", "history": ["1", "2"], "target": "3", "preference": "likes tents", "split": "valid"}
-    assert read_preferences(write(tmp_path / "p.json", json.dumps([RECORD]))).to_pylist() == [expected]
-    assert read_preferences(write(tmp_path / "p.jsonl", json.dumps(RECORD) + "\n")).to_pylist() == [expected]
+    expected = {
+        "user_id": "7",
+        "history": ["1", "2"],
+        "target": "3",
+        "preference": "likes tents",
+        "split": "valid",
+    }
+    assert read_preferences(write(tmp_path / "p.json", json.dumps([RECORD]))).to_pylist() == [
+        expected
+    ]
+    assert read_preferences(write(tmp_path / "p.jsonl", json.dumps(RECORD) + "\n")).to_pylist() == [
+        expected
+    ]
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"context": {}}, "missing field 'history_items'"),
-        ({"context": {"history_items": [], "target_item": 1}}, "context.history_items: expected a list"),
+        (
+            {"context": {"history_items": [], "target_item": 1}},
+            "context.history_items: expected a list",
+        ),
         ({"context": {"history_items": [1]}}, "missing field 'target_item'"),
         ({"context": None}, "missing field 'history_items'"),
         ({"user_preference": ""}, "user_preference: expected text"),
         ({"user": ["x"]}, "user: expected an id"),
         ({"user": True}, "user: expected an id, found True"),
-        ({"context": {"history_items": [1, True], "target_item": 1}}, "context.history_items: expected a list"),
-        ({"context": {"history_items": [1, ""], "target_item": 1}}, "context.history_items: expected a list"),
+        (
+            {"context": {"history_items": [1, True], "target_item": 1}},
+            "context.history_items: expected a list",
+        ),
+        (
+            {"context": {"history_items": [1, ""], "target_item": 1}},
+            "context.history_items: expected a list",
+        ),
         ({"split": None}, "split: expected the name of a split, found None"),
         ({"split": ["valid"]}, "split: expected the name of a split"),
         ({"split": True}, "split: expected the name of a split"),
-        ({"split": "Valid"}, r"split: expected the name of a split, found 'Valid'; did you mean valid\?"),
+        (
+            {"split": "Valid"},
+            r"split: expected the name of a split, found 'Valid'; did you mean valid\?",
+        ),
     ],
 )
 def test_broken_preferences(tmp_path: Path, change: dict[str, object], message: str) -> None:
@@ -612,15 +798,26 @@ def test_broken_preferences(tmp_path: Path, change: dict[str, object], message: 
 
 def test_a_preference_without_a_split_is_for_training(tmp_path: Path) -> None:
     record = {name: value for name, value in RECORD.items() if name != "split"}
-    assert read_preferences(write(tmp_path / "p.json", json.dumps([record])))["split"].to_pylist() == ["train"]
+    assert read_preferences(write(tmp_path / "p.json", json.dumps([record])))[
+        "split"
+    ].to_pylist() == ["train"]
 
 
 def test_instructions(tmp_path: Path) -> None:
-    path = write(tmp_path / "i.jsonl", '{"prompt": "a", "response": "b", "x": 1}\n\n{"prompt": "c", "response": "d"}\n')
-    assert read_instructions(path).to_pylist() == [{"prompt": "a", "response": "b"}, {"prompt": "c", "response": "d"}]
+    path = write(
+        tmp_path / "i.jsonl",
+        '{"prompt": "a", "response": "b", "x": 1}\n\n{"prompt": "c", "response": "d"}\n',
+    )
+    assert read_instructions(path).to_pylist() == [
+        {"prompt": "a", "response": "b"},
+        {"prompt": "c", "response": "d"},
+    ]
     with pytest.raises(UserError, match="line 2: response: expected text"):
         read_instructions(
-            write(tmp_path / "j.jsonl", '{"prompt": "a", "response": "b"}\n{"prompt": "a", "response": ""}\n')
+            write(
+                tmp_path / "j.jsonl",
+                '{"prompt": "a", "response": "b"}\n{"prompt": "a", "response": ""}\n',
+            )
         )
 
 

@@ -1,4 +1,6 @@
-"""Rows that stand in another file too, and rows that training shows, against slow and obvious references."""
+"""Rows that stand in another file too, and rows that training shows, against slow and obvious
+references.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ from sidtune.inputs import Inputs
 Row = tuple[str, list[int], int]
 ITEM = st.integers(0, 2)
 ROWS = st.lists(
-    st.tuples(st.sampled_from(["u", "v", ""]), st.lists(ITEM, min_size=1, max_size=3), ITEM), min_size=1, max_size=12
+    st.tuples(st.sampled_from(["u", "v", ""]), st.lists(ITEM, min_size=1, max_size=3), ITEM),
+    min_size=1,
+    max_size=12,
 )
 
 
@@ -57,12 +61,18 @@ def test_rows_that_only_share_a_hash_are_told_apart(rows: list[Row], among: list
 def test_hashes_leave_little_to_compare(monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(0)
     made: list[Row] = [
-        (f"u{random.integers(50)}", random.integers(0, 9, random.integers(1, 6)).tolist(), int(random.integers(9)))
+        (
+            f"u{random.integers(50)}",
+            random.integers(0, 9, random.integers(1, 6)).tolist(),
+            int(random.integers(9)),
+        )
         for _ in range(4000)
     ]
     compared: list[int] = []
     keys = leaks._keys
-    monkeypatch.setattr(leaks, "_keys", lambda rows: compared.append(len(rows.target)) or keys(rows))
+    monkeypatch.setattr(
+        leaks, "_keys", lambda rows: compared.append(len(rows.target)) or keys(rows)
+    )
     rows, among = made[:1000], made[1000:]
     expected = slow(rows, among)
     assert repeated_rows(rows_of(rows), rows_of(among)).tolist() == expected
@@ -72,11 +82,15 @@ def test_hashes_leave_little_to_compare(monkeypatch: pytest.MonkeyPatch) -> None
 # --- parts of training sequences ---
 
 Lists = list[tuple[str, list[int]]]
-LISTS = st.lists(st.tuples(st.sampled_from("uvw"), st.lists(ITEM, min_size=1, max_size=8)), max_size=10)
+LISTS = st.lists(
+    st.tuples(st.sampled_from("uvw"), st.lists(ITEM, min_size=1, max_size=8)), max_size=10
+)
 
 
 def interactions_of(lists: Lists) -> Interactions:
-    return Interactions(pa.array([user for user, _ in lists], pa.string()), Ragged.from_lists([i for _, i in lists]))
+    return Interactions(
+        pa.array([user for user, _ in lists], pa.string()), Ragged.from_lists([i for _, i in lists])
+    )
 
 
 def is_part(items: list[int], of: list[int]) -> bool:
@@ -102,9 +116,13 @@ def test_the_same_as_looking_everywhere(lists: Lists, first: Lists, second: List
 
 
 @given(ROWS, ROWS)
-def test_every_row_of_training_is_part_of_a_sequence_and_so_is_what_it_joins(rows: list[Row], train: list[Row]) -> None:
+def test_every_row_of_training_is_part_of_a_sequence_and_so_is_what_it_joins(
+    rows: list[Row], train: list[Row]
+) -> None:
     joined = whole(rows_of(train))
-    among = [(train[row][0], joined.items[at].tolist()) for at, row in enumerate(joined.rows.tolist())]
+    among = [
+        (train[row][0], joined.items[at].tolist()) for at, row in enumerate(joined.rows.tolist())
+    ]
     among += [(user, [*history, target]) for user, history, target in train]
     asked = [(user, [*history, target]) for user, history, target in rows]
     held_out = rows_of(rows)
@@ -115,7 +133,9 @@ def test_every_row_of_training_is_part_of_a_sequence_and_so_is_what_it_joins(row
 def test_many_repeats_take_no_more_than_their_length() -> None:
     """Comparing each place with each would be ten thousand million comparisons."""
     train = interactions_of([("u", [0] * 100_000)])
-    held_out = interactions_of([("u", [0] * length) for length in range(2, 400)] + [("u", [0] * 399 + [1])])
+    held_out = interactions_of(
+        [("u", [0] * length) for length in range(2, 400)] + [("u", [0] * 399 + [1])]
+    )
     assert contained(held_out, [train]).tolist() == list(range(398))
 
 
@@ -143,7 +163,13 @@ OTHER: Row = ("z", [6], 7)
 def test_a_target_that_stands_in_the_users_training_history(tmp_path: Path) -> None:
     train: list[Row] = [("u", [1, 2, 3, 4], 5), ("w", [5, 6], 7)]
     leaked: list[Row] = [("u", [1, 2], 3), ("u", [2], 3), ("u", [3, 4], 5)]
-    clean: list[Row] = [("v", [1, 2], 3), ("u", [1], 3), ("u", [4, 5], 6), ("u", [0, 1, 2], 3), ("w", [4, 5], 6)]
+    clean: list[Row] = [
+        ("v", [1, 2], 3),
+        ("u", [1], 3),
+        ("u", [4, 5], 6),
+        ("u", [0, 1, 2], 3),
+        ("w", [4, 5], 6),
+    ]
     (warning,) = found(tmp_path, train, [OTHER, *leaked, *clean], clean)
     assert warning.severity == "warning"
     assert warning.where.endswith("valid.csv")
@@ -163,17 +189,27 @@ def test_buying_an_item_again_is_no_leak(tmp_path: Path) -> None:
     train: list[Row] = [("u", [1, 2, 3], 4), ("v", [5], 5)]
     again: list[Row] = [("u", [1, 2, 3, 4], 2), ("u", [2, 3, 4, 2], 3), ("v", [5, 5], 5)]
     assert found(tmp_path, train, again, again) == []
-    assert found(tmp_path, [("u", [1, 2, 1], 3)], [("u", [1, 2, 1, 3, 1], 2)], history=1) == [], "uncut, it is new"
+    assert found(tmp_path, [("u", [1, 2, 1], 3)], [("u", [1, 2, 1, 3, 1], 2)], history=1) == [], (
+        "uncut, it is new"
+    )
 
 
-@pytest.mark.parametrize(("ours", "theirs"), [("7", "7.0"), ("7.0", "7"), ("7.00", "7.0"), ("-3.0", "-3")])
+@pytest.mark.parametrize(
+    ("ours", "theirs"), [("7", "7.0"), ("7.0", "7"), ("7.00", "7.0"), ("-3.0", "-3")]
+)
 def test_users_7_and_7_0_are_one(tmp_path: Path, ours: str, theirs: str) -> None:
-    (warning,) = found(tmp_path, [(ours, [1, 2], 3)], [(theirs, [1], 2), (theirs, [1, 2], 3), OTHER])
+    (warning,) = found(
+        tmp_path, [(ours, [1, 2], 3)], [(theirs, [1], 2), (theirs, [1, 2], 3), OTHER]
+    )
     assert warning.message.startswith("2 rows leak")
-    assert warning.message.endswith("; 1 rows (user, history and target) are also in the training file")
+    assert warning.message.endswith(
+        "; 1 rows (user, history and target) are also in the training file"
+    )
 
 
-@pytest.mark.parametrize(("ours", "theirs"), [("7", "07"), ("7", "7.5"), ("7.5", "7"), ("7", "+7.0"), ("7", "7e0")])
+@pytest.mark.parametrize(
+    ("ours", "theirs"), [("7", "07"), ("7", "7.5"), ("7.5", "7"), ("7", "+7.0"), ("7", "7e0")]
+)
 def test_other_users_are_not(tmp_path: Path, ours: str, theirs: str) -> None:
     assert found(tmp_path, [(ours, [1, 2], 3)], [(theirs, [1, 2], 3)]) == []
 
@@ -185,8 +221,14 @@ def record(user: object, history: list[int], target: int, split: str) -> dict[st
 
 def test_preferences_leak_and_are_leaked_into(tmp_path: Path) -> None:
     path = tmp_path / "p.json"
-    records = [record(7, [1, 2], 3, "train"), record("v", [4], 5, "valid"), record("u", [4], 5, "valid")]
-    path.write_text(json.dumps([*records, record("7.0", [2], 3, "test"), record("7.0", [2], 3, "valid")]))
+    records = [
+        record(7, [1, 2], 3, "train"),
+        record("v", [4], 5, "valid"),
+        record("u", [4], 5, "valid"),
+    ]
+    path.write_text(
+        json.dumps([*records, record("7.0", [2], 3, "test"), record("7.0", [2], 3, "valid")])
+    )
     warnings = found(tmp_path, [("u", [3, 4], 5)], [("7", [1], 2), OTHER], preferences=str(path))
     assert [(warning.where.rsplit("/")[-1], warning.examples) for warning in warnings] == [
         ("valid.csv", ["row 1, user 7"]),
@@ -198,8 +240,14 @@ def test_whole_histories_leak_through_preferences_alone(tmp_path: Path) -> None:
     histories, path = tmp_path / "s.inter.json", tmp_path / "p.jsonl"
     histories.write_text(json.dumps({"7.0": [1, 2, 3, 4, 5], "v": [6] * 30, "w": [1, 2]}))
     data: dict[str, Any] = {"train": None, "valid": None, "interactions": str(histories)}
-    assert of_files(tmp_path, **data) == [], "what is held out comes later, also where an item is bought again"
-    records = [record(7, [3, 4], 5, "train"), record(7, [2], 3, "valid"), record(7, [3], 4, "valid")]
+    assert of_files(tmp_path, **data) == [], (
+        "what is held out comes later, also where an item is bought again"
+    )
+    records = [
+        record(7, [3, 4], 5, "train"),
+        record(7, [2], 3, "valid"),
+        record(7, [3], 4, "valid"),
+    ]
     path.write_text("\n".join(map(json.dumps, [*records, record("w", [1], 2, "valid")])))
     (warning,) = of_files(tmp_path, **data, preferences=str(path))
     assert (warning.where, warning.examples) == (
@@ -214,6 +262,21 @@ def test_whole_histories_leak_through_preferences_alone(tmp_path: Path) -> None:
 
 def test_public_data_leaks_nowhere(tmp_path: Path, amazon: Path, instruments: Path) -> None:
     files = {split: str(amazon / f"{split}.csv") for split in ("train", "valid", "test")}
-    assert of_files(tmp_path, items=None, index=str(amazon / "Industrial_and_Scientific.index.json"), **files) == []
-    files = {"index": str(instruments / "Instruments.index.json"), "items": None, "train": None, "valid": None}
-    assert of_files(tmp_path, **files, interactions=str(instruments / "Instruments.inter.json")) == []
+    assert (
+        of_files(
+            tmp_path,
+            items=None,
+            index=str(amazon / "Industrial_and_Scientific.index.json"),
+            **files,
+        )
+        == []
+    )
+    files = {
+        "index": str(instruments / "Instruments.index.json"),
+        "items": None,
+        "train": None,
+        "valid": None,
+    }
+    assert (
+        of_files(tmp_path, **files, interactions=str(instruments / "Instruments.inter.json")) == []
+    )

@@ -1,4 +1,6 @@
-"""Whole histories and their leave-one-out splits, by hand and against a slow and obvious reference."""
+"""Whole histories and their leave-one-out splits, by hand and against a slow and
+obvious reference.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,13 @@ from hypothesis import strategies as st
 from sidtune.base.errors import UserError
 from sidtune.base.ragged import Ragged
 from sidtune.data.catalogue import Catalogue, read_catalogue
-from sidtune.data.leave_one_out import Interactions, leave_one_out, load_leave_one_out, read_interactions, whole_split
+from sidtune.data.leave_one_out import (
+    Interactions,
+    leave_one_out,
+    load_leave_one_out,
+    read_interactions,
+    whole_split,
+)
 from sidtune.data.rows import Rows, Split
 
 Row = tuple[str, list[int], int]
@@ -51,8 +59,13 @@ def slow(sequences: list[list[int]], split: Split, longest: int) -> list[Row]:
 
 
 def test_every_split_by_hand(tmp_path: Path) -> None:
-    path = write(tmp_path, {"z": [10, "11", 12, 13, 14], "short": [15, 15], "one": ["12"], "a": ["11", 11, 10]})
-    train, valid, test = (listed(load_leave_one_out(path, CATALOGUE, split, 20)) for split in SPLITS)
+    path = write(
+        tmp_path,
+        {"z": [10, "11", 12, 13, 14], "short": [15, 15], "one": ["12"], "a": ["11", 11, 10]},
+    )
+    train, valid, test = (
+        listed(load_leave_one_out(path, CATALOGUE, split, 20)) for split in SPLITS
+    )
     assert train == [("z", [0], 1), ("z", [0, 1], 2), ("short", [5], 5)]
     assert valid == [("z", [0, 1, 2], 3), ("a", [1], 1)]
     assert test == [("z", [0, 1, 2, 3], 4), ("a", [1, 1], 0)]
@@ -66,18 +79,26 @@ def test_the_latest_items_of_a_history_stay(tmp_path: Path) -> None:
     assert test == [("u", [3, 4], 5)]
 
 
-@given(st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=9), min_size=1, max_size=6), st.integers(1, 10))
+@given(
+    st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=9), min_size=1, max_size=6),
+    st.integers(1, 10),
+)
 def test_the_same_as_cutting_list_by_list(sequences: list[list[int]], longest: int) -> None:
     users = pa.array([f"u{user}" for user in range(len(sequences))])
     interactions = Interactions(users, Ragged.from_lists(sequences))
     for split in SPLITS:
-        assert listed(leave_one_out(interactions, split, longest)) == slow(sequences, split, longest)
+        assert listed(leave_one_out(interactions, split, longest)) == slow(
+            sequences, split, longest
+        )
 
 
 @given(st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=9), min_size=1, max_size=6))
 def test_every_interaction_but_the_first_is_a_target_once(sequences: list[list[int]]) -> None:
     users = pa.array([str(user) for user in range(len(sequences))])
-    rows = [leave_one_out(Interactions(users, Ragged.from_lists(sequences)), split, 100) for split in SPLITS]
+    rows = [
+        leave_one_out(Interactions(users, Ragged.from_lists(sequences)), split, 100)
+        for split in SPLITS
+    ]
     places = [(user, len(history)) for split in rows for user, history, _ in listed(split)]
     assert sorted(places) == sorted(
         (str(user), place) for user, items in enumerate(sequences) for place in range(1, len(items))
@@ -125,12 +146,18 @@ def test_whole_splits_keep_what_rows_cut(tmp_path: Path) -> None:
         ({}, "the JSON object is empty"),
         ({"": [10]}, "a user has an empty id"),
         ({"u": [10], "v": []}, r"user v: expected a list of item ids, oldest first, found \[\]"),
-        ({"u": [10], "v": "10 11"}, "user v: expected a list of item ids, oldest first, found '10 11'"),
+        (
+            {"u": [10], "v": "10 11"},
+            "user v: expected a list of item ids, oldest first, found '10 11'",
+        ),
         ({"u": [10], "v": {"10": 1}}, "user v: expected a list of item ids"),
         ({"u": [10], "v": None}, "user v: expected a list of item ids, oldest first, found None"),
         ({"u": [10, 11, True]}, "user u, item 3: expected an item id, found True"),
         ({"u": [10, 11.5]}, r"user u, item 2: expected an item id, found 11\.5"),
-        ({"7": [10], "v": [11], "7.0": [12]}, "'7' and '7.0' are the same user, which occurs twice"),
+        (
+            {"7": [10], "v": [11], "7.0": [12]},
+            "'7' and '7.0' are the same user, which occurs twice",
+        ),
         ({"u": [float("nan")]}, "not valid JSON: NaN is not a finite number"),
         ({"u": [None]}, "user u, item 1: expected an item id, found None"),
         ({"u": [10, [11]]}, r"user u, item 2: expected an item id, found \[11\]"),
@@ -156,7 +183,11 @@ def test_a_user_that_stands_twice(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "empty"),
-    [({"u": [10, 11, 12], "v": [10]}, ["train"]), ({"u": [10, 11]}, ["valid", "test"]), ({"u": [10]}, [*SPLITS])],
+    [
+        ({"u": [10, 11, 12], "v": [10]}, ["train"]),
+        ({"u": [10, 11]}, ["valid", "test"]),
+        ({"u": [10]}, [*SPLITS]),
+    ],
 )
 def test_a_split_without_rows_is_refused(tmp_path: Path, content: Any, empty: list[Split]) -> None:
     path = write(tmp_path, content)
@@ -178,5 +209,7 @@ def test_real_histories_split_as_published(instruments: Path) -> None:
     for row in range(0, 24_772, 1000):
         user, items = raw[row]
         assert test.users[row].as_py() == user
-        assert [catalogue.ids[item] for item in test.history[row]] == [str(item) for item in items[:-1][-20:]]
+        assert [catalogue.ids[item] for item in test.history[row]] == [
+            str(item) for item in items[:-1][-20:]
+        ]
         assert catalogue.ids[valid.target[row]] == str(items[-2])

@@ -1,4 +1,6 @@
-"""Whole histories as sequences: what is joined, what is predicted, and that it is what single rows predict."""
+"""Whole histories as sequences: what is joined, what is predicted, and that it is what single rows
+predict.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ REVERSED = {"sid_sequence_reversed": None}
 
 def rows_of(given: list[tuple[str, list[int], int]]) -> Rows:
     users, histories, targets = zip(*given, strict=True)
-    return Rows(pa.array(users, pa.string()), Ragged.from_lists(histories), np.array(targets, np.int32))
+    return Rows(
+        pa.array(users, pa.string()), Ragged.from_lists(histories), np.array(targets, np.int32)
+    )
 
 
 def listed(sequences: Sequences) -> list[tuple[list[int], int]]:
@@ -79,7 +83,10 @@ def test_one_by_one_predicts_targets_alone() -> None:
 
 def test_backward_has_the_newest_first_and_every_item_to_be_predicted() -> None:
     walk = list(range(10, 17))
-    assert listed(backward(rows_of([("u", [5], 6), ("u", [5, 6], 7), ("v", [1], 2)]))) == [([7, 6, 5], 0), ([2, 1], 0)]
+    assert listed(backward(rows_of([("u", [5], 6), ("u", [5, 6], 7), ("v", [1], 2)]))) == [
+        ([7, 6, 5], 0),
+        ([2, 1], 0),
+    ]
     assert listed(backward(rows_of(walked(walk, 3)))) == [
         ([16, 15, 14, 13], 0),
         ([14, 13, 12, 11], 2),
@@ -96,8 +103,12 @@ def test_every_target_is_predicted_once_behind_items_that_came_before_it(
     walks: list[list[int]], bound: int, data: st.DataObject
 ) -> None:
     """Rows may be missing; what a user's first row has as its history is predicted too."""
-    every = [(f"u{user}", *row[1:]) for user, walk in enumerate(walks) for row in walked(walk, bound)]
-    kept = data.draw(st.lists(st.sampled_from(range(len(every))), min_size=1, unique=True).map(sorted))
+    every = [
+        (f"u{user}", *row[1:]) for user, walk in enumerate(walks) for row in walked(walk, bound)
+    ]
+    kept = data.draw(
+        st.lists(st.sampled_from(range(len(every))), min_size=1, unique=True).map(sorted)
+    )
     given = [every[row] for row in kept]
     longest = max(len(history) for _, history, _ in given)
     sequences = joined(rows_of(given))
@@ -126,24 +137,31 @@ def test_a_sequence_is_the_sum_of_its_rows(tmp_path: Path) -> None:
     def total(sequences: Sequences) -> float:
         source = inputs.mixture.source("train")
         vars(source)["sequences"] = sequences
-        (part,) = inputs.mixture.parts("sid_sequence", "train", inputs.config.task_options()["sid_sequence"])
+        (part,) = inputs.mixture.parts(
+            "sid_sequence", "train", inputs.config.task_options()["sid_sequence"]
+        )
         encoded = inputs.mixture.encoder.encode(part)
         examples = [
-            (encoded.input_ids[row], encoded.label_spans[row].reshape(-1, 2), 0) for row in range(len(encoded.rows))
+            (encoded.input_ids[row], encoded.label_spans[row].reshape(-1, 2), 0)
+            for row in range(len(encoded.rows))
         ]
         batches = Layout("bucketed", 4096, 0).micro_batches(examples)
         return float(sum(loss(**batch.to(torch.device("cpu")))[1] for batch in batches))
 
     rows = inputs.mixture.source("train").rows
     first = rows.take(np.unique(rows.users.to_numpy(zero_copy_only=False), return_index=True)[1])
-    openings = Sequences(first.history, np.zeros(len(first.target), np.int64), np.arange(len(first.target)))
+    openings = Sequences(
+        first.history, np.zeros(len(first.target), np.int64), np.arange(len(first.target))
+    )
     assert first.history.lengths.tolist() == [1] * len(first.target)
     assert total(joined(rows)) == pytest.approx(total(one_by_one(rows)) + total(openings), rel=1e-9)
 
 
 def test_a_prompt_is_the_sequence_up_to_its_last_item(tmp_path: Path) -> None:
     template = tmp_path / "separated.yaml"
-    template.write_text('sid_sequence: {prompt: ["So far: "], response: ["{sequence_sids}"], separator: ", "}\n')
+    template.write_text(
+        'sid_sequence: {prompt: ["So far: "], response: ["{sequence_sids}"], separator: ", "}\n'
+    )
     for file in (None, str(template)):
         inputs = Inputs(tiny_config(tmp_path, tasks=MIXTURE, template={"file": file}))
         assert inputs.bundle.task == "sid_sequence"
@@ -160,7 +178,9 @@ def test_a_prompt_is_the_sequence_up_to_its_last_item(tmp_path: Path) -> None:
 def test_the_oldest_items_go_where_a_sequence_is_too_long(tmp_path: Path) -> None:
     inputs = Inputs(tiny_config(tmp_path, tasks=MIXTURE, encoding={"cutoff_len": 64}))
     history = Ragged.from_lists([list(range(8)) * 3])
-    asked, _ = Prompts(replace(inputs.bundle, longest_history=24), inputs.vocabulary.tokenizer).encode(history)
+    asked, _ = Prompts(
+        replace(inputs.bundle, longest_history=24), inputs.vocabulary.tokenizer
+    ).encode(history)
     text = inputs.vocabulary.tokenizer.decode(asked[0].tolist())
     assert len(asked[0]) + 3 <= 64 < len(asked[0]) + 6
     assert text.startswith("A user's interactions, oldest first:\n<")
@@ -171,23 +191,28 @@ def test_the_oldest_items_go_where_a_reversed_sequence_is_too_long(tmp_path: Pat
     inputs = Inputs(tiny_config(tmp_path, tasks=REVERSED))
     encoder = inputs.mixture.encoder
     sequences = Sequences(
-        Ragged.from_lists([[2, 1, 0, 5, 3], [5, 3], [2, 1, 0, 5, 3]]), np.array([0, 0, 4]), np.zeros(3)
+        Ragged.from_lists([[2, 1, 0, 5, 3], [5, 3], [2, 1, 0, 5, 3]]),
+        np.array([0, 0, 4]),
+        np.zeros(3),
     )
-    part = replace(sequence_part("sid_sequence_reversed", sequences, np.arange(3)), newest_first=True)
+    part = replace(
+        sequence_part("sid_sequence_reversed", sequences, np.arange(3)), newest_first=True
+    )
     whole = encoder.encode(part)
     assert whole.truncated == 0
     encoder.cutoff_len = len(whole.input_ids[0]) - 4
     cut = encoder.encode(part)
-    # Four tokens are two items of three; what is left are the three newest, and one of them is a target in any case.
+    # Four tokens are two items of three; what is left are the three newest, and one of them is a
+    # target in any case.
     assert (cut.truncated, cut.dropped) == (2, 0)
     assert [ids[-9:].tolist() for ids in (cut.input_ids[0], cut.input_ids[2])] == [
         whole.input_ids[0][-15:-6].tolist()
     ] * 2
     assert cut.input_ids[1].tolist() == whole.input_ids[1].tolist()
     assert cut.label_spans.lengths.tolist() == [6, 4, 2]
-    assert [[token for piece in encoder.explain(part, row) for token in piece.ids] for row in range(3)] == [
-        ids.tolist() for ids in map(cut.input_ids.__getitem__, range(3))
-    ]
+    assert [
+        [token for piece in encoder.explain(part, row) for token in piece.ids] for row in range(3)
+    ] == [ids.tolist() for ids in map(cut.input_ids.__getitem__, range(3))]
 
 
 def test_validation_of_a_reversed_sequence_asks_what_came_before_the_target(tmp_path: Path) -> None:
@@ -224,30 +249,45 @@ def test_a_response_with_more_than_the_sequence_is_refused(tmp_path: Path) -> No
     template = tmp_path / "t.yaml"
     template.write_text('sid_sequence: {prompt: ["x"], response: ["{sequence_sids}", "."]}\n')
     with pytest.raises(UserError, match="must be the whole response"):
-        Inputs(tiny_config(tmp_path, tasks=MIXTURE, template={"file": str(template)})).mixture.train()
+        Inputs(
+            tiny_config(tmp_path, tasks=MIXTURE, template={"file": str(template)})
+        ).mixture.train()
 
 
 @pytest.mark.parametrize(("task", "fits"), [("sid_sequence", 24), ("sid_sequence_reversed", 29)])
 def test_check_warns_of_targets_that_do_not_fit(tmp_path: Path, task: str, fits: int) -> None:
     for cutoff, warned in ((fits - 1, True), (fits, False)):
         inputs = Inputs(tiny_config(tmp_path, tasks={task: None}, encoding={"cutoff_len": cutoff}))
-        found = [finding for finding in run_checks(inputs) if "which are also targets" in finding.message]
+        found = [
+            finding for finding in run_checks(inputs) if "which are also targets" in finding.message
+        ]
         assert bool(found) == warned
 
 
 def test_check_looks_at_tokens_where_sids_differ_in_depth(tmp_path: Path) -> None:
     """Two sequences of as many items: the first that comes may be the shorter one."""
     config = tiny_config(tmp_path, tasks=MIXTURE, data={"unique_sids": True})
-    write_rows(config.data.train, [("u", [0, 1, 2], 3), ("v", [6, 7, 6], 7)], json.loads(config.data.index.read_text()))
+    write_rows(
+        config.data.train,
+        [("u", [0, 1, 2], 3), ("v", [6, 7, 6], 7)],
+        json.loads(config.data.index.read_text()),
+    )
     for cutoff, warned in ((24, True), (25, False)):
         inputs = Inputs(
-            config.model_copy(update={"encoding": config.encoding.model_copy(update={"cutoff_len": cutoff})})
+            config.model_copy(
+                update={"encoding": config.encoding.model_copy(update={"cutoff_len": cutoff})}
+            )
         )
-        found = [finding for finding in run_checks(inputs) if "which are also targets" in finding.message]
+        found = [
+            finding for finding in run_checks(inputs) if "which are also targets" in finding.message
+        ]
         assert bool(found) == warned
 
 
 def test_check_names_a_mixture_that_does_not_teach_what_is_asked(tmp_path: Path) -> None:
     for tasks, warned in ((REVERSED, True), (MIXTURE, False), (MIXTURE | REVERSED, False)):
         found = run_checks(Inputs(tiny_config(tmp_path, tasks=tasks)))
-        assert any("which is not a task of the mixture" in finding.message for finding in found) == warned
+        assert (
+            any("which is not a task of the mixture" in finding.message for finding in found)
+            == warned
+        )

@@ -11,7 +11,8 @@ from sidtune.data.catalogue import Catalogue
 from sidtune.decoding.answers import Answers, allowed_items
 from sidtune.decoding.trie import build_trie, distinct_sids
 
-# SID 0: items 0 and 3, 3 more popular; SID 1: item 1; SID 2: items 2 and 5, equally popular; SID 3: item 4.
+# SID 0: items 0 and 3, 3 more popular; SID 1: item 1; SID 2: items 2 and 5, equally popular; SID 3:
+# item 4.
 SIDS = [("a",), ("b",), ("c",), ("a",), ("d",), ("c",)]
 IDS = ["p", "q", "r", "s", "t", "u"]
 USERS = np.array([2, 9, 4, 7, 0, 4])
@@ -26,7 +27,10 @@ def answers() -> Answers:
 
 def test_items_of_one_sid_follow_one_another() -> None:
     items, columns = answers().shown(np.array([[2, 0, 3, 1], [1, -1, -1, -1]]))
-    assert [items[0].tolist(), items[1].tolist()] == [[2, 5, 3, 0], [1]], "no list is longer than the beams"
+    assert [items[0].tolist(), items[1].tolist()] == [
+        [2, 5, 3, 0],
+        [1],
+    ], "no list is longer than the beams"
     assert columns.tolist() == [0, 0, 1, 1, 0]
 
 
@@ -52,7 +56,9 @@ def test_a_sid_is_exhausted_when_all_its_items_are_in_the_history() -> None:
 
 
 def test_items_that_may_not_be_answered_do_not_count() -> None:
-    narrowed = Answers(answers().trie, Ragged.from_lists([[3], [1], [2], []]), np.array([-1, 1, 2, 0, -1, -1]))
+    narrowed = Answers(
+        answers().trie, Ragged.from_lists([[3], [1], [2], []]), np.array([-1, 1, 2, 0, -1, -1])
+    )
     exhausted = narrowed.exhausted(Ragged.from_lists([[3, 4], [0, 5]]))
     assert [exhausted[row].tolist() for row in range(2)] == [[0], []]
     assert narrowed.rank(np.array([[0, 2]]), np.array([0])).item_ranks.tolist() == [0]
@@ -60,7 +66,14 @@ def test_items_that_may_not_be_answered_do_not_count() -> None:
 
 
 def test_unknown_candidates_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
-    assert allowed_items(["s", "nobody", "p", "s"], CATALOGUE).tolist() == [True, False, False, True, False, False]
+    assert allowed_items(["s", "nobody", "p", "s"], CATALOGUE).tolist() == [
+        True,
+        False,
+        False,
+        True,
+        False,
+        False,
+    ]
     assert "1 of 3 ids are not in the catalogue: nobody" in capsys.readouterr().err
 
 

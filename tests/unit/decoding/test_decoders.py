@@ -1,4 +1,6 @@
-"""Every decoder architecture that trains can be evaluated: one step of training, then lists, against plain passes."""
+"""Every decoder architecture that trains can be evaluated: one step of training, then lists,
+against plain passes.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ COUNTS_PLACES = ("roberta", "roformer", "bart", "xlm")
 
 
 def model_of(architecture: str) -> PreTrainedModel:
-    """Random weights, wide enough for outputs that differ; recurrences keep those that they were made for."""
+    """Random weights, wide enough for outputs that differ; recurrences keep those that they were
+    made for.
+    """
     set_seed(0)
     model: PreTrainedModel = AutoModelForCausalLM.from_config(make_config(architecture, True, ROWS))
     with torch.no_grad():
@@ -54,7 +58,10 @@ def model_of(architecture: str) -> PreTrainedModel:
 def make_examples() -> list[Example]:
     """Of unlike length; the last two open alike."""
     random = np.random.default_rng(0)
-    examples = [(random.integers(3, ROWS, n).astype(np.int32), np.array([[n - 2, n]], np.int32), 0) for n in (4, 9, 30)]
+    examples = [
+        (random.integers(3, ROWS, n).astype(np.int32), np.array([[n - 2, n]], np.int32), 0)
+        for n in (4, 9, 30)
+    ]
     ids = np.append(examples[-1][0][:20], [7, 8, 9]).astype(np.int32)
     return [*examples, (ids, np.array([[20, 23]], np.int32), 0)]
 
@@ -67,7 +74,9 @@ def plain_loss(model: PreTrainedModel, examples: list[Example]) -> float:
             tokens = torch.from_numpy(ids).long()
             logits = model(input_ids=tokens[None], use_cache=False).logits[0]
             for start, end in spans.tolist():
-                total += F.cross_entropy(logits[start - 1 : end - 1], tokens[start:end], reduction="sum").item()
+                total += F.cross_entropy(
+                    logits[start - 1 : end - 1], tokens[start:end], reduction="sum"
+                ).item()
     return total
 
 
@@ -93,7 +102,9 @@ def test_what_trains_is_ranked_exactly(architecture: str) -> None:
     objective = LabelLoss(model, 1)
     with torch.no_grad():
         for layout in layouts:
-            assert our_loss(objective, layout, examples).item() == pytest.approx(expected, rel=1e-5), layout
+            assert our_loss(objective, layout, examples).item() == pytest.approx(
+                expected, rel=1e-5
+            ), layout
     optimizer = torch.optim.SGD(model.train().parameters(), lr=1e-3)
     our_loss(objective, layouts[-1], examples).backward()
     optimizer.step()
@@ -105,13 +116,21 @@ def test_what_trains_is_ranked_exactly(architecture: str) -> None:
         sids, scores = search.run(make_decoder(model), Ragged.from_lists(PROMPTS))
         for prompt, numbers, summed in zip(PROMPTS, sids.tolist(), scores.tolist(), strict=True):
             right = Reference(model, prompt, closed(SIDS, CLOSING), name).best()
-            mine = [(number, score) for number, score in zip(numbers, summed, strict=True) if number >= 0]
+            mine = [
+                (number, score)
+                for number, score in zip(numbers, summed, strict=True)
+                if number >= 0
+            ]
             assert [number for number, _ in mine] == [number for number, _ in right]
-            assert [score for _, score in mine] == pytest.approx([score for _, score in right], abs=1e-4)
+            assert [score for _, score in mine] == pytest.approx(
+                [score for _, score in right], abs=1e-4
+            )
 
 
 @pytest.mark.parametrize("architecture", RECURRENT)
-def test_recurrent_models_are_padded_on_the_right_and_run_whole_sequences(architecture: str) -> None:
+def test_recurrent_models_are_padded_on_the_right_and_run_whole_sequences(
+    architecture: str,
+) -> None:
     model = model_of(architecture)
     assert isinstance(make_decoder(model), WholeSequences)
     (batch,) = layouts_of(model)[0].micro_batches(make_examples())
@@ -137,12 +156,19 @@ def test_usual_models_are_padded_on_the_left_as_before(architecture: str) -> Non
 
 
 def test_rwkv_is_trained_saved_and_asked(tmp_path: Folder) -> None:
-    """Through the configuration, with evaluations between steps; its lists are those of plain Transformers."""
+    """Through the configuration, with evaluations between steps; its lists are those of plain
+    Transformers.
+    """
     make_base(tmp_path / "base", "rwkv")
     config = tiny_config(
         tmp_path,
         training={"layout": "padded", "max_steps": 4, "batch_size": 8},
-        eval={"every": 2, "max_rows": 4, "patience": None, "ranking": {"every": 2, "sample": 3, "beams": 10}},
+        eval={
+            "every": 2,
+            "max_rows": 4,
+            "patience": None,
+            "ranking": {"every": 2, "sample": 3, "beams": 10},
+        },
     )
     run(config)
     recommender = Recommender.load(config.output_dir, device="cpu")
@@ -156,7 +182,10 @@ def test_rwkv_is_trained_saved_and_asked(tmp_path: Folder) -> None:
 def test_an_evaluated_model_is_saved_with_the_weights_it_was_trained_to(tmp_path: Folder) -> None:
     """RWKV would divide some of its weights by two while it is evaluated."""
     make_base(tmp_path / "base", "rwkv")
-    trained = {name: value.clone() for name, value in load_trained(tmp_path / "base", CPU).state_dict().items()}
+    trained = {
+        name: value.clone()
+        for name, value in load_trained(tmp_path / "base", CPU).state_dict().items()
+    }
     model = load_trained(tmp_path / "base", CPU)
     with torch.no_grad():
         model(torch.tensor([[5, 6, 7]]), use_cache=False)

@@ -49,7 +49,9 @@ def asked(config: Config) -> tuple[Inputs, Prompts]:
 
 
 def assert_training_prompts(inputs: Inputs, prompts: Prompts) -> int:
-    """Every training example is its prompt, the tokens of its SID and the closing; returns how many were compared."""
+    """Every training example is its prompt, the tokens of its SID and the closing; returns how many
+    were compared.
+    """
     encoder, catalogue = inputs.mixture.encoder, inputs.catalogue
     (part,) = inputs.mixture.parts("sid_next", "train", TASKS["sid_next"].options())
     encoded = encoder.encode(part)
@@ -90,13 +92,19 @@ def test_old_items_are_left_out_as_in_training(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("task", ["sid_next", "sid_sequence"])
-@pytest.mark.parametrize(("bound", "lengths", "longest"), [({}, [4, 6], 7), ({"history": 2}, [2, 2], 2)])
+@pytest.mark.parametrize(
+    ("bound", "lengths", "longest"), [({}, [4, 6], 7), ({"history": 2}, [2, 2], 2)]
+)
 def test_no_more_items_are_read_than_training_read(
     tmp_path: Path, task: str, bound: dict[str, int], lengths: list[int], longest: int
 ) -> None:
-    """Positions beyond the longest row, its target included, were never trained, nor those beyond `data.history`."""
+    """Positions beyond the longest row, its target included, were never trained, nor those beyond
+    `data.history`.
+    """
     inputs, prompts = asked(tiny_config(tmp_path, tasks={task: None}, data=bound))
-    splits = [inputs.mixture.source(split).rows.history.lengths.max() for split in ("train", "valid")]
+    splits = [
+        inputs.mixture.source(split).rows.history.lengths.max() for split in ("train", "valid")
+    ]
     assert splits == lengths
     newest = [0, 1, 2, 3, 4, 5, 6][-longest:]
     ids, _ = prompts.encode(Ragged.from_lists([[7, 7, *newest], newest, newest[1:]]))
@@ -104,17 +112,24 @@ def test_no_more_items_are_read_than_training_read(
 
 
 def test_what_does_not_fit_is_not_asked(tmp_path: Path) -> None:
-    wording = {"sid_next": {"prompt": ["{history_sids}", "{history_titles}"], "response": ["{target_sid}"]}}
+    wording = {
+        "sid_next": {"prompt": ["{history_sids}", "{history_titles}"], "response": ["{target_sid}"]}
+    }
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(wording))
     _, prompts = asked(
-        tiny_config(tmp_path, template={"file": str(tmp_path / "mine.yaml")}, encoding={"cutoff_len": 16})
+        tiny_config(
+            tmp_path, template={"file": str(tmp_path / "mine.yaml")}, encoding={"cutoff_len": 16}
+        )
     )
     ids, rows = prompts.encode(Ragged.from_lists([[0], [6], [0]]))
     assert len(ids) == len(rows) < 3
 
 
 def test_of_several_wordings_the_first_is_asked(tmp_path: Path) -> None:
-    first, second = ({"prompt": [f"{name}: ", "{history_sids}"], "response": ["{target_sid}"]} for name in ("a", "b"))
+    first, second = (
+        {"prompt": [f"{name}: ", "{history_sids}"], "response": ["{target_sid}"]}
+        for name in ("a", "b")
+    )
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"sid_next": [first, second]}))
     inputs, prompts = asked(tiny_config(tmp_path, template={"file": str(tmp_path / "mine.yaml")}))
     ids, _ = prompts.encode(Ragged.from_lists([[0], [1, 2], [3]]))
@@ -124,14 +139,21 @@ def test_of_several_wordings_the_first_is_asked(tmp_path: Path) -> None:
 
 def test_a_tokenizer_of_another_index_is_refused(tmp_path: Path) -> None:
     inputs = Inputs(tiny_config(tmp_path))
-    base = Inputs(tiny_config(tmp_path, data={"index": str(renamed(tmp_path))})).vocabulary.tokenizer
-    with pytest.raises(UserError, match=r"does not know 1 of the catalogue's \d+ SID tokens, such as <a_0>"):
+    base = Inputs(
+        tiny_config(tmp_path, data={"index": str(renamed(tmp_path))})
+    ).vocabulary.tokenizer
+    with pytest.raises(
+        UserError, match=r"does not know 1 of the catalogue's \d+ SID tokens, such as <a_0>"
+    ):
         Prompts(inputs.bundle, base)
 
 
 @pytest.mark.parametrize(
     ("token", "message"),
-    [("</s>", "1 SID tokens are special tokens of the tokenizer: '</s>'"), ("<turn>", "stand in the .* chat template")],
+    [
+        ("</s>", "1 SID tokens are special tokens of the tokenizer: '</s>'"),
+        ("<turn>", "stand in the .* chat template"),
+    ],
 )
 def test_tokens_with_a_role_are_no_sid_tokens(tmp_path: Path, token: str, message: str) -> None:
     """Training refuses them; files beside a model can be changed later."""
@@ -157,7 +179,9 @@ def test_a_sequence_has_no_sids_that_begin_others(tmp_path: Path) -> None:
     Prompts(bundle, inputs.vocabulary.tokenizer)
     template = load_templates()["sid_sequence"][0]
     with pytest.raises(UserError, match="is a prefix of"):
-        Prompts(replace(bundle, task="sid_sequence", template=template), inputs.vocabulary.tokenizer)
+        Prompts(
+            replace(bundle, task="sid_sequence", template=template), inputs.vocabulary.tokenizer
+        )
 
 
 def renamed(folder: Path) -> Path:
@@ -168,7 +192,10 @@ def renamed(folder: Path) -> Path:
 
 
 def test_on_real_data(amazon: Path, tmp_path: Path) -> None:
-    files = {"items": "Industrial_and_Scientific.item.json", "index": "Industrial_and_Scientific.index.json"}
+    files = {
+        "items": "Industrial_and_Scientific.item.json",
+        "index": "Industrial_and_Scientific.index.json",
+    }
     files |= {"train": "train.csv", "valid": "valid.csv"}
     tree = {
         "output_dir": str(tmp_path / "run"),

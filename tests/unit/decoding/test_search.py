@@ -28,7 +28,9 @@ PROMPTS = [[5, 17, 240], [9, 9, 31, 77, 102, 8, 41], [250], [33, 12, 90, 4, 18]]
 
 def model_of(folder: Folder, architecture: str = "qwen3", tied: bool = True) -> PreTrainedModel:
     """A tiny model whose outputs differ enough to be told apart."""
-    loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(make_base(folder, architecture, tied)).eval()
+    loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        make_base(folder, architecture, tied)
+    ).eval()
     return loaded
 
 
@@ -37,7 +39,10 @@ def search_of(sids: list[Path], beams: int, normalize: Normalize, max_tokens: in
 
 
 def found(
-    search: Search, decoder: Decoder, prompts: list[list[int]], excluded: list[list[int]] | None = None
+    search: Search,
+    decoder: Decoder,
+    prompts: list[list[int]],
+    excluded: list[list[int]] | None = None,
 ) -> list[list[tuple[int, float]]]:
     """Numbers and scores of the SIDs that each prompt is answered with."""
     barred = None if excluded is None else Ragged.from_lists(excluded)
@@ -70,7 +75,9 @@ def test_with_beams_for_every_prefix_it_ranks_as_brute_force_does(
 @pytest.mark.parametrize("beams", [1, 2, 3, 5, 9])
 @pytest.mark.parametrize("depths", DEPTHS)
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
-def test_with_fewer_beams_it_is_the_textbook_search(tmp_path: Folder, tied: bool, depths: str, beams: int) -> None:
+def test_with_fewer_beams_it_is_the_textbook_search(
+    tmp_path: Folder, tied: bool, depths: str, beams: int
+) -> None:
     model = model_of(tmp_path, tied=tied)
     sids = random_sids(2, DEPTHS[depths], 40)
     differs = 0
@@ -81,7 +88,9 @@ def test_with_fewer_beams_it_is_the_textbook_search(tmp_path: Folder, tied: bool
             assert_same(mine, reference.beam_search(beams))
             differs += [sid for sid, _ in mine] != [sid for sid, _ in reference.best()[:beams]]
     if beams == 1:
-        assert differs, "a greedy search misses the best somewhere, or the search was not narrowed at all"
+        assert differs, (
+            "a greedy search misses the best somewhere, or the search was not narrowed at all"
+        )
 
 
 @pytest.mark.parametrize("beams", [3, 6, 20])
@@ -101,7 +110,9 @@ def test_it_is_what_generate_does_with_allowed_tokens(
 
 
 def sids_that_end_plainly(depths: tuple[int, ...]) -> list[Path]:
-    """SIDs whose last token tells `generate` to stop: no other SID has it inside; some begin others."""
+    """SIDs whose last token tells `generate` to stop: no other SID has it inside; some begin
+    others.
+    """
     inner = random_sids(3, [depth for depth in (2,) if max(depths) > 2], 9)
     ends = range(330, 336)
     random = np.random.default_rng(4)
@@ -130,7 +141,9 @@ def generated(
         do_sample=False,
         length_penalty=0.0,
         renormalize_logits=normalize == "trie",
-        prefix_allowed_tokens_fn=lambda _, ids: sorted(allowed.get(tuple(ids[len(prompt) :].tolist()), {2})),
+        prefix_allowed_tokens_fn=lambda _, ids: sorted(
+            allowed.get(tuple(ids[len(prompt) :].tolist()), {2})
+        ),
         return_dict_in_generate=True,
         output_scores=True,
     )
@@ -144,7 +157,9 @@ def generated(
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_company_and_padding_change_nothing_but_rounding(tmp_path: Folder, architecture: str) -> None:
+def test_company_and_padding_change_nothing_but_rounding(
+    tmp_path: Folder, architecture: str
+) -> None:
     model = model_of(tmp_path, architecture)
     search = search_of(random_sids(5, (2, 3), 40), 6, "full")
     decoder = make_decoder(model)
@@ -160,7 +175,9 @@ def test_sharing_prompts_is_running_whole_sequences(tmp_path: Folder, architectu
     search = search_of(random_sids(6, (1, 2, 3, 4), 40), 6, "trie")
     shared, whole = SharedPrompts(model), WholeSequences(model)
     assert shared.exact()
-    for mine, right in zip(found(search, shared, PROMPTS), found(search, whole, PROMPTS), strict=True):
+    for mine, right in zip(
+        found(search, shared, PROMPTS), found(search, whole, PROMPTS), strict=True
+    ):
         assert_same(mine, right)
 
 
@@ -174,7 +191,9 @@ def test_coarse_precision_does_not_pass_for_a_mask_ignored(
     assert isinstance(decoder, SharedPrompts)
     exact = found(search_of(random_sids(1, (2, 3), 30), 64, "full"), decoder, PROMPTS)
     for prompt, mine in zip(PROMPTS, exact, strict=True):
-        right = dict(Reference(model, prompt, closed(random_sids(1, (2, 3), 30), CLOSING), "full").best())
+        right = dict(
+            Reference(model, prompt, closed(random_sids(1, (2, 3), 30), CLOSING), "full").best()
+        )
         assert dict(mine) == pytest.approx(right, abs=0.3)
 
 
@@ -201,14 +220,25 @@ SMALL = {"vocab_size": 400, "hidden_size": 32, "num_hidden_layers": 2, "num_atte
 UNMASKABLE: dict[str, dict[str, Any]] = {
     "bloom": {"vocab_size": 400, "hidden_size": 32, "n_layer": 2, "n_head": 2},
     "gpt_neo": {
-        **SMALL, "num_layers": 2, "num_heads": 2, "attention_types": [[["global", "local"], 1]], "window_size": 4,
+        **SMALL,
+        "num_layers": 2,
+        "num_heads": 2,
+        "attention_types": [[["global", "local"], 1]],
+        "window_size": 4,
     },
     "llama4_text": {
-        **SMALL, "intermediate_size": 48, "intermediate_size_mlp": 48, "num_key_value_heads": 1, "head_dim": 16,
-        "attention_chunk_size": 4, "num_local_experts": 2, "num_experts_per_tok": 1, "pad_token_id": 0,
+        **SMALL,
+        "intermediate_size": 48,
+        "intermediate_size_mlp": 48,
+        "num_key_value_heads": 1,
+        "head_dim": 16,
+        "attention_chunk_size": 4,
+        "num_local_experts": 2,
+        "num_experts_per_tok": 1,
+        "pad_token_id": 0,
     },
     "mamba": {"vocab_size": 400, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 8},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("architecture", UNMASKABLE)
@@ -223,12 +253,16 @@ def test_a_model_that_ignores_masks_is_decoded_whole(architecture: str) -> None:
     decoder = make_decoder(model)
     assert isinstance(decoder, WholeSequences)
     sids = random_sids(7, (2, 3), 30)
-    for prompt, mine in zip(PROMPTS, found(search_of(sids, 64, "full"), decoder, PROMPTS), strict=True):
+    for prompt, mine in zip(
+        PROMPTS, found(search_of(sids, 64, "full"), decoder, PROMPTS), strict=True
+    ):
         assert_same(mine, Reference(model, prompt, closed(sids, CLOSING), "full").best())
 
 
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
-def test_a_frozen_model_answers_as_the_plain_one_it_is_saved_as(tmp_path: Folder, tied: bool) -> None:
+def test_a_frozen_model_answers_as_the_plain_one_it_is_saved_as(
+    tmp_path: Folder, tied: bool
+) -> None:
     model = model_of(tmp_path / "base", tied=tied)
     model.resize_token_embeddings(400)
     sids = random_sids(8, (2, 3), 30)
@@ -241,7 +275,9 @@ def test_a_frozen_model_answers_as_the_plain_one_it_is_saved_as(tmp_path: Folder
     for normalize in NORMALIZE:
         search = search_of(sids, 5, normalize)
         pairs = zip(
-            found(search, make_decoder(model), PROMPTS), found(search, make_decoder(plain), PROMPTS), strict=True
+            found(search, make_decoder(model), PROMPTS),
+            found(search, make_decoder(plain), PROMPTS),
+            strict=True,
         )
         for mine, right in pairs:
             assert_same(mine, right)
@@ -252,7 +288,14 @@ def test_the_models_own_generation_settings_have_no_say(tmp_path: Folder) -> Non
     search = search_of(random_sids(9, (3,), 30), 8, "full")
     before = found(search, make_decoder(model), PROMPTS)
     settings: Any = model.generation_config
-    settings.update(do_sample=True, top_k=1, top_p=0.1, temperature=5.0, repetition_penalty=9.0, max_new_tokens=1)
+    settings.update(
+        do_sample=True,
+        top_k=1,
+        top_p=0.1,
+        temperature=5.0,
+        repetition_penalty=9.0,
+        max_new_tokens=1,
+    )
     assert found(search, make_decoder(model), PROMPTS) == before
 
 
@@ -287,20 +330,26 @@ def test_exclusions_leave_no_list_short(tmp_path: Folder, beams: int) -> None:
 
 @pytest.mark.parametrize("normalize", NORMALIZE)
 def test_tokens_that_the_model_masks_are_not_answered(normalize: Normalize) -> None:
-    """All tokens of the last level behind one prefix are masked, and the first of the vocabulary."""
+    """All tokens of the last level behind one prefix are masked, and the first of the
+    vocabulary.
+    """
     model: Any = AutoModelForCausalLM.from_config(
         AutoConfig.for_model("phi", **SMALL, intermediate_size=48, num_key_value_heads=2)
     ).eval()
     sids: list[Path] = [(300, 310), (300, 311), (301, 312), (301, 310), (302, 313)]
     with torch.no_grad():
         model.lm_head.bias[[0, 310, 311, 5]] = -torch.inf
-    for prompt, mine in zip(PROMPTS, found(search_of(sids, 8, normalize), make_decoder(model), PROMPTS), strict=True):
+    for prompt, mine in zip(
+        PROMPTS, found(search_of(sids, 8, normalize), make_decoder(model), PROMPTS), strict=True
+    ):
         right = Reference(model, prompt, sids, normalize).best(lambda number: number in (2, 4))
         assert_same(mine, right)
 
 
 @pytest.mark.parametrize("max_tokens", [1, 60, 200])
-def test_batches_hold_every_prompt_once_within_the_budget(tmp_path: Folder, max_tokens: int) -> None:
+def test_batches_hold_every_prompt_once_within_the_budget(
+    tmp_path: Folder, max_tokens: int
+) -> None:
     decoder = make_decoder(model_of(tmp_path))
     search = search_of(random_sids(11, (3,), 30), 5, "full", max_tokens)
     lengths = np.array([3, 40, 7, 7, 12, 1, 40])

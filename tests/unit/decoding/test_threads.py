@@ -1,4 +1,6 @@
-"""A decoder holds nothing of a batch: several threads use one, and no memory stays taken when a search is over."""
+"""A decoder holds nothing of a batch: several threads use one, and no memory stays taken when a
+search is over.
+"""
 
 from __future__ import annotations
 
@@ -27,17 +29,24 @@ from sidtune.decoding.trie import build_trie
 from sidtune.training.loss.label_loss import LabelLoss
 from sidtune.training.validation_ranking import ValidationRanking
 
-BATCHES = [[[5, 17, 240], [9, 9, 31, 77, 102, 8, 41]], [[250]], [[33, 12, 90, 4, 18], [7, 7], [1, 2, 3]]]
+BATCHES = [
+    [[5, 17, 240], [9, 9, 31, 77, 102, 8, 41]],
+    [[250]],
+    [[33, 12, 90, 4, 18], [7, 7], [1, 2, 3]],
+]
 SEARCH = Search(build_trie(Ragged.from_lists(random_sids(5, (2, 3), 40)), 1), 6, "full", 100_000)
 THREADS, ROUNDS = 3, 8
-# One that returns what its head gives, one whose head is followed by a soft cap, one that runs whole sequences.
+# One that returns what its head gives, one whose head is followed by a soft cap, one that runs
+# whole sequences.
 MODELS = ("qwen3", "gemma2", "bloom")
 assert "bloom" in DECODERS
 
 
 def model_of(architecture: str) -> PreTrainedModel:
     set_seed(0)
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(make_config(architecture, True, 400)).eval()
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(
+        make_config(architecture, True, 400)
+    ).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() > 1:
@@ -45,7 +54,9 @@ def model_of(architecture: str) -> PreTrainedModel:
     return model
 
 
-def answers(decoder: Decoder[Any], batch: list[list[int]]) -> tuple[list[list[int]], list[list[float]]]:
+def answers(
+    decoder: Decoder[Any], batch: list[list[int]]
+) -> tuple[list[list[int]], list[list[float]]]:
     sids, scores = SEARCH.run(decoder, Ragged.from_lists(batch))
     return sids.tolist(), scores.tolist()
 
@@ -69,7 +80,9 @@ def test_threads_get_the_answers_of_one_after_the_other(architecture: str) -> No
 
 @pytest.mark.parametrize("architecture", MODELS)
 def test_a_search_between_the_passes_of_another_leaves_it_alone(architecture: str) -> None:
-    """The first thread stops inside each of its forward passes until the second has searched once more."""
+    """The first thread stops inside each of its forward passes until the second has searched once
+    more.
+    """
     model = model_of(architecture)
     decoder = make_decoder(model)
     expected = [answers(decoder, batch) for batch in BATCHES]
@@ -90,7 +103,10 @@ def test_a_search_between_the_passes_of_another_leaves_it_alone(architecture: st
 def test_two_batches_are_searched_in_turns_by_one_thread() -> None:
     decoder = make_decoder(model_of("qwen3"))
     prompts = [[np.array(prompt, np.int32) for prompt in batch] for batch in BATCHES[:2]]
-    steps = [(torch.tensor([[0, 0]]), torch.tensor([[7, 8]])), (torch.tensor([[1, 0]]), torch.tensor([[9, 10]]))]
+    steps = [
+        (torch.tensor([[0, 0]]), torch.tensor([[7, 8]])),
+        (torch.tensor([[1, 0]]), torch.tensor([[9, 10]])),
+    ]
 
     def extended(state: Any, step: int) -> Any:
         parents, tokens = (value.expand(len(state.lengths), -1) for value in steps[step])
@@ -117,7 +133,10 @@ def test_a_plain_pass_of_another_thread_gets_logits() -> None:
 def test_training_and_decoding_ask_one_head_in_either_order(loss_first: bool) -> None:
     model = model_of("gemma2")
     expected = answers(make_decoder(model_of("gemma2")), BATCHES[0])
-    makers: list[Callable[[], Any]] = [lambda: LabelLoss(model, 1), lambda: answers(make_decoder(model), BATCHES[0])]
+    makers: list[Callable[[], Any]] = [
+        lambda: LabelLoss(model, 1),
+        lambda: answers(make_decoder(model), BATCHES[0]),
+    ]
     for make in makers if loss_first else makers[::-1]:
         make()
     for _ in range(2):
@@ -126,18 +145,28 @@ def test_training_and_decoding_ask_one_head_in_either_order(loss_first: bool) ->
 
 
 def test_hidden_states_and_log_probabilities_have_gradients() -> None:
-    """What the search computes without them, two tokens behind a prompt, against the plain model."""
+    """What the search computes without them, two tokens behind a prompt, against the
+    plain model.
+    """
     model = model_of("qwen3")
     decoder = make_decoder(model)
     state = decoder.start([np.array([5, 17, 240], np.int32)])
     state = decoder.extend(state, torch.tensor([[0, 0]]), torch.tensor([[300, 301]]))
     tokens = torch.tensor([304, 305])
-    found = decoder.head.logits(state.hidden, tokens) - decoder.head.normaliser(state.hidden)[:, None]
+    found = (
+        decoder.head.logits(state.hidden, tokens) - decoder.head.normaliser(state.hidden)[:, None]
+    )
     found[1, 0].backward()
-    mine = {name: value.grad.clone() for name, value in model.named_parameters() if value.grad is not None}
+    mine = {
+        name: value.grad.clone()
+        for name, value in model.named_parameters()
+        if value.grad is not None
+    }
     model.zero_grad()
     model(torch.tensor([[5, 17, 240, 301]])).logits[0, -1].log_softmax(-1)[304].backward()
-    assert mine.keys() == {name for name, value in model.named_parameters() if value.grad is not None}
+    assert mine.keys() == {
+        name for name, value in model.named_parameters() if value.grad is not None
+    }
     for name, value in model.named_parameters():
         torch.testing.assert_close(mine[name], value.grad, rtol=1e-3, atol=1e-5)
 
@@ -147,7 +176,11 @@ def test_threads_on_one_recommender(tmp_path: Folder) -> None:
     run(config)
     recommender = Recommender.load(config.output_dir, device="cpu")
     narrow = recommender.among(["1", "2", "3"])
-    questions = [(recommender, [["1"], ["2", "3"]]), (narrow, [["4", "5", "0"]]), (recommender, [["7"]])]
+    questions = [
+        (recommender, [["1"], ["2", "3"]]),
+        (narrow, [["4", "5", "0"]]),
+        (recommender, [["7"]]),
+    ]
     expected = [asked.recommend(histories, k=3) for asked, histories in questions]
     begin = threading.Barrier(THREADS)
 
@@ -161,7 +194,9 @@ def test_threads_on_one_recommender(tmp_path: Folder) -> None:
             assert found == [right] * ROUNDS
 
 
-def test_nothing_of_a_ranking_outlives_it(tmp_path: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_of_a_ranking_outlives_it(
+    tmp_path: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Neither a cache nor any other tensor, from one ranking while training to the next."""
     measure, tensors = ValidationRanking.measure, []
 
@@ -179,6 +214,12 @@ def test_nothing_of_a_ranking_outlives_it(tmp_path: Folder, monkeypatch: pytest.
 
     monkeypatch.setattr(ValidationRanking, "measure", watched)
     ranking = {"every": 1, "sample": 7, "beams": 10}
-    run(tiny_config(tmp_path, training={"epochs": 1}, eval={"every": 4, "patience": None, "ranking": ranking}))
+    run(
+        tiny_config(
+            tmp_path,
+            training={"epochs": 1},
+            eval={"every": 4, "patience": None, "ranking": ranking},
+        )
+    )
     assert len(tensors) > 2
     assert not any(tensors), tensors

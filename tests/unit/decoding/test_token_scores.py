@@ -30,7 +30,9 @@ def test_it_agrees_with_the_models_own_logits(
 ) -> None:
     """The denominator covers spare rows too, whatever tiles it is computed in."""
     monkeypatch.setattr(room, "TILES", {"cpu": (2, 50)})
-    model = AutoModelForCausalLM.from_pretrained(make_base(tmp_path, architecture, tied, spare=SPARE)).eval()
+    model = AutoModelForCausalLM.from_pretrained(
+        make_base(tmp_path, architecture, tied, spare=SPARE)
+    ).eval()
     if tuning == "frozen":
         freeze(model, torch.tensor([7, 49, 50, 300, 301, 360]))
         for rows in sid_rows(model).values():
@@ -71,9 +73,18 @@ def test_the_head_is_put_back_when_the_model_fails(tmp_path: Path) -> None:
 
 
 def model_that_masks(tokens: slice) -> Any:
-    """Phi's head has a bias: minus infinity there means that the model never writes these tokens."""
-    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}
-    model: Any = AutoModelForCausalLM.from_config(AutoConfig.for_model("phi", vocab_size=300, **shape)).eval()
+    """Phi's head has a bias: minus infinity there means that the model never writes
+    these tokens.
+    """
+    shape = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
+    model: Any = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model("phi", vocab_size=300, **shape)
+    ).eval()
     with torch.no_grad():
         model.lm_head.bias[tokens] = -torch.inf
     return model
@@ -82,7 +93,9 @@ def model_that_masks(tokens: slice) -> Any:
 # The first column, a whole tile, and a whole tile with the beginning of the next.
 @pytest.mark.parametrize("masked", [slice(0, 1), slice(0, 50), slice(0, 70), slice(100, 150)])
 @torch.no_grad()
-def test_masked_tokens_have_no_share_in_the_denominator(masked: slice, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_masked_tokens_have_no_share_in_the_denominator(
+    masked: slice, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(room, "TILES", {"cpu": (2, 50)})
     model = model_that_masks(masked)
     head = Head(model)
@@ -90,7 +103,9 @@ def test_masked_tokens_have_no_share_in_the_denominator(masked: slice, monkeypat
         hidden = model(IDS, use_cache=False).logits[0]
     tokens = torch.arange(300)
     mine = head.logits(hidden, tokens) - head.normaliser(hidden)[:, None]
-    torch.testing.assert_close(mine, model(IDS).logits[PLACES].log_softmax(-1), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        mine, model(IDS).logits[PLACES].log_softmax(-1), rtol=1e-5, atol=1e-5
+    )
     assert (mine[:, masked] == -torch.inf).all()
 
 
@@ -108,7 +123,12 @@ def test_masked_tokens_have_no_share_in_the_training_loss(masked: slice) -> None
         loss = loss_of(given)
         loss.backward()
         gradients.append(
-            [loss.detach(), given.grad, model.lm_head.weight.grad.clone(), model.lm_head.bias.grad.clone()]
+            [
+                loss.detach(),
+                given.grad,
+                model.lm_head.weight.grad.clone(),
+                model.lm_head.bias.grad.clone(),
+            ]
         )
     for mine, right in zip(*gradients, strict=True):
         assert torch.isfinite(right).all()

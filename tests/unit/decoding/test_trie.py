@@ -10,11 +10,17 @@ from sidtune.decoding.trie import Trie, build_trie, distinct_sids
 
 NAMES = {f"<{letter}>": 10 + 3 * place for place, letter in enumerate("abcdefg")}
 CLOSING = 4
-SIDS = st.lists(st.lists(st.sampled_from(list(NAMES)), min_size=1, max_size=4).map(tuple), min_size=1, max_size=40)
+SIDS = st.lists(
+    st.lists(st.sampled_from(list(NAMES)), min_size=1, max_size=4).map(tuple),
+    min_size=1,
+    max_size=40,
+)
 
 
 def walk(trie: Trie, node: int = 0, path: tuple[int, ...] = ()) -> dict[tuple[int, ...], int]:
-    """Every path of a trie with the number of the SID that ends there, read off with `expand` alone."""
+    """Every path of a trie with the number of the SID that ends there, read off with `expand`
+    alone.
+    """
     found: dict[tuple[int, ...], int] = {}
     level = trie.levels[len(path)]
     children, columns = level.expand(torch.tensor([[node]]))
@@ -36,7 +42,10 @@ def test_paths_and_numbers_are_those_of_the_catalogue(sids: list[tuple[str, ...]
     for sid, number in zip(sids, numbers, strict=True):
         assert distinct[number].tolist() == [NAMES[token] for token in sid]
     begins = {a for a in expected if any(b != a and b[: len(a)] == a for b in expected)}
-    paths = {(*sid, CLOSING) if sid in begins else sid: place for place, sid in enumerate(sorted(expected))}
+    paths = {
+        (*sid, CLOSING) if sid in begins else sid: place
+        for place, sid in enumerate(sorted(expected))
+    }
     trie = build_trie(distinct, CLOSING)
     assert trie.count == len(expected)
     assert walk(trie) == paths

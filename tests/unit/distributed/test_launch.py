@@ -71,13 +71,17 @@ def test_bf16_without_hardware_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_a_logger_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ordinary = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "wandb" else ordinary(name))
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "wandb" else ordinary(name)
+    )
     with pytest.raises(UserError, match=r"logging\.wandb_project needs the package wandb") as error:
         training_arguments(tiny_config(tmp_path, logging={"wandb_project": "shop"}))
     assert error.value.hint == "pip install 'sidtune[wandb]'"
 
 
-def test_tensorboard_is_written_when_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tensorboard_is_written_when_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", "")
     monkeypatch.delenv("TENSORBOARD_LOGGING_DIR")
     logging = {"tensorboard": True}
@@ -92,7 +96,13 @@ def test_the_schedule_by_hand(tmp_path: Path, warmup: float, steps: int) -> None
     import json
     import math
 
-    training = {"max_steps": 20, "batch_size": 16, "learning_rate": 0.01, "warmup": warmup, "min_lr_ratio": 0.2}
+    training = {
+        "max_steps": 20,
+        "batch_size": 16,
+        "learning_rate": 0.01,
+        "warmup": warmup,
+        "min_lr_ratio": 0.2,
+    }
     config = tiny_config(tmp_path, training=training, eval={"every": 20})
     train(config)
     lines = (config.output_dir / "metrics.jsonl").read_text().splitlines()

@@ -1,4 +1,6 @@
-"""The cache of encoded examples: found again, rebuilt when damaged, never trusted when half-written."""
+"""The cache of encoded examples: found again, rebuilt when damaged, never trusted when
+half-written.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,14 @@ CHUNKS = [([[1, 2, 3], [4, 5]], [[1, 3], [1, 2]]), ([[6, 7, 8, 9]], [[1, 2, 3, 4
 
 def chunks() -> Iterator[Encoded]:
     for ids, spans in CHUNKS:
-        yield Encoded(Ragged.from_lists(ids), Ragged.from_lists(spans), np.arange(len(ids)), np.arange(len(ids)), 1, 2)
+        yield Encoded(
+            Ragged.from_lists(ids),
+            Ragged.from_lists(spans),
+            np.arange(len(ids)),
+            np.arange(len(ids)),
+            1,
+            2,
+        )
 
 
 def store(cache: Path, calls: list[int], fingerprint: dict[str, Any] | None = None) -> EncodedTask:
@@ -120,7 +129,9 @@ def places(task: EncodedTask) -> list[int]:
 
 
 @pytest.mark.parametrize("damaged", [False, True], ids=["empty", "damaged"])
-def test_an_entry_published_while_this_process_encoded_is_used(tmp_path: Path, damaged: bool) -> None:
+def test_an_entry_published_while_this_process_encoded_is_used(
+    tmp_path: Path, damaged: bool
+) -> None:
     if damaged:
         harm(elsewhere(tmp_path))
     theirs: list[list[int]] = []
@@ -143,7 +154,9 @@ class Interleaved:
         happening: what.
     """
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, number: int, happening: Callable[[], object]) -> None:
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, number: int, happening: Callable[[], object]
+    ) -> None:
         self.ordinary, self.left, self.happening = os.rename, number, happening
         monkeypatch.setattr(corpus.os, "rename", self)
 
@@ -158,7 +171,8 @@ class Interleaved:
 def test_an_entry_published_before_any_rename_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    """The renames over a damaged entry: in vain, the damaged one out of the way, the own one into its place.
+    """The renames over a damaged entry: in vain, the damaged one out of the way, the own one into
+    its place.
 
     The second is the one that looks again right before and may still be too late.
     """
@@ -171,8 +185,12 @@ def test_an_entry_published_before_any_rename_is_kept(
     assert list(tmp_path.iterdir()) == [mine.folder]
 
 
-def test_an_entry_that_cannot_be_put_back_stays_readable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A second process publishes before this one moves what it thinks damaged; a third one before it is put back."""
+def test_an_entry_that_cannot_be_put_back_stays_readable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second process publishes before this one moves what it thinks damaged; a third one before
+    it is put back.
+    """
     harm(elsewhere(tmp_path))
     second: list[EncodedTask] = []
     third: list[list[int]] = []
@@ -186,10 +204,14 @@ def test_an_entry_that_cannot_be_put_back_stays_readable(tmp_path: Path, monkeyp
     assert [places(mine)] == third
     assert contents(mine) == contents(second[0]) == EXPECTED
     moved = [folder for folder in tmp_path.iterdir() if folder != mine.folder]
-    assert [contents(EncodedTask("t", folder)) for folder in moved] == [EXPECTED], "another machine may have it mapped"
+    assert [contents(EncodedTask("t", folder)) for folder in moved] == [EXPECTED], (
+        "another machine may have it mapped"
+    )
 
 
-def test_an_entry_that_is_missing_for_a_moment_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_entry_that_is_missing_for_a_moment_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As by a process of a loader that opens it again by its name."""
     folder = elsewhere(tmp_path).folder
     os.rename(folder, tmp_path / "moved")
@@ -224,7 +246,9 @@ def test_processes_that_start_at_once_with_one_cache(tmp_path: Path, damaged: bo
             shutil.copytree(tmp_path / "0", tmp_path / str(turn))
     context = multiprocessing.get_context("fork")
     barrier = context.Barrier(PROCESSES)
-    processes = [context.Process(target=race, args=(tmp_path, damaged, barrier)) for _ in range(PROCESSES)]
+    processes = [
+        context.Process(target=race, args=(tmp_path, damaged, barrier)) for _ in range(PROCESSES)
+    ]
     for process in processes:
         process.start()
     for process in processes:

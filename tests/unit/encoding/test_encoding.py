@@ -39,9 +39,15 @@ kinds = pytest.mark.parametrize("kind", KINDS)
 
 
 def encoder(
-    kind: str = "byte", templates: str | None = None, tmp: Path | None = None, cutoff: int = 512, style: str = "plain",
-    seed: int = 0, description_tokens: int = 128, catalogue: Catalogue = CATALOGUE,
-) -> Encoder:  # fmt: skip
+    kind: str = "byte",
+    templates: str | None = None,
+    tmp: Path | None = None,
+    cutoff: int = 512,
+    style: str = "plain",
+    seed: int = 0,
+    description_tokens: int = 128,
+    catalogue: Catalogue = CATALOGUE,
+) -> Encoder:
     vocabulary = extend_vocabulary(make_tokenizer(kind), CATALOGUE.sid_tokens)
     file = None
     if templates is not None:
@@ -52,7 +58,9 @@ def encoder(
         vocabulary.tokenizer.chat_template = CHAT
     segments = segment_tokenizers(vocabulary.tokenizer, CATALOGUE.sid_tokens)
     frame = make_frame(vocabulary.tokenizer, segments, style)  # type: ignore[arg-type]
-    made = Encoder(segments, frame, catalogue, load_templates(file), cutoff, description_tokens, seed)
+    made = Encoder(
+        segments, frame, catalogue, load_templates(file), cutoff, description_tokens, seed
+    )
     made.tokenizer = vocabulary.tokenizer  # type: ignore[attr-defined]
     return made
 
@@ -97,11 +105,16 @@ def test_a_whole_prompt_gives_the_ids_of_that_string(tmp_path: Path, kind: str) 
     text = 'He said "buy":\t<a_1><b_1>, <a_2><b_1><c_1>, <a_1><b_2>\n\n\nit\'s next\n'
     tokenizer = made.tokenizer  # type: ignore[attr-defined]
     assert prompt == tokenizer(text).input_ids
-    assert labels == [*tokenizer.convert_tokens_to_ids(["<a_2>", "<b_1>", "<c_1>"]), tokenizer.eos_token_id]
+    assert labels == [
+        *tokenizer.convert_tokens_to_ids(["<a_2>", "<b_1>", "<c_1>"]),
+        tokenizer.eos_token_id,
+    ]
 
 
 @kinds
-@pytest.mark.parametrize("form", ["sid_next", "fusion.title", "fusion.description", "title_next", "title_to_sid"])
+@pytest.mark.parametrize(
+    "form", ["sid_next", "fusion.title", "fusion.description", "title_next", "title_to_sid"]
+)
 def test_segments_are_tokenised_one_by_one(kind: str, form: str) -> None:
     """The slow reference: one call of the tokenizer for each segment and each item, joined."""
     made = encoder(kind)
@@ -173,7 +186,10 @@ def test_data_text_that_opens_the_sequence(tmp_path: Path, kind: str) -> None:
 
 
 def test_an_item_that_opens_the_sequence(tmp_path: Path) -> None:
-    text = 'title_to_sid: {prompt: ["{history_titles}", "?"], separator: "; ", response: ["{target_sid}"]}'
+    text = (
+        'title_to_sid: {prompt: ["{history_titles}", "?"], separator: "; ", response:'
+        ' ["{target_sid}"]}'
+    )
     made = encoder("first", text, tmp_path)
     prompt, _ = split(made, histories([[0, 1]], [0], "title_to_sid"))
     expected = made.segments.data(["Blue mug"], True)[0] + made.segments.template(["; "], False)[0]
@@ -188,11 +204,15 @@ def test_a_token_inside_a_whole_prompt_is_refused(tmp_path: Path) -> None:
 
 
 def test_given_text_inside_a_longer_segment(tmp_path: Path) -> None:
-    made = encoder("byte", 'instruction: {prompt: ["Q: {prompt}\\nA:"], response: ["{response}"]}', tmp_path)
+    made = encoder(
+        "byte", 'instruction: {prompt: ["Q: {prompt}\\nA:"], response: ["{response}"]}', tmp_path
+    )
 
     def part(prompt: str) -> Part:
         return Part(
-            "instruction", {"prompt": Texts(pa.array([prompt])), "response": Texts(pa.array(["x"]))}, np.arange(1)
+            "instruction",
+            {"prompt": Texts(pa.array([prompt])), "response": Texts(pa.array(["x"]))},
+            np.arange(1),
         )
 
     assert split(made, part("a tent?"))[0] == made.tokenizer("Q: a tent?\nA:").input_ids  # type: ignore[attr-defined]
@@ -201,7 +221,10 @@ def test_given_text_inside_a_longer_segment(tmp_path: Path) -> None:
 
 
 def instruction(prompt: str, response: str = "x", sids: bool = True) -> Part:
-    columns = {"prompt": Texts(pa.array([prompt]), sids), "response": Texts(pa.array([response]), sids)}
+    columns = {
+        "prompt": Texts(pa.array([prompt]), sids),
+        "response": Texts(pa.array([response]), sids),
+    }
     return Part("instruction", columns, np.arange(1))
 
 
@@ -219,16 +242,23 @@ def test_sids_in_given_text_are_tokens_where_that_is_asked_for() -> None:
 
 @kinds
 @given(
-    pieces=st.lists(st.sampled_from(["<a_1>", "<c_1>", "</s>", "<s>", "<pad>", " mug", "a", "<a_9>", "\n"]), min_size=1)
+    pieces=st.lists(
+        st.sampled_from(["<a_1>", "<c_1>", "</s>", "<s>", "<pad>", " mug", "a", "<a_9>", "\n"]),
+        min_size=1,
+    )
 )
 def test_only_sids_of_given_text_become_tokens(kind: str, pieces: list[str]) -> None:
-    """Between the SIDs stands what the text alone gives, without a space in front, and no other added token."""
+    """Between the SIDs stands what the text alone gives, without a space in front, and no other
+    added token.
+    """
     made, text = encoders(kind), "".join(pieces)
     (ids,) = made.segments.data_with_sids([text], first=False)
     expected, plain = [], ""
     for piece in [*pieces, None]:
         if piece in ("<a_1>", "<c_1>", None):
-            expected += made.segments.data([plain], first=False)[0] + ([made.segments.added[piece]] if piece else [])
+            expected += made.segments.data([plain], first=False)[0] + (
+                [made.segments.added[piece]] if piece else []
+            )
             plain = ""
         else:
             plain += piece
@@ -247,14 +277,22 @@ def test_sids_of_the_base_that_the_catalogue_lacks(tmp_path: Path) -> None:
     text = "so <a_7><a_1><think>"
     (plain,), (read,) = segments.data([text], False), segments.data_with_sids([text], False)
     assert (seven in plain, seven in read) == (False, True)
-    assert (think in plain, think in read) == (True, True), "an ordinary token of the base, as before"
+    assert (think in plain, think in read) == (
+        True,
+        True,
+    ), "an ordinary token of the base, as before"
     assert segments.sids_in(text) == ["<a_7>", "<a_1>"]
 
 
 def test_sids_of_given_text_inside_a_longer_segment(tmp_path: Path) -> None:
-    made = encoder("byte", 'instruction: {prompt: ["Q: {prompt}\\nA:"], response: ["{response}"]}', tmp_path)
+    made = encoder(
+        "byte", 'instruction: {prompt: ["Q: {prompt}\\nA:"], response: ["{response}"]}', tmp_path
+    )
     tokenizer = made.tokenizer  # type: ignore[attr-defined]
-    assert split(made, instruction("what is <a_1>?"))[0] == tokenizer("Q: what is <a_1>?\nA:").input_ids
+    assert (
+        split(made, instruction("what is <a_1>?"))[0]
+        == tokenizer("Q: what is <a_1>?\nA:").input_ids
+    )
     for text, sids in (("<a_1> </s>", True), ("<a_1>", False)):
         with pytest.raises(UserError, match="contains a token of the model"):
             made.encode(instruction(text, sids=sids))
@@ -270,7 +308,10 @@ def test_chat_wraps_prompt_and_response(tmp_path: Path) -> None:
     prompt, labels = split(made, histories([[0]], [1]))
     tokenizer = made.tokenizer  # type: ignore[attr-defined]
     assert prompt.count(tokenizer.bos_token_id) == 1
-    text = "<s>[user] A user's interactions, oldest first:\n<a_1><b_1>\nThe next item is:\n [assistant] "
+    text = (
+        "<s>[user] A user's interactions, oldest first:\n<a_1><b_1>\nThe next item is:\n"
+        " [assistant] "
+    )
     assert tokenizer.decode(prompt) == text
     assert tokenizer.decode(labels) == "<a_2><b_1><c_1></s>"
 
@@ -303,7 +344,9 @@ def test_histories_are_shortened_by_as_few_items_as_needed(
                 break
         if fitting is not None:
             expected.append((row, fitting))
-    assert [encoded.input_ids[i].tolist() for i in range(len(encoded.input_ids))] == [ids for _, ids in expected]
+    assert [encoded.input_ids[i].tolist() for i in range(len(encoded.input_ids))] == [
+        ids for _, ids in expected
+    ]
     assert encoded.rows.tolist() == [row for row, _ in expected]
     assert encoded.truncated == truncated
     assert encoded.dropped == 3 - len(expected)
@@ -336,13 +379,20 @@ SHAPES = [
 @settings(deadline=None, max_examples=40)
 @given(data=st.data())
 def test_any_lists_lose_the_fewest_items_that_make_them_fit(kind: str, data: st.DataObject) -> None:
-    """The slow reference: one item less at a time, each time encoded anew with room for all of it."""
-    prompt, separator = data.draw(st.sampled_from(SHAPES)), data.draw(st.sampled_from(["", ", ", " / "]))
+    """The slow reference: one item less at a time, each time encoded anew with room for
+    all of it.
+    """
+    prompt, separator = (
+        data.draw(st.sampled_from(SHAPES)),
+        data.draw(st.sampled_from(["", ", ", " / "])),
+    )
     entry = {"prompt": prompt, "separator": separator, "response": ["{target_sid}"]}
     made, whole = copy(encoders(kind)), copy(encoders(kind))
     made.templates = whole.templates = {"sid_next": (parse_template("sid_next", entry, "test"),)}
     made.cutoff_len, whole.cutoff_len = data.draw(st.integers(8, 150)), 100_000
-    lists = data.draw(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=9), min_size=1, max_size=3))
+    lists = data.draw(
+        st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=9), min_size=1, max_size=3)
+    )
     part = replace(histories(lists, [1] * len(lists)), newest_first=data.draw(st.booleans()))
     expected = []
     for row, history in enumerate(lists):
@@ -355,13 +405,21 @@ def test_any_lists_lose_the_fewest_items_that_make_them_fit(kind: str, data: st.
 
 
 def test_two_lists_in_one_prompt_are_both_counted(tmp_path: Path) -> None:
-    """Each item stands there with two SID tokens and the tokens of its title: fifteen too many are fifteen gone."""
-    templates = 'sid_next: {prompt: ["{history_sids}", "{history_titles}"], response: ["{target_sid}"]}'
+    """Each item stands there with two SID tokens and the tokens of its title: fifteen too many are
+    fifteen gone.
+    """
+    templates = (
+        'sid_next: {prompt: ["{history_sids}", "{history_titles}"], response: ["{target_sid}"]}'
+    )
     whole = encoder("byte", templates, tmp_path, cutoff=100_000)
     part = histories([[0] * 40], [1])
     length = len(whole.encode(part).input_ids[0])
     each = 2 + len(whole.segments.data(["Blue mug"], False)[0])
-    for limit, gone in ((length - 15 * each, 15), (length - 15 * each + 1, 15), (length - 14 * each - 1, 15)):
+    for limit, gone in (
+        (length - 15 * each, 15),
+        (length - 15 * each + 1, 15),
+        (length - 14 * each - 1, 15),
+    ):
         encoded = encoder("byte", templates, tmp_path, cutoff=limit).encode(part)
         assert len(encoded.input_ids[0]) == length - gone * each
 
@@ -422,5 +480,7 @@ def test_text_that_is_lost_is_noticed() -> None:
     tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
     vocabulary = extend_vocabulary(tokenizer, CATALOGUE.sid_tokens)
     segments = segment_tokenizers(vocabulary.tokenizer, CATALOGUE.sid_tokens)
-    made = Encoder(segments, make_frame(tokenizer, segments, "plain"), CATALOGUE, load_templates(), 512, 128, 0)
+    made = Encoder(
+        segments, make_frame(tokenizer, segments, "plain"), CATALOGUE, load_templates(), 512, 128, 0
+    )
     assert not made.reversible(histories([[0]], [0], "title_next"), 0, tokenizer)

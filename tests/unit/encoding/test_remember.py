@@ -1,4 +1,6 @@
-"""Small results beside the encoded tasks: found again, made again when damaged, never half-written."""
+"""Small results beside the encoded tasks: found again, made again when damaged, never
+half-written.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The paired bootstrap: hand-worked intervals, known differences, rows that do not match, and what is read."""
+"""The paired bootstrap: hand-worked intervals, known differences, rows that do not match, and what
+is read.
+"""
 
 import io
 import json
@@ -38,12 +40,16 @@ def table(ranks: list[int], item_ranks: list[int] | None = None, first_row: int 
     return pa.table(columns)
 
 
-def run(name: str, ranks: list[int], item_ranks: list[int] | None = None, depth: int = 10) -> Evaluated:
+def run(
+    name: str, ranks: list[int], item_ranks: list[int] | None = None, depth: int = 10
+) -> Evaluated:
     return Evaluated(name, table(ranks, item_ranks), depth)
 
 
 def entry(comparison: Comparison, level: str, metric: str) -> Difference:
-    (found,) = [part for part in comparison.differences if (part.level, part.metric) == (level, metric)]
+    (found,) = [
+        part for part in comparison.differences if (part.level, part.metric) == (level, metric)
+    ]
     return found
 
 
@@ -56,8 +62,8 @@ def write(folder: Path, predictions: pa.Table, summary: object = None) -> Path:
 
 
 def test_the_interval_of_four_rows_by_hand() -> None:
-    # Differences 1, 1, 1, 0: a resample's mean is 0 with (1/4)^4 = 0.4%, at most 1/4 with 13/256 = 5.1%, and 1 with
-    # (3/4)^4 = 31.6%. The quantiles of 2.5% and 97.5% are therefore 1/4 and 1.
+    # Differences 1, 1, 1, 0: a resample's mean is 0 with (1/4)^4 = 0.4%, at most 1/4 with 13/256 =
+    # 5.1%, and 1 with (3/4)^4 = 31.6%. The quantiles of 2.5% and 97.5% are therefore 1/4 and 1.
     (found,) = compare(run("a", [0, 0, 0, 1]), [run("b", [1, 1, 1, 1])])
     assert entry(found, "SID", "HR@1") == Difference("SID", "HR@1", 1 / 4, 1, 3 / 4, 1 / 4, 1, True)
 
@@ -79,15 +85,21 @@ def test_a_difference_that_every_row_has_is_certain() -> None:
 def test_a_run_does_not_differ_from_itself() -> None:
     ranks = [1, 0, 4, 2, 9, 0]
     (found,) = compare(run("a", ranks), [run("b", ranks)])
-    assert {(part.difference, part.low, part.high, part.real) for part in found.differences} == {(0, 0, 0, False)}
+    assert {(part.difference, part.low, part.high, part.real) for part in found.differences} == {
+        (0, 0, 0, False)
+    }
 
 
 def test_the_two_levels_are_told_apart() -> None:
     (found,) = compare(run("a", [1, 1], [2, 2]), [run("b", [1, 1], [1, 2])])
     assert entry(found, "SID", "MRR").difference == 0
-    assert entry(found, "item", "MRR") == Difference("item", "MRR", 1 / 2, 3 / 4, 1 / 4, 0, 1 / 2, False)
+    assert entry(found, "item", "MRR") == Difference(
+        "item", "MRR", 1 / 2, 3 / 4, 1 / 4, 0, 1 / 2, False
+    )
     assert [(part.level, part.metric) for part in found.differences] == [
-        (level, metric) for level in ("SID", "item") for metric in ("HR@1", "HR@5", "HR@10", "NDCG@5", "NDCG@10", "MRR")
+        (level, metric)
+        for level in ("SID", "item")
+        for metric in ("HR@1", "HR@5", "HR@10", "NDCG@5", "NDCG@10", "MRR")
     ]
 
 
@@ -97,7 +109,8 @@ def noisy(seed: int, share: float) -> list[int]:
 
 
 def test_the_interval_is_that_of_the_paired_differences() -> None:
-    # The same draws: each row that hits in one also hits in the other, which adds a twentieth of the rows.
+    # The same draws: each row that hits in one also hits in the other, which adds a twentieth of
+    # the rows.
     first, other = noisy(1, 0.40), noisy(1, 0.45)
     (found,) = compare(run("a", first), [run("b", other)])
     hit = entry(found, "SID", "HR@1")
@@ -105,7 +118,9 @@ def test_the_interval_is_that_of_the_paired_differences() -> None:
     error = 1.96 * differences.std() / sqrt(2000)
     assert hit.real
     assert hit.difference == pytest.approx(differences.mean())
-    assert (hit.low, hit.high) == pytest.approx((hit.difference - error, hit.difference + error), abs=0.1 * error)
+    assert (hit.low, hit.high) == pytest.approx(
+        (hit.difference - error, hit.difference + error), abs=0.1 * error
+    )
 
 
 def test_pairing_is_what_makes_a_small_difference_real() -> None:
@@ -172,9 +187,14 @@ def test_a_row_of_another_user_or_target_is_another_row() -> None:
 
 
 def test_the_order_of_the_rows_does_not_matter() -> None:
-    first, other, third = (run(name, noisy(seed, 0.4)) for name, seed in (("a", 1), ("b", 2), ("c", 3)))
+    first, other, third = (
+        run(name, noisy(seed, 0.4)) for name, seed in (("a", 1), ("b", 2), ("c", 3))
+    )
     shuffles = [np.random.default_rng(seed).permutation(2000) for seed in range(2)]
-    shuffled = [replace(part, table=part.table.take(rows)) for part, rows in zip((first, other), shuffles, strict=True)]
+    shuffled = [
+        replace(part, table=part.table.take(rows))
+        for part, rows in zip((first, other), shuffles, strict=True)
+    ]
     assert compare(shuffled[0], [third, shuffled[1]]) == compare(first, [third, other])
 
 
@@ -211,8 +231,14 @@ def test_a_broken_file_is_named(tmp_path: Path) -> None:
     ("predictions", "message"),
     [
         (table([1, 2]).drop_columns(["item_rank"]), "has no column item_rank"),
-        (table([1, 2]).set_column(0, "row", pa.array(["0", "1"])), "column row: expected int64, found string"),
-        (table([1, 2]).set_column(3, "sid_rank", pa.array([1, None])), "sid_rank: expected int64, found int64 with 1 "),
+        (
+            table([1, 2]).set_column(0, "row", pa.array(["0", "1"])),
+            "column row: expected int64, found string",
+        ),
+        (
+            table([1, 2]).set_column(3, "sid_rank", pa.array([1, None])),
+            "sid_rank: expected int64, found int64 with 1 ",
+        ),
         (table([1, 2]).set_column(0, "row", pa.array([4, 4])), "column row: duplicate numbers"),
     ],
 )

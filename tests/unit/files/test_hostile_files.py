@@ -81,7 +81,9 @@ def test_a_packed_file_that_unpacks_without_measure(tmp_path: Path) -> None:
     assert bomb.stat().st_size < 100_000
     with pytest.raises(UserError, match="the decompressed size exceeds 200 times"):
         read_rows(bomb)
-    assert read_text(write(tmp_path / "a.gz", gzip.compress(b"a" * MB))) == "a" * MB, "small enough to be harmless"
+    assert read_text(write(tmp_path / "a.gz", gzip.compress(b"a" * MB))) == "a" * MB, (
+        "small enough to be harmless"
+    )
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
@@ -96,7 +98,10 @@ def test_a_path_that_no_file_system_takes(tmp_path: Path) -> None:
 
 
 def test_messages_stay_short_whatever_a_file_holds(tmp_path: Path) -> None:
-    header = write(tmp_path / "r.csv", "user_id," + ",".join(f"c{number}" for number in range(300_000)) + "\n1,2\n")
+    header = write(
+        tmp_path / "r.csv",
+        "user_id," + ",".join(f"c{number}" for number in range(300_000)) + "\n1,2\n",
+    )
 
     def refused() -> None:
         with pytest.raises(UserError, match="no column 'history'") as error:
@@ -165,7 +170,10 @@ def test_ranks_below_zero(tmp_path: Path, name: str, value: int) -> None:
 
 
 def test_a_candidate_may_hold_any_character_but_line_breaks(tmp_path: Path) -> None:
-    assert read_candidates(write(tmp_path / "c.txt", "a\u2028b\r\n c\x85d \n")) == ["a\u2028b", "c\x85d"]
+    assert read_candidates(write(tmp_path / "c.txt", "a\u2028b\r\n c\x85d \n")) == [
+        "a\u2028b",
+        "c\x85d",
+    ]
 
 
 # --- YAML ---
@@ -173,7 +181,9 @@ def test_a_candidate_may_hold_any_character_but_line_breaks(tmp_path: Path) -> N
 LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12)
 )
-MERGES = "a0: &a0 {k: 1}\n" + "".join(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}\n" for n in range(1, 12))
+MERGES = "a0: &a0 {k: 1}\n" + "".join(
+    f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}\n" for n in range(1, 12)
+)
 
 
 @pytest.mark.parametrize(
@@ -183,7 +193,10 @@ MERGES = "a0: &a0 {k: 1}\n" + "".join(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 
         (MERGES, "aliases expand to more than"),
         ("a: &a [*a]", "aliases expand to more than"),
         ("a: &a {b: *a, c: *a}", "aliases expand to more than"),
-        ("a: !!python/object/apply:os.system ['touch canary']", "not valid YAML: could not determine a constructor"),
+        (
+            "a: !!python/object/apply:os.system ['touch canary']",
+            "not valid YAML: could not determine a constructor",
+        ),
         ("a: !!python/name:os.system", "not valid YAML: could not determine a constructor"),
         ("a: !anything x", "not valid YAML: could not determine a constructor"),
         ("a: 2001-99-99", "a value does not fit its type: month must be"),
@@ -203,7 +216,9 @@ MERGES = "a0: &a0 {k: 1}\n" + "".join(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 
         ("{[1]: 2}", "not valid YAML"),
     ],
 )
-def test_yaml_made_to_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, message: str) -> None:
+def test_yaml_made_to_harm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, message: str
+) -> None:
     monkeypatch.chdir(tmp_path)
     path = write(tmp_path / "c.yaml", text)
 
@@ -225,7 +240,10 @@ def test_yaml_that_only_uses_its_means() -> None:
 
 def test_an_override_is_text_where_it_is_no_yaml(tmp_path: Path) -> None:
     path = write(tmp_path / "c.yaml", CONFIG)
-    assert load_config(path, ["logging.wandb_project=2001-99-99"]).logging.wandb_project == "2001-99-99"
+    assert (
+        load_config(path, ["logging.wandb_project=2001-99-99"]).logging.wandb_project
+        == "2001-99-99"
+    )
     with pytest.raises(UserError, match=r"seed: .*less than 4294967296, found 0xfff"):
         load_config(path, ["seed=0x" + "f" * 5000])
 
@@ -233,7 +251,9 @@ def test_an_override_is_text_where_it_is_no_yaml(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["output_dir", "data.index", "model.base", "encoding.cache_dir"])
 def test_a_path_with_a_nul(tmp_path: Path, name: str) -> None:
     path = write(tmp_path / "c.yaml", CONFIG)
-    with pytest.raises(UserError, match=f"{name}: contains a character that is not allowed in a path"):
+    with pytest.raises(
+        UserError, match=f"{name}: contains a character that is not allowed in a path"
+    ):
         load_config(path, [f'{name}="a\\0b"'])
 
 
@@ -256,8 +276,13 @@ def long_files(folder: Path, size: int) -> dict[str, Callable[[], Any]]:
         "csv": write(folder / "r.csv", f"user_id,history,item_id\nu,[1],{quoted}\n"),
         "cell": write(folder / "c.csv", f"user_id,history,item_id\nu,\"['{text}']\",1\n"),
         "header": write(folder / "h.csv", f"{text}\nu\n"),
-        "jsonl": write(folder / "r.jsonl", '{"user_id": "u", "history": [1], "item_id": ' + quoted + "}\n"),
-        "list": write(folder / "l.jsonl", '{"user_id": "u", "history": [' + "1," * (size // 2) + '1], "item_id": 1}\n'),
+        "jsonl": write(
+            folder / "r.jsonl", '{"user_id": "u", "history": [1], "item_id": ' + quoted + "}\n"
+        ),
+        "list": write(
+            folder / "l.jsonl",
+            '{"user_id": "u", "history": [' + "1," * (size // 2) + '1], "item_id": 1}\n',
+        ),
         "inter": write(folder / "s.inter.json", '{"u": [' + quoted + "]}"),
         "preferences": write(folder / "p.json", "[" + quoted + "]"),
         "instructions": write(folder / "i.jsonl", '{"prompt": "a", "response": ' + quoted + "}\n"),
@@ -269,7 +294,10 @@ def long_files(folder: Path, size: int) -> dict[str, Callable[[], Any]]:
     return {
         "index": lambda: read_catalogue(None, named["index"]),
         "items": lambda: read_catalogue(named["items"], write(folder / "y.json", '{"1": ["<a>"]}')),
-        **{name: lambda name=name: load_rows(named[name], SHOP) for name in ("csv", "cell", "header", "jsonl", "list")},
+        **{
+            name: lambda name=name: load_rows(named[name], SHOP)
+            for name in ("csv", "cell", "header", "jsonl", "list")
+        },
         "inter": lambda: read_interactions(named["inter"], SHOP),
         "preferences": lambda: read_preferences(named["preferences"]),
         "instructions": lambda: read_instructions(named["instructions"]),
@@ -304,4 +332,7 @@ def test_a_long_line(tmp_path: Path) -> None:
 def test_a_line_of_a_hundred_megabytes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     most, megabytes = read_long(tmp_path, 100 * MB)
     with capsys.disabled():
-        print(f"\na line of 100 MB before each reader of text: at most {most:.1f} s and {megabytes:.0f} MB")
+        print(
+            f"\na line of 100 MB before each reader of text: at most {most:.1f} s and"
+            f" {megabytes:.0f} MB"
+        )

@@ -1,4 +1,6 @@
-"""Streams, tables and checkpoints that never end, or say far more than they hold: refused at once, in little memory."""
+"""Streams, tables and checkpoints that never end, or say far more than they hold: refused at once,
+in little memory.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,14 @@ from sidtune.files.text import LONGEST_RECORD
 from sidtune.model.checkpoint_files import INDEX, SID_ROWS, WEIGHTS, load_start, load_weights
 from sidtune.model.load import load_model
 from sidtune.runs.bundle import CATALOGUE, RECOMMENDER_FILE, read_bundle
-from sidtune.runs.checkpoints import IDENTITY, LONGEST_JSON, MANIFEST, damage, newest_complete, read_identity
+from sidtune.runs.checkpoints import (
+    IDENTITY,
+    LONGEST_JSON,
+    MANIFEST,
+    damage,
+    newest_complete,
+    read_identity,
+)
 from sidtune.runs.resumed import STATE, refuse_broken_state
 from sidtune.tokenizer.load import load_tokenizer
 from sidtune.tokenizer.vocabulary import extend_vocabulary
@@ -64,7 +73,9 @@ def test_a_line_of_a_packed_file_without_measure(tmp_path: Path) -> None:
     path = tmp_path / "h.jsonl.gz"
     path.write_bytes(gzip.compress(b'{"history": ["' + b"x" * 100 * MB, 1))
     refused(
-        lambda: asked(path), tmp_path, "the decompressed size exceeds 200 times|the record exceeds 16,777,216 bytes"
+        lambda: asked(path),
+        tmp_path,
+        "the decompressed size exceeds 200 times|the record exceeds 16,777,216 bytes",
     )
 
 
@@ -102,7 +113,9 @@ def test_standard_input_made_to_harm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stdin: Callable[[], Any], message: str
 ) -> None:
     def read() -> None:
-        monkeypatch.setattr(sys, "stdin", stdin())  # in the process that reads, which begins without any
+        monkeypatch.setattr(
+            sys, "stdin", stdin()
+        )  # in the process that reads, which begins without any
         asked(Path("-"))
 
     refused(read, tmp_path, message)
@@ -124,7 +137,9 @@ def test_a_user_is_text_or_a_whole_number(tmp_path: Path, user: str) -> None:
 
 def test_users_of_every_kind(tmp_path: Path) -> None:
     path = tmp_path / "h.jsonl"
-    path.write_text("".join(f'{{"user_id": {user}, "history": []}}\n' for user in ("null", '"u"', 7)))
+    path.write_text(
+        "".join(f'{{"user_id": {user}, "history": []}}\n' for user in ("null", '"u"', 7))
+    )
     assert [user for user, _ in asked(path)] == [None, "u", 7]
 
 
@@ -142,8 +157,12 @@ def device(path: Path) -> None:
 
 
 @pytest.mark.parametrize("become", [pipe, device])
-@pytest.mark.parametrize("name", ["h.jsonl", "c.txt", "r.parquet", PREDICTIONS, CATALOGUE, RECOMMENDER_FILE])
-def test_pipes_and_devices_are_not_read(tmp_path: Path, name: str, become: Callable[[Path], None]) -> None:
+@pytest.mark.parametrize(
+    "name", ["h.jsonl", "c.txt", "r.parquet", PREDICTIONS, CATALOGUE, RECOMMENDER_FILE]
+)
+def test_pipes_and_devices_are_not_read(
+    tmp_path: Path, name: str, become: Callable[[Path], None]
+) -> None:
     model_folder(tmp_path)
     evaluation(tmp_path)
     become(tmp_path / name)
@@ -159,7 +178,9 @@ def test_pipes_and_devices_are_not_read(tmp_path: Path, name: str, become: Calla
 
 @pytest.mark.parametrize("become", [pipe, device])
 @pytest.mark.parametrize("name", [MANIFEST, "weights", IDENTITY, "optimizer.pt"])
-def test_a_checkpoint_of_pipes_and_devices(tmp_path: Path, name: str, become: Callable[[Path], None]) -> None:
+def test_a_checkpoint_of_pipes_and_devices(
+    tmp_path: Path, name: str, become: Callable[[Path], None]
+) -> None:
     checkpoint = trainer_folder(tmp_path)
     manifest = json.loads((checkpoint / MANIFEST).read_text())
     if name in manifest:
@@ -181,7 +202,9 @@ def test_a_checkpoint_of_pipes_and_devices(tmp_path: Path, name: str, become: Ca
 @pytest.mark.parametrize("become", [pipe, device])
 def test_a_state_that_is_no_file(tmp_path: Path, become: Callable[[Path], None]) -> None:
     become(tmp_path / STATE)
-    refused(lambda: refuse_broken_state(tmp_path), tmp_path, "cannot be read: it is no ordinary file")
+    refused(
+        lambda: refuse_broken_state(tmp_path), tmp_path, "cannot be read: it is no ordinary file"
+    )
 
 
 def test_a_manifest_that_is_too_large_to_be_one(tmp_path: Path) -> None:
@@ -193,10 +216,14 @@ def test_a_manifest_that_is_too_large_to_be_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("become", [pipe, device])
-def test_a_part_of_the_weights_that_is_no_file(tmp_path: Path, become: Callable[[Path], None]) -> None:
+def test_a_part_of_the_weights_that_is_no_file(
+    tmp_path: Path, become: Callable[[Path], None]
+) -> None:
     become(tmp_path / "part.safetensors")
     (tmp_path / INDEX).write_bytes(json_bytes({"weight_map": {"a": "part.safetensors"}}))
-    refused(lambda: load_weights(tmp_path), tmp_path, "names 'part.safetensors', which is no file there")
+    refused(
+        lambda: load_weights(tmp_path), tmp_path, "names 'part.safetensors', which is no file there"
+    )
 
 
 # --- tables ---
@@ -222,7 +249,12 @@ def test_a_text_that_stands_in_every_row(tmp_path: Path, name: str) -> None:
     assert (tmp_path / "r.parquet").stat().st_size < 20_000
     # Lists are there before they are measured, some thousand rows of them.
     most = 400 if name == "history" else 60
-    refused(lambda: read_rows(tmp_path / "r.parquet"), tmp_path, "the decompressed size exceeds 200 times", most)
+    refused(
+        lambda: read_rows(tmp_path / "r.parquet"),
+        tmp_path,
+        "the decompressed size exceeds 200 times",
+        most,
+    )
 
 
 def test_predictions_and_items_that_repeat_a_text(tmp_path: Path) -> None:
@@ -231,17 +263,29 @@ def test_predictions_and_items_that_repeat_a_text(tmp_path: Path) -> None:
     many = pa.DictionaryArray.from_arrays(pa.array([0] * 3_000, pa.int32()), [LONG])
     for name, column in ((PREDICTIONS, "user_id"), (CATALOGUE, "title")):
         pyarrow.parquet.write_table(pa.table({column: many}), tmp_path / name, store_schema=False)
-    refused(lambda: read_evaluated(tmp_path, "test"), tmp_path, "the decompressed size exceeds 200 times", 60)
+    refused(
+        lambda: read_evaluated(tmp_path, "test"),
+        tmp_path,
+        "the decompressed size exceeds 200 times",
+        60,
+    )
     refused(lambda: read_bundle(tmp_path), tmp_path, "the decompressed size exceeds 200 times", 60)
 
 
 def test_repeated_texts_of_ordinary_length_are_read(tmp_path: Path) -> None:
     """Over several row groups, from dictionaries that differ, and with texts that stand in none."""
-    rows = [(f"user {number // 50}", [str(number % 3)] * (number % 5 + 1), "ü") for number in range(9_000)]
+    rows = [
+        (f"user {number // 50}", [str(number % 3)] * (number % 5 + 1), "ü")
+        for number in range(9_000)
+    ]
     users, history, targets = (list(column) for column in zip(*rows, strict=True))
     table = pa.table({"user_id": users, "history": history, "item_id": targets})
     pyarrow.parquet.write_table(
-        table, tmp_path / "r.parquet", row_group_size=2_500, dictionary_pagesize_limit=300, data_page_size=100
+        table,
+        tmp_path / "r.parquet",
+        row_group_size=2_500,
+        dictionary_pagesize_limit=300,
+        data_page_size=100,
     )
     found = read_rows(tmp_path / "r.parquet")
     assert found["user_id"].to_pylist() == users
@@ -251,14 +295,20 @@ def test_repeated_texts_of_ordinary_length_are_read(tmp_path: Path) -> None:
 
 def test_an_evaluation_without_rows_is_one(tmp_path: Path) -> None:
     evaluation(tmp_path)
-    pyarrow.parquet.write_table(pyarrow.parquet.read_table(tmp_path / PREDICTIONS).slice(0, 0), tmp_path / PREDICTIONS)
+    pyarrow.parquet.write_table(
+        pyarrow.parquet.read_table(tmp_path / PREDICTIONS).slice(0, 0), tmp_path / PREDICTIONS
+    )
     assert read_evaluated(tmp_path, "test").table.num_rows == 0
 
 
 @pytest.mark.parametrize(
     ("ranks", "beams", "message"),
     [
-        ([1, 2, 2**63 - 1], 10, "column sid_rank: a rank is 9223372036854775807, beyond the length of lists of 10"),
+        (
+            [1, 2, 2**63 - 1],
+            10,
+            "column sid_rank: a rank is 9223372036854775807, beyond the length of lists of 10",
+        ),
         ([1, 2, 11], 10, "column sid_rank: a rank is 11, beyond the length of lists of 10"),
         ([1, 2, 2**63 - 1], 2**63, "settings.beams: expected a number from 1 to 2,147,483,647"),
         ([0, 0, 0], 10**400, "settings.beams: expected a number from 1 to 2,147,483,647"),
@@ -268,7 +318,9 @@ def test_ranks_behind_the_end(tmp_path: Path, ranks: list[int], beams: int, mess
     evaluation(tmp_path)
     table = pyarrow.parquet.read_table(tmp_path / PREDICTIONS)
     at = table.column_names.index("sid_rank")
-    pyarrow.parquet.write_table(table.set_column(at, "sid_rank", pa.array(ranks)), tmp_path / PREDICTIONS)
+    pyarrow.parquet.write_table(
+        table.set_column(at, "sid_rank", pa.array(ranks)), tmp_path / PREDICTIONS
+    )
     (tmp_path / "test.json").write_bytes(json_bytes({"settings": {"beams": beams}}))
     with pytest.raises(UserError, match=message):
         read_evaluated(tmp_path, "test")
@@ -306,5 +358,7 @@ def test_sid_rows_of_another_shape(tmp_path: Path) -> None:
         {"input": torch.tensor(1.0)},
     ):
         safetensors.torch.save_file(rows, start / SID_ROWS)
-        with pytest.raises(UserError, match=r"saved SID rows do not fit the model: .*, expected {'input': \(2,"):
+        with pytest.raises(
+            UserError, match=r"saved SID rows do not fit the model: .*, expected {'input': \(2,"
+        ):
             load_start(model, start, ids)

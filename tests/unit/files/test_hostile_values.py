@@ -1,4 +1,6 @@
-"""Values that are no value of their place: numbers as ids, names that cannot be asked for, folders that cannot be."""
+"""Values that are no value of their place: numbers as ids, names that cannot be asked for, folders
+that cannot be.
+"""
 
 from __future__ import annotations
 
@@ -43,9 +45,15 @@ EITHER = pytest.mark.parametrize("write", [as_jsonl, as_parquet])
 
 
 @EITHER
-@pytest.mark.parametrize(("value", "name"), [(7, "7"), (7.0, "7"), (-0.0, "0"), (2.0**53, str(2**53)), ("7.0", "7.0")])
-def test_an_id_is_the_same_in_every_file(tmp_path: Path, write: Write, value: Any, name: str) -> None:
-    rows = read_rows(write(tmp_path, {"user_id": value, "history": [value, value], "item_id": value}))
+@pytest.mark.parametrize(
+    ("value", "name"), [(7, "7"), (7.0, "7"), (-0.0, "0"), (2.0**53, str(2**53)), ("7.0", "7.0")]
+)
+def test_an_id_is_the_same_in_every_file(
+    tmp_path: Path, write: Write, value: Any, name: str
+) -> None:
+    rows = read_rows(
+        write(tmp_path, {"user_id": value, "history": [value, value], "item_id": value})
+    )
     assert rows.to_pylist() == [{"user_id": name, "history": [name, name], "target": name}]
     assert parse_list(f"[{value!r}]") == [name]
 
@@ -54,18 +62,28 @@ def test_an_id_is_the_same_in_every_file(tmp_path: Path, write: Write, value: An
 @pytest.mark.parametrize("value", [1.5, 2.0**54, float("nan"), float("inf"), True])
 @pytest.mark.parametrize("column", ["user_id", "history", "item_id"])
 def test_other_numbers_are_no_ids(tmp_path: Path, write: Write, column: str, value: Any) -> None:
-    row = {"user_id": "u", "history": ["1"], "item_id": "2"} | {column: [value] if column == "history" else value}
+    row = {"user_id": "u", "history": ["1"], "item_id": "2"} | {
+        column: [value] if column == "history" else value
+    }
     with pytest.raises(UserError, match=f"column {column}: |line 1: .* is not a finite number"):
         read_rows(write(tmp_path, row))
 
 
 def test_the_row_of_a_number_that_is_no_id(tmp_path: Path) -> None:
-    table = pa.table({"user_id": [1.0, 2.0, float("nan")], "history": [[1.0], [2.0, 3.0], [4.0]], "item_id": [1, 2, 3]})
+    table = pa.table(
+        {
+            "user_id": [1.0, 2.0, float("nan")],
+            "history": [[1.0], [2.0, 3.0], [4.0]],
+            "item_id": [1, 2, 3],
+        }
+    )
     pyarrow.parquet.write_table(table, tmp_path / "r.parquet")
     with pytest.raises(UserError, match="row 3, column user_id: the number is not whole"):
         read_rows(tmp_path / "r.parquet")
     lists = pa.array([[1.0], [2.0, 3.5], [4.0]])
-    pyarrow.parquet.write_table(table.set_column(0, "user_id", pa.array([1, 2, 3])), tmp_path / "r.parquet")
+    pyarrow.parquet.write_table(
+        table.set_column(0, "user_id", pa.array([1, 2, 3])), tmp_path / "r.parquet"
+    )
     assert read_rows(tmp_path / "r.parquet")["history"].to_pylist() == [["1"], ["2", "3"], ["4"]]
     table = table.set_column(0, "user_id", pa.array([1, 2, 3])).set_column(1, "history", lists)
     pyarrow.parquet.write_table(table, tmp_path / "r.parquet")
@@ -85,7 +103,9 @@ def test_the_row_of_a_number_that_is_no_id(tmp_path: Path) -> None:
 )
 def test_types_of_ids_in_parquet(tmp_path: Path, column: pa.Array, fits: bool) -> None:
     path = tmp_path / "r.parquet"
-    pyarrow.parquet.write_table(pa.table({"user_id": column, "history": [["1"]], "item_id": ["2"]}), path)
+    pyarrow.parquet.write_table(
+        pa.table({"user_id": column, "history": [["1"]], "item_id": ["2"]}), path
+    )
     if fits:
         assert read_rows(path)["user_id"].to_pylist() in (["u"], ["7"])
     else:
@@ -125,12 +145,16 @@ def test_a_list_with_odd_escapes_warns_nobody() -> None:
         ("sid", ["<a>", ""], "the SID token '' is empty"),
     ],
 )
-def test_a_model_whose_items_cannot_be_named(tmp_path: Path, column: str, value: Any, message: str) -> None:
+def test_a_model_whose_items_cannot_be_named(
+    tmp_path: Path, column: str, value: Any, message: str
+) -> None:
     model_folder(tmp_path)
     table = pyarrow.parquet.read_table(tmp_path / CATALOGUE)
     at = table.column_names.index(column)
     values = pa.array([value, *table[column].to_pylist()[1:]], table.schema.field(at).type)
-    pyarrow.parquet.write_table(table.set_column(at, table.schema.field(at), values), tmp_path / CATALOGUE)
+    pyarrow.parquet.write_table(
+        table.set_column(at, table.schema.field(at), values), tmp_path / CATALOGUE
+    )
     with pytest.raises(UserError, match=message):
         read_bundle(tmp_path)
 

@@ -1,4 +1,6 @@
-"""Ids: 17.0 is 17 in every reader, no two ids become one, and no number of bytes of them is too many."""
+"""Ids: 17.0 is 17 in every reader, no two ids become one, and no number of bytes of them is too
+many.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,9 @@ def jsonl(history: list[Any], target: Any, user: Any) -> Callable[[Path], Path]:
 def parquet(history: pa.Array, target: pa.Array, user: pa.Array) -> Callable[[Path], Path]:
     def write(folder: Path) -> Path:
         path = folder / "r.parquet"
-        pyarrow.parquet.write_table(pa.table({"user_id": user, "history": history, "item_id": target}), path)
+        pyarrow.parquet.write_table(
+            pa.table({"user_id": user, "history": history, "item_id": target}), path
+        )
         return path
 
     return write
@@ -75,11 +79,17 @@ WAYS: Ways = {
     "csv of both": csv("[1, '2.0']", "3.0", "7"),
     "jsonl of floats": jsonl([1.0, 2.0], 3.0, 7.0),
     "jsonl of texts of floats": jsonl(["1.0", "2.0"], "3.0", "7.0"),
-    "parquet of floats": parquet(pa.array([[1.0, 2.0]]), floats([3.0], pa.float64()), floats([7.0], pa.float64())),
-    "parquet of short floats": parquet(
-        pa.array([[1.0, 2.0]], pa.list_(pa.float32())), floats([3.0], pa.float32()), floats([7.0], pa.float32())
+    "parquet of floats": parquet(
+        pa.array([[1.0, 2.0]]), floats([3.0], pa.float64()), floats([7.0], pa.float64())
     ),
-    "parquet of texts of floats": parquet(pa.array([["1.0", "2.0"]]), pa.array(["3.0"]), pa.array(["7.0"])),
+    "parquet of short floats": parquet(
+        pa.array([[1.0, 2.0]], pa.list_(pa.float32())),
+        floats([3.0], pa.float32()),
+        floats([7.0], pa.float32()),
+    ),
+    "parquet of texts of floats": parquet(
+        pa.array([["1.0", "2.0"]]), pa.array(["3.0"]), pa.array(["7.0"])
+    ),
     "parquet of lists as text": parquet(pa.array(["[1.0, 2.0]"]), pa.array([3]), pa.array([7])),
 }
 
@@ -103,17 +113,25 @@ def test_17_0_is_17_in_every_other_reader(tmp_path: Path) -> None:
     read = read_interactions(histories, catalogue)
     assert (read.users.to_pylist(), read.items[0].tolist()) == (["7"], [0, 1, 2, 2])
     context = {"history_items": [1.0, "2.0"], "target_item": "3.0"}
-    preferences.write_text(json.dumps([{"user": "7.0", "user_preference": "mugs", "context": context}]))
+    preferences.write_text(
+        json.dumps([{"user": "7.0", "user_preference": "mugs", "context": context}])
+    )
     table = read_preferences(preferences)
     rows = resolve_rows(table.select(["user_id", "history", "target"]), catalogue, preferences)
-    assert (rows.users.to_pylist(), rows.history[0].tolist(), rows.target.tolist()) == (["7"], [0, 1], [2])
+    assert (rows.users.to_pylist(), rows.history[0].tolist(), rows.target.tolist()) == (
+        ["7"],
+        [0, 1],
+        [2],
+    )
     assert allowed_items(["3.0", "1"], catalogue).tolist() == [True, False, True]
     ((_, asked),) = read_histories(['{"history": [1.0, "2.0", "3"]}'], "here")
     assert catalogue.positions(pa.array(asked)).tolist() == [0, 1, 2]
 
 
 def test_items_and_index_may_write_a_number_in_two_ways(tmp_path: Path) -> None:
-    (tmp_path / "i.json").write_text(json.dumps({"1.0": {"title": "A"}, "2": {"title": "B"}, "x": {"title": "C"}}))
+    (tmp_path / "i.json").write_text(
+        json.dumps({"1.0": {"title": "A"}, "2": {"title": "B"}, "x": {"title": "C"}})
+    )
     (tmp_path / "x.json").write_text(json.dumps({"x": ["<a>"], "2.00": ["<b>"], "1": ["<c>"]}))
     read = read_catalogue(tmp_path / "i.json", tmp_path / "x.json")
     assert (read.ids, read.titles) == (["x", "2.00", "1"], ["C", "B", "A"])
@@ -123,7 +141,18 @@ def test_an_item_that_is_written_so_is_never_another(tmp_path: Path) -> None:
     ids = ["7", "7.0", "8.0", "8.00", "9.0", "x.0", "1.5", "07", "07.0"]
     names = Names.of(ids)
     assert names.positions(pa.array(ids)).tolist() == list(range(len(ids)))
-    others = {"7.00": 0, "8": -1, "8.000": -1, "9": 4, "9.00": 4, "x": -1, "1": -1, "1.50": -1, "07.00": -1, "": -1}
+    others = {
+        "7.00": 0,
+        "8": -1,
+        "8.000": -1,
+        "9": 4,
+        "9.00": 4,
+        "x": -1,
+        "1": -1,
+        "1.50": -1,
+        "07.00": -1,
+        "": -1,
+    }
     assert names.positions(pa.array([*others, None])).tolist() == [*others.values(), -1]
     path = csv("[7, '7.0']", "7.0", "u")(tmp_path)
     rows = load_rows(path, shop(ids))
@@ -158,15 +187,26 @@ def slow_canonical(text: str) -> str:
 NUMERAL = st.from_regex(r"-?[0-9]{1,17}\.?0{0,3}[05]?", fullmatch=True)
 
 
-@given(st.lists(st.one_of(NUMERAL, st.text("0.-+e7 ", max_size=5), st.sampled_from(["9007199254740993.0"]))))
+@given(
+    st.lists(
+        st.one_of(NUMERAL, st.text("0.-+e7 ", max_size=5), st.sampled_from(["9007199254740993.0"]))
+    )
+)
 def test_which_texts_are_numbers(texts: list[str]) -> None:
-    assert canonical(pa.array(texts, pa.large_string())).to_pylist() == [slow_canonical(text) for text in texts]
-    assert as_users(pa.array(texts, pa.string())).to_pylist() == [slow_canonical(text) for text in texts]
+    assert canonical(pa.array(texts, pa.large_string())).to_pylist() == [
+        slow_canonical(text) for text in texts
+    ]
+    assert as_users(pa.array(texts, pa.string())).to_pylist() == [
+        slow_canonical(text) for text in texts
+    ]
 
 
 @pytest.mark.parametrize(
     ("column", "largest"),
-    [(pa.array([2.0**24, 2.0**24 + 2], pa.float32()), "16777216"), (pa.array([2.0**53, 2.0**53 + 2]), str(2**53))],
+    [
+        (pa.array([2.0**24, 2.0**24 + 2], pa.float32()), "16777216"),
+        (pa.array([2.0**53, 2.0**53 + 2]), str(2**53)),
+    ],
 )
 def test_floats_that_cannot_tell_neighbours_apart(column: pa.Array, largest: str) -> None:
     ids, broken = coded_ids(column)
@@ -175,7 +215,8 @@ def test_floats_that_cannot_tell_neighbours_apart(column: pa.Array, largest: str
 
 
 @pytest.mark.parametrize(
-    "text", ["9007199254740993.0", "-9007199254740993.0", "1.00000000000000000001", "7.0000000000000001"]
+    "text",
+    ["9007199254740993.0", "-9007199254740993.0", "1.00000000000000000001", "7.0000000000000001"],
 )
 def test_no_number_of_json_becomes_anothers_id_by_rounding(text: str) -> None:
     with pytest.raises(UserError, match="expected an object with a history"):
@@ -190,13 +231,17 @@ NAME = "x" * (1 << 20)
 
 
 def long_users(rows: int, first: str = "a") -> pa.Array:
-    return pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), pa.array([first + NAME], pa.large_string()))
+    return pa.DictionaryArray.from_arrays(
+        pa.array([0] * rows, pa.int32()), pa.array([first + NAME], pa.large_string())
+    )
 
 
 def rows_of(users: pa.Array) -> Rows:
     history = pa.array([["1"]] * len(users), ROWS.field("history").type)
     targets = pa.array(["2"] * len(users), CODES)
-    return resolve_rows(pa.table([users, history, targets], schema=ROWS), shop(["1", "2"]), Path("r"))
+    return resolve_rows(
+        pa.table([users, history, targets], schema=ROWS), shop(["1", "2"]), Path("r")
+    )
 
 
 def test_more_bytes_of_users_than_plain_texts_hold() -> None:
@@ -213,7 +258,9 @@ def test_more_bytes_of_users_than_plain_texts_hold() -> None:
 
 
 def test_a_file_of_long_users(tmp_path: Path) -> None:
-    """Twelve names that do not compress, in two hundred rows each: 2.4 GiB of text in a file of 12 MiB."""
+    """Twelve names that do not compress, in two hundred rows each: 2.4 GiB of text in a file of 12
+    MiB.
+    """
     random = np.random.default_rng(0)
     names = [bytes(random.integers(97, 123, 1 << 20, np.uint8)).decode() for _ in range(12)]
     codes = np.repeat(np.arange(12, dtype=np.int32), 200)
@@ -236,7 +283,9 @@ def test_every_batch_of_rows_holds_users_as_codes(tmp_path: Path) -> None:
 
 
 def test_a_batch_keeps_only_the_names_of_its_rows() -> None:
-    many = pa.DictionaryArray.from_arrays(pa.array([5, 2, None, 5], pa.int64()), pa.array([f"u{n}" for n in range(9)]))
+    many = pa.DictionaryArray.from_arrays(
+        pa.array([5, 2, None, 5], pa.int64()), pa.array([f"u{n}" for n in range(9)])
+    )
     ids, broken = coded_ids(many)
     assert ids.dictionary.to_pylist() == ["u5", "u2"]
     assert ids.to_pylist() == ["u5", "u2", None, "u5"]

@@ -1,4 +1,6 @@
-"""Rows read a batch at a time: the same rows, and faults in a later batch named by their row in the file."""
+"""Rows read a batch at a time: the same rows, and faults in a later batch named by their row in the
+file.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ from sidtune.files import row_files
 from sidtune.files.row_files import row_batches
 
 KINDS = ("r.csv", "r.csv.gz", "r.parquet", "r.parquet.gz", "r.jsonl", "r.jsonl.gz")
-ROWS = [(f"u{i // 3}", [str((i + k) % 8) for k in range(1 + i % 4)], str(i * 5 % 8)) for i in range(11)]
+ROWS = [
+    (f"u{i // 3}", [str((i + k) % 8) for k in range(1 + i % 4)], str(i * 5 % 8)) for i in range(11)
+]
 Row = tuple[str, Sequence[str], str]
 
 
@@ -39,7 +43,10 @@ def three_rows_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def write(path: Path, rows: Sequence[Row]) -> Path:
     """The rows in the form that the file's name says."""
-    records = [{"user_id": user, "history": list(history), "item_id": target} for user, history, target in rows]
+    records = [
+        {"user_id": user, "history": list(history), "item_id": target}
+        for user, history, target in rows
+    ]
     buffer: io.BytesIO = io.BytesIO()
     if ".parquet" in path.name:
         pyarrow.parquet.write_table(pa.Table.from_pylist(records), buffer)
@@ -57,23 +64,32 @@ def write(path: Path, rows: Sequence[Row]) -> Path:
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_batches_are_small_and_together_the_file(tmp_path: Path, shop: Catalogue, name: str) -> None:
+def test_batches_are_small_and_together_the_file(
+    tmp_path: Path, shop: Catalogue, name: str
+) -> None:
     path = write(tmp_path / name, ROWS)
     assert [batch.num_rows for batch in row_batches(path)] == [3, 3, 3, 2]
     assert read_rows(path).to_pylist() == [
-        {"user_id": user, "history": list(history), "target": target} for user, history, target in ROWS
+        {"user_id": user, "history": list(history), "target": target}
+        for user, history, target in ROWS
     ]
     rows = load_rows(path, shop)
     assert rows.users.to_pylist() == [user for user, _, _ in ROWS]
-    assert [rows.history[i].tolist() for i in range(len(ROWS))] == [list(map(int, row[1])) for row in ROWS]
+    assert [rows.history[i].tolist() for i in range(len(ROWS))] == [
+        list(map(int, row[1])) for row in ROWS
+    ]
     assert rows.target.tolist() == [int(row[2]) for row in ROWS]
 
 
-def test_a_csv_of_several_blocks(tmp_path: Path, shop: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_csv_of_several_blocks(
+    tmp_path: Path, shop: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(row_files, "BLOCK_BYTES", 64)
     path = write(tmp_path / "r.csv", ROWS * 5)
     assert load_rows(path, shop).target.tolist() == [int(row[2]) for row in ROWS * 5]
-    with pytest.raises(UserError, match=r"row 24, column history: empty history \(1 rows in total\)"):
+    with pytest.raises(
+        UserError, match=r"row 24, column history: empty history \(1 rows in total\)"
+    ):
         load_rows(write(path, [*ROWS * 2, ROWS[0], ("u", [], "1"), *ROWS]), shop)
 
 
@@ -84,7 +100,10 @@ def test_a_csv_of_several_blocks(tmp_path: Path, shop: Catalogue, monkeypatch: p
         (("", ["1"], "2"), r"row 5, column user_id: empty \(3 rows in total\)"),
         (("u", ["1"], ""), r"row 5, column item_id: empty \(3 rows in total\)"),
         (("u", [], "2"), r"row 5, column history: empty history \(3 rows in total\)"),
-        (("u", ["1", "99"], "nine"), r"3 rows contain items without a SID: 99, nine \(first in row 5\)"),
+        (
+            ("u", ["1", "99"], "nine"),
+            r"3 rows contain items without a SID: 99, nine \(first in row 5\)",
+        ),
     ],
 )
 def test_faults_are_counted_over_the_whole_file(
@@ -108,7 +127,9 @@ def test_a_json_record_without_what_earlier_ones_have(tmp_path: Path, shop: Cata
     records = [{"user_id": "u", "history": [1], "item_id": 2}] * 4 + [{"user_id": "u"}] * 4
     path = tmp_path / "r.jsonl"
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
-    with pytest.raises(UserError, match="row 5, column history: expected a list of item ids, found None"):
+    with pytest.raises(
+        UserError, match="row 5, column history: expected a list of item ids, found None"
+    ):
         load_rows(path, shop)
 
 
@@ -152,13 +173,19 @@ def test_lists_that_are_written_otherwise_agree(tmp_path: Path) -> None:
     assert list(disagreements(path, shop)) == []
 
 
-def test_an_empty_item_id_in_a_history_is_a_fault_of_its_row(tmp_path: Path, shop: Catalogue) -> None:
+def test_an_empty_item_id_in_a_history_is_a_fault_of_its_row(
+    tmp_path: Path, shop: Catalogue
+) -> None:
     path = tmp_path / "r.parquet"
     histories = [history for _, history, _ in ROWS]
     histories[4], histories[9] = ["1", None], [""]  # type: ignore[list-item]
     users, targets = [user for user, _, _ in ROWS], [target for _, _, target in ROWS]
-    pyarrow.parquet.write_table(pa.table({"user_id": users, "history": histories, "item_id": targets}), path)
-    with pytest.raises(UserError, match=r"row 5, column history: empty item id \(2 rows in total\)"):
+    pyarrow.parquet.write_table(
+        pa.table({"user_id": users, "history": histories, "item_id": targets}), path
+    )
+    with pytest.raises(
+        UserError, match=r"row 5, column history: empty item id \(2 rows in total\)"
+    ):
         load_rows(path, shop)
 
 

@@ -77,10 +77,16 @@ def test_the_mean_of_the_rows_is_the_summary(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("ours", "theirs"),
-    [(hits, retrieval_hit_rate), (gains, retrieval_normalized_dcg), (reciprocal_ranks, retrieval_reciprocal_rank)],
+    [
+        (hits, retrieval_hit_rate),
+        (gains, retrieval_normalized_dcg),
+        (reciprocal_ranks, retrieval_reciprocal_rank),
+    ],
 )
 @pytest.mark.parametrize("k", [1, 3, 10])
-def test_torchmetrics_agrees(ours: Callable[..., np.ndarray], theirs: Callable[..., torch.Tensor], k: int) -> None:
+def test_torchmetrics_agrees(
+    ours: Callable[..., np.ndarray], theirs: Callable[..., torch.Tensor], k: int
+) -> None:
     ranks = np.arange(13)
     scores = 1 / torch.arange(1.0, 13.0)
     expected = [theirs(scores, torch.arange(1, 13) == rank, top_k=k).item() for rank in ranks]
@@ -90,7 +96,12 @@ def test_torchmetrics_agrees(ours: Callable[..., np.ndarray], theirs: Callable[.
 @pytest.mark.parametrize(
     ("ones", "rows", "low", "high"),
     # Newcombe (1998), Statistics in Medicine 17, table I, method 3.
-    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
+    [
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ],
 )
 def test_wilson_interval_as_published(ones: int, rows: int, low: float, high: float) -> None:
     estimate = proportion(np.repeat([1.0, 0.0], [ones, rows - ones]))
@@ -113,7 +124,10 @@ def test_interval_of_a_mean_by_hand() -> None:
     assert estimate.value == pytest.approx(0.5)
     assert (estimate.low, estimate.high) == pytest.approx((0.5 - half, 0.5 + half))
     assert mean(np.array([0.0, 1.0])) == mean(np.array([1.0, 0.0]))
-    assert (mean(np.array([0.0, 1.0])).low, mean(np.array([0.0, 1.0])).high) == (0, 1), "cut to [0, 1]"
+    assert (mean(np.array([0.0, 1.0])).low, mean(np.array([0.0, 1.0])).high) == (
+        0,
+        1,
+    ), "cut to [0, 1]"
 
 
 def test_one_row_tells_nothing_of_the_spread() -> None:
@@ -145,7 +159,9 @@ def test_breakdown_leaves_out_empty_groups() -> None:
     groups = breakdown(RANKS, 50, np.array([0, 0, 2, 2, 2]), ["a", "b", "c"])
     assert [(group.name, group.rows) for group in groups] == [("a", 2), ("c", 3)]
     assert [group.hr.value for group in groups] == [1, pytest.approx(1 / 3)]
-    assert [group.ndcg.value for group in groups] == pytest.approx([(1 + 1 / log2(3)) / 2, (1 / 2) / 3])
+    assert [group.ndcg.value for group in groups] == pytest.approx(
+        [(1 + 1 / log2(3)) / 2, (1 / 2) / 3]
+    )
     assert groups[1].hr == proportion(np.array([1.0, 0.0, 0.0]))
 
 
@@ -156,12 +172,32 @@ def test_breakdown_of_short_lists_is_at_their_depth() -> None:
 
 def test_history_groups() -> None:
     groups, names = history_groups(np.array([1, 2, 3, 4, 6, 7, 10, 11, 400]))
-    assert [names[group] for group in groups] == ["1", "2–3", "2–3", "4–6", "4–6", "7–10", "7–10", "over 10", "over 10"]
+    assert [names[group] for group in groups] == [
+        "1",
+        "2–3",
+        "2–3",
+        "4–6",
+        "4–6",
+        "7–10",
+        "7–10",
+        "over 10",
+        "over 10",
+    ]
 
 
 def test_popularity_groups() -> None:
     groups, names = popularity_groups(np.array([0, 1, 4, 5, 19, 20, 99, 100, 5000]))
-    expected = ["unseen", "1–4", "1–4", "5–19", "5–19", "20–99", "20–99", "100 and over", "100 and over"]
+    expected = [
+        "unseen",
+        "1–4",
+        "1–4",
+        "5–19",
+        "5–19",
+        "20–99",
+        "20–99",
+        "100 and over",
+        "100 and over",
+    ]
     assert [names[group] for group in groups] == expected
 
 
@@ -179,7 +215,10 @@ def test_repeated_by_hand() -> None:
 
 @given(
     st.lists(
-        st.tuples(st.lists(st.integers(-1, 5), min_size=3, max_size=3), st.lists(st.integers(0, 7), max_size=4)),
+        st.tuples(
+            st.lists(st.integers(-1, 5), min_size=3, max_size=3),
+            st.lists(st.integers(0, 7), max_size=4),
+        ),
         min_size=1,
         max_size=6,
     )
@@ -187,5 +226,8 @@ def test_repeated_by_hand() -> None:
 def test_repeated_against_a_loop(rows: list[tuple[list[int], list[int]]]) -> None:
     entries = [item in history for listed, history in rows for item in listed if item >= 0]
     expected = sum(entries) / len(entries) if entries else 0
-    lists, histories = np.array([listed for listed, _ in rows]), Ragged.from_lists([history for _, history in rows])
+    lists, histories = (
+        np.array([listed for listed, _ in rows]),
+        Ragged.from_lists([history for _, history in rows]),
+    )
     assert repeated(lists, histories) == pytest.approx(expected)

@@ -1,4 +1,6 @@
-"""Attention in float32 under bfloat16 autocast: the same model, computed otherwise; and probes that fail."""
+"""Attention in float32 under bfloat16 autocast: the same model, computed otherwise; and probes that
+fail.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,13 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, set_seed
 
 from sidtune.base.errors import UserError
 from sidtune.decoding.decoder import SharedPrompts
-from sidtune.model.attention import FLOAT32_ATTENTION, attend_in_float32, runs_trees, takes_left_padding, tree_mask
+from sidtune.model.attention import (
+    FLOAT32_ATTENTION,
+    attend_in_float32,
+    runs_trees,
+    takes_left_padding,
+    tree_mask,
+)
 from sidtune.training.train import train
 
 IDS = torch.arange(24).view(2, 12)
@@ -84,7 +92,9 @@ def test_it_runs_trees_and_leaves_what_is_saved_alone(tmp_path: Path) -> None:
     attend_in_float32(made)
     assert runs_trees(made, 100)
     made.save_pretrained(tmp_path / "after")
-    before, after = (json.loads((tmp_path / name / "config.json").read_text()) for name in ("before", "after"))
+    before, after = (
+        json.loads((tmp_path / name / "config.json").read_text()) for name in ("before", "after")
+    )
     assert before == after
 
 
@@ -111,7 +121,10 @@ def failing(made: PreTrainedModel, error: Exception) -> PreTrainedModel:
 
 OUT_OF_MEMORY = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
-    RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1"),
+    RuntimeError(
+        "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to"
+        " allocate 1"
+    ),
     RuntimeError("MPS backend out of memory (MPS allocated: 1.00 GB)"),
     RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     MemoryError(),
@@ -136,11 +149,15 @@ def test_running_out_of_memory_says_nothing_of_the_model(probe: str, error: Exce
 @pytest.mark.parametrize(
     "error", [ValueError("mask"), RuntimeError("shapes"), IndexError(), KeyError("x"), TypeError()]
 )
-def test_a_model_that_fails_over_what_a_probe_asks_cannot_do_it(probe: str, error: Exception) -> None:
+def test_a_model_that_fails_over_what_a_probe_asks_cannot_do_it(
+    probe: str, error: Exception
+) -> None:
     assert PROBES[probe](failing(model(), error)) is False
 
 
-def test_a_probe_without_memory_ends_the_run_with_the_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_probe_without_memory_ends_the_run_with_the_advice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def without_memory(*_: Any) -> None:
         raise OUT_OF_MEMORY[0]
 

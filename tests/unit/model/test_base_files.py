@@ -1,4 +1,6 @@
-"""What is wrong with the files of a base is said by `check` and by `train` alike, before any weight is read."""
+"""What is wrong with the files of a base is said by `check` and by `train` alike, before any weight
+is read.
+"""
 
 from __future__ import annotations
 
@@ -27,12 +29,18 @@ from sidtune.model.load import load_model, load_trained
 from sidtune.tasks.config import Config
 from sidtune.training.train import train
 
-POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'ab' * 32}\nsize 988097824\n".encode()
+POINTER = (
+    f"version https://git-lfs.github.com/spec/v1\noid sha256:{'ab' * 32}\nsize 988097824\n".encode()
+)
 OLD_POINTER = POINTER.replace(b"git-lfs.github.com", b"hawser.github.com")
 
 
 def errors(config: Config) -> list[tuple[str, str]]:
-    return [(found.message, found.remedy) for found in run_checks(Inputs(config)) if found.severity == "error"]
+    return [
+        (found.message, found.remedy)
+        for found in run_checks(Inputs(config))
+        if found.severity == "error"
+    ]
 
 
 def in_parts(base: Path, parts: int = 3, old: bool = False) -> list[str]:
@@ -42,7 +50,11 @@ def in_parts(base: Path, parts: int = 3, old: bool = False) -> list[str]:
     files = {name: f"part-{number % parts}.{kind}" for number, name in enumerate(sorted(weights))}
     for file in sorted(set(files.values())):
         tensors = {name: weights[name] for name in weights if files[name] == file}
-        torch.save(tensors, base / file) if old else safetensors.torch.save_file(tensors, base / file, {"format": "pt"})
+        (
+            torch.save(tensors, base / file)
+            if old
+            else safetensors.torch.save_file(tensors, base / file, {"format": "pt"})
+        )
     (base / WEIGHTS).unlink()
     (base / index).write_text(json.dumps({"metadata": {}, "weight_map": files}))
     return sorted(set(files.values()))
@@ -152,7 +164,11 @@ def a_link_to_nowhere(base: Path) -> None:
 
 
 FAULTS: list[tuple[Callable[[Path], None], str, str]] = [
-    (none_there, "the folder contains neither model.safetensors nor pytorch_model.bin", "from_scratch"),
+    (
+        none_there,
+        "the folder contains neither model.safetensors nor pytorch_model.bin",
+        "from_scratch",
+    ),
     (
         other_formats_alone,
         r"it contains consolidated\.safetensors, model-q4\.gguf, which is not supported",
@@ -160,11 +176,19 @@ FAULTS: list[tuple[Callable[[Path], None], str, str]] = [
     ),
     (pointer, r"model\.safetensors is a Git LFS pointer, not the file", "git lfs pull"),
     (old_pointer, r"pytorch_model\.bin is a Git LFS pointer", "git lfs pull"),
-    (pointers_in_parts, r"part-0\.safetensors, .*part-2\.safetensors are Git LFS pointers", "git lfs pull"),
+    (
+        pointers_in_parts,
+        r"part-0\.safetensors, .*part-2\.safetensors are Git LFS pointers",
+        "git lfs pull",
+    ),
     (one_pointer_in_parts, r"part-1\.safetensors is a Git LFS pointer", "git lfs pull"),
     (index_is_a_pointer, r"model\.safetensors\.index\.json is a Git LFS pointer", "git lfs pull"),
     (truncated, r"model\.safetensors is truncated: it has [\d,]+ of [\d,]+ bytes", "again"),
-    (truncated_in_its_header, r"model\.safetensors is truncated: it ends within its header", "again"),
+    (
+        truncated_in_its_header,
+        r"model\.safetensors is truncated: it ends within its header",
+        "again",
+    ),
     (truncated_part, r"part-2\.safetensors is truncated: it has [\d,]+ of [\d,]+ bytes", "again"),
     (truncated_old, r"pytorch_model\.bin is truncated or damaged", "again"),
     (truncated_old_part, r"part-0\.bin is truncated or damaged", "again"),
@@ -174,15 +198,23 @@ FAULTS: list[tuple[Callable[[Path], None], str, str]] = [
     (an_old_web_page, r"pytorch_model\.bin is damaged: it is not a PyTorch file", "again"),
     (part_missing, r"missing file: part-1\.safetensors", "what is missing"),
     (old_part_missing, r"missing file: part-1\.bin", "what is missing"),
-    (part_too_small, r"part-1\.safetensors lacks 2 weights that the index lists, such as model\.", "again"),
+    (
+        part_too_small,
+        r"part-1\.safetensors lacks 2 weights that the index lists, such as model\.",
+        "again",
+    ),
     (index_is_no_json, r"\(model\.safetensors\.index\.json\)", "again"),
     (a_link_to_nowhere, r"missing file: model\.safetensors", "what is missing"),
 ]
-EACH = pytest.mark.parametrize(("harm", "message", "hint"), FAULTS, ids=[harm.__name__ for harm, _, _ in FAULTS])
+EACH = pytest.mark.parametrize(
+    ("harm", "message", "hint"), FAULTS, ids=[harm.__name__ for harm, _, _ in FAULTS]
+)
 
 
 @EACH
-def test_check_and_train_say_it_alike(tmp_path: Path, harm: Callable[[Path], None], message: str, hint: str) -> None:
+def test_check_and_train_say_it_alike(
+    tmp_path: Path, harm: Callable[[Path], None], message: str, hint: str
+) -> None:
     config = tiny_config(tmp_path)
     base = Path(config.model.base)
     harm(base)
@@ -292,7 +324,9 @@ SMALL = ["config.json", "tokenizer.json", "tokenizer_config.json"]
 @pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize("content", [POINTER, OLD_POINTER], ids=["new", "old"])
 @pytest.mark.parametrize("scratch", [False, True])
-def test_a_pointer_in_place_of_json(tmp_path: Path, name: str, content: bytes, scratch: bool) -> None:
+def test_a_pointer_in_place_of_json(
+    tmp_path: Path, name: str, content: bytes, scratch: bool
+) -> None:
     config = tiny_config(tmp_path)
     config = tiny_config(tmp_path, model={"base": config.model.base, "from_scratch": scratch})
     base = Path(config.model.base)
@@ -310,7 +344,10 @@ def test_all_pointers_are_named(tmp_path: Path) -> None:
         (Path(config.model.base) / name).write_bytes(POINTER)
     found = [message for message, _ in errors(config)]
     assert len(found) == 2
-    assert any("config.json, tokenizer.json, tokenizer_config.json are Git LFS pointers" in each for each in found)
+    assert any(
+        "config.json, tokenizer.json, tokenizer_config.json are Git LFS pointers" in each
+        for each in found
+    )
     assert any("model.safetensors is a Git LFS pointer" in each for each in found)
 
 
@@ -331,8 +368,12 @@ QUANTISED: list[tuple[dict[str, Any], str]] = [
     ("settings", "method"), QUANTISED, ids=[f"{n}-{name}" for n, (_, name) in enumerate(QUANTISED)]
 )
 @pytest.mark.parametrize("tuning", ["full", "frozen"])
-def test_a_quantised_base_is_not_trained(tmp_path: Path, settings: dict[str, Any], method: str, tuning: str) -> None:
-    config = tiny_config(tmp_path, model={"base": str(make_base(tmp_path / "base")), "tuning": tuning})
+def test_a_quantised_base_is_not_trained(
+    tmp_path: Path, settings: dict[str, Any], method: str, tuning: str
+) -> None:
+    config = tiny_config(
+        tmp_path, model={"base": str(make_base(tmp_path / "base")), "tuning": tuning}
+    )
     base = Path(config.model.base)
     change(base / "config.json", quantization_config=settings)
     ((found, remedy),) = errors(config)
@@ -356,7 +397,9 @@ def test_from_scratch_takes_the_shape_of_a_quantised_base(tmp_path: Path) -> Non
     AutoModelForCausalLM.from_pretrained(result.folder)
 
 
-@pytest.mark.parametrize(("name", "method"), [("quantize_config.json", "GPTQ"), ("quant_config.json", "AWQ")])
+@pytest.mark.parametrize(
+    ("name", "method"), [("quantize_config.json", "GPTQ"), ("quant_config.json", "AWQ")]
+)
 def test_older_tools_say_it_in_a_file_of_their_own(tmp_path: Path, name: str, method: str) -> None:
     config = tiny_config(tmp_path)
     (Path(config.model.base) / name).write_text('{"bits": 4}')
@@ -400,7 +443,9 @@ def test_of_a_hub_name_the_cache_is_looked_at(cached: Path) -> None:
     assert not weight_faults("owner/name")
     cut(cached / WEIGHTS, 0.5)
     (fault,) = weight_faults("owner/name")
-    assert fault.message.startswith("the weights of owner/name cannot be loaded: model.safetensors is truncated")
+    assert fault.message.startswith(
+        "the weights of owner/name cannot be loaded: model.safetensors is truncated"
+    )
 
 
 def test_what_is_not_in_the_cache_yet_is_no_fault(cached: Path) -> None:
@@ -415,7 +460,11 @@ def test_what_is_not_in_the_cache_yet_is_no_fault(cached: Path) -> None:
 def test_the_network_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
     ordinary = base_files.cached_file
-    monkeypatch.setattr(base_files, "cached_file", lambda *args, **more: asked.append(more) or ordinary(*args, **more))
+    monkeypatch.setattr(
+        base_files,
+        "cached_file",
+        lambda *args, **more: asked.append(more) or ordinary(*args, **more),
+    )
     assert not weight_faults("owner/other")
     assert all(more["local_files_only"] for more in asked)
     assert asked

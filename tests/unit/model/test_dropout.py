@@ -26,7 +26,9 @@ ROWS, RATE = 64, 0.25
 TOKENS = torch.arange(40).view(2, 20)
 
 
-def make_model(architecture: str = "qwen3", frozen: bool = False, **rates: float) -> PreTrainedModel:
+def make_model(
+    architecture: str = "qwen3", frozen: bool = False, **rates: float
+) -> PreTrainedModel:
     set_seed(0)
     model: PreTrainedModel = AutoModelForCausalLM.from_config(make_config(architecture, True, ROWS))
     if frozen:
@@ -41,7 +43,9 @@ def logits(model: PreTrainedModel, **inputs: Any) -> Tensor:
     return output
 
 
-def outputs(model: PreTrainedModel, modules: list[nn.Module], run: Callable[[], Any]) -> list[Tensor]:
+def outputs(
+    model: PreTrainedModel, modules: list[nn.Module], run: Callable[[], Any]
+) -> list[Tensor]:
     """What the modules gave in one forward pass, in the order of the modules."""
     seen: dict[nn.Module, Tensor] = {}
 
@@ -71,7 +75,10 @@ def test_it_acts_in_training_alone(architecture: str, name: str) -> None:
 
 @pytest.mark.parametrize("frozen", [False, True])
 def test_the_embedding_loses_its_share_and_the_rest_grows(frozen: bool) -> None:
-    plain, model = make_model(frozen=frozen), make_model(frozen=frozen, embedding_dropout=RATE).train()
+    plain, model = (
+        make_model(frozen=frozen),
+        make_model(frozen=frozen, embedding_dropout=RATE).train(),
+    )
     dropped, whole = (m.get_input_embeddings()(TOKENS) for m in (model, plain))
     gone = dropped == 0
     assert gone.float().mean() == pytest.approx(RATE, abs=0.05)
@@ -97,7 +104,9 @@ def test_behind_a_block_with_a_norm_the_norm_is_what_is_added() -> None:
     ] * 2
 
 
-@pytest.mark.parametrize(("architecture", "own"), [("gpt2", "resid_pdrop"), ("gpt_neox", "hidden_dropout")])
+@pytest.mark.parametrize(
+    ("architecture", "own"), [("gpt2", "resid_pdrop"), ("gpt_neox", "hidden_dropout")]
+)
 def test_a_given_rate_replaces_the_bases_own(architecture: str, own: str) -> None:
     header = make_config(architecture, True, ROWS)
     setattr(header, own, 0.5)
@@ -121,8 +130,16 @@ def test_a_given_rate_replaces_the_bases_own(architecture: str, own: str) -> Non
         ("opt", "embedding_dropout", "its own dropout cannot be switched off"),
     ],
 )
-def test_an_architecture_without_a_place_for_it_is_refused(architecture: str, rate: str, reason: str) -> None:
-    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "ffn_dim": 48, "vocab_size": ROWS}
+def test_an_architecture_without_a_place_for_it_is_refused(
+    architecture: str, rate: str, reason: str
+) -> None:
+    shape = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "ffn_dim": 48,
+        "vocab_size": ROWS,
+    }
     if architecture == "opt":
         shape["word_embed_proj_dim"] = 32
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(architecture, **shape))
@@ -135,7 +152,9 @@ def test_recomputed_activations_drop_the_same() -> None:
     for recompute in (False, True):
         model = make_model(**dict.fromkeys(RATES, RATE)).train()
         if recompute:
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            model.gradient_checkpointing_enable(
+                gradient_checkpointing_kwargs={"use_reentrant": False}
+            )
         set_seed(5)
         logits(model).square().sum().backward()
         gradients.append([parameter.grad for parameter in model.parameters()])
@@ -144,8 +163,12 @@ def test_recomputed_activations_drop_the_same() -> None:
         assert torch.equal(left, right)
 
 
-@pytest.mark.parametrize("options", [{"tuning": "frozen"}, {"tuning": "full"}, {"from_scratch": True}])
-def test_every_way_to_a_model_has_it_and_trees_still_run(tmp_path: Path, options: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "options", [{"tuning": "frozen"}, {"tuning": "full"}, {"from_scratch": True}]
+)
+def test_every_way_to_a_model_has_it_and_trees_still_run(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
     base = make_base(tmp_path / "base", dtype=torch.bfloat16)
     vocabulary = extend_vocabulary(load_tokenizer(str(base)), ["<a_0>", "<b_0>"])
     config = ModelConfig(base=str(base), **dict.fromkeys(RATES, RATE), **options)

@@ -1,4 +1,6 @@
-"""Model folders made to harm: nothing of theirs runs unasked, nothing outside them is read, and lies are refused."""
+"""Model folders made to harm: nothing of theirs runs unasked, nothing outside them is read, and
+lies are refused.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,14 @@ from tests.tiny_models import change, make_base, make_tokenizer
 from sidtune.base.errors import UserError
 from sidtune.config.model import ModelConfig
 from sidtune.encoding.chat import make_frame
-from sidtune.model.checkpoint_files import INDEX, OLD_INDEX, OLD_WEIGHTS, SID_ROWS, WEIGHTS, load_weights
+from sidtune.model.checkpoint_files import (
+    INDEX,
+    OLD_INDEX,
+    OLD_WEIGHTS,
+    SID_ROWS,
+    WEIGHTS,
+    load_weights,
+)
 from sidtune.model.load import load_model, load_trained
 from sidtune.runs.resumed import STATE, refuse_broken_state
 from sidtune.tokenizer.load import load_model_config, load_tokenizer
@@ -81,9 +90,13 @@ def test_code_of_a_folder_is_not_run_unasked(
     assert not (tmp_path / "canary").exists()
 
 
-def test_code_of_a_folder_runs_where_it_is_trusted(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_code_of_a_folder_runs_where_it_is_trusted(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Or the test above would show nothing."""
-    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr(
+        "transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules")
+    )
     monkeypatch.syspath_prepend(str(tmp_path / "modules"))
     with_code(base, tmp_path / "canary", known=False)
     assert load_model_config(str(base), True).model_type == "evil"
@@ -91,7 +104,9 @@ def test_code_of_a_folder_runs_where_it_is_trusted(base: Path, tmp_path: Path, m
 
 
 @pytest.mark.parametrize("load", LOADERS, ids=["config", "tokenizer", "model"])
-def test_an_adapter_leads_to_no_other_model(base: Path, tmp_path: Path, load: Callable[[str, bool], Any]) -> None:
+def test_an_adapter_leads_to_no_other_model(
+    base: Path, tmp_path: Path, load: Callable[[str, bool], Any]
+) -> None:
     other = make_base(tmp_path / "other", "llama")
     (base / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(other)}))
     with pytest.raises(UserError, match="contains an adapter"):
@@ -102,7 +117,8 @@ def test_an_adapter_leads_to_no_other_model(base: Path, tmp_path: Path, load: Ca
 def test_attention_from_the_hub_is_code(base: Path, load: Callable[[str, bool], Any]) -> None:
     change(base / "config.json", attn_implementation="somebody/kernels")
     with pytest.raises(
-        UserError, match=r"attention implementation from the Hub \(somebody/kernels\); such code runs only"
+        UserError,
+        match=r"attention implementation from the Hub \(somebody/kernels\); such code runs only",
     ):
         load(str(base), False)
 
@@ -110,7 +126,10 @@ def test_attention_from_the_hub_is_code(base: Path, load: Callable[[str, bool], 
 @pytest.mark.parametrize(
     "template",
     [
-        "{{ ''.__class__.__mro__[1].__subclasses__() }}{% for m in messages %}{{ m.content }}{% endfor %}",
+        (
+            "{{ ''.__class__.__mro__[1].__subclasses__() }}{% for m in messages %}{{ m.content }}{%"
+            " endfor %}"
+        ),
         "{{ cycler.__init__.__globals__.os.system('touch canary') }}",
         "{{ 1 / 0 }}",
         "{{ messages[7].content.x.y }}",
@@ -118,7 +137,9 @@ def test_attention_from_the_hub_is_code(base: Path, load: Callable[[str, bool], 
         "{% broken",
     ],
 )
-def test_a_chat_template_stays_in_its_sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, template: str) -> None:
+def test_a_chat_template_stays_in_its_sandbox(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, template: str
+) -> None:
     monkeypatch.chdir(tmp_path)
     tokenizer = make_tokenizer()
     tokenizer.chat_template = template
@@ -165,7 +186,10 @@ LIES = {
 
 
 def forgeries(canary: Path) -> dict[str, bytes]:
-    return LIES | {"a pickle": pickle.dumps(Bomb(canary)), "an old pickle": pickle.dumps({"a": Bomb(canary)}, 2)}
+    return LIES | {
+        "a pickle": pickle.dumps(Bomb(canary)),
+        "an old pickle": pickle.dumps({"a": Bomb(canary)}, 2),
+    }
 
 
 @pytest.mark.parametrize("lie", [*LIES, "a pickle", "an old pickle"])
@@ -224,7 +248,10 @@ def test_weights_in_parts_are_still_read(base: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"vocab_size": 2**40}, r"describes weights of 131,072\.\d GiB in float32, and this machine has [\d.,]+ GiB"),
+        (
+            {"vocab_size": 2**40},
+            r"describes weights of 131,072\.\d GiB in float32, and this machine has [\d.,]+ GiB",
+        ),
         ({"intermediate_size": 2**50}, r"describes weights of [\d.,]+ GiB in float32"),
         ({"vocab_size": 2**70}, "makes no model: TypeError"),
         ({"hidden_size": -3}, "makes no model: RuntimeError"),
@@ -232,14 +259,22 @@ def test_weights_in_parts_are_still_read(base: Path) -> None:
         ({"num_key_value_heads": 0}, "makes no model: ZeroDivisionError"),
         ({"head_dim": 0}, "makes no model: ZeroDivisionError"),
         ({"hidden_act": "nonsense"}, "makes no model: KeyError: 'nonsense'"),
-        ({"rope_parameters": {"rope_type": "nonsense", "rope_theta": 1e4}}, "makes no model: KeyError: 'nonsense'"),
+        (
+            {"rope_parameters": {"rope_type": "nonsense", "rope_theta": 1e4}},
+            "makes no model: KeyError: 'nonsense'",
+        ),
         ({"pad_token_id": 10**6}, "makes no model: AssertionError"),
         ({"attn_implementation": "nonsense"}, "makes no model: ValueError"),
-        ({"num_hidden_layers": 1001, "layer_types": None}, "num_hidden_layers is 1,001, more than 1,000"),
+        (
+            {"num_hidden_layers": 1001, "layer_types": None},
+            "num_hidden_layers is 1,001, more than 1,000",
+        ),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
-def test_a_configuration_that_makes_no_model(base: Path, changed: dict[str, Any], message: str) -> None:
+def test_a_configuration_that_makes_no_model(
+    base: Path, changed: dict[str, Any], message: str
+) -> None:
     change(base / "config.json", **changed)
     vocabulary = extend_vocabulary(load_tokenizer(str(base)), ["<a_1>"])
     with pytest.raises(UserError, match=message) as error:
@@ -263,11 +298,30 @@ EARLY = {"early_stopping_patience": 3, "early_stopping_threshold": 0.0}
         ({"unheard_of": 1}, "cannot be read"),
         ({"stateful_callbacks": []}, "not the state of this checkpoint"),
         ({"stateful_callbacks": {"TrainerControl": 5}}, "not the state of this checkpoint"),
-        ({"stateful_callbacks": {"TrainerControl": [{"args": []}]}}, "not the state of this checkpoint"),
-        ({"stateful_callbacks": {"TrainerControl": {"args": {"x": 1}}}}, "not the state of this checkpoint"),
-        ({"stateful_callbacks": {"TrainerControl": {"attributes": {"state": 1}}}}, "not the state of this checkpoint"),
-        ({"stateful_callbacks": {"ProgressCallback": {"args": {"x": 1}}}}, "not the state of this checkpoint"),
-        ({"stateful_callbacks": {"EarlyStoppingCallback": {"args": EARLY | {"early_stopping_patience": None}}}}, "not"),
+        (
+            {"stateful_callbacks": {"TrainerControl": [{"args": []}]}},
+            "not the state of this checkpoint",
+        ),
+        (
+            {"stateful_callbacks": {"TrainerControl": {"args": {"x": 1}}}},
+            "not the state of this checkpoint",
+        ),
+        (
+            {"stateful_callbacks": {"TrainerControl": {"attributes": {"state": 1}}}},
+            "not the state of this checkpoint",
+        ),
+        (
+            {"stateful_callbacks": {"ProgressCallback": {"args": {"x": 1}}}},
+            "not the state of this checkpoint",
+        ),
+        (
+            {
+                "stateful_callbacks": {
+                    "EarlyStoppingCallback": {"args": EARLY | {"early_stopping_patience": None}}
+                }
+            },
+            "not",
+        ),
         ({"stateful_callbacks": {"EarlyStoppingCallback": [{"args": EARLY}]}}, None),
         ({"total_flos": "x"}, "not the state of this checkpoint"),
         ({"total_flos": 10**400}, "not the state of this checkpoint"),
@@ -277,7 +331,9 @@ EARLY = {"early_stopping_patience": 3, "early_stopping_threshold": 0.0}
         ({}, None),
     ],
 )
-def test_a_trainer_state_of_another_shape(tmp_path: Path, changed: dict[str, Any], message: str | None) -> None:
+def test_a_trainer_state_of_another_shape(
+    tmp_path: Path, changed: dict[str, Any], message: str | None
+) -> None:
     folder = tmp_path / "checkpoint-3"
     folder.mkdir()
     (folder / STATE).write_text(json.dumps(STATE_TREE | changed))

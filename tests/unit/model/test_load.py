@@ -35,7 +35,9 @@ def loaded(base: Path, sids: list[str] = SIDS, seed: int = 0, **config: Any) -> 
 def test_a_missing_base(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such folder"):
         load_tokenizer(str(tmp_path / "nothing"))
-    with pytest.raises(UserError, match="neither a local folder nor a model that can be downloaded") as error:
+    with pytest.raises(
+        UserError, match="neither a local folder nor a model that can be downloaded"
+    ) as error:
         load_tokenizer("nobody/nothing-at-all")
     assert "nothing is downloaded" in error.value.hint
     with pytest.raises(UserError, match="cannot be read"):
@@ -82,7 +84,9 @@ def test_other_kinds_of_model(tmp_path: Path, config: PreTrainedConfig, message:
         load_model_config(str(tmp_path))
 
 
-@pytest.mark.parametrize("config", [BertConfig(is_decoder=True), Gemma3TextConfig()], ids=["bert", "gemma3"])
+@pytest.mark.parametrize(
+    "config", [BertConfig(is_decoder=True), Gemma3TextConfig()], ids=["bert", "gemma3"]
+)
 def test_causal_relatives_are_accepted(tmp_path: Path, config: PreTrainedConfig) -> None:
     config.save_pretrained(tmp_path)
     assert load_model_config(str(tmp_path)).model_type == config.model_type
@@ -104,7 +108,10 @@ def test_code_of_a_base_is_not_run_unasked(tmp_path: Path) -> None:
     )
     tree = json.loads((base / "config.json").read_text())
     tree["model_type"] = "evil"
-    tree["auto_map"] = {"AutoConfig": "modeling_evil.Config", "AutoModelForCausalLM": "modeling_evil.Evil"}
+    tree["auto_map"] = {
+        "AutoConfig": "modeling_evil.Config",
+        "AutoModelForCausalLM": "modeling_evil.Evil",
+    }
     (base / "config.json").write_text(json.dumps(tree))
     with pytest.raises(UserError, match="contains Python code") as error:
         load_model_config(str(base))
@@ -118,7 +125,11 @@ def test_missing_and_incomplete_weights_are_refused(tmp_path: Path) -> None:
     lost = next(name for name in weights if "mlp" in name)
     from safetensors.torch import save_file
 
-    save_file({k: v for k, v in weights.items() if k != lost}, base / "model.safetensors", metadata={"format": "pt"})
+    save_file(
+        {k: v for k, v in weights.items() if k != lost},
+        base / "model.safetensors",
+        metadata={"format": "pt"},
+    )
     with pytest.raises(UserError, match="lacks 1 weights"):
         loaded(base)
     (base / "model.safetensors").unlink()
@@ -145,7 +156,9 @@ def test_a_folder_without_weights(tmp_path: Path) -> None:
         load_weights(tmp_path)
 
 
-@pytest.mark.parametrize("index", ["[]", "3", "{", "{}", '{"weight_map": []}', '{"weight_map": {"a": 3}}'])
+@pytest.mark.parametrize(
+    "index", ["[]", "3", "{", "{}", '{"weight_map": []}', '{"weight_map": {"a": 3}}']
+)
 def test_a_damaged_index(tmp_path: Path, index: str) -> None:
     (tmp_path / "model.safetensors.index.json").write_text(index)
     with pytest.raises(UserError, match="damaged weights"):
@@ -180,9 +193,13 @@ def test_weights_of_the_older_kind(tmp_path: Path, zipped: bool) -> None:
 
 
 def test_flipped_bytes_are_read_or_refused(tmp_path: Path) -> None:
-    """The old format has no checksum: its reader fails in many ways, and each is the user's to mend."""
+    """The old format has no checksum: its reader fails in many ways, and each is the user's to
+    mend.
+    """
     file = tmp_path / "pytorch_model.bin"
-    torch.save({"a": torch.zeros(4, 3), "b": torch.ones(2)}, file, _use_new_zipfile_serialization=False)
+    torch.save(
+        {"a": torch.zeros(4, 3), "b": torch.ones(2)}, file, _use_new_zipfile_serialization=False
+    )
     whole, randomness, refused = file.read_bytes(), random.Random(0), 0
     for _ in range(300):
         damaged = bytearray(whole)
@@ -236,7 +253,9 @@ def test_rows_are_kept_added_and_started(tmp_path: Path, tied: bool, spare: int)
 
 def test_new_rows_follow_the_seed(tmp_path: Path) -> None:
     base = make_base(tmp_path / "base")
-    one, same, other = (loaded(base, seed=seed)[0].get_input_embeddings().weight for seed in (1, 1, 2))
+    one, same, other = (
+        loaded(base, seed=seed)[0].get_input_embeddings().weight for seed in (1, 1, 2)
+    )
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
 

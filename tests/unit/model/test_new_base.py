@@ -29,7 +29,11 @@ def test_a_base_loads_with_plain_transformers(tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "base")
     assert model.num_parameters() == made.parameters
     assert len(tokenizer) == made.tokens <= 330
-    assert (model.config.hidden_size, model.config.num_hidden_layers, model.config.model_type) == (64, 2, "qwen3")
+    assert (model.config.hidden_size, model.config.num_hidden_layers, model.config.model_type) == (
+        64,
+        2,
+        "qwen3",
+    )
     assert tokenizer.eos_token_id == model.config.eos_token_id
     for text in ("Blue mug", "日本\t語 \n\n x", "never seen: ✓ مرحبا"):
         assert tokenizer.decode(tokenizer(text).input_ids) == text
@@ -45,7 +49,9 @@ def test_the_seed_decides(tmp_path: Path) -> None:
     weights = {name: load_weights(tmp_path / name)["model.embed_tokens.weight"] for name in "abc"}
     assert weights["a"].equal(weights["b"])
     assert not weights["a"].equal(weights["c"])
-    assert (tmp_path / "a" / "tokenizer.json").read_text() == (tmp_path / "c" / "tokenizer.json").read_text()
+    assert (tmp_path / "a" / "tokenizer.json").read_text() == (
+        tmp_path / "c" / "tokenizer.json"
+    ).read_text()
 
 
 def test_without_items_the_tokenizer_knows_our_wording(tmp_path: Path) -> None:
@@ -55,7 +61,9 @@ def test_without_items_the_tokenizer_knows_our_wording(tmp_path: Path) -> None:
     create_base(tmp_path / "base", texts, hidden=32, layers=1)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "base")
     for text in texts:
-        assert len(tokenizer(text).input_ids) <= len(re.findall(r"\w+|\W", text)), "a token a word, no more"
+        assert len(tokenizer(text).input_ids) <= len(re.findall(r"\w+|\W", text)), (
+            "a token a word, no more"
+        )
     for text in ("Blue mug", "日本\t語 \n\n x"):
         assert tokenizer.decode(tokenizer(text).input_ids) == text
 
@@ -84,7 +92,9 @@ def test_a_folder_in_use_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_monstrous_title_does_not_hang(tmp_path: Path) -> None:
-    create_base(tmp_path / "base", [*TEXTS, "x" * 100_000, "ab " * 100_000], hidden=32, layers=1, vocab=400)
+    create_base(
+        tmp_path / "base", [*TEXTS, "x" * 100_000, "ab " * 100_000], hidden=32, layers=1, vocab=400
+    )
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -136,5 +146,8 @@ def test_the_demo_has_favourites_and_habits(shop: DemoPaths) -> None:
     steps = collections.Counter(
         (kind[str(ast.literal_eval(r["history_item_id"])[-1])], kind[r["item_id"]]) for r in train
     )
-    follows = sum(max((n for (a, _), n in steps.items() if a == first), default=0) for first in {a for a, _ in steps})
+    follows = sum(
+        max((n for (a, _), n in steps.items() if a == first), default=0)
+        for first in {a for a, _ in steps}
+    )
     assert follows / len(train) > 0.4, "what type comes next depends on what came last"

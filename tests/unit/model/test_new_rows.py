@@ -30,20 +30,28 @@ def noise(known: Tensor, count: int, seed: int = 0) -> Tensor:
 
 
 def test_three_items_by_hand() -> None:
-    """Token 0 stands for items 0 and 1, token 1 for item 2, token 2 for items 0 and 2, token 3 for none."""
+    """Token 0 stands for items 0 and 1, token 1 for item 2, token 2 for items 0 and 2, token 3 for
+    none.
+    """
     known = torch.tensor([[3.0, 0.0], [0.0, 5.0], [0.0, -1.0], [4.0, 3.0]])
     titles = Ragged.from_lists([[0, 0, 1], [3], [2]])  # means (2, 5/3), (4, 3), (0, -1)
     sids = Ragged.from_lists([[0, 2], [0], [1, 2]])
-    rows = text_rows(known, 4, torch.Generator().manual_seed(0), ItemTexts(titles, sids)) - noise(known, 4)
+    rows = text_rows(known, 4, torch.Generator().manual_seed(0), ItemTexts(titles, sids)) - noise(
+        known, 4
+    )
     # The known rows are 3, 5, 1 and 5 long; the lower of the middle two is 3.
-    directions = torch.tensor([[(2 + 4) / 2, (5 / 3 + 3) / 2], [0, -1], [(2 + 0) / 2, (5 / 3 - 1) / 2]])
+    directions = torch.tensor(
+        [[(2 + 4) / 2, (5 / 3 + 3) / 2], [0, -1], [(2 + 0) / 2, (5 / 3 - 1) / 2]]
+    )
     lengths = torch.tensor([[(9 + 49 / 9) ** 0.5], [1], [(1 + 1 / 9) ** 0.5]])
     torch.testing.assert_close(rows[:3], 3 * directions / lengths)
     torch.testing.assert_close(rows[3] - 9 * noise(known, 4)[3], torch.tensor([7 / 4, 7 / 4]))
 
 
 def test_the_mean_over_a_title_comes_before_the_mean_over_items() -> None:
-    """A long title weighs no more than a short one, and an item whose SID repeats a token no more than another."""
+    """A long title weighs no more than a short one, and an item whose SID repeats a token no more
+    than another.
+    """
     known = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     texts = ItemTexts(Ragged.from_lists([[0] * 9, [1]]), Ragged.from_lists([[0, 0, 0], [0]]))
     rows = text_rows(known, 1, torch.Generator().manual_seed(0), texts) - noise(known, 1)
@@ -69,7 +77,9 @@ def test_many_items_equal_a_slow_loop() -> None:
     rows = text_rows(known, count, torch.Generator().manual_seed(0), texts) - noise(known, count)
     for token in range(count - 1):
         means = [
-            known[title].double().mean(0) for title, sid in zip(titles, sids, strict=True) if title and token in sid
+            known[title].double().mean(0)
+            for title, sid in zip(titles, sids, strict=True)
+            if title and token in sid
         ]
         mean = torch.stack(means).mean(0)
         expected = mean / mean.norm() * known.norm(dim=1).median()
@@ -93,7 +103,9 @@ def model_and_inputs(config: Config) -> tuple[Any, Inputs]:
 def expected_row(matrix: Tensor, inputs: Inputs, token: str) -> Tensor:
     """Straight from the catalogue and the tokenizer, noise left out."""
     tokenizer, catalogue = inputs.vocabulary.tokenizer, inputs.catalogue
-    titles = [title for title, sid in zip(catalogue.titles, catalogue.sids, strict=True) if token in sid]
+    titles = [
+        title for title, sid in zip(catalogue.titles, catalogue.sids, strict=True) if token in sid
+    ]
     ids = [tokenizer(title, add_special_tokens=False).input_ids for title in titles]
     mean = torch.stack([matrix[title].mean(0) for title in ids]).mean(0)
     return mean / mean.norm() * matrix[: inputs.vocabulary.known].norm(dim=1).median()
@@ -102,22 +114,32 @@ def expected_row(matrix: Tensor, inputs: Inputs, token: str) -> Tensor:
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 def test_rows_of_a_model(tmp_path: Path, tied: bool) -> None:
     base = make_base(tmp_path / "base", tied=tied)
-    model, inputs = model_and_inputs(tiny_config(tmp_path, model={"base": str(base), "new_rows": "text"}))
+    model, inputs = model_and_inputs(
+        tiny_config(tmp_path, model={"base": str(base), "new_rows": "text"})
+    )
     plain, _ = model_and_inputs(tiny_config(tmp_path, model={"base": str(base)}))
     known, tokenizer = inputs.vocabulary.known, inputs.vocabulary.tokenizer
     before = load_weights(base)
-    modules = [("model.embed_tokens.weight", model.get_input_embeddings(), plain.get_input_embeddings())]
+    modules = [
+        ("model.embed_tokens.weight", model.get_input_embeddings(), plain.get_input_embeddings())
+    ]
     if not tied:
-        modules.append(("lm_head.weight", model.get_output_embeddings(), plain.get_output_embeddings()))
+        modules.append(
+            ("lm_head.weight", model.get_output_embeddings(), plain.get_output_embeddings())
+        )
     for name, module, other in modules:
         matrix, start = module.weight.detach(), other.weight.detach()
         assert torch.equal(matrix[:known], before[name])
-        assert torch.equal(matrix[len(tokenizer) :], start[len(tokenizer) :]), "padding starts as mean"
+        assert torch.equal(matrix[len(tokenizer) :], start[len(tokenizer) :]), (
+            "padding starts as mean"
+        )
         added = start[known:] - matrix[:known].mean(0)
         for token in inputs.catalogue.sid_tokens:
             place = tokenizer.convert_tokens_to_ids(token)
             row = matrix[place] - added[place - known] / 10
-            torch.testing.assert_close(row, expected_row(matrix, inputs, token), rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(
+                row, expected_row(matrix, inputs, token), rtol=1e-4, atol=1e-5
+            )
 
 
 def test_frozen_rows_start_there_too(tmp_path: Path) -> None:
@@ -139,9 +161,15 @@ def test_tokens_the_base_has_keep_their_rows(tmp_path: Path) -> None:
     section = {"base": str(tmp_path / "again"), "new_rows": "text"}
     second, again = model_and_inputs(tiny_config(tmp_path, model=section))
     assert not len(again.vocabulary.new_ids)
-    matrices = [model.get_input_embeddings().weight[: len(again.vocabulary.tokenizer)] for model in (first, second)]
+    matrices = [
+        model.get_input_embeddings().weight[: len(again.vocabulary.tokenizer)]
+        for model in (first, second)
+    ]
     assert torch.equal(*matrices)
-    idle = [[found for found in run_checks(given) if found.where == "model.new_rows"] for given in (inputs, again)]
+    idle = [
+        [found for found in run_checks(given) if found.where == "model.new_rows"]
+        for given in (inputs, again)
+    ]
     assert [len(found) for found in idle] == [0, 1]
 
 

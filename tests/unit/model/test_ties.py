@@ -33,7 +33,9 @@ TUNINGS = pytest.mark.parametrize("tuning", ["full", "frozen"])
 
 def load(base: Path, tuning: str, **options: Any) -> tuple[PreTrainedModel, Vocabulary]:
     vocabulary = extend_vocabulary(load_tokenizer(str(base)), SIDS)
-    return load_model(ModelConfig(base=str(base), tuning=tuning, **options), vocabulary, 0).eval(), vocabulary  # type: ignore[arg-type]
+    return load_model(
+        ModelConfig(base=str(base), tuning=tuning, **options), vocabulary, 0
+    ).eval(), vocabulary  # type: ignore[arg-type]
 
 
 def says(folder: Path) -> list[bool]:
@@ -50,17 +52,26 @@ def shared(model: Any) -> bool:
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("spare", [0, 100], ids=["grown", "roomy"])
 @TUNINGS
-def test_two_matrices_that_are_called_one(tmp_path: Path, architecture: str, spare: int, tuning: str) -> None:
+def test_two_matrices_that_are_called_one(
+    tmp_path: Path, architecture: str, spare: int, tuning: str
+) -> None:
     base = make_base(tmp_path / "base", architecture, tied=False, spare=spare)
     untied = AutoModelForCausalLM.from_pretrained(base)
-    head, rows = (m.weight.detach().clone() for m in (untied.get_output_embeddings(), untied.get_input_embeddings()))
+    head, rows = (
+        m.weight.detach().clone()
+        for m in (untied.get_output_embeddings(), untied.get_input_embeddings())
+    )
     change(base / "config.json", tie_word_embeddings=True)
     model, vocabulary = load(base, tuning)
     with torch.no_grad():
         for parameter in (p for p in model.parameters() if p.requires_grad):
             parameter[-1].add_(0.125)
-    for number, save in enumerate((lambda to: save_pretrained(model, vocabulary.tokenizer, to, torch.float32),
-                                   lambda to: save_training_state(model, vocabulary.tokenizer, to))):  # fmt: skip
+    for number, save in enumerate(
+        (
+            lambda to: save_pretrained(model, vocabulary.tokenizer, to, torch.float32),
+            lambda to: save_training_state(model, vocabulary.tokenizer, to),
+        )
+    ):
         saved = tmp_path / f"saved-{number}"
         save(saved)
         assert says(saved) == [False]
@@ -78,11 +89,16 @@ def test_two_matrices_that_are_called_one(tmp_path: Path, architecture: str, spa
 
 @TUNINGS
 def test_one_matrix_that_is_written_twice(tmp_path: Path, tuning: str) -> None:
-    """Old files hold a tied matrix under both names: it stays one where the base says so, and is two elsewhere."""
+    """Old files hold a tied matrix under both names: it stays one where the base says so, and is
+    two elsewhere.
+    """
     base = make_base(tmp_path / "base")
     weights = load_weights(base)
     (base / "model.safetensors").unlink()
-    torch.save(weights | {"lm_head.weight": weights["model.embed_tokens.weight"].clone()}, base / "pytorch_model.bin")
+    torch.save(
+        weights | {"lm_head.weight": weights["model.embed_tokens.weight"].clone()},
+        base / "pytorch_model.bin",
+    )
     for tied in (True, False):
         change(base / "config.json", tie_word_embeddings=tied)
         model, vocabulary = load(base, tuning)
@@ -116,11 +132,26 @@ def test_from_scratch_has_the_shape_that_the_base_says(tmp_path: Path, tied: boo
 def test_a_text_model_inside_another(tmp_path: Path, tied: bool, tuning: str) -> None:
     """Both configurations say it: that of the whole and that of its text model."""
     tokenizer = make_tokenizer()
-    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}
-    text = {**shape, "num_key_value_heads": 1, "head_dim": 16, "vocab_size": len(tokenizer), "eos_token_id": 1}
+    shape = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
+    text = {
+        **shape,
+        "num_key_value_heads": 1,
+        "head_dim": 16,
+        "vocab_size": len(tokenizer),
+        "eos_token_id": 1,
+    }
     vision = {**shape, "image_size": 28, "patch_size": 14, "model_type": "siglip_vision_model"}
     config = AutoConfig.for_model(
-        "gemma3", text_config=text, vision_config=vision, mm_tokens_per_image=1, tie_word_embeddings=tied
+        "gemma3",
+        text_config=text,
+        vision_config=vision,
+        mm_tokens_per_image=1,
+        tie_word_embeddings=tied,
     )
     base = tmp_path / "base"
     AutoModelForCausalLM.from_config(config).save_pretrained(base)

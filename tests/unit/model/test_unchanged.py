@@ -1,4 +1,6 @@
-"""Frozen checkpoints write the base's weights once: later ones hold links to files that are as they were written."""
+"""Frozen checkpoints write the base's weights once: later ones hold links to files that are as they
+were written.
+"""
 
 from __future__ import annotations
 
@@ -68,12 +70,16 @@ class Run:
         assert all(torch.equal(found[name], expected[name]) for name in names)
         other, _ = load(self.base, "frozen", seed=9)
         load_training_state(other, moved)
-        assert all(torch.equal(sid_rows(other)[name], row) for name, row in sid_rows(self.model).items())
+        assert all(
+            torch.equal(sid_rows(other)[name], row) for name, row in sid_rows(self.model).items()
+        )
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @TIES
-def test_the_second_checkpoint_links_what_stays(tmp_path: Path, architecture: str, tied: bool) -> None:
+def test_the_second_checkpoint_links_what_stays(
+    tmp_path: Path, architecture: str, tied: bool
+) -> None:
     run = Run(tmp_path, architecture, tied)
     first, second = run.save(1), run.save(2)
     assert os.path.samefile(first / FROZEN, second / FROZEN)
@@ -87,7 +93,9 @@ def test_the_second_checkpoint_links_what_stays(tmp_path: Path, architecture: st
     run.loads_alone(second, tmp_path / "moved")
     saved = AutoModelForCausalLM.from_pretrained(second, dtype="auto")
     saved.save_pretrained(tmp_path / "whole")
-    assert load_weights(tmp_path / "whole").keys() == load_weights(second).keys(), "the names of an ordinary file"
+    assert load_weights(tmp_path / "whole").keys() == load_weights(second).keys(), (
+        "the names of an ordinary file"
+    )
 
 
 def flipped(file: Path) -> None:
@@ -130,8 +138,12 @@ def test_a_damaged_file_is_not_passed_on(tmp_path: Path, harm: Callable[[Path], 
 
 
 @pytest.mark.parametrize("unnoticed", [False, True], ids=["sound", "damaged"])
-def test_where_links_fail_files_are_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unnoticed: bool) -> None:
-    """A copy is held against its checksum, so that damage which no time stamp shows is not passed on either."""
+def test_where_links_fail_files_are_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unnoticed: bool
+) -> None:
+    """A copy is held against its checksum, so that damage which no time stamp shows is not passed
+    on either.
+    """
 
     def failing(*_: object) -> None:
         raise OSError(95, "Operation not supported")

@@ -25,10 +25,18 @@ DEPTH = 4
 Row = tuple[str, list[int], int]
 ITEM = st.integers(0, ITEMS - 1)
 ROWS = st.lists(
-    st.tuples(st.sampled_from(["u", "v", "w"]), st.lists(ITEM, min_size=1, max_size=4), ITEM), min_size=1, max_size=6
+    st.tuples(st.sampled_from(["u", "v", "w"]), st.lists(ITEM, min_size=1, max_size=4), ITEM),
+    min_size=1,
+    max_size=6,
 )
 # Items 0 and 1 are popular, 2 and 3 follow, 4 has one user and 5 none.
-TRAIN: list[Row] = [("u", [0, 0], 1), ("u", [0, 1], 2), ("v", [1], 0), ("w", [3, 0], 1), ("x", [2, 3], 4)]
+TRAIN: list[Row] = [
+    ("u", [0, 0], 1),
+    ("u", [0, 1], 2),
+    ("v", [1], 0),
+    ("w", [3, 0], 1),
+    ("x", [2, 3], 4),
+]
 
 
 def rows_of(rows: list[Row]) -> Rows:
@@ -36,11 +44,15 @@ def rows_of(rows: list[Row]) -> Rows:
     return Rows(pa.array(users), Ragged.from_lists(histories), np.array(targets, np.int32))
 
 
-def rank(history: list[int], target: int, sid_of: list[int] | None = None, **restriction: object) -> dict[str, Ranking]:
+def rank(
+    history: list[int], target: int, sid_of: list[int] | None = None, **restriction: object
+) -> dict[str, Ranking]:
     """One row against `TRAIN`."""
     numbers = np.array(sid_of or range(ITEMS))
     targets = np.array([target])
-    return rank_baselines(rows_of(TRAIN), Ragged.from_lists([history]), targets, numbers, DEPTH, **restriction)  # type: ignore[arg-type]
+    return rank_baselines(
+        rows_of(TRAIN), Ragged.from_lists([history]), targets, numbers, DEPTH, **restriction
+    )  # type: ignore[arg-type]
 
 
 def test_popularity_counts_users_not_rows() -> None:
@@ -61,8 +73,9 @@ def test_repeat_last_takes_the_latest_place_of_an_item() -> None:
 
 
 def test_co_occurrence_by_hand() -> None:
-    # Users of 4: x. Users of 3: w, x. P(j|4): 2, 3 and 4 have 1. P(j|3): 3 has 1; 0, 1, 2 and 4 have 1/2.
-    # History 4, 3: half of the first + the second: 3 has 3/2, 2 and 4 have 1, 0 and 1 have 1/2, 5 nothing.
+    # Users of 4: x. Users of 3: w, x. P(j|4): 2, 3 and 4 have 1. P(j|3): 3 has 1; 0, 1, 2 and 4
+    # have 1/2. History 4, 3: half of the first + the second: 3 has 3/2, 2 and 4 have 1, 0 and 1
+    # have 1/2, 5 nothing.
     found = rank([4, 3], 1)["co-occurrence"]
     assert found.items.tolist() == [[3, 2, 4, 0]]
     assert found.item_ranks.tolist() == [5]
@@ -95,7 +108,11 @@ def test_a_sid_is_listed_as_long_as_one_of_its_items_is() -> None:
 
 def test_without_the_history_repeat_last_is_most_popular() -> None:
     found = rank([0, 3], 1, exclude_history=True)
-    assert found["repeat last"].items.tolist() == [[1, 2, 4, 5]] == found["most popular"].items.tolist()
+    assert (
+        found["repeat last"].items.tolist()
+        == [[1, 2, 4, 5]]
+        == found["most popular"].items.tolist()
+    )
 
 
 def test_lists_longer_than_the_catalogue_are_padded() -> None:
@@ -118,7 +135,10 @@ def test_ties_of_a_million_items_are_broken() -> None:
 
 
 def slow_popularity(train: list[Row]) -> dict[int, int]:
-    return {item: len({user for user, past, aim in train if item in [*past, aim]}) for item in range(ITEMS)}
+    return {
+        item: len({user for user, past, aim in train if item in [*past, aim]})
+        for item in range(ITEMS)
+    }
 
 
 @given(ROWS)
@@ -129,7 +149,9 @@ def test_popularity_counted_some_rows_at_a_time(train: list[Row]) -> None:
 
 
 def slow_scores(train: list[Row], history: list[int]) -> dict[str, dict[int, float]]:
-    owners = {item: {user for user, past, aim in train if item in [*past, aim]} for item in range(ITEMS)}
+    owners = {
+        item: {user for user, past, aim in train if item in [*past, aim]} for item in range(ITEMS)
+    }
     together: dict[int, float] = dict.fromkeys(range(ITEMS), 0.0)
     for age, seen in enumerate(reversed(history)):
         for item in range(ITEMS):
@@ -149,12 +171,26 @@ def slow_order(train: list[Row], scores: dict[int, float], listed: set[int]) -> 
 
 
 @settings(max_examples=150)
-@given(ROWS, ROWS, st.lists(st.integers(0, 3), min_size=ITEMS, max_size=ITEMS), st.sets(ITEM), st.booleans())
-def test_slow_reference(train: list[Row], rows: list[Row], sid_of: list[int], allowed: set[int], new: bool) -> None:
+@given(
+    ROWS,
+    ROWS,
+    st.lists(st.integers(0, 3), min_size=ITEMS, max_size=ITEMS),
+    st.sets(ITEM),
+    st.booleans(),
+)
+def test_slow_reference(
+    train: list[Row], rows: list[Row], sid_of: list[int], allowed: set[int], new: bool
+) -> None:
     asked = rows_of(rows)
     mask = np.isin(np.arange(ITEMS), list(allowed)) if allowed else None
     found = rank_baselines(
-        rows_of(train), asked.history, asked.target, np.array(sid_of), DEPTH, allowed=mask, exclude_history=new
+        rows_of(train),
+        asked.history,
+        asked.target,
+        np.array(sid_of),
+        DEPTH,
+        allowed=mask,
+        exclude_history=new,
     )
     assert popularity(rows_of(train), ITEMS).tolist() == list(slow_popularity(train).values())
     for row, (_, history, target) in enumerate(rows):
@@ -182,23 +218,33 @@ def dense(name: str, history: Ragged, target: np.ndarray, listing: Listing) -> R
 
 
 @settings(max_examples=60)
-@given(st.integers(0, 2**32 - 1), st.integers(1, 60), st.booleans(), st.booleans(), st.integers(1, 80))
+@given(
+    st.integers(0, 2**32 - 1), st.integers(1, 60), st.booleans(), st.booleans(), st.integers(1, 80)
+)
 def test_lists_without_scores_equal_those_with_scores(
     seed: int, items: int, restricted: bool, new: bool, depth: int
 ) -> None:
     draw = np.random.default_rng(seed)
     lengths = draw.integers(1, 30, 8)
     history = Ragged.from_lengths(draw.integers(0, items, lengths.sum()), lengths)
-    train = Rows(pa.array([str(user) for user in draw.integers(0, 5, 8)]), history, draw.integers(0, items, 8))
+    train = Rows(
+        pa.array([str(user) for user in draw.integers(0, 5, 8)]),
+        history,
+        draw.integers(0, items, 8),
+    )
     target, sid_of = draw.integers(0, items, 8), draw.integers(-1, items, items)
     allowed = draw.random(items) < 0.6 if restricted else None
-    found = rank_baselines(train, history, target, sid_of, depth, allowed=allowed, exclude_history=new)
+    found = rank_baselines(
+        train, history, target, sid_of, depth, allowed=allowed, exclude_history=new
+    )
     users = popularity(train, items)
     listing = Listing.of(users, sid_of, depth, allowed=allowed, exclude_history=new)
     for name in ("most popular", "repeat last"):
         right = dense(name, history, target, listing)
         for column in ("sid_ranks", "item_ranks", "items"):
-            np.testing.assert_array_equal(getattr(found[name], column), getattr(right, column), f"{name}: {column}")
+            np.testing.assert_array_equal(
+                getattr(found[name], column), getattr(right, column), f"{name}: {column}"
+            )
 
 
 def test_no_row_takes_a_score_for_every_item() -> None:
@@ -208,7 +254,9 @@ def test_no_row_takes_a_score_for_every_item() -> None:
     popular = Popular.of(draw.integers(0, 1000, items), np.arange(items) // 2, 50, None)
     history = Ragged.from_lengths(draw.integers(0, items, 10 * rows), np.full(rows, 10))
     tracemalloc.start()
-    popular.rank_rows("repeat last", history.reversed(), repeat([], rows), draw.integers(0, items, rows))
+    popular.rank_rows(
+        "repeat last", history.reversed(), repeat([], rows), draw.integers(0, items, rows)
+    )
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 3 * 8 * items
@@ -227,8 +275,12 @@ def test_chunks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_figures_on_real_data(amazon: Path) -> None:
-    catalogue = read_catalogue(*(amazon / f"Industrial_and_Scientific.{kind}.json" for kind in ("item", "index")))
-    train, valid = (load_rows(path, catalogue) for path in (amazon / "train.csv", amazon / "valid.csv"))
+    catalogue = read_catalogue(
+        *(amazon / f"Industrial_and_Scientific.{kind}.json" for kind in ("item", "index"))
+    )
+    train, valid = (
+        load_rows(path, catalogue) for path in (amazon / "train.csv", amazon / "valid.csv")
+    )
     found = rank_baselines(train, valid.history, valid.target, np.arange(len(catalogue.ids)), 10)
     metrics = {name: summarise(ranking.item_ranks, 10) for name, ranking in found.items()}
     hr = {name: round(values["HR@10"].value, 3) for name, values in metrics.items()}

@@ -1,4 +1,6 @@
-"""The audit in `make check`: what it makes of pip-audit's answers, and that it says nothing about the network."""
+"""The audit in `make check`: what it makes of pip-audit's answers, and that it says nothing about
+the network.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,11 @@ def audited(folder: Path, code: str) -> tuple[int, str]:
     """The script with another program in pip-audit's place."""
     (folder / "pip_audit.py").write_text(code)
     done = subprocess.run(
-        [sys.executable, SCRIPT], env={"PYTHONPATH": str(folder)}, capture_output=True, text=True, check=False
+        [sys.executable, SCRIPT],
+        env={"PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return done.returncode, done.stdout + done.stderr
 
@@ -35,7 +41,9 @@ def audited(folder: Path, code: str) -> tuple[int, str]:
         ([UNKNOWN], 0, "skipped"),
     ],
 )
-def test_what_can_be_updated_fails(tmp_path: Path, packages: list[Any], status: int, said: str) -> None:
+def test_what_can_be_updated_fails(
+    tmp_path: Path, packages: list[Any], status: int, said: str
+) -> None:
     answer = json.dumps({"dependencies": packages, "fixes": []})
     code, text = audited(tmp_path, f"import sys\nprint({answer!r})\nsys.exit(1)")
     assert (code, said in text, "example" in text) == (status, True, False), text
@@ -46,7 +54,13 @@ def test_without_an_answer_it_is_skipped_with_a_word(tmp_path: Path) -> None:
     assert (code, text) == (0, "pip-audit: skipped, no service for advisories answers\n")
 
 
-@pytest.mark.parametrize("code", ["raise TypeError('somewhere.example')", "print('no such option')", "print('{}')"])
+@pytest.mark.parametrize(
+    "code", ["raise TypeError('somewhere.example')", "print('no such option')", "print('{}')"]
+)
 def test_an_audit_that_breaks_is_no_audit(tmp_path: Path, code: str) -> None:
     status, text = audited(tmp_path, code)
-    assert (status, "failed, and not for want of an answer" in text, "example" in text) == (1, True, False), text
+    assert (status, "failed, and not for want of an answer" in text, "example" in text) == (
+        1,
+        True,
+        False,
+    ), text

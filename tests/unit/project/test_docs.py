@@ -46,13 +46,16 @@ def test_every_key_is_documented_with_its_default() -> None:
     rows = dict(re.findall(r"^\| `([\w.]+)` \| (\S+) \|", text, re.MULTILINE))
     tasks = {name: rows.pop(name) for name in TASKS if name in rows}
     expected = {
-        key: str(default)
-        if isinstance(default, str | Path | float | int) and not isinstance(default, bool)
-        else default
+        key: (
+            str(default)
+            if isinstance(default, str | Path | float | int) and not isinstance(default, bool)
+            else default
+        )
         for key, default in keys(Config).items()
     }
     documented = {
-        key: {"true": True, "false": False, "null": None, "[]": ()}.get(value, value) for key, value in rows.items()
+        key: {"true": True, "false": False, "null": None, "[]": ()}.get(value, value)
+        for key, value in rows.items()
     }
     assert documented == expected
     assert not tasks, "tasks are described by what they do, not by a default"
@@ -62,7 +65,9 @@ def test_every_key_is_documented_with_its_default() -> None:
 def test_every_form_is_documented() -> None:
     text = (ROOT / "docs" / "templates.md").read_text()
     rows = re.findall(r"^\| `([\w.]+)` \| (.+) \| (.+) \|", text, re.MULTILINE)
-    documented = {form: tuple(tuple(re.findall(r"`(\w+)`", cell)) for cell in cells) for form, *cells in rows}
+    documented = {
+        form: tuple(tuple(re.findall(r"`(\w+)`", cell)) for cell in cells) for form, *cells in rows
+    }
     assert documented == {form: (needs.prompt, needs.response) for form, needs in FORMS.items()}
 
 
@@ -85,7 +90,9 @@ def test_commands_exist_with_their_options(page: Path) -> None:
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
-def test_recipes_load_and_open_with_their_command(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recipes_load_and_open_with_their_command(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SIDTUNE_DATA", "/data")
     config = load_config(recipe)
     opening = recipe.read_text().split("\n\n")[0]
@@ -130,16 +137,28 @@ def test_the_table_of_levers_is_what_was_measured() -> None:
     for levers in (measured, outcome["removed"]):
         assert "\n".join(benchmark["table"](levers)) in page
     missing = [lever.name for lever in benchmark["LEVERS"] if lever.title not in measured]
-    named = re.findall(r"`(.+?)`", " ".join(re.findall(r"^Not measured yet: (.*)$", page, re.MULTILINE)))
+    named = re.findall(
+        r"`(.+?)`", " ".join(re.findall(r"^Not measured yet: (.*)$", page, re.MULTILINE))
+    )
     assert named == missing
 
 
 def test_every_promise_names_tests_that_exist() -> None:
     tests = "\n".join(path.read_text() for path in sorted((ROOT / "tests").rglob("test_*.py")))
-    rows = [line for line in (ROOT / "docs" / "reliability.md").read_text().splitlines() if line.startswith("| ")]
-    promises = [row.split("|")[2] for row in rows if "test" in row.split("|")[2] and row.split("|")[1] != " promise "]
+    rows = [
+        line
+        for line in (ROOT / "docs" / "reliability.md").read_text().splitlines()
+        if line.startswith("| ")
+    ]
+    promises = [
+        row.split("|")[2]
+        for row in rows
+        if "test" in row.split("|")[2] and row.split("|")[1] != " promise "
+    ]
     assert len(promises) > 25
     for cell in promises:
         for name in re.findall(r"`(\S+)`", cell):
-            found = (ROOT / name).is_file() if name.startswith("tests/") else f"def {name}(" in tests
+            found = (
+                (ROOT / name).is_file() if name.startswith("tests/") else f"def {name}(" in tests
+            )
             assert found, name

@@ -13,7 +13,15 @@ from tests.tiny_data import tiny_tree
 
 import sidtune
 
-NAMES = ["Recommendation", "Recommender", "__version__", "check", "evaluate", "load_config", "train"]
+NAMES = [
+    "Recommendation",
+    "Recommender",
+    "__version__",
+    "check",
+    "evaluate",
+    "load_config",
+    "train",
+]
 
 
 def test_the_names_stay_as_they_are() -> None:
@@ -38,7 +46,10 @@ def test_no_module_shadows_a_public_name() -> None:
 
 
 def test_importing_the_package_loads_no_torch() -> None:
-    code = "import sys, sidtune; print([name for name in ('torch', 'transformers', 'pyarrow') if name in sys.modules])"
+    code = (
+        "import sys, sidtune; print([name for name in ('torch', 'transformers', 'pyarrow') if name"
+        " in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -1,4 +1,6 @@
-"""The shape of the package: which room may import which, how large rooms are, and that tests mirror them."""
+"""The shape of the package: which room may import which, how large rooms are, and that tests mirror
+them.
+"""
 
 from __future__ import annotations
 
@@ -51,8 +53,12 @@ def imported(path: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module == "sidtune":
             # `from sidtune import __version__` needs no room.
-            yield from (f"sidtune.{name.name}" for name in node.names if (SOURCE / name.name).is_dir())
-        elif isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("sidtune."):
+            yield from (
+                f"sidtune.{name.name}" for name in node.names if (SOURCE / name.name).is_dir()
+            )
+        elif (
+            isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("sidtune.")
+        ):
             yield node.module
         elif isinstance(node, ast.Import):
             yield from (name.name for name in node.names if name.name.startswith("sidtune."))
@@ -74,7 +80,11 @@ def test_no_import_runs_upwards(room: str) -> None:
 
 def test_the_test_reads_imports() -> None:
     assert "sidtune.training.train" in set(imported(SOURCE / "commands" / "train.py"))
-    assert {room_of(module) for module in imported(SOURCE / "inputs.py")} >= {"encoding", "runs", "tasks"}
+    assert {room_of(module) for module in imported(SOURCE / "inputs.py")} >= {
+        "encoding",
+        "runs",
+        "tasks",
+    }
 
 
 def test_no_room_is_crowded() -> None:

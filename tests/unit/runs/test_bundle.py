@@ -107,10 +107,15 @@ def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
             {"template": {"prompt": ["{history_sids.__class__}"], "response": ["{target_sid}"]}},
             "not a plain placeholder",
         ),
-        ({"template": {"prompt": ["hello"], "response": ["{target_sid}"]}}, "{history_sids} is missing"),
+        (
+            {"template": {"prompt": ["hello"], "response": ["{target_sid}"]}},
+            "{history_sids} is missing",
+        ),
     ],
 )
-def test_a_question_of_another_shape_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+def test_a_question_of_another_shape_is_refused(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
     write_bundle(bundle(), tmp_path)
     path = tmp_path / RECOMMENDER_FILE
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
@@ -143,7 +148,15 @@ def broken(name: str) -> pa.Table:
 
 
 @pytest.mark.parametrize(
-    "name", ["an item without SID", "an id twice", "a hole", "a hole in a SID", "no rows", "a column too few"]
+    "name",
+    [
+        "an item without SID",
+        "an id twice",
+        "a hole",
+        "a hole in a SID",
+        "no rows",
+        "a column too few",
+    ],
 )
 def test_a_catalogue_of_another_shape_is_refused(tmp_path: Path, name: str) -> None:
     write_bundle(bundle(), tmp_path)

@@ -1,4 +1,6 @@
-"""Checkpoints are complete or absent, whatever moment a process dies at; damage is found and named."""
+"""Checkpoints are complete or absent, whatever moment a process dies at; damage is
+found and named.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ class Death(BaseException):
 
 
 def dying(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
-    """Die before the n-th call that changes what is on disk or waits for it; deleting may die half-way."""
+    """Die before the n-th call that changes what is on disk or waits for it; deleting may die
+    half-way.
+    """
     calls = [0]
 
     def counted(ordinary: Callable[..., Any]) -> Callable[..., Any]:
@@ -82,13 +86,17 @@ def test_whatever_moment_a_run_dies_at_a_complete_checkpoint_remains(
         assert newest is not None
         assert not skipped, "what is not complete is not visible"
         checkpoints.clean(run)
-        assert {path.name for path in run.iterdir()} == {path.name for path in checkpoints.checkpoints(run)}
+        assert {path.name for path in run.iterdir()} == {
+            path.name for path in checkpoints.checkpoints(run)
+        }
         final = write(run, 4)
         assert checkpoints.checkpoints(run) == [final]
     assert at > 60, "every moment was tried"
 
 
-def test_files_are_on_disk_before_their_name_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_are_on_disk_before_their_name_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     done: list[tuple[str, str]] = []
     ordinary_rename = os.rename
 
@@ -141,9 +149,15 @@ def listed(checkpoint: Path, name: str, entry: object) -> None:
 @pytest.mark.parametrize(
     ("harm", "reason"),
     [
-        (lambda c: flip(c / "model.safetensors"), "model.safetensors has changed since it was written"),
+        (
+            lambda c: flip(c / "model.safetensors"),
+            "model.safetensors has changed since it was written",
+        ),
         (lambda c: os.truncate(c / "optimizer.pt", 5), "optimizer.pt has 5 of 198 bytes"),
-        (lambda c: (c / "optimizer.pt").write_bytes(b"x" * 300), "optimizer.pt has 300 of 198 bytes"),
+        (
+            lambda c: (c / "optimizer.pt").write_bytes(b"x" * 300),
+            "optimizer.pt has 300 of 198 bytes",
+        ),
         (lambda c: (c / "model.safetensors").unlink(), "model.safetensors is missing"),
         (lambda c: shutil.rmtree(c / "more"), "more/file.json is missing"),
         (lambda c: (c / MANIFEST).unlink(), "manifest.json is missing"),
@@ -151,8 +165,14 @@ def listed(checkpoint: Path, name: str, entry: object) -> None:
         (lambda c: (c / MANIFEST).write_text("[" * 100_000), "manifest.json cannot be read"),
         (lambda c: (c / MANIFEST).write_text('["x"]'), "manifest.json cannot be read"),
         (lambda c: (c / MANIFEST).write_text("{}"), "manifest.json cannot be read"),
-        (lambda c: listed(c, "../secret", {"bytes": 3, "sha256": ""}), "manifest.json cannot be read"),
-        (lambda c: listed(c, "/etc/passwd", {"bytes": 3, "sha256": ""}), "manifest.json cannot be read"),
+        (
+            lambda c: listed(c, "../secret", {"bytes": 3, "sha256": ""}),
+            "manifest.json cannot be read",
+        ),
+        (
+            lambda c: listed(c, "/etc/passwd", {"bytes": 3, "sha256": ""}),
+            "manifest.json cannot be read",
+        ),
         (lambda c: listed(c, "model.safetensors", None), "manifest.json cannot be read"),
         (lambda c: listed(c, "optimizer.pt", 198), "manifest.json cannot be read"),
         (lambda c: listed(c, "optimizer.pt", {"bytes": 198}), "optimizer.pt has changed"),
@@ -171,19 +191,31 @@ def test_damage_is_named(tmp_path: Path, harm: Callable[[Path], object], reason:
 
 def test_a_flipped_bit_in_any_byte_of_any_file_is_found(tmp_path: Path) -> None:
     checkpoint = write(tmp_path, 1)
-    for path in (checkpoint / "model.safetensors", checkpoint / "sidtune.json", checkpoint / "more" / "file.json"):
+    for path in (
+        checkpoint / "model.safetensors",
+        checkpoint / "sidtune.json",
+        checkpoint / "more" / "file.json",
+    ):
         content = path.read_bytes()
         for place in range(len(content)):
             flipped = bytearray(content)
             flipped[place] ^= 1 << place % 8
             path.write_bytes(bytes(flipped))
-            assert damage(checkpoint) == f"{path.relative_to(checkpoint)} has changed since it was written"
+            assert (
+                damage(checkpoint)
+                == f"{path.relative_to(checkpoint)} has changed since it was written"
+            )
         path.write_bytes(content)
     assert damage(checkpoint) is None
 
 
 def test_cleaning_touches_leftovers_alone(tmp_path: Path) -> None:
-    ours = [".checkpoint-7.partial", ".checkpoint-7.deleted", ".final_checkpoint.partial", ".final_checkpoint.deleted"]
+    ours = [
+        ".checkpoint-7.partial",
+        ".checkpoint-7.deleted",
+        ".final_checkpoint.partial",
+        ".final_checkpoint.deleted",
+    ]
     others = [
         ".checkpoint-x.partial",
         ".git",

@@ -30,10 +30,19 @@ def elsewhere(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize(
-    "name", ["checkpoint-5", ".checkpoint-5.partial", ".final_checkpoint.partial", "config.yaml", "metrics.jsonl"]
+    "name",
+    [
+        "checkpoint-5",
+        ".checkpoint-5.partial",
+        ".final_checkpoint.partial",
+        "config.yaml",
+        "metrics.jsonl",
+    ],
 )
 @pytest.mark.parametrize("to", ["", "kept.txt", "nothing"])
-def test_a_link_in_a_runs_folder_is_refused(tmp_path: Path, elsewhere: Path, name: str, to: str) -> None:
+def test_a_link_in_a_runs_folder_is_refused(
+    tmp_path: Path, elsewhere: Path, name: str, to: str
+) -> None:
     run = tmp_path / "run"
     run.mkdir()
     (run / name).symlink_to(elsewhere / to)
@@ -56,7 +65,9 @@ def test_the_folder_itself_may_be_a_link(tmp_path: Path) -> None:
     refuse_links([tmp_path / "run"])
 
 
-def test_a_checkpoint_that_is_a_link_is_not_deleted_through(tmp_path: Path, elsewhere: Path) -> None:
+def test_a_checkpoint_that_is_a_link_is_not_deleted_through(
+    tmp_path: Path, elsewhere: Path
+) -> None:
     (tmp_path / "checkpoint-5").symlink_to(elsewhere)
     remove(tmp_path / "checkpoint-5")
     assert not (tmp_path / "checkpoint-5").exists()

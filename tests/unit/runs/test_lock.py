@@ -70,7 +70,10 @@ def test_a_full_disk_has_room_for_a_lock(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="run could not be written: Not a directory"), locked(tmp_path / "file" / "run"):
+    with (
+        pytest.raises(UserError, match="run could not be written: Not a directory"),
+        locked(tmp_path / "file" / "run"),
+    ):
         pass
 
 

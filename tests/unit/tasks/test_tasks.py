@@ -1,4 +1,6 @@
-"""Every task, on a shop whose right answer is obvious: what the model reads, and which part of it is the label."""
+"""Every task, on a shop whose right answer is obvious: what the model reads, and which part of it
+is the label.
+"""
 
 from __future__ import annotations
 
@@ -29,14 +31,27 @@ EXPECTED = {
     },
     "item_feature": {
         "item_feature.sid_to_title": ("Item <a_0><b_0><c_0> has the title:\n", "Blue Mug, 12 oz"),
-        "item_feature.title_to_sid": ("The item with the title\nBlue Mug, 12 oz\nis:\n", "<a_0><b_0><c_0>"),
+        "item_feature.title_to_sid": (
+            "The item with the title\nBlue Mug, 12 oz\nis:\n",
+            "<a_0><b_0><c_0>",
+        ),
     },
     "fusion": {
         "fusion.title": (f"{OPENING}<a_0><b_0><c_0>\nThe title of the next item is:\n", "Red Tent"),
-        "fusion.description": (f"{OPENING}<a_0><b_0><c_0>\nThe next item is described as:\n", "A red tent."),
+        "fusion.description": (
+            f"{OPENING}<a_0><b_0><c_0>\nThe next item is described as:\n",
+            "A red tent.",
+        ),
     },
-    "title_next": {"title_next": (f"{TITLE_OPENING}Blue Mug, 12 oz\nThe title of the next item is:\n", "Red Tent")},
-    "title_to_sid": {"title_to_sid": (f"{TITLE_OPENING}Blue Mug, 12 oz\nThe next item is:\n", "<a_1><b_0><c_1>")},
+    "title_next": {
+        "title_next": (
+            f"{TITLE_OPENING}Blue Mug, 12 oz\nThe title of the next item is:\n",
+            "Red Tent",
+        )
+    },
+    "title_to_sid": {
+        "title_to_sid": (f"{TITLE_OPENING}Blue Mug, 12 oz\nThe next item is:\n", "<a_1><b_0><c_1>")
+    },
     "preference": {
         "preference": (
             f"{OPENING}<a_0><b_0><c_0><a_0><b_1><c_3>\nWhat the user prefers, and the next item:\n",
@@ -45,7 +60,10 @@ EXPECTED = {
     },
     "preference_to_sid": {
         "preference_to_sid": (
-            f"{OPENING}<a_0><b_0><c_0><a_0><b_1><c_3>\nThe user's preferences:\nlikes oak\nThe next item is:\n",
+            (
+                f"{OPENING}<a_0><b_0><c_0><a_0><b_1><c_3>\nThe user's preferences:\nlikes oak\nThe"
+                " next item is:\n"
+            ),
             "<a_2><b_0><c_2>",
         )
     },
@@ -61,7 +79,9 @@ def record(history: list[int], target: int, split: str) -> dict[str, Any]:
 
 def mixture(folder: Path, **sections: Any) -> Mixture:
     preferences, instructions = folder / "p.json", folder / "i.jsonl"
-    preferences.write_text(json.dumps([record([0, 3], 2, "train"), record([4], 5, "valid"), record([1], 2, "train")]))
+    preferences.write_text(
+        json.dumps([record([0, 3], 2, "train"), record([4], 5, "valid"), record([1], 2, "train")])
+    )
     instructions.write_text(json.dumps({"prompt": "Say <a_0>.", "response": "No </s> here"}) + "\n")
     files = {"preferences": str(preferences), "instructions": str(instructions)}
     return mixed(tiny_config(folder, **{"tasks": ALL, "data": files, **sections}))
@@ -69,7 +89,11 @@ def mixture(folder: Path, **sections: Any) -> Mixture:
 
 def mixed(config: Config) -> Mixture:
     catalogue = load_catalogue(config)
-    return Mixture(config, catalogue, extend_vocabulary(load_tokenizer(config.model.base), catalogue.sid_tokens))
+    return Mixture(
+        config,
+        catalogue,
+        extend_vocabulary(load_tokenizer(config.model.base), catalogue.sid_tokens),
+    )
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -86,7 +110,9 @@ def test_what_the_model_reads(tmp_path: Path, name: str) -> None:
         (start, *_, end), ids = encoded.label_spans[0].tolist(), encoded.input_ids[0].tolist()
         prompt, response = EXPECTED[name][part.form]
         assert tokenizer.decode(ids[:start]) == prompt
-        assert tokenizer.decode(ids[start:end]) == response + ("" if TASKS[name].is_sequence else "</s>")
+        assert tokenizer.decode(ids[start:end]) == response + (
+            "" if TASKS[name].is_sequence else "</s>"
+        )
         assert end == len(ids)
 
 
@@ -94,7 +120,9 @@ def test_what_the_model_reads(tmp_path: Path, name: str) -> None:
 def test_sampling_takes_that_many_rows_by_seed(tmp_path: Path, name: str) -> None:
     made = mixture(tmp_path)
     options = made.config.task_options()[name].model_copy(update={"sample": 1})
-    one, same = ([part.rows.tolist() for part in made.parts(name, "train", options)] for _ in range(2))
+    one, same = (
+        [part.rows.tolist() for part in made.parts(name, "train", options)] for _ in range(2)
+    )
     assert one == same
     assert all(len(rows) == 1 for rows in one)
 
@@ -110,7 +138,9 @@ def test_sids_of_instructions_are_text_or_tokens(tmp_path: Path) -> None:
         assert tokenizer.decode(ids.tolist()) == "Say <a_0>.No </s> here</s>"
         assert ids.tolist().count(tokenizer.eos_token_id) == 1, "the one that closes the response"
         assert (tokenizer.convert_tokens_to_ids("<a_0>") in ids.tolist()) == bool(sid_tokens)
-    assert read[False] == read[None], "encoded anew when the option changes, from the same cache folder"
+    assert read[False] == read[None], (
+        "encoded anew when the option changes, from the same cache folder"
+    )
     assert read[True] != read[False]
 
 
@@ -125,7 +155,9 @@ def test_sampling_follows_the_seed(tmp_path: Path) -> None:
 
 
 def test_the_sample_of_the_data_is_of_training_alone(tmp_path: Path) -> None:
-    made = mixed(tiny_config(tmp_path, data={"sample": 5}, tasks={"sid_next": None, "fusion": None}))
+    made = mixed(
+        tiny_config(tmp_path, data={"sample": 5}, tasks={"sid_next": None, "fusion": None})
+    )
     assert [len(task) for task in made.train()] == [5, 5]
     assert [len(task) for task in made.valid()] == [12, 12]
 
@@ -135,8 +167,11 @@ def test_histories_keep_their_latest_items(tmp_path: Path, split: Split) -> None
     whole = mixed(tiny_config(tmp_path)).source(split).rows
     rows = mixed(tiny_config(tmp_path, data={"history": 2})).source(split).rows
     assert rows.target.tolist() == whole.target.tolist()
-    assert [history.tolist() for history in map(rows.history.__getitem__, range(len(rows.target)))] == [
-        history[-2:].tolist() for history in map(whole.history.__getitem__, range(len(whole.target)))
+    assert [
+        history.tolist() for history in map(rows.history.__getitem__, range(len(rows.target)))
+    ] == [
+        history[-2:].tolist()
+        for history in map(whole.history.__getitem__, range(len(whole.target)))
     ]
 
 
@@ -144,9 +179,14 @@ def test_colliding_items_have_one_example_each(tmp_path: Path) -> None:
     made = mixture(tmp_path)
     forward = made.parts("item_feature", "train", made.config.task_options()["item_feature"])[0]
     encoded = made.encoder.encode(forward)
-    texts = [made.vocabulary.tokenizer.decode(encoded.input_ids[row].tolist()) for row in range(len(forward))]
+    texts = [
+        made.vocabulary.tokenizer.decode(encoded.input_ids[row].tolist())
+        for row in range(len(forward))
+    ]
     prompt = "Item <a_0><b_2><c_6> has the title:\n"
-    assert [text.removeprefix(prompt) for text in texts if text.startswith(prompt)] == [f"{t}</s>" for t in TITLES[-2:]]
+    assert [text.removeprefix(prompt) for text in texts if text.startswith(prompt)] == [
+        f"{t}</s>" for t in TITLES[-2:]
+    ]
 
 
 @pytest.mark.parametrize("directions", ["sid_to_title", "title_to_sid", "one"])
@@ -165,7 +205,9 @@ def test_dedup_skips_repeats_in_training_alone(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, data={"dedup": True})
     for path in (config.data.train, config.data.valid):
         lines = path.read_text().splitlines()
-        path.write_text("\n".join([*lines, "r,['x'],x,[5],5,['s'],s", "r,['x'],x,\"[5, 6]\",5,['s'],s"]) + "\n")
+        path.write_text(
+            "\n".join([*lines, "r,['x'],x,[5],5,['s'],s", "r,['x'],x,\"[5, 6]\",5,['s'],s"]) + "\n"
+        )
     made = mixed(config)
     last_train = made.source("train").rows
     assert last_train.users.to_pylist().count("r") == 1
@@ -194,7 +236,9 @@ def test_a_task_without_examples_is_refused(tmp_path: Path) -> None:
     from sidtune.base.errors import UserError
 
     with pytest.raises(UserError, match="task sid_next has no training example"):
-        mixed(tiny_config(tmp_path, encoding={"cutoff_len": 8, "cache_dir": str(tmp_path / "cache")})).train()
+        mixed(
+            tiny_config(tmp_path, encoding={"cutoff_len": 8, "cache_dir": str(tmp_path / "cache")})
+        ).train()
 
 
 def test_weights_do_not_change_the_encoding(tmp_path: Path) -> None:

@@ -18,7 +18,9 @@ def test_ours_cover_every_form() -> None:
 
 def test_a_file_replaces_its_forms_alone(tmp_path: Path) -> None:
     file = tmp_path / "t.yaml"
-    file.write_text('sid_next: {prompt: ["{{x}} {history_sids}"], response: ["{target_sid}"], separator: ","}')
+    file.write_text(
+        'sid_next: {prompt: ["{{x}} {history_sids}"], response: ["{target_sid}"], separator: ","}'
+    )
     templates = load_templates(file)
     (wording,) = templates["sid_next"]
     assert wording.separator == ","
@@ -31,7 +33,10 @@ def test_a_file_replaces_its_forms_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("sid_nxt: {prompt: [a], response: [b]}", r"unknown template name 'sid_nxt'; did you mean sid_next\?"),
+        (
+            "sid_nxt: {prompt: [a], response: [b]}",
+            r"unknown template name 'sid_nxt'; did you mean sid_next\?",
+        ),
         ("sid_next: {prompt: ['{history_sids}']}", r"needs `prompt` and `response`"),
         ("sid_next: []", r"sid_next has no template"),
         (
@@ -58,18 +63,39 @@ def test_a_file_replaces_its_forms_alone(tmp_path: Path) -> None:
             "sid_next: {prompt: ['{history_sids}{target_sid}'], response: ['{target_sid}']}",
             r"unknown placeholder {target_sid}",
         ),
-        ("sid_next: {prompt: ['{history_sids.__class__}'], response: ['{target_sid}']}", r"is not a plain placeholder"),
-        ("sid_next: {prompt: ['{history_sids[0]}'], response: ['{target_sid}']}", r"is not a plain placeholder"),
-        ("sid_next: {prompt: ['{history_sids:>9}'], response: ['{target_sid}']}", r"is not a plain placeholder"),
-        ("sid_next: {prompt: ['{history_sids!r}'], response: ['{target_sid}']}", r"is not a plain placeholder"),
+        (
+            "sid_next: {prompt: ['{history_sids.__class__}'], response: ['{target_sid}']}",
+            r"is not a plain placeholder",
+        ),
+        (
+            "sid_next: {prompt: ['{history_sids[0]}'], response: ['{target_sid}']}",
+            r"is not a plain placeholder",
+        ),
+        (
+            "sid_next: {prompt: ['{history_sids:>9}'], response: ['{target_sid}']}",
+            r"is not a plain placeholder",
+        ),
+        (
+            "sid_next: {prompt: ['{history_sids!r}'], response: ['{target_sid}']}",
+            r"is not a plain placeholder",
+        ),
         ("sid_next: {prompt: ['{history_sids'], response: ['{target_sid}']}", r"expected '}'.*"),
-        ("sid_next: {prompt: '{history_sids}', response: ['{target_sid}']}", r"expected a list of non-empty texts"),
+        (
+            "sid_next: {prompt: '{history_sids}', response: ['{target_sid}']}",
+            r"expected a list of non-empty texts",
+        ),
         (
             "sid_next: {prompt: ['{history_sids}', ''], response: ['{target_sid}']}",
             r"expected a list of non-empty texts",
         ),
-        ("sid_next: {prompt: ['{history_sids}'], response: ['{target_sid}'], sep: x}", r"unknown key 'sep'"),
-        ("sid_next: {prompt: ['{history_sids}'], response: ['{target_sid}'], separator: 3}", r"separator must be text"),
+        (
+            "sid_next: {prompt: ['{history_sids}'], response: ['{target_sid}'], sep: x}",
+            r"unknown key 'sep'",
+        ),
+        (
+            "sid_next: {prompt: ['{history_sids}'], response: ['{target_sid}'], separator: 3}",
+            r"separator must be text",
+        ),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, text: str, message: str) -> None:

@@ -1,4 +1,6 @@
-"""Tokenizers made to harm: what would end the process is refused before it is loaded, and what fails says so."""
+"""Tokenizers made to harm: what would end the process is refused before it is loaded, and what
+fails says so.
+"""
 
 from __future__ import annotations
 
@@ -76,19 +78,37 @@ def sequence(*steps: Any) -> dict[str, Any]:
 DEADLY = {
     "a table of gigabytes": (table(2**32 - 1), "shorter than its stated length"),
     "a table of a byte too many": (table(41), "shorter than its stated length"),
-    "a table inside others": (sequence(sequence({"type": "NFC"}, table(2**32 - 1))), "shorter than its stated length"),
-    "a table of nothing": (table(0) | {"precompiled_charsmap": ""}, "shorter than its stated length"),
-    "a table that is not valid base64": (table(0) | {"precompiled_charsmap": "a\n?"}, "is not valid base64"),
+    "a table inside others": (
+        sequence(sequence({"type": "NFC"}, table(2**32 - 1))),
+        "shorter than its stated length",
+    ),
+    "a table of nothing": (
+        table(0) | {"precompiled_charsmap": ""},
+        "shorter than its stated length",
+    ),
+    "a table that is not valid base64": (
+        table(0) | {"precompiled_charsmap": "a\n?"},
+        "is not valid base64",
+    ),
     "a table that is a number": (table(0) | {"precompiled_charsmap": 7}, "is not valid base64"),
     "an empty pattern": (replace("xx", String=""), "an empty pattern"),
     "an empty expression": (sequence(replace("xx", Regex="")), "an empty pattern"),
     "a long replacement": (replace("x" * 70_000, String="a"), "70,000 times as long"),
-    "replacements of replacements": (sequence(*[replace("aa", String="a")] * 9), "512 times as long"),
+    "replacements of replacements": (
+        sequence(*[replace("aa", String="a")] * 9),
+        "512 times as long",
+    ),
     "expressions of nothing": (sequence(*[replace("a", Regex="(?=.)")] * 9), "512 times as long"),
     "a replacement without a pattern": (replace("x"), "expected a pattern and a content"),
-    "a replacement of nothing known": (replace(None, String="a"), "expected a pattern and a content"),
+    "a replacement of nothing known": (
+        replace(None, String="a"),
+        "expected a pattern and a content",
+    ),
     "a step without a type": (sequence([{"String": "a"}, "aa"]), "expected an object with a type"),
-    "steps that are none": (sequence() | {"normalizers": {"a": 1}}, "expected a list of normalizers"),
+    "steps that are none": (
+        sequence() | {"normalizers": {"a": 1}},
+        "expected a list of normalizers",
+    ),
 }
 
 
@@ -116,7 +136,9 @@ def test_decoders_are_looked_at_too(base: Path) -> None:
 
 def test_a_second_normalizer_does_not_hide_the_first(base: Path) -> None:
     path = base / "tokenizer.json"
-    text = path.read_text().replace('"normalizer": null', f'"normalizer": {json.dumps(table(99))}, "normalizer": null')
+    text = path.read_text().replace(
+        '"normalizer": null', f'"normalizer": {json.dumps(table(99))}, "normalizer": null'
+    )
     path.write_text(text)
     with pytest.raises(UserError, match="'normalizer' occurs twice"):
         refuse_deadly(str(base))
@@ -143,7 +165,12 @@ def test_settings_lead_around_nothing(base: Path, name: str, setting: dict[str, 
     "steps",
     [
         [{"type": "Prepend", "prepend": "▁"}, replace("▁", String=" ")],
-        [replace('"', String="``"), replace('"', String="''"), {"type": "NFKD"}, replace(" ", Regex=" {2,}")],
+        [
+            replace('"', String="``"),
+            replace('"', String="''"),
+            {"type": "NFKD"},
+            replace(" ", Regex=" {2,}"),
+        ],
         [table(40), table(0)],
     ],
     ids=["llama", "albert", "tables that do not lie"],
@@ -165,7 +192,12 @@ def models(kind: str) -> dict[str, Any]:
         case "WordPiece":
             return shared | {"continuing_subword_prefix": "##", "max_input_chars_per_word": 100}
         case "Unigram":
-            return {"type": kind, "unk_id": None, "vocab": [[token, 0.0] for token in WORDS], "byte_fallback": False}
+            return {
+                "type": kind,
+                "unk_id": None,
+                "vocab": [[token, 0.0] for token in WORDS],
+                "byte_fallback": False,
+            }
         case "BPE":
             return shared | {"merges": []}
     return shared
@@ -190,13 +222,24 @@ FAILING: dict[str, Callable[[Path], None]] = {
         for kind in ("WordLevel", "WordPiece", "Unigram", "BPE")
     },
     "an id twice": lambda base: numbered(base, twice),
-    "an id of 32 bits": lambda base: numbered(base, lambda vocabulary: vocabulary.update({"zzzzq": 2**32 - 1})),
+    "an id of 32 bits": lambda base: numbered(
+        base, lambda vocabulary: vocabulary.update({"zzzzq": 2**32 - 1})
+    ),
     "an expression without end": lambda base: change(
         base / "tokenizer.json",
-        pre_tokenizer={"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": False},
+        pre_tokenizer={
+            "type": "Split",
+            "pattern": {"Regex": "(a+)+$"},
+            "behavior": "Isolated",
+            "invert": False,
+        },
     ),
-    "an expression of nothing": lambda base: change(base / "tokenizer.json", normalizer=replace("xx", Regex="x*")),
-    "another class": lambda base: change(base / "tokenizer_config.json", tokenizer_class="BertTokenizer"),
+    "an expression of nothing": lambda base: change(
+        base / "tokenizer.json", normalizer=replace("xx", Regex="x*")
+    ),
+    "another class": lambda base: change(
+        base / "tokenizer_config.json", tokenizer_class="BertTokenizer"
+    ),
 }
 
 
@@ -204,7 +247,9 @@ FAILING: dict[str, Callable[[Path], None]] = {
 def test_a_tokenizer_that_cannot_encode_is_named(base: Path, name: str) -> None:
     FAILING[name](base)
     # Some versions of the libraries find it when they load, others when they encode.
-    with pytest.raises(UserError, match=rf"the tokenizer of {base} fails: \w|{base} cannot be read: \w"):
+    with pytest.raises(
+        UserError, match=rf"the tokenizer of {base} fails: \w|{base} cannot be read: \w"
+    ):
         use(base)
 
 
@@ -212,10 +257,15 @@ def test_a_tokenizer_that_cannot_encode_is_named(base: Path, name: str) -> None:
 def test_ids_beyond_the_rows(tmp_path: Path, from_scratch: bool) -> None:
     folder = make_base(tmp_path / "model")
     numbered(
-        folder, lambda vocabulary: vocabulary.update({max(vocabulary, key=lambda token: vocabulary[token]): 1_364})
+        folder,
+        lambda vocabulary: vocabulary.update(
+            {max(vocabulary, key=lambda token: vocabulary[token]): 1_364}
+        ),
     )
     vocabulary = extend_vocabulary(load_tokenizer(str(folder)), SIDS)
-    with pytest.raises(UserError, match=rf"the tokenizer of {folder} has ids up to 1,364, and the model 384 rows"):
+    with pytest.raises(
+        UserError, match=rf"the tokenizer of {folder} has ids up to 1,364, and the model 384 rows"
+    ):
         load_model(ModelConfig(base=str(folder), from_scratch=from_scratch), vocabulary, 0)
 
 

@@ -1,4 +1,6 @@
-"""Extending a tokenizer by SID tokens: which ids they get, where they split text, which are refused."""
+"""Extending a tokenizer by SID tokens: which ids they get, where they split text, which are
+refused.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ def test_tokens_are_added_sorted_and_once() -> None:
     vocabulary = extend_vocabulary(tokenizer, ["<b_0>", "<a_0>", "<b_0>", "<a_1>"])
     assert tokenizer.convert_tokens_to_ids(SIDS) == [known, known + 1, known + 2]
     assert vocabulary.known == known
-    assert vocabulary.sid_ids.tolist() == vocabulary.new_ids.tolist() == [known, known + 1, known + 2]
+    assert (
+        vocabulary.sid_ids.tolist() == vocabulary.new_ids.tolist() == [known, known + 1, known + 2]
+    )
     assert not set(SIDS) & set(map(str, tokenizer.all_special_tokens))
 
 
@@ -112,7 +116,9 @@ FLAGS = pytest.mark.parametrize("flag", [as_added, as_extra, as_additional])
 def test_special_tokens_without_a_role_may_be_sid_tokens(
     tmp_path: Path, flag: Callable[[Any], None], kind: str, again: bool
 ) -> None:
-    """They keep their ids, stand among the ordinary added tokens, and decoding leaves them in the text."""
+    """They keep their ids, stand among the ordinary added tokens, and decoding leaves them in the
+    text.
+    """
     tokenizer = make_tokenizer(kind)
     flag(tokenizer)
     if again:
@@ -153,7 +159,9 @@ ROLES = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_t
 def test_tokens_with_a_role_are_no_sid_tokens(role: str) -> None:
     tokenizer = make_tokenizer()
     tokenizer.add_special_tokens({role: "<a_0>"})
-    with pytest.raises(UserError, match=r"1 SID tokens are special tokens of the tokenizer: '<a_0>'") as error:
+    with pytest.raises(
+        UserError, match=r"1 SID tokens are special tokens of the tokenizer: '<a_0>'"
+    ) as error:
         extend_vocabulary(tokenizer, SIDS)
     assert "Rename" in error.value.hint
 
@@ -164,7 +172,9 @@ def test_tokens_that_the_tokenizer_puts_around_a_text_are_no_sid_tokens() -> Non
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
         single="$A <a_0>", special_tokens=[("<a_0>", tokenizer.convert_tokens_to_ids("<a_0>"))]
     )
-    with pytest.raises(UserError, match=r"1 SID tokens are special tokens of the tokenizer: '<a_0>'"):
+    with pytest.raises(
+        UserError, match=r"1 SID tokens are special tokens of the tokenizer: '<a_0>'"
+    ):
         extend_vocabulary(tokenizer, SIDS)
 
 
@@ -187,12 +197,22 @@ def test_tokens_of_the_chat_template_are_no_sid_tokens(template: Any) -> None:
     tokenizer = make_tokenizer()
     as_added(tokenizer)
     tokenizer.chat_template = template
-    with pytest.raises(UserError, match=r"1 SID tokens are used in the tokenizer's chat template: '<a_0>'"):
+    with pytest.raises(
+        UserError, match=r"1 SID tokens are used in the tokenizer's chat template: '<a_0>'"
+    ):
         extend_vocabulary(tokenizer, SIDS)
 
 
 @pytest.mark.parametrize(
-    "template", [TURN + "{{ messages[0]['content'] }}{% endfor %}", "{% broken", "{{ 1 / 0 }}", "{# <a_0> #}", None, ""]
+    "template",
+    [
+        TURN + "{{ messages[0]['content'] }}{% endfor %}",
+        "{% broken",
+        "{{ 1 / 0 }}",
+        "{# <a_0> #}",
+        None,
+        "",
+    ],
 )
 def test_what_a_template_does_not_write_may_be_a_sid_token(template: str | None) -> None:
     tokenizer = make_tokenizer()
@@ -223,7 +243,9 @@ def test_without_rows_every_known_token_counts_as_trained() -> None:
 
 
 def test_no_two_tokens_share_an_id(tmp_path: Path) -> None:
-    """New ids start at the number of tokens, which an ordinary token holds already where the ids have gaps."""
+    """New ids start at the number of tokens, which an ordinary token holds already where the ids
+    have gaps.
+    """
     base = make_base(tmp_path / "base")
     tree = json.loads((base / "tokenizer.json").read_text())
     ids = tree["model"]["vocab"]

@@ -27,7 +27,9 @@ def test_three_steps_by_hand() -> None:
     """Decays 2/11 and 3/12 of the ramp, then 0.3, which is below 4/13: 0 → 9 → 11.25 → 10.375."""
     model = single(0.0)
     average = WeightAverage(model, decay=0.3)
-    for step, (weight, expected) in enumerate([(11.0, 9.0), (12.0, 11.25), (10.0, 10.375)], start=1):
+    for step, (weight, expected) in enumerate(
+        [(11.0, 9.0), (12.0, 11.25), (10.0, 10.375)], start=1
+    ):
         nn.init.constant_(model.weight, weight)
         average.update(step)
         assert average.averages[0].item() == pytest.approx(expected)
@@ -68,10 +70,14 @@ def test_it_holds_trained_weights_alone() -> None:
     set_seed(0)
     model: Any = AutoModelForCausalLM.from_config(make_config("qwen3", False, 64))
     full = WeightAverage(model, 0.9)
-    assert sum(average.numel() for average in full.averages) == sum(p.numel() for p in model.parameters())
+    assert sum(average.numel() for average in full.averages) == sum(
+        p.numel() for p in model.parameters()
+    )
     freeze(model.bfloat16(), torch.arange(30, 40))
     frozen = WeightAverage(model, 0.9)
-    assert [average.shape for average in frozen.averages] == [rows.shape for rows in sid_rows(model).values()]
+    assert [average.shape for average in frozen.averages] == [
+        rows.shape for rows in sid_rows(model).values()
+    ]
     assert all(average.dtype == torch.float32 for average in frozen.averages)
 
 

@@ -18,7 +18,9 @@ ROWS, DECAY = 64, 0.1
 
 
 def decayed(model: PreTrainedModel, folder: Path, embeddings: bool) -> set[int]:
-    """Ids of the parameters that decay; all others that are trained stand in the group that does not."""
+    """Ids of the parameters that decay; all others that are trained stand in the group that does
+    not.
+    """
     no_steps: Any = []
     trainer = StepTrainer(
         model=LabelLoss(model, 1),
@@ -37,7 +39,9 @@ def decayed(model: PreTrainedModel, folder: Path, embeddings: bool) -> set[int]:
     groups = trainer.create_optimizer().param_groups
     assert [group["weight_decay"] for group in groups] == [DECAY, 0]
     found = [{id(parameter) for parameter in group["params"]} for group in groups]
-    assert found[0] | found[1] == {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
+    assert found[0] | found[1] == {
+        id(parameter) for parameter in model.parameters() if parameter.requires_grad
+    }
     assert not found[0] & found[1]
     return found[0]
 
@@ -51,7 +55,9 @@ def test_norms_and_biases_never_decay_and_rows_of_tokens_as_asked(
     norms = [m for m in model.modules() if "Norm" in type(m).__name__]
     assert norms
     spared = {id(parameter) for norm in norms for parameter in norm.parameters()}
-    spared |= {id(parameter) for name, parameter in model.named_parameters() if name.endswith("bias")}
+    spared |= {
+        id(parameter) for name, parameter in model.named_parameters() if name.endswith("bias")
+    }
     rows = {id(model.get_input_embeddings().weight), id(model.get_output_embeddings().weight)}
     assert len(rows) == (1 if tied else 2)
     everything = {id(parameter) for parameter in model.parameters()}

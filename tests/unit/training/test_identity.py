@@ -1,4 +1,6 @@
-"""What a resumed run must share with its checkpoint: every key of the configuration is looked at."""
+"""What a resumed run must share with its checkpoint: every key of the configuration is
+looked at.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +73,9 @@ HARMLESS = {
     "encoding.cache_dir": "a cache",
     "training.workers": "steps are the same whoever prepares them",
     "training.gradient_checkpointing": "the same activations, computed twice",
-    "eval.ranking.every": "metrics that nothing is chosen by; with another eval.metric than loss it must be 1",
+    "eval.ranking.every": (
+        "metrics that nothing is chosen by; with another eval.metric than loss it must be 1"
+    ),
     "eval.save_total_limit": "older checkpoints that are kept beside the best",
     "logging.every": "what is logged",
     "logging.tensorboard": "what is logged",
@@ -128,7 +132,9 @@ def test_another_value_is_refused_with_both(tmp_path: Path, key: str) -> None:
     if key == "template.format":
         settings = tmp_path / "base" / "tokenizer_config.json"
         template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}<pad>{% endfor %}"
-        settings.write_text(json.dumps(json.loads(settings.read_text()) | {"chat_template": template}))
+        settings.write_text(
+            json.dumps(json.loads(settings.read_text()) | {"chat_template": template})
+        )
     (tmp_path / IDENTITY).write_text(json.dumps(identity(before)))
     with pytest.raises(UserError) as refusal:
         compare_identity(tmp_path, identity(after))
@@ -147,7 +153,10 @@ def test_the_content_of_a_file_is_compared_and_its_place_is_not(tmp_path: Path, 
     tree = tiny_tree(tmp_path)
     if key == "template.file":
         wording = tmp_path / "mine.yaml"
-        wording.write_text("sid_next:\n  - prompt: ['They chose ', '{history_sids}']\n    response: ['{target_sid}']\n")
+        wording.write_text(
+            "sid_next:\n  - prompt: ['They chose ', '{history_sids}']\n    response:"
+            " ['{target_sid}']\n"
+        )
         tree["template"] = {"file": str(wording)}
     else:
         wording = Path(tree["data"][key.removeprefix("data.")])
@@ -191,10 +200,19 @@ def test_harmless_keys_change_nothing(tmp_path: Path) -> None:
 def test_what_may_change_is_announced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tree = tiny_tree(tmp_path)
     (tmp_path / IDENTITY).write_text(json.dumps(identity(tree)))
-    tree["training"] |= {"warmup": 5, "max_grad_norm": 2.0, "layout": "padded", "micro_batch_size": 2}
+    tree["training"] |= {
+        "warmup": 5,
+        "max_grad_norm": 2.0,
+        "layout": "padded",
+        "micro_batch_size": 2,
+    }
     compare_identity(tmp_path, identity(tree))
     said = " ".join(capsys.readouterr().err.split())
-    for key, old, new in (("warmup", 2, 5), ("max_grad_norm", 1.0, 2.0), ("layout", "tree", "padded")):
+    for key, old, new in (
+        ("warmup", 2, 5),
+        ("max_grad_norm", 1.0, 2.0),
+        ("layout", "tree", "padded"),
+    ):
         assert f"training.{key}: {old} in {tmp_path}" in said.replace("- ", "-")
         assert f", {new} now" in said
     assert "max_tokens" not in said
@@ -206,7 +224,9 @@ def test_a_checkpoint_of_an_earlier_version_is_said_to_lack_keys(
     tree = tiny_tree(tmp_path)
     now = identity(tree)
     assert set(RECORDED_LATER) < now.keys()
-    earlier = {name: value for name, value in now.items() if name not in {*RECORDED_LATER, *CHANGEABLE}}
+    earlier = {
+        name: value for name, value in now.items() if name not in {*RECORDED_LATER, *CHANGEABLE}
+    }
     (tmp_path / IDENTITY).write_text(json.dumps(earlier))
     compare_identity(tmp_path, now)
     said = " ".join(capsys.readouterr().err.split())

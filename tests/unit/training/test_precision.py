@@ -25,7 +25,9 @@ GRAVITON2, GRAVITON3 = {"neon", "fp16_arith"}, {"neon", "bf16"}
 
 
 def machine(monkeypatch: pytest.MonkeyPatch, features: set[str], gpu: str | None = None) -> None:
-    """A CPU that has these features, and a GPU that is `new` (has bfloat16), `old` (emulates it) or `ancient`."""
+    """A CPU that has these features, and a GPU that is `new` (has bfloat16), `old` (emulates it) or
+    `ancient`.
+    """
     monkeypatch.setattr(bf16, "cpu_features", lambda: features)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu is not None)
@@ -91,7 +93,11 @@ def test_an_older_torch_leaves_it_to_the_kernel(monkeypatch: pytest.MonkeyPatch)
     ],
 )
 def test_check_warns_where_bf16_is_emulated(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, features: set[str], gpu: str | None, said: str | None
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    features: set[str],
+    gpu: str | None,
+    said: str | None,
 ) -> None:
     machine(monkeypatch, features, gpu)
     found = run_checks(Inputs(tiny_config(tmp_path, training={"precision": "bf16"})))
@@ -116,7 +122,9 @@ def test_the_choice_is_kept_elsewhere(
     assert capsys.readouterr().err == ""
     machine(monkeypatch, MILAN)
     assert settle(training("auto"), 512, checkpoint(tmp_path, "bf16")) == "bf16"
-    assert "goes on in bf16, as it began, and this CPU has no bfloat16" in " ".join(capsys.readouterr().err.split())
+    assert "goes on in bf16, as it began, and this CPU has no bfloat16" in " ".join(
+        capsys.readouterr().err.split()
+    )
     assert settle(training("fp32"), 512, checkpoint(tmp_path, "bf16")) == "fp32"
     assert "training.precision: bf16 in" in capsys.readouterr().err
     assert settle(training("auto"), 512, checkpoint(tmp_path, None)) == "fp32"
@@ -132,8 +140,23 @@ def test_the_choice_is_kept_elsewhere(
 @pytest.mark.parametrize("recipe", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_no_recipe_depends_on_a_machine(recipe: Path) -> None:
     tree = yaml.safe_load(recipe.read_text())
-    tuned = {"precision", "layout", "max_tokens", "micro_batch_size", "workers", "gradient_checkpointing", "compile"}
-    assert {name: tree["training"][name] for name in tuned & tree["training"].keys()} in ({}, {"precision": "auto"})
-    paths = [tree["model"]["base"], tree["output_dir"], *(v for v in tree["data"].values() if isinstance(v, str))]
+    tuned = {
+        "precision",
+        "layout",
+        "max_tokens",
+        "micro_batch_size",
+        "workers",
+        "gradient_checkpointing",
+        "compile",
+    }
+    assert {name: tree["training"][name] for name in tuned & tree["training"].keys()} in (
+        {},
+        {"precision": "auto"},
+    )
+    paths = [
+        tree["model"]["base"],
+        tree["output_dir"],
+        *(v for v in tree["data"].values() if isinstance(v, str)),
+    ]
     assert not [path for path in paths if path.startswith(("/", "~"))]
     assert "cache_dir" not in tree.get("encoding", {})

@@ -1,4 +1,6 @@
-"""How much of a model is trained: one small interface, and what every way of tuning has in common."""
+"""How much of a model is trained: one small interface, and what every way of tuning has
+in common.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ class Tuning(ABC):
     """A way to tune a model, as methods on a model that it was applied to.
 
     Attributes:
-        keeps_base: whether the base's own weights stay as they are, so that only what is added is trained.
+        keeps_base: whether the base's own weights stay as they are, so that only what is added is
+            trained.
     """
 
     keeps_base: ClassVar[bool]
@@ -32,7 +35,9 @@ class Tuning(ABC):
 
     @abstractmethod
     def merged_state(self, model: PreTrainedModel) -> dict[str, Tensor]:
-        """All weights under the plain model's names, what was trained merged in; a tied head is still among them."""
+        """All weights under the plain model's names, what was trained merged in; a tied head is
+        still among them.
+        """
 
     @abstractmethod
     def load_merged(self, model: PreTrainedModel, weights: dict[str, Tensor]) -> None:
@@ -44,7 +49,9 @@ class Tuning(ABC):
 
     @abstractmethod
     def trained_state(self, model: PreTrainedModel) -> dict[str, Tensor]:
-        """What is trained and held in more precision than the merged weights have; empty where nothing is."""
+        """What is trained and held in more precision than the merged weights have; empty where
+        nothing is.
+        """
 
     @abstractmethod
     def load_trained(self, model: PreTrainedModel, state: dict[str, Tensor]) -> None:
@@ -68,7 +75,9 @@ class Tuning(ABC):
 
     @abstractmethod
     def replaced_rows(self, model: PreTrainedModel) -> dict[int, Tensor]:
-        """By id of a weight of the base, the rows that others stand in for; they take no part in the model."""
+        """By id of a weight of the base, the rows that others stand in for; they take no part in
+        the model.
+        """
 
     def tied(self, model: PreTrainedModel) -> bool:
         """Whether input and output rows are one matrix."""
@@ -77,7 +86,9 @@ class Tuning(ABC):
 
     def parameter_counts(self, model: PreTrainedModel) -> tuple[int, int]:
         """Trained parameters, and all parameters as the plain model counts them."""
-        trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+        trained = sum(
+            parameter.numel() for parameter in model.parameters() if parameter.requires_grad
+        )
         total = sum(parameter.numel() for parameter in model.parameters())
         return trained, total - trained if self.keeps_base else total
 
@@ -90,4 +101,6 @@ def module_name(model: nn.Module, wanted: nn.Module) -> str:
 
 def matrix_names(model: PreTrainedModel) -> tuple[str, str]:
     """Plain names of the modules that hold the input rows and the output rows."""
-    return module_name(model, model.get_input_embeddings()), module_name(model, model.get_output_embeddings())
+    return module_name(model, model.get_input_embeddings()), module_name(
+        model, model.get_output_embeddings()
+    )

@@ -92,14 +92,21 @@ def freeze(model: PreTrainedModel, sid_ids: Tensor) -> None:
 
 
 def _tell_ties(model: PreTrainedModel, embedding: str, head: str) -> None:
-    """Tell the model which of its weights are one now: `tie_weights` would look for those it had."""
-    ties = {f"{head}.base.weight": f"{embedding}.base.weight", f"{head}.weight": f"{embedding}.rows.weight"}
+    """Tell the model which of its weights are one now: `tie_weights` would look for
+    those it had.
+    """
+    ties = {
+        f"{head}.base.weight": f"{embedding}.base.weight",
+        f"{head}.weight": f"{embedding}.rows.weight",
+    }
     model._tied_weights_keys = ties
     model.all_tied_weights_keys = dict(ties)
 
 
 def sid_rows(model: PreTrainedModel) -> dict[str, Tensor]:
-    """The trained rows of a frozen model, `(SID tokens, hidden)` float32: `input`, and `output` unless tied."""
+    """The trained rows of a frozen model, `(SID tokens, hidden)` float32: `input`, and `output`
+    unless tied.
+    """
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     assert isinstance(embedding, SidEmbedding)
     assert isinstance(head, SidHead)
@@ -141,7 +148,10 @@ class Frozen(Tuning):
             UserError: where there is no SID token.
         """
         if not len(sid_ids):
-            raise UserError("model.tuning is frozen, but the index contains no SID token, so nothing would be trained")
+            raise UserError(
+                "model.tuning is frozen, but the index contains no SID token, so nothing would be"
+                " trained"
+            )
         freeze(model, sid_ids)
 
     def plain_modules(self, model: PreTrainedModel) -> tuple[Any, Any]:
@@ -162,7 +172,9 @@ class Frozen(Tuning):
                 is_matrix = name == f"{module}.base.weight"
                 trained = own[module].detach().to(value.dtype)
                 plain = value.detach()
-                merged[_plain_name(name)] = plain.index_copy(0, ids, trained) if is_matrix else plain
+                merged[_plain_name(name)] = (
+                    plain.index_copy(0, ids, trained) if is_matrix else plain
+                )
         return merged
 
     def load_merged(self, model: PreTrainedModel, weights: dict[str, Tensor]) -> None:
@@ -172,12 +184,18 @@ class Frozen(Tuning):
         model.load_state_dict(own, strict=False)
         ids = model.get_output_embeddings().sid_ids.cpu()
         matrices = dict(zip(("input", "output"), modules, strict=True))
-        load_sid_rows(model, {name: weights[f"{matrices[name]}.weight"][ids] for name in sid_rows(model)})
+        load_sid_rows(
+            model, {name: weights[f"{matrices[name]}.weight"][ids] for name in sid_rows(model)}
+        )
 
     def unchanged_names(self, model: PreTrainedModel) -> set[str]:
         """See `Tuning`: all but the two matrices, which SID rows are merged into."""
         matrices = {f"{name}.weight" for name in matrix_names(model)}
-        frozen = {_plain_name(name) for name, weight in model.named_parameters() if not weight.requires_grad}
+        frozen = {
+            _plain_name(name)
+            for name, weight in model.named_parameters()
+            if not weight.requires_grad
+        }
         return frozen - matrices
 
     def trained_state(self, model: PreTrainedModel) -> dict[str, Tensor]:
@@ -194,7 +212,10 @@ class Frozen(Tuning):
 
     def replaced_rows(self, model: PreTrainedModel) -> dict[int, Tensor]:
         """See `Tuning`."""
-        return {id(module.weight): model.get_output_embeddings().sid_ids for module in self.plain_modules(model)}
+        return {
+            id(module.weight): model.get_output_embeddings().sid_ids
+            for module in self.plain_modules(model)
+        }
 
 
 def _plain_name(name: str) -> str:

@@ -48,7 +48,9 @@ class Full(Tuning):
     def adopt_rows(self, model: PreTrainedModel, rows: dict[str, Tensor], sid_ids: Tensor) -> None:
         """See `Tuning`: they are written into the matrices."""
         embedding, head = self.plain_modules(model)
-        weights: dict[str, Any] = {"input": embedding.weight} | ({} if self.tied(model) else {"output": head.weight})
+        weights: dict[str, Any] = {"input": embedding.weight} | (
+            {} if self.tied(model) else {"output": head.weight}
+        )
         given = {name: tuple(saved.shape) for name, saved in rows.items()}
         expected = {name: (len(sid_ids), weight.shape[1]) for name, weight in weights.items()}
         if given != expected:

@@ -15,8 +15,8 @@ from sidtune.distributed.processes import largest
 class StopWhenAsked(TrainerCallback):
     """Ends the run after the step at hand with a checkpoint, in all processes at the same step.
 
-    The checkpoint is taken where no evaluation is due, too, and without one: the run that goes on from it must be the
-    same as one that was never stopped.
+    The checkpoint is taken where no evaluation is due, too, and without one: the run that goes on
+    from it must be the same as one that was never stopped.
 
     Args:
         request: of this process.
@@ -34,7 +34,9 @@ class StopWhenAsked(TrainerCallback):
             control.should_save = True
         return control
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
         """Called by Trainer when the checkpoint is complete.
 
         Raises:
@@ -44,6 +46,7 @@ class StopWhenAsked(TrainerCallback):
         self.number = self.number or largest(self.request.number, args)
         if self.number:
             raise Interrupted(
-                f"Stopped by {signal.Signals(self.number).name} after step {state.global_step:,} of "
-                f"{state.max_steps:,}; the checkpoint is saved. Run the same command again to resume."
+                f"Stopped by {signal.Signals(self.number).name} after step {state.global_step:,} of"
+                f" {state.max_steps:,}; the checkpoint is saved. Run the same command again to"
+                " resume."
             )

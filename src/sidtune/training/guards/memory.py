@@ -1,4 +1,6 @@
-"""`max_tokens: auto` on a GPU: how many tokens of a forward pass fit, measured before the first step."""
+"""`max_tokens: auto` on a GPU: how many tokens of a forward pass fit, measured before the first
+step.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ from sidtune.model.tuning import tuning_of
 from sidtune.training.make_steps import measures_memory
 from sidtune.training.trainer import StepTrainer
 
-# Two passes of about these sizes, or of these multiples of the longest example, give the line that memory follows.
+# Two passes of about these sizes, or of these multiples of the longest example, give the line that
+# memory follows.
 PROBED, LONGEST_MULTIPLES = (1024, 4096), (2, 6)
 # What the allocator loses to fragments, and the spread between steps.
 USED_SHARE = 0.85
@@ -28,7 +31,9 @@ ADAM_BYTES, EXCHANGE_BYTES = 8, 4
 
 
 def fit_max_tokens(trainer: StepTrainer, training: TrainingConfig) -> None:
-    """Measure what fits on this GPU, if asked to, and lay the steps out so; every process takes the least of all."""
+    """Measure what fits on this GPU, if asked to, and lay the steps out so; every process takes the
+    least of all.
+    """
     steps, device = trainer.steps, trainer.args.device
     if not measures_memory(training, device.type):
         return
@@ -49,17 +54,23 @@ def fit_max_tokens(trainer: StepTrainer, training: TrainingConfig) -> None:
 
 
 def tokens_that_fit(measure: Callable[[int], tuple[int, int]], room: float, longest: int) -> int:
-    """Tokens of one pass whose memory stays below `room`, taking memory for a straight line in tokens.
+    """Tokens of one pass whose memory stays below `room`, taking memory for a straight line in
+    tokens.
 
     Args:
-        measure: from the tokens that a pass may have, the tokens it had and the bytes allocated at its peak.
+        measure: from the tokens that a pass may have, the tokens it had and the bytes allocated at
+            its peak.
         room: bytes that may be allocated.
-        longest: tokens of the longest example, which stands in a pass of its own where more are asked for.
+        longest: tokens of the longest example, which stands in a pass of its own where more are
+            asked for.
 
     Raises:
         UserError: where not even the longest example fits.
     """
-    limits = [max(size, multiple * longest) for size, multiple in zip(PROBED, LONGEST_MULTIPLES, strict=True)]
+    limits = [
+        max(size, multiple * longest)
+        for size, multiple in zip(PROBED, LONGEST_MULTIPLES, strict=True)
+    ]
     (tokens, bytes_), (more_tokens, more_bytes) = (measure(limit) for limit in limits)
     # Where there are too few examples for a larger pass, all memory is put down to tokens.
     spread = more_tokens - tokens
@@ -67,8 +78,10 @@ def tokens_that_fit(measure: Callable[[int], tuple[int, int]], room: float, long
     fitting = more_tokens + (room - more_bytes) / slope
     if fitting < longest:
         raise UserError(
-            f"about {max(0, int(fitting)):,} tokens fit on this GPU, but the longest example has {longest:,}",
-            "Lower encoding.cutoff_len, or set training.gradient_checkpointing: true or model.tuning: frozen.",
+            f"about {max(0, int(fitting)):,} tokens fit on this GPU, but the longest example has"
+            f" {longest:,}",
+            "Lower encoding.cutoff_len, or set training.gradient_checkpointing: true or"
+            " model.tuning: frozen.",
         )
     return int(min(max(fitting // MULTIPLE * MULTIPLE, longest), MOST))
 

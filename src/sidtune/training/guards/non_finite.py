@@ -1,4 +1,6 @@
-"""Stops on a loss or gradient that is not finite, names the examples that cause it, and gives advice."""
+"""Stops on a loss or gradient that is not finite, names the examples that cause it, and gives
+advice.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,8 @@ class Suspect:
         task: its task.
         example: its number among the encoded examples of the task, from 0.
         loss: in nats per label.
-        gradient_norm: of its loss, summed over labels; None if it was not computed because a loss is not finite.
+        gradient_norm: of its loss, summed over labels; None if it was not computed because a loss
+            is not finite.
         text: prompt and response, decoded.
     """
 
@@ -50,14 +53,16 @@ class Suspect:
     @property
     def finite(self) -> bool:
         """Whether loss and gradient are."""
-        return math.isfinite(self.loss) and (self.gradient_norm is None or math.isfinite(self.gradient_norm))
+        return math.isfinite(self.loss) and (
+            self.gradient_norm is None or math.isfinite(self.gradient_norm)
+        )
 
 
 def carrying_faults(loss: Tensor, sums: Tensor) -> Tensor:
     """The loss as it is, or NaN where a sum is not finite.
 
-    Its gradient, which is exchanged anyway, so tells every process of a fault in one of them, and no process has to
-    ask the others or to wait for its device.
+    Its gradient, which is exchanged anyway, so tells every process of a fault in one of them, and
+    no process has to ask the others or to wait for its device.
     """
     return loss * (1 + 0 * sums.sum())
 
@@ -70,7 +75,8 @@ def explained(
     tokenizer: PreTrainedTokenizerFast,
     run: Path,
 ) -> UserError:
-    """The error to stop with: looks for the examples to blame and lists them in a file; called by every process.
+    """The error to stop with: looks for the examples to blame and lists them in a file; called by
+    every process.
 
     Args:
         loss_module: with the weights that the step began with.
@@ -78,7 +84,9 @@ def explained(
         precision: of the forward pass.
         run: the output folder.
     """
-    broken = [name for name, weight in loss_module.model.named_parameters() if not weight.isfinite().all()]
+    broken = [
+        name for name, weight in loss_module.model.named_parameters() if not weight.isfinite().all()
+    ]
     own = _one_by_one(loss_module, steps, number, precision, tokenizer, gradients=False)
     suspects: list[Suspect] = gather_object(own)
     if all(suspect.finite for suspect in suspects):
@@ -87,7 +95,10 @@ def explained(
     # Where each is finite alone, only their sum is not: then all of them are worth a look.
     blamed = [suspect for suspect in suspects if not suspect.finite] or suspects
     if steps.rank == 0:
-        lines = [json.dumps({name: _in_json(value) for name, value in asdict(one).items()}) for one in blamed]
+        lines = [
+            json.dumps({name: _in_json(value) for name, value in asdict(one).items()})
+            for one in blamed
+        ]
         (run / FILE).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     # A process that ended now would take the one that writes down with it.
     PartialState().wait_for_everyone()
@@ -95,16 +106,21 @@ def explained(
 
 
 def refuse_validation(metrics: dict[str, float], step: int) -> None:
-    """Stop before weights are saved with which validation fails; before the first step they may still be mended.
+    """Stop before weights are saved with which validation fails; before the first step they may
+    still be mended.
 
     Raises:
         UserError: names the metric.
     """
-    broken = [name.removeprefix("eval_") for name, value in metrics.items() if not math.isfinite(value)]
+    broken = [
+        name.removeprefix("eval_") for name, value in metrics.items() if not math.isfinite(value)
+    ]
     if step and broken:
         raise UserError(
-            f"after step {step}: the validation metric {broken[0]} is not finite; this step is not saved",
-            f"Lower training.learning_rate, or lengthen training.warmup, or set training.precision: fp32. {SECTION}",
+            f"after step {step}: the validation metric {broken[0]} is not finite; this step is not"
+            " saved",
+            "Lower training.learning_rate, or lengthen training.warmup, or set training.precision:"
+            f" fp32. {SECTION}",
         )
 
 
@@ -141,7 +157,9 @@ def _in_json(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _error(step: int, suspects: list[Suspect], blamed: list[Suspect], broken: list[str], run: Path) -> UserError:
+def _error(
+    step: int, suspects: list[Suspect], blamed: list[Suspect], broken: list[str], run: Path
+) -> UserError:
     what = "gradient" if all(math.isfinite(suspect.loss) for suspect in suspects) else "loss"
     if broken:
         cause = f"The weights themselves are not finite, such as {broken[0]}"
@@ -150,20 +168,27 @@ def _error(step: int, suspects: list[Suspect], blamed: list[Suspect], broken: li
     else:
         cause = f"It is caused by {len(blamed)} of its {len(suspects)} examples"
     return UserError(
-        f"step {step}: the {what} is not finite; training stopped before updating the weights. {cause}: "
-        f"{run / FILE} lists them",
+        f"step {step}: the {what} is not finite; training stopped before updating the weights."
+        f" {cause}: {run / FILE} lists them",
         " ".join([*_advice(suspects, blamed, broken, run), SECTION]),
     )
 
 
-def _advice(suspects: list[Suspect], blamed: list[Suspect], broken: list[str], run: Path) -> list[str]:
+def _advice(
+    suspects: list[Suspect], blamed: list[Suspect], broken: list[str], run: Path
+) -> list[str]:
     lower = (
-        "Lower training.learning_rate, or lengthen training.warmup; if it happens again, set training.precision: fp32."
+        "Lower training.learning_rate, or lengthen training.warmup; if it happens again, set"
+        " training.precision: fp32."
     )
     if broken:
         return ["Start from other weights: these were not finite before this step."]
     few = 2 * len(blamed) <= len(suspects)
     advice = ["Check these rows of your data first: correct or remove them."] if few else []
     checkpoint = next(iter(checkpoints(run)), None)
-    again = f"In a new output_dir, --resume {checkpoint} starts from the weights before it." if checkpoint else ""
+    again = (
+        f"In a new output_dir, --resume {checkpoint} starts from the weights before it."
+        if checkpoint
+        else ""
+    )
     return [*advice, lower, *([again] if again else [])]

@@ -1,4 +1,6 @@
-"""Handles GPU out-of-memory errors: retries the step in smaller passes, or names the settings to change."""
+"""Handles GPU out-of-memory errors: retries the step in smaller passes, or names the settings to
+change.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ class SmallerPasses:
 
     Args:
         steps: of the run; their layout is changed.
-        allowed: false where the user chose the size, or where other processes would not know of a second try.
+        allowed: false where the user chose the size, or where other processes would not know of a
+            second try.
     """
 
     def __init__(self, steps: Steps, allowed: bool) -> None:
@@ -27,7 +30,11 @@ class SmallerPasses:
 
     def laid_out(self, step: Step, number: int) -> Step:
         """The step, laid out anew where a worker prepared it before the passes shrank."""
-        return self.steps[number] if self.lowered and _largest(step) > self.steps.layout.limit else step
+        return (
+            self.steps[number]
+            if self.lowered and _largest(step) > self.steps.layout.limit
+            else step
+        )
 
     def lower(self, step: Step, number: int) -> bool:
         """Halve the largest pass of a step from here on; false where that cannot be.
@@ -36,13 +43,17 @@ class SmallerPasses:
             step: as it did not fit.
             number: of the step, from 0.
         """
-        longest, largest = int(self.steps.corpus.lengths[self.steps.share(number)].max()), _largest(step)
+        longest, largest = (
+            int(self.steps.corpus.lengths[self.steps.share(number)].max()),
+            _largest(step),
+        )
         if not self.allowed or largest <= longest:
             return False
         limit = max(longest, largest // 2)
         self.steps.layout, self.lowered = replace(self.steps.layout, limit=limit), True
         warn(
-            f"step {number + 1}: out of GPU memory; retrying with at most {limit:,} tokens per forward pass from now on"
+            f"step {number + 1}: out of GPU memory; retrying with at most {limit:,} tokens per"
+            " forward pass from now on"
         )
         return True
 
@@ -66,15 +77,24 @@ def advice(config: Config) -> str:
     """The keys that lower the memory of this run, those that change nothing else first."""
     training = config.training
     if training.layout == "padded":
-        first = f"Lower training.micro_batch_size, now {training.micro_batch_size}: the loss stays the same."
+        first = (
+            f"Lower training.micro_batch_size, now {training.micro_batch_size}: the loss stays the"
+            " same."
+        )
     elif training.max_tokens == "auto":
         first = "Set training.max_tokens to a number, such as 4096: the loss stays the same."
     else:
         first = f"Lower training.max_tokens, now {training.max_tokens}: the loss stays the same."
     then = [] if training.gradient_checkpointing else ["training.gradient_checkpointing: true"]
     if config.eval.ranking.every:
-        then.append(f"a lower eval.ranking.beams, now {config.eval.ranking.beams}, if it happened while ranking")
+        then.append(
+            f"a lower eval.ranking.beams, now {config.eval.ranking.beams}, if it happened while"
+            " ranking"
+        )
     then.append(f"a lower encoding.cutoff_len, now {config.encoding.cutoff_len}")
     if config.model.tuning == "full":
         then.append("model.tuning: frozen")
-    return f"{first} If that is not enough: {'; '.join(then)}. See “Out of memory” in docs/troubleshooting.md."
+    return (
+        f"{first} If that is not enough: {'; '.join(then)}. See “Out of memory” in"
+        " docs/troubleshooting.md."
+    )

@@ -6,7 +6,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    PreTrainedModel,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from sidtune.base.errors import OneProcessError
 from sidtune.model.tuning import tuning_of
@@ -18,19 +24,23 @@ NARROW = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 class Untouched(TrainerCallback):
     """Remembers checksums of a model's frozen weights, and compares.
 
-    The rows that SID tokens have in the frozen matrices are left out: they take no part in the model, and loading a
-    checkpoint writes over them.
+    The rows that SID tokens have in the frozen matrices are left out: they take no part in the
+    model, and loading a checkpoint writes over them.
 
     Args:
         model: on its device.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
-        self.frozen = {name: weight for name, weight in model.named_parameters() if not weight.requires_grad}
+        self.frozen = {
+            name: weight for name, weight in model.named_parameters() if not weight.requires_grad
+        }
         self.replaced = tuning_of(model).replaced_rows(model)
         self.known: Tensor | None = None
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
         """Called by Trainer, when a checkpoint that a run goes on from is loaded."""
         self.known = self.checksums()
 
@@ -45,20 +55,24 @@ class Untouched(TrainerCallback):
         names = [name for name, differs in zip(self.frozen, changed, strict=True) if differs]
         if names:
             raise OneProcessError(
-                f"step {step}: {len(names)} of {len(changed)} frozen weights have changed since training began, such "
-                f"as {names[0]}; nothing was saved at this step",
-                "Code in this process wrote to them, or the machine's memory is faulty. Earlier checkpoints are "
-                "intact: run the command again to resume. See “A frozen weight has changed” in docs/troubleshooting.md.",
+                f"step {step}: {len(names)} of {len(changed)} frozen weights have changed since"
+                f" training began, such as {names[0]}; nothing was saved at this step",
+                "Code in this process wrote to them, or the machine's memory is faulty. Earlier"
+                " checkpoints are intact: run the command again to resume. See “A frozen weight has"
+                " changed” in docs/troubleshooting.md.",
             )
 
     @torch.no_grad()
     def checksums(self) -> Tensor:
         """One number for each frozen weight, `(weights,)` int64."""
-        return torch.stack([checksum(weight, self.replaced.get(id(weight))) for weight in self.frozen.values()])
+        return torch.stack(
+            [checksum(weight, self.replaced.get(id(weight))) for weight in self.frozen.values()]
+        )
 
 
 def checksum(values: Tensor, left_out: Tensor | None = None) -> Tensor:
-    """A number that changes with any one bit, or when rows trade places: words are summed row by row, modulo 2⁶⁴.
+    """A number that changes with any one bit, or when rows trade places: words are summed row by
+    row, modulo 2⁶⁴.
 
     Args:
         values: `(rows, …)` of any type.
@@ -68,7 +82,8 @@ def checksum(values: Tensor, left_out: Tensor | None = None) -> Tensor:
         `()`, int64.
     """
     rows = values.detach().reshape(max(1, len(values)) if values.dim() else 1, -1).contiguous()
-    # A word of the tensor's own size would be widened before it is summed: a copy of eight bytes for each value.
+    # A word of the tensor's own size would be widened before it is summed: a copy of eight bytes
+    # for each value.
     wide = rows.shape[1] * rows.element_size() % WORD_BYTES == 0
     if wide and rows.storage_offset() * rows.element_size() % WORD_BYTES:
         rows = rows.clone()

@@ -10,27 +10,27 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from sidtune.base.terminal import warn
 
-# All counted in entries of the log. On sixteen runs of the demo, the recipes and docs/quality.md, recent entries never
-# stood more than 2.5 spreads or 16 percent above those before them.
+# All counted in entries of the log. On sixteen runs of the demo, the recipes and docs/quality.md,
+# recent entries never stood more than 2.5 spreads or 16 percent above those before them.
 BEFORE, RECENT, FEWEST = 50, 5, 20
 SPREADS, RATIO = 4.0, 1.25
 # Over a fifth of the run, the first half of those runs always fell by more than four percent.
 SHARE, SHORTEST, FALL = 5, 100, 0.01
 # Below this loss, in nats per label, there is nothing left to learn.
 LEARNED = 0.1
-# From the median of absolute differences of neighbours to a standard deviation, if they were normally distributed.
+# From the median of absolute differences of neighbours to a standard deviation, if they were
+# normally distributed.
 NORMAL = 1.4826 / 2**0.5
 
 CAUSES = {
     "jump": (
-        "Likely causes: training.learning_rate is too high, training.warmup is too short, or rows of these steps are "
-        "faulty. "
-        "See “The loss jumps” in docs/troubleshooting.md."
+        "Likely causes: training.learning_rate is too high, training.warmup is too short, or rows"
+        " of these steps are faulty. See “The loss jumps” in docs/troubleshooting.md."
     ),
     "flat": (
-        "Likely causes: training.learning_rate does not suit this base or tuning, the prompt does not determine the "
-        "response, or the weights were already trained on this data. See “The loss does not fall” in "
-        "docs/troubleshooting.md."
+        "Likely causes: training.learning_rate does not suit this base or tuning, the prompt does"
+        " not determine the response, or the weights were already trained on this data. See “The"
+        " loss does not fall” in docs/troubleshooting.md."
     ),
 }
 
@@ -46,7 +46,9 @@ class LossWatch(TrainerCallback):
         self.silent = dict.fromkeys(CAUSES, 0)
         self.ignored = 0
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
         """Called by Trainer; a resumed run remembers its entries."""
         self.losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
         self.ignored = args.get_warmup_steps(state.max_steps) // int(args.logging_steps)
@@ -70,7 +72,12 @@ class LossWatch(TrainerCallback):
         if stands_still(self.losses[self.ignored :], planned, len(self.losses)):
             length = flat_window(planned)
             steps = length * int(args.logging_steps)
-            self._say("flat", state, f"the loss has not fallen in {steps:,} steps: {self.losses[-1]:.3f}", length)
+            self._say(
+                "flat",
+                state,
+                f"the loss has not fallen in {steps:,} steps: {self.losses[-1]:.3f}",
+                length,
+            )
 
     def _say(self, kind: str, state: TrainerState, what: str, silence: int) -> None:
         if len(self.losses) >= self.silent[kind]:

@@ -13,9 +13,10 @@ from torch.autograd.function import once_differentiable
 from sidtune.model.tuning.frozen import SidHead
 from sidtune.training.loss.variant import LossVariant
 
-# Logits held at once. Blocks that are much smaller are slower: each reads and writes the matrix's whole gradient.
-# docs/performance.md has this beside plain cross entropy and torch's linear_cross_entropy: as fast as either at a
-# vocabulary of 8,576, and 1.2 to 1.7 times as fast at 152,064.
+# Logits held at once. Blocks that are much smaller are slower: each reads and writes the matrix's
+# whole gradient. docs/performance.md has this beside plain cross entropy and torch's
+# linear_cross_entropy: as fast as either at a vocabulary of 8,576, and 1.2 to 1.7 times as fast at
+# 152,064.
 BLOCK_VALUES = 2**26
 
 
@@ -39,9 +40,12 @@ def blockwise_loss(
         nodes: `(labels,)`, as the variant takes them.
 
     Returns:
-        `scale` times the sum of the losses, differentiable, and the loss of each label, `(labels,)`, which is not.
+        `scale` times the sum of the losses, differentiable, and the loss of each label,
+        `(labels,)`, which is not.
     """
-    own, ids, base = (head.weight, head.sid_ids, head.base) if isinstance(head, SidHead) else (None, None, head)
+    own, ids, base = (
+        (head.weight, head.sid_ids, head.base) if isinstance(head, SidHead) else (None, None, head)
+    )
     device = hidden.device.type
     if own is not None:
         # Frozen weights are used as they are: another type would be a copy of the matrix.
@@ -57,10 +61,11 @@ def blockwise_loss(
 
 
 class _BlockwiseLoss(torch.autograd.Function):
-    """Makes the gradients in the forward pass, while the logits are at hand: recomputing would need a fourth product.
+    """Makes the gradients in the forward pass, while the logits are at hand: recomputing would need
+    a fourth product.
 
-    Nothing of the size labels × vocabulary outlives a block, and in frozen mode nothing of the size vocabulary × hidden
-    is made at all.
+    Nothing of the size labels × vocabulary outlives a block, and in frozen mode nothing of the size
+    vocabulary × hidden is made at all.
     """
 
     @staticmethod
@@ -77,14 +82,22 @@ class _BlockwiseLoss(torch.autograd.Function):
         variant: LossVariant | None,
         nodes: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        """See `blockwise_loss`; `own` and `ids` are a frozen model's rows and the tokens they belong to."""
+        """See `blockwise_loss`; `own` and `ids` are a frozen model's rows and the tokens they
+        belong to.
+        """
         given = (hidden, weight, bias, own)
         wanted = [differentiate and needed for needed in ctx.needs_input_grad[: len(given)]]
         # The first block writes, the others add; without labels there is no block.
         make = torch.empty_like if len(labels) else torch.zeros_like
-        gradients = [make(t) if w and t is not None else None for t, w in zip(given, wanted, strict=True)]
+        gradients = [
+            make(t) if w and t is not None else None for t, w in zip(given, wanted, strict=True)
+        ]
         matrix = weight.to(hidden.dtype)
-        losses = torch.empty(len(labels), dtype=torch.promote_types(hidden.dtype, torch.float32), device=hidden.device)
+        losses = torch.empty(
+            len(labels),
+            dtype=torch.promote_types(hidden.dtype, torch.float32),
+            device=hidden.device,
+        )
         for part, logits in _blocks(hidden, matrix, bias, own, ids):
             if variant is None:
                 losses[part], slope = _likelihood(logits, labels[part], any(wanted))
@@ -103,12 +116,18 @@ class _BlockwiseLoss(torch.autograd.Function):
         """The gradients that were made, times what comes in."""
         # One, where the loss itself is differentiated; on a GPU asking would wait for the device.
         unchanged = incoming.device.type == "cpu" and incoming.item() == 1.0
-        made = [g if g is None or unchanged else g * incoming.to(g.dtype) for g in ctx.saved_tensors]
+        made = [
+            g if g is None or unchanged else g * incoming.to(g.dtype) for g in ctx.saved_tensors
+        ]
         return (*made, None, None, None, None, None, None)
 
 
-def _likelihood(logits: Tensor, labels: Tensor, differentiate: bool) -> tuple[Tensor, Tensor | None]:
-    """The negative log likelihood of labels, `(rows,)`, and its slope, `(rows, vocabulary)`, in place of logits."""
+def _likelihood(
+    logits: Tensor, labels: Tensor, differentiate: bool
+) -> tuple[Tensor, Tensor | None]:
+    """The negative log likelihood of labels, `(rows,)`, and its slope, `(rows, vocabulary)`, in
+    place of logits.
+    """
     of_label = labels[:, None]
     torch.log_softmax(logits, -1, out=logits)
     losses = -logits.gather(1, of_label)[:, 0]
@@ -133,7 +152,9 @@ def _judged(
 def _blocks(
     hidden: Tensor, matrix: Tensor, bias: Tensor | None, own: Tensor | None, ids: Tensor | None
 ) -> Iterator[tuple[slice, Tensor]]:
-    """Logits of some rows at a time, in float32 or wider; the block is overwritten by the next one."""
+    """Logits of some rows at a time, in float32 or wider; the block is overwritten by
+    the next one.
+    """
     rows = max(1, min(len(hidden), BLOCK_VALUES // len(matrix)))
     product = hidden.new_empty(rows, len(matrix))
     for start in range(0, len(hidden), rows):
@@ -143,7 +164,9 @@ def _blocks(
         if bias is not None:
             logits += bias
         if own is not None and ids is not None:
-            mine = F.linear(hidden[part].to(own.dtype), own, None if bias is None else bias[ids].to(own.dtype))
+            mine = F.linear(
+                hidden[part].to(own.dtype), own, None if bias is None else bias[ids].to(own.dtype)
+            )
             logits.index_copy_(1, ids, mine.to(logits.dtype))
         yield part, logits
 
@@ -161,8 +184,8 @@ def _accumulate(
     """Add what one block says of each gradient; the first block also clears what was there.
 
     Args:
-        slope: `(rows, vocabulary)`, of the loss by the logits, less the scale, which a narrow type would round away;
-            it is overwritten.
+        slope: `(rows, vocabulary)`, of the loss by the logits, less the scale, which a narrow type
+            would round away; it is overwritten.
     """
     of_hidden, of_weight, of_bias, of_own = gradients
     kept = float(part.start > 0)

@@ -17,11 +17,13 @@ from sidtune.training.loss.variant import LossVariant
 
 
 class LabelLoss(nn.Module):
-    """A language model that answers with the loss of its labels: in evaluation mode their negative log likelihood.
+    """A language model that answers with the loss of its labels: in evaluation mode their negative
+    log likelihood.
 
-    The forward of the output head is replaced: it keeps the hidden states at label positions, drops the others, and
-    gives the loss. The head is still called as a module, so whatever wraps it sees it. Where something follows
-    the head in the model (a soft cap, a scale), it gives logits and the loss is made of what the model returns.
+    The forward of the output head is replaced: it keeps the hidden states at label positions, drops
+    the others, and gives the loss. The head is still called as a module, so whatever wraps it sees
+    it. Where something follows the head in the model (a soft cap, a scale), it gives logits and the
+    loss is made of what the model returns.
 
     Args:
         model: any causal language model of Transformers.
@@ -29,11 +31,15 @@ class LabelLoss(nn.Module):
         variant: what training minimises in place of the negative log likelihood.
     """
 
-    def __init__(self, model: PreTrainedModel, tasks: int, variant: LossVariant | None = None) -> None:
+    def __init__(
+        self, model: PreTrainedModel, tasks: int, variant: LossVariant | None = None
+    ) -> None:
         super().__init__()
         self.model, self.tasks, self.variant = model, tasks, variant
         self._ends_model = ends_model(model)
-        self._asked: tuple[Tensor, Tensor, Tensor, float, LossVariant | None, Tensor | None] | None = None
+        self._asked: (
+            tuple[Tensor, Tensor, Tensor, float, LossVariant | None, Tensor | None] | None
+        ) = None
         self._losses: Tensor | None = None
         head: Any = model.get_output_embeddings()
         head.forward = partial(self._answer, head)
@@ -54,8 +60,8 @@ class LabelLoss(nn.Module):
         """The loss of a micro-batch; arguments as in `MicroBatch`.
 
         Returns:
-            `scale` times the sum over labels, differentiable, and the sum without the scale for each task, `(tasks,)`,
-            which is not; both in float32 or wider.
+            `scale` times the sum over labels, differentiable, and the sum without the scale for
+            each task, `(tasks,)`, which is not; both in float32 or wider.
         """
         # Losses of different criteria do not compare, so that evaluation has none.
         variant = self.variant if self.model.training else None
@@ -64,7 +70,10 @@ class LabelLoss(nn.Module):
         self._asked = (rows, columns, labels, scale, variant, nodes)
         try:
             output = self.model(
-                input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                position_ids=position_ids,
+                use_cache=False,
             ).logits
             if self._ends_model:
                 assert self._losses is not None
@@ -81,7 +90,9 @@ class LabelLoss(nn.Module):
         return loss, losses.new_zeros(self.tasks).index_add(0, tasks, losses)
 
     def _answer(self, head: Any, hidden: Tensor) -> Tensor:
-        """`(batch, length, hidden)` → the loss `(1,)` or logits `(1, labels, vocabulary)`; else all logits."""
+        """`(batch, length, hidden)` → the loss `(1,)` or logits `(1, labels, vocabulary)`; else all
+        logits.
+        """
         if self._asked is None:
             return type(head).forward(head, hidden)  # type: ignore[no-any-return]
         rows, columns, *question = self._asked

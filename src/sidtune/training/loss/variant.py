@@ -20,7 +20,9 @@ def make_variant(config: LossConfig, prefixes: Prefixes | None) -> LossVariant |
 
 
 def sid_prefixes(inputs: Inputs) -> Prefixes | None:
-    """The prefixes of the catalogue's SIDs as evaluation knows them, where the loss looks at them."""
+    """The prefixes of the catalogue's SIDs as evaluation knows them, where the loss
+    looks at them.
+    """
     if not inputs.config.loss.looks_at_prefixes:
         return None
     prompts = Prompts(inputs.bundle, inputs.vocabulary.tokenizer)
@@ -32,7 +34,10 @@ def prefixes_of(trie: Trie) -> Prefixes:
     """The nodes of a trie under one numbering."""
     counts = [len(level.columns) for level in trie.levels]
     before = np.cumsum([0, *counts])
-    starts = [level.starts[:-1].numpy() + offset for level, offset in zip(trie.levels, before[:-1], strict=True)]
+    starts = [
+        level.starts[:-1].numpy() + offset
+        for level, offset in zip(trie.levels, before[:-1], strict=True)
+    ]
     return Prefixes(
         np.concatenate([*starts, np.full(counts[-1] + 1, before[-1])]),
         np.concatenate([level.tokens[level.columns].numpy() for level in trie.levels]),
@@ -42,7 +47,8 @@ def prefixes_of(trie: Trie) -> Prefixes:
 class LossVariant(nn.Module):
     """The loss of each label.
 
-    Cross entropy over the whole vocabulary, or for SID tokens over the tokens that may follow their prefix.
+    Cross entropy over the whole vocabulary, or for SID tokens over the tokens that may follow their
+    prefix.
 
     Args:
         config: not the default, which `blockwise_loss` computes by itself.
@@ -84,19 +90,24 @@ class LossVariant(nn.Module):
         children = self.starts[nodes[rows], None] + torch.arange(self.fan_out, device=rows.device)
         there = children < self.starts[nodes[rows] + 1, None]
         tokens = self.tokens[torch.where(there, children, 0)]
-        allowed = logits.take(rows[:, None] * logits.shape[1] + tokens).masked_fill(~there, -torch.inf)
+        allowed = logits.take(rows[:, None] * logits.shape[1] + tokens).masked_fill(
+            ~there, -torch.inf
+        )
         itself = there & (tokens == labels[rows, None])
         return self._over_allowed(allowed, there, itself)
 
     def _over_vocabulary(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(logits, labels, reduction="none", label_smoothing=self.config.label_smoothing)
+        return F.cross_entropy(
+            logits, labels, reduction="none", label_smoothing=self.config.label_smoothing
+        )
 
     def _over_allowed(self, allowed: Tensor, there: Tensor, itself: Tensor) -> Tensor:
         """Cross entropy over the tokens that may follow, smoothed over them.
 
         Args:
             allowed: `(rows, fan-out)` logits, minus infinity where there is no child.
-            there, itself: `(rows, fan-out)`, the children of each row's prefix, and among them the label.
+            there, itself: `(rows, fan-out)`, the children of each row's prefix, and among them the
+                label.
         """
         smoothing = self.config.label_smoothing
         # Not a product with the mask: a logit of minus infinity times zero is not a number.

@@ -35,7 +35,9 @@ TIES = pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 MODELS = pytest.mark.parametrize("architecture", ARCHITECTURES)
 
 
-def load(base: Path, tuning: str, sids: list[str] = SIDS, seed: int = 0) -> tuple[PreTrainedModel, Vocabulary]:
+def load(
+    base: Path, tuning: str, sids: list[str] = SIDS, seed: int = 0
+) -> tuple[PreTrainedModel, Vocabulary]:
     vocabulary = extend_vocabulary(load_tokenizer(str(base)), sids)
     config = ModelConfig(base=str(base), tuning=tuning)  # type: ignore[arg-type]
     return load_model(config, vocabulary, seed).eval(), vocabulary
@@ -51,12 +53,16 @@ def batch(vocabulary: Vocabulary) -> torch.Tensor:
 
 def loss_of(model: PreTrainedModel, ids: torch.Tensor) -> torch.Tensor:
     logits = model(input_ids=ids, use_cache=False).logits.float()
-    return torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten(), reduction="sum")
+    return torch.nn.functional.cross_entropy(
+        logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten(), reduction="sum"
+    )
 
 
 @MODELS
 @TIES
-def test_logits_and_gradients_are_those_of_the_plain_model(tmp_path: Path, architecture: str, tied: bool) -> None:
+def test_logits_and_gradients_are_those_of_the_plain_model(
+    tmp_path: Path, architecture: str, tied: bool
+) -> None:
     base = make_base(tmp_path / "base", architecture, tied, spare=5)
     plain, vocabulary = load(base, "full")
     frozen, _ = load(base, "frozen")
@@ -73,7 +79,9 @@ def test_logits_and_gradients_are_those_of_the_plain_model(tmp_path: Path, archi
     for name, gradient in expected.items():
         assert gradient.abs().max() > 1e-3
         torch.testing.assert_close(rows[name].grad, gradient, rtol=1e-4, atol=1e-4)
-    assert all(parameter.grad is None for parameter in frozen.parameters() if not parameter.requires_grad)
+    assert all(
+        parameter.grad is None for parameter in frozen.parameters() if not parameter.requires_grad
+    )
 
 
 @pytest.mark.parametrize("architecture", ["qwen2", "llama"])
@@ -86,11 +94,17 @@ def test_gradients_are_those_of_peft(tmp_path: Path, architecture: str, tied: bo
     ids = batch(vocabulary)
     tokens = vocabulary.sid_ids.tolist()
     modules = ["embed_tokens"] if tied else ["embed_tokens", "lm_head"]
-    settings = peft.TrainableTokensConfig(token_indices=tokens, target_modules=modules, init_weights=True)
+    settings = peft.TrainableTokensConfig(
+        token_indices=tokens, target_modules=modules, init_weights=True
+    )
     theirs = peft.get_peft_model(copy.deepcopy(plain), settings)
     loss_of(theirs, ids).backward()
     loss_of(frozen, ids).backward()
-    deltas = {name: p.grad for name, p in theirs.named_parameters() if p.requires_grad and "trainable_tokens" in name}
+    deltas = {
+        name: p.grad
+        for name, p in theirs.named_parameters()
+        if p.requires_grad and "trainable_tokens" in name
+    }
     rows = sid_rows(frozen)
     for name, place in (("input", "embed_tokens"), ("output", "lm_head"))[: len(rows)]:
         (gradient,) = [grad for key, grad in deltas.items() if place in key]
@@ -99,12 +113,15 @@ def test_gradients_are_those_of_peft(tmp_path: Path, architecture: str, tied: bo
 
 @MODELS
 @TIES
-def test_training_moves_the_sid_rows_and_nothing_else(tmp_path: Path, architecture: str, tied: bool) -> None:
+def test_training_moves_the_sid_rows_and_nothing_else(
+    tmp_path: Path, architecture: str, tied: bool
+) -> None:
     base = make_base(tmp_path / "base", architecture, tied, dtype=torch.bfloat16, spare=70)
     plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
     before = plain.state_dict()
     matrices = {
-        f"{module_name(plain, m)}.weight" for m in (plain.get_input_embeddings(), plain.get_output_embeddings())
+        f"{module_name(plain, m)}.weight"
+        for m in (plain.get_input_embeddings(), plain.get_output_embeddings())
     }
     model, vocabulary = load(base, "frozen")
     start = {name: row.detach().clone() for name, row in sid_rows(model).items()}
@@ -137,7 +154,9 @@ def test_training_moves_the_sid_rows_and_nothing_else(tmp_path: Path, architectu
 @MODELS
 @TIES
 @pytest.mark.parametrize("tuning", ["full", "frozen"])
-def test_the_saved_folder_is_an_ordinary_model(tmp_path: Path, architecture: str, tied: bool, tuning: str) -> None:
+def test_the_saved_folder_is_an_ordinary_model(
+    tmp_path: Path, architecture: str, tied: bool, tuning: str
+) -> None:
     model, vocabulary = load(make_base(tmp_path / "base", architecture, tied, spare=3), tuning)
     with torch.no_grad():
         for row in (p for p in model.parameters() if p.requires_grad):
@@ -145,7 +164,9 @@ def test_the_saved_folder_is_an_ordinary_model(tmp_path: Path, architecture: str
     save_pretrained(model, vocabulary.tokenizer, tmp_path / "saved", torch.float32)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        again, report = AutoModelForCausalLM.from_pretrained(tmp_path / "saved", output_loading_info=True)
+        again, report = AutoModelForCausalLM.from_pretrained(
+            tmp_path / "saved", output_loading_info=True
+        )
     assert not report["missing_keys"]
     assert not report["unexpected_keys"]
     ids = batch(vocabulary)
@@ -159,7 +180,9 @@ def test_the_saved_folder_is_an_ordinary_model(tmp_path: Path, architecture: str
 @TIES
 def test_the_result_has_the_dtype_asked_for(tmp_path: Path, tied: bool) -> None:
     model, vocabulary = load(make_base(tmp_path / "base", tied=tied, dtype=torch.bfloat16), "full")
-    assert all(parameter.dtype == torch.float32 for parameter in model.parameters()), "trained in float32"
+    assert all(parameter.dtype == torch.float32 for parameter in model.parameters()), (
+        "trained in float32"
+    )
     save_pretrained(model, vocabulary.tokenizer, tmp_path / "saved", torch.bfloat16)
     assert {value.dtype for value in load_weights(tmp_path / "saved").values()} == {torch.bfloat16}
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "saved").dtype == torch.bfloat16
@@ -182,8 +205,12 @@ def test_a_frozen_state_comes_back_in_full_precision(tmp_path: Path, tied: bool)
 @MODELS
 @TIES
 @pytest.mark.parametrize("tuning", ["full", "frozen"])
-def test_a_training_state_comes_back_bit_by_bit(tmp_path: Path, architecture: str, tied: bool, tuning: str) -> None:
-    """Also where files name weights otherwise than the model does, and in float32 where the base is bfloat16."""
+def test_a_training_state_comes_back_bit_by_bit(
+    tmp_path: Path, architecture: str, tied: bool, tuning: str
+) -> None:
+    """Also where files name weights otherwise than the model does, and in float32 where the base is
+    bfloat16.
+    """
     base = make_base(tmp_path / "base", architecture, tied, dtype=torch.bfloat16)
     model, vocabulary = load(base, tuning)
     with torch.no_grad():
@@ -216,9 +243,13 @@ def test_frozen_and_full_read_the_same_weights(tmp_path: Path, tied: bool) -> No
 @TIES
 def test_tying_again_changes_nothing(tmp_path: Path, architecture: str, tied: bool) -> None:
     model, _ = load(make_base(tmp_path / "base", architecture, tied), "frozen")
-    before = {name: id(parameter) for name, parameter in model.named_parameters(remove_duplicate=False)}
+    before = {
+        name: id(parameter) for name, parameter in model.named_parameters(remove_duplicate=False)
+    }
     model.tie_weights()
-    assert {name: id(parameter) for name, parameter in model.named_parameters(remove_duplicate=False)} == before
+    assert {
+        name: id(parameter) for name, parameter in model.named_parameters(remove_duplicate=False)
+    } == before
 
 
 def test_a_frozen_state_without_its_rows_is_refused(tmp_path: Path) -> None:
@@ -247,7 +278,9 @@ def test_faults_of_renamed_weights_are_named(tmp_path: Path) -> None:
     save_training_state(model, vocabulary.tokenizer, tmp_path / "state")
     weights = load_weights(tmp_path / "state")
     with pytest.raises(UserError, match=r"model\.norm\.weight: missing in the file"):
-        load_plain_state_dict(model, {name: w for name, w in weights.items() if name != "model.norm.weight"})
+        load_plain_state_dict(
+            model, {name: w for name, w in weights.items() if name != "model.norm.weight"}
+        )
     with pytest.raises(UserError, match=r"extra: \(1,\) in the file, unknown in the model"):
         load_plain_state_dict(model, weights | {"extra": torch.zeros(1)})
     with pytest.raises(UserError, match=r"model\.norm\.weight: \(5,\) in the file"):
@@ -282,7 +315,9 @@ def test_counts(tmp_path: Path) -> None:
 
 
 def test_sid_rows_need_not_lie_together(tmp_path: Path) -> None:
-    """Items added to a trained model: known tokens keep their rows, and ids of both kinds are trained."""
+    """Items added to a trained model: known tokens keep their rows, and ids of both kinds are
+    trained.
+    """
     first, vocabulary = load(make_base(tmp_path / "base"), "full", SIDS[4:8])
     with torch.no_grad():
         first.get_input_embeddings().weight.add_(0.5)
@@ -291,7 +326,9 @@ def test_sid_rows_need_not_lie_together(tmp_path: Path) -> None:
     save_pretrained(first, tokenizer, tmp_path / "first", torch.float32)
     second, grown = load(tmp_path / "first", "frozen", SIDS)
     assert len(grown.new_ids) == len(SIDS) - 4
-    assert torch.diff(torch.from_numpy(grown.sid_ids)).max() > 1, "the unrelated token lies in between"
+    assert torch.diff(torch.from_numpy(grown.sid_ids)).max() > 1, (
+        "the unrelated token lies in between"
+    )
     plain, _ = load(tmp_path / "first", "full", SIDS)
     known = torch.tensor(grown.tokenizer.convert_tokens_to_ids(SIDS[4:8]))
     before = first.get_input_embeddings().weight[known]
@@ -306,7 +343,9 @@ def test_a_bias_of_the_head_stays_the_bases(tmp_path: Path) -> None:
 
     base = make_base(tmp_path / "base", "gpt2")
     rows = len(load_tokenizer(str(base)))
-    config = GPTJConfig(vocab_size=rows, n_embd=32, n_layer=1, n_head=2, rotary_dim=8, n_positions=64)
+    config = GPTJConfig(
+        vocab_size=rows, n_embd=32, n_layer=1, n_head=2, rotary_dim=8, n_positions=64
+    )
     GPTJForCausalLM(config).save_pretrained(base)
     plain, vocabulary = load(base, "full")
     frozen, _ = load(base, "frozen")
@@ -332,7 +371,9 @@ def test_sharded_weights_are_read(tmp_path: Path) -> None:
 
 @TIES
 def test_weights_start_a_model_of_the_other_tuning(tmp_path: Path, tied: bool) -> None:
-    """Rows trained in float32 over a bfloat16 base arrive in a full model unrounded, and come back so."""
+    """Rows trained in float32 over a bfloat16 base arrive in a full model unrounded, and come back
+    so.
+    """
     base = make_base(tmp_path / "base", "qwen3", tied, dtype=torch.bfloat16)
     frozen, vocabulary = load(base, "frozen")
     trained = {name: torch.randn_like(row) for name, row in sid_rows(frozen).items()}

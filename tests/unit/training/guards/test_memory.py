@@ -25,8 +25,18 @@ def line(fixed: int, each: int) -> Callable[[int], tuple[int, int]]:
 @pytest.mark.parametrize(
     ("fixed", "each", "room", "found"),
     [
-        (1_000_000, 1_000, 21_000_000, 19_968),  # 20,000 tokens fill the room; a multiple of 256 below
-        (1_000_000, 1_000, 1_450_000, 400),  # room for 450: below 512, but the longest example of 400 fits
+        (
+            1_000_000,
+            1_000,
+            21_000_000,
+            19_968,
+        ),  # 20,000 tokens fill the room; a multiple of 256 below
+        (
+            1_000_000,
+            1_000,
+            1_450_000,
+            400,
+        ),  # room for 450: below 512, but the longest example of 400 fits
         (0, 1, 10**12, MOST),
     ],
 )
@@ -50,12 +60,16 @@ def test_too_few_examples_for_two_sizes_put_all_memory_down_to_tokens() -> None:
 
 
 def test_no_room_for_one_example_is_said() -> None:
-    with pytest.raises(UserError, match="about 0 tokens fit on this GPU, and the longest example has 400"):
+    with pytest.raises(
+        UserError, match="about 0 tokens fit on this GPU, and the longest example has 400"
+    ):
         tokens_that_fit(line(1_000_000, 1_000), 500_000, longest=400)
 
 
 @pytest.mark.parametrize("layout", ["tree", "bucketed"])
-def test_what_is_measured_is_the_fullest_pass_of_the_first_steps(tmp_path: Path, layout: str) -> None:
+def test_what_is_measured_is_the_fullest_pass_of_the_first_steps(
+    tmp_path: Path, layout: str
+) -> None:
     config = tiny_config(tmp_path, training={"layout": layout, "batch_size": 8})
     inputs = Inputs(config)
     tasks = inputs.mixture.train()
@@ -79,8 +93,12 @@ def test_only_a_gpu_is_measured(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 @pytest.mark.parametrize("tied", [True, False])
-def test_the_estimate_counts_each_weight_in_its_own_type(tmp_path: Path, dtype: torch.dtype, tied: bool) -> None:
-    """Frozen tuning keeps the base as it is, and float32 rows beside it; full tuning trains all of it in float32."""
+def test_the_estimate_counts_each_weight_in_its_own_type(
+    tmp_path: Path, dtype: torch.dtype, tied: bool
+) -> None:
+    """Frozen tuning keeps the base as it is, and float32 rows beside it; full tuning trains all of
+    it in float32.
+    """
     base = make_base(tmp_path / "base", "qwen3", tied, dtype=dtype)
     config = tiny_config(tmp_path, model={"base": str(base), "tuning": "frozen"})
     vocabulary = Inputs(config).vocabulary

@@ -7,7 +7,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.tiny_models import make_config
-from transformers import AutoModelForCausalLM, TrainerControl, TrainerState, TrainingArguments, set_seed
+from transformers import (
+    AutoModelForCausalLM,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
 
 from sidtune.base.errors import OneProcessError
 from sidtune.model.tuning.frozen import freeze
@@ -18,7 +24,12 @@ INTEGERS = {torch.float32: torch.int32, torch.bfloat16: torch.int16, torch.float
 SHAPES = [(4, 8), (4, 3), (5,), (2, 3, 4), (1, 1)]
 
 
-@given(st.sampled_from(SHAPES), st.sampled_from(list(INTEGERS)), st.integers(0, 2**32), st.integers(0, 2**32))
+@given(
+    st.sampled_from(SHAPES),
+    st.sampled_from(list(INTEGERS)),
+    st.integers(0, 2**32),
+    st.integers(0, 2**32),
+)
 def test_any_bit_counts(shape: tuple[int, ...], dtype: torch.dtype, place: int, bit: int) -> None:
     values = torch.randn(shape, generator=torch.Generator().manual_seed(place)).to(dtype)
     changed = values.clone()
@@ -57,7 +68,9 @@ def test_every_frozen_weight_is_watched_and_named(tied: bool) -> None:
     sid_ids = torch.arange(90, 110)
     freeze(model, sid_ids)
     watch = Untouched(model)
-    watch.on_train_begin(TrainingArguments(output_dir="unused", report_to=[]), TrainerState(), TrainerControl())
+    watch.on_train_begin(
+        TrainingArguments(output_dir="unused", report_to=[]), TrainerState(), TrainerControl()
+    )
     with torch.no_grad():
         model.get_input_embeddings().rows.weight += 1
         model.get_input_embeddings().base.weight[sid_ids] += 1
@@ -68,7 +81,9 @@ def test_every_frozen_weight_is_watched_and_named(tied: bool) -> None:
         kept = weight.flatten()[-1].clone()
         with torch.no_grad():
             weight.view(-1)[-1] += 1
-        with pytest.raises(OneProcessError, match=f"1 of {len(watch.frozen)} frozen weights have changed.*{name}"):
+        with pytest.raises(
+            OneProcessError, match=f"1 of {len(watch.frozen)} frozen weights have changed.*{name}"
+        ):
             watch.verify(1)
         with torch.no_grad():
             weight.view(-1)[-1] = kept

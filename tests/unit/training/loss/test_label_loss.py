@@ -41,7 +41,10 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def make_model(
-    architecture: str = "qwen3", tied: bool = True, frozen: bool = False, dtype: torch.dtype = torch.float64
+    architecture: str = "qwen3",
+    tied: bool = True,
+    frozen: bool = False,
+    dtype: torch.dtype = torch.float64,
 ) -> PreTrainedModel:
     set_seed(0)
     model: PreTrainedModel = AutoModelForCausalLM.from_config(make_config(architecture, tied, ROWS))
@@ -55,7 +58,9 @@ def make_model(
 
 
 def make_examples(seed: int = 0) -> list[Example]:
-    """Growing histories of a few users, asked several questions; one response in the middle; one example twice."""
+    """Growing histories of a few users, asked several questions; one response in the middle; one
+    example twice.
+    """
     random = np.random.default_rng(seed)
     opening, examples = [5, 6, 7], []
     for _ in range(3):
@@ -65,14 +70,18 @@ def make_examples(seed: int = 0) -> list[Example]:
                 prompt = [*opening, *history[:length], *question]
                 answer = [*history[length : length + 3], 1]
                 span = [len(prompt), len(prompt) + len(answer)]
-                examples.append((np.array(prompt + answer, np.int32), np.array([span], np.int32), task))
+                examples.append(
+                    (np.array(prompt + answer, np.int32), np.array([span], np.int32), task)
+                )
     several = np.array([*opening, *random.integers(90, 110, 9)], np.int32)
     examples.append((several, np.array([[4, 6], [9, 12]], np.int32), 2))
     examples.append(examples[4])
     return examples
 
 
-def measured(model: PreTrainedModel, layout: Layout, examples: list[Example]) -> tuple[Tensor, dict[str, Tensor]]:
+def measured(
+    model: PreTrainedModel, layout: Layout, examples: list[Example]
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Loss by task, and the gradient of every trained parameter."""
     objective, sums = LabelLoss(model, TASKS), []
     model.zero_grad()
@@ -86,7 +95,9 @@ def measured(model: PreTrainedModel, layout: Layout, examples: list[Example]) ->
 
 
 def one_by_one(model: PreTrainedModel, examples: list[Example]) -> tuple[Tensor, dict[str, Tensor]]:
-    """The slow reference: each example alone through the plain forward pass, with ordinary shifted labels."""
+    """The slow reference: each example alone through the plain forward pass, with ordinary shifted
+    labels.
+    """
     sums = torch.zeros(TASKS, dtype=torch.float64)
     model.zero_grad()
     for ids, spans, task in examples:
@@ -101,17 +112,24 @@ def one_by_one(model: PreTrainedModel, examples: list[Example]) -> tuple[Tensor,
 
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 @pytest.mark.parametrize("frozen", [False, True], ids=["full", "frozen"])
-def test_every_layout_gives_the_loss_and_gradients_of_one_example_at_a_time(frozen: bool, tied: bool) -> None:
-    # GPT-2 computes in the precision it is given; norms of Qwen and Llama are float32 inside, whatever comes in.
+def test_every_layout_gives_the_loss_and_gradients_of_one_example_at_a_time(
+    frozen: bool, tied: bool
+) -> None:
+    # GPT-2 computes in the precision it is given; norms of Qwen and Llama are float32 inside,
+    # whatever comes in.
     model, examples = make_model("gpt2", tied, frozen), make_examples()
     expected, expected_gradients = one_by_one(model, examples)
     assert len(expected_gradients) == (1 + (not tied) if frozen else len(list(model.parameters())))
     for name, layout in LAYOUTS.items():
         loss, gradients = measured(model, layout, examples)
-        torch.testing.assert_close(loss, expected, rtol=1e-9, atol=1e-9, msg=lambda m, name=name: f"{name}: {m}")
+        torch.testing.assert_close(
+            loss, expected, rtol=1e-9, atol=1e-9, msg=lambda m, name=name: f"{name}: {m}"
+        )
         assert gradients.keys() == expected_gradients.keys()
         for parameter, gradient in gradients.items():
-            torch.testing.assert_close(gradient, expected_gradients[parameter], rtol=1e-9, atol=1e-9)
+            torch.testing.assert_close(
+                gradient, expected_gradients[parameter], rtol=1e-9, atol=1e-9
+            )
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -126,11 +144,16 @@ def test_trees_are_exact_for_every_architecture(architecture: str) -> None:
         torch.testing.assert_close(gradient, expected_gradients[name], rtol=1e-2, atol=1e-3)
 
 
-def test_long_examples_have_one_loss_however_they_share_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_examples_have_one_loss_however_they_share_passes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Rows are as narrow here as rows for examples of ordinary length are beside real ones."""
     monkeypatch.setattr(layouts, "WIDEST_ROW", 8)
     model, random = make_model("gpt2"), np.random.default_rng(1)
-    unlike = [(random.integers(5, 90, 15).astype(np.int32), np.array([[12, 15]], np.int32), 1) for _ in range(3)]
+    unlike = [
+        (random.integers(5, 90, 15).astype(np.int32), np.array([[12, 15]], np.int32), 1)
+        for _ in range(3)
+    ]
     examples = [*make_examples(), *unlike]
     expected, expected_gradients = one_by_one(model, examples)
     layout = Layout("tree", 200, PAD, pass_cost=10, token_cost=30)
@@ -146,7 +169,12 @@ def test_long_examples_have_one_loss_however_they_share_passes(monkeypatch: pyte
 
 def test_a_head_with_a_bias_is_trained_with_it() -> None:
     config = AutoConfig.for_model(
-        "phi", vocab_size=ROWS, hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2
+        "phi",
+        vocab_size=ROWS,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=1,
+        num_attention_heads=2,
     )
     set_seed(0)
     model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.float64)
@@ -155,7 +183,9 @@ def test_a_head_with_a_bias_is_trained_with_it() -> None:
     expected, expected_gradients = one_by_one(model.eval(), examples)
     loss, gradients = measured(model, LAYOUTS["small trees"], examples)
     torch.testing.assert_close(loss, expected, rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(gradients["lm_head.bias"], expected_gradients["lm_head.bias"], rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(
+        gradients["lm_head.bias"], expected_gradients["lm_head.bias"], rtol=1e-9, atol=1e-9
+    )
     freeze(model, SID_IDS)
     model.double()
     expected, expected_gradients = one_by_one(model, examples)
@@ -173,11 +203,17 @@ def test_no_example_sees_another(name: str) -> None:
     numbered = [(ids, spans, number) for number, (ids, spans, _) in enumerate(examples)]
     changed = list(numbered)
     ids, spans, number = changed[4]
-    changed[4] = (np.where(np.arange(len(ids)) < 5, ids, (ids + 7) % 80).astype(np.int32), spans, number)
+    changed[4] = (
+        np.where(np.arange(len(ids)) < 5, ids, (ids + 7) % 80).astype(np.int32),
+        spans,
+        number,
+    )
     objective = LabelLoss(model, len(examples))
     with torch.no_grad():
         before, after = (
-            torch.stack([objective(**batch.to(CPU))[1] for batch in LAYOUTS[name].micro_batches(given)]).sum(0)
+            torch.stack(
+                [objective(**batch.to(CPU))[1] for batch in LAYOUTS[name].micro_batches(given)]
+            ).sum(0)
             for given in (numbered, changed)
         )
     difference = (before - after).abs()
@@ -198,8 +234,15 @@ def test_no_example_sees_another(name: str) -> None:
 def test_what_follows_the_head_is_seen_though_padding_has_a_row_of_zeros(
     architecture: str, options: dict[str, Any], plain: bool
 ) -> None:
-    """Token 0 is padding, whose row the library leaves at zero: so are its logits, capped or not."""
-    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}
+    """Token 0 is padding, whose row the library leaves at zero: so are its logits,
+    capped or not.
+    """
+    shape = {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
     config = AutoConfig.for_model(
         architecture, vocab_size=ROWS, num_key_value_heads=1, pad_token_id=0, **shape | options
     )
@@ -225,7 +268,9 @@ def test_a_head_with_arithmetic_of_its_own_is_left_to_it() -> None:
     expected, expected_gradients = one_by_one(model, make_examples())
     loss, gradients = measured(model, LAYOUTS["small trees"], make_examples())
     torch.testing.assert_close(loss, expected, rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(gradients["lm_head.weight"], expected_gradients["lm_head.weight"], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        gradients["lm_head.weight"], expected_gradients["lm_head.weight"], rtol=1e-5, atol=1e-5
+    )
 
 
 def test_labels_share_a_state_where_a_node_branches() -> None:
@@ -292,7 +337,11 @@ class LargestTensors(TorchDispatchMode):
         self.shapes: set[tuple[int, ...]] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        known = {t.untyped_storage().data_ptr() for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
+        known = {
+            t.untyped_storage().data_ptr()
+            for t in tree_leaves((args, kwargs))
+            if isinstance(t, Tensor)
+        }
         made = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(made):
             if isinstance(tensor, Tensor) and tensor.untyped_storage().data_ptr() not in known:
@@ -349,12 +398,18 @@ def test_a_failing_pass_leaves_the_model_as_it_was() -> None:
         ("mistral", {"sliding_window": 32}, False),
         ("mistral", {"sliding_window": 64}, True),
         ("mamba", {}, False),
-        ("gpt_neo", {"attention_types": [[["global", "local"], 1]], "num_layers": 2, "num_heads": 2}, False),
+        (
+            "gpt_neo",
+            {"attention_types": [[["global", "local"], 1]], "num_layers": 2, "num_heads": 2},
+            False,
+        ),
         ("bloom", {"n_layer": 2, "n_head": 2}, False),
         ("qwen3", {"attn_implementation": "eager"}, True),
     ],
 )
-def test_models_that_take_no_mask_are_told_apart(architecture: str, options: dict[str, Any], runs: bool) -> None:
+def test_models_that_take_no_mask_are_told_apart(
+    architecture: str, options: dict[str, Any], runs: bool
+) -> None:
     given = {"hidden_size": 32, "num_hidden_layers": 2, **options}
     if architecture in ("mistral", "qwen3"):
         given |= {"num_attention_heads": 2, "num_key_value_heads": 1, "intermediate_size": 32}

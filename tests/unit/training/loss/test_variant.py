@@ -1,4 +1,6 @@
-"""Losses in place of the plain one: by hand, against a slow reference in every layout, and as the search scores."""
+"""Losses in place of the plain one: by hand, against a slow reference in every layout, and as the
+search scores.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +67,8 @@ def variant_for(sids: list[Path], closing: int = CLOSING, **options: Any) -> Los
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        # Of 3 + 1 at the root, 2 + 4 behind <a>, 2 behind <b>; closing is not a token of a SID here.
+        # Of 3 + 1 at the root, 2 + 4 behind <a>, 2 behind <b>; closing is not a token of a SID
+        # here.
         ({"over": "allowed"}, [math.log(4 / 3), math.log(3), 0, math.log(12)]),
         (
             {"over": "allowed", "label_smoothing": 0.5},
@@ -79,14 +82,17 @@ def variant_for(sids: list[Path], closing: int = CLOSING, **options: Any) -> Los
     ],
 )
 def test_by_hand(options: dict[str, Any], expected: list[float]) -> None:
-    """Labels <a> and <c> of (2, 4), the one child of <b>, and closing: 3, 2, 2 and 1 of a sum of 12.
+    """Labels <a> and <c> of (2, 4), the one child of <b>, and closing: 3, 2, 2 and 1 of a sum of
+    12.
 
     Nodes: 0 the root, 1 behind <a>, 2 behind <b>.
     """
     variant = variant_for(ITEMS, closing=0, **options)
     labels, nodes = torch.tensor([2, 4, 4, 0]), torch.tensor([0, 1, 2, -1])
     losses = variant(LOGITS.expand(4, -1), labels, nodes)
-    torch.testing.assert_close(losses, torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        losses, torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=1e-12
+    )
 
 
 def test_a_token_that_the_model_masks_counts_for_nothing() -> None:
@@ -120,17 +126,26 @@ def test_the_closing_token_counts_among_those_that_may_follow_a_sid_that_begins_
         LOGITS.expand(4, -1), torch.from_numpy(labels), torch.from_numpy(nodes)
     )
     # Closing is 1 of 1 + 2 behind <a>, and 1 of 12 where the SID can only end.
-    assert losses.tolist() == pytest.approx([math.log(4 / 3), math.log(3), math.log(4), math.log(12)])
+    assert losses.tolist() == pytest.approx(
+        [math.log(4 / 3), math.log(3), math.log(4), math.log(12)]
+    )
 
 
-def slow_loss(logits: Tensor, label: int, prefix: Path | None, paths: list[Path], config: LossConfig) -> Tensor:
+def slow_loss(
+    logits: Tensor, label: int, prefix: Path | None, paths: list[Path], config: LossConfig
+) -> Tensor:
     """The loss of one label, read off the definition."""
     inside, children = prefix is not None, list[int]()
     if prefix is not None:
-        children = sorted({p[len(prefix)] for p in paths if p[: len(prefix)] == prefix and len(p) > len(prefix)})
+        children = sorted(
+            {p[len(prefix)] for p in paths if p[: len(prefix)] == prefix and len(p) > len(prefix)}
+        )
     covered = children if inside and config.over == "allowed" else list(range(len(logits)))
     logs = logits[covered].log_softmax(-1)
-    return -(1 - config.label_smoothing) * logs[covered.index(label)] - config.label_smoothing * logs.mean()
+    return (
+        -(1 - config.label_smoothing) * logs[covered.index(label)]
+        - config.label_smoothing * logs.mean()
+    )
 
 
 def labelled(response: list[int], paths: list[Path]) -> list[Path | None]:
@@ -139,7 +154,11 @@ def labelled(response: list[int], paths: list[Path]) -> list[Path | None]:
     found: list[Path | None] = [None] * first
     for at in range(first, len(response)):
         prefix = tuple(response[first:at])
-        found.append(prefix if any(path[: at - first + 1] == (*prefix, response[at]) for path in paths) else None)
+        found.append(
+            prefix
+            if any(path[: at - first + 1] == (*prefix, response[at]) for path in paths)
+            else None
+        )
     return found
 
 
@@ -152,7 +171,9 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blockwise, "BLOCK_VALUES", 7 * ROWS)
 
 
-def make_model(architecture: str = "gpt2", tied: bool = True, frozen: bool = False) -> PreTrainedModel:
+def make_model(
+    architecture: str = "gpt2", tied: bool = True, frozen: bool = False
+) -> PreTrainedModel:
     set_seed(0)
     model: PreTrainedModel = AutoModelForCausalLM.from_config(make_config(architecture, tied, ROWS))
     with torch.no_grad():
@@ -165,7 +186,9 @@ def make_model(architecture: str = "gpt2", tied: bool = True, frozen: bool = Fal
 
 
 def make_examples() -> list[Example]:
-    """Histories that share prefixes, answered with a SID, with text before it, or with several items as targets."""
+    """Histories that share prefixes, answered with a SID, with text before it, or with several
+    items as targets.
+    """
     random = np.random.default_rng(3)
     examples: list[Example] = []
     for user in range(4):
@@ -173,7 +196,9 @@ def make_examples() -> list[Example]:
         prompt = [5, 6, *(token for sid in items[:3] for token in sid), 11 + user % 2]
         for task, text in enumerate(([], [20, 21])):
             ids = [*prompt, *text, *items[3], CLOSING]
-            examples.append((np.array(ids, np.int32), np.array([[len(prompt), len(ids)]], np.int32), task))
+            examples.append(
+                (np.array(ids, np.int32), np.array([[len(prompt), len(ids)]], np.int32), task)
+            )
         ends = np.cumsum([2, *(len(sid) for sid in items)])
         ids = [5, 6, *(token for sid in items for token in sid), CLOSING]
         ends[-1] += 1
@@ -182,7 +207,9 @@ def make_examples() -> list[Example]:
     return examples
 
 
-def measured(model: PreTrainedModel, layout: Layout, variant: LossVariant | None) -> tuple[Tensor, dict[str, Tensor]]:
+def measured(
+    model: PreTrainedModel, layout: Layout, variant: LossVariant | None
+) -> tuple[Tensor, dict[str, Tensor]]:
     objective, sums = LabelLoss(model, TASKS, variant), []
     model.train().zero_grad()
     for batch in layout.micro_batches(make_examples()):
@@ -214,10 +241,14 @@ def one_by_one(model: PreTrainedModel, config: LossConfig) -> tuple[Tensor, dict
 
 
 @pytest.mark.parametrize(
-    ("tied", "frozen"), [(True, False), (False, True), (True, True)], ids=["full", "frozen untied", "frozen tied"]
+    ("tied", "frozen"),
+    [(True, False), (False, True), (True, True)],
+    ids=["full", "frozen untied", "frozen tied"],
 )
 @pytest.mark.parametrize("name", CONFIGS)
-def test_every_layout_gives_the_loss_and_gradients_of_one_label_at_a_time(name: str, tied: bool, frozen: bool) -> None:
+def test_every_layout_gives_the_loss_and_gradients_of_one_label_at_a_time(
+    name: str, tied: bool, frozen: bool
+) -> None:
     config, model = LossConfig(**CONFIGS[name]), make_model(tied=tied, frozen=frozen)
     variant = variant_for(SIDS, **CONFIGS[name])
     expected, expected_gradients = one_by_one(model, config)
@@ -227,12 +258,16 @@ def test_every_layout_gives_the_loss_and_gradients_of_one_label_at_a_time(name: 
         torch.testing.assert_close(loss, expected, rtol=1e-9, atol=1e-9)
         assert gradients.keys() == expected_gradients.keys()
         for parameter, gradient in gradients.items():
-            torch.testing.assert_close(gradient, expected_gradients[parameter], rtol=1e-9, atol=1e-9)
+            torch.testing.assert_close(
+                gradient, expected_gradients[parameter], rtol=1e-9, atol=1e-9
+            )
 
 
 @pytest.mark.parametrize("name", ["smoothed", "smoothed over allowed"])
 def test_where_something_follows_the_head_the_loss_is_the_same(name: str) -> None:
-    """Gemma 2 caps its logits. It computes norms in float32, and cannot be padded on the left in float64."""
+    """Gemma 2 caps its logits. It computes norms in float32, and cannot be padded on the left in
+    float64.
+    """
     config, model = LossConfig(**CONFIGS[name]), make_model("gemma2")
     expected, expected_gradients = one_by_one(model, config)
     variant, prefixes = variant_for(SIDS, **CONFIGS[name]), prefixes_for(SIDS)
@@ -240,12 +275,17 @@ def test_where_something_follows_the_head_the_loss_is_the_same(name: str) -> Non
         loss, gradients = measured(model, replace(layout, prefixes=prefixes), variant)
         torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-4)
         for parameter, gradient in gradients.items():
-            torch.testing.assert_close(gradient, expected_gradients[parameter], rtol=1e-3, atol=1e-4)
+            torch.testing.assert_close(
+                gradient, expected_gradients[parameter], rtol=1e-3, atol=1e-4
+            )
 
 
 @pytest.mark.parametrize("frozen", [False, True], ids=["full", "frozen"])
 def test_autocast_stays_near_full_precision(frozen: bool) -> None:
-    model, layout = make_model(frozen=frozen).float(), replace(LAYOUTS["tree"], prefixes=prefixes_for(SIDS))  # type: ignore[no-untyped-call]
+    model, layout = (
+        make_model(frozen=frozen).float(),
+        replace(LAYOUTS["tree"], prefixes=prefixes_for(SIDS)),
+    )  # type: ignore[no-untyped-call]
     variant = variant_for(SIDS, **CONFIGS["smoothed over allowed"])
     expected, exact = measured(model, layout, variant)
     with torch.autocast("cpu", torch.bfloat16):
@@ -262,7 +302,7 @@ def test_the_default_needs_no_variant() -> None:
 
 def test_in_evaluation_mode_the_loss_is_the_plain_one() -> None:
     model, layout = make_model(), replace(LAYOUTS["tree"], prefixes=prefixes_for(SIDS))
-    (batch, *_) = layout.micro_batches(make_examples())
+    batch, *_ = layout.micro_batches(make_examples())
     _, plain = LabelLoss(model, TASKS)(**batch.to(CPU))
     objective = LabelLoss(model, TASKS, variant_for(SIDS, **CONFIGS["smoothed over allowed"]))
     model.eval()
@@ -275,10 +315,14 @@ def test_in_evaluation_mode_the_loss_is_the_plain_one() -> None:
 def test_an_idle_pass_has_zero_gradient(architecture: str) -> None:
     model, layout = make_model(architecture), replace(LAYOUTS["tree"], prefixes=prefixes_for(SIDS))
     batch = idle_micro_batch(make_examples()[0], layout)
-    loss, _ = LabelLoss(model, TASKS, variant_for(SIDS, **CONFIGS["smoothed over allowed"])).train()(**batch.to(CPU))
+    loss, _ = LabelLoss(
+        model, TASKS, variant_for(SIDS, **CONFIGS["smoothed over allowed"])
+    ).train()(**batch.to(CPU))
     loss.backward()
     assert loss.item() == 0
-    assert all(p.grad is not None and not p.grad.any() for p in model.parameters() if p.requires_grad)
+    assert all(
+        p.grad is not None and not p.grad.any() for p in model.parameters() if p.requires_grad
+    )
 
 
 # --- properties ---
@@ -290,8 +334,12 @@ def test_over_fewer_tokens_the_loss_is_less(seed: int, spread: float) -> None:
     generator = torch.Generator().manual_seed(seed)
     prefixes = prefixes_for(SIDS)
     nodes = torch.from_numpy(np.flatnonzero(np.diff(prefixes.starts)))
-    children = [prefixes.tokens[prefixes.starts[node] : prefixes.starts[node + 1]] for node in nodes]
-    labels = torch.tensor([int(c[int(torch.randint(len(c), (), generator=generator))]) for c in children])
+    children = [
+        prefixes.tokens[prefixes.starts[node] : prefixes.starts[node + 1]] for node in nodes
+    ]
+    labels = torch.tensor(
+        [int(c[int(torch.randint(len(c), (), generator=generator))]) for c in children]
+    )
     logits = 4 * torch.randn(len(nodes), ROWS, generator=generator, dtype=torch.float64)
     plain = F.cross_entropy(logits, labels, reduction="none")
     assert (variant_for(SIDS, over="allowed")(logits, labels, nodes) <= plain + 1e-12).all()
@@ -314,11 +362,14 @@ def test_over_allowed_it_is_the_score_that_the_search_gives(tmp_path: Folder) ->
     assert sorted(found.tolist()) == list(range(len(sids)))
     span = [[len(prompt), len(prompt) + len(path)] for path in paths]
     examples: list[Example] = [
-        (np.array([*prompt, *path], np.int32), np.array([span[n]], np.int32), n) for n, path in enumerate(paths)
+        (np.array([*prompt, *path], np.int32), np.array([span[n]], np.int32), n)
+        for n, path in enumerate(paths)
     ]
     layout = Layout("tree", 1000, PAD, pass_cost=10, token_cost=30, prefixes=prefixes_for(sids))
     objective = LabelLoss(model.train(), len(sids), variant_for(sids, over="allowed"))
-    losses = torch.stack([objective(**batch.to(CPU))[1] for batch in layout.micro_batches(examples)]).sum(0)
+    losses = torch.stack(
+        [objective(**batch.to(CPU))[1] for batch in layout.micro_batches(examples)]
+    ).sum(0)
     torch.testing.assert_close(-losses[found], scores, rtol=0, atol=1e-4)
 
 
