@@ -79,7 +79,7 @@ def test_a_run_goes_on_with_the_prompt_it_began_with(tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(result.folder)
     assert tokenizer.decode(first.prompts.encode(history)[0][0].tolist()).startswith(began.before)
     evaluate(EvaluationRequest(result.folder))
-    with pytest.raises(UserError, match="holds this run, finished"):
+    with pytest.raises(UserError, match="already contains this run, finished"):
         run(config)
 
 
@@ -246,5 +246,5 @@ def test_a_tokenizer_that_reads_otherwise_is_refused(tmp_path: Path) -> None:
     make_base(tmp_path / "base", kind="byte_bos")
     folder = run(tiny_config(tmp_path, **SHORT | {"training": {"max_steps": 1}})).folder
     change(folder / "tokenizer.json", normalizer={"type": "Lowercase"})
-    with pytest.raises(UserError, match="reads the prompt otherwise than training did"):
+    with pytest.raises(UserError, match="encodes the prompt differently than in training"):
         Recommender.load(folder)

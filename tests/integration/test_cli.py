@@ -381,11 +381,11 @@ def test_sft_takes_minionerecs_words_for_a_new_run(tmp_path: Path, text: str) ->
     if text == "None":
         assert call("sft", *sft_flags(tmp_path), *flags).exit_code == 0
         again = call("sft", *sft_flags(tmp_path), *flags)
-        assert "holds another run" in str(again.exception), (
+        assert "contains another run" in str(again.exception), (
             "it does not go on from where that one was"
         )
         auto = call("sft", *sft_flags(tmp_path), *flags[:-1], "True")
-        assert "holds this run, finished" in str(auto.exception)
+        assert "already contains this run, finished" in str(auto.exception)
 
 
 def test_a_dry_run_looks_at_what_it_would_resume_from(tmp_path: Path) -> None:

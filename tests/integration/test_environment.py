@@ -74,9 +74,9 @@ MISFITS = [
     ({**LAUNCHED, "MASTER_ADDR": ""}, "set without MASTER_ADDR"),
     (
         {**LAUNCHED, "RANK": "3", "WORLD_SIZE": "2"},
-        "LOCAL_RANK=0 RANK=3 WORLD_SIZE=2 do not fit together",
+        "LOCAL_RANK=0 RANK=3 WORLD_SIZE=2 are inconsistent",
     ),
-    ({**LAUNCHED, "RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "2"}, "do not fit together"),
+    ({**LAUNCHED, "RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "2"}, "are inconsistent"),
     ({**LAUNCHED, "RANK": "one"}, "RANK: expected a whole number, found 'one'"),
 ]
 
@@ -97,7 +97,7 @@ def test_variables_of_a_launcher_that_do_not_fit(
         MISFITS[0],
         (
             {"ACCELERATE_USE_DEEPSPEED": "true"},
-            "asks for DeepSpeed, which sidtune does not train with",
+            "asks for DeepSpeed, which sidtune does not support",
         ),
     ],
 )

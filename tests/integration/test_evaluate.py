@@ -346,7 +346,7 @@ def test_a_folder_that_cannot_be_written(run: Path, tmp_path: Path) -> None:
 
 
 def test_compare_mistakes(run: Path) -> None:
-    assert "nothing to compare" in message("compare", run)
+    assert "compare needs at least two runs" in message("compare", run)
     assert f"sidtune evaluate {run} --split test" in message("compare", run, run)
     assert "no such folder" in message("compare", run / "nowhere", run)
 

@@ -141,7 +141,7 @@ def test_allowing_other_processes_without_resuming_is_refused(shop: Path) -> Non
         small(shop, "idle"), shop / "idle.log", "--allow-other-processes", "--resume", "never"
     )
     assert run.ends() == 2
-    assert "--allow-other-processes does nothing with --resume never" in run.said()
+    assert "--allow-other-processes has no effect with --resume never" in run.said()
 
 
 def test_two_runs_into_one_folder(shop: Path) -> None:
@@ -303,9 +303,9 @@ def test_a_damaged_best_checkpoint_gives_way_to_the_best_that_is_left(shop: Path
     again = Run(tree, shop / "flipped2.log")
     assert again.ends() == 0, again.said()
     assert (
-        f"checkpoint-{best}, the best so far, cannot be used: model.safetensors has changed"
-        in again.said()
+        f"checkpoint-{best}, the best checkpoint so far, cannot be used: model.safetensors has"
+        " changed" in again.said()
     )
-    assert f"step {second} is the best that is left" in again.said()
+    assert f"step {second} is the best of the others" in again.said()
     chosen = next(step for step in by_loss(config) if step != best)
     assert f"best by loss at step {chosen}:" in again.said()

@@ -189,7 +189,7 @@ def test_a_validation_that_is_not_finite_saves_nothing(
     monkeypatch.setattr(StepTrainer, "_validation_loss", breaking)
     config = tiny_config(tmp_path)
     with pytest.raises(
-        UserError, match=r"after step 10: the validation's sid_next_loss is not finite"
+        UserError, match=r"after step 10: the validation metric sid_next_loss is not finite"
     ):
         train(config)
     newest, _ = newest_complete(config.output_dir)

@@ -115,7 +115,7 @@ def test_resume_skips_an_incomplete_checkpoint(
     weights.write_bytes(weights.read_bytes()[:-10])
     run(config)
     output = " ".join(capsys.readouterr().out.split())
-    assert "checkpoint-6: it is not complete: model.safetensors has" in output.replace("- 6", "-6")
+    assert "checkpoint-6: is incomplete: model.safetensors has" in output.replace("- 6", "-6")
     assert "checkpoint-3" in output
 
 
@@ -160,7 +160,7 @@ def test_a_checkpoint_can_be_named(
     result = run(config, resume=str(config.output_dir / "checkpoint-4"))
     assert "Resuming from" in capsys.readouterr().out
     assert result.steps == 20
-    with pytest.raises(UserError, match="holds this run, finished"):
+    with pytest.raises(UserError, match="already contains this run, finished"):
         train(config, resume=str(config.output_dir / "checkpoint-4"))
 
 
@@ -237,9 +237,9 @@ def test_changed_data_and_vocabulary_are_named(
 def test_a_finished_run_and_foreign_folders_are_left_alone(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, training={"max_steps": 2, "batch_size": 16})
     run(config)
-    with pytest.raises(UserError, match="holds this run, finished"):
+    with pytest.raises(UserError, match="already contains this run, finished"):
         train(config)
-    with pytest.raises(UserError, match="holds another run"):
+    with pytest.raises(UserError, match="contains another run"):
         train(config, resume="never")
     other = tmp_path / "documents"
     other.mkdir()

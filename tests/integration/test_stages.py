@@ -203,7 +203,7 @@ def test_resume_is_exact_in_each_stage(
     for mine, other in zip(stage_runs(broken), stage_runs(whole), strict=True):
         assert metrics(mine) == metrics(other)
         assert same_weights(mine.output_dir / FINAL, other.output_dir / FINAL)
-    with pytest.raises(UserError, match="holds this run, finished"):
+    with pytest.raises(UserError, match="already contains this run, finished"):
         train(broken)
 
 
@@ -228,7 +228,7 @@ def test_a_finished_run_without_its_checkpoints_is_not_trained_again(tmp_path: P
     run(config)
     for checkpoint in config.output_dir.rglob("checkpoint-*"):
         shutil.rmtree(checkpoint)
-    with pytest.raises(UserError, match="holds this run, finished"):
+    with pytest.raises(UserError, match="already contains this run, finished"):
         train(config)
 
 
@@ -275,11 +275,11 @@ def test_other_stages_are_another_run(tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError, match=r"stages: .* in the checkpoint"):
             train(staged(tmp_path, stages))
-    with pytest.raises(UserError, match="holds another run"):
+    with pytest.raises(UserError, match="contains another run"):
         train(tiny_config(tmp_path, tasks=MIXTURE))
-    with pytest.raises(UserError, match="holds another run"):
+    with pytest.raises(UserError, match="contains another run"):
         train(config, resume="never")
-    with pytest.raises(UserError, match="holds another run"):
+    with pytest.raises(UserError, match="contains another run"):
         train(config, resume=str(config.output_dir / "stage-1" / "checkpoint-6"))
 
 

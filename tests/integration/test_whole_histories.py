@@ -91,7 +91,7 @@ def test_check_says_what_the_histories_are(tmp_path: Path) -> None:
     assert "2 users have fewer than 3 interactions: they are training data alone" in text
     for split, rows in (("train", 49), ("valid", 12), ("test", 12)):
         assert f"shop.inter.json, {split}: {rows} rows, histories of" in text
-    assert "leaves them out of training" not in text, "nobody repeats an item"
+    assert "to exclude them from training" not in text, "nobody repeats an item"
 
 
 def test_every_split_is_ranked(trained: Path) -> None:

@@ -152,7 +152,7 @@ def test_a_tokenizer_of_another_index_is_refused(tmp_path: Path) -> None:
     ("token", "message"),
     [
         ("</s>", "1 SID tokens are special tokens of the tokenizer: '</s>'"),
-        ("<turn>", "stand in the .* chat template"),
+        ("<turn>", "are used in the .* chat template"),
     ],
 )
 def test_tokens_with_a_role_are_no_sid_tokens(tmp_path: Path, token: str, message: str) -> None:

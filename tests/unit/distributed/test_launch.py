@@ -58,14 +58,14 @@ def test_a_launched_process_keeps_its_gpus(gpus: Any, monkeypatch: pytest.Monkey
 
 def test_more_processes_than_gpus_are_refused(gpus: Any) -> None:
     gpus(2)
-    with pytest.raises(UserError, match="--processes 4, but 2 GPUs are visible"):
+    with pytest.raises(UserError, match="--processes 4, but only 2 GPUs are visible"):
         launch.launch(4, [])
 
 
 def test_bf16_without_hardware_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
-    with pytest.raises(UserError, match="precision is bf16, which this GPU does not have"):
+    with pytest.raises(UserError, match="precision is bf16, which this GPU does not support"):
         training_arguments(tiny_config(tmp_path, training={"precision": "bf16"}))
 
 
@@ -76,7 +76,7 @@ def test_a_logger_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.Monk
     )
     with pytest.raises(UserError, match=r"logging\.wandb_project needs the package wandb") as error:
         training_arguments(tiny_config(tmp_path, logging={"wandb_project": "shop"}))
-    assert error.value.hint == "pip install 'sidtune[wandb]'"
+    assert error.value.hint == "Run: pip install 'sidtune[wandb]'"
 
 
 def test_tensorboard_is_written_when_asked_for(

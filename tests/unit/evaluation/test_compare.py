@@ -214,7 +214,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 def test_a_run_without_evaluation_names_the_command(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         read_evaluated(write(tmp_path, table([1])), "valid")
-    assert caught.value.hint == f"sidtune evaluate {tmp_path} --split valid"
+    assert caught.value.hint == f"Run: sidtune evaluate {tmp_path} --split valid"
     (tmp_path / "evaluation/test.json").unlink()
     with pytest.raises(UserError, match="has no evaluation of test"):
         read_evaluated(tmp_path, "test")

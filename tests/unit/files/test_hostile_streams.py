@@ -203,7 +203,7 @@ def test_a_checkpoint_of_pipes_and_devices(
 def test_a_state_that_is_no_file(tmp_path: Path, become: Callable[[Path], None]) -> None:
     become(tmp_path / STATE)
     refused(
-        lambda: refuse_broken_state(tmp_path), tmp_path, "cannot be read: it is no ordinary file"
+        lambda: refuse_broken_state(tmp_path), tmp_path, "cannot be read: it is not a regular file"
     )
 
 
@@ -221,9 +221,7 @@ def test_a_part_of_the_weights_that_is_no_file(
 ) -> None:
     become(tmp_path / "part.safetensors")
     (tmp_path / INDEX).write_bytes(json_bytes({"weight_map": {"a": "part.safetensors"}}))
-    refused(
-        lambda: load_weights(tmp_path), tmp_path, "names 'part.safetensors', which is no file there"
-    )
+    refused(lambda: load_weights(tmp_path), tmp_path, "names 'part.safetensors', which is missing")
 
 
 # --- tables ---
@@ -359,6 +357,6 @@ def test_sid_rows_of_another_shape(tmp_path: Path) -> None:
     ):
         safetensors.torch.save_file(rows, start / SID_ROWS)
         with pytest.raises(
-            UserError, match=r"saved SID rows do not fit the model: .*, expected {'input': \(2,"
+            UserError, match=r"saved SID rows do not match the model: .*, expected {'input': \(2,"
         ):
             load_start(model, start, ids)

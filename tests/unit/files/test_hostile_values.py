@@ -168,8 +168,8 @@ def test_an_output_folder_that_cannot_be(tmp_path: Path, below: str) -> None:
     (tmp_path / "circle").symlink_to("circle")
     (tmp_path / "file").write_text("kept")
     for name, message in (
-        ("dangling", r"dangling is a link that leads nowhere \(nothing\)"),
-        ("circle", r"circle is a link that leads nowhere \(circle\)"),
+        ("dangling", r"dangling is a broken link \(nothing\)"),
+        ("circle", r"circle is a broken link \(circle\)"),
         ("file", "file is a file"),
     ):
         with pytest.raises(UserError, match=f"output_dir .*{message}"):

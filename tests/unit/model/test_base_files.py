@@ -196,15 +196,15 @@ FAULTS: list[tuple[Callable[[Path], None], str, str]] = [
     (longer, r"model\.safetensors is damaged", "again"),
     (a_web_page, r"model\.safetensors is damaged", "again"),
     (an_old_web_page, r"pytorch_model\.bin is damaged: it is not a PyTorch file", "again"),
-    (part_missing, r"missing file: part-1\.safetensors", "what is missing"),
-    (old_part_missing, r"missing file: part-1\.bin", "what is missing"),
+    (part_missing, r"missing file: part-1\.safetensors", "missing files"),
+    (old_part_missing, r"missing file: part-1\.bin", "missing files"),
     (
         part_too_small,
         r"part-1\.safetensors lacks 2 weights that the index lists, such as model\.",
         "again",
     ),
     (index_is_no_json, r"\(model\.safetensors\.index\.json\)", "again"),
-    (a_link_to_nowhere, r"missing file: model\.safetensors", "what is missing"),
+    (a_link_to_nowhere, r"missing file: model\.safetensors", "missing files"),
 ]
 EACH = pytest.mark.parametrize(
     ("harm", "message", "hint"), FAULTS, ids=[harm.__name__ for harm, _, _ in FAULTS]
@@ -299,7 +299,7 @@ def test_several_faults_are_named_at_once(tmp_path: Path) -> None:
     change(base / "config.json", quantization_config={"quant_method": "awq", "bits": 4})
     found = [message for message, _ in errors(config)]
     assert len(found) == 4
-    for message, word in zip(found, ("no file", "LFS", "truncated", "quantised"), strict=True):
+    for message, word in zip(found, ("missing file", "LFS", "truncated", "quantised"), strict=True):
         assert word in message
 
 
@@ -378,7 +378,7 @@ def test_a_quantised_base_is_not_trained(
     change(base / "config.json", quantization_config=settings)
     ((found, remedy),) = errors(config)
     assert f"is quantised ({method}, by quantization_config in its config.json)" in found
-    assert "unquantised base" in remedy
+    assert "unquantised version" in remedy
     assert "from_scratch" not in remedy
     with pytest.raises(UserError, match="is quantised"):
         train(config)

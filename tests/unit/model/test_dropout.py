@@ -143,7 +143,7 @@ def test_an_architecture_without_a_place_for_it_is_refused(
     if architecture == "opt":
         shape["word_embed_proj_dim"] = 32
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(architecture, **shape))
-    with pytest.raises(UserError, match=f"{rate}.* {architecture} model: {reason}"):
+    with pytest.raises(UserError, match=f"{rate}.* {architecture} models: {reason}"):
         set_dropout(model, ModelConfig(base="b", **{rate: RATE}))  # type: ignore[arg-type]
 
 

@@ -152,7 +152,7 @@ def test_a_base_with_damaged_weights(tmp_path: Path, name: str, content: bytes) 
 
 
 def test_a_folder_without_weights(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="holds no weights"):
+    with pytest.raises(UserError, match="contains no weights"):
         load_weights(tmp_path)
 
 
@@ -188,7 +188,7 @@ def test_weights_of_the_older_kind(tmp_path: Path, zipped: bool) -> None:
         with pytest.raises(UserError, match="damaged weights"):
             load_weights(tmp_path)
     torch.save(torch.zeros(2), file)
-    with pytest.raises(UserError, match="something else than named weights"):
+    with pytest.raises(UserError, match="does not contain a dictionary of weights"):
         load_weights(tmp_path)
 
 

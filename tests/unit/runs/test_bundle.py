@@ -93,8 +93,8 @@ def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
         ({"cutoff_len": 1}, "cutoff_len"),
         ({"longest_history": 0}, "longest_history"),
         ({"version": 2}, "version: Input should be 3"),
-        ({"format": "plain"}, "`chat` must hold what the chat template wrote"),
-        ({"chat": None}, "`chat` must hold what the chat template wrote"),
+        ({"format": "plain"}, "`chat` must contain the text of the chat template"),
+        ({"chat": None}, "`chat` must contain the text of the chat template"),
         ({"chat": {"before": 1}}, "chat.before: Input should be a valid string"),
         ({"chat": CHAT | {"prompt_trim": ["", "e"]}}, "chat.prompt_trim.1: .*must be white space"),
         ({"chat": CHAT | {"prompt_trim": [""]}}, "chat.prompt_trim: "),
@@ -161,7 +161,7 @@ def broken(name: str) -> pa.Table:
 def test_a_catalogue_of_another_shape_is_refused(tmp_path: Path, name: str) -> None:
     write_bundle(bundle(), tmp_path)
     pyarrow.parquet.write_table(broken(name), tmp_path / CATALOGUE)
-    with pytest.raises(UserError, match="is no catalogue"):
+    with pytest.raises(UserError, match="is not a valid catalogue"):
         read_bundle(tmp_path)
 
 

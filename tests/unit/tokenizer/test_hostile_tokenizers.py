@@ -264,7 +264,8 @@ def test_ids_beyond_the_rows(tmp_path: Path, from_scratch: bool) -> None:
     )
     vocabulary = extend_vocabulary(load_tokenizer(str(folder)), SIDS)
     with pytest.raises(
-        UserError, match=rf"the tokenizer of {folder} has ids up to 1,364, and the model 384 rows"
+        UserError,
+        match=rf"the tokenizer of {folder} has ids up to 1,364, but the model has 384 rows",
     ):
         load_model(ModelConfig(base=str(folder), from_scratch=from_scratch), vocabulary, 0)
 

@@ -122,13 +122,13 @@ def test_the_choice_is_kept_elsewhere(
     assert capsys.readouterr().err == ""
     machine(monkeypatch, MILAN)
     assert settle(training("auto"), 512, checkpoint(tmp_path, "bf16")) == "bf16"
-    assert "goes on in bf16, as it began, and this CPU has no bfloat16" in " ".join(
+    assert "is resumed in bf16, in which it began, but this CPU has no bfloat16" in " ".join(
         capsys.readouterr().err.split()
     )
     assert settle(training("fp32"), 512, checkpoint(tmp_path, "bf16")) == "fp32"
     assert "training.precision: bf16 in" in capsys.readouterr().err
     assert settle(training("auto"), 512, checkpoint(tmp_path, None)) == "fp32"
-    assert "does not say in which precision" in " ".join(capsys.readouterr().err.split())
+    assert "does not record the precision" in " ".join(capsys.readouterr().err.split())
     machine(monkeypatch, ZEN4, "ancient")
     with pytest.raises(UserError, match="this GPU does not have") as refusal:
         settle(training("auto"), 512, checkpoint(tmp_path, "bf16"))

@@ -265,9 +265,9 @@ def test_a_frozen_state_without_its_rows_is_refused(tmp_path: Path) -> None:
 
 def test_rows_of_other_tokens_are_refused(tmp_path: Path) -> None:
     model, _ = load(make_base(tmp_path / "base"), "frozen")
-    with pytest.raises(UserError, match=r"SID rows do not fit.*\(1, 32\)"):
+    with pytest.raises(UserError, match=r"SID rows do not match.*\(1, 32\)"):
         load_sid_rows(model, {"input": torch.zeros(1, 32)})
-    with pytest.raises(UserError, match="SID rows do not fit"):
+    with pytest.raises(UserError, match="SID rows do not match"):
         load_sid_rows(model, {})
 
 
@@ -295,7 +295,7 @@ def test_weights_of_another_model_are_refused(tmp_path: Path, tuning: str) -> No
     model, _ = load(make_base(tmp_path / "base"), tuning)
     weights = plain_state_dict(model)
     name = next(iter(weights))
-    with pytest.raises(UserError, match=r"1 weights do not fit the model.*missing"):
+    with pytest.raises(UserError, match=r"1 weights do not match the model.*missing"):
         load_plain_state_dict(model, {key: value for key, value in weights.items() if key != name})
     with pytest.raises(UserError, match="unknown in the model"):
         load_plain_state_dict(model, weights | {"extra.weight": torch.zeros(1)})
@@ -393,5 +393,5 @@ def test_weights_start_a_model_of_the_other_tuning(tmp_path: Path, tied: bool) -
     again, _ = load(base, "frozen", seed=5)
     load_start(again, tmp_path / "full", ids)
     assert all(torch.equal(sid_rows(again)[name], row) for name, row in trained.items())
-    with pytest.raises(UserError, match=r"do not fit the model: .*12, .* expected .*11, "):
+    with pytest.raises(UserError, match=r"do not match the model: .*12, .* expected .*11, "):
         load_start(full, tmp_path / "frozen", ids[:-1])

@@ -61,7 +61,7 @@ def test_too_few_examples_for_two_sizes_put_all_memory_down_to_tokens() -> None:
 
 def test_no_room_for_one_example_is_said() -> None:
     with pytest.raises(
-        UserError, match="about 0 tokens fit on this GPU, and the longest example has 400"
+        UserError, match="about 0 tokens fit on this GPU, but the longest example has 400"
     ):
         tokens_that_fit(line(1_000_000, 1_000), 500_000, longest=400)
 

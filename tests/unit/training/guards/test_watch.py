@@ -83,7 +83,7 @@ def watched(
 
 def test_a_jump_is_said_once_with_its_causes() -> None:
     (warning,) = watched([2.0] * 60 + [6.0] * 40, planned=100)
-    assert warning.startswith("step 63: the loss is 6.000, and was about 2.000 before.")
+    assert warning.startswith("step 63: the loss is 6.000, up from about 2.000.")
     for word in (
         "training.learning_rate",
         "training.warmup",
@@ -99,7 +99,7 @@ def test_a_run_that_diverges_is_told_again_after_a_while() -> None:
     steps = [
         int(warning.split()[1][:-1])
         for warning in watched(rising, planned=10_000)
-        if "before" in warning
+        if "up from" in warning
     ]
     assert len(steps) > 2
     assert min(np.diff(steps)) >= BEFORE
