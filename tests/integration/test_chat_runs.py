@@ -120,7 +120,7 @@ def test_another_format_is_another_run(tmp_path: Path) -> None:
     plain = config.model_copy(
         update={"template": config.template.model_copy(update={"format": "plain"})}
     )
-    with pytest.raises(UserError, match="belongs to a run with other settings"):
+    with pytest.raises(UserError, match="belongs to a run with different settings"):
         run(plain)
 
 
@@ -133,8 +133,10 @@ def test_check_says_that_a_template_reads_the_clock(
     tmp_path: Path, template: str, found: int
 ) -> None:
     config = chat_config(tmp_path, template)
-    assert len(findings(config, "reads the clock")) == found
-    assert not findings(config, "apply_chat_template gives:"), "the moment is no difference"
+    assert len(findings(config, "writes the current time")) == found
+    assert not findings(config, "token ids differ from those of apply_chat_template:"), (
+        "the moment is no difference"
+    )
 
 
 @pytest.mark.parametrize("kind", ["byte", "first", "always", "prepend"])
@@ -146,7 +148,9 @@ def test_check_compares_with_apply_chat_template(tmp_path: Path, kind: str) -> N
     (tmp_path / "base" / "chat_template.jinja").write_text(changing)
     (found,) = findings(config, "apply_chat_template")
     assert (found.severity, found.where) == ("warning", "task sid_next")
-    assert re.search(r"from token \d+ on it is '.*' \[.*\], and in training '.*", found.message)
+    assert re.search(
+        r"from token \d+ on, Transformers gives '.*' \[.*\] and training '.*", found.message
+    )
 
 
 # --- other programs ---

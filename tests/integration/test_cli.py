@@ -158,9 +158,9 @@ def test_check_lists_everything_at_once(tmp_path: Path) -> None:
         (finding["severity"] for finding in findings), key=["error", "warning", "note"].index
     )
     assert any(
-        "9000 tokens, but the model has only 1024 positions" in error["message"] for error in errors
+        "9000 tokens exceed the model's 1024 positions" in error["message"] for error in errors
     )
-    assert any("77" in error["message"] and "no SID" in error["message"] for error in errors)
+    assert any("77" in error["message"] and "without a SID" in error["message"] for error in errors)
     assert all(error["remedy"] for error in errors)
 
 
@@ -174,8 +174,8 @@ def test_check_warns_of_leaks_and_disagreements(tmp_path: Path) -> None:
     assert result.exit_code == 1
     text = flat(result.output)
     assert "1 rows (user, history and target) are also in the training file row 13" in text
-    assert "1 cells disagree with the catalogue" in text
-    assert "row 1, item_title: 'Green Tent' here, 'Red Tent' in the catalogue" in text
+    assert "1 cells differ from the catalogue" in text
+    assert "row 1, item_title: 'Green Tent' in the file, 'Red Tent' in the catalogue" in text
 
 
 def test_check_reports_faults_of_the_configuration_as_findings(tmp_path: Path) -> None:
@@ -191,7 +191,9 @@ def test_check_names_files_that_nothing_reads(tmp_path: Path) -> None:
     extra.write_text('{"prompt": "a", "response": "b"}\n')
     result = call("check", config_file(tmp_path, data={"instructions": str(extra)}))
     assert result.exit_code == 1
-    assert "data.instructions: given, but no task of the mixture reads it" in flat(result.output)
+    assert "data.instructions: has no effect: no task of the mixture reads this file" in flat(
+        result.output
+    )
 
 
 @pytest.mark.parametrize(
@@ -225,7 +227,7 @@ def test_preview_shows_segments_and_labels(tmp_path: Path) -> None:
         "interactions, oldest first:↵\n│<a_0><b_0><c_0>│↵\nThe next item"
         " is:↵\n│<a_1><b_0><c_1>│</s>│" in text
     )
-    assert "4 of them labels" in text
+    assert "tokens, 4 labels" in text
 
 
 def test_preview_as_json(tmp_path: Path) -> None:
@@ -403,7 +405,7 @@ def test_a_dry_run_looks_at_what_it_would_resume_from(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
     other = call("train", file, "--dry-run", "--resume", tmp_path / "base")
     assert "Starting from the weights in" in other.output
-    assert "do not fit the model" in str(other.exception), "it has no rows for the SIDs"
+    assert "do not match the model" in str(other.exception), "it has no rows for the SIDs"
 
 
 def test_sft_wants_true_or_false(tmp_path: Path) -> None:

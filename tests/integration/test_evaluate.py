@@ -96,7 +96,7 @@ def test_neither_configuration_nor_training_rows_are_needed(config: Config, run:
     assert "has no config.yaml" in str(call("evaluate", run).exception)
     done = call("evaluate", run, "--rows", config.data.test)
     assert done.exit_code == 0, done.output
-    assert "there are no baselines" in done.output
+    assert "baselines are skipped" in done.output
     assert list(results(run / "evaluation")[0]["rankers"]) == ["model"]
     assert (
         call("evaluate", run, "--rows", config.data.test, "--train", config.data.train).exit_code
@@ -160,7 +160,7 @@ def test_candidates_and_history_restrict_every_ranker(
 def test_fewer_rows_and_beams(run: Path) -> None:
     done = call("evaluate", run, "--limit", 5, "--beams", 3)
     assert done.exit_code == 0
-    assert "K of 5, 10, 20, 50 left out: lists have 3 places" in done.output
+    assert "K of 5, 10, 20, 50 omitted: lists have 3 positions" in done.output
     report, predictions = results(run / "evaluation")
     assert report["rows"] == len(predictions) == 5
     assert len({p["row"] for p in predictions}) == 5
@@ -203,7 +203,7 @@ def test_a_model_that_diverged_gets_no_figures(run: Path) -> None:
     with torch.no_grad():
         model.model.norm.weight.fill_(float("nan"))
     model.save_pretrained(run)
-    assert "outputs are not numbers" in message("evaluate", run)
+    assert "outputs are NaN" in message("evaluate", run)
     assert not (run / "evaluation" / "test.json").exists()
 
 
@@ -224,7 +224,7 @@ def test_json_is_all_there_is_on_the_standard_output(
     )
     assert json.loads(done.stdout)["items"] == 2
     assert "nobody" in done.stderr
-    assert "there are no baselines" in done.stderr
+    assert "baselines are skipped" in done.stderr
 
 
 def test_two_processes_find_what_one_finds(run: Path, tmp_path: Path) -> None:
@@ -307,7 +307,7 @@ def test_a_model_that_is_not_the_tokenizers(config: Config, run: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(run)
     model.resize_token_embeddings(64)
     model.save_pretrained(run)
-    assert "the model has 64 rows, and SID tokens have ids up to" in message("evaluate", run)
+    assert "the model has 64 rows, but SID tokens have ids up to" in message("evaluate", run)
 
 
 def test_damaged_weights(run: Path) -> None:
@@ -322,7 +322,7 @@ def test_rows_that_cannot_be_ranked(config: Config, run: Path, tmp_path: Path) -
     assert "contains no rows" in message("evaluate", run, "--rows", tmp_path / "empty.csv")
     (tmp_path / "strange.csv").write_text("user_id,history,item_id\nu,[1],2\nu,[99],2\n")
     said = message("evaluate", run, "--rows", tmp_path / "strange.csv")
-    assert "mention items without a SID: 99 (first in row 2)" in said
+    assert "contain items without a SID: 99 (first in row 2)" in said
     (run / "config.yaml").write_text((run / "config.yaml").read_text().replace("  test:", "  #"))
     assert "has no data.test" in message("evaluate", run)
     assert not (run / "evaluation").exists()

@@ -247,7 +247,7 @@ def test_a_step_that_does_not_fit_runs_again_in_smaller_passes(
     for name, value in load_weights(config.output_dir).items():
         torch.testing.assert_close(value, weights[name], rtol=1e-2, atol=2e-3)
     said = " ".join(capsys.readouterr().err.split())
-    assert said.count("out of GPU memory; it runs again") == small.failed <= 4, (
+    assert said.count("out of GPU memory; retrying") == small.failed <= 4, (
         "and no step after it fails again"
     )
 

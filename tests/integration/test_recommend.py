@@ -85,7 +85,7 @@ def test_a_history_that_does_not_fit_does_not_stop_the_others(run: Path, tmp_pat
     assert [len(answer["items"]) for answer in answers] == [2, 0, 2]
     assert [answer.get("fits") for answer in answers] == [None, False, None]
     assert (
-        "does not fit the longest prompt"
+        "the prompt of this history is too long"
         in call("recommend", run, "--input", "-", stdin=text).output
     )
     with pytest.raises(UserError, match="history 2: the prompt exceeds cutoff_len=200"):
@@ -162,7 +162,7 @@ def test_a_catalogue_that_is_not_the_models(config: Config, run: Path) -> None:
         (["--history", "1", "--input", "x"], "give either --history or --input"),
         (["--history", "1,nobody"], "not in the catalogue: 'nobody' (1 in total)"),
         (["--history", " , "], "history 1 is empty"),
-        (["--history", "1", "-k", "60"], "k is 60, and the search has 50 beams"),
+        (["--history", "1", "-k", "60"], "k is 60, but the search has only 50 beams"),
         (["--input", "nothing.jsonl"], "no such file: nothing.jsonl"),
     ],
 )

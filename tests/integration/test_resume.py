@@ -115,7 +115,7 @@ def test_resume_skips_an_incomplete_checkpoint(
     weights.write_bytes(weights.read_bytes()[:-10])
     run(config)
     output = " ".join(capsys.readouterr().out.split())
-    assert "checkpoint-6: is incomplete: model.safetensors has" in output.replace("- 6", "-6")
+    assert "checkpoint-6, which is incomplete: model.safetensors has" in output.replace("- 6", "-6")
     assert "checkpoint-3" in output
 
 
@@ -130,7 +130,7 @@ def test_without_any_complete_checkpoint_nothing_is_overwritten(
         UserError, match=r"no checkpoint is complete \(checkpoint-5: optimizer.pt is missing\)"
     ):
         train(config)
-    with pytest.raises(UserError, match="it is not complete"):
+    with pytest.raises(UserError, match="the checkpoint is incomplete"):
         train(config, resume=str(only))
     with pytest.raises(UserError, match="no such folder"):
         train(config, resume=str(only / "nothing"))
@@ -269,7 +269,7 @@ def test_weights_alone_start_a_new_run(tmp_path: Path, capsys: Any, old_format: 
     )
     again = run(second, resume=str(weights))
     assert again.first_loss == pytest.approx(result.best_loss, rel=1e-4)
-    assert "start anew" in " ".join(capsys.readouterr().out.split())
+    assert "start from scratch" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(

@@ -197,7 +197,7 @@ def test_a_dry_run_writes_nothing_and_names_the_plan(tmp_path: Path, capsys: Any
         "steps",
         "epochs",
         "parameters trained",
-        "memory, estimated",
+        "estimated memory",
     ):
         assert word in output
     found = re.search(

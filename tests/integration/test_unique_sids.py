@@ -48,6 +48,6 @@ def test_check_takes_the_rows_as_they_name_sids(tmp_path: Path) -> None:
     text = " ".join(done.output.split())
     assert "8 items, 8 distinct SIDs of 3/4 tokens, 15 SID tokens" in text
     assert "share a SID" not in text
-    assert "data.unique_sids: true gives each of them" in " ".join(
+    assert "Set data.unique_sids: true to give each item" in " ".join(
         call("check", file, "data.unique_sids=false").output.split()
     )

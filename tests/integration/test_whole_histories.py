@@ -85,10 +85,10 @@ def test_check_says_what_the_histories_are(tmp_path: Path) -> None:
     assert done.exit_code == 0, text
     count = sum(map(len, walks().values()))
     assert (
-        f"14 users, {count} interactions, 1 to 8 a user (mean {count / 14:.1f}); 1 of 8 items have"
-        " none" in text
+        f"14 users, {count} interactions, 1 to 8 per user (mean {count / 14:.1f}); 1 of 8 items"
+        " have no interaction" in text
     )
-    assert "2 users have fewer than 3 interactions: they are training data alone" in text
+    assert "2 users have fewer than 3 interactions and are used for training only" in text
     for split, rows in (("train", 49), ("valid", 12), ("test", 12)):
         assert f"shop.inter.json, {split}: {rows} rows, histories of" in text
     assert "to exclude them from training" not in text, "nobody repeats an item"

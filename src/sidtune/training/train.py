@@ -192,9 +192,9 @@ def with_precision(shared: Shared, start: Start) -> Shared:
     """Settle what the run computes in, the same in every process, and keep it with its
     checkpoints.
     """
-    config, header = shared.inputs.config, shared.inputs.model_config
+    config, model_config = shared.inputs.config, shared.inputs.model_config
     origin = start.checkpoint or (start.weights if start.stage else None)
-    hidden = getattr(header.get_text_config(), "hidden_size", 0)
+    hidden = getattr(model_config.get_text_config(), "hidden_size", 0)
     settled = by_first(lambda: settle(config.training, hidden, origin), training_arguments(config))
     return replace(shared, identity=shared.identity | {PRECISION: settled})
 

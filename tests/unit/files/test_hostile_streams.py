@@ -221,7 +221,7 @@ def test_a_part_of_the_weights_that_is_no_file(
 ) -> None:
     become(tmp_path / "part.safetensors")
     (tmp_path / INDEX).write_bytes(json_bytes({"weight_map": {"a": "part.safetensors"}}))
-    refused(lambda: load_weights(tmp_path), tmp_path, "names 'part.safetensors', which is missing")
+    refused(lambda: load_weights(tmp_path), tmp_path, "lists 'part.safetensors', which is missing")
 
 
 # --- tables ---
