@@ -338,8 +338,6 @@ def _read_state(folder: Path) -> None:
     refuse_broken_state(folder / "checkpoint-3")
     state = TrainerState.load_from_json(str(folder / "checkpoint-3" / STATE))
     assert state.global_step == 3
-    assert np.isfinite(state.total_flos + state.epoch)
-    assert all(entry["step"] >= 0 for entry in state.log_history)
 
 
 def _checkpoint() -> Files:

@@ -97,7 +97,7 @@ def test_variables_of_a_launcher_that_do_not_fit(
         MISFITS[0],
         (
             {"ACCELERATE_USE_DEEPSPEED": "true"},
-            "asks for DeepSpeed, which sidtune does not support",
+            "selects DeepSpeed, which sidtune does not support",
         ),
     ],
 )
@@ -121,7 +121,7 @@ def test_no_other_engine(
     if command == "train":
         (tmp_path / "c.yaml").write_text(yaml.safe_dump(tiny_tree(tmp_path)))
     result = CliRunner().invoke(app, [command, str(tmp_path / "c.yaml")])
-    assert f"{name}=1 asks for {ENGINES[name]}" in str(result.exception)
+    assert f"{name}=1 selects {ENGINES[name]}" in str(result.exception)
 
 
 @pytest.mark.parametrize("value", ["false", "False", "0", "no", ""])
@@ -171,7 +171,7 @@ def test_training_is_what_the_configuration_says(
     assert not compiled
     said = " ".join(capsys.readouterr().err.split())
     for name, (decides, _) in DECIDED.items():
-        assert f"warning: {name}={UNWANTED[name]} has no effect: {decides} decides" in said
+        assert f"warning: {name}={UNWANTED[name]} has no effect: use {decides}" in said
 
 
 def test_what_accelerate_launch_always_sets_is_not_mentioned(

@@ -116,11 +116,11 @@ def test_the_lists_that_are_written(shop: Path, tmp_path: Path) -> None:
 def test_results_of_other_settings_are_kept(shop: Path) -> None:
     assert call("baselines", shop, "--simple").exit_code == 0
     assert call("baselines", shop, "--simple").exit_code == 0
-    assert "other settings (limit)" in message("baselines", shop, "--simple", "--limit", 3)
-    assert "other settings (sids_sha256)" in message(
+    assert "different settings (limit)" in message("baselines", shop, "--simple", "--limit", 3)
+    assert "different settings (sids_sha256)" in message(
         "baselines", shop, "--simple", "data.unique_sids=true"
     )
-    assert "other settings (history)" in message("baselines", shop, "--simple", "data.history=1")
+    assert "different settings (history)" in message("baselines", shop, "--simple", "data.history=1")
 
 
 def test_a_comparison_names_other_sids_and_other_histories(shop: Path, tmp_path: Path) -> None:

@@ -214,7 +214,7 @@ def test_a_stage_that_died_while_writing_its_result_writes_it_again(tmp_path: Pa
     # Read through, since the files they would be read from are about to change.
     weights = {name: value.clone() for name, value in load_weights(result).items()}
     (result / "model.safetensors").write_bytes((result / "model.safetensors").read_bytes()[:-3])
-    with pytest.raises(UserError, match=r"stage-1/final_checkpoint is not complete") as refusal:
+    with pytest.raises(UserError, match=r"stage-1/final_checkpoint is incomplete") as refusal:
         train(config)
     assert "Delete it" in refusal.value.hint
     shutil.rmtree(result)
@@ -260,7 +260,7 @@ def test_damage_in_a_stage_is_told_without_harm_to_the_others(tmp_path: Path) ->
         UserError, match=rf"no checkpoint is complete \({checkpoint.name}: "
     ) as refusal:
         train(config)
-    assert refusal.value.hint.startswith("Delete it to start anew there")
+    assert refusal.value.hint.startswith("Delete it to start a new run there")
     shutil.rmtree(checkpoint)
     assert run(config).steps == 5
 

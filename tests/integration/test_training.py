@@ -201,7 +201,7 @@ def test_a_dry_run_writes_nothing_and_names_the_plan(tmp_path: Path, capsys: Any
     ):
         assert word in output
     found = re.search(
-        r"layout tree, examples by user: (\S+) tokens a step and process, (\S+) after sharing",
+        r"layout tree, examples by user: (\S+) tokens per step and process, (\S+) after sharing",
         output,
     )
     assert found
