@@ -40,14 +40,17 @@ bench: $(VENV)/.ready ## The benchmarks behind the README's figures, in an hour 
 	$(BIN)/python benchmarks/decoding.py
 	$(BIN)/python benchmarks/baselines.py
 	$(BIN)/python benchmarks/scale.py
+	$(BIN)/python benchmarks/prepare.py
+	$(BIN)/python benchmarks/sids_scale.py
 	$(BIN)/python benchmarks/sharing.py
 	$(BIN)/python benchmarks/training.py
 
-quality: $(VENV)/.ready ## The benchmarks behind docs/quality.md, in a day of two cores
+quality: $(VENV)/.ready ## The benchmarks behind docs/quality.md, in several days of two cores
 	$(BIN)/python -m pip install --quiet -e ".[baselines]"
 	$(BIN)/python -m pytest tests/integration/test_sasrec.py
 	$(BIN)/python benchmarks/quality.py
 	$(BIN)/python benchmarks/instruments.py
+	$(BIN)/python benchmarks/sids.py --folder runs/sids-benchmark
 
 docs: $(VENV)/.ready ## Check that the documentation's links and commands exist
 	$(BIN)/python -m pytest tests/unit/project/test_docs.py

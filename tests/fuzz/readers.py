@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import json
 from collections.abc import Callable, Iterator
 from functools import cache, partial
@@ -40,6 +41,7 @@ from sidtune.encoding.encoded import Encoded
 from sidtune.encoding.frame import Frame
 from sidtune.encoding.remember import remembered
 from sidtune.evaluation import compare
+from sidtune.events.readers import FORMATS
 from sidtune.files.ids import CODES
 from sidtune.files.literals import parse_list
 from sidtune.model.base_files import weight_faults
@@ -55,6 +57,8 @@ from sidtune.runs.bundle import (
 )
 from sidtune.runs.checkpoints import IDENTITY, MANIFEST, compare_identity, newest_complete
 from sidtune.runs.resumed import STATE, refuse_broken_state
+from sidtune.sids.items import Items, read_items
+from sidtune.sids.vectors.given import read_vectors
 from sidtune.tasks.config_file import dump_config, load_config, parse_config
 from sidtune.templates import FORMS, as_tree, load_templates, parse_template
 from sidtune.tokenizer.load import load_model_config as load_header
@@ -94,6 +98,28 @@ def _read_items(folder: Path) -> None:
     read_texts(folder / "s.item.json")
 
 
+def _read_sid_items(folder: Path) -> None:
+    (file,) = (path for path in folder.iterdir() if path.name in ("s.item.json", "s.parquet"))
+    items = read_items(file)
+    assert len(items) == len(set(items.ids)) == len(items.titles) == len(items.texts) > 0
+    assert all(isinstance(text, str) for text in (*items.titles, *items.texts))
+    "".join([*items.ids, *items.texts]).encode()
+
+
+def _npy() -> bytes:
+    file = io.BytesIO()
+    np.save(file, np.arange(8, dtype=np.float32).reshape(4, 2))
+    return file.getvalue()
+
+
+def _read_vectors(folder: Path) -> None:
+    (file,) = folder.iterdir()
+    vectors = read_vectors(file, Items(IDS, TITLES, TITLES))
+    assert vectors.shape[0] == 4
+    assert vectors.dtype == np.float32
+    assert np.isfinite(vectors.sum(dtype=np.float64))
+
+
 def _csv(history: str = "history") -> bytes:
     lines = [f"user_id,{history},item_id,item_title,history_item_title"]
     for user, items, target in ROWS:
@@ -125,10 +151,23 @@ def _read_rows(folder: Path) -> None:
 
 
 def _read_interactions(folder: Path) -> None:
-    found = read_interactions(folder / "s.inter.json", SHOP)
+    (path,) = folder.iterdir()
+    found = read_interactions(path, SHOP)
     assert len(found.users) == len(found.items) > 0
     assert found.items.lengths.min() > 0
     assert found.items.values.min() >= 0
+
+
+def _of_format(name: str, file: str, content: bytes) -> Reader:
+    """Events of a public data set."""
+
+    def read(folder: Path) -> None:
+        for table in FORMATS[name].events(folder / file):
+            table.validate(full=True)
+            assert table.num_rows
+            assert {"user", "item"} <= set(table.column_names) or name == "recbole"
+
+    return Reader(lambda: {file: content}, read)
 
 
 PREFERENCE = {"user": "u", "user_preference": "mugs", "split": "valid"}
@@ -444,6 +483,22 @@ MORE = [
 READERS: dict[str, Reader] = {
     "items": Reader(_items, _read_items, ("s.item.json",)),
     "index": Reader(_items, _read_items, ("s.index.json",)),
+    "items for SIDs": Reader(_items, _read_sid_items, ("s.item.json",)),
+    "items for SIDs.parquet": Reader(
+        lambda: {
+            "s.parquet": parquet_bytes(
+                pa.table({"item_id": IDS, "title": TITLES, "genres": [["a"]] * 4})
+            )
+        },
+        _read_sid_items,
+    ),
+    "vectors.npy": Reader(lambda: {"v.npy": _npy()}, _read_vectors),
+    "vectors.parquet": Reader(
+        lambda: {
+            "v.parquet": parquet_bytes(pa.table({"item_id": IDS, "vector": [[0.5, 1.0]] * 4}))
+        },
+        _read_vectors,
+    ),
     "rows.csv": _rows("r.csv", _csv()),
     "rows of MiniOneRec": _rows("r.csv", _csv("history_item_id")),
     "rows.csv.gz": _rows("r.csv.gz", gzip.compress(_csv())),
@@ -455,6 +510,31 @@ READERS: dict[str, Reader] = {
             "s.inter.json": json_bytes({"u": ["1", "x y", 2], "v": ["ü", 2.0], "7.0": ["1.0"]})
         },
         _read_interactions,
+    ),
+    "interactions.parquet": Reader(
+        lambda: {
+            "s.parquet": parquet_bytes(
+                pa.table({"user_id": ["u", "7.0"], "items": [["1", "x y"], ["ü"]]})
+            )
+        },
+        _read_interactions,
+    ),
+    "events of RecBole": _of_format(
+        "recbole", "e.inter", b"user_id:token\titem_id:token\tt:float\nu\t1\t2.5\n"
+    ),
+    "events of MovieLens": _of_format(
+        "movielens", "ratings.csv", b'user,item,rating,t\n1,"2",3.5,4\n'
+    ),
+    "events of old MovieLens": _of_format("movielens", "ratings.dat", b"1::2::3::4\n"),
+    "events of Amazon": _of_format(
+        "amazon", "e.jsonl", lines_bytes([{"user_id": "u", "parent_asin": "1"}] * 2)
+    ),
+    "events of old Amazon": _of_format(
+        "amazon", "e.txt", b"{'reviewerID': 'u', 'asin': '1', 'helpful': [0, 1]}\n"
+    ),
+    "events in sequences": _of_format("sequences", "e.txt", "u 1 2 1\nv ü\n".encode()),
+    "events in an object": _of_format(
+        "sequences", "e.inter.json", json_bytes({"u": ["1", 2.0], "v": ["ü"]})
     ),
     "preferences.json": Reader(lambda: {"p.json": json_bytes([PREFERENCE] * 2)}, _read_preferences),
     "preferences.jsonl": Reader(

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,9 @@ OPTIONS = {
     ),
     "compare": "runs --split --json",
     "demo": "--output",
+    "sids fit": "config overrides --json",
+    "sids report": "index --items --vectors --json",
+    "sids assign": "fitted --items --vectors --model --json",
 }
 
 
@@ -76,17 +80,25 @@ def flat(text: str) -> str:
 
 
 def test_the_options_stay_as_they_are() -> None:
-    commands = get_command(app).commands  # type: ignore[attr-defined]
     found = {
         name: " ".join(p.opts[0] for p in command.params if p.name not in ("help",))
-        for name, command in commands.items()
+        for name, command in every_command(get_command(app))
     }
     assert found == OPTIONS
 
 
+def every_command(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Commands by the words that call them, those of groups too."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from every_command(command, f"{prefix}{name} ")
+        else:
+            yield prefix + name, command
+
+
 @pytest.mark.parametrize("command", OPTIONS)
 def test_help_says_what_it_does_with_an_example(command: str) -> None:
-    result = call(command, "--help")
+    result = call(*command.split(), "--help")
     assert result.exit_code == 0
     assert f"sidtune {command}" in flat(result.output).replace("│", "")
     assert "Example:" in result.output

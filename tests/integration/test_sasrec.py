@@ -120,7 +120,9 @@ def test_results_of_other_settings_are_kept(shop: Path) -> None:
     assert "different settings (sids_sha256)" in message(
         "baselines", shop, "--simple", "data.unique_sids=true"
     )
-    assert "different settings (history)" in message("baselines", shop, "--simple", "data.history=1")
+    assert "different settings (history)" in message(
+        "baselines", shop, "--simple", "data.history=1"
+    )
 
 
 def test_a_comparison_names_other_sids_and_other_histories(shop: Path, tmp_path: Path) -> None:

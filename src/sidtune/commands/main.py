@@ -10,15 +10,18 @@ from sidtune.commands import (
     demo,
     evaluate,
     new_model,
+    prepare,
     preview,
     recommend,
     sft,
+    sids,
     train,
 )
 from sidtune.commands.app import app
 
 # In the order of `sidtune --help`.
 COMMANDS = (
+    prepare.prepare,
     train.train,
     sft.sft,
     check.check,
@@ -32,6 +35,7 @@ COMMANDS = (
 )
 for command in COMMANDS:
     app.command()(command)
+app.add_typer(sids.sids, name="sids")
 
 
 def main() -> None:

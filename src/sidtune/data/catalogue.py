@@ -300,7 +300,7 @@ def _sids(entries: Mapping[str, Any], path: Path) -> tuple[list[tuple[str, ...]]
         message = f"{path}: {numbers}, that of item {other} as tokens"
         raise UserError(message, "Write all SIDs in the same format.")
     if coded:
-        return [tuple(map(_token, range(len(codes)), codes)) for codes in coded.values()], list(
+        return [tuple(map(sid_token, range(len(codes)), codes)) for codes in coded.values()], list(
             coded.values()
         )
     return list(named.values()), []
@@ -315,7 +315,7 @@ def _codes(entry: Any) -> list[int]:
     return [int(code) for code in entry] if min(entry, default=0) >= 0 else []
 
 
-def _token(level: int, code: int) -> str:
+def sid_token(level: int, code: int) -> str:
     """The token of a code: levels are named a to z, then aa, ab, …, like spreadsheet columns."""
     name = ""
     while level >= 0:

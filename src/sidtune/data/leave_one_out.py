@@ -1,5 +1,5 @@
-"""Whole histories, one list of items per user, as in LC-Rec, TIGER and LETTER, and leave-one-out
-splits.
+"""Whole histories and leave-one-out splits: files of LC-Rec, TIGER, LETTER, and
+`sidtune prepare`.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from sidtune.base.errors import UserError, some
 from sidtune.base.ragged import Ragged, place_of, row_of
 from sidtune.data.catalogue import Catalogue
 from sidtune.data.rows import Rows, Split
 from sidtune.files.ids import as_id, as_users, id_list
+from sidtune.files.row_files import id_list_columns, kind_of
 from sidtune.files.text import read_json_object
 
 # Users are split only if one interaction is left for training, as in SASRec (Kang and McAuley,
@@ -95,21 +97,50 @@ def whole_split(interactions: Interactions, split: Split) -> Interactions:
 
 
 def read_interactions(path: Path, catalogue: Catalogue) -> Interactions:
-    """Read `{user: [item ids, oldest first]}`; ids are text or whole numbers, such as 17 or 17.0.
+    """Read whole histories, oldest item first: `{user: [item ids]}`, or Parquet with the columns
+    `user_id` and `items`.
+
+    Item ids are text or whole numbers, such as 17 or 17.0.
 
     Raises:
         UserError: names the user of an invalid entry, a user that occurs twice (`7` and `7.0` are
             the same user), or a user with an item that is not in the catalogue.
     """
+    written, ids, lengths = _of_parquet(path) if kind_of(path) == ".parquet" else _of_object(path)
+    items = Ragged.from_lengths(catalogue.positions(ids), lengths)
+    users = as_users(written)
+    _refuse_repeated(users, written, path)
+    _refuse_unknown(items, ids, users, path)
+    return Interactions(users, items)
+
+
+Histories = tuple[pa.Array, pa.Array, NDArray[np.int64]]
+
+
+def _of_object(path: Path) -> Histories:
+    """Users, the items of all of them, and how many each has."""
     given = read_json_object(path)
     _refuse_other_shapes(given, path)
     ids = pa.array([as_id(item) for item in chain.from_iterable(given.values())], pa.large_string())
-    lengths = np.fromiter(map(len, given.values()), np.int64, len(given))
-    items = Ragged.from_lengths(catalogue.positions(ids), lengths)
-    users = as_users(pa.array(list(given), pa.large_string()))
-    _refuse_repeated(users, list(given), path)
-    _refuse_unknown(items, ids, users, path)
-    return Interactions(users, items)
+    return (
+        pa.array(list(given), pa.large_string()),
+        ids,
+        np.fromiter(map(len, given.values()), np.int64, len(given)),
+    )
+
+
+def _of_parquet(path: Path) -> Histories:
+    """As `_of_object`, of a table."""
+    users, items, lengths = [], [], []
+    for row_users, row_items in id_list_columns(path, "user_id", "items"):
+        users.append(row_users)
+        items.append(row_items.flatten())
+        lengths.append(row_items.value_lengths().to_numpy())
+    return (
+        pa.concat_arrays(users),
+        pa.concat_arrays(items),
+        np.concatenate(lengths).astype(np.int64),
+    )
 
 
 def _refuse_other_shapes(given: Mapping[str, Any], path: Path) -> None:
@@ -132,15 +163,15 @@ def _refuse_other_shapes(given: Mapping[str, Any], path: Path) -> None:
             )
 
 
-def _refuse_repeated(users: pa.Array, given: list[str], path: Path) -> None:
+def _refuse_repeated(users: pa.Array, given: pa.Array, path: Path) -> None:
     codes = users.indices.to_numpy()
     _, first = np.unique(codes, return_index=True)
     if len(first) < len(codes):
         again = int(np.setdiff1d(np.arange(len(codes)), first)[0])
         before = int(np.flatnonzero(codes == codes[again])[0])
         message = (
-            f"{path}: {given[before]!r:.80} and {given[again]!r:.80} are the same user, which"
-            " occurs twice"
+            f"{path}: {given[before].as_py()!r:.80} and {given[again].as_py()!r:.80} are the same"
+            " user, which occurs twice"
         )
         raise UserError(
             message, "Merge the two histories in time order, or change the id of one of the users."

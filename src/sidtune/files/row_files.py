@@ -63,6 +63,32 @@ def row_batches(path: Path) -> Iterator[pa.Table]:
     faults.refuse()
 
 
+def id_list_columns(path: Path, owner: str, lists: str) -> Iterator[tuple[pa.Array, pa.Array]]:
+    """A column of ids, `large_string`, and one of lists of ids, of a Parquet file, some rows at a
+    time.
+
+    Raises:
+        UserError: as `row_batches`.
+    """
+    faults = Faults(path)
+    with opened_parquet(path) as file:
+        names = file.schema_arrow.names
+        for name in (owner, lists):
+            if names.count(name) != 1:
+                raise UserError(
+                    f"{path}: expected one column {name!r}{did_you_mean(name, names)}; found"
+                    f" {', '.join(names)[:500]}",
+                    "Whole histories are a row a user: user_id, and items, a list, oldest first.",
+                )
+        for batch in tables(file, path, [owner, lists], ROWS_AT_ONCE):
+            owners = _text(batch[owner], owner, faults)
+            values = _history(batch[lists].combine_chunks(), lists, faults)
+            faults.rows += batch.num_rows
+            if not faults.counts:
+                yield owners.dictionary_decode(), values
+    faults.refuse()
+
+
 def kind_of(path: Path) -> str:
     """The suffix of a file without `.gz`."""
     return Path(path.name.removesuffix(".gz")).suffix

@@ -176,12 +176,7 @@ class _Recommender(BaseModel):
 def write_bundle(bundle: Bundle, folder: Path) -> None:
     """Write both files and the model card into a model folder."""
     catalogue = bundle.catalogue
-    columns = [catalogue.ids, catalogue.titles, [list(sid) for sid in catalogue.sids], bundle.users]
-    table = pa.table(
-        [pa.array(column, kind.type) for column, kind in zip(columns, SCHEMA, strict=True)],
-        schema=SCHEMA,
-    )
-    pyarrow.parquet.write_table(table, folder / CATALOGUE)
+    write_catalogue(bundle, folder / CATALOGUE)
     recommender = _Recommender(
         version=FORMAT_VERSION,
         task=bundle.task,
@@ -198,6 +193,17 @@ def write_bundle(bundle: Bundle, folder: Path) -> None:
     (folder / CARD).write_text(
         model_card(catalogue.sids[0], bundle.prompt_ids is not None), encoding="utf-8"
     )
+
+
+def write_catalogue(bundle: Bundle, path: Path) -> None:
+    """Write the catalogue alone."""
+    catalogue = bundle.catalogue
+    columns = [catalogue.ids, catalogue.titles, [list(sid) for sid in catalogue.sids], bundle.users]
+    table = pa.table(
+        [pa.array(column, kind.type) for column, kind in zip(columns, SCHEMA, strict=True)],
+        schema=SCHEMA,
+    )
+    pyarrow.parquet.write_table(table, path)
 
 
 def read_bundle(folder: Path) -> Bundle:

@@ -37,9 +37,12 @@ from sidtune.runs.checkpoints import (
     seal,
 )
 from sidtune.runs.lock import locked
+from sidtune.sids.index import FOLDER as SIDS_FOLDER
 from sidtune.tasks.config import Config
 from sidtune.tasks.config_file import dump_config, with_absolute_paths
 
+# Folders of an output_dir that commands before training leave there.
+MADE_BEFORE = (SIDS_FOLDER,)
 CONFIG = "config.yaml"
 
 
@@ -158,11 +161,8 @@ def refuse_foreign(output_dir: Path) -> None:
             raise UserError(
                 f"output_dir {output_dir}: {place} is a file", "Choose another output_dir."
             )
-    strange = (
-        [p.name for p in output_dir.iterdir() if not p.name.startswith(".")]
-        if output_dir.is_dir()
-        else []
-    )
+    inside = [path.name for path in output_dir.iterdir()] if output_dir.is_dir() else []
+    strange = [name for name in inside if not name.startswith(".") and name not in MADE_BEFORE]
     if strange and not _ours(output_dir):
         raise UserError(
             f"output_dir {output_dir} is not empty ({strange[0]})",

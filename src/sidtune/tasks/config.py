@@ -10,10 +10,12 @@ from sidtune.base.errors import did_you_mean
 from sidtune.config.data import DataConfig
 from sidtune.config.encoding import EncodingConfig, TemplateConfig
 from sidtune.config.evaluation import EvalConfig
+from sidtune.config.events import CatalogueConfig, EventsConfig
 from sidtune.config.logging import LoggingConfig
 from sidtune.config.loss import LossConfig
 from sidtune.config.model import ModelConfig
 from sidtune.config.section import ExpandedPath, Section
+from sidtune.config.sids import SidsConfig
 from sidtune.config.training import StageConfig, TrainingConfig
 from sidtune.tasks import DEFAULT_TASKS, TASKS
 from sidtune.tasks.base import Task, TaskOptions
@@ -24,8 +26,11 @@ class Config(Section):
 
     output_dir: ExpandedPath
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
+    events: EventsConfig | None = None
+    catalogue: CatalogueConfig | None = None
     model: ModelConfig
     data: DataConfig
+    sids: SidsConfig | None = None
     tasks: dict[str, Any] = Field(
         default_factory=lambda above: dict.fromkeys(_default_tasks(above.get("data")))
     )

@@ -13,9 +13,10 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from sidtune.base.errors import UserError, did_you_mean
-from sidtune.config.data import IDLE_WITHOUT
+from sidtune.config.data import IDLE_WITHOUT, DataConfig
 from sidtune.config.model import ModelConfig
 from sidtune.config.section import Section
+from sidtune.config.sids import SidsRun
 from sidtune.files.yaml_files import parse_yaml, read_yaml
 from sidtune.tasks import TASKS
 from sidtune.tasks.config import Config
@@ -31,10 +32,63 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     Raises:
         UserError: for a missing or broken file, an unknown key or a value of the wrong type.
     """
+    return parse_config(_tree(path, overrides), str(path))
+
+
+def load_sids(path: Path, overrides: Sequence[str] = ()) -> SidsRun:
+    """As `load_config`, for what `sidtune sids` reads: neither an index nor rows nor a model need
+    be given.
+    """
+    tree = _tree(path, overrides)
+    data = tree.get("data")
+    faults = [
+        f"{prefix}{name}: unknown key{did_you_mean(str(name), section.model_fields)}"
+        for prefix, section, given in (("", Config, tree), ("data.", DataConfig, data))
+        for name in (given if isinstance(given, Mapping) else ())
+        if name not in section.model_fields
+    ]
+    try:
+        run = SidsRun.model_validate(tree)
+    except ValidationError as error:
+        faults.append(_faults(error, SidsRun))
+    if faults:
+        raise UserError(f"{path}: {NEWLINE.join(faults)}", CONFIG_HINT)
+    return run
+
+
+def _tree(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
+    """What a file says, with overrides."""
     tree = read_yaml(path)
     for override in overrides:
         _apply(tree, override)
-    return parse_config(tree, str(path))
+    return tree
+
+
+def load_part(path: Path, part: type[S], overrides: Sequence[str] = ()) -> S:
+    """As `load_config`, of a file that a command reads a part of: its other sections may be
+    incomplete.
+
+    Args:
+        part: the sections that are read, as fields.
+
+    Raises:
+        UserError: as `load_config`; also where a section of the part is missing.
+    """
+    tree = read_yaml(path)
+    for override in overrides:
+        _apply(tree, override)
+    for name in tree:
+        if name not in Config.model_fields:
+            raise UserError(
+                f"{path}: {name}: unknown key{did_you_mean(str(name), Config.model_fields)}",
+                CONFIG_HINT,
+            )
+    try:
+        return part.model_validate(
+            {name: value for name, value in tree.items() if name in part.model_fields}
+        )
+    except ValidationError as error:
+        raise UserError(f"{path}: {_faults(error, part)}", CONFIG_HINT) from None
 
 
 def parse_config(tree: Mapping[str, Any], where: str) -> Config:
@@ -75,6 +129,10 @@ def dump_config(config: Config) -> str:
         del tree["training"]["decay_embeddings"]
     for section, key in config.said_by_stages():
         del tree[section][key]
+    if config.sids:
+        tree["sids"] = config.sids.resolved()
+    else:
+        del tree["sids"]
     tree["stages"] = [stage.model_dump(exclude_none=True) for stage in config.stages]
     if config.eval.ranking.every is None:
         tree["eval"]["ranking"] = {"every": None}

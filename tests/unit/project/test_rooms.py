@@ -18,6 +18,8 @@ ROOMS = (
     "files",
     "config",
     "data",
+    "events",
+    "sids",
     "tasks",
     "templates",
     "tokenizer",
@@ -39,7 +41,7 @@ ROOMS = (
 FACES = {"__init__", "__main__", "api"}
 MOST_FILES = 12
 # One file for each command, and one for each task.
-LARGE_ROOMS = {"commands", "tasks"}
+LARGE_ROOMS = {"commands", "tasks", "events"}
 MODULES = sorted(SOURCE.rglob("*.py"))
 
 

@@ -1,0 +1,121 @@
+"""`sids`: how semantic IDs are made of a catalogue."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from sidtune.config.section import MOST, ExpandedPath, Positive, Section
+
+VectorKind = Literal["text", "co_occurrence", "encoder", "file"]
+QuantizerKind = Literal["residual_kmeans", "balanced", "rq_vae", "rq_kmeans_plus", "product"]
+CollisionRule = Literal["reassign", "extra_token", "keep"]
+Weight = Annotated[float, Field(gt=0, le=1e6)]
+CodebookSize = Annotated[int, Field(ge=2, le=65_536)]
+
+MOST_SIDS = 2**62
+
+# Keys, and the kinds of vectors that read them.
+READ_BY: dict[str, tuple[VectorKind, ...]] = {
+    "columns": ("text", "encoder"),
+    "text_dimensions": ("text",),
+    "co_occurrence_dimensions": ("co_occurrence",),
+    "encoder": ("encoder",),
+    "file": ("file",),
+}
+
+
+class SidsConfig(Section):
+    """How semantic IDs are made of a catalogue."""
+
+    catalogue: ExpandedPath | None = None
+    columns: tuple[str, ...] | None = None
+    vectors: VectorKind | dict[VectorKind, Weight] = "text"
+    text_dimensions: Positive = 128
+    co_occurrence_dimensions: Positive = 64
+    encoder: ExpandedPath | None = None
+    file: ExpandedPath | None = None
+    quantizer: QuantizerKind = "residual_kmeans"
+    levels: tuple[CodebookSize, ...] | None = None
+    collisions: CollisionRule = "reassign"
+    seed: Annotated[int, Field(ge=0, le=MOST)] = 0
+
+    @model_validator(mode="after")
+    def _vectors_are_given(self) -> Self:
+        if not self.weights:
+            raise ValueError(
+                "vectors: none given; write one kind, or kinds with weights: {text: 1,"
+                " co_occurrence: 0.5}"
+            )
+        for name in ("encoder", "file"):
+            if name in self.weights and getattr(self, name) is None:
+                raise ValueError(f"vectors: {name} needs sids.{name}")
+        for name, kinds in READ_BY.items():
+            if (
+                name in self.model_fields_set
+                and getattr(self, name) is not None
+                and not set(kinds) & set(self.weights)
+            ):
+                raise ValueError(
+                    f"{name} has no effect with these vectors; it belongs to {' and '.join(kinds)}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _levels_are_given(self) -> Self:
+        if self.levels is not None and not 1 <= len(self.levels) <= 16:
+            raise ValueError(
+                "levels: give the codebook sizes of 1 to 16 levels, such as [256, 256, 256]"
+            )
+        if math.prod(self.levels or ()) > MOST_SIDS:
+            raise ValueError("levels: more SIDs than can be counted; give fewer or smaller levels")
+        return self
+
+    @property
+    def weights(self) -> dict[VectorKind, float]:
+        """The kinds of vectors that are concatenated, and the factor of each."""
+        return dict(self.vectors) if isinstance(self.vectors, dict) else {self.vectors: 1.0}
+
+    def resolved(self) -> dict[str, Any]:
+        """Every key as JSON holds it, less those without effect: what is read back as the same
+        section.
+        """
+        tree = self.model_dump(mode="json")
+        idle = [name for name, kinds in READ_BY.items() if not set(kinds) & set(self.weights)]
+        return {name: value for name, value in tree.items() if name not in idle}
+
+
+class SidsData(BaseModel):
+    """The keys of `data` that making SIDs reads; training checks the others."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    items: ExpandedPath | None = None
+    train: ExpandedPath | None = None
+    interactions: ExpandedPath | None = None
+    history: Positive | None = None
+
+
+class SidsRun(BaseModel):
+    """The sections of a configuration that making SIDs reads; the index they lead to need not
+    exist.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    output_dir: ExpandedPath
+    data: SidsData = SidsData()
+    sids: SidsConfig = SidsConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_sections(cls, tree: Any) -> Any:
+        """`sids:` with nothing below it means every default."""
+        if isinstance(tree, dict):
+            return {
+                key: {} if value is None and key in ("data", "sids") else value
+                for key, value in tree.items()
+            }
+        return tree

@@ -1,0 +1,148 @@
+"""Which files a configuration names, and the tables of texts among them."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import hashlib
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sidtune.base.errors import UserError, did_you_mean
+from sidtune.files.row_files import kind_of
+from sidtune.files.text import LONGEST_RECORD, read_jsonl, read_lines
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
+JSON_LINES = (".jsonl", ".ndjson")
+KINDS = (".parquet", *DELIMITERS, *JSON_LINES)
+# Of JSON Lines, so many records say which fields there are.
+RECORDS_LOOKED_AT = 1_000
+# DuckDB keeps several lines of this length at once.
+LONGEST_LINE = 1 << 22
+
+
+def matching_files(path: Path, key: str) -> list[Path]:
+    """The files that a path means: itself, those of a folder and its folders, or those that match
+    its pattern.
+
+    Raises:
+        UserError: where there is none.
+    """
+    if path.is_dir():
+        found = [file for file in path.rglob("*") if file.is_file() and not _hidden(file, path)]
+    elif path.exists() or not glob.has_magic(str(path)):
+        found = [path]
+    else:
+        found = [
+            Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file()
+        ]
+    if not found:
+        raise UserError(f"{key}: no file matches {path}", "Check the path.")
+    for file in found:
+        if not file.exists():
+            siblings = (
+                [entry.name for entry in file.parent.iterdir()] if file.parent.is_dir() else []
+            )
+            raise UserError(
+                f"{key}: no such file: {file}{did_you_mean(file.name, siblings)}", "Check the path."
+            )
+        if not file.stat().st_size:
+            raise UserError(f"{key}: {file} is empty", "Remove it, or write it again.")
+    return sorted(found)
+
+
+def one_kind(files: Sequence[Path], key: str) -> str:
+    """The kind of plain table that all the files are.
+
+    Raises:
+        UserError: for a kind that is not known, and for several kinds.
+    """
+    kinds = {kind_of(file): file for file in files}
+    for kind, file in kinds.items():
+        if kind not in KINDS:
+            raise UserError(
+                f"{key}: {file}: unknown kind of file {kind!r}",
+                f"Known: {', '.join(KINDS)}, each also with .gz; for files of public data sets give"
+                " a format.",
+            )
+    if len(kinds) > 1:
+        raise UserError(
+            f"{key}: several kinds of files: {', '.join(kinds)}",
+            "Name files of one kind, by a pattern.",
+        )
+    if kinds.keys() == {".parquet"} and any(file.suffix == ".gz" for file in files):
+        raise UserError(
+            f"{key}: Parquet in .gz cannot be read in pieces",
+            "Unpack it; Parquet is compressed itself.",
+        )
+    return next(iter(kinds))
+
+
+def text_table(connection: Any, files: Sequence[Path], kind: str) -> ir.Table:
+    """CSV, TSV or JSON Lines through DuckDB, every column as text; the columns are those of the
+    first file.
+
+    Args:
+        connection: Ibis's, to DuckDB.
+    """
+    names = column_names(files[0], kind)
+    columns = dict.fromkeys(names, "VARCHAR")
+    paths = [glob.escape(str(file)) for file in files]
+    if kind in JSON_LINES:
+        return connection.read_json(
+            paths, format="newline_delimited", columns=columns, maximum_object_size=LONGEST_RECORD
+        )
+    for file in files[1:]:
+        if (others := column_names(file, kind)) != names:
+            raise UserError(
+                f"{file} has the columns {', '.join(others)[:200]}, and {files[0]} has"
+                f" {', '.join(names)[:200]}",
+                "Give all files the same columns in the same order.",
+            )
+    return connection.read_csv(
+        paths,
+        columns=columns,
+        header=True,
+        auto_detect=False,
+        delim=DELIMITERS[kind],
+        quote='"',
+        escape='"',
+        max_line_size=LONGEST_LINE,
+    )
+
+
+def column_names(path: Path, kind: str) -> list[str]:
+    """The columns of a text file, from its header or from its first records.
+
+    Raises:
+        UserError: for a header that is broken or names a column twice.
+    """
+    if kind in JSON_LINES:
+        records = islice(read_jsonl(path), RECORDS_LOOKED_AT)
+        return list(dict.fromkeys(name for _, record in records for name in record))
+    try:
+        names = next(csv.reader(read_lines(path, LONGEST_RECORD), delimiter=DELIMITERS[kind]), [])
+    except csv.Error as error:
+        raise UserError(f"{path}: not a readable table: {error} in the header") from None
+    for name in names:
+        if not name.strip() or names.count(name) > 1:
+            what = f"the column {name!r} stands twice" if name.strip() else "a column has no name"
+            raise UserError(f"{path}: {what}", "Name every column once, in the first line.")
+    return names
+
+
+def digests(files: Sequence[Path]) -> Iterator[str]:
+    """What each file holds, as a hash with the ending of its name, which says how it is read."""
+    for file in files:
+        with file.open("rb") as stream:
+            yield f"{kind_of(file)}:{hashlib.file_digest(stream, 'sha256').hexdigest()}"
+
+
+def _hidden(file: Path, folder: Path) -> bool:
+    """Whether a file is none of the data: writers of folders leave `_SUCCESS` and `.crc` files."""
+    return any(part.startswith((".", "_")) for part in file.relative_to(folder).parts)

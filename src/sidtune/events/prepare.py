@@ -1,0 +1,290 @@
+"""From events and a catalogue to the rows, the items and the summary of one folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet
+
+from sidtune.base.errors import UserError
+from sidtune.base.storage import flush, refusing_failed_writes, write_text
+from sidtune.base.terminal import warn
+from sidtune.config.events import HISTORY_OF_ROWS, EventsConfig, PrepareConfig, SparkEngine
+from sidtune.events.catalogue import ID, Items, read_items, write_items
+from sidtune.events.coding import Timing, code_events
+from sidtune.events.engine import Engine, opened_engine, require
+from sidtune.events.files import digests, matching_files
+from sidtune.events.rows import Names, Written, write_rows, write_sequences
+from sidtune.events.source import Given, Source, find_source, given_events
+from sidtune.events.splits import Cuts, find_cuts
+from sidtune.events.steps import choose, order_of
+from sidtune.events.summary import Steps, some
+from sidtune.events.times import Clock, set_clock
+
+# Raised whenever the same inputs make other files.
+VERSION = 1
+PREPARED, SUMMARY, CATALOGUE = "prepared", "summary.json", "catalogue.parquet"
+PARTIAL = ".partial-"
+# A user with more events is more likely a program or a shared account.
+MANY_EVENTS = 10_000
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What `prepare` left.
+
+    Args:
+        folder: `output_dir/prepared/<fingerprint>`.
+        summary: the content of its `summary.json`.
+        again: whether it was there already.
+    """
+
+    folder: Path
+    summary: dict[str, Any]
+    again: bool
+
+
+def prepare(config: PrepareConfig) -> Prepared:
+    """Do what `events` and `catalogue` say, unless it is done.
+
+    Raises:
+        UserError: for anything in the inputs that nothing can be made of; nothing is left behind
+            then.
+    """
+    spark = isinstance(config.events.engine, SparkEngine)
+    require("spark" if spark else "prepare")
+    home = config.output_dir / PREPARED
+    with _aside(home) as folder:
+        source = find_source(config.events, folder)
+        name = fingerprint(config, source.digests)
+        done = home / name
+        if (done / SUMMARY).is_file():
+            return Prepared(done, json.loads((done / SUMMARY).read_text(encoding="utf-8")), True)
+        made = folder / name
+        made.mkdir()
+        summary = _made(config, source, made, folder)
+        summary = {"version": VERSION, "fingerprint": name, **summary}
+        write_text(made / SUMMARY, json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
+        _publish(made, done)
+    return Prepared(done, summary, False)
+
+
+def fingerprint(config: PrepareConfig, sources: list[str]) -> str:
+    """A name for what these inputs and settings make; where files lie and which engine runs does
+    not matter.
+    """
+    events = config.events.model_dump(mode="json", exclude={"files", "database", "table", "engine"})
+    catalogue: dict[str, Any] | None = None
+    items: list[str] = []
+    if config.catalogue:
+        catalogue = config.catalogue.model_dump(mode="json", exclude={"file"})
+        items = sorted(digests(matching_files(config.catalogue.file, "catalogue.file")))
+    made_of = json.dumps([VERSION, events, catalogue, sorted(sources), items])
+    return hashlib.sha256(made_of.encode()).hexdigest()[:16]
+
+
+def _made(config: PrepareConfig, source: Source, made: Path, folder: Path) -> dict[str, Any]:
+    """Write all files but the summary, which is returned."""
+    items = read_items(config.catalogue) if config.catalogue else None
+    with (
+        refusing_failed_writes(made),
+        opened_engine(config.events.engine, folder, _told(config.events)) as engine,
+    ):
+        given = given_events(config.events, source, engine, folder)
+        timing = _timing(config.events, given, engine)
+        judged = engine.read([_written_verdicts(items, folder)]) if items else None
+        coded, steps = code_events(engine, given.table, config.events, timing, judged)
+        events = choose(engine, coded.events, config.events, steps)
+        names = Names(_names(engine, coded.users), _names(engine, coded.items), timing.dated)
+        written = _write(config.events, engine, events, names, made)
+        touched = _touched(engine, events)
+        _write_catalogue(config, items, names, touched, made)
+        warnings = _warnings(steps, items, written, names)
+        result = {
+            "events": steps.left,
+            "users": _count(engine, events, "user"),
+            "items": len(touched),
+        }
+    for warning in warnings:
+        warn(warning)
+    return {
+        "columns": (
+            given.columns
+            | {f"catalogue.{role}": name for role, name in (items.columns if items else {}).items()}
+        ),
+        "times": timing.clock.unit or "dates" if timing.timed else "order",
+        "read": steps.read,
+        "steps": steps.as_json(),
+        "result": (
+            result
+            | {
+                "events_of_longest_user": written.longest,
+                "events_at_equal_times": written.ties,
+            }
+        ),
+        "rows": written.rows,
+        "held_out_targets_not_in_training": written.cold,
+        "catalogue": _catalogue_counts(items, touched, names),
+        "warnings": warnings,
+    }
+
+
+def _told(config: EventsConfig) -> str:
+    """Where the events are, for messages."""
+    return str(config.files or f"events.table {config.table}")
+
+
+def _timing(config: EventsConfig, given: Given, engine: Engine) -> Timing:
+    """How times are read; refuses what needs dates where there are none."""
+    column = given.columns.get("time")
+    where = f"{_told(config)}, column {column}"
+    clock = set_clock(engine, given.table, config.time_unit, where) if column else Clock("order")
+    timing = Timing(clock, column is not None, "position" in given.columns)
+    if not timing.dated:
+        for name in ("start", "end", "repeat_gap"):
+            if getattr(config, name) is not None:
+                raise UserError(
+                    f"events.{name} needs dates, and the events only have an order", "Leave it out."
+                )
+        if config.split != "leave_one_out":
+            raise UserError(
+                "events.split: a split by dates needs dates, and the events only have an order",
+                "Use split: leave_one_out, or name the column of dates by events.time.",
+            )
+    return timing
+
+
+def _written_verdicts(items: Items, folder: Path) -> Path:
+    path = folder / "verdicts.parquet"
+    pyarrow.parquet.write_table(
+        pa.table({"name": items.table[ID].cast(pa.string()), "verdict": items.verdicts}), path
+    )
+    return path
+
+
+def _names(engine: Engine, coded: Any) -> pa.Array:
+    """All names in the order of their codes."""
+    pieces = [
+        piece["name"].cast(pa.large_string()) for piece in engine.stream(coded.order_by("code"))
+    ]
+    return pa.chunked_array(pieces, pa.large_string()).combine_chunks()
+
+
+def _write(config: EventsConfig, engine: Engine, events: Any, names: Names, made: Path) -> Written:
+    ordered = engine.stream(events.order_by(["user", *order_of(events)]))
+    if config.split == "leave_one_out":
+        return write_sequences(ordered, names, made)
+    cuts = Cuts(find_cuts(engine, events, config))
+    return write_rows(ordered, names, cuts, config.history or HISTORY_OF_ROWS, made)
+
+
+def _touched(engine: Engine, events: Any) -> np.ndarray[Any, np.dtype[np.int32]]:
+    """The items that are left, ascending."""
+    found = engine.fetch(events.select("item").distinct())["item"].to_numpy()
+    return np.sort(found)
+
+
+def _count(engine: Engine, events: Any, name: str) -> int:
+    return int(engine.fetch(events.aggregate(n=events[name].nunique()))["n"][0].as_py())
+
+
+def _write_catalogue(
+    config: PrepareConfig, items: Items | None, names: Names, touched: Any, made: Path
+) -> None:
+    """Items that are left, with their texts where there is a catalogue."""
+    ids = names.items.take(pa.array(touched))
+    if items is None or config.catalogue is None:
+        pyarrow.parquet.write_table(pa.table({ID: ids}), made / CATALOGUE, compression="zstd")
+        return
+    kept = pc.is_in(items.table[ID], value_set=ids).to_numpy()
+    if config.catalogue.keep_untouched:
+        kept = items.verdicts.is_null().to_numpy(zero_copy_only=False)
+    write_items(items, kept, made / CATALOGUE)
+
+
+def _catalogue_counts(items: Items | None, touched: Any, names: Names) -> dict[str, int]:
+    if items is None:
+        return {}
+    sound = items.table.num_rows - (len(items.verdicts) - items.verdicts.null_count)
+    return items.counts | {"items": items.table.num_rows, "untouched": sound - len(touched)}
+
+
+def _warnings(steps: Steps, items: Items | None, written: Written, names: Names) -> list[str]:
+    """What a user should look at, though it stops nothing."""
+    found = [
+        f"{step.dropped:,} of {steps.read:,} events left out: {step.why}"
+        for step in steps.taken
+        if step.dropped and (step.name == "input" or step.name.startswith("catalogue"))
+    ]
+    if items and items.counts["repeated_ids"]:
+        other = items.counts["repeated_ids_with_other_texts"]
+        repeated = items.counts["repeated_ids"]
+        found.append(
+            f"{repeated:,} rows of the catalogue repeat an id, {other:,} of them with other texts:"
+            " the first counts"
+        )
+    if items and items.counts["without_id"]:
+        found.append(
+            f"{items.counts['without_id']:,} rows of the catalogue have no id that can be used"
+        )
+    if written.longest > MANY_EVENTS:
+        user = some([names.users[written.longest_user].as_py()])
+        found.append(
+            f"user {user} has {written.longest:,} events; is it a person? events.latest keeps the"
+            " latest ones"
+        )
+    return found
+
+
+@contextmanager
+def _aside(home: Path) -> Iterator[Path]:
+    """A folder beside the finished ones, which is gone in the end; those of processes that died are
+    removed too.
+    """
+    with refusing_failed_writes(home):
+        home.mkdir(parents=True, exist_ok=True)
+        mark = f"{PARTIAL}{platform.node()}-"
+        for left in home.glob(f"{mark}*"):
+            if not _runs(left.name.removeprefix(mark)):
+                shutil.rmtree(left, ignore_errors=True)
+        folder = home / f"{mark}{os.getpid()}"
+        folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _runs(process: str) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return False
+    except (ValueError, PermissionError):
+        return True
+    return True
+
+
+def _publish(made: Path, done: Path) -> None:
+    """Give a finished folder its name; where another process was faster, its files are the same."""
+    with refusing_failed_writes(done):
+        for file in made.iterdir():
+            flush(file)
+        flush(made)
+        if done.exists() and not (done / SUMMARY).exists():
+            shutil.rmtree(done)
+        if not done.exists():
+            os.rename(made, done)
+        flush(done.parent)

@@ -1,0 +1,121 @@
+"""MovieLens as GroupLens publishes it: `u.data` and `u.item`, or `ratings` and `movies` as `.dat`
+or `.csv`.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+
+from sidtune.base.errors import UserError
+from sidtune.events.readers.format import text_tables
+from sidtune.files.text import opened
+
+EVENTS = ("user", "item", "rating", "time")
+ITEMS = ("id", "title", "genres")
+# The columns of u.item behind id, title, two dates and an address, in the order of u.genre.
+GENRES = (
+    *(
+        "unknown",
+        "Action",
+        "Adventure",
+        "Animation",
+        "Children's",
+        "Comedy",
+        "Crime",
+        "Documentary",
+        "Drama",
+    ),
+    *(
+        "Fantasy",
+        "Film-Noir",
+        "Horror",
+        "Musical",
+        "Mystery",
+        "Romance",
+        "Sci-Fi",
+        "Thriller",
+        "War",
+        "Western",
+    ),
+)
+FIRST_GENRE = 5
+LONGEST_LINE = 1 << 16
+
+
+def ratings(path: Path) -> Iterator[pa.Table]:
+    """The ratings of a file, of each of the three layouts.
+
+    Raises:
+        UserError: for a line that has not four fields.
+    """
+    return text_tables(_fields(path, len(EVENTS)), EVENTS)
+
+
+def movies(path: Path) -> Iterator[pa.Table]:
+    """The films of a file: id, title and genres, which are joined by commas."""
+    of_numbers = _plain_name(path).endswith("u.item")
+    rows = _fields(path, FIRST_GENRE + len(GENRES) if of_numbers else len(ITEMS))
+    return text_tables((_film(row, of_numbers) for row in rows), ITEMS)
+
+
+def _film(row: list[str], of_numbers: bool) -> list[str]:
+    if of_numbers:
+        marks = zip(GENRES, row[FIRST_GENRE:], strict=True)
+        return [row[0], row[1], ", ".join(genre for genre, mark in marks if mark == "1")]
+    return [row[0], row[1], row[2].replace("|", ", ")]
+
+
+def _fields(path: Path, width: int) -> Iterator[list[str]]:
+    for number, row in enumerate(_rows(path), start=1):
+        if row and len(row) != width:
+            raise UserError(f"{path}, line {number}: expected {width} fields, found {len(row)}")
+        if row:
+            yield row
+
+
+def _rows(path: Path) -> Iterator[list[str]]:
+    name = _plain_name(path)
+    if name.endswith(".csv"):
+        return _of_csv(path)
+    delimiter = "::" if name.endswith(".dat") else "|" if name.endswith("u.item") else "\t"
+    return (
+        line.rstrip("\r\n").split(delimiter) for line in _lines(path, "latin-1") if line.strip()
+    )
+
+
+def _of_csv(path: Path) -> Iterator[list[str]]:
+    """The rows below the header; that one is kept as an empty row, so that rows are counted as
+    lines are.
+    """
+    try:
+        for number, row in enumerate(csv.reader(_lines(path, "utf-8"))):
+            yield row if number else []
+    except csv.Error as error:
+        raise UserError(f"{path}: not a readable CSV: {error}") from None
+
+
+def _plain_name(path: Path) -> str:
+    return path.name.removesuffix(".gz")
+
+
+def _lines(path: Path, encoding: str) -> Iterable[str]:
+    """The lines of a file; the older data sets are in Latin-1, except where a copy was made in
+    UTF-8.
+    """
+    with opened(path) as stream:
+        for number, line in enumerate(iter(lambda: stream.readline(LONGEST_LINE), b""), start=1):
+            if len(line) == LONGEST_LINE:
+                raise UserError(
+                    f"{path}, line {number}: more than {LONGEST_LINE:,} bytes",
+                    "Is it this data set?",
+                )
+            try:
+                yield line.decode("utf-8")
+            except UnicodeDecodeError:
+                if encoding == "utf-8":
+                    raise UserError(f"{path}: not UTF-8", "Download it again.") from None
+                yield line.decode(encoding)

@@ -1,0 +1,249 @@
+"""Events as they are given, in one shape: files of any kind, public data sets, or a table of a
+database.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet
+
+from sidtune.base.errors import UserError
+from sidtune.config.events import EventsConfig
+from sidtune.events.columns import find_column, needed_column
+from sidtune.events.engine import Engine, refusing_failures
+from sidtune.events.files import digests, matching_files, one_kind
+from sidtune.events.readers import FORMATS
+from sidtune.events.times import time_columns
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+
+ROLES = ("user", "item", "time", "position", "rating", "type")
+LARGEST_WHOLE = {"float16": 2**11, "float32": 2**24, "float64": 2**53}
+
+
+@dataclass
+class Source:
+    """Where events come from.
+
+    Args:
+        files: those of `events.files`; none for a database.
+        staged: a Parquet file that was written of what no engine reads, if one was.
+        digests: what the events are, whatever they are called.
+    """
+
+    files: list[Path]
+    staged: Path | None
+    digests: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Given:
+    """All events, one a row: `user` and `item` (text), what `time_columns` gives, `position`,
+    `rating`, `type`.
+
+    Args:
+        table: the events; what a table does not have is null.
+        columns: role → the column that has it; a role that no column has is left out.
+    """
+
+    table: ir.Table
+    columns: dict[str, str]
+
+
+def find_source(config: EventsConfig, folder: Path) -> Source:
+    """The files of a configuration; a database is read now, into `folder`.
+
+    Raises:
+        UserError: where there is nothing to read, or nothing that can be read.
+    """
+    if config.database is None:
+        assert config.files is not None
+        files = matching_files(config.files, "events.files")
+        if config.format is None:
+            one_kind(files, "events.files")
+        return Source(files, None, list(digests(files)))
+    staged = folder / "database.parquet"
+    write_parquet(_of_database(config.database, config.table or ""), staged)
+    with staged.open("rb") as stream:
+        return Source([], staged, [hashlib.file_digest(stream, "sha256").hexdigest()])
+
+
+def given_events(config: EventsConfig, source: Source, engine: Engine, folder: Path) -> Given:
+    """The events of a source through an engine.
+
+    Args:
+        folder: for what has to be written as Parquet first.
+
+    Raises:
+        UserError: for columns that are missing or of a type that cannot be.
+    """
+    where = str(config.files or f"events.table {config.table}")
+    tables = list(_tables(config, source, engine, folder))
+    found = [_columns(config, table.columns, where) for table in tables]
+    shaped = [
+        _shaped(engine, table, columns, where) for table, columns in zip(tables, found, strict=True)
+    ]
+    joined = shaped[0].union(*shaped[1:]) if len(shaped) > 1 else shaped[0]
+    if config.format or (source.files and one_kind(source.files, "events.files") != ".parquet"):
+        # Text is parsed once.
+        joined = engine.keep(joined)
+    return Given(
+        joined, {role: name for columns in reversed(found) for role, name in columns.items()}
+    )
+
+
+def write_parquet(tables: Iterable[pa.Table], path: Path) -> None:
+    """Write tables of one schema, one after another.
+
+    Raises:
+        UserError: where there is no row.
+    """
+    writer = None
+    try:
+        for table in tables:
+            writer = writer or pyarrow.parquet.ParquetWriter(path, table.schema)
+            writer.write_table(table)
+    finally:
+        if writer:
+            writer.close()
+    if writer is None:
+        raise UserError(
+            "the events hold no row", "Look at the files, or at the table of the database."
+        )
+
+
+def _of_database(address: str, table: str) -> Iterator[pa.Table]:
+    import ibis
+
+    address = address if "://" in address else f"duckdb://{address}?read_only=true"
+    with refusing_failures(f"events.table {table}"):
+        try:
+            connection = ibis.connect(address)
+        except Exception as error:
+            # Each driver has errors of its own.
+            raise UserError(
+                f"events.database: {str(error)[:200]}",
+                "Give the address as Ibis takes it, such as duckdb:///data/shop.duckdb, and install"
+                " its driver.",
+            ) from None
+        try:
+            if table not in (known := connection.list_tables()):
+                raise UserError(
+                    f"events.database has no table {table!r}; found {', '.join(known)[:300]}"
+                )
+            for batch in connection.to_pyarrow_batches(connection.table(table)):
+                yield pa.Table.from_batches([batch])
+        finally:
+            connection.disconnect()
+
+
+def _tables(
+    config: EventsConfig, source: Source, engine: Engine, folder: Path
+) -> Iterator[ir.Table]:
+    """What the source holds, in its own columns: one table for each schema."""
+    if source.staged:
+        yield engine.read([source.staged])
+    elif config.format:
+        reader = FORMATS[config.format].events
+        staged = folder / "events.parquet"
+        write_parquet((table for file in source.files for table in reader(file)), staged)
+        yield engine.read([staged])
+    elif (kind := one_kind(source.files, "events.files")) == ".parquet":
+        for _, same in groupby(sorted(source.files, key=_schema), key=_schema):
+            yield engine.read(list(same))
+    else:
+        yield engine.read_text(source.files, kind)
+
+
+def _schema(file: Path) -> str:
+    """The schema of a Parquet file: ids may be numbers in one file and text in another."""
+    try:
+        with pyarrow.parquet.ParquetFile(file) as opened:
+            schema = opened.schema_arrow
+            return str([(one.name, str(one.type)) for one in schema])
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(
+            f"{file}: not a readable Parquet file: {str(error)[:200]}", "Write it again."
+        ) from None
+
+
+def _columns(config: EventsConfig, names: Sequence[str], where: str) -> dict[str, str]:
+    found = {
+        role: needed_column(role, getattr(config, role), names, where, "events")
+        for role in (
+            "user",
+            "item",
+            *(["type"] if config.types else []),
+            *(["rating"] if _rated(config) else []),
+        )
+    }
+    for role in ROLES:
+        if role not in found and (
+            name := find_column(role, getattr(config, role), names, where, "events")
+        ):
+            found[role] = name
+    if "time" not in found and "position" not in found:
+        raise UserError(
+            f"{where}: events without time: no column is known as the time; found"
+            f" {', '.join(names)[:500]}",
+            "Name it: events.time=COLUMN, or events.position=COLUMN for the order within a user's"
+            " events.",
+        )
+    return found
+
+
+def _rated(config: EventsConfig) -> bool:
+    return config.min_rating is not None
+
+
+def _shaped(engine: Engine, table: ir.Table, columns: dict[str, str], where: str) -> ir.Table:
+    import ibis
+
+    def number(role: str, kind: str) -> ir.Value:
+        if role not in columns:
+            return ibis.null(kind)
+        value = table[columns[role]]
+        if value.type().is_string() or kind == "float64":
+            value = value.try_cast("float64")
+            # What is not a number compares with nothing.
+            value = value.isnan().ifelse(ibis.null("float64"), value)
+        return value.cast(kind)
+
+    time = table[columns["time"]] if "time" in columns else ibis.null("int64")
+    return table.select(
+        user=_id(table[columns["user"]], f"{where}, column {columns['user']}"),
+        item=_id(table[columns["item"]], f"{where}, column {columns['item']}"),
+        **time_columns(engine, time),
+        position=number("position", "int64"),
+        rating=number("rating", "float64"),
+        type=table[columns["type"]].cast("string") if "type" in columns else ibis.null("string"),
+    )
+
+
+def _id(column: ir.Value, where: str) -> ir.StringValue:
+    """An id as text; null for a number that is not whole, or too large to tell its neighbours
+    apart.
+    """
+    import ibis
+
+    kind = column.type()
+    if kind.is_string() or kind.is_integer() or (kind.is_decimal() and kind.scale == 0):
+        return column.cast("string")
+    if kind.is_floating():
+        whole = (column.cast("float64").round() == column.cast("float64")) & (
+            column.cast("float64").abs() <= LARGEST_WHOLE[str(kind).removesuffix("!")]
+        )
+        return whole.ifelse(column, ibis.null(kind)).cast("int64").cast("string")
+    if kind.is_binary():
+        return column.cast("string")
+    raise UserError(
+        f"{where}: expected ids, found values of type {kind}", "Ids are text or whole numbers."
+    )

@@ -1,0 +1,217 @@
+"""The items that get SIDs, with their texts: `.item.json`, or the Parquet catalogue of `sidtune
+prepare`.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from sidtune.base.errors import UserError, did_you_mean
+from sidtune.base.terminal import warn
+from sidtune.data.catalogue import Catalogue, refuse_unnameable
+from sidtune.data.html import HTML
+from sidtune.files.ids import as_id, as_ids
+from sidtune.files.literals import parse_list
+from sidtune.files.parquet import read_parquet
+from sidtune.files.text import read_json_object
+
+ID_COLUMNS, TITLE_COLUMNS = ("item_id", "id"), ("title", "name")
+# Read beside the title unless `sids.columns` says otherwise; names as Amazon's and MovieLens's
+# files have them.
+USUAL_COLUMNS = (
+    "brand",
+    "store",
+    "author",
+    "artist",
+    "main_category",
+    "category",
+    "categories",
+    "genres",
+    "feature",
+    "features",
+    "description",
+)
+HTML_SIGNS = set("<&")
+TAG = re.compile(r"</?[a-zA-Z][^<>]{0,1000}>|<!--")
+
+
+@dataclass(frozen=True)
+class Items:
+    """Items in the order of their file.
+
+    Args:
+        ids: item ids, all distinct.
+        titles: one title an item, empty where there is none.
+        texts: title and other columns of each item, one to a line, plain text.
+    """
+
+    ids: list[str]
+    titles: list[str]
+    texts: list[str]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, places: Sequence[int]) -> Items:
+        """The items at these places, in that order."""
+        return Items(
+            *([column[place] for place in places] for column in (self.ids, self.titles, self.texts))
+        )
+
+    def as_catalogue(self) -> Catalogue:
+        """The same items without SIDs, for reading rows that mention them."""
+        return Catalogue(self.ids, self.titles, self.titles, [()] * len(self.ids))
+
+
+def read_items(path: Path, columns: Sequence[str] | None = None) -> Items:
+    """Read ids, titles and texts.
+
+    Args:
+        path: an `.item.json` (id → record), or Parquet with columns `item_id` and `title`.
+        columns: texts to read beside the title; the usual ones by default.
+
+    Raises:
+        UserError: for a file of another shape, no items, an id that stands twice, and a column that
+            no item has.
+    """
+    parquet = path.suffixes[-1:] == [".parquet"] or path.suffixes[-2:] == [".parquet", ".gz"]
+    ids, records = _of_parquet(path) if parquet else _of_json(path)
+    if columns is not None:
+        _refuse_unknown(columns, records, path)
+    has = {name for record in records for name in record}
+    titles = [
+        _plain(next((record[name] for name in TITLE_COLUMNS if name in record), None))
+        for record in records
+    ]
+    names = [name for name in (USUAL_COLUMNS if columns is None else columns) if name in has]
+    texts = [
+        "\n".join(filter(None, (title, *(_plain(record.get(name)) for name in names))))
+        for title, record in zip(titles, records, strict=True)
+    ]
+    items = Items(ids, titles, texts)
+    refuse_unnameable(items.as_catalogue(), path)
+    if empty := sum(not title for title in titles):
+        warn(
+            f"{path}: {empty:,} of {len(ids):,} items have no title; their SIDs follow from the"
+            " rest of what is known"
+        )
+    return items
+
+
+def _of_json(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
+    records = read_json_object(path)
+    for item, record in records.items():
+        if not isinstance(record, dict):
+            raise UserError(
+                f"{path}: item {item}: expected an object with a title, found {record!r:.60}",
+                'Write {"17": {"title": "Blue mug"}, …}, one object an item.',
+            )
+    return list(records), list(records.values())
+
+
+def _of_parquet(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
+    table = read_columns(
+        path, "Items are read from .item.json, or from Parquet with columns item_id and title."
+    )
+    name = next((name for name in ID_COLUMNS if name in table.column_names), None)
+    if name is None or not table.num_rows:
+        found = ", ".join(table.column_names) if table.num_rows else "no row"
+        raise UserError(
+            f"{path}: expected items with a column {ID_COLUMNS[0]}, found {found}",
+            "Name the column so.",
+        )
+    try:
+        given, broken = as_ids(table[name].combine_chunks())
+    except pa.ArrowException as error:
+        raise UserError(
+            f"{path}: column {name}: {error}", "Item ids are text or whole numbers."
+        ) from None
+    ids = given.to_pylist()
+    bad = next(
+        (
+            row
+            for row, (item, no) in enumerate(zip(ids, broken, strict=True), 1)
+            if no or item is None
+        ),
+        None,
+    )
+    if bad:
+        raise UserError(
+            f"{path}, row {bad}: column {name} holds no item id",
+            "Item ids are text or whole numbers.",
+        )
+    if len(set(ids)) < len(ids):
+        item, count = Counter(ids).most_common(1)[0]
+        rows = [row for row, other in enumerate(ids, 1) if other == item]
+        again = len(ids) - len(set(ids))
+        raise UserError(
+            f"{path}: {again:,} rows repeat an item id: {item} occurs in {count:,} rows, first in"
+            f" rows {rows[0]} and {rows[1]}",
+            "Keep one row an item.",
+        )
+    others = table.drop_columns([name])
+    return ids, others.to_pylist() if others.num_columns else [{} for _ in ids]
+
+
+def read_columns(path: Path, hint: str) -> pa.Table:
+    """The table of a Parquet file whose columns have names of their own; raises as
+    `read_parquet`.
+    """
+    table = read_parquet(path, hint)
+    twice = [name for name, count in Counter(table.column_names).items() if count > 1]
+    if twice:
+        raise UserError(
+            f"{path}: the column {twice[0]!r:.80} stands twice",
+            "Which one counts? Remove the other.",
+        )
+    return table
+
+
+def _refuse_unknown(columns: Iterable[str], records: Sequence[dict[str, Any]], path: Path) -> None:
+    known = sorted({str(name) for record in records for name in record})
+    for name in columns:
+        if name not in known:
+            message = f"sids.columns: no item of {path} has {name!r:.80}{did_you_mean(name, known)}"
+            raise UserError(message, f"It has {', '.join(known[:30])}.")
+
+
+def _plain(value: Any) -> str:
+    """The text that a value stands for, on one line: entries of lists joined, HTML gone."""
+    text = (
+        value
+        if isinstance(value, str) and not value.lstrip().startswith("[")
+        else " ".join(_texts(value))
+    )
+    if HTML_SIGNS & set(text) and HTML.search(text):
+        text = html.unescape(TAG.sub(" ", text))
+    return " ".join(text.split())
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield from _literal_or_text(value)
+    elif isinstance(value, list):
+        for entry in value:
+            yield from _texts(entry)
+    elif type(value) in (int, float):
+        yield as_id(value) or repr(value)
+
+
+def _literal_or_text(text: str) -> list[str]:
+    """The entries of a Python list that was written as text, as Amazon's descriptions are; else the
+    text itself.
+    """
+    if text.lstrip().startswith("["):
+        try:
+            return [str(entry) for entry in parse_list(text)]
+        except ValueError:
+            pass
+    return [text]

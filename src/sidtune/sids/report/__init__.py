@@ -1,0 +1,1 @@
+"""What can be said of any SID index without training a model."""

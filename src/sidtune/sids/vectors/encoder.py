@@ -1,0 +1,83 @@
+"""Texts as vectors by a pretrained encoder: the mean of its last hidden states over the tokens of a
+text.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sidtune.base.errors import UserError
+from sidtune.base.terminal import progress
+from sidtune.config.sids import SidsConfig
+from sidtune.sids.items import Items
+from sidtune.sids.kmeans import Floats
+from sidtune.sids.vectors.source import Source, State, unit
+
+TEXTS_AT_ONCE = 64
+LONGEST = 512
+
+
+class Encoder:
+    """A folder that Transformers reads, such as one of sentence-transformers."""
+
+    def fit(self, source: Source) -> tuple[Floats, State]:
+        """Vectors `(n, hidden size)` of length 1."""
+        return self.place(source.items, State(), source.options), State()
+
+    def place(self, items: Items, state: State, options: SidsConfig) -> Floats:
+        """Vectors of other items; nothing is fitted.
+
+        Raises:
+            UserError: for a folder that Transformers does not read.
+        """
+        assert options.encoder
+        tokenizer, model = _load(options.encoder)
+        # Texts of like length stand together, so that little is padded.
+        order = sorted(range(len(items)), key=lambda place: len(items.texts[place]))
+        found = np.zeros((len(items), model.config.hidden_size), np.float32)
+        batches = [order[at : at + TEXTS_AT_ONCE] for at in range(0, len(order), TEXTS_AT_ONCE)]
+        for batch in progress(batches, "encoding", len(items), len):
+            found[batch] = _encoded([items.texts[place] for place in batch], tokenizer, model)
+        return unit(found)
+
+
+def _load(folder: Path) -> tuple[Any, Any]:
+    from transformers import AutoModel, AutoTokenizer
+
+    if not folder.is_dir():
+        raise UserError(f"sids.encoder: no such folder: {folder}", "Download the encoder first.")
+    try:
+        tokenizer, model = (
+            AutoTokenizer.from_pretrained(folder),
+            AutoModel.from_pretrained(folder, dtype=torch.float32),
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        reason = str(error).splitlines()[0][:300]
+        raise UserError(
+            f"sids.encoder: {folder} is no encoder that Transformers reads: {reason}", ""
+        ) from None
+    if getattr(model.config, "is_encoder_decoder", False):
+        model = model.get_encoder()
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer, model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@torch.inference_mode()
+def _encoded(texts: list[str], tokenizer: Any, model: Any) -> Floats:
+    longest = min(
+        LONGEST,
+        tokenizer.model_max_length,
+        getattr(model.config, "max_position_embeddings", LONGEST),
+    )
+    batch = tokenizer(
+        texts, padding=True, truncation=True, max_length=longest, return_tensors="pt"
+    ).to(model.device)
+    states = model(**batch).last_hidden_state.float()
+    mask = batch["attention_mask"].unsqueeze(-1).float()
+    means: Floats = ((states * mask).sum(1) / mask.sum(1).clamp(min=1)).cpu().numpy()
+    return means

@@ -1,0 +1,68 @@
+"""What vectors are made from, and what a kind of vectors is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sidtune.config.sids import SidsConfig
+from sidtune.data.rows import Rows
+from sidtune.sids.items import Items
+from sidtune.sids.kmeans import Floats
+
+# Rows of a product of this many at once.
+SHORTEST = 1e-12
+
+
+@dataclass(frozen=True)
+class Source:
+    """What vectors are made from.
+
+    Args:
+        items: the items, n of them.
+        options: the section `sids`.
+        rows: reads the training rows, against the items in their order; raises `UserError` where
+            none are configured.
+    """
+
+    items: Items
+    options: SidsConfig
+    rows: Callable[[], Rows]
+
+
+@dataclass(frozen=True)
+class State:
+    """What a kind of vectors learned, for items that come later.
+
+    Args:
+        tensors: arrays by name.
+        terms: the vocabulary of texts; empty for other kinds.
+    """
+
+    tensors: dict[str, NDArray[np.generic]] = field(default_factory=dict)
+    terms: list[str] = field(default_factory=list)
+
+
+class Kind(Protocol):
+    """A kind of vectors."""
+
+    def fit(self, source: Source) -> tuple[Floats, State]:
+        """Vectors `(n, d)` of the items, and what was learned."""
+        ...
+
+    def place(self, items: Items, state: State, options: SidsConfig) -> Floats | None:
+        """Vectors `(m, d)` of other items; None where this kind knows nothing of items that were
+        not fitted.
+        """
+        ...
+
+
+def unit(vectors: Floats) -> Floats:
+    """Rows of length 1; rows of length 0 stay."""
+    lengths = np.sqrt((vectors * vectors).sum(1, keepdims=True))
+    found: Floats = (vectors / np.maximum(lengths, np.float32(SHORTEST))).astype(np.float32)
+    return found

@@ -1,0 +1,346 @@
+"""Events and catalogues that are wrong in some way: one clear message, or a warning that counts
+them.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+pytest.importorskip("ibis", reason="pip install 'sidtune[prepare]'")
+pytest.importorskip("duckdb", reason="pip install 'sidtune[prepare]'")
+
+from pydantic import ValidationError
+from tests.made_events import START, dropped, prepared, sequences, write_events, write_text
+
+from sidtune.base.errors import UserError
+from sidtune.config.events import EventsConfig
+from sidtune.events import prepare as room
+
+SOUND = "user,item,time\nu,a,1500000000\nu,b,1500000001\nv,a,1500000002\n"
+
+
+def refused(
+    folder: Path, text: str, match: str, catalogue: dict[str, Any] | None = None, **keys: Any
+) -> None:
+    """Refused with one message, and nothing is left."""
+    with pytest.raises(UserError, match=match):
+        prepared(folder, catalogue, files=str(write_text(folder, "events.csv", text)), **keys)
+    assert list((folder / "run" / "prepared").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        (
+            "user,item\nu,a\n",
+            "events without time: no column is known as the time; found user, item",
+        ),
+        ("who,item,time\nu,a,1500000000\n", "no column is known as the user; found who"),
+        ("user,item,time,time\nu,a,1,1\n", "the column 'time' stands twice"),
+        (
+            "user,item,time\nu,a,1500000000\nu,b,1500000000000\n",
+            "several units: 1 in s since 1970, 1 in ms since 1970",
+        ),
+        (
+            "user,item,time\nu,a,1500000000\nu,b,2020-01-01\n",
+            "several units: 1 in s since 1970, 1 in dates as text",
+        ),
+        (
+            "user,item,time\nu,a,2020-01-01 00:00:00Z\nu,b,2020-01-01\n",
+            "1 times have a time zone and 1 have none",
+        ),
+        ("user,item,time\nu,a,1\nu,b,2\n", "look like an order and not like dates"),
+        (
+            "user,item,time\nu,a,yesterday\n",
+            "input left no event: 1 events read; 1 dropped .* no time, or one that",
+        ),
+        ("user,item,time\nu,a,-5\n", "input left no event: .* time before 1970"),
+        ("user,item,time\n,a,1500000000\n", "input left no event: .* no user id"),
+        ("user,item,time\nu,a,1500000000,9\n", "DuckDB: .*Expected Number of Columns: 3 Found: 4"),
+        ('user,item,time\nu,"a\nb",1500000000\n', "no item id, or one with a line break"),
+        ('user,item,time\nu,"a,1500000000\n', "events.csv: DuckDB: .*unterminated quote"),
+        ("user,item,time\n", "no event"),
+        ("", "is empty"),
+    ],
+)
+def test_events_that_nothing_can_be_made_of(tmp_path: Path, text: str, match: str) -> None:
+    refused(tmp_path, text, match)
+
+
+@pytest.mark.parametrize(
+    ("keys", "match"),
+    [
+        ({"user": "users"}, "no column 'users'; did you mean user"),
+        ({"min_rating": 3}, "no column is known as the rating"),
+        ({"types": ["buy"]}, "no column is known as the type"),
+        (
+            {"start": "2030-01-01"},
+            r"events\.start left no event: 3 events read; 3 dropped \(events\.start: before 2030",
+        ),
+        (
+            {"k_core": 2, "end": "2018-01-01"},
+            r"events\.k_core left no event: 3 events read; 3 dropped",
+        ),
+        ({"split": "global_time"}, "too few for three splits"),
+    ],
+)
+def test_keys_that_do_not_fit_the_events(tmp_path: Path, keys: dict[str, Any], match: str) -> None:
+    refused(tmp_path, SOUND, match, **keys)
+
+
+@pytest.mark.parametrize(
+    ("items", "match"),
+    [
+        ("id,title\nx,Mug\ny,Tent\n", "catalogue left no event: .* item is not in the catalogue"),
+        ("id,title\na,\nb,  \n", "catalogue.title left no event: .* item has no title"),
+        ("id,title\na,Mug\nb,Mug\n", "every item has the same title: 'Mug'"),
+        ("id,brand\na,Mug\n", "no column is known as the title; found id, brand"),
+        ("id,title,id\na,Mug,1\n", "the column 'id' stands twice"),
+        ("id,title\n", "holds no item"),
+    ],
+)
+def test_catalogues_that_nothing_can_be_made_of(tmp_path: Path, items: str, match: str) -> None:
+    refused(tmp_path, SOUND, match, {"file": str(write_text(tmp_path, "items.csv", items))})
+
+
+@pytest.mark.parametrize(
+    ("keys", "match"),
+    [
+        ({"database": "x.duckdb", "table": "t"}, "give files, or database"),
+        ({"history": 5}, "history has no effect with split: leave_one_out"),
+        ({"shares": [7, 2, 1]}, "shares has no effect"),
+        ({"time_unit": "order", "split": "global_time"}, "needs dates"),
+        ({"time_unit": "order", "repeat_gap": 3}, "repeat_gap needs dates"),
+        ({"start": "2020-01-02", "end": "2020-01-02"}, "end must be later than start"),
+        ({"start": 2020}, "expected a date"),
+        ({"split": {"valid": "2020-02-01", "test": "2020-01-01"}}, "test must be later"),
+        ({"kcore": 5}, "Extra inputs"),
+        ({"k_core": 0}, "greater than or equal to 1"),
+    ],
+)
+def test_settings_that_contradict_themselves(keys: dict[str, Any], match: str) -> None:
+    with pytest.raises(ValidationError, match=match):
+        EventsConfig.model_validate({"files": "x.csv", **keys})
+
+
+def test_bad_events_are_left_out_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (
+        SOUND
+        + "u,c,\nu,c,soon\nu,c,0\nu,c,-3\nu,c,99999999999\n"
+        + ",c,1500000000\nu,,1500000000\nu,2.0,1500000009\n"
+    )
+    done = prepared(tmp_path, files=str(write_text(tmp_path, "e.csv", text)))
+    assert sequences(done) == {"u": ["a", "b", "2"], "v": ["a"]}
+    assert dropped(done) == {"input": 7}
+    assert [step["dropped"] for step in done.summary["steps"]] == [1, 1, 2, 3]
+    said = capsys.readouterr().err
+    assert "warning: 3 of 11 events left out: time before 1970 or after 2099" in " ".join(
+        said.split()
+    )
+    assert done.summary["warnings"]
+
+
+def test_ids_that_are_no_whole_numbers(tmp_path: Path) -> None:
+    table = pa.table({"user": [1.0, 2.5, None], "item": [1, 2, 3], "time": [START, START, START]})
+    pyarrow.parquet.write_table(table, tmp_path / "e.parquet")
+    done = prepared(tmp_path, files=str(tmp_path / "e.parquet"))
+    assert (sequences(done), dropped(done)) == ({"1": ["1"]}, {"input": 2})
+
+
+def test_items_without_a_place_in_the_catalogue_and_items_nobody_touched(tmp_path: Path) -> None:
+    items = "id,title,brand\nb,&lt;b&gt;Red&lt;/b&gt; &amp;amp; blue  tent,<i>Acme</i>\n"
+    items += "a,Mug,\na,Mug,\na,Cup,\nz,Sock,x\n,Pen,\n"
+    catalogue = {"file": str(write_text(tmp_path, "items.csv", items))}
+    events = str(write_text(tmp_path, "e.csv", SOUND + "v,q,1500000009\n"))
+    done = prepared(tmp_path, catalogue, files=events)
+    assert sequences(done) == {"u": ["a", "b"], "v": ["a"]}
+    assert dropped(done) == {"catalogue": 1}
+    assert pyarrow.parquet.read_table(done.folder / "catalogue.parquet").to_pydict() == {
+        "item_id": ["a", "b"],
+        "title": ["Mug", "Red & blue tent"],
+        "brand": ["", "Acme"],
+    }
+    assert done.summary["catalogue"] == {
+        "read": 6,
+        "without_id": 1,
+        "repeated_ids": 2,
+        "repeated_ids_with_other_texts": 1,
+        "items": 3,
+        "untouched": 1,
+    }
+    assert len(done.summary["warnings"]) == 3
+    kept = prepared(tmp_path, {**catalogue, "keep_untouched": True}, files=events)
+    assert pyarrow.parquet.read_table(kept.folder / "catalogue.parquet")["item_id"].to_pylist() == [
+        "a",
+        "b",
+        "z",
+    ]
+
+
+def test_title_rules(tmp_path: Path) -> None:
+    items = "id,title\na,one two three\nb,<b>bold</b>\nc,fine\n"
+    catalogue = {
+        "file": str(write_text(tmp_path, "i.csv", items)),
+        "html": "drop",
+        "max_title_words": 2,
+    }
+    text = "user,item,time\n" + "".join(
+        f"u,{item},150000000{place}\n" for place, item in enumerate("abc")
+    )
+    done = prepared(tmp_path, catalogue, files=str(write_text(tmp_path, "e.csv", text)))
+    assert sequences(done) == {"u": ["c"]}
+    assert dropped(done) == {"catalogue.html": 1, "catalogue.max_title_words": 1}
+
+
+def test_a_user_of_very_many_events_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "MANY_EVENTS", 50)
+    events = [("bot", f"i{place % 7}", START + place, 5.0) for place in range(51)]
+    done = prepared(tmp_path, files=str(write_events(tmp_path, events)))
+    assert done.summary["warnings"] == [
+        "user bot has 51 events; is it a person? events.latest keeps the latest ones"
+    ]
+
+
+def test_a_user_may_be_longer_than_a_piece_of_the_stream(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine hands out few rows at a time; users that span pieces stay whole, in
+    both layouts.
+    """
+    from sidtune.events import engine
+
+    events = [(f"u{place % 3}", f"i{place % 7}", START + place, 5.0) for place in range(6_000)]
+    path = str(write_events(tmp_path, events))
+    expected = {
+        f"u{user}": [f"i{place % 7}" for place in range(user, 6_000, 3)] for user in range(3)
+    }
+    monkeypatch.setattr(engine, "ROWS_AT_ONCE", 100)
+    assert sequences(prepared(tmp_path, files=path)) == expected
+    done = prepared(tmp_path, files=path, split="global_time", history=3)
+    assert done.summary["rows"] == {"train": 4797, "valid": 600, "test": 600}
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("1970-01-01", 0),
+        ("2020-02-29 23:59:59", 1_583_020_799),
+        ("2020-02-29T23:59:59.5Z", 1_583_020_799.5),
+        ("2020-3-1 1:05", 1_583_024_700),
+        ("2000-01-01T00:00:00+05:30", 946_665_000),
+        ("1999-12-31 19:00:00-0500", 946_684_800),
+        ("2020-01-01 00:00:00 UTC", 1_577_836_800),
+        ("1500000000.25", 1_500_000_000.25),
+        ("1.5e9", 1_500_000_000),
+        ("1500000000123", 1_500_000_000.123),
+        ("1500000000123456", 1_500_000_000.123456),
+        ("1500000000123456789", 1_500_000_000.123456),
+        ("2019-02-29", None),
+        ("2020-13-01", None),
+        ("2020-01-01 24:00:00", None),
+        ("09 13, 2018", None),
+    ],
+)
+def test_times_as_text(tmp_path: Path, text: str, seconds: float | None) -> None:
+    path = str(write_text(tmp_path, "e.tsv", f"user\titem\ttime\nu\ta\t{text}\n"))
+    if seconds is None:
+        with pytest.raises(UserError, match="left no event"):
+            prepared(tmp_path, files=path)
+        return
+    table = pyarrow.parquet.read_table(
+        prepared(tmp_path, files=path).folder / "interactions.parquet"
+    )
+    assert table["times"].combine_chunks().flatten().cast(pa.int64()).to_pylist() == [
+        round(seconds * 1_000_000)
+    ]
+
+
+@pytest.mark.parametrize(
+    "kind", ["timestamp[ns]", "timestamp[ms]", "date32", "timestamp[us, tz=UTC]", "zone"]
+)
+def test_times_of_any_type(tmp_path: Path, kind: str) -> None:
+    seconds = 1_577_836_800
+    types = {"date32": pa.date32(), "timestamp[us, tz=UTC]": pa.timestamp("us", "UTC")}
+    types |= {"timestamp[ns]": pa.timestamp("ns"), "timestamp[ms]": pa.timestamp("ms")}
+    times = pa.array([seconds], pa.timestamp("s", "UTC")).cast(
+        types.get(kind, pa.timestamp("us", "Asia/Tokyo"))
+    )
+    pyarrow.parquet.write_table(
+        pa.table({"user": ["u"], "item": ["a"], "time": times}), tmp_path / "e.parquet"
+    )
+    done = prepared(tmp_path, files=str(tmp_path / "e.parquet"))
+    found = pyarrow.parquet.read_table(done.folder / "interactions.parquet")["times"].to_pylist()[
+        0
+    ][0]
+    assert found.timestamp() == seconds
+
+
+@pytest.mark.parametrize("name", ["no/such.csv", "*.nothing", "events.xlsx"])
+def test_files_that_are_not_there_or_of_no_known_kind(tmp_path: Path, name: str) -> None:
+    write_text(tmp_path, "events.xlsx", "x")
+    with pytest.raises(UserError, match=r"events\.files"):
+        prepared(tmp_path, files=str(tmp_path / name))
+
+
+def test_a_broken_parquet_file(tmp_path: Path) -> None:
+    path = write_events(tmp_path, [("u", "a", START, 5.0)])
+    whole = path.read_bytes()
+    for damaged in (
+        whole[: len(whole) // 2],
+        b"PAR1" + b"\0" * 40 + b"PAR1",
+        whole[:20] + b"\xff" * 30 + whole[50:],
+    ):
+        path.write_bytes(damaged)
+        with pytest.raises(UserError):
+            prepared(tmp_path, files=str(path))
+        assert list((tmp_path / "run" / "prepared").iterdir()) == []
+
+
+@pytest.mark.parametrize(("engine", "extra"), [("duckdb", "prepare"), ("{spark: local}", "spark")])
+def test_what_is_missing_says_how_to_install_it(tmp_path: Path, engine: str, extra: str) -> None:
+    """In a process that finds neither package, as without the extra."""
+    config = write_text(
+        tmp_path,
+        "shop.yaml",
+        f"output_dir: {tmp_path}/run\nevents: {{files: x.csv, engine: {engine}}}\n",
+    )
+    code = (
+        "import importlib.util as u; real = u.find_spec\nu.find_spec = lambda name, *a: None if"
+        " name in ('ibis', 'duckdb', 'pyspark') else real(name, *a)\nimport sys; sys.argv ="
+        " ['sidtune', 'prepare', sys.argv[1]]\nfrom sidtune.commands.main import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(config)],
+        capture_output=True,
+        text=True,
+        env=os.environ,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert f"not installed: pip install 'sidtune[{extra}]'" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_importing_sidtune_needs_no_extra() -> None:
+    names = ("ibis", "duckdb", "pyspark")
+    code = (
+        f"import sys, sidtune.commands.main, sidtune.config.events; print([n for n in {names} if n"
+        " in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, check=True
+    )
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,80 @@
+"""A text encoder's vectors: the mean of the states of one text at a time, whatever it is batched
+with.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+from sidtune.base.errors import UserError
+from sidtune.config.sids import SidsConfig
+from sidtune.sids.items import Items
+from sidtune.sids.vectors import fit_vectors, place_vectors
+from sidtune.sids.vectors.source import Source
+
+WORDS = ["[PAD]", "[UNK]", "blue", "red", "mug", "tent", "for", "two"]
+TEXTS = ["blue mug", "red tent for two", "mug", "", "red " * 40]
+
+
+def encoder(folder: Path) -> Path:
+    """A random BERT of 12 positions."""
+    torch.manual_seed(0)
+    words = Tokenizer(WordLevel({word: at for at, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    words.pre_tokenizer = Whitespace()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=words, pad_token="[PAD]", unk_token="[UNK]"
+    )
+    config = BertConfig(
+        vocab_size=len(WORDS),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=12,
+    )
+    BertModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def no_rows() -> Any:
+    raise AssertionError("not asked for")
+
+
+def test_vectors_are_those_of_each_text_alone(tmp_path: Path) -> None:
+    folder = encoder(tmp_path / "bert")
+    items = Items([*"abcde"], TEXTS, TEXTS)
+    options = SidsConfig(vectors="encoder", encoder=folder)
+    vectors, states, widths = fit_vectors(Source(items, options, no_rows))
+    model = BertModel.from_pretrained(folder).eval()
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    for text, vector in zip(TEXTS, vectors, strict=True):
+        ids = torch.tensor([tokenizer(text).input_ids[:12]], dtype=torch.long)
+        if not text:
+            assert (vector == 0).all()
+            continue
+        with torch.no_grad():
+            mean = model(input_ids=ids).last_hidden_state[0].mean(0)
+        assert np.allclose(vector, (mean / mean.norm()).numpy(), atol=1e-5)
+    assert widths == [16]
+    assert np.allclose(place_vectors(items, states, options, vectors, widths), vectors, atol=1e-6)
+
+
+def test_a_folder_that_is_no_encoder_is_refused(tmp_path: Path) -> None:
+    source = Source(
+        Items(["a"], ["x"], ["x"]), SidsConfig(vectors="encoder", encoder=tmp_path), no_rows
+    )
+    with pytest.raises(UserError, match="is no encoder that Transformers reads"):
+        fit_vectors(source)
+    gone = SidsConfig(vectors="encoder", encoder=tmp_path / "none")
+    with pytest.raises(UserError, match="no such folder"):
+        fit_vectors(Source(source.items, gone, no_rows))
