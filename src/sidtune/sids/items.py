@@ -155,7 +155,7 @@ def _of_parquet(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
         raise UserError(
             f"{path}: {again:,} rows repeat an item id: {item} occurs in {count:,} rows, first in"
             f" rows {rows[0]} and {rows[1]}",
-            "Keep one row an item.",
+            "Keep one row per item.",
         )
     others = table.drop_columns([name])
     return ids, others.to_pylist() if others.num_columns else [{} for _ in ids]
