@@ -50,6 +50,7 @@ OPTIONS = {
     ),
     "compare": "runs --split --json",
     "demo": "--output",
+    "prepare": "config overrides --minionerec --index --json",
     "sids fit": "config overrides --json",
     "sids report": "index --items --vectors --json",
     "sids assign": "fitted --items --vectors --model --json",

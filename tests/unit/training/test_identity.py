@@ -68,6 +68,9 @@ NOT_IN_THE_SHOP = {
 }
 HARMLESS = {
     "output_dir": "where the run lies",
+    "events": "`sidtune prepare` reads it; training compares the content of its rows",
+    "catalogue": "as `events`",
+    "sids": "`sidtune sids` reads it; training compares the content of the index",
     "model.base": "weights come from the checkpoint; another vocabulary or shape is refused",
     "data.test": "training never reads it",
     "encoding.cache_dir": "a cache",
@@ -179,6 +182,9 @@ def test_harmless_keys_change_nothing(tmp_path: Path) -> None:
     tree = tiny_tree(tmp_path)
     other = {
         "output_dir": str(tmp_path / "elsewhere"),
+        "events": {"files": "events.csv"},
+        "catalogue": {"file": "items.csv"},
+        "sids": {"levels": [4, 4]},
         "data.test": str(Path(tree["data"]["valid"])),
         "encoding.cache_dir": str(tmp_path / "cache2"),
         "training.workers": 0,
