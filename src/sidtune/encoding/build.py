@@ -13,18 +13,12 @@ from typing import Any
 
 from sidtune import __version__
 from sidtune.base.errors import UserError
+from sidtune.base.hashing import digest, file_digest
 from sidtune.base.terminal import progress
 from sidtune.data.catalogue import Catalogue, read_catalogue, tell_apart
 from sidtune.data.rows import Split, drawn
 from sidtune.encoding.chat import make_frame
-from sidtune.encoding.corpus import (
-    FORMAT_VERSION,
-    EncodedTask,
-    cached_task,
-    digest,
-    encode_in_chunks,
-    file_digest,
-)
+from sidtune.encoding.corpus import FORMAT_VERSION, EncodedTask, cached_task, encode_in_chunks
 from sidtune.encoding.encoded import Encoded
 from sidtune.encoding.encoder import Encoder
 from sidtune.encoding.frame import Frame

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import shutil
@@ -20,6 +19,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from sidtune.base.errors import UserError
+from sidtune.base.hashing import digest, file_digest
 from sidtune.base.ragged import Ragged
 from sidtune.encoding.encoded import Encoded
 from sidtune.encoding.encoder import Encoder
@@ -150,17 +150,6 @@ def writing_cache(cache_dir: Path) -> Iterator[None]:
 def unused_path(cache_dir: Path) -> Path:
     """A path for something that is not an entry: incomplete, or moved out of the way."""
     return cache_dir / f".partial-{uuid.uuid4().hex}"
-
-
-def digest(value: Any) -> str:
-    """SHA-256 of a JSON value, independent of the order of keys."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def encode_in_chunks(encoder: Encoder, parts: Sequence[Part]) -> Iterator[Encoded]:

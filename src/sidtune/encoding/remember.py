@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sidtune.encoding.corpus import digest, unused_path, writing_cache
+from sidtune.base.hashing import digest
+from sidtune.encoding.corpus import unused_path, writing_cache
 
 
 def remembered(

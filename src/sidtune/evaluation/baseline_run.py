@@ -20,6 +20,7 @@ from rich.table import Table
 
 from sidtune import __version__
 from sidtune.base.errors import UserError
+from sidtune.base.hashing import digest, file_digest
 from sidtune.base.ragged import Ragged
 from sidtune.base.terminal import warn
 from sidtune.config.search import BEAMS
@@ -28,7 +29,6 @@ from sidtune.data.popularity import popularity
 from sidtune.data.rows import Rows, Split, drawn
 from sidtune.decoding.answers import allowed_items, read_candidates
 from sidtune.encoding.build import load_catalogue
-from sidtune.encoding.corpus import digest, file_digest
 from sidtune.evaluation import tables
 from sidtune.evaluation.compare import SETTINGS
 from sidtune.evaluation.evaluate import LIMIT_SEED

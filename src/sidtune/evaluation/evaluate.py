@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from sidtune import __version__
 from sidtune.base.errors import UserError
+from sidtune.base.hashing import digest, file_digest
 from sidtune.base.ragged import Ragged, row_of
 from sidtune.base.terminal import console, warn
 from sidtune.config.data import DataConfig
@@ -30,7 +31,6 @@ from sidtune.decoding.lists import Lists
 from sidtune.decoding.recommender import Recommender, refuse_other_folders
 from sidtune.distributed.environment import settle_environment
 from sidtune.distributed.launch import pin_first_gpu
-from sidtune.encoding.corpus import digest, file_digest
 from sidtune.evaluation.compare import SETTINGS
 from sidtune.evaluation.report import Report, make_report
 from sidtune.evaluation.results import make_folder, refuse_other_settings, write_results

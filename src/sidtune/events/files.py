@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import glob
-import hashlib
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sidtune.base.errors import UserError, did_you_mean
+from sidtune.base.hashing import file_digest
 from sidtune.files.row_files import kind_of
 from sidtune.files.text import LONGEST_RECORD, read_jsonl, read_lines
 
@@ -139,8 +139,7 @@ def column_names(path: Path, kind: str) -> list[str]:
 def digests(files: Sequence[Path]) -> Iterator[str]:
     """What each file holds, as a hash with the ending of its name, which says how it is read."""
     for file in files:
-        with file.open("rb") as stream:
-            yield f"{kind_of(file)}:{hashlib.file_digest(stream, 'sha256').hexdigest()}"
+        yield f"{kind_of(file)}:{file_digest(file)}"
 
 
 def _hidden(file: Path, folder: Path) -> bool:

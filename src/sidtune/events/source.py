@@ -4,7 +4,6 @@ database.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -15,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from sidtune.base.errors import UserError
+from sidtune.base.hashing import file_digest
 from sidtune.config.events import EventsConfig
 from sidtune.events.columns import find_column, needed_column
 from sidtune.events.engine import Engine, refusing_failures
@@ -72,8 +72,7 @@ def find_source(config: EventsConfig, folder: Path) -> Source:
         return Source(files, None, list(digests(files)))
     staged = folder / "database.parquet"
     write_parquet(_of_database(config.database, config.table or ""), staged)
-    with staged.open("rb") as stream:
-        return Source([], staged, [hashlib.file_digest(stream, "sha256").hexdigest()])
+    return Source([], staged, [file_digest(staged)])
 
 
 def given_events(config: EventsConfig, source: Source, engine: Engine, folder: Path) -> Given:

@@ -12,9 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeVar, cast
+
+from pydantic import BaseModel, ValidationError
 
 from sidtune.base.errors import UserError, did_you_mean
+
+Model = TypeVar("Model", bound=BaseModel)
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 # Gzip compresses text 5 to 50 times; a higher ratio indicates a decompression bomb.
@@ -243,3 +247,22 @@ def _kind(value: Any) -> str:
     return {dict: "an object", list: "a list", str: "text", type(None): "null"}.get(
         type(value), type(value).__name__
     )
+
+
+def read_json_model(path: Path, model: type[Model], hint: str) -> Model:
+    """Read a JSON object into a Pydantic model.
+
+    Args:
+        hint: what to do about a file that does not fit.
+
+    Raises:
+        UserError: as `read_json_object`; and for the first value that does not fit the model.
+    """
+    try:
+        return model.model_validate(read_json_object(path))
+    except ValidationError as error:
+        fault = error.errors()[0]
+        place = ".".join(map(str, fault["loc"]))
+        raise UserError(
+            f"{path}: {place}: {fault['msg'].removeprefix('Value error, ')}", hint
+        ) from None

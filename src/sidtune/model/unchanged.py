@@ -4,7 +4,6 @@ on.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import stat
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 
 import safetensors
 
+from sidtune.base.hashing import file_digest
 from sidtune.base.storage import flush
 
 Stamp = tuple[int, int, int, int]
@@ -105,8 +105,7 @@ def _placed(file: Written, target: Path) -> bool:
 def _copied(file: Written, target: Path) -> bool:
     shutil.copyfile(file.path, target)
     flush(target)
-    with target.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest() == file.sha256
+    return file_digest(target) == file.sha256
 
 
 def _stamp(path: Path) -> Stamp:

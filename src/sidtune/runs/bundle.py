@@ -12,14 +12,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from sidtune.base.errors import UserError
 from sidtune.config.section import MOST
 from sidtune.data.catalogue import Catalogue, refuse_unnameable
 from sidtune.encoding.frame import PLAIN, Frame
 from sidtune.files.parquet import read_parquet
-from sidtune.files.text import read_json_object
+from sidtune.files.text import read_json_model
 from sidtune.runs.model_card import CARD, model_card
 from sidtune.tasks import TASKS
 from sidtune.templates import Template, as_tree, parse_template
@@ -218,7 +218,7 @@ def read_bundle(folder: Path) -> Bundle:
                 f"{folder} has no {name}, which contains the model's catalogue or prompt format",
                 HINT,
             )
-    recommender = _read_recommender(folder / RECOMMENDER_FILE)
+    recommender = read_json_model(folder / RECOMMENDER_FILE, _Recommender, HINT)
     catalogue, users = _read_catalogue(folder / CATALOGUE)
     template = parse_template(
         recommender.task, recommender.template, str(folder / RECOMMENDER_FILE)
@@ -240,19 +240,8 @@ def read_bundle(folder: Path) -> Bundle:
 
 def read_frame(folder: Path) -> Frame:
     """Read only the frame; raises as `read_bundle`."""
-    recommender = _read_recommender(folder / RECOMMENDER_FILE)
+    recommender = read_json_model(folder / RECOMMENDER_FILE, _Recommender, HINT)
     return recommender.chat.frame() if recommender.chat else PLAIN
-
-
-def _read_recommender(path: Path) -> _Recommender:
-    try:
-        return _Recommender.model_validate(read_json_object(path))
-    except ValidationError as error:
-        fault = error.errors()[0]
-        place = ".".join(map(str, fault["loc"]))
-        raise UserError(
-            f"{path}: {place}: {fault['msg'].removeprefix('Value error, ')}", HINT
-        ) from None
 
 
 def _read_catalogue(path: Path) -> tuple[Catalogue, NDArray[np.int64]]:

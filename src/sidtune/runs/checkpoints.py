@@ -13,9 +13,9 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from sidtune.base.errors import UserError
+from sidtune.base.hashing import file_digest
 from sidtune.base.storage import flush
 from sidtune.base.terminal import warn
-from sidtune.encoding.corpus import file_digest
 
 MANIFEST, IDENTITY, PREFIX, FINAL = (
     "manifest.json",

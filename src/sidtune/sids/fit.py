@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sidtune.base.errors import UserError
+from sidtune.base.hashing import digest, file_digest
 from sidtune.base.terminal import warn
 from sidtune.config.data import HISTORY_OF_INTERACTIONS
 from sidtune.config.sids import SidsRun
@@ -147,7 +146,7 @@ def fingerprint(run: SidsRun) -> str:
     settings = {name: value for name, value in run.sids.resolved().items() if name not in FILES}
     history = run.data.history if "co_occurrence" in run.sids.weights else None
     given = [METHOD_VERSION, settings, history, [_digest(file) for file in files if file]]
-    return hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()[:16]
+    return digest(given)[:16]
 
 
 def _reader(run: SidsRun, items: Items) -> Callable[[], Rows]:
@@ -182,8 +181,7 @@ def _distortion(latents: Floats, codes: Codes, levels: list[Floats]) -> list[flo
 
 def _digest(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_digest(path)
     except OSError as error:
         raise UserError(
             f"{path} cannot be read: {error.strerror or error}", "Check the path."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -16,13 +15,14 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from sidtune.base.errors import UserError
+from sidtune.base.hashing import file_digest
 from sidtune.base.storage import flush, refusing_failed_writes, write_text
 from sidtune.config.sids import SidsConfig, VectorKind
 from sidtune.data.catalogue import sid_token
-from sidtune.files.text import read_json_object
+from sidtune.files.text import read_json_model, read_json_object
 from sidtune.sids.codebooks import Codebooks
 from sidtune.sids.kmeans import Codes, Floats
 from sidtune.sids.vectors.source import State
@@ -93,7 +93,7 @@ def is_complete(folder: Path) -> bool:
     try:
         written = json.loads((folder / FITTED).read_text(encoding="utf-8"))["files"]
         return set(written) == set(FILES) and all(
-            _digest(folder / name) == digest for name, digest in written.items()
+            file_digest(folder / name) == digest for name, digest in written.items()
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
@@ -125,7 +125,7 @@ def read_index(folder: Path) -> Fitted:
             f"{folder} holds no fitted SIDs: it has no {FITTED}",
             "Give the folder that `sidtune sids` names.",
         )
-    given = _read_fitted(folder / FITTED)
+    given = read_json_model(folder / FITTED, _FittedFile, HINT)
     if not is_complete(folder):
         raise UserError(f"{folder}: a file is damaged or missing", HINT)
     tensors = safetensors.numpy.load_file(folder / CODEBOOKS)
@@ -162,17 +162,6 @@ class _FittedFile(BaseModel):
     files: dict[str, str]
 
 
-def _read_fitted(path: Path) -> _FittedFile:
-    try:
-        return _FittedFile.model_validate(read_json_object(path))
-    except ValidationError as error:
-        fault = error.errors()[0]
-        place = ".".join(map(str, fault["loc"]))
-        raise UserError(
-            f"{path}: {place}: {fault['msg'].removeprefix('Value error, ')}", HINT
-        ) from None
-
-
 def _write(fitted: Fitted, folder: Path) -> None:
     index = {item: list(sid) for item, sid in zip(fitted.ids, fitted.sids, strict=True)}
     write_text(folder / INDEX, json.dumps(index, ensure_ascii=False))
@@ -194,7 +183,7 @@ def _write(fitted: Fitted, folder: Path) -> None:
         "titles": fitted.titles,
         "terms": {kind: state.terms for kind, state in fitted.states.items()},
         "widths": fitted.widths,
-        "files": {name: _digest(folder / name) for name in FILES},
+        "files": {name: file_digest(folder / name) for name in FILES},
     }
     write_text(folder / FITTED, json.dumps(given, ensure_ascii=False))
 
@@ -217,8 +206,3 @@ def _named(tensors: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArra
         for name, tensor in tensors.items()
         if name.startswith(prefix)
     }
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
