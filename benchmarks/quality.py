@@ -121,8 +121,6 @@ LEVERS = (
         "epochs: 24, best of eight by NDCG@10",
         ("training.epochs=24", "eval.every=0.125", *BY_RANKING),
     ),
-    Lever(SEQUENCE, "weight EMA: none", ("training.ema=null",)),
-    Lever(SEQUENCE, "weight EMA: 0.999", ("training.ema=0.999",)),
     Lever(SEQUENCE, "loss over allowed tokens", ("loss.over=allowed",)),
     Lever(
         SEQUENCE,
@@ -293,7 +291,6 @@ class Place:
                 "learning_rate": 2e-3,
                 "warmup": 100,
                 "weight_decay": 0.05,
-                "ema": 0.99,
                 "workers": 0,
             },
             "eval": {"every": NEVER, "patience": None},

@@ -350,7 +350,6 @@ IDENTITY_TREE = {
     "data.train": "0123",
     "seed": 7,
     "stages": [{"tuning": "full"}],
-    "training.ema": None,
 }
 
 

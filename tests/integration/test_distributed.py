@@ -49,15 +49,15 @@ def metrics(tree: dict[str, Any]) -> list[dict[str, float]]:
 
 
 @pytest.mark.parametrize(
-    ("tuning", "group_by", "ema", "loss"),
+    ("tuning", "group_by", "loss"),
     [
-        ("full", "example", None, {}),
-        ("full", "user", 0.9, {}),
-        ("frozen", "user", 0.9, {"over": "allowed"}),
+        ("full", "example", {}),
+        ("full", "user", {}),
+        ("frozen", "user", {"over": "allowed"}),
     ],
 )
 def test_two_uneven_processes_equal_one(
-    tmp_path: Path, tuning: str, group_by: str, ema: float | None, loss: dict[str, Any]
+    tmp_path: Path, tuning: str, group_by: str, loss: dict[str, Any]
 ) -> None:
     """Steps of 15 over two ranks are uneven, and the last step of an epoch leaves one rank without
     an example.
@@ -71,7 +71,6 @@ def test_two_uneven_processes_equal_one(
             "batch_size": 15,
             "learning_rate": 0.01,
             "group_by": group_by,
-            "ema": ema,
         },
         "eval": {"ranking": {"every": 1, "sample": 7, "beams": 10}},
         "loss": loss,

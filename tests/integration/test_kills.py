@@ -23,7 +23,7 @@ STAGES = [{"tuning": "frozen", "steps": 5}, {"tuning": "full", "steps": 5}]
 
 
 def plain(folder: Path, name: str, workers: int) -> Tree:
-    """Dropout and an average of weights, a checkpoint after every step, and the fewest kept."""
+    """Dropout, a checkpoint after every step, and the fewest kept."""
     return tiny_tree(
         folder,
         output_dir=str(folder / name),  # type: ignore[arg-type]
@@ -34,7 +34,6 @@ def plain(folder: Path, name: str, workers: int) -> Tree:
             "max_steps": 11,
             "batch_size": 16,
             "learning_rate": 0.01,
-            "ema": 0.9,
             "workers": workers,
         },
         eval={"every": 1, "save_total_limit": 1},

@@ -35,8 +35,7 @@ from sidtune.training.trainer import StepTrainer
         ("gpt2", 13, 5, {"layout": "bucketed"}),
         ("qwen3", 5, 3, {"group_by": "example", "workers": 0}),
         ("qwen3", 9, 7, {"layout": "padded"}),
-        ("qwen3", 5, 3, {"ema": 0.9}),
-        ("gemma2", 9, 7, {"ema": 0.5, "weight_decay": 0.1}),
+        ("gemma2", 9, 7, {"weight_decay": 0.1}),
     ],
     ids=[
         "its-own-dropout",
@@ -44,8 +43,7 @@ from sidtune.training.trainer import StepTrainer
         "second-epoch",
         "mid-epoch",
         "border",
-        "ema",
-        "ema-border",
+        "decay",
     ],
 )
 def test_resume_is_exact(
@@ -199,7 +197,6 @@ def test_a_run_that_died_while_writing_its_result_writes_it_again(
         ({"tasks": {"sid_next": {"weight": 2}}}, "weight of sid_next"),
         ({"training": {"batch_size": 8}}, "training.batch_size"),
         ({"training": {"batch_size": 16, "learning_rate": 0.5}}, "training.learning_rate"),
-        ({"training": {"batch_size": 16, "ema": 0.9}}, "training.ema"),
         (
             {"training": {"batch_size": 16, "weight_decay": 0.1, "decay_embeddings": False}},
             "training.decay_embeddings",

@@ -354,20 +354,3 @@ def test_two_processes_train_stages_like_one(tmp_path: Path) -> None:
     left, right = (load_weights(Path(tree["output_dir"]) / "stage-1" / FINAL) for tree in trees)
     for name, value in left.items():
         torch.testing.assert_close(right[name], value, rtol=2e-2, atol=2e-3)
-
-
-def test_the_average_is_what_the_next_stage_starts_from(tmp_path: Path) -> None:
-    """Averaged weights were evaluated and chosen, so they are handed on; by hand they are started
-    from too.
-    """
-    full = [{"tuning": "full", "steps": 6}, {"tuning": "full", "steps": 3}]
-    training = {"workers": 0, "ema": 0.9, "learning_rate": 0.01}
-    config = staged(tmp_path, full, training=training, eval={"every": 3, "patience": None})
-    assert train(config)
-    first, second = (evaluated(stage) for stage in stage_runs(config))
-    assert second[0] == pytest.approx(min(first[1:]), rel=1e-6)
-    again = tiny_config(
-        tmp_path, output_dir=str(tmp_path / "again"), tasks=MIXTURE, training={"max_steps": 1}
-    )
-    assert train(again, resume=str(max((config.output_dir / "stage-1").glob("checkpoint-*"))))
-    assert evaluated(again)[0] == pytest.approx(first[-1], rel=1e-6)

@@ -25,7 +25,6 @@ class TrainingConfig(Section):
     warmup: Annotated[int, Field(ge=0, le=MOST)] | Share = 20
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     decay_embeddings: bool = True
-    ema: Share | None = None
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     gradient_checkpointing: bool = False

@@ -20,7 +20,7 @@ from sidtune.tokenizer.vocabulary import Vocabulary
 from sidtune.training.make_steps import measures_memory
 
 # Of each trained weight, all in float32.
-BYTES = {"gradients": 4, "optimizer": 8, "average": 4}
+BYTES = {"gradients": 4, "optimizer": 8}
 # Activations kept for the backward pass, in values per token and layer: about 34 in units of the
 # hidden size for a block with a two- to four-fold MLP (Korthikanti et al., 2022, eq. 2, without
 # dropout masks and attention scores).
@@ -124,21 +124,18 @@ def _tokens_line(steps: Steps) -> str:
     )
 
 
-def state_bytes(model: PreTrainedModel, averages: bool) -> int:
-    """Memory of the weights, each in its own type, and of what training keeps of those it trains.
-
-    Args:
-        averages: whether it keeps their moving averages, too.
+def state_bytes(model: PreTrainedModel) -> int:
+    """Memory of the weights, each in its own type, and of what training keeps for those it
+    trains.
     """
     trained, _ = tuning_of(model).parameter_counts(model)
-    kept = BYTES["gradients"] + BYTES["optimizer"] + (BYTES["average"] if averages else 0)
-    return sum(weight.nbytes for weight in model.parameters()) + trained * kept
+    return sum(weight.nbytes for weight in model.parameters()) + trained * sum(BYTES.values())
 
 
 def _memory_line(config: Config, layout: Layout, model: PreTrainedModel, device_type: str) -> str:
     """A rough sum of what one process holds at the peak."""
     training, text = config.training, model.config.get_text_config()
-    state = state_bytes(model, averages=training.ema is not None)
+    state = state_bytes(model)
     padded = training.micro_batch_size * config.encoding.cutoff_len
     if measures_memory(training, device_type):
         return (

@@ -36,7 +36,6 @@ def run_identity(inputs: Inputs, world_size: int) -> dict[str, Any]:
         "training.weight_decay": training.weight_decay,
         **({} if config.loss == LossConfig() else {"loss": config.loss.model_dump(mode="json")}),
         **({} if training.decay_embeddings else {"training.decay_embeddings": False}),
-        "training.ema": training.ema,
         **({} if config.eval.metric == "loss" else {"eval.metric": config.eval.metric} | ranked),
         **{
             f"training.{name}": getattr(training, name)

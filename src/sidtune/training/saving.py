@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +27,6 @@ from sidtune.model.unchanged import Unchanged
 from sidtune.runs import best, checkpoints
 from sidtune.runs.bundle import Bundle, write_bundle
 from sidtune.runs.resumed import STATE
-from sidtune.training.averaging import WeightAverage
 from sidtune.training.guards.untouched import Untouched
 
 
@@ -37,7 +35,6 @@ class CheckpointingTrainer(Trainer):
 
     Attributes:
         tokenizer, identity, save_total_limit, bundle: see `StepTrainer`.
-        average: the moving average of the weights, if there is one.
         untouched: compares weights that must not change, if there are any.
         unchanged: files of weights that never change, if there are any.
     """
@@ -46,18 +43,11 @@ class CheckpointingTrainer(Trainer):
     identity: dict[str, Any]
     save_total_limit: int
     bundle: Callable[[], Bundle]
-    average: WeightAverage | None
     untouched: Untouched | None
     unchanged: Unchanged | None
     # The name of the checkpoint that the run continued from.
     _origin: str | None
     _loader: StepLoader | None
-
-    def _as_evaluated(self) -> contextlib.AbstractContextManager[None]:
-        """The model has the weights that are evaluated and saved: the averages, where there are
-        any.
-        """
-        return self.average.applied() if self.average else contextlib.nullcontext()
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Write everything aside, then make it visible; only then let older checkpoints go."""
@@ -74,12 +64,7 @@ class CheckpointingTrainer(Trainer):
         self._together(lambda: self._if_saving(lambda: self._save_state(partial, final)), partial)
 
     def _save_state(self, partial: Path, final: Path) -> None:
-        with self._as_evaluated():
-            known = save_training_state(
-                self.language_model, self.tokenizer, partial, self.unchanged
-            )
-        if self.average:
-            self.average.save(partial)
+        known = save_training_state(self.language_model, self.tokenizer, partial, self.unchanged)
         write_bundle(self.bundle(), partial)
         self._save_optimizer_and_scheduler(str(partial))
         self._save_trainer_state(partial)
@@ -110,18 +95,13 @@ class CheckpointingTrainer(Trainer):
             raise
 
     def _checkpoint_bytes(self) -> int:
-        """About what a checkpoint takes on disk: weights, what the optimizer keeps of them, and
-        their averages.
+        """About what a checkpoint takes on disk: weights, and what the optimizer keeps of them.
 
         Files that it shares with the one before take nothing.
         """
         assert self.optimizer is not None
         kept = [value for state in self.optimizer.state.values() for value in state.values()]
-        tensors = [
-            *self.language_model.parameters(),
-            *kept,
-            *(self.average.averages if self.average else []),
-        ]
+        tensors = [*self.language_model.parameters(), *kept]
         shared = self.unchanged.bytes if self.unchanged else 0
         return sum(tensor.nbytes for tensor in tensors if isinstance(tensor, Tensor)) - shared
 
@@ -142,8 +122,6 @@ class CheckpointingTrainer(Trainer):
             self.unchanged.remember(
                 checkpoint, checkpoints.read_manifest(checkpoint), shard_names(checkpoint / INDEX)
             )
-        if self.average:
-            self.average.restore(checkpoint)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """By way of the CPU: older Trainers read straight onto `cpu:0`, which torch does not know,

@@ -290,7 +290,6 @@ def make_trainer(
         ranking=validation_ranking(inputs),
         callbacks=[*callbacks(config, shared.valid), StopWhenAsked(request)],
         decay_embeddings=config.training.decay_embeddings,
-        ema=config.training.ema,
         auto_tokens=config.training.layout != "padded" and config.training.max_tokens == "auto",
     )
 

@@ -22,7 +22,6 @@ from sidtune.encoding.corpus import Corpus, EncodedTask
 from sidtune.model.tuning import tuning_of
 from sidtune.model.unchanged import Unchanged
 from sidtune.runs.bundle import Bundle
-from sidtune.training.averaging import WeightAverage
 from sidtune.training.guards import non_finite
 from sidtune.training.guards.out_of_memory import SmallerPasses
 from sidtune.training.guards.untouched import Untouched
@@ -53,7 +52,6 @@ class StepTrainer(CheckpointingTrainer):
             written.
         ranking: ranks a validation sample, if any.
         decay_embeddings: whether weight decay acts on the rows of tokens, too.
-        ema: decay of the average of weights that is evaluated and saved in their place, if any.
         auto_tokens: whether passes may shrink where one does not fit on the GPU.
     """
 
@@ -71,7 +69,6 @@ class StepTrainer(CheckpointingTrainer):
         ranking: ValidationRanking | None,
         callbacks: list[TrainerCallback],
         decay_embeddings: bool = True,
-        ema: float | None = None,
         auto_tokens: bool = False,
     ) -> None:
         by_name = {task.name: task for task in valid}
@@ -87,9 +84,6 @@ class StepTrainer(CheckpointingTrainer):
         self.steps, self.task_names, self.valid, self.tokenizer = steps, tasks, valid, tokenizer
         self.identity, self.save_total_limit = dict(identity), save_total_limit
         self.bundle, self.ranking, self.decay_embeddings = bundle, ranking, decay_embeddings
-        self.average = WeightAverage(self.language_model, ema) if ema else None
-        if self.average:
-            self.add_callback(self.average)
         keeps_base = tuning_of(self.language_model).keeps_base
         self.untouched = Untouched(self.language_model) if keeps_base else None
         if self.untouched:
@@ -220,10 +214,9 @@ class StepTrainer(CheckpointingTrainer):
         """
         began = time.monotonic()
         self.language_model.eval()
-        with self._as_evaluated():
-            metrics = {f"eval_{task.name}_loss": self._validation_loss(task) for task in self.valid}
-            if self.ranking and self.ranking.due(self.state):
-                metrics |= self.ranking.measure(self.language_model, self.accelerator.autocast)
+        metrics = {f"eval_{task.name}_loss": self._validation_loss(task) for task in self.valid}
+        if self.ranking and self.ranking.due(self.state):
+            metrics |= self.ranking.measure(self.language_model, self.accelerator.autocast)
         non_finite.refuse_validation(metrics, self.state.global_step)
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(

@@ -45,7 +45,6 @@ COMPARED: dict[str, tuple[Any, dict[str, Any]]] = {
     "training.min_lr_ratio": (0.9, {}),
     "training.weight_decay": (0.5, {}),
     "training.decay_embeddings": (False, {"training": {"weight_decay": 0.5}}),
-    "training.ema": (0.9, {}),
     "loss.over": ("allowed", {}),
     "loss.label_smoothing": (0.1, {}),
     "stages": ([{"tuning": "full"}], {}),
