@@ -35,8 +35,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, set_seed
 from contestants import CONTESTANTS, Job, Report, Tuning, config_of
 from side_by_side import MICRO_BATCH, Worker
 from sidtune.base.terminal import quiet_libraries
+from sidtune.commands.demo_shop import write_demo_data
 from sidtune.data.catalogue import read_texts
-from sidtune.data.demo_shop import write_demo_data
 from sidtune.evaluation.evaluate import EvaluationRequest, evaluate
 from sidtune.inputs import Inputs
 from sidtune.model.new_base import create_base

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sidtune.config.search import BEAMS, MAX_TOKENS, Normalize, RankOptions
-from sidtune.tasks import config_file
 from sidtune.tasks.config import Config
 
 if TYPE_CHECKING:
@@ -20,15 +19,21 @@ if TYPE_CHECKING:
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML configuration.
 
+    What it does not say of `data` and `model` is what `sidtune prepare`, `sidtune sids` and
+    `sidtune run` left under `output_dir`.
+
     Args:
         path: the file.
         overrides: `section.key=value` texts that replace keys of the file, such as
             `training.epochs=3`.
 
     Raises:
-        UserError: for a missing or broken file, unknown keys and wrong values; all faults at once.
+        UserError: for a missing or broken file, unknown keys and wrong values, all faults at once;
+            and for a stage that has not been run with these settings.
     """
-    return config_file.load_config(Path(path), overrides)
+    from sidtune.pipeline.defaults import load_run
+
+    return load_run(Path(path), overrides)
 
 
 def check(config: Config, trust_remote_code: bool = False) -> list[Finding]:

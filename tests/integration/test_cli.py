@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from sidtune.base.errors import UserError
 from sidtune.commands.demo_steps import run_demo
 from sidtune.commands.main import app
+from sidtune.pipeline.defaults import load_run
 from sidtune.tasks.config_file import load_config
 
 OPTIONS = {
@@ -50,6 +51,7 @@ OPTIONS = {
     ),
     "compare": "runs --split --json",
     "demo": "--output",
+    "run": "config overrides --processes --trust-remote-code --json",
     "prepare": "config overrides --minionerec --index --json",
     "sids fit": "config overrides --json",
     "sids report": "index --items --vectors --json",
@@ -436,9 +438,9 @@ def test_the_demo_leaves_a_model_and_says_what_is_next(
     assert output.count("last bought:") == 3
     assert output.count("→") >= 9
     assert (tmp_path / "demo" / "run" / "final_checkpoint" / "config.json").is_file()
-    for words in ("Done.", "before", "after", "NDCG@10", "sidtune preview", "sidtune check"):
+    for words in ("Done.", "prepare:", "sids:", "train:", "NDCG@10", "sidtune preview"):
         assert words in output
-    assert load_config(tmp_path / "demo" / "demo.yaml").model.from_scratch
+    assert load_run(tmp_path / "demo" / "demo.yaml").model.from_scratch
     done = shell("demo", "--output", tmp_path / "demo")
     assert done.returncode == 2
     assert "is not empty" in done.stderr

@@ -51,11 +51,11 @@ def baselines(
     Example: `sidtune baselines recipes/amazon-industrial.yaml`
     """
     from sidtune.evaluation import baseline_run as room
-    from sidtune.tasks.config_file import load_config
+    from sidtune.pipeline.defaults import load_run
 
     quiet_libraries()
     request = room.BaselineRequest(
-        load_config(config, overrides or []),
+        load_run(config, overrides or [], model=False),
         split,
         simple,
         seed,

@@ -24,11 +24,11 @@ def check(
     from sidtune.checks.finding import Finding, exit_status, render
     from sidtune.checks.run import run_checks
     from sidtune.inputs import Inputs
-    from sidtune.tasks.config_file import load_config
+    from sidtune.pipeline.defaults import load_run
 
     quiet_libraries()
     try:
-        findings = run_checks(Inputs(load_config(config, overrides or []), trust_remote_code))
+        findings = run_checks(Inputs(load_run(config, overrides or []), trust_remote_code))
     except UserError as error:
         findings = [Finding("error", "configuration", error.message, [], error.hint)]
     if as_json:

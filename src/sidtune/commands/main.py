@@ -13,6 +13,7 @@ from sidtune.commands import (
     prepare,
     preview,
     recommend,
+    run,
     sft,
     sids,
     train,
@@ -21,6 +22,7 @@ from sidtune.commands.app import app
 
 # In the order of `sidtune --help`.
 COMMANDS = (
+    run.run,
     prepare.prepare,
     train.train,
     sft.sft,

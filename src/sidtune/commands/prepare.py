@@ -35,9 +35,10 @@ def prepare(
     from sidtune.events import prepare as room
     from sidtune.events.minionerec import write_minionerec
     from sidtune.events.report import lines
-    from sidtune.tasks.config_file import load_part
+    from sidtune.tasks.config_file import parse_part, read_tree
 
-    done = room.prepare(load_part(config, PrepareConfig, overrides or []))
+    tree = read_tree(config, overrides or [])
+    done = room.prepare(parse_part(tree, PrepareConfig, str(config)))
     if minionerec:
         write_minionerec(done.folder, minionerec, index)
     if as_json:

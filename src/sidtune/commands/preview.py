@@ -25,12 +25,10 @@ def preview(
     """
     from sidtune.checks import preview as room
     from sidtune.inputs import Inputs
-    from sidtune.tasks.config_file import load_config
+    from sidtune.pipeline.defaults import load_run
 
     quiet_libraries()
-    examples = room.preview(
-        Inputs(load_config(config, overrides or []), trust_remote_code), task, n
-    )
+    examples = room.preview(Inputs(load_run(config, overrides or []), trust_remote_code), task, n)
     if as_json:
         typer.echo(json_text(room.as_json(examples), indent=1))
         return

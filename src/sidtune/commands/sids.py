@@ -50,10 +50,10 @@ def fit(config: ConfigFile, overrides: Overrides = None, as_json: AsJson = False
     Example: `sidtune sids fit shop.yaml sids.seed=1`
     """
     from sidtune.files.text import read_json_object
+    from sidtune.pipeline.defaults import load_sids
     from sidtune.sids import fit as room
     from sidtune.sids.index import INDEX, REPORT
     from sidtune.sids.report.render import render
-    from sidtune.tasks.config_file import load_sids
 
     quiet_libraries()
     made = room.make(load_sids(config, overrides or []))

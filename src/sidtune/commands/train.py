@@ -38,10 +38,10 @@ def train(
 
     Example: `sidtune train recipes/amazon-industrial.yaml training.epochs=3`
     """
-    from sidtune.tasks.config_file import load_config
+    from sidtune.pipeline.defaults import load_run
 
     run_training(
-        load_config(config, overrides or []),
+        load_run(config, overrides or []),
         resume,
         dry_run,
         processes,

@@ -15,6 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from sidtune.base.errors import UserError
+from sidtune.data.item_files import read_records
 from sidtune.files.ids import Names, as_id, canonical
 from sidtune.files.literals import MissingCommasError, parse_list
 from sidtune.files.text import read_json_object
@@ -83,8 +84,8 @@ class Catalogue:
 
 
 def read_catalogue(items: Path | None, index: Path) -> Catalogue:
-    """Read `.item.json` (id → title, description, …), if given, and `.index.json` (id → SID tokens
-    or codes).
+    """Read items (`.item.json` or Parquet, see `read_records`), if given, and `.index.json` (id →
+    SID tokens or codes).
 
     Codes `[3, 14, 159]` become the tokens `<a_3>`, `<b_14>`, `<c_159>`.
 
@@ -138,14 +139,14 @@ def refuse_unnameable(catalogue: Catalogue, path: Path) -> None:
 
 
 def read_texts(items: Path) -> list[str]:
-    """Titles and descriptions of an `.item.json`, to train a tokenizer on."""
-    titles, descriptions = _record_texts(read_json_object(items), items)
+    """Titles and descriptions of an item file, to train a tokenizer on."""
+    titles, descriptions = _record_texts(read_records(items), items)
     return titles + descriptions
 
 
 def _texts(items: Path, sids: Mapping[str, Any], index: Path) -> tuple[list[str], list[str]]:
     """Titles and descriptions, in the order of the index."""
-    records = _as_indexed(read_json_object(items), sids, items, index)
+    records = _as_indexed(read_records(items), sids, items, index)
     _same_items(records, sids, items, index)
     return _record_texts({item: records[item] for item in sids}, items)
 

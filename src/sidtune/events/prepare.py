@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
@@ -19,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet
 
 from sidtune.base.errors import UserError
+from sidtune.base.hashing import digest
 from sidtune.base.storage import flush, refusing_failed_writes, write_text
 from sidtune.base.terminal import warn
 from sidtune.config.events import HISTORY_OF_ROWS, EventsConfig, PrepareConfig, SparkEngine
@@ -55,6 +55,17 @@ class Prepared:
     summary: dict[str, Any]
     again: bool
 
+    @property
+    def catalogue(self) -> Path:
+        """The items that are left."""
+        return self.folder / CATALOGUE
+
+    @property
+    def rows(self) -> dict[str, Path]:
+        """The files of rows, by the key of `data` that reads them."""
+        files = {name: self.folder / f"{name}.parquet" for name in self.summary["rows"]}
+        return {name: file for name, file in files.items() if file.is_file()}
+
 
 def prepare(config: PrepareConfig) -> Prepared:
     """Do what `events` and `catalogue` say, unless it is done.
@@ -68,22 +79,44 @@ def prepare(config: PrepareConfig) -> Prepared:
     home = config.output_dir / PREPARED
     with _aside(home) as folder:
         source = find_source(config.events, folder)
-        name = fingerprint(config, source.digests)
+        settings = settings_digest(config)
+        name = fingerprint(settings, source.digests)
         done = home / name
         if (done / SUMMARY).is_file():
-            return Prepared(done, json.loads((done / SUMMARY).read_text(encoding="utf-8")), True)
+            return _read(done)
         made = folder / name
         made.mkdir()
         summary = _made(config, source, made, folder)
-        summary = {"version": VERSION, "fingerprint": name, **summary}
+        summary = {"version": VERSION, "fingerprint": name, "settings": settings, **summary}
         write_text(made / SUMMARY, json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
         _publish(made, done)
     return Prepared(done, summary, False)
 
 
-def fingerprint(config: PrepareConfig, sources: list[str]) -> str:
-    """A name for what these inputs and settings make; where files lie and which engine runs does
-    not matter.
+def find_prepared(config: PrepareConfig) -> Prepared | None:
+    """What `prepare` left for these settings and files, if it did; of a database, which is not read
+    again, the newest.
+
+    Raises:
+        UserError: for files that are missing.
+    """
+    home, settings = config.output_dir / PREPARED, settings_digest(config)
+    if config.events.files:
+        files = matching_files(config.events.files, "events.files")
+        found = [home / fingerprint(settings, list(digests(files))) / SUMMARY]
+    else:
+        found = sorted(home.glob(f"*/{SUMMARY}"), key=lambda file: -file.stat().st_mtime_ns)
+    made = (_read(summary.parent) for summary in found if summary.is_file())
+    return next((one for one in made if one.summary.get("settings") == settings), None)
+
+
+def _read(folder: Path) -> Prepared:
+    return Prepared(folder, json.loads((folder / SUMMARY).read_text(encoding="utf-8")), True)
+
+
+def settings_digest(config: PrepareConfig) -> str:
+    """A digest of all that decides about the result but the events; where files lie and which
+    engine runs does not matter.
     """
     events = config.events.model_dump(mode="json", exclude={"files", "database", "table", "engine"})
     catalogue: dict[str, Any] | None = None
@@ -91,8 +124,12 @@ def fingerprint(config: PrepareConfig, sources: list[str]) -> str:
     if config.catalogue:
         catalogue = config.catalogue.model_dump(mode="json", exclude={"file"})
         items = sorted(digests(matching_files(config.catalogue.file, "catalogue.file")))
-    made_of = json.dumps([VERSION, events, catalogue, sorted(sources), items])
-    return hashlib.sha256(made_of.encode()).hexdigest()[:16]
+    return digest([VERSION, events, catalogue, items])
+
+
+def fingerprint(settings: str, sources: list[str]) -> str:
+    """A name for what these settings make of these events."""
+    return digest([settings, sorted(sources)])[:16]
 
 
 def _made(config: PrepareConfig, source: Source, made: Path, folder: Path) -> dict[str, Any]:

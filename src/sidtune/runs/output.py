@@ -17,6 +17,7 @@ from transformers.utils import CONFIG_NAME
 from sidtune.base.errors import UserError
 from sidtune.base.storage import flush, refusing_failed_writes, write_text
 from sidtune.encoding.frame import Frame
+from sidtune.events.prepare import PREPARED
 from sidtune.model.base_files import weight_faults
 from sidtune.model.checkpoint_files import save_pretrained, save_training_state
 from sidtune.runs.bundle import RECOMMENDER_FILE, Bundle, read_frame, write_bundle
@@ -37,13 +38,18 @@ from sidtune.runs.checkpoints import (
     seal,
 )
 from sidtune.runs.lock import locked
-from sidtune.sids.index import FOLDER as SIDS_FOLDER
+from sidtune.sids.index import FOLDER as SIDS
 from sidtune.tasks.config import Config
 from sidtune.tasks.config_file import dump_config, with_absolute_paths
 
 # Folders of an output_dir that commands before training leave there.
-MADE_BEFORE = (SIDS_FOLDER,)
+BASES = "bases"
+MADE_BEFORE = (PREPARED, SIDS, BASES)
 CONFIG = "config.yaml"
+
+
+class FinishedError(UserError):
+    """The folder holds this very run, and it is finished."""
 
 
 @dataclass(frozen=True)
@@ -204,7 +210,7 @@ def _refuse_damaged_result(result: Path) -> None:
 def _refuse_finished(folder: Path, identity: dict[str, Any], other_processes: bool) -> None:
     if (folder / FINAL).exists():
         stage_result(folder, identity, other_processes)
-        raise UserError(
+        raise FinishedError(
             f"{folder} already contains this run, finished",
             "To train again, choose another output_dir.",
         )

@@ -6,24 +6,20 @@ from __future__ import annotations
 
 import html
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from sidtune.base.errors import UserError, did_you_mean
 from sidtune.base.terminal import warn
 from sidtune.data.catalogue import Catalogue, refuse_unnameable
 from sidtune.data.html import HTML
-from sidtune.files.ids import as_id, as_ids
+from sidtune.data.item_files import read_records
+from sidtune.files.ids import as_id
 from sidtune.files.literals import parse_list
-from sidtune.files.parquet import read_parquet
-from sidtune.files.text import read_json_object
 
-ID_COLUMNS, TITLE_COLUMNS = ("item_id", "id"), ("title", "name")
+TITLE_COLUMNS = ("title", "name")
 # Read beside the title unless `sids.columns` says otherwise; names as Amazon's and MovieLens's
 # files have them.
 USUAL_COLUMNS = (
@@ -82,8 +78,14 @@ def read_items(path: Path, columns: Sequence[str] | None = None) -> Items:
         UserError: for a file of another shape, no items, an id that stands twice, and a column that
             no item has.
     """
-    parquet = path.suffixes[-1:] == [".parquet"] or path.suffixes[-2:] == [".parquet", ".gz"]
-    ids, records = _of_parquet(path) if parquet else _of_json(path)
+    found = read_records(path)
+    for item, record in found.items():
+        if not isinstance(record, dict):
+            raise UserError(
+                f"{path}: item {item}: expected an object with a title, found {record!r:.60}",
+                'Write {"17": {"title": "Blue mug"}, …}, one object per item.',
+            )
+    ids, records = list(found), list(found.values())
     if columns is not None:
         _refuse_unknown(columns, records, path)
     has = {name for record in records for name in record}
@@ -104,75 +106,6 @@ def read_items(path: Path, columns: Sequence[str] | None = None) -> Items:
             " rest of what is known"
         )
     return items
-
-
-def _of_json(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
-    records = read_json_object(path)
-    for item, record in records.items():
-        if not isinstance(record, dict):
-            raise UserError(
-                f"{path}: item {item}: expected an object with a title, found {record!r:.60}",
-                'Write {"17": {"title": "Blue mug"}, …}, one object an item.',
-            )
-    return list(records), list(records.values())
-
-
-def _of_parquet(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
-    table = read_columns(
-        path, "Items are read from .item.json, or from Parquet with columns item_id and title."
-    )
-    name = next((name for name in ID_COLUMNS if name in table.column_names), None)
-    if name is None or not table.num_rows:
-        found = ", ".join(table.column_names) if table.num_rows else "no row"
-        raise UserError(
-            f"{path}: expected items with a column {ID_COLUMNS[0]}, found {found}",
-            "Name the column so.",
-        )
-    try:
-        given, broken = as_ids(table[name].combine_chunks())
-    except pa.ArrowException as error:
-        raise UserError(
-            f"{path}: column {name}: {error}", "Item ids are text or whole numbers."
-        ) from None
-    ids = given.to_pylist()
-    bad = next(
-        (
-            row
-            for row, (item, no) in enumerate(zip(ids, broken, strict=True), 1)
-            if no or item is None
-        ),
-        None,
-    )
-    if bad:
-        raise UserError(
-            f"{path}, row {bad}: column {name} holds no item id",
-            "Item ids are text or whole numbers.",
-        )
-    if len(set(ids)) < len(ids):
-        item, count = Counter(ids).most_common(1)[0]
-        rows = [row for row, other in enumerate(ids, 1) if other == item]
-        again = len(ids) - len(set(ids))
-        raise UserError(
-            f"{path}: {again:,} rows repeat an item id: {item} occurs in {count:,} rows, first in"
-            f" rows {rows[0]} and {rows[1]}",
-            "Keep one row per item.",
-        )
-    others = table.drop_columns([name])
-    return ids, others.to_pylist() if others.num_columns else [{} for _ in ids]
-
-
-def read_columns(path: Path, hint: str) -> pa.Table:
-    """The table of a Parquet file whose columns have names of their own; raises as
-    `read_parquet`.
-    """
-    table = read_parquet(path, hint)
-    twice = [name for name, count in Counter(table.column_names).items() if count > 1]
-    if twice:
-        raise UserError(
-            f"{path}: the column {twice[0]!r:.80} stands twice",
-            "Which one counts? Remove the other.",
-        )
-    return table
 
 
 def _refuse_unknown(columns: Iterable[str], records: Sequence[dict[str, Any]], path: Path) -> None:

@@ -32,14 +32,21 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     Raises:
         UserError: for a missing or broken file, an unknown key or a value of the wrong type.
     """
-    return parse_config(_tree(path, overrides), str(path))
+    return parse_config(read_tree(path, overrides), str(path))
 
 
-def load_sids(path: Path, overrides: Sequence[str] = ()) -> SidsRun:
-    """As `load_config`, for what `sidtune sids` reads: neither an index nor rows nor a model need
+def read_tree(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The nested mappings of a YAML file, with `section.key=value` overrides; not yet validated."""
+    tree = read_yaml(path)
+    for override in overrides:
+        _apply(tree, override)
+    return tree
+
+
+def parse_sids(tree: Mapping[str, Any], where: str) -> SidsRun:
+    """As `parse_config`, for what `sidtune sids` reads: neither an index nor rows nor a model need
     be given.
     """
-    tree = _tree(path, overrides)
     data = tree.get("data")
     faults = [
         f"{prefix}{name}: unknown key{did_you_mean(str(name), section.model_fields)}"
@@ -52,35 +59,23 @@ def load_sids(path: Path, overrides: Sequence[str] = ()) -> SidsRun:
     except ValidationError as error:
         faults.append(_faults(error, SidsRun))
     if faults:
-        raise UserError(f"{path}: {NEWLINE.join(faults)}", CONFIG_HINT)
+        raise UserError(f"{where}: {NEWLINE.join(faults)}", CONFIG_HINT)
     return run
 
 
-def _tree(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
-    """What a file says, with overrides."""
-    tree = read_yaml(path)
-    for override in overrides:
-        _apply(tree, override)
-    return tree
-
-
-def load_part(path: Path, part: type[S], overrides: Sequence[str] = ()) -> S:
-    """As `load_config`, of a file that a command reads a part of: its other sections may be
-    incomplete.
+def parse_part(tree: Mapping[str, Any], part: type[S], where: str) -> S:
+    """As `parse_config`, for a command that reads some sections: the others may be incomplete.
 
     Args:
         part: the sections that are read, as fields.
 
     Raises:
-        UserError: as `load_config`; also where a section of the part is missing.
+        UserError: as `parse_config`; also where a section of the part is missing.
     """
-    tree = read_yaml(path)
-    for override in overrides:
-        _apply(tree, override)
     for name in tree:
         if name not in Config.model_fields:
             raise UserError(
-                f"{path}: {name}: unknown key{did_you_mean(str(name), Config.model_fields)}",
+                f"{where}: {name}: unknown key{did_you_mean(str(name), Config.model_fields)}",
                 CONFIG_HINT,
             )
     try:
@@ -88,7 +83,7 @@ def load_part(path: Path, part: type[S], overrides: Sequence[str] = ()) -> S:
             {name: value for name, value in tree.items() if name in part.model_fields}
         )
     except ValidationError as error:
-        raise UserError(f"{path}: {_faults(error, part)}", CONFIG_HINT) from None
+        raise UserError(f"{where}: {_faults(error, part)}", CONFIG_HINT) from None
 
 
 def parse_config(tree: Mapping[str, Any], where: str) -> Config:

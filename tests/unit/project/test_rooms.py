@@ -35,6 +35,7 @@ ROOMS = (
     "inputs",
     "checks",
     "training",
+    "pipeline",
     "commands",
 )
 # The package's own face and `python -m sidtune` stand above all rooms.

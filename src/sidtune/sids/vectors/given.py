@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from sidtune.base.errors import UserError
 from sidtune.config.sids import SidsConfig
+from sidtune.data.item_files import ID_COLUMNS, read_columns
 from sidtune.files.ids import Names, as_ids
-from sidtune.sids.items import ID_COLUMNS, Items, read_columns
+from sidtune.sids.items import Items
 from sidtune.sids.kmeans import Floats
 from sidtune.sids.vectors.source import Source, State
 

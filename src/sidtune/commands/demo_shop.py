@@ -66,6 +66,7 @@ SHOP: dict[str, tuple[list[str], set[str], list[str], list[str]]] = {
     ),
 }
 HISTORY = 10
+FIRST_SECOND, SECONDS_BETWEEN = 1_700_000_000, 86_400
 FOLLOW, REFILL, SWITCH = 0.62, 0.12, 0.2  # the remaining probability: any popular item
 BRAND_LOYALTY = 0.75
 SHARED_SID = 0.015
@@ -80,6 +81,14 @@ class DemoPaths:
     train: Path
     valid: Path
     test: Path
+
+
+@dataclass(frozen=True)
+class EventPaths:
+    """The files of the demo's shop: a log of events, and a table of items."""
+
+    events: Path
+    items: Path
 
 
 @dataclass(frozen=True)
@@ -125,6 +134,36 @@ def write_demo_data(folder: Path, seed: int = 0, users: int = 900) -> DemoPaths:
     _write_rows(paths.train, [row for group in rows for row in group], items)
     _write_rows(paths.valid, [(user, s[:-2], s[-2]) for user, s in enumerate(sequences)], items)
     _write_rows(paths.test, [(user, s[:-1], s[-1]) for user, s in enumerate(sequences)], items)
+    return paths
+
+
+def write_demo_events(folder: Path, seed: int = 0, users: int = 900) -> EventPaths:
+    """Write the same shop as raw tables: `events.csv` (customer, sku, ts) and `items.csv` (sku,
+    name, brand, category, description).
+
+    Args:
+        folder, seed, users: as in `write_demo_data`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = EventPaths(folder / "events.csv", folder / "items.csv")
+    random = np.random.default_rng(seed)
+    items = _catalogue(random)
+    categories, brands = list(SHOP), [brands for _, _, brands, _ in SHOP.values()]
+    _write_table(
+        paths.items,
+        ["sku", "name", "brand", "category", "description"],
+        [
+            [i, t.title, brands[t.category][t.brand], categories[t.category], t.description]
+            for i, t in enumerate(items)
+        ],
+    )
+    visits = [
+        (f"U{user}", item, FIRST_SECOND + user * 60 + visit * SECONDS_BETWEEN)
+        for user in range(users)
+        for visit, item in enumerate(_sequence(items, random))
+    ]
+    by_time = sorted(visits, key=lambda visit: visit[2])
+    _write_table(paths.events, ["customer", "sku", "ts"], [list(visit) for visit in by_time])
     return paths
 
 
@@ -222,6 +261,13 @@ def _choose(
 
 def _write_json(path: Path, value: object) -> None:
     path.write_text(json.dumps(value, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+def _write_table(path: Path, header: list[str], rows: list[list[object]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(rows)
 
 
 def _write_rows(path: Path, rows: list[tuple[int, list[int], int]], items: list[_Item]) -> None:

@@ -1,0 +1,162 @@
+"""`sidtune run`: every stage that is not yet done, in order, and the evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from rich.markup import escape
+
+from sidtune.base.terminal import console
+from sidtune.config.events import PrepareConfig
+from sidtune.data.rows import Split
+from sidtune.distributed.launch import launch
+from sidtune.evaluation.evaluate import EvaluationRequest, evaluate, results_folder
+from sidtune.evaluation.report import Report
+from sidtune.events.prepare import prepare
+from sidtune.files.text import read_json_object
+from sidtune.pipeline.defaults import (
+    Request,
+    recipe_of,
+    sids_run,
+    wants_index,
+    wants_model,
+    wants_rows,
+    with_index,
+    with_model,
+    with_prepared,
+)
+from sidtune.runs.bundle import CATALOGUE
+from sidtune.runs.checkpoints import FINAL
+from sidtune.runs.output import FinishedError
+from sidtune.sids.fit import make
+from sidtune.sids.index import INDEX, REPORT
+from sidtune.tasks.config import Config
+from sidtune.tasks.config_file import parse_config, parse_part
+from sidtune.training.train import train
+
+
+def run(
+    path: Path,
+    overrides: Sequence[str] = (),
+    processes: int = 1,
+    trust_remote_code: bool = False,
+) -> Report:
+    """Do every stage that is not yet done, and return the evaluation of the test rows (of the
+    validation rows where there are none).
+
+    The stages: prepare `events`; make SIDs, where `data.index` is not given; make a base model,
+    where `model.base` is not given; train; evaluate.
+
+    Args:
+        processes: of training and evaluation.
+
+    Raises:
+        UserError: for anything the user can mend; what earlier stages left stays.
+        SystemExit: where one of several processes failed, with its status.
+    """
+    request = Request.read(path, overrides)
+    if wants_rows(request):
+        request = _prepared(request)
+    if wants_index(request):
+        request = _indexed(request)
+    if wants_model(request):
+        request = _with_base(request)
+    config = parse_config(request.tree, str(path))
+    _train(request, config, processes, trust_remote_code)
+    return _evaluate(config, processes, trust_remote_code)
+
+
+def _prepared(request: Request) -> Request:
+    made = prepare(parse_part(request.tree, PrepareConfig, str(request.path)))
+    result = made.summary["result"]
+    what = (
+        f"{result['events']:,} of {made.summary['read']:,} events, {result['users']:,} users,"
+        f" {result['items']:,} items"
+    )
+    _tell("prepare", what, made.folder, made.again)
+    return with_prepared(request, made)
+
+
+def _indexed(request: Request) -> Request:
+    made = make(sids_run(request))
+    report: dict[str, Any] = read_json_object(made.folder / REPORT)
+    shape = " × ".join(str(level["used"]) for level in report["levels"])
+    what = (
+        f"{report['items']:,} items, {shape} codes in use,"
+        f" {report['collisions']['items_sharing']:,} items share a SID"
+    )
+    _tell("sids", what, made.folder / INDEX, made.unchanged)
+    return with_index(request)
+
+
+def _with_base(request: Request) -> Request:
+    recipe = recipe_of(request)
+    there = recipe.base.is_dir()
+    recipe.make_base()
+    _tell("model", f"to train from scratch, hidden size {recipe.hidden}", recipe.base, there)
+    return with_model(request)
+
+
+def _train(request: Request, config: Config, processes: int, trust_remote_code: bool) -> None:
+    # In this process a finished run is found to be this very one, or another.
+    if processes > 1 and not (config.output_dir / FINAL).exists():
+        _launch(processes, ["train", str(request.path), *request.overrides], trust_remote_code)
+        return
+    try:
+        result = train(config, trust_remote_code=trust_remote_code)
+    except FinishedError:
+        _tell("train", "", config.output_dir, again=True)
+        return
+    assert result is not None
+    console.print(f"[bold]train[/bold]: {escape(result.text)}", soft_wrap=True)
+
+
+def _evaluate(config: Config, processes: int, trust_remote_code: bool) -> Report:
+    split: Split = "test" if config.data.rows_file("test") else "valid"
+    request = EvaluationRequest(config.output_dir, split, trust_remote_code=trust_remote_code)
+    file = results_folder(request) / f"{split}.json"
+    if (report := _evaluated(file, config.output_dir)) is None:
+        if processes > 1:
+            arguments = ["evaluate", str(config.output_dir), "--split", split]
+            _launch(processes, arguments, trust_remote_code)
+            report = _read_report(file)
+        else:
+            report = evaluate(request)
+    assert report is not None
+    return report
+
+
+def _evaluated(file: Path, model: Path) -> Report | None:
+    """An evaluation that is there already and not older than the model and its catalogue."""
+    if not file.is_file():
+        return None
+    made = max((model / name).stat().st_mtime_ns for name in (FINAL, CATALOGUE))
+    if file.stat().st_mtime_ns < made:
+        return None
+    report = _read_report(file)
+    if report:
+        _tell("evaluate", f"{report.rows:,} rows", file, again=True)
+    return report
+
+
+def _read_report(file: Path) -> Report | None:
+    try:
+        return TypeAdapter(Report).validate_python(read_json_object(file))
+    except ValidationError:
+        return None
+
+
+def _launch(processes: int, arguments: list[str], trust_remote_code: bool) -> None:
+    status = launch(processes, arguments + ["--trust-remote-code"] * trust_remote_code)
+    if status:
+        raise SystemExit(status)
+
+
+def _tell(stage: str, what: str, place: Path, again: bool) -> None:
+    """One line of a stage that is done."""
+    parts = ["done before" if again else "", what]
+    text = f"{', '.join(filter(None, parts))} → {place}"
+    console.print(f"[bold]{stage}[/bold]: {escape(text)}", soft_wrap=True)

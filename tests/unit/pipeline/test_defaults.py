@@ -1,0 +1,154 @@
+"""What earlier stages left is what the configuration leaves out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+pytest.importorskip("ibis", reason="pip install 'sidtune[prepare]'")
+pytest.importorskip("sklearn", reason="pip install 'sidtune[sids]'")
+
+from tests.tiny_data import tiny_tree
+
+from sidtune.base.errors import UserError
+from sidtune.commands.demo_shop import write_demo_events
+from sidtune.config.events import PrepareConfig
+from sidtune.events.prepare import Prepared, prepare
+from sidtune.pipeline.defaults import Request, load_run, load_sids, recipe_of, with_index, with_rows
+from sidtune.pipeline.recipe import LAYERS
+from sidtune.sids.fit import make
+
+USERS = 20
+COLUMNS = {"user": "customer", "item": "sku", "time": "ts"}
+
+
+def write_config(folder: Path, **sections: Any) -> Path:
+    """A shop's tables and a configuration that names nothing else."""
+    tables = write_demo_events(folder / "data", users=USERS)
+    tree = {
+        "output_dir": str(folder / "run"),
+        "events": {"files": str(tables.events), **COLUMNS},
+        "catalogue": {"file": str(tables.items), "id": "sku", "title": "name"},
+        **sections,
+    }
+    path = folder / "shop.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    return path
+
+
+def do_prepare(path: Path, *overrides: str) -> Prepared:
+    tree = Request.read(path, overrides).tree
+    return prepare(
+        PrepareConfig.model_validate({k: tree[k] for k in ("output_dir", "events", "catalogue")})
+    )
+
+
+def test_each_stage_finds_what_the_ones_before_left(tmp_path: Path) -> None:
+    path = write_config(tmp_path, model={"base": "bases/any"})
+    with pytest.raises(UserError, match=r"not prepared.*\n.*sidtune prepare .*shop.yaml"):
+        load_run(path)
+    done = do_prepare(path)
+    with pytest.raises(UserError, match=r"there are no SIDs.*\n.*sidtune sids .*shop.yaml"):
+        load_run(path)
+    made = make(load_sids(path))
+    data = load_run(path).data
+    assert data.interactions == done.folder / "interactions.parquet"
+    assert data.items == done.folder / "catalogue.parquet"
+    assert data.index == made.folder / "index.json"
+
+
+def test_a_change_asks_for_the_stages_that_it_touches_alone(tmp_path: Path) -> None:
+    path = write_config(tmp_path, model={"base": "bases/any"})
+    do_prepare(path)
+    first = make(load_sids(path))
+    # Other SIDs of the same rows.
+    with pytest.raises(UserError, match=r"no SIDs.*\n.*sidtune sids \S+ sids.seed=3`"):
+        load_run(path, ["sids.seed=3"])
+    # Other rows; the items are the same, so the SIDs are.
+    latest = ["events.latest=5", "catalogue.keep_untouched=true"]
+    with pytest.raises(UserError, match="not prepared"):
+        load_run(path, latest)
+    assert load_run(path).data.index == first.folder / "index.json"
+
+
+def test_a_split_by_time_gives_a_file_for_each_split(tmp_path: Path) -> None:
+    path = write_config(tmp_path, model={"base": "bases/any"})
+    split = ["events.split=global_time"]
+    done = do_prepare(path, *split)
+    make(load_sids(path, split))
+    data = load_run(path, split).data
+    assert [data.train, data.valid, data.test] == [
+        done.folder / f"{name}.parquet" for name in ("train", "valid", "test")
+    ]
+
+
+def test_what_the_file_says_counts(tmp_path: Path) -> None:
+    """Rows, items and index of one's own need no stage."""
+    tree = tiny_tree(tmp_path)
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(tree))
+    data = load_run(tmp_path / "c.yaml").data
+    assert str(data.index) == tree["data"]["index"]
+    assert str(data.train) == tree["data"]["train"]
+
+
+def test_all_faults_are_told_before_a_stage_is_asked_for(tmp_path: Path) -> None:
+    path = write_config(tmp_path, training={"epochs": 0, "epoch": 2}, sids={"seeed": 1})
+    with pytest.raises(UserError) as told:
+        load_run(path, ["events.k_core=0"])
+    for name in ("training.epochs", "training.epoch: unknown", "sids.seeed", "events.k_core"):
+        assert name in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("tree", "words"),
+    [
+        ({"output_dir": "o", "model": {"base": "b"}}, "rows are missing"),
+        ({"output_dir": "o", "data": 3}, "data: "),
+        ({"output_dir": "o", "data": {"train": "t", "valid": "v"}, "model": 3}, "model: "),
+        (
+            {"output_dir": "o", "data": {"train": "t", "valid": "v"}, "model": {"base": "b"}},
+            "neither data.items nor sids.catalogue",
+        ),
+    ],
+)
+def test_a_file_that_says_too_little(tmp_path: Path, tree: dict[str, Any], words: str) -> None:
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(tree))
+    with pytest.raises(UserError, match=words):
+        load_run(tmp_path / "c.yaml")
+
+
+def test_events_without_a_catalogue_get_sids_by_behaviour(tmp_path: Path) -> None:
+    path = write_config(tmp_path, sids={"vectors": "co_occurrence"}, model={"base": "bases/any"})
+    tree = yaml.safe_load(path.read_text())
+    del tree["catalogue"]
+    path.write_text(yaml.safe_dump(tree))
+    done = prepare(PrepareConfig.model_validate({k: tree[k] for k in ("output_dir", "events")}))
+    made = make(load_sids(path))
+    data = load_run(path).data
+    assert data.items is None
+    assert data.index == made.folder / "index.json"
+    assert data.interactions == done.rows["interactions"]
+
+
+def test_the_model_follows_from_the_data_where_none_is_given(tmp_path: Path) -> None:
+    path = write_config(tmp_path, training={"epochs": 7}, model={"residual_dropout": 0.3})
+    do_prepare(path)
+    make(load_sids(path))
+    with pytest.raises(UserError, match=r"no base model.*\n.*`sidtune run .*shop.yaml`\."):
+        load_run(path)
+    assert load_run(path, model=False).data.index, "commands without a model need none"
+    recipe = recipe_of(with_index(with_rows(Request.read(path))))
+    recipe.make_base()
+    recipe.make_base()
+    config = load_run(path)
+    assert config.model.base == str(recipe.base)
+    assert config.model.from_scratch
+    assert config.model.residual_dropout == 0.3, "what the file says counts"
+    assert config.training.epochs == 7
+    assert list(config.tasks) == ["sid_sequence", "sid_sequence_reversed"]
+    assert list(load_run(path, ["tasks={sid_next: }"]).tasks) == ["sid_next"]
+    assert (recipe.base / "config.json").is_file()
+    assert LAYERS == 4
