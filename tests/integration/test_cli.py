@@ -54,7 +54,7 @@ OPTIONS = {
     "run": "config overrides --processes --trust-remote-code --json",
     "prepare": "config overrides --minionerec --index --json",
     "sids fit": "config overrides --json",
-    "sids report": "index --items --vectors --json",
+    "sids report": "index --items --vectors --quick --json",
     "sids assign": "fitted --items --vectors --model --json",
 }
 

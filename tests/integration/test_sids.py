@@ -39,7 +39,7 @@ def test_sids_are_made_once_and_reported(tmp_path: Path) -> None:
     config, _ = configured(tmp_path)
     shown = call("sids", config).output
     assert "8 items, 8 SIDs: 0 items share theirs" in " ".join(shown.split())
-    assert "use it as data.index" in " ".join(shown.split())
+    assert "the default of data.index" in " ".join(shown.split())
     assert "Nothing to do" in call("sids", config).output
     assert made(config)["unchanged"]
     assert not made(config, "sids.seed=7")["unchanged"]

@@ -29,6 +29,8 @@ def render(figures: dict[str, Any]) -> Iterator[RenderableType]:
         yield _likeness(figures["likeness"], figures["likeness_of_random_sids"])
     if "common_prefixes" in figures:
         yield _prefixes(figures["common_prefixes"])
+    if "quick" in figures:
+        yield _quick(figures["quick"])
 
 
 def _levels(figures: dict[str, Any]) -> Table:
@@ -61,6 +63,21 @@ def _likeness(own: dict[str, list[float]], random: dict[str, list[float]]) -> Ta
     )
     for length, cells in enumerate(rows, start=1):
         table.add_row(str(length), *(f"{cell:.3f}" for cell in cells))
+    return table
+
+
+def _quick(found: dict[str, Any]) -> Table:
+    rows = found["index"]["rows"]
+    table = Table(title=f"A small model, trained briefly: {rows:,} validation rows, by item")
+    table.add_column("metric")
+    for name in ("this index", "95%", "random SIDs", "95%"):
+        table.add_column(name, justify="right")
+    for metric in (name for name in found["index"] if name != "rows"):
+        cells = []
+        for name in ("index", "random_sids"):
+            figure = found[name][metric]
+            cells += [f"{figure['value']:.4f}", f"{figure['low']:.3f}–{figure['high']:.3f}"]
+        table.add_row(metric, *cells)
     return table
 
 
