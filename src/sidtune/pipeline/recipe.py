@@ -5,10 +5,11 @@ The rules lie between the recipes that were tuned on validation rows, see docs/q
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sidtune.encoding.build import load_catalogue
 from sidtune.model.new_base import create_base
@@ -18,8 +19,27 @@ from sidtune.tasks.source import load_split
 from sidtune.templates import template_texts
 
 LAYERS = 4
-# Training targets from which a shop counts as large.
-LARGE = 50_000
+
+
+class Size(NamedTuple):
+    """The settings of shops with fewer than `below` training targets."""
+
+    below: float
+    hidden: int
+    dropout: float
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    warmup: int
+    weight_decay: float
+
+
+# As in the table of docs/configuration.md.
+SIZES = (
+    Size(30_000, 128, 0.2, 24, 32, 2e-3, 100, 1.0),
+    Size(100_000, 128, 0.1, 12, 32, 2e-3, 200, 0.05),
+    Size(math.inf, 256, 0.1, 10, 64, 1e-3, 400, 0.05),
+)
 
 
 @dataclass(frozen=True)
@@ -52,22 +72,20 @@ class Recipe:
 def recipe_for(config: Config) -> Recipe:
     """The recipe for the training rows of a configuration; `data` and `output_dir` count."""
     targets = len(load_split(config.data, load_catalogue(config), "train").target)
-    large = targets >= LARGE
-    hidden = 256 if large else 128
-    dropout = 0.1 if large else 0.2
-    base = config.output_dir / BASES / f"{hidden}x{LAYERS}"
+    size = next(size for size in SIZES if targets < size.below)
+    base = config.output_dir / BASES / f"{size.hidden}x{LAYERS}"
     model = {
         "base": str(base),
         "from_scratch": True,
-        "residual_dropout": dropout,
-        "embedding_dropout": dropout,
+        "residual_dropout": size.dropout,
+        "embedding_dropout": size.dropout,
     }
     training = {
-        "epochs": 10 if large else 24,
-        "batch_size": 64 if large else 32,
-        "learning_rate": 1e-3 if large else 2e-3,
-        "warmup": 400 if large else 100,
-        "weight_decay": 0.05 if large else 1.0,
+        "epochs": size.epochs,
+        "batch_size": size.batch_size,
+        "learning_rate": size.learning_rate,
+        "warmup": size.warmup,
+        "weight_decay": size.weight_decay,
     }
     evaluation = {
         "every": 0.25,
@@ -76,6 +94,5 @@ def recipe_for(config: Config) -> Recipe:
         "ranking": {"every": 1, "sample": 2000},
     }
     tasks = {"sid_sequence": None, "sid_sequence_reversed": None}
-    return Recipe(
-        base, hidden, {"model": model, "tasks": tasks, "training": training, "eval": evaluation}
-    )
+    settings = {"model": model, "tasks": tasks, "training": training, "eval": evaluation}
+    return Recipe(base, size.hidden, settings)
