@@ -94,5 +94,10 @@ def recipe_for(config: Config) -> Recipe:
         "ranking": {"every": 1, "sample": 2000},
     }
     tasks = {"sid_sequence": None, "sid_sequence_reversed": None}
-    settings = {"model": model, "tasks": tasks, "training": training, "eval": evaluation}
+    settings: dict[str, dict[str, Any]] = {
+        "model": model,
+        "tasks": tasks,
+        "training": training,
+        "eval": evaluation,
+    }
     return Recipe(base, size.hidden, settings)

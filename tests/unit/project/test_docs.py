@@ -174,3 +174,13 @@ def test_every_promise_names_tests_that_exist() -> None:
                 (ROOT / name).is_file() if name.startswith("tests/") else f"def {name}(" in tests
             )
             assert found, name
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=lambda page: page.name)
+def test_prose_ends_at_a_hundred_characters(page: Path) -> None:
+    """Tables, links and quoted output are exempt."""
+    quoted = False
+    for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), start=1):
+        quoted ^= line.lstrip().startswith("```")
+        exempt = quoted or line.startswith(("|", "    ")) or "](" in line
+        assert exempt or len(line) <= 100, f"{page.name}, line {number}"
