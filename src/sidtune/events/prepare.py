@@ -83,19 +83,23 @@ def prepare(config: PrepareConfig) -> Prepared:
         name = fingerprint(settings, source.digests)
         done = home / name
         if (done / SUMMARY).is_file():
+            # The latest one counts, where a table of a database had other rows in between.
+            os.utime(done)
             return _read(done)
         made = folder / name
         made.mkdir()
         summary = _made(config, source, made, folder)
-        summary = {"version": VERSION, "fingerprint": name, "settings": settings, **summary}
+        made_of = {"settings": settings, "table": _table_digest(config.events)}
+        summary = {"version": VERSION, "fingerprint": name, **made_of, **summary}
         write_text(made / SUMMARY, json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
         _publish(made, done)
     return Prepared(done, summary, False)
 
 
 def find_prepared(config: PrepareConfig) -> Prepared | None:
-    """What `prepare` left for these settings and files, if it did; of a database, which is not read
-    again, the newest.
+    """What `prepare` left for these settings and files, if it did.
+
+    A table of a database is not read again: what `prepare` last made of it counts.
 
     Raises:
         UserError: for files that are missing.
@@ -105,9 +109,15 @@ def find_prepared(config: PrepareConfig) -> Prepared | None:
         files = matching_files(config.events.files, "events.files")
         found = [home / fingerprint(settings, list(digests(files))) / SUMMARY]
     else:
-        found = sorted(home.glob(f"*/{SUMMARY}"), key=lambda file: -file.stat().st_mtime_ns)
+        found = sorted(home.glob(f"*/{SUMMARY}"), key=lambda file: -file.parent.stat().st_mtime_ns)
     made = (_read(summary.parent) for summary in found if summary.is_file())
-    return next((one for one in made if one.summary.get("settings") == settings), None)
+    wanted = {"settings": settings, "table": _table_digest(config.events)}
+    return next((one for one in made if wanted.items() <= one.summary.items()), None)
+
+
+def _table_digest(config: EventsConfig) -> str | None:
+    """Names a table without its database's address, which may hold a password."""
+    return digest([config.database, config.table]) if config.database else None
 
 
 def _read(folder: Path) -> Prepared:

@@ -133,6 +133,36 @@ def test_events_without_a_catalogue_get_sids_by_behaviour(tmp_path: Path) -> Non
     assert data.interactions == done.rows["interactions"]
 
 
+def test_a_table_of_a_database_is_what_prepare_last_made_of_it(tmp_path: Path) -> None:
+    import duckdb
+
+    path = write_config(tmp_path, model={"base": "bases/any"})
+    events = tmp_path / "data" / "events.csv"
+    shop = tmp_path / "shop.duckdb"
+    with duckdb.connect(str(shop)) as connection:
+        connection.execute(f"create table log as select * from '{events}'")
+        connection.execute("create table other as select * from log")
+    tree = yaml.safe_load(path.read_text())
+    del tree["events"]["files"]
+    tree["events"] |= {"database": str(shop), "table": "log"}
+    path.write_text(yaml.safe_dump(tree))
+    first = do_prepare(path)
+    make(load_sids(path))
+    assert load_run(path).data.interactions == first.rows["interactions"]
+    with pytest.raises(UserError, match="not prepared"):
+        load_run(path, ["events.table=other"])
+    with duckdb.connect(str(shop)) as connection:
+        connection.execute("insert into log select customer, sku, ts + 1000 from log")
+    assert load_run(path).data.interactions == first.rows["interactions"]
+    second = do_prepare(path)
+    assert second.folder != first.folder
+    assert load_run(path).data.interactions == second.rows["interactions"]
+    with duckdb.connect(str(shop)) as connection:
+        connection.execute(f"create or replace table log as select * from '{events}'")
+    assert do_prepare(path).again
+    assert load_run(path).data.interactions == first.rows["interactions"]
+
+
 def test_the_model_follows_from_the_data_where_none_is_given(tmp_path: Path) -> None:
     path = write_config(tmp_path, training={"epochs": 7}, model={"residual_dropout": 0.3})
     do_prepare(path)
