@@ -4,6 +4,8 @@ with.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from sidtune.base.errors import UserError
 from sidtune.config.sids import SidsConfig
 from sidtune.sids.items import Items
 from sidtune.sids.vectors import fit_vectors, place_vectors
+from sidtune.sids.vectors.pooling import read_pooling
 from sidtune.sids.vectors.source import Source
 
 WORDS = ["[PAD]", "[UNK]", "blue", "red", "mug", "tent", "for", "two"]
@@ -67,6 +70,85 @@ def test_vectors_are_those_of_each_text_alone(tmp_path: Path) -> None:
         assert np.allclose(vector, (mean / mean.norm()).numpy(), atol=1e-5)
     assert widths == [16]
     assert np.allclose(place_vectors(items, states, options, vectors, widths), vectors, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("config", "place"),
+    [
+        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, 0),
+        ({"pooling_mode_lasttoken": True}, -1),
+        ({"pooling_mode": "lasttoken"}, -1),
+    ],
+)
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_the_pooling_is_that_of_the_folder(
+    tmp_path: Path, config: dict[str, Any], place: int, side: str
+) -> None:
+    folder = encoder(tmp_path / "bert")
+    change(folder / "tokenizer_config.json", padding_side=side)
+    of_sentence_transformers(folder, config, longest=5)
+    items = Items([*"abcde"], TEXTS, TEXTS)
+    options = SidsConfig(vectors="encoder", encoder=folder)
+    vectors, _, _ = fit_vectors(Source(items, options, no_rows))
+    model = BertModel.from_pretrained(folder).eval()
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    for text, vector in zip(TEXTS, vectors, strict=True):
+        if not text:
+            assert (vector == 0).all()
+            continue
+        ids = torch.tensor([tokenizer(text).input_ids[:5]])
+        # Padding on the left moves a text to later positions.
+        padding = 5 - ids.shape[1] if side == "left" else 0
+        with torch.no_grad():
+            positions = torch.arange(ids.shape[1])[None] + padding
+            state = model(input_ids=ids, position_ids=positions).last_hidden_state[0, place]
+        assert np.allclose(vector, (state / state.norm()).numpy(), atol=1e-5), text
+
+
+@pytest.mark.parametrize(
+    ("modules", "config", "words"),
+    [
+        (["Transformer", "Pooling", "Dense"], {"pooling_mode_mean_tokens": True}, "'Dense' is not"),
+        (["Transformer", "Pooling"], {"pooling_mode_max_tokens": True}, "max_tokens is not"),
+        (["Pooling"], {"pooling_mode_cls_token": True, "pooling_mode_lasttoken": True}, "and last"),
+        (["Pooling"], {"x": 1}, "without a mode"),
+    ],
+)
+def test_a_pooling_that_is_not_supported_is_refused(
+    tmp_path: Path, modules: list[str], config: dict[str, Any], words: str
+) -> None:
+    folder = encoder(tmp_path / "bert")
+    of_sentence_transformers(folder, config, 5, modules)
+    with pytest.raises(UserError, match=words) as told:
+        read_pooling(folder)
+    assert "sids.file" in told.value.hint
+
+
+def of_sentence_transformers(
+    folder: Path,
+    config: dict[str, Any],
+    longest: int,
+    modules: Sequence[str] = ("Transformer", "Pooling", "Normalize"),
+) -> None:
+    """The files that sentence-transformers adds to a model."""
+    listed = [
+        {
+            "idx": at,
+            "name": str(at),
+            "path": f"{at}_{name}",
+            "type": f"sentence_transformers.{name}",
+        }
+        for at, name in enumerate(modules)
+    ]
+    (folder / "modules.json").write_text(json.dumps(listed))
+    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": longest}))
+    place = folder / f"{modules.index('Pooling')}_Pooling"
+    place.mkdir()
+    (place / "config.json").write_text(json.dumps(config))
+
+
+def change(file: Path, **keys: Any) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | keys))
 
 
 def test_a_folder_that_is_no_encoder_is_refused(tmp_path: Path) -> None:

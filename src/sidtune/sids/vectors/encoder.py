@@ -1,5 +1,5 @@
-"""Texts as vectors by a pretrained encoder: the mean of its last hidden states over the tokens of a
-text.
+"""Texts as vectors by a pretrained encoder: its last hidden states over the tokens of a text,
+pooled.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from sidtune.base.terminal import progress
 from sidtune.config.sids import SidsConfig
 from sidtune.sids.items import Items
 from sidtune.sids.kmeans import Floats
+from sidtune.sids.vectors.pooling import Pooling, read_pooling
 from sidtune.sids.vectors.source import Source, State, unit
 
 TEXTS_AT_ONCE = 64
-LONGEST = 512
 
 
 class Encoder:
-    """A folder that Transformers reads, such as one of sentence-transformers."""
+    """A folder that Transformers reads; if it is one of sentence-transformers, with its pooling."""
 
     def fit(self, source: Source) -> tuple[Floats, State]:
         """Vectors `(n, hidden size)` of length 1."""
@@ -32,16 +32,18 @@ class Encoder:
         """Vectors of other items; nothing is fitted.
 
         Raises:
-            UserError: for a folder that Transformers does not read.
+            UserError: for a folder that Transformers does not read, and as `read_pooling`.
         """
         assert options.encoder
         tokenizer, model = _load(options.encoder)
+        pooling = read_pooling(options.encoder)
         # Texts of like length stand together, so that little is padded.
         order = sorted(range(len(items)), key=lambda place: len(items.texts[place]))
         found = np.zeros((len(items), model.config.hidden_size), np.float32)
         batches = [order[at : at + TEXTS_AT_ONCE] for at in range(0, len(order), TEXTS_AT_ONCE)]
         for batch in progress(batches, "encoding", len(items), len):
-            found[batch] = _encoded([items.texts[place] for place in batch], tokenizer, model)
+            texts = [items.texts[place] for place in batch]
+            found[batch] = _encoded(texts, tokenizer, model, pooling)
         return unit(found)
 
 
@@ -68,16 +70,15 @@ def _load(folder: Path) -> tuple[Any, Any]:
 
 
 @torch.inference_mode()
-def _encoded(texts: list[str], tokenizer: Any, model: Any) -> Floats:
+def _encoded(texts: list[str], tokenizer: Any, model: Any, pooling: Pooling) -> Floats:
     longest = min(
-        LONGEST,
+        pooling.longest,
         tokenizer.model_max_length,
-        getattr(model.config, "max_position_embeddings", LONGEST),
+        getattr(model.config, "max_position_embeddings", pooling.longest),
     )
     batch = tokenizer(
         texts, padding=True, truncation=True, max_length=longest, return_tensors="pt"
     ).to(model.device)
     states = model(**batch).last_hidden_state.float()
-    mask = batch["attention_mask"].unsqueeze(-1).float()
-    means: Floats = ((states * mask).sum(1) / mask.sum(1).clamp(min=1)).cpu().numpy()
-    return means
+    vectors: Floats = pooling.pool(states, batch["attention_mask"].bool()).cpu().numpy()
+    return vectors
