@@ -117,7 +117,7 @@ def with_prepared(request: Request, made: Prepared) -> Request:
 
 
 def sids_run(request: Request) -> SidsRun:
-    """What `sidtune sids` makes an index of; items without texts are those of the rows."""
+    """What `sidtune sids` makes an index of; without a catalogue of texts, the events' items."""
     tree = request.tree
     sids, data = tree.get("sids") or {}, tree.get("data") or {}
     if wants_rows(request) or not tree.get("events") or sids.get("catalogue") or data.get("items"):
@@ -172,5 +172,5 @@ def _as_if_made(tree: Tree) -> Tree:
         data["interactions"] = LATER
     if tree.get("catalogue") and not data.get("items"):
         data["items"] = LATER
-    data.setdefault("index", LATER)
-    return {**tree, "data": data, "model": {"base": LATER, **model}}
+    data["index"] = data.get("index") or LATER
+    return {**tree, "data": data, "model": {**model, "base": model.get("base") or LATER}}

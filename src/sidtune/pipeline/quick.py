@@ -56,11 +56,9 @@ def quick(index: Path, config: Path, steps: int = STEPS) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         (folder / "random.index.json").write_text(json.dumps(random), encoding="utf-8")
-        create_base(folder / "base", template_texts(), HIDDEN, LAYERS)
         indexes = {"index": index, "random_sids": folder / "random.index.json"}
-        nested = _nested(known.sids)
         return {
-            name: _trained(folder, name, {**rows, "index": str(file)}, nested, steps)
+            name: train_briefly(folder / name, {**rows, "index": str(file)}, steps)
             for name, file in indexes.items()
         }
 
@@ -81,11 +79,20 @@ def _nested(sids: Sequence[tuple[str, ...]]) -> bool:
     return any(sid[:depth] in distinct for sid in distinct for depth in range(1, len(sid)))
 
 
-def _trained(
-    folder: Path, name: str, data: dict[str, Any], nested: bool, steps: int
-) -> dict[str, Any]:
+def train_briefly(folder: Path, data: dict[str, Any], steps: int) -> dict[str, Any]:
+    """Train a small model and rank validation rows.
+
+    Args:
+        folder: new; base, run and cache lie in it.
+        data: the section `data`: index and rows.
+
+    Returns:
+        `rows`, and metric → `value`, `low`, `high`, by item.
+    """
+    create_base(folder / "base", template_texts(), HIDDEN, LAYERS)
+    nested = _nested(read_catalogue(None, Path(data["index"])).sids)
     tree = {
-        "output_dir": str(folder / name),
+        "output_dir": str(folder / "run"),
         "seed": SEED,
         "model": {
             "base": str(folder / "base"),
@@ -94,7 +101,7 @@ def _trained(
             "embedding_dropout": 0.1,
         },
         "data": {**data, "sample": MOST_USERS},
-        # Without a closing token a SID that opens another is ambiguous.
+        # Without a closing token a SID that is the beginning of another one is ambiguous.
         "tasks": {"sid_next" if nested else "sid_sequence": None},
         "encoding": {"cache_dir": str(folder / "cache")},
         "training": {
@@ -106,9 +113,8 @@ def _trained(
         },
         "eval": {"every": steps, "max_rows": MOST_ROWS},
     }
-    request = EvaluationRequest(
-        folder / name, "valid", RankOptions(beams=BEAMS), limit=MOST_ROWS, baselines=False
-    )
+    options = RankOptions(beams=BEAMS)
+    request = EvaluationRequest(folder / "run", "valid", options, limit=MOST_ROWS, baselines=False)
     with _silence():
         train(parse_config(tree, "quick"))
         report = evaluate(request)
