@@ -1,4 +1,4 @@
-"""Draws flow.svg: from data files to a model, metrics and recommendations.
+"""Draws flow.svg: from a shop's tables to a model, metrics and recommendations.
 
 python docs/figures/flow.py
 """
@@ -38,14 +38,18 @@ class Box:
 
 
 BOXES = {
-    "files": Box(0, 0, "file", ("Your files", "items, SIDs of items,", "users' histories")),
-    "check": Box(1, 0, "step", ("Check", "data, leaks, tokenizer", "sidtune check")),
-    "encode": Box(2, 0, "step", ("Encode", f"{len(TASKS)} tasks, cached", "sidtune preview")),
-    "train": Box(3, 0, "step", ("Train", "Transformers' Trainer", "sidtune train")),
-    "model": Box(3, 1, "file", ("Model folder", "Hugging Face format,", "with the catalogue")),
-    "search": Box(2, 1, "step", ("Beam search", "only SIDs of", "the catalogue")),
-    "metrics": Box(1, 1, "result", ("HR@K, NDCG@K", "beside baselines", "sidtune evaluate")),
-    "lists": Box(0, 1, "result", ("Items by title", "for each user", "sidtune recommend")),
+    "tables": Box(0, 0, "file", ("Your tables", "events and items,", "in files or a database")),
+    "prepare": Box(1, 0, "step", ("Prepare", "filters, splits", "sidtune prepare")),
+    "sids": Box(2, 0, "step", ("Semantic IDs", "text, behaviour", "sidtune sids")),
+    "files": Box(
+        3, 0, "file", ("Rows, items, SIDs", "or those of MiniOneRec", "and LC-Rec")
+    ),
+    "encode": Box(3, 1, "step", ("Encode", f"{len(TASKS)} tasks, cached", "sidtune check")),
+    "train": Box(2, 1, "step", ("Train", "Transformers' Trainer", "sidtune train")),
+    "model": Box(1, 1, "file", ("Model folder", "Hugging Face format,", "with the catalogue")),
+    "search": Box(0, 1, "step", ("Beam search", "only SIDs of", "the catalogue")),
+    "metrics": Box(0, 2, "result", ("HR@K, NDCG@K", "beside baselines", "sidtune evaluate")),
+    "lists": Box(1, 2, "result", ("Items by title", "for each user", "sidtune recommend")),
 }
 
 
@@ -56,20 +60,18 @@ def main() -> None:
 
 def draw() -> str:
     """The figure as SVG."""
-    names = ["files", "check", "encode", "train"]
-    arrows = [rightwards(BOXES[a], BOXES[b]) for a, b in pairwise(names)]
+    right, left = ["tables", "prepare", "sids", "files"], ["encode", "train", "model", "search"]
+    arrows = [rightwards(BOXES[a], BOXES[b]) for a, b in pairwise(right)]
+    arrows += [leftwards(BOXES[a], BOXES[b]) for a, b in pairwise(left)]
     arrows += [
-        downwards(BOXES["train"], BOXES["model"]),
-        leftwards(BOXES["model"], BOXES["search"]),
+        downwards(BOXES["files"], BOXES["encode"]),
+        downwards(BOXES["search"], BOXES["metrics"]),
+        sideways(BOXES["search"], BOXES["lists"]),
     ]
-    arrows += [
-        leftwards(BOXES["search"], BOXES["metrics"]),
-        around(BOXES["search"], BOXES["lists"]),
-    ]
-    width, height = LEFT * 2 + 4 * WIDTH + 3 * GAP, TOP * 2 + LANE + HEIGHT + 24
+    width, height = LEFT * 2 + 4 * WIDTH + 3 * GAP, TOP * 2 + 2 * LANE + HEIGHT
     view = f'viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="13"'
     head = f'<svg xmlns="http://www.w3.org/2000/svg" {view}>'
-    title = "<title>From data files to a model, metrics and recommendations</title>"
+    title = "<title>From a shop's tables to a model, metrics and recommendations</title>"
     tip = '<path d="M0 0 L8 4 L0 8 Z" fill="#555"/>'
     marker = (
         '<marker id="tip" markerWidth="8" markerHeight="8" refX="8" refY="4"'
@@ -92,24 +94,26 @@ def drawn(box: Box) -> str:
 
 
 def rightwards(start: Box, end: Box) -> str:
-    """An arrow between neighbours of the upper lane."""
+    """An arrow to the neighbour on the right."""
     return arrow(f"M{start.x + WIDTH} {start.y + HEIGHT // 2} H{end.x}")
 
 
 def leftwards(start: Box, end: Box) -> str:
-    """An arrow between neighbours of the lower lane."""
+    """An arrow to the neighbour on the left."""
     return arrow(f"M{start.x} {start.y + HEIGHT // 2} H{end.x + WIDTH}")
 
 
 def downwards(start: Box, end: Box) -> str:
-    """An arrow from the upper lane to the lower one."""
+    """An arrow to the box below."""
     return arrow(f"M{start.x + WIDTH // 2} {start.y + HEIGHT} V{end.y}")
 
 
-def around(start: Box, end: Box) -> str:
-    """An arrow below the boxes between."""
-    bottom = start.y + HEIGHT
-    return arrow(f"M{start.x + WIDTH // 2} {bottom} V{bottom + 20} H{end.x + WIDTH // 2} V{bottom}")
+def sideways(start: Box, end: Box) -> str:
+    """An arrow from the lower edge of a box to the upper edge of its neighbour in the next lane."""
+    middle = (start.y + HEIGHT + end.y) // 2
+    return arrow(
+        f"M{start.x + WIDTH // 2} {start.y + HEIGHT} V{middle} H{end.x + WIDTH // 2} V{end.y}"
+    )
 
 
 def arrow(path: str) -> str:
