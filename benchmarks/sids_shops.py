@@ -66,10 +66,16 @@ def main() -> None:
                 work = Path(tempfile.mkdtemp())
                 found = train_briefly(work / "run", {**rows, "index": str(index)}, STEPS)
                 shutil.rmtree(work)
-                kept.write_text(json.dumps({"shop": shop, "index": name, **found}))
-            print(told(json.loads(kept.read_text())), flush=True)
-    every = [json.loads(kept.read_text()) for kept in sorted(folder.glob("*-*.json"))]
-    OUTCOME.write_text(json.dumps({"steps": STEPS, "trained": every}, indent=1) + "\n")
+                kept.write_text(
+                    json.dumps({"shop": shop, "index": name, **found}), encoding="utf-8"
+                )
+            print(told(json.loads(kept.read_text(encoding="utf-8"))), flush=True)
+    every = [
+        json.loads(kept.read_text(encoding="utf-8")) for kept in sorted(folder.glob("*-*.json"))
+    ]
+    OUTCOME.write_text(
+        json.dumps({"steps": STEPS, "trained": every}, indent=1) + "\n", encoding="utf-8"
+    )
 
 
 def shop_of(shop: str, place: Path, folder: Path) -> tuple[dict[str, Any], Path | None]:
@@ -85,7 +91,7 @@ def shop_of(shop: str, place: Path, folder: Path) -> tuple[dict[str, Any], Path 
             "catalogue": {"file": str(place / "movielens-small/movies.csv")},
         }
         config = folder / "movielens.yaml"
-        config.write_text(yaml.safe_dump(tree))
+        config.write_text(yaml.safe_dump(tree), encoding="utf-8")
         made = Path(json.loads(sidtune("prepare", str(config), "--json"))["folder"])
         files = {"items": "catalogue.parquet", "interactions": "interactions.parquet"}
         return {name: str(made / file) for name, file in files.items()}, None
@@ -93,13 +99,14 @@ def shop_of(shop: str, place: Path, folder: Path) -> tuple[dict[str, Any], Path 
     source = place / ("amazon-beauty" if shop == "beauty" else shop)
     data = {"interactions": str(source / f"{name}.inter.json")}
     if shop == "beauty":
-        attributes = json.loads((source / f"{name}.attributes.json").read_text())
+        attributes = json.loads((source / f"{name}.attributes.json").read_text(encoding="utf-8"))
         words = {i: {"title": " ".join(f"a{n}" for n in row)} for i, row in attributes.items()}
-        (folder / "beauty.item.json").write_text(json.dumps(words))
+        (folder / "beauty.item.json").write_text(json.dumps(words), encoding="utf-8")
         data["items"] = str(folder / "beauty.item.json")
     else:
-        known = json.loads((source / f"{name}.index.json").read_text())
-        (folder / "instruments.item.json").write_text(json.dumps({i: {"title": ""} for i in known}))
+        known = json.loads((source / f"{name}.index.json").read_text(encoding="utf-8"))
+        nameless = json.dumps({item: {"title": ""} for item in known})
+        (folder / "instruments.item.json").write_text(nameless, encoding="utf-8")
         data["items"] = str(folder / "instruments.item.json")
     return data, source / f"{name}.index.json"
 
@@ -114,9 +121,8 @@ def index_of(name: str, data: dict[str, Any], published: Path | None, output: Pa
     if texts and "instruments" in str(output):
         return None
     config = output.parent / "sids.yaml"
-    config.write_text(
-        yaml.safe_dump({"output_dir": str(output), "data": data, "sids": INDEXES[name]})
-    )
+    tree = {"output_dir": str(output), "data": data, "sids": INDEXES[name]}
+    config.write_text(yaml.safe_dump(tree), encoding="utf-8")
     return Path(json.loads(sidtune("sids", str(config), "--json"))["index"])
 
 
@@ -125,11 +131,12 @@ def random_index(index: Path | None, output: Path) -> Path:
     import numpy as np
 
     assert index is not None
-    known = json.loads(index.read_text())
+    known = json.loads(index.read_text(encoding="utf-8"))
     dealt = np.random.default_rng(0).permutation(len(known))
     sids = list(known.values())
     path = output / "random.index.json"
-    path.write_text(json.dumps(dict(zip(known, [sids[place] for place in dealt], strict=True))))
+    random = dict(zip(known, [sids[place] for place in dealt], strict=True))
+    path.write_text(json.dumps(random), encoding="utf-8")
     return path
 
 

@@ -41,9 +41,7 @@ BOXES = {
     "tables": Box(0, 0, "file", ("Your tables", "events and items,", "in files or a database")),
     "prepare": Box(1, 0, "step", ("Prepare", "filters, splits", "sidtune prepare")),
     "sids": Box(2, 0, "step", ("Semantic IDs", "text, behaviour", "sidtune sids")),
-    "files": Box(
-        3, 0, "file", ("Rows, items, SIDs", "or those of MiniOneRec", "and LC-Rec")
-    ),
+    "files": Box(3, 0, "file", ("Rows, items, SIDs", "or those of MiniOneRec", "and LC-Rec")),
     "encode": Box(3, 1, "step", ("Encode", f"{len(TASKS)} tasks, cached", "sidtune check")),
     "train": Box(2, 1, "step", ("Train", "Transformers' Trainer", "sidtune train")),
     "model": Box(1, 1, "file", ("Model folder", "Hugging Face format,", "with the catalogue")),
