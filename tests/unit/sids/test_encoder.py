@@ -20,6 +20,7 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 from sidtune.base.errors import UserError
 from sidtune.config.sids import SidsConfig
 from sidtune.sids.items import Items
+from sidtune.sids.vectors import encoder as room
 from sidtune.sids.vectors import fit_vectors, place_vectors
 from sidtune.sids.vectors.pooling import read_pooling
 from sidtune.sids.vectors.source import Source
@@ -70,6 +71,24 @@ def test_vectors_are_those_of_each_text_alone(tmp_path: Path) -> None:
         assert np.allclose(vector, (mean / mean.norm()).numpy(), atol=1e-5)
     assert widths == [16]
     assert np.allclose(place_vectors(items, states, options, vectors, widths), vectors, atol=1e-6)
+
+
+def test_several_devices_share_the_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three encoders on the CPU stand for three GPUs."""
+    options = SidsConfig(vectors="encoder", encoder=encoder(tmp_path / "bert"))
+    texts = [" ".join(WORDS[2 : 3 + number % 6]) for number in range(40)]
+    source = Source(Items([str(n) for n in range(40)], texts, texts), options, no_rows)
+    monkeypatch.setattr(room, "TEXTS_AT_ONCE", 3)
+    alone = fit_vectors(source)[0]
+    used = []
+
+    def devices() -> list[str]:
+        used.append(3)
+        return ["cpu"] * 3
+
+    monkeypatch.setattr(room, "devices", devices)
+    assert np.array_equal(fit_vectors(source)[0], alone)
+    assert used == [3]
 
 
 @pytest.mark.parametrize(

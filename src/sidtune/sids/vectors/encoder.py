@@ -4,7 +4,9 @@ pooled.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -35,19 +37,37 @@ class Encoder:
             UserError: for a folder that Transformers does not read, and as `read_pooling`.
         """
         assert options.encoder
-        tokenizer, model = _load(options.encoder)
         pooling = read_pooling(options.encoder)
-        # Texts of like length stand together, so that little is padded.
+        # One for each device; a tokenizer may not be used by two threads at once.
+        loaded = [_load(options.encoder, device) for device in devices()]
+        free: SimpleQueue[tuple[Any, Any]] = SimpleQueue()
+        for pair in loaded:
+            free.put(pair)
+
+        def encode(batch: list[int]) -> Floats:
+            tokenizer, model = free.get()
+            try:
+                return _encoded([items.texts[at] for at in batch], tokenizer, model, pooling)
+            finally:
+                free.put((tokenizer, model))
+
+        # Texts of similar length are batched together, so that there is little padding.
         order = sorted(range(len(items)), key=lambda place: len(items.texts[place]))
-        found = np.zeros((len(items), model.config.hidden_size), np.float32)
         batches = [order[at : at + TEXTS_AT_ONCE] for at in range(0, len(order), TEXTS_AT_ONCE)]
-        for batch in progress(batches, "encoding", len(items), len):
-            texts = [items.texts[place] for place in batch]
-            found[batch] = _encoded(texts, tokenizer, model, pooling)
+        found = np.zeros((len(items), loaded[0][1].config.hidden_size), np.float32)
+        with ThreadPoolExecutor(len(loaded)) as pool:
+            work = zip(batches, pool.map(encode, batches), strict=True)
+            for batch, vectors in progress(work, "encoding", len(items), lambda done: len(done[0])):
+                found[batch] = vectors
         return unit(found)
 
 
-def _load(folder: Path) -> tuple[Any, Any]:
+def devices() -> list[str]:
+    """Every visible GPU, or the CPU."""
+    return [f"cuda:{number}" for number in range(torch.cuda.device_count())] or ["cpu"]
+
+
+def _load(folder: Path, device: str) -> tuple[Any, Any]:
     from transformers import AutoModel, AutoTokenizer
 
     if not folder.is_dir():
@@ -66,7 +86,7 @@ def _load(folder: Path) -> tuple[Any, Any]:
         model = model.get_encoder()
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer, model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+    return tokenizer, model.eval().to(device)
 
 
 @torch.inference_mode()
