@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from sidtune.base.errors import UserError
 from sidtune.commands.demo_steps import run_demo
 from sidtune.commands.main import app
+from sidtune.opponents.baselines import SIMPLE
 from sidtune.pipeline.defaults import load_run
 from sidtune.tasks.config_file import load_config
 
@@ -434,7 +435,7 @@ def test_the_demo_leaves_a_model_and_says_what_is_next(
 ) -> None:
     report = run_demo(tmp_path / "demo", users=40)
     output = flat(capsys.readouterr().out)
-    assert list(report.rankers) == ["model", "most popular", "repeat last", "co-occurrence"]
+    assert list(report.rankers) == ["model", *SIMPLE]
     assert output.count("last bought:") == 3
     assert output.count("→") >= 9
     assert (tmp_path / "demo" / "run" / "final_checkpoint" / "config.json").is_file()

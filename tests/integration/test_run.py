@@ -59,7 +59,8 @@ def test_everything_is_done_once(shop: Path) -> None:
     assert list(first) == ["prepare", "sids", "model", "train"]
     assert not any("done before" in text for text in first.values())
     assert any(line.startswith("HR@10") for line in lines), "a table with the metrics"
-    assert any("co-" in line for line in lines), "beside the baselines"
+    assert any("transitions" in line for line in lines), "beside the baselines"
+    assert not any("by SID" in line for line in lines), "the same, where no SID is shared"
     status, again = call(shop)
     assert status == 0
     assert list(stages(again)) == list(STAGES)

@@ -21,7 +21,7 @@ from tests.tiny_data import write_shop
 from sidtune.base.ragged import Ragged
 from sidtune.data.rows import Rows
 from sidtune.opponents import sasrec
-from sidtune.opponents.baselines import Listing
+from sidtune.opponents.baselines import SIMPLE, Listing
 from sidtune.tasks.config import Config
 
 # Its install is larger than that of everything else but torch, so it is no part of what the suite
@@ -30,7 +30,6 @@ needs_replay = pytest.mark.skipif(
     importlib.util.find_spec("replay") is None,
     reason="SASRec needs RePlay: pip install -e '.[baselines]'",
 )
-SIMPLE = ["most popular", "repeat last", "co-occurrence"]
 CYCLE = 12
 
 
@@ -68,7 +67,7 @@ def test_the_figures_are_those_beside_a_model(config: Config, run: Path, tmp_pat
     )
     assert done.exit_code == 0, done.output
     alone = json.loads((tmp_path / "out" / "test.json").read_text())
-    assert list(alone["rankers"]) == SIMPLE
+    assert list(alone["rankers"]) == [*SIMPLE]
     for name in SIMPLE:
         assert alone["rankers"][name] == beside["rankers"][name]
     for key in ("rows", "items", "colliding", "excluded", "list_length"):

@@ -15,6 +15,7 @@ from tests.tiny_data import TITLES, tiny_tree, write_rows
 from sidtune.checks.run import refuse_errors
 from sidtune.data import leave_one_out
 from sidtune.inputs import Inputs
+from sidtune.opponents.baselines import SIMPLE
 from sidtune.tasks.config_file import load_config
 
 TRAINING = {"epochs": 1, "batch_size": 16, "learning_rate": 0.01, "warmup": 2}
@@ -110,7 +111,7 @@ def test_every_split_is_ranked(trained: Path) -> None:
             == str(config.data.interactions)
         )
         assert report["settings"]["history"] == 20
-        assert set(report["rankers"]) == {"model", "most popular", "repeat last", "co-occurrence"}
+        assert set(report["rankers"]) == {"model", *SIMPLE}
 
 
 def test_the_same_as_from_files_of_rows(trained: Path, tmp_path: Path) -> None:

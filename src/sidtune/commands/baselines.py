@@ -43,7 +43,7 @@ def baselines(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Rank the rows of a split with SASRec and three simple baselines. No language model is needed.
+    """Rank the rows of a split with SASRec and four simple baselines. No language model is needed.
 
     SASRec's hyperparameters are selected on the validation rows. The results of each ranker are
     written to a folder of its own, which `compare` accepts like an evaluated run.

@@ -61,7 +61,7 @@ def evaluate(
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Rank the rows of a split over the whole catalogue: HR@K, NDCG@K and MRR of the model and
-    three baselines.
+    four baselines.
 
     Writes all metrics to SPLIT.json and all ranked lists to SPLIT.predictions.parquet.
 

@@ -1,4 +1,4 @@
-"""`sidtune baselines`: rank the rows of a split with SASRec and the three simple baselines; no
+"""`sidtune baselines`: rank the rows of a split with SASRec and the four simple baselines; no
 model is needed.
 """
 
@@ -43,6 +43,7 @@ from sidtune.files.ids import as_texts
 from sidtune.metrics.ranks import Ranking
 from sidtune.opponents import sasrec
 from sidtune.opponents.baselines import Listing, rank_baselines, rank_rows
+from sidtune.opponents.transitions import tuned_transitions
 from sidtune.tasks.config import Config
 from sidtune.tasks.source import load_source
 
@@ -112,7 +113,15 @@ def run_baselines(request: BaselineRequest) -> Report:
     restricted = partial(
         rank_baselines, allowed=sid_of >= 0, exclude_history=request.exclude_history
     )
-    rankings |= restricted(train, rows.history, rows.target, sid_of, BEAMS)
+    transitions = tuned_transitions(
+        train,
+        _rows(request.config, catalogue, "valid"),
+        len(sid_of),
+        allowed=sid_of >= 0,
+        exclude_history=request.exclude_history,
+    )
+    settings["transitions"] = transitions.as_json()
+    rankings |= restricted(train, rows.history, rows.target, sid_of, BEAMS, transitions=transitions)
     settings["ranking_seconds"] = round(time.monotonic() - began, 2)
     report = make_report(settings, rows, sid_of, users, 0, rankings)
     for name, ranking in rankings.items():

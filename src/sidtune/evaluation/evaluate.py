@@ -37,6 +37,7 @@ from sidtune.evaluation.results import make_folder, refuse_other_settings, write
 from sidtune.files.ids import as_texts
 from sidtune.metrics.ranks import Ranking
 from sidtune.opponents.baselines import rank_baselines
+from sidtune.opponents.transitions import Transitions, tuned_transitions
 from sidtune.runs.output import CONFIG
 from sidtune.tasks.config_file import load_config
 from sidtune.tasks.source import load_split
@@ -83,7 +84,7 @@ def evaluate(request: EvaluationRequest) -> Report | None:
     state = PartialState(cpu=not torch.cuda.is_available())
     console.quiet = not state.is_main_process
     refuse_other_folders(request.model)
-    place, train_place = _places(request)
+    place, train_place, valid_place = _places(request)
     train_place = train_place if request.baselines else None
     # One of several processes has a device of its own; a single one takes the best there is.
     device = str(state.device) if state.num_processes > 1 else None
@@ -112,8 +113,12 @@ def evaluate(request: EvaluationRequest) -> Report | None:
             )
         }
         if train_place:
-            train = train_place.load(recommender.bundle.catalogue)
-            rankings |= _baseline_rankings(recommender, rows, train, request.options)
+            catalogue = recommender.bundle.catalogue
+            train = train_place.load(catalogue)
+            valid = valid_place.load(catalogue) if valid_place else None
+            transitions = _transitions(recommender, train, valid, request.options)
+            settings["transitions"] = transitions.as_json()
+            rankings |= _baseline_rankings(recommender, rows, train, transitions, request.options)
         elif request.baselines:
             warn(
                 "no training rows are known, so baselines are skipped; give them with --train FILE"
@@ -173,11 +178,11 @@ class _Place:
         )
 
 
-def _places(request: EvaluationRequest) -> tuple[_Place, _Place | None]:
-    """The rows to rank and the training rows; the latter may be unknown."""
+def _places(request: EvaluationRequest) -> tuple[_Place, _Place | None, _Place | None]:
+    """The rows to rank, the training and the validation rows; the latter two may be unknown."""
     rows, train = _Place.of_rows(request.rows), _Place.of_rows(request.train)
     if rows and (train or not request.baselines):
-        return rows, train
+        return rows, train, None
     found = [
         folder / CONFIG
         for folder in (request.model, request.model.resolve().parent)
@@ -185,7 +190,7 @@ def _places(request: EvaluationRequest) -> tuple[_Place, _Place | None]:
     ]
     if not found:
         if rows:
-            return rows, None
+            return rows, None, None
         raise UserError(
             f"{request.model} has no {CONFIG}, which names the rows",
             "Give them with --rows FILE --train FILE.",
@@ -196,7 +201,9 @@ def _places(request: EvaluationRequest) -> tuple[_Place, _Place | None]:
         raise UserError(
             f"{found[0]} has no data.{request.split}", "Give the rows with --rows FILE."
         )
-    return rows, train or _Place.of_split(data, "train")
+    if train:
+        return rows, train, None
+    return rows, _Place.of_split(data, "train"), _Place.of_split(data, "valid")
 
 
 def results_folder(request: EvaluationRequest) -> Path:
@@ -209,8 +216,25 @@ def _hidden(rows: Rows, options: RankOptions) -> Ragged | None:
     return rows.history if options.exclude_history else None
 
 
+def _transitions(
+    recommender: Recommender, train: Rows, valid: Rows | None, options: RankOptions
+) -> Transitions:
+    sid_of = recommender.answers.sid_of
+    return tuned_transitions(
+        train,
+        valid,
+        len(sid_of),
+        allowed=sid_of >= 0,
+        exclude_history=options.exclude_history,
+    )
+
+
 def _baseline_rankings(
-    recommender: Recommender, rows: Rows, train: Rows, options: RankOptions
+    recommender: Recommender,
+    rows: Rows,
+    train: Rows,
+    transitions: Transitions,
+    options: RankOptions,
 ) -> dict[str, Ranking]:
     sid_of = recommender.answers.sid_of
     return rank_baselines(
@@ -219,6 +243,7 @@ def _baseline_rankings(
         rows.target,
         sid_of,
         options.beams,
+        transitions=transitions,
         allowed=sid_of >= 0,
         exclude_history=options.exclude_history,
     )

@@ -36,12 +36,16 @@ def render(report: Report) -> Iterator[RenderableType]:
 
 
 def metrics_table(report: Report) -> RenderableType:
-    """HR, NDCG and MRR of every ranker, by SID and by item: side by side where there is room."""
+    """HR, NDCG and MRR of every ranker, by SID and by item: side by side where there is room, and
+    once where they are equal, because no two items share a SID.
+    """
+    rankers = report.rankers
+    levels = [("sid", "by SID"), ("item", "by item")]
+    if all(summary.sid == summary.item for summary in rankers.values()):
+        del levels[0]
     tables = [
-        _level(
-            report.rankers, [getattr(summary, level) for summary in report.rankers.values()], title
-        )
-        for level, title in (("sid", "by SID"), ("item", "by item"))
+        _level(rankers, [getattr(summary, level) for summary in rankers.values()], title)
+        for level, title in levels
     ]
     return Columns(tables, padding=(1, 4))
 
@@ -81,6 +85,11 @@ def _notes(report: Report) -> Iterator[str]:
         yield (
             f"K of {', '.join(left_out)} omitted: lists have {report.settings['beams']} positions,"
             " one per beam"
+        )
+    if counted := report.settings.get("transitions"):
+        yield (
+            f"transitions: window {counted['window']}, decay {counted['decay']}, chosen on"
+            " validation rows"
         )
     if report.too_long:
         yield (

@@ -1,4 +1,4 @@
-"""Three simple baselines without a language model: most popular, repeat last and co-occurrence."""
+"""Simple baselines: most popular, repeat last, co-occurrence and transitions."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from sidtune.base.ragged import Ragged, place_of, repeat, row_of
+from sidtune.base.ragged import Ragged, repeat, row_of
 from sidtune.base.terminal import progress
 from sidtune.data.popularity import owned
 from sidtune.data.rows import Rows
 from sidtune.metrics.ranks import Ranking
-from sidtune.opponents.popular import Popular
+from sidtune.opponents.popular import Popular, tie_break
+from sidtune.opponents.transitions import Transitions, TransitionSettings, history_weights
 
+SIMPLE = ("most popular", "repeat last", "co-occurrence", "transitions")
 CHUNK_SCORES = 4_000_000
-# Scores nearer than this count as tied. A million steps of popularity fit into it and stay distinct
-# in float64 beside scores up to 4,096.
-TIE_BREAK = 1e-6
 # Share of its weight that a history's item keeps for every item that came after it.
 DECAY = 0.5
 
@@ -35,6 +34,7 @@ def rank_baselines(
     sid_of: NDArray[np.integer],
     depth: int,
     *,
+    transitions: Transitions | None = None,
     allowed: NDArray[np.bool_] | None = None,
     exclude_history: bool = False,
 ) -> dict[str, Ranking]:
@@ -51,6 +51,7 @@ def rank_baselines(
         target: `(rows,)`, catalogue positions.
         sid_of: `(items,)`, a number for each item's SID; items that share one have the same number.
         depth: length of the lists.
+        transitions: counted on the same rows; with the default settings if not given.
         allowed: `(items,)`, which items may be listed; all by default.
         exclude_history: list no item of the row's own history. What repeat last adds to most
             popular is then gone.
@@ -62,12 +63,15 @@ def rank_baselines(
     together = partial(
         _co_occurrence, conditional=_conditional(_matrix(user, item, len(sid_of)), popular)
     )
+    counted = transitions or Transitions.count(train, len(sid_of), TransitionSettings())
+    following = partial(_following, transitions=counted)
     nothing = repeat([], len(history))
     hidden = history if exclude_history else nothing
     return {
         "most popular": by_popularity.rank_rows("most popular", nothing, hidden, target),
         "repeat last": by_popularity.rank_rows("repeat last", history.reversed(), hidden, target),
         "co-occurrence": rank_rows("co-occurrence", together, history, target, listing),
+        "transitions": rank_rows("transitions", following, history, target, listing),
     }
 
 
@@ -119,7 +123,7 @@ class Listing:
         exclude_history: bool = False,
     ) -> Listing:
         """One whose ties go by `popular`, the training users of each item, `(items,)`."""
-        return cls(_tie_break(popular), _Sids.of(sid_of), depth, allowed, exclude_history)
+        return cls(tie_break(popular), _Sids.of(sid_of), depth, allowed, exclude_history)
 
     def rank(
         self, scores: NDArray[np.float64], history: Ragged, target: NDArray[np.integer]
@@ -159,17 +163,6 @@ def _matrix(user: NDArray[np.int64], item: NDArray[np.int64], items: int) -> sp.
     return sp.csr_array((np.ones(len(user)), (user, item)), shape=(int(user.max()) + 1, items))
 
 
-def _tie_break(popular: NDArray[np.integer]) -> NDArray[np.float64]:
-    """A term in [0, `TIE_BREAK`) that falls with the place by popularity, then by catalogue order,
-    `(items,)`.
-    """
-    term = np.empty(len(popular))
-    term[np.argsort(-popular, kind="stable")] = np.arange(len(popular))[::-1] * (
-        TIE_BREAK / len(popular)
-    )
-    return term
-
-
 def _conditional(matrix: sp.csr_array, popular: NDArray[np.int64]) -> sp.csr_array:
     """P(j | i), `(items, items)`: of the users of item i, the share that also has item j (Deshpande
     & Karypis, 2004).
@@ -190,17 +183,14 @@ def _co_occurrence(history: Ragged, conditional: sp.csr_array) -> NDArray[np.flo
     of shares .131/.080, cosine (Sarwar et al., 2001) .107/.077, P(i | i) of 0 for items without
     users .125/.079, for all items .091/.061.
     """
-    weights = sp.csr_array(
-        (DECAY ** _ages(history), history.values, history.offsets),
-        shape=(len(history), conditional.shape[0]),
-    )
+    weights = history_weights(history, conditional.shape[0], DECAY)
     scores: NDArray[np.float64] = (weights @ conditional).toarray()
     return scores
 
 
-def _ages(lists: Ragged) -> NDArray[np.int64]:
-    """How many values of the same row come after each value, `(values,)`."""
-    return np.repeat(lists.lengths, lists.lengths) - 1 - place_of(lists)
+def _following(history: Ragged, transitions: Transitions) -> NDArray[np.float64]:
+    scores: NDArray[np.float64] = transitions.scores(history).toarray()
+    return scores
 
 
 def _places(scores: NDArray[np.float64], target: NDArray[np.integer]) -> NDArray[np.int64]:

@@ -85,7 +85,7 @@ def require_library() -> None:
     except ImportError as error:
         raise UserError(
             f"SASRec needs RePlay, which cannot be imported: {error}",
-            "Run pip install 'sidtune[baselines]', or use --simple for the three baselines without"
+            "Run pip install 'sidtune[baselines]', or use --simple for the four baselines without"
             " extra library.",
         ) from error
 
