@@ -25,6 +25,8 @@ _context.set_forkserver_preload(
         "sidtune.decoding.lists",
         "transformers.models.qwen3.modeling_qwen3",
         "transformers.models.gpt2.modeling_gpt2",
+        # Pyarrow imports it at its first array, where it is installed.
+        "pandas",
         "tests.forking",
     ]
 )
