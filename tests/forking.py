@@ -4,6 +4,7 @@ done nothing.
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing
 import os
@@ -139,6 +140,8 @@ def _train(
 
     from sidtune.commands.main import main
 
+    # What was imported is no garbage, and takes long to look through.
+    gc.freeze()
     # As in a process that was started by hand, for the workers of loaders.
     multiprocessing.set_start_method("fork", force=True)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
