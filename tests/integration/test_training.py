@@ -18,6 +18,7 @@ from tests.tiny_models import make_base
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.models.qwen3.modeling_qwen3 import Qwen3MLP
 
+from sidtune.base.errors import UserError
 from sidtune.batching.steps import StepLoader, Steps
 from sidtune.evaluation.evaluate import EvaluationRequest, evaluate
 from sidtune.model.checkpoint_files import load_weights
@@ -306,12 +307,10 @@ def test_from_scratch_follows_the_seed(tmp_path: Path) -> None:
 
 
 def test_no_worker_outlives_a_run(tmp_path: Path) -> None:
-    """However it ends: by an error, after which the garbage collector would find the loader, and by
-    itself.
-    """
+    """Nor does it wait for the garbage collector, where the traceback of an error holds it."""
     before = set(multiprocessing.active_children())
-    config = tiny_config(tmp_path, training={"max_steps": 4, "batch_size": 16, "workers": 1})
-    dies(config, 2)
-    assert set(multiprocessing.active_children()) <= before
-    run(config)
+    training = {"max_steps": 4, "batch_size": 16, "learning_rate": 1e36, "workers": 1}
+    with pytest.raises(UserError, match="is not finite") as refusal:
+        train(tiny_config(tmp_path, training=training))
+    assert refusal.tb is not None
     assert set(multiprocessing.active_children()) <= before
