@@ -4,6 +4,7 @@ done nothing.
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing
 import os
@@ -25,6 +26,8 @@ _context.set_forkserver_preload(
         "sidtune.decoding.lists",
         "transformers.models.qwen3.modeling_qwen3",
         "transformers.models.gpt2.modeling_gpt2",
+        # Pyarrow imports it at its first array, where it is installed.
+        "pandas",
         "tests.forking",
     ]
 )
@@ -137,6 +140,8 @@ def _train(
 
     from sidtune.commands.main import main
 
+    # What was imported is no garbage, and takes long to look through.
+    gc.freeze()
     # As in a process that was started by hand, for the workers of loaders.
     multiprocessing.set_start_method("fork", force=True)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)

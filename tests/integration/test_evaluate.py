@@ -231,21 +231,21 @@ def test_json_is_all_there_is_on_the_standard_output(
 
 def test_two_processes_find_what_one_finds(run: Path, tmp_path: Path) -> None:
     """One token at once: every user is a batch of its own, so that each process has some."""
-    commands = {
-        1: [sys.executable, "-m"],
-        2: [sys.executable, "-m", "torch.distributed.run", "--standalone"],
-    }
-    commands[2] += ["--nproc-per-node=2", "-m"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    for processes, command in commands.items():
-        options = ["--max-tokens", "1", "--output", str(tmp_path / str(processes))]
-        done = subprocess.run(
-            [*command, "sidtune", "evaluate", str(run), *options],
-            capture_output=True, text=True, env=environment, timeout=300,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr[-2000:]
+    command = ["evaluate", str(run), "--max-tokens", "1", "--output"]
+    alone = call(*command, tmp_path / "1")
+    assert alone.exit_code == 0, alone.output
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    together = subprocess.run(
+        [*torchrun, "-m", "sidtune", *command, str(tmp_path / "2")],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        timeout=300,
+    )
+    assert together.returncode == 0, together.stderr[-2000:]
+    for done in (alone, together):
         assert done.stdout.count("12 rows, 8 items") == 1, "one process speaks"
-    (one, mine), (two, theirs) = (results(tmp_path / str(processes)) for processes in commands)
+    (one, mine), (two, theirs) = (results(tmp_path / processes) for processes in ("1", "2"))
     assert mine == theirs
     assert one["rankers"] == two["rankers"]
     assert two["settings"]["processes"] == 2

@@ -77,6 +77,14 @@ def test_a_run_that_is_asked_to_stop_saves_and_goes_on_exactly(shop: Path, numbe
     same_result(tree, small(shop, "whole"))
 
 
+@pytest.fixture(scope="module")
+def alone(shop: Path) -> dict[str, Any]:
+    """Of two processes that were left alone, with checkpoints on the way."""
+    tree = small(shop, "alone", every=4)
+    assert [rank.ends() for rank in start_ranks(2, tree, shop)] == [0, 0]
+    return tree
+
+
 def test_two_processes_stop_at_one_step_though_one_is_asked(shop: Path) -> None:
     tree = small(shop, "stopped2")
     ranks = start_ranks(2, tree, shop)
@@ -88,10 +96,10 @@ def test_two_processes_stop_at_one_step_though_one_is_asked(shop: Path) -> None:
     same_result(tree, small(shop, "whole2"))
 
 
-def test_a_run_that_loses_a_process_ends_and_goes_on_exactly(shop: Path) -> None:
+def test_a_run_that_loses_a_process_ends_and_goes_on_exactly(
+    shop: Path, alone: dict[str, Any]
+) -> None:
     tree = small(shop, "lost", every=4)
-    alone = small(shop, "alone", every=4)
-    assert [rank.ends() for rank in start_ranks(2, alone, shop)] == [0, 0]
     ranks = start_ranks(2, tree, shop)
     ranks[0].comes_to(9, tree)
     ranks[1].signal(signal.SIGKILL)
@@ -257,9 +265,8 @@ def test_our_launcher_stops_the_others_and_says_what_happened(shop: Path) -> Non
     assert not left.is_running()
 
 
-def test_torchrun_starts_again_and_goes_on_by_itself(shop: Path) -> None:
-    tree, alone = small(shop, "restarted", every=4), small(shop, "steady", every=4)
-    assert [rank.ends() for rank in start_ranks(2, alone, shop)] == [0, 0]
+def test_torchrun_starts_again_and_goes_on_by_itself(shop: Path, alone: dict[str, Any]) -> None:
+    tree = small(shop, "restarted", every=4)
     torchrun = (
         "torch.distributed.run",
         "--standalone",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import re
 import time
@@ -17,11 +18,13 @@ from tests.tiny_models import make_base
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.models.qwen3.modeling_qwen3 import Qwen3MLP
 
-from sidtune.batching.steps import Steps
+from sidtune.base.errors import UserError
+from sidtune.batching.steps import StepLoader, Steps
 from sidtune.evaluation.evaluate import EvaluationRequest, evaluate
 from sidtune.model.checkpoint_files import load_weights
 from sidtune.tasks.config_file import load_config
 from sidtune.training.train import train
+from sidtune.training.trainer import StepTrainer
 
 
 def test_layouts_train_alike(tmp_path: Path) -> None:
@@ -211,13 +214,18 @@ def test_a_dry_run_writes_nothing_and_names_the_plan(tmp_path: Path, capsys: Any
 
 def test_waiting_for_steps_is_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without workers, a step that is slow to prepare is waited for."""
-    ordinary = Steps.__getitem__
+    ordinary, loader = Steps.__getitem__, StepTrainer.get_train_dataloader
 
     def slow(self: Steps, number: int) -> Any:
         time.sleep(0.5)
         return ordinary(self, number)
 
-    monkeypatch.setattr(Steps, "__getitem__", slow)
+    def slow_from_here(self: StepTrainer) -> StepLoader:
+        monkeypatch.setattr(Steps, "__getitem__", slow)
+        return loader(self)
+
+    # The plan looks at some steps too, before training begins.
+    monkeypatch.setattr(StepTrainer, "get_train_dataloader", slow_from_here)
     config = tiny_config(tmp_path, training={"max_steps": 2, "batch_size": 16, "workers": 0})
     run(config)
     lines = [
@@ -296,3 +304,13 @@ def test_from_scratch_follows_the_seed(tmp_path: Path) -> None:
 
     assert first_loss("one", 1) == first_loss("same", 1)
     assert first_loss("one more", 2) != first_loss("again", 1)
+
+
+def test_no_worker_outlives_a_run(tmp_path: Path) -> None:
+    """Nor does it wait for the garbage collector, where the traceback of an error holds it."""
+    before = set(multiprocessing.active_children())
+    training = {"max_steps": 4, "batch_size": 16, "learning_rate": 1e36, "workers": 1}
+    with pytest.raises(UserError, match="is not finite") as refusal:
+        train(tiny_config(tmp_path, training=training))
+    assert refusal.tb is not None
+    assert set(multiprocessing.active_children()) <= before

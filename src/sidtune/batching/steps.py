@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -111,6 +111,17 @@ class StepLoader(DataLoader[Step]):
         """Yield no step from this one on."""
         assert isinstance(self.batch_sampler, StepSampler)
         self.batch_sampler.last = step
+
+    def close(self) -> None:
+        """End the workers, if there are any.
+
+        Left to the garbage collector they are waited for in vain, for five seconds: it ends the
+        queue by which they are told before it ends the loader.
+        """
+        iterator: Any = self._iterator
+        self._iterator = None
+        if iterator is not None:
+            iterator._shutdown_workers()
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Trainer at the start of every epoch."""

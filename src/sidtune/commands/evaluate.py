@@ -67,13 +67,15 @@ def evaluate(
 
     Example: `sidtune evaluate runs/shop`
     """
-    from sidtune.distributed import launch
+    if processes and processes > 1 and not launched():
+        # Before the evaluation is imported, which those processes do.
+        from sidtune.distributed import launch
+
+        raise typer.Exit(launch.launch(processes, sys.argv[1:]))
     from sidtune.evaluation import evaluate as room
     from sidtune.evaluation.tables import render
 
     quiet_libraries()
-    if processes and processes > 1 and not launched():
-        raise typer.Exit(launch.launch(processes, sys.argv[1:]))
     options = RankOptions(beams, normalize, exclude_history, max_tokens)
     request = room.EvaluationRequest(
         model,

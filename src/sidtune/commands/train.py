@@ -53,12 +53,14 @@ def train(
 def run_training(
     config: Config, resume: str, dry_run: bool, processes: int | None, *switches: bool
 ) -> None:
-    from sidtune.distributed import launch
+    if processes and processes > 1 and not launched():
+        # Before training is imported, which those processes do.
+        from sidtune.distributed import launch
+
+        raise typer.Exit(launch.launch(processes, sys.argv[1:]))
     from sidtune.training.train import train as run
 
     quiet_libraries()
-    if processes and processes > 1 and not launched():
-        raise typer.Exit(launch.launch(processes, sys.argv[1:]))
     result = run(config, resume, dry_run, *switches)
     if result and first_process():
         console.print(escape(result.text))

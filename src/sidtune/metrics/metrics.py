@@ -14,7 +14,6 @@ from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 
 from sidtune.base.ragged import Ragged, row_of
 
@@ -104,6 +103,9 @@ def proportion(values: NDArray[np.float64]) -> Estimate:
     n = len(values)
     assert n, "no rows"
     share = float(values.mean())
+    # Imported where it is needed: it takes half a second.
+    from scipy.stats import binomtest
+
     interval = binomtest(round(float(values.sum())), n).proportion_ci(0.95, "wilson")
     # Rounding must not push an end past the share itself, which it touches at 0 and at 1.
     return Estimate(share, min(float(interval.low), share), max(float(interval.high), share))

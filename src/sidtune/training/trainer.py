@@ -100,6 +100,14 @@ class StepTrainer(CheckpointingTrainer):
         if arguments.world_size > 1:
             self._draw_anew()
 
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As Trainer does; the workers of the loader end with it, however it ends."""
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            if self._loader:
+                self._loader.close()
+
     # --- the step ---
 
     def get_train_dataloader(self) -> StepLoader:
