@@ -1,4 +1,4 @@
-"""Sequences as prefix trees: what several of them open with is held once."""
+"""Sequences as prefix trees: a shared prefix is stored once."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ class Forest:
 
     Args:
         row: the row that each sequence lies in, `(sequences,)`, ascending.
-        node: the node of each place of each sequence, `(sequences, longest)`; -1 behind its end.
-        tokens, depths, ends: `(rows, widest)` each, of every node: its token, its place in the
-            sequences it belongs to, and the first node behind its subtree; -1 where a row is
-            shorter.
+        node: the node of each position of each sequence, `(sequences, longest)`; -1 past its end.
+        tokens, depths, ends: `(rows, widest)` each, per node: its token, its position in its
+            sequences, and the first node after its subtree; -1 where a row is shorter.
         widths: nodes of each row, `(rows,)`.
     """
 
@@ -41,13 +40,13 @@ def lexicographic(sequences: Sequence[NDArray[np.int32]]) -> list[int]:
 def grow(sequences: Sequence[NDArray[np.int32]], token_cost: float, widest: int) -> Forest:
     """Build the trees of sequences in lexicographic order.
 
-    A sequence joins the row before it where the tokens it shares cost more than the attention that
-    a longer row takes.
+    A sequence joins the previous row if the tokens it shares with it save more than the attention
+    of a longer row costs.
 
     Args:
         sequences: none of them empty.
-        token_cost: what one token costs outside attention, in pairs of tokens inside it.
-        widest: nodes of a row at the most; a longer sequence stands alone.
+        token_cost: cost of one token outside attention, in query-key pairs.
+        widest: maximum nodes per row; a longer sequence gets a row of its own.
     """
     lengths = np.array([len(sequence) for sequence in sequences], np.int64)
     table = np.full((len(sequences), int(lengths.max())), -1, np.int64)
@@ -85,7 +84,7 @@ def _shared(table: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.
 def _row_starts(
     lengths: NDArray[np.int64], shared: NDArray[np.int64], token_cost: float, widest: int
 ) -> NDArray[np.bool_]:
-    """Which sequences open a row, `(sequences,)`."""
+    """Whether each sequence starts a new row, `(sequences,)`."""
     opens = np.ones(len(lengths), bool)
     width = 0
     for index, (length, common) in enumerate(zip(lengths.tolist(), shared.tolist(), strict=True)):
@@ -97,13 +96,13 @@ def _row_starts(
 
 
 def _ends(shared: NDArray[np.int64], behind: NDArray[np.int64], width: int) -> NDArray[np.int64]:
-    """The first node behind the subtree of the node that a sequence adds in a column, `(sequences,
-    width)`.
+    """The first node after the subtree of the node that each sequence adds in each column,
+    `(sequences, width)`.
 
     Args:
-        behind: the first node that the sequences after each one add, `(sequences,)`.
+        behind: the first node added after each sequence, `(sequences,)`.
     """
-    # A subtree ends before the next sequence that shares fewer tokens than the node is deep.
+    # A subtree ends before the next sequence whose shared prefix does not reach the node.
     leaves = np.append(shared[1:], 0)[:, None] <= np.arange(width)
     ends = np.where(leaves, behind[:, None], behind[-1])
     reached: NDArray[np.int64] = np.minimum.accumulate(ends[::-1], axis=0)[::-1]

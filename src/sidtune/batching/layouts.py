@@ -18,29 +18,29 @@ LayoutName = Literal["padded", "bucketed", "tree"]
 
 PADDED_MULTIPLE = 8
 NEVER = 2**60
-# A row of trees has a mask of its width squared; wider rows would save little more. Examples that
-# are longer themselves may share a row of the second width: its mask takes 4,096 numbers per token,
-# which is little beside the activations.
+# Maximum widths of a row of trees: its mask grows with the width squared, and wider rows save
+# little more. Examples longer than the first may share rows of the second width, whose mask takes
+# 4,096 values per token, little compared with the activations.
 WIDEST_ROW, WIDEST_LONG_ROW = 1024, 4096
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """What one forward pass sees; arrays, since a tensor takes a file descriptor on its way from a
-    worker.
+    """The input of one forward pass; as arrays, since a tensor sent by a loader worker takes a file
+    descriptor.
 
     Args:
         input_ids: `(batch, length)`.
-        attention_mask: `(batch, length)`, or None where causality alone keeps padding out.
+        attention_mask: `(batch, length)`, or None where the causal mask alone hides padding.
         position_ids: `(batch, length)`, or None for 0, 1, 2, ….
-        ends: `(batch, length)`, the first token behind the subtree of each one in layout `tree`,
-            else None. A token is seen by itself and by what lies between it and there.
-        rows, columns: `(labels,)`, where the hidden state lies that predicts each label.
+        ends: `(batch, length)`, in layout `tree` the first token after the subtree of each token,
+            else None. A token is attended to by the tokens of its subtree, itself included.
+        rows, columns: `(labels,)`, position of the hidden state that predicts each label.
         labels: `(labels,)` token ids.
         tasks: `(labels,)` number of the task each label belongs to.
-        tokens: how many of the tokens are not padding.
-        nodes: `(labels,)`, the SID prefix that each label continues, -1 where it is no token of a
-            SID; None where the layout knows no prefixes.
+        tokens: number of tokens that are not padding.
+        nodes: `(labels,)`, the SID prefix that each label continues, -1 for labels that are not SID
+            tokens; None if the layout has no prefixes.
     """
 
     input_ids: NDArray[np.int64]
@@ -55,7 +55,7 @@ class MicroBatch:
     nodes: NDArray[np.int64] | None = None
 
     def to(self, device: torch.device) -> dict[str, torch.Tensor | None]:
-        """What the model is given, by name, as tensors on a device."""
+        """The model's inputs by name, as tensors on a device."""
         return {
             name: None if value is None else torch.from_numpy(value).to(device)
             for name, value in vars(self).items()
@@ -65,17 +65,18 @@ class MicroBatch:
 
 @dataclass(frozen=True)
 class Layout:
-    """Groups the examples of one rank's share of a step and lays each group out.
+    """Arranges one rank's examples of a step in micro-batches.
 
     Args:
         name: `padded`, `bucketed` or `tree`.
-        limit: padded tokens of a micro-batch (a longer example stands alone); for `padded`, its
-            examples.
-        pad_id: fills up; never attended to by a label.
-        pass_cost: what a forward and backward pass costs besides its tokens, in tokens.
-        token_cost: for `tree`: what a token costs outside attention, in pairs of tokens inside it.
-        prefixes: of the SIDs, where the loss asks which one a label continues.
-        pads_left: for `padded`: as the usual collators do, which not every model takes.
+        limit: maximum padded tokens per micro-batch (a longer example gets its own); for `padded`,
+            examples per micro-batch.
+        pad_id: the padding token; labels never attend to it.
+        pass_cost: fixed cost of a forward and backward pass, in tokens.
+        token_cost: for `tree`: cost of one token outside attention, in query-key pairs.
+        prefixes: SID prefixes, if the loss needs the one that each label continues.
+        pads_left: for `padded`: pad on the left, as common collators do; not every model supports
+            this.
     """
 
     name: LayoutName
@@ -87,7 +88,7 @@ class Layout:
     pads_left: bool = True
 
     def micro_batches(self, examples: Sequence[Example]) -> list[MicroBatch]:
-        """Lay examples out; the sum of their losses does not depend on how."""
+        """Lay examples out; their summed loss is the same in every layout."""
         if not examples:
             return []
         if self.name == "tree":
@@ -103,18 +104,16 @@ class Layout:
 
 
 def idle_micro_batch(example: Example, layout: Layout) -> MicroBatch:
-    """A forward pass that counts for nothing, for a rank whose share of the step is empty: no label
-    is kept.
-    """
+    """A micro-batch without labels, for a rank that has no examples in the step."""
     ids, _, task = example
     return _right_padded([(ids[:2], np.zeros((0, 2), np.int32), task)], layout)
 
 
 def _buckets(widths: NDArray[np.int64], layout: Layout) -> list[NDArray[np.int64]]:
-    """Rows in groups of like width, so that padding and passes together cost the least.
+    """Group rows of similar width so that the total cost of padding and passes is minimal.
 
-    By dynamic programming over the rows, widest first: the best groups of the first `n` rows end
-    with a group that starts somewhere, and are the best groups of the rows before it.
+    Dynamic programming over the rows, widest first: the best grouping of the first `n` rows is some
+    last group, preceded by the best grouping of the rows before it.
     """
     order = np.argsort(-widths, kind="stable")
     width, count = widths[order], np.arange(len(widths) + 1)
@@ -134,7 +133,7 @@ def _buckets(widths: NDArray[np.int64], layout: Layout) -> list[NDArray[np.int64
 
 
 def _left_padded(examples: Sequence[Example], layout: Layout) -> MicroBatch:
-    """As the usual collators do: a multiple of eight wide, and a mask."""
+    """Pad on the left as common collators do: to a multiple of eight, with an attention mask."""
     width = max(len(ids) for ids, _, _ in examples)
     width = -(-width // PADDED_MULTIPLE) * PADDED_MULTIPLE
     starts = width - np.array([len(ids) for ids, _, _ in examples])
@@ -146,7 +145,7 @@ def _left_padded(examples: Sequence[Example], layout: Layout) -> MicroBatch:
 
 
 def _right_padded(examples: Sequence[Example], layout: Layout) -> MicroBatch:
-    """No real token sees what follows it, so this needs neither mask nor positions."""
+    """Pad on the right; attention is causal, so this needs neither mask nor position ids."""
     width = max(len(ids) for ids, _, _ in examples)
     return _rectangle(examples, width, np.zeros(len(examples), np.int64), layout)
 
@@ -154,7 +153,7 @@ def _right_padded(examples: Sequence[Example], layout: Layout) -> MicroBatch:
 def _rectangle(
     examples: Sequence[Example], width: int, starts: NDArray[np.int64], layout: Layout
 ) -> MicroBatch:
-    """One example per row, starting in the first column."""
+    """One example per row, starting at the column in `starts`."""
     input_ids = np.full((len(examples), width), layout.pad_id, np.int64)
     for index, ((ids, _, _), start) in enumerate(zip(examples, starts, strict=True)):
         input_ids[index, start : start + len(ids)] = ids
@@ -168,7 +167,7 @@ def _rectangle(
 
 
 def _bucketed(examples: Sequence[Example], layout: Layout) -> list[MicroBatch]:
-    """Examples of like length together, padded on the right."""
+    """Examples of similar length together, padded on the right."""
     if not examples:
         return []
     lengths = np.array([len(ids) for ids, _, _ in examples], np.int64)
@@ -178,10 +177,10 @@ def _bucketed(examples: Sequence[Example], layout: Layout) -> list[MicroBatch]:
 
 
 def _trees(examples: Sequence[Example], layout: Layout) -> list[MicroBatch]:
-    """Every shared prefix once; the last label of an example is only predicted, never read.
+    """Lay each shared prefix out once; an example's last label is predicted but is not an input.
 
-    Examples that are too long for an ordinary row share wider ones where that saves something. The
-    others need no mask.
+    Examples too long for an ordinary row share wider rows where that saves computation. The
+    remaining long ones are bucketed and need no mask.
     """
     widest, widest_long = (min(width, layout.limit) for width in (WIDEST_ROW, WIDEST_LONG_ROW))
     long = [example for example in examples if len(example[0]) > widest]
@@ -201,7 +200,7 @@ def _trees(examples: Sequence[Example], layout: Layout) -> list[MicroBatch]:
 
 
 def _shares_row(examples: Sequence[Example], layout: Layout, widest: int) -> list[bool]:
-    """Which examples would lie in one row with others."""
+    """Whether each example would share a row with others."""
     if not examples:
         return []
     order, forest = _forest(examples, layout, widest)
@@ -211,14 +210,14 @@ def _shares_row(examples: Sequence[Example], layout: Layout, widest: int) -> lis
 
 
 def _forest(examples: Sequence[Example], layout: Layout, widest: int) -> tuple[list[int], Forest]:
-    """The order of examples in which they make trees, and the trees."""
+    """The lexicographic order of the examples, and their prefix trees in that order."""
     read = [ids[: spans[-1, 1] - 1] for ids, spans, _ in examples]
     order = lexicographic(read)
     return order, grow([read[i] for i in order], layout.token_cost, widest)
 
 
 def _rows(examples: Sequence[Example], layout: Layout, widest: int) -> list[MicroBatch]:
-    """Examples as rows of prefix trees, rows of like width together."""
+    """Examples as rows of prefix trees, rows of similar width together."""
     if not examples:
         return []
     order, forest = _forest(examples, layout, widest)
@@ -241,7 +240,8 @@ def _rows_of_trees(
     lies: tuple[NDArray[np.int64], NDArray[np.int64]],
     labels: _Labels,
 ) -> MicroBatch:
-    """Some rows of a forest, filled up with tokens that see and are seen by nothing else.
+    """Some rows of a forest, padded with tokens that attend, and are attended to, only by
+    themselves.
 
     Args:
         lies: row and column of the hidden state that predicts each label.
@@ -266,8 +266,8 @@ def _rows_of_trees(
 
 @dataclass(frozen=True)
 class _Labels:
-    """Of every label, `(labels,)` each: its example, its place there, its token id, its task and
-    its SID prefix.
+    """Per label, `(labels,)` each: its example, position in the example, token id, task and SID
+    prefix.
     """
 
     example: NDArray[np.int64]

@@ -11,9 +11,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-# Examples of one history that stand together with `group_by: user`. Measured in
-# docs/performance.md: four share nearly as many tokens as all of them would, and a step still sees
-# many users.
+# Examples of one history kept together with `group_by: user`. Measured in docs/performance.md: four
+# share nearly as many tokens as all of them would, and a step still has many users.
 PIECE = 4
 NOWHERE = -2
 
@@ -23,13 +22,13 @@ class Plan:
     """The order of examples, a function of seed and epoch alone.
 
     Args:
-        histories: key of the history each example is about and of its form, `(examples,)`; negative
+        histories: key of each example's history and of how it is written, `(examples,)`; negative
             for none.
         task_sizes: examples of each task, in corpus order.
         weights: passes over each task's examples in one epoch.
         batch_size: examples per step, over all processes; an epoch's last step may have fewer.
-        group_by: `example` shuffles examples one by one; `user` a few of a user's together, whose
-            prompts open alike.
+        group_by: `example` shuffles single examples; `user` shuffles groups of a few of a user's
+            examples, whose prompts share a prefix.
         seed: of the shuffle.
         first: steps that earlier stages of the run take.
     """
@@ -44,7 +43,7 @@ class Plan:
 
     @property
     def examples_per_epoch(self) -> int:
-        """The same in every epoch."""
+        """Number of examples, the same in every epoch."""
         return sum(
             _share(size, weight) for size, weight in zip(self.task_sizes, self.weights, strict=True)
         )
@@ -76,10 +75,10 @@ def _epoch(plan: Plan, epoch: int) -> NDArray[np.int64]:
 def _drawn(
     plan: Plan, random: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """The examples of an epoch, task after task, `(examples per epoch,)`; of each its place in its
-    task, and its pass.
+    """The examples of an epoch, task after task, with the position of each in its task and its
+    pass; `(examples per epoch,)` each.
 
-    A task of weight 2.5 is passed over twice, and half of it a third time.
+    Weight 2.5 takes all examples of a task twice, and a random half of them a third time.
     """
     drawn, start = [], 0
     for size, weight in zip(plan.task_sizes, plan.weights, strict=True):
@@ -98,11 +97,10 @@ def _in_pieces(
     passes: NDArray[np.int64],
     random: np.random.Generator,
 ) -> NDArray[np.int64]:
-    """An order in which a few examples of one history and pass stand together, `(n,)`; those
-    without one stand alone.
+    """A shuffled order, `(n,)`, that keeps up to `PIECE` examples of one history and pass together;
+    those without a history are shuffled singly.
 
-    Rows of a history follow one another in the file, so neighbours in the order of places share the
-    most.
+    Rows of a history are consecutive in the file, so neighbours by position share the most tokens.
     """
     order = np.lexsort((places, histories, passes))
     history, passed = histories[order], passes[order]

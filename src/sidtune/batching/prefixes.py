@@ -1,4 +1,4 @@
-"""The beginnings of SIDs, and which of them each label of a response continues."""
+"""SID prefixes, and which of them each label of a response continues."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ class Prefixes:
     """The prefixes of all SIDs as nodes of a tree, numbered level by level; node 0 is the empty
     prefix.
 
-    Where one SID is the beginning of another, the token that closes a response is one of those that
-    may follow it.
+    Where one SID is a prefix of another, the token that closes a response is among its children.
 
     Args:
         starts: `(nodes + 1,)`, the children of node `i` are `starts[i]` to `starts[i + 1]`; child
@@ -30,18 +29,19 @@ class Prefixes:
     tokens: NDArray[np.int64]
 
     def walk(self, labels: NDArray[np.int64], opens: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """The node that each label continues, -1 for labels that are no token of a SID.
+        """The node that each label continues, -1 for labels that are not SID tokens.
 
-        A label that does not continue the prefix before it starts anew at the root, and so does
-        what follows a SID.
+        A label that does not continue the prefix before it starts again at the root, as does the
+        label after a complete SID.
 
         Args:
             labels: `(labels,)` token ids, span by span.
-            opens: `(labels,)`, where a span begins: nothing is known of what stands before it.
+            opens: `(labels,)`, true for the first label of a span, since the tokens before it are
+                unknown.
         """
         known = np.isin(labels, self.tokens)
-        # A label that stands in no SID forgets what was before it, so runs of the others are walked
-        # side by side.
+        # Labels that are not SID tokens reset the walk, so the runs of SID tokens between them are
+        # walked in parallel.
         fresh = known & (opens | ~np.append(False, known[:-1]))
         goes_on = np.append(known & ~fresh, False)
         nodes = np.full(len(labels), NOTHING)
@@ -58,7 +58,7 @@ class Prefixes:
         return nodes
 
     def _child(self, nodes: NDArray[np.int64], tokens: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The node that a token leads to, -1 where it may not follow."""
+        """The node that a token leads to, -1 if it may not follow."""
         keys, wanted = self._keys, self._key(nodes, tokens)
         index = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
         return np.where(keys[index] == wanted, index + 1, NOTHING)

@@ -34,7 +34,7 @@ class Steps(Dataset[Step]):
         self.rank, self.world_size = rank, world_size
 
     def share(self, number: int) -> NDArray[np.int64]:
-        """The examples of a step that fall to this rank."""
+        """This rank's examples of a step."""
         return shared_out(self.plan.step(number), self.corpus.lengths, self.rank, self.world_size)
 
     def __getitem__(self, number: int) -> Step:
@@ -51,11 +51,11 @@ class Steps(Dataset[Step]):
 def shared_out(
     examples: NDArray[np.int64], lengths: NDArray[np.int64], rank: int, world_size: int
 ) -> NDArray[np.int64]:
-    """This rank's examples: one stretch of them, so that neighbours stay together, and about as
-    many tokens for all.
+    """This rank's examples: a contiguous slice, so that neighbours stay together, with about equal
+    tokens per rank.
     """
     behind = np.cumsum(lengths[examples])
-    # An example belongs to the rank that its middle falls to.
+    # An example belongs to the rank whose range of tokens contains its middle.
     middle = behind - lengths[examples] / 2
     share: NDArray[np.int64] = examples[
         (middle * world_size // behind[-1]).astype(np.int64) == rank
@@ -66,15 +66,15 @@ def shared_out(
 class StepSampler(Sampler[list[int]]):
     """Step numbers of one epoch, each a batch of its own.
 
-    None past the last step of the run: Trainer looks at its bound after a step only, and would take
-    one more when it resumes a run that had just reached it.
+    Ends at the run's last step: Trainer checks `max_steps` only after a step, and would take one
+    too many when it resumes a run that had reached it.
     """
 
     def __init__(self, steps_per_epoch: int, last: int) -> None:
         self.steps_per_epoch, self.last, self.epoch = steps_per_epoch, last, 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Number the steps of this epoch from here on."""
+        """Yield the steps of this epoch from the next iteration on."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -86,17 +86,17 @@ class StepSampler(Sampler[list[int]]):
 
 
 class StepLoader(DataLoader[Step]):
-    """The loader Trainer iterates over; it hands `set_epoch` on, which a bare one would not.
+    """The loader Trainer iterates over; it passes `set_epoch` on to its sampler, which a plain
+    DataLoader does not.
 
     Args:
-        last: the first step that is not taken any more.
-        workers: processes that prepare steps ahead; with none, each step is prepared when it is
-            asked for.
+        last: the first step that is no longer taken.
+        workers: processes that prepare steps ahead; with 0, each step is prepared on demand.
     """
 
     def __init__(self, steps: Steps, last: int, workers: int) -> None:
-        # A generator of its own: the default draws a worker seed from the global one and so
-        # disturbs dropout.
+        # A separate generator: by default, worker seeds are drawn from the global one, which
+        # changes dropout.
         super().__init__(
             steps,
             batch_sampler=StepSampler(steps.plan.steps_per_epoch, last),

@@ -11,7 +11,7 @@ import torch
 from sidtune.base.errors import OneProcessError, UserError
 from sidtune.base.terminal import LAUNCHER, first_process, is_given, launched, warn
 
-# Read by accelerate: these choose an engine that Trainer would use in place of ours.
+# Read by accelerate: these select another engine, which Trainer would use instead of ours.
 ENGINES = {
     "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
     "ACCELERATE_USE_FSDP": "FSDP",
@@ -19,8 +19,8 @@ ENGINES = {
     "ACCELERATE_USE_PARALLELISM_CONFIG": "tensor, context or sequence parallelism",
     "ACCELERATE_USE_SAGEMAKER": "SageMaker's data parallelism",
 }
-# These change what a run computes, or where: what decides it here, and the values that `accelerate
-# launch` always sets.
+# These change what a run computes, or where. Values: the setting to use instead, and the harmless
+# values that `accelerate launch` always sets.
 DECIDED = {
     "ACCELERATE_MIXED_PRECISION": ("training.precision", ("no",)),
     "ACCELERATE_DYNAMO_BACKEND": ("training.compile", ("no",)),
@@ -33,21 +33,20 @@ DECIDED = {
     "ACCELERATE_TORCH_DEVICE": ("CUDA_VISIBLE_DEVICES", ()),
 }
 CPU = "ACCELERATE_USE_CPU"
-# These change neither, but accelerate raises where they are neither true nor false.
+# These change neither, but accelerate raises if they are not booleans.
 SWITCHES = ("ACCELERATE_DEBUG_MODE", "ACCELERATE_CPU_AFFINITY", "FORK_LAUNCHED")
-# What MPI and Slurm tell each process. Accelerate reads them where there is no GPU.
+# World sizes set by MPI and Slurm. Accelerate reads them if there is no GPU.
 SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 TRUE, FALSE = ("1", "true", "yes", "y", "t", "on"), ("0", "false", "no", "n", "f", "off")
 OTHERWISE = "`sidtune train --processes N` and torchrun start several processes."
 
 
 def settle_environment() -> None:
-    """Refuse, or take away with a warning, every variable by which accelerate would change what a
+    """Refuse, or remove with a warning, every variable through which accelerate would change what a
     run computes.
 
     Raises:
-        UserError: where variables ask for what there is not, or where those of a launcher are
-            incomplete.
+        UserError: if variables select something unsupported, or those of a launcher are incomplete.
     """
     _settle_launcher()
     for name, engine in ENGINES.items():
@@ -81,7 +80,7 @@ def _switch(name: str) -> bool:
 
 
 def _settle_launcher() -> None:
-    """Either all variables of a launcher are there and fit together, or this is a
+    """Require that a launcher's variables are complete and consistent; without them, run as a
     single process.
     """
     given = [name for name in LAUNCHER if is_given(name)]

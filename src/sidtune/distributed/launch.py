@@ -21,16 +21,15 @@ from sidtune.base.terminal import launched, warn
 
 HOST = "127.0.0.1"
 POLL_SECONDS = 0.1
-# Those whose peer died notice within moments, or hang in an exchange for good.
+# Processes whose peer died notice within seconds, or hang in a collective forever.
 GRACE_SECONDS = 10.0
-# As Transformers has it (`ddp_timeout`): the others wait while the first process reads or writes
-# large files.
+# Transformers' default `ddp_timeout`: other ranks wait while rank 0 reads or writes large files.
 PATIENCE = datetime.timedelta(seconds=1800)
 
 
 def launch(processes: int, arguments: Sequence[str]) -> int:
-    """Run `sidtune` with the given arguments in several processes of this machine; the exit status
-    of the whole.
+    """Run `sidtune` with the given arguments in several processes of this machine; returns the exit
+    status.
 
     Args:
         processes: at most one for each visible GPU; without GPUs they share the CPU.
@@ -43,7 +42,7 @@ def launch(processes: int, arguments: Sequence[str]) -> int:
             f"Use --processes {gpus} or fewer.",
         )
     command = [sys.executable, "-m", "sidtune", *arguments]
-    # Several processes with a thread for every core would be slower than one.
+    # Several processes with one thread per core each would be slower than one.
     shared = {
         "OMP_NUM_THREADS": "1",
         **os.environ,
@@ -56,15 +55,14 @@ def launch(processes: int, arguments: Sequence[str]) -> int:
 
 
 def supervise(starting: Iterable[subprocess.Popen[bytes]]) -> int:
-    """Start the processes of a run, pass on signals to them, and let none outlive another that
-    failed.
+    """Start the processes of a run, forward signals to them, and stop all of them if one fails.
 
     Args:
-        starting: each is started when it is asked for.
+        starting: yields the processes, starting each one when it is requested.
 
     Returns:
-        What the first that failed returned, or 128 and the number of the signal that killed it; 0
-        where none failed.
+        128 plus the signal number if a process was killed, else the highest exit status; 0 if none
+        failed.
     """
     workers: list[subprocess.Popen[bytes]] = []
     asked: list[int] = []
@@ -84,7 +82,7 @@ def supervise(starting: Iterable[subprocess.Popen[bytes]]) -> int:
             if all(worker.returncode == 0 for worker in workers):
                 return 0
             time.sleep(POLL_SECONDS)
-        # Those that end by themselves say what they met, and return it.
+        # Give the others time to report their own error and exit.
         until = time.monotonic() + GRACE_SECONDS
         while time.monotonic() < until and any(worker.poll() is None for worker in workers):
             time.sleep(POLL_SECONDS)
@@ -98,8 +96,8 @@ def supervise(starting: Iterable[subprocess.Popen[bytes]]) -> int:
 
 
 def _status(codes: Sequence[int | None]) -> int:
-    """Of the whole, from those of its processes: None for one that does not end by itself, -n for a
-    killed one.
+    """The run's exit status from those of its processes: None for one still running, -n for one
+    killed by signal n.
     """
     killed = {rank: -code for rank, code in enumerate(codes) if code is not None and code < 0}
     for rank, number in killed.items():
@@ -118,12 +116,12 @@ def _free_port() -> int:
 
 
 def join_after_restart() -> None:
-    """Meet the other processes under names of this attempt, where torchrun started them all again
-    on one machine.
+    """After a torchrun restart on one machine, initialise the process group under keys of this
+    attempt.
 
-    Its store still has the addresses of those before, and whoever reads one of them first waits for
-    the dead (https://github.com/pytorch/pytorch/issues/135712). Over several machines the attempts
-    are not numbered alike.
+    torchrun's store still has the addresses of the previous attempt, and a rank that reads one
+    waits for a dead process (https://github.com/pytorch/pytorch/issues/135712). Over several
+    machines, attempts are not numbered consistently.
     """
     names = ("TORCHELASTIC_RESTART_COUNT", "TORCHELASTIC_USE_AGENT_STORE", "GROUP_WORLD_SIZE")
     attempt, keeps_store, machines = map(os.environ.get, names)
@@ -134,7 +132,7 @@ def join_after_restart() -> None:
         or dist.is_initialized()
     ):
         return
-    stores: Any = dist  # which does not say that it exports them
+    stores: Any = dist  # whose exports are not declared for mypy
     store = stores.TCPStore(
         os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False
     )
@@ -150,7 +148,7 @@ def join_after_restart() -> None:
 def pin_first_gpu() -> None:
     """With several visible GPUs and one process, use the first and say how to use all.
 
-    Trainer would otherwise wrap the model in DataParallel without a word.
+    Trainer would otherwise silently wrap the model in DataParallel.
     """
     gpus = torch.cuda.device_count()
     if launched() or gpus < 2:

@@ -19,7 +19,7 @@ ENCODING = datetime.timedelta(hours=4)
 
 
 def largest(value: int, arguments: TrainingArguments) -> int:
-    """The largest of the processes' values."""
+    """The maximum of `value` over all ranks (all-reduce)."""
     if arguments.world_size == 1:
         return value
     found = torch.tensor(value, device=arguments.device)
@@ -28,10 +28,10 @@ def largest(value: int, arguments: TrainingArguments) -> int:
 
 
 def by_first(find: Callable[[], T], arguments: TrainingArguments) -> T:
-    """What the first process finds out, in all of them.
+    """Run `find` on rank 0 and broadcast its result to all ranks.
 
     Raises:
-        UserError: in all, where `find` raises it in the first.
+        UserError: on all ranks, if `find` raises it on rank 0.
     """
     found: list[T | UserError | None] = [None]
     if arguments.process_index == 0:
@@ -49,13 +49,13 @@ def by_first(find: Callable[[], T], arguments: TrainingArguments) -> T:
 def all_or_none(
     work: Callable[[], None], arguments: TrainingArguments, group: dist.ProcessGroup | None = None
 ) -> None:
-    """Do something in every process, and wait until all have.
+    """Run `work` on every rank, and wait until all have finished.
 
     Args:
-        group: of processes, with its own patience; None for the run's.
+        group: a process group with a timeout of its own; None for the default group.
 
     Raises:
-        UserError: in all, where `work` raises it in one.
+        UserError: on all ranks, if `work` raises it on one.
     """
     mine: UserError | None = None
     try:
@@ -72,11 +72,11 @@ def all_or_none(
 
 
 def first_goes_ahead(work: Callable[[], T], arguments: TrainingArguments) -> T:
-    """Let the first process of each machine do it; the others wait, for hours if need be, and do it
-    then.
+    """Run `work` on local rank 0 of each machine first; other ranks wait, at most `ENCODING`, then
+    run it.
 
     Raises:
-        UserError: in all, where `work` raises it in a first one.
+        UserError: on all ranks, if `work` raises it on a local rank 0.
     """
     if arguments.world_size == 1:
         return work()
@@ -92,8 +92,7 @@ def first_goes_ahead(work: Callable[[], T], arguments: TrainingArguments) -> T:
 
 @contextmanager
 def noticing_lost_peers() -> Iterator[None]:
-    """Say in a sentence that another process has ended, in place of what the exchange of gradients
-    raises then.
+    """Turn the error of a failed collective into one that says that another process has ended.
 
     Raises:
         PeerLost: where the connection to another process broke.

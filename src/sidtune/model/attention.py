@@ -14,7 +14,7 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from sidtune.model.probe import attempt
 
-# The kinds of layers, by the names of Transformers' configurations, that see what a mask says.
+# Layer types, as named in Transformers' configurations, that respect an explicit mask.
 MASKABLE_LAYERS = {"full_attention", "sliding_attention"}
 # Implementations of attention that take an explicit mask.
 FLOAT32_ATTENTION = "sdpa_float32"
@@ -23,10 +23,10 @@ PROBED = 16
 
 
 def attend_in_float32(model: PreTrainedModel) -> None:
-    """Let attention alone compute in float32 under autocast, where it is torch's own.
+    """Compute attention, and nothing else, in float32 under autocast, if the model uses SDPA.
 
-    On a CPU its backward pass in bfloat16 takes five to ten times as long, which outweighs what the
-    products gain.
+    On a CPU, its backward pass takes five to ten times as long in bfloat16, which outweighs the
+    gain from faster matmuls.
     """
     if model.config._attn_implementation == "sdpa":
         model.set_attn_implementation(FLOAT32_ATTENTION)
@@ -56,10 +56,10 @@ AttentionMaskInterface.register(FLOAT32_ATTENTION, sdpa_mask)
 
 
 def takes_masks(model: PreTrainedModel) -> bool:
-    """Whether the kinds of a model's layers allow for a mask.
+    """Whether all layer types of a model support an explicit mask.
 
-    Windows that count places in the cache, and chunks, show on long sequences only: a probe of a
-    few tokens would miss them.
+    Windows counted in cache positions, and chunks, only affect long sequences: a probe of a few
+    tokens would miss them.
     """
     text = model.config.get_text_config()
     return (
@@ -69,7 +69,7 @@ def takes_masks(model: PreTrainedModel) -> bool:
 
 
 def added_mask(seen: Tensor, dtype: torch.dtype) -> Tensor:
-    """What is added to attention scores: zero where seen, the least number where not.
+    """An additive attention mask: zero where `seen`, else the dtype's minimum.
 
     Args:
         seen: `(batch, queries, keys)`, booleans.
@@ -82,26 +82,29 @@ def added_mask(seen: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def tree_mask(ends: Tensor, dtype: torch.dtype) -> Tensor:
-    """Each token of a row of prefix trees sees itself and its ancestors.
+    """An additive mask by which each token of a row of prefix trees attends to itself and its
+    ancestors.
 
     Args:
-        ends: `(batch, length)`, the first token behind each one's subtree, tokens in preorder.
+        ends: `(batch, length)`, the first token after each one's subtree, tokens in preorder.
     """
     place = torch.arange(ends.shape[1], device=ends.device)
     return added_mask((place <= place[:, None]) & (place[:, None] < ends[:, None]), dtype)
 
 
 def attention_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
-    """What attention computes in, where a model of this type runs under the present autocast."""
+    """The dtype that attention computes in, for a model of this dtype under the current
+    autocast.
+    """
     return (
         torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else dtype
     )
 
 
 def agree(seen: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:
-    """Whether two results are one, up to what computing in a type may change."""
-    # Rounding adds up to far less than the root of the type's own step; a token seen or placed
-    # wrongly does not.
+    """Whether two results are identical up to rounding in `dtype`."""
+    # Rounding adds up to far less than the square root of the dtype's epsilon; a wrong mask or
+    # position does not.
     return bool(
         (seen - expected).float().abs().max()
         <= torch.finfo(dtype).eps ** 0.5 * expected.float().std()
@@ -110,10 +113,10 @@ def agree(seen: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:
 
 @torch.no_grad()
 def runs_trees(model: PreTrainedModel, longest: int) -> bool:
-    """Whether a model computes a prefix tree as it computes the sequences; seen on three.
+    """Whether a model gives a prefix tree the same logits as its sequences, tested on three.
 
     Args:
-        longest: tokens of a sequence at the most: a sliding window must hold them all.
+        longest: maximum tokens of a sequence; a sliding window must hold them all.
 
     Raises:
         torch.OutOfMemoryError: where memory runs out, which says nothing of the model.
@@ -130,17 +133,17 @@ def runs_trees(model: PreTrainedModel, longest: int) -> bool:
 
 @torch.no_grad()
 def takes_left_padding(model: PreTrainedModel) -> bool:
-    """Whether a sequence gives the same logits behind padding, where a mask and positions say where
-    it begins.
+    """Whether left padding leaves the logits of a sequence unchanged, given its mask and position
+    ids.
 
-    Recurrent models may read the padding into their state, and other models count positions from
-    the first place.
+    Recurrent models may read the padding into their state, and others count positions from the
+    first column.
 
     Raises:
         torch.OutOfMemoryError: where memory runs out, which says nothing of the model.
     """
-    # What such models make of padding depends on their weights, and may be too little for a probe
-    # to see.
+    # How padding affects recurrent models depends on their weights, and may be too little for a
+    # probe to detect.
     if getattr(model, "_is_stateful", False):
         return False
     device = model.device
@@ -157,7 +160,7 @@ def takes_left_padding(model: PreTrainedModel) -> bool:
 
 @contextmanager
 def _evaluating(model: PreTrainedModel) -> Iterator[None]:
-    """A model without dropout, for a while."""
+    """Put a model into evaluation mode within the context."""
     training = model.training
     model.eval()
     try:
@@ -167,11 +170,11 @@ def _evaluating(model: PreTrainedModel) -> Iterator[None]:
 
 
 def _tree_equals_sequences(model: PreTrainedModel) -> bool:
-    """One row of trees and its sequences one by one: two that share a prefix of `PROBED` tokens,
-    and one apart.
+    """Compare one row of trees with its sequences one by one: two that share a prefix of `PROBED`
+    tokens, and one separate.
 
-    The sequences are as long again behind the prefix, so that distances counted in places of the
-    row show.
+    The two have `PROBED` more tokens after the prefix, so that distances counted in columns of the
+    row are detected.
     """
     size, device, dtype = PROBED, model.device, model.dtype
     row = torch.arange(1, 4 * size + 1, device=device)[None]

@@ -33,7 +33,7 @@ WEIGHT_FILES = (WEIGHTS, INDEX, OLD_WEIGHTS, OLD_INDEX)
 OTHER_WEIGHTS = ("*.safetensors", "*.gguf", "*.bin", "*.h5", "*.msgpack", "*.pth", "*.pt", "*.onnx")
 DOWNLOAD = "Download or copy it again."
 SCRATCH = "model.from_scratch: true needs no weights."
-# Of a safetensors file, in bytes, as the format allows it.
+# Maximum header of a safetensors file in bytes, as the format defines it.
 LONGEST_HEADER = 100_000_000
 
 
@@ -104,12 +104,12 @@ Fault = tuple[str, str]
 
 
 def _faults(folder: Path, whole: bool, without: str) -> Iterator[Fault]:
-    """Reasons and hints.
+    """Yields reasons and hints.
 
     Args:
-        whole: whether every file ought to be there, as it is not in a cache.
+        whole: whether all files must be present, unlike in a cache.
     """
-    # A link that leads nowhere is a file that is missing, not one that never was.
+    # A broken link counts as a file that is missing, not as one that the base does not have.
     name = next(
         (
             name
@@ -158,12 +158,12 @@ def _file_faults(folder: Path, files: dict[str, set[str]], whole: bool) -> Itera
     """Faults of the files that hold the weights.
 
     Args:
-        files: names of the weights that each of them must hold; none where that is not known.
+        files: maps each file to the names of the weights that it must contain; empty if unknown.
     """
     absent = [name for name in files if not (folder / name).is_file()]
     pointers = [name for name in files if name not in absent and is_pointer(folder / name)]
     if absent and whole:
-        # A pipe would be waited for.
+        # Named pipes count as absent too, since opening one may block.
         yield f"missing file: {some(absent)}", "Download or copy the missing files."
     if pointers:
         yield pointing(pointers), pull(folder)
@@ -180,8 +180,7 @@ def _content_faults(path: Path, expected: Iterable[str]) -> Iterator[Fault]:
             yield f"{path.name} {reason}", DOWNLOAD
     else:
         try:
-            # PyTorch's way to map a file asks for as much memory as it has bytes; this one does
-            # not.
+            # PyTorch's mapping reserves as much memory as the file has bytes; NumPy's does not.
             with safetensors.safe_open(path, framework="np") as file:
                 lacking = sorted(set(expected) - set(file.keys()))
         except UNREADABLE as error:
@@ -199,10 +198,10 @@ def _content_faults(path: Path, expected: Iterable[str]) -> Iterator[Fault]:
 
 
 def _truncated(path: Path) -> str | None:
-    """How much of a safetensors file is missing, by its own header; nothing where it is damaged
+    """How much of a safetensors file is missing according to its header; None if it is damaged
     otherwise.
 
-    The file opens with the length of its header in 8 bytes, and the header says where each weight
+    The file starts with the length of its header in 8 bytes, and the header says where each weight
     ends.
     """
     size = path.stat().st_size
@@ -227,8 +226,8 @@ def _truncated(path: Path) -> str | None:
 
 
 def _old_fault(path: Path) -> str | None:
-    """What is wrong with a file of PyTorch's, without unpickling it: a zip archive, or a pickle in
-    its old format.
+    """What is wrong with a PyTorch file (a zip archive, or a pickle in the old format), without
+    unpickling it.
     """
     with path.open("rb") as file:
         opening = file.read(2)

@@ -6,23 +6,23 @@ from pathlib import Path
 
 import torch
 
-# Of CPUs, by the names that torch and Linux have for them: AVX-512, AMX, and two of Arm.
+# CPU features by their names in torch and Linux: AVX-512, AMX, and two of Arm.
 BF16_INSTRUCTIONS = {"avx512_bf16", "amx_bf16", "bf16", "sve_bf16", "svebf16"}
 
 
 def device_type() -> str:
-    """Where training runs: cuda, mps or cpu."""
+    """The device type that training runs on: cuda, mps or cpu."""
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def cpu_features() -> set[str]:
-    """Names of what this CPU can do."""
+    """Names of this CPU's features."""
     ask = getattr(torch.cpu, "get_capabilities", None)
     if ask is not None:
         return {name for name, has in ask().items() if has is True}
-    # Older versions of torch do not say. Linux does.
+    # Older versions of torch do not report them. Linux does.
     described = Path("/proc/cpuinfo")
     return (
         set(described.read_text(encoding="utf-8", errors="replace").split())
@@ -32,16 +32,14 @@ def cpu_features() -> set[str]:
 
 
 def has_bf16(device: str) -> bool:
-    """Whether this machine's device has instructions for bfloat16; others compute it by way of
-    float32.
-    """
+    """Whether this machine's device has instructions for bfloat16; others emulate it in float32."""
     if device == "cuda":
         return bool(
             torch.cuda.is_bf16_supported()
             and torch.cuda.is_bf16_supported(including_emulation=False)
         )
     if device == "cpu":
-        # oneDNN has the products that use these instructions.
+        # torch uses these instructions through oneDNN's matmuls.
         return bool(torch._C._has_mkldnn and cpu_features() & BF16_INSTRUCTIONS)
     return False
 

@@ -30,7 +30,7 @@ WEIGHTS, INDEX, OLD_WEIGHTS = (
     "pytorch_model.bin",
 )
 OLD_INDEX = "pytorch_model.bin.index.json"
-# Of `generate`; everything else of a base's settings changes which token is taken.
+# Kept from the base's generation settings; all others change which token is chosen.
 KEPT_SETTINGS = (
     "bos_token_id",
     "eos_token_id",
@@ -39,8 +39,7 @@ KEPT_SETTINGS = (
     "max_new_tokens",
     "use_cache",
 )
-# What the readers of weights raise, as flipping and cutting bytes showed, for files that are
-# damaged or missing.
+# Exceptions of weight readers for damaged or missing files, found by flipping and cutting bytes.
 UNREADABLE = (
     OSError,
     ValueError,
@@ -58,8 +57,8 @@ UNREADABLE = (
 
 
 def plain_state_dict(model: PreTrainedModel, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
-    """The weights under the ordinary model's names, what was trained merged in, a tied head left
-    out.
+    """The weights under the plain model's names, with trained rows merged in and without a tied
+    head.
 
     Args:
         dtype: of floating-point weights; None leaves them as they are.
@@ -107,11 +106,10 @@ def save_pretrained(
     folder: Path,
     dtype: torch.dtype | None,
 ) -> None:
-    """Save an ordinary Hugging Face folder, whose `generate` takes the likeliest token unless told
-    otherwise.
+    """Save an ordinary Hugging Face folder, whose `generate` decodes greedily by default.
 
     Args:
-        dtype: of the saved weights; None for those of the model as it is.
+        dtype: of the saved weights; None keeps the model's dtypes.
     """
     _twin(model, dtype).save_pretrained(folder, state_dict=plain_state_dict(model, dtype))
     tokenizer.save_pretrained(folder)
@@ -123,14 +121,14 @@ def save_training_state(
     folder: Path,
     unchanged: Unchanged | None = None,
 ) -> dict[str, str]:
-    """Save what a run goes on from: full precision, and a plain model besides.
+    """Save the weights that a run resumes from: a plain model, and trained rows in full precision.
 
     Args:
-        unchanged: where files with weights that training never changes are to be linked instead of
+        unchanged: if given, files of weights that training never changes are hard-linked instead of
             written.
 
     Returns:
-        The checksums of files that were on disk already, by their names.
+        The checksums, by name, of files that were on disk already.
     """
     known: dict[str, str] = {}
     if unchanged is None:
@@ -144,8 +142,8 @@ def save_training_state(
 
 
 def _twin(model: PreTrainedModel, dtype: torch.dtype | None) -> PreTrainedModel:
-    """A model without weights, whose saver writes configuration and shards: it keeps our modules
-    out of sight.
+    """A plain model without weights, whose `save_pretrained` writes configuration and shards
+    without our modules.
     """
     with torch.device("meta"):
         twin = type(model)(copy.deepcopy(model.config))
@@ -155,15 +153,14 @@ def _twin(model: PreTrainedModel, dtype: torch.dtype | None) -> PreTrainedModel:
 
 
 def _greedy(settings: GenerationConfig) -> GenerationConfig:
-    """Settings of `generate` that always take the likeliest token, with the token ids and lengths
-    of those given.
+    """Settings for greedy decoding, with the token ids and lengths of the given ones.
 
-    Sampling and penalties were chosen for chats: an answer would differ at each call, and SIDs that
-    repeat a token of the history would be put down.
+    The base's sampling and penalties were chosen for chat: responses would differ between calls,
+    and SIDs that repeat a token of the history would be penalised.
     """
     kept = {name: getattr(settings, name, None) for name in KEPT_SETTINGS}
     if isinstance(kept["pad_token_id"], int) and kept["pad_token_id"] < 0:
-        # Some bases say "none" by -1, which Transformers refuses to save.
+        # Some bases use -1 for "none", which Transformers refuses to save.
         kept["pad_token_id"] = None
     return GenerationConfig(
         do_sample=False, **{name: value for name, value in kept.items() if value is not None}
@@ -171,8 +168,8 @@ def _greedy(settings: GenerationConfig) -> GenerationConfig:
 
 
 def _save_in_parts(model: PreTrainedModel, folder: Path, unchanged: Unchanged) -> dict[str, str]:
-    """Shards of unchanged weights, linked where they are known, and one of the others; returns what
-    was known.
+    """Save shards of unchanged weights, hard-linked where possible, and one shard of the others;
+    returns the checksums of linked files.
     """
     state, twin = plain_state_dict(model), _twin(model, None)
     stays = tuning_of(model).unchanged_names(model) & state.keys()
@@ -233,8 +230,8 @@ def load_start(model: PreTrainedModel, folder: Path, sid_ids: Tensor) -> None:
 
 
 def load_weights(folder: Path) -> dict[str, Tensor]:
-    """The weights of a folder: safetensors, sharded or not, or `pytorch_model.bin` without running
-    anything in it.
+    """The weights of a folder: safetensors, sharded or not, or `pytorch_model.bin` without
+    executing code in it.
 
     Raises:
         UserError: where there are none, or they are damaged.
@@ -279,7 +276,7 @@ def shard_names(index: Path) -> list[str]:
         return []
     names = sorted(set(weight_map(index).values()))
     if absent := [name for name in names if not (index.parent / name).is_file()]:
-        # A pipe would be waited for.
+        # Named pipes count as absent too, since opening one may block.
         raise ValueError(f"{index.name} lists {absent[0]!r:.80}, which is missing")
     return names
 
@@ -288,7 +285,7 @@ def weight_map(index: Path) -> dict[str, str]:
     """The weights that an index names and the file that holds each, all of them in its folder.
 
     Raises:
-        ValueError: for an index of another shape, or one that leads elsewhere.
+        ValueError: for an invalid index, or one that names files outside its folder.
     """
     tree = json.loads(index.read_text(encoding="utf-8"))
     files = tree.get("weight_map") if isinstance(tree, dict) else None
@@ -311,11 +308,11 @@ def _tensors(loaded: Any) -> dict[str, Tensor]:
 
 
 def _under_model_names(model: PreTrainedModel, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename weights as Transformers does on loading: its files name some otherwise, such as
-    experts one by one.
+    """Rename weights as Transformers does on loading: in files, some have other names, such as one
+    per expert.
     """
-    # Float32 holds every smaller type exactly; the configuration's own type would round what was
-    # trained.
+    # Float32 represents every narrower dtype exactly; the configuration's dtype would round trained
+    # weights.
     loaded: Any = type(model).from_pretrained(
         None,
         config=copy.deepcopy(model.config),
@@ -338,10 +335,10 @@ def _under_model_names(model: PreTrainedModel, weights: dict[str, Tensor]) -> di
 
 
 def _drop_head(model: PreTrainedModel, weights: dict[str, Tensor]) -> None:
-    """Leave out the output rows, which are the input rows in a tied model.
+    """Remove the output matrix, which equals the input matrix in a tied model.
 
     Raises:
-        UserError: where they are others, and would be lost.
+        UserError: if it differs, and would be lost.
     """
     embedding_name, head_name = matrix_names(model)
     head, rows = weights.pop(f"{head_name}.weight", None), weights.get(f"{embedding_name}.weight")

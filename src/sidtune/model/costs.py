@@ -1,4 +1,4 @@
-"""What the parts of a training step cost, in units of one another: layouts weigh them."""
+"""Relative costs of the parts of a training step, which layouts trade off against each other."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ from transformers import PreTrainedModel
 
 from sidtune.model.tuning import tuning_of
 
-# A layer multiplies a token by about 12 hidden² weights, and adds up 2 hidden values for each token
-# that it sees: six hidden sizes of pairs per token. With twice that, rows are wider and fewer,
-# which pads less: a step of the default mixture by user (hidden 128, one CPU core) took .350, .339,
-# .348 and .330 s at 2, 6, 12 and 24 pairs.
+# Per token, a layer multiplies about 12 hidden² weights, and 2 hidden values for each token
+# attended to, so a token costs 6 hidden query-key pairs. Twice that makes rows wider and fewer,
+# with less padding: a step of the default mixture with group_by: user (hidden 128, one CPU core)
+# took .350, .339, .348 and .330 s at 2, 6, 12 and 24 pairs.
 PAIRS_PER_HIDDEN = 12
-# A pass's own cost beside its tokens, in tokens; with 100, 400, 1,000 and 3,000 that step took .35,
-# .37, .46 and .76 s.
+# Fixed cost of a pass, in tokens; with 100, 400, 1,000 and 3,000 that step took .35, .37, .46 and
+# .76 s.
 TOKENS_PER_PASS = 100
-# Where the matrix is trained, every pass makes, clears and adds up a gradient of the size
+# If the embedding matrix is trained, every pass allocates, zeroes and accumulates a gradient of
 # vocabulary × hidden: memory traffic that takes as long as this many times vocabulary ÷ (hidden ×
 # layers) tokens.
 GRADIENT_TOKENS = 4
 
 
 def token_cost(model: PreTrainedModel) -> float:
-    """What one token costs outside attention, in pairs of tokens inside it."""
+    """Cost of one token outside attention, in query-key pairs."""
     return PAIRS_PER_HIDDEN * float(model.config.get_text_config().hidden_size)
 
 
 def pass_cost(model: PreTrainedModel) -> float:
-    """What a forward and backward pass costs besides its tokens, in tokens."""
+    """Fixed cost of a forward and backward pass, in tokens."""
     if tuning_of(model).keeps_base:
         return TOKENS_PER_PASS
     text = model.config.get_text_config()

@@ -13,9 +13,8 @@ from sidtune.base.errors import UserError
 from sidtune.config.model import ModelConfig
 
 RATES = ("residual_dropout", "embedding_dropout")
-# What a decoder layer adds to the residual, after attention and after the MLP, by its own names.
-# Where a norm stands between a block and the residual, the norm's output is what is added, so norms
-# are looked for first.
+# Names of the modules whose outputs a decoder layer adds to the residual, after attention and after
+# the MLP. Where a norm follows a block, the norm's output is added, so norms are tried first.
 ADDED = (
     ("post_attention_layernorm", "post_feedforward_layernorm"),  # Gemma 2 and 3, OLMo 2
     ("post_self_attn_layernorm", "post_mlp_layernorm"),  # GLM 4
@@ -23,23 +22,22 @@ ADDED = (
     ("attention", "mlp"),  # GPT-NeoX
     ("attn", "mlp"),  # GPT-2
 )
-# Where attention modules keep their rate as a number.
+# Attributes in which attention modules keep their dropout rate as a number.
 ATTENTION_RATES = ("attention_dropout", "attn_dropout")
 PROBED = 16
 
 
 def set_dropout(model: PreTrainedModel, config: ModelConfig) -> None:
-    """Install the configured rates; they act in training mode alone and leave the model's
-    configuration as it is.
+    """Install the configured rates; they apply in training mode only and leave the model's
+    configuration unchanged.
 
-    Where none is given, the base's own dropout stays as it is. Where one is, it is switched off
-    first.
+    Without configured rates, the base's own dropout is kept; with any, it is switched off first.
 
     Args:
-        model: on the CPU, already frozen if it is to be.
+        model: on the CPU, already frozen if tuning is frozen.
 
     Raises:
-        UserError: for an architecture that a rate has no known place in.
+        UserError: for an architecture in which the place of a rate is not known.
     """
     residual, embedding = (getattr(config, name) for name in RATES)
     if residual is None and embedding is None:
@@ -93,7 +91,7 @@ def _decoder_layers(model: PreTrainedModel) -> list[nn.Module]:
 def _nothing_else_is_added(
     model: PreTrainedModel, layers: list[nn.Module], parts: list[nn.Module]
 ) -> bool:
-    """Whether hidden states pass every layer unchanged when its parts give zeros, seen on a few
+    """Whether layers leave hidden states unchanged when their parts output zeros, tested on a few
     tokens.
     """
     same: list[bool] = []
@@ -113,7 +111,7 @@ def _nothing_else_is_added(
 
 
 def _dropping(rate: float) -> Callable[..., Any]:
-    """A forward hook that drops from a module's output while the module is in training mode."""
+    """A forward hook that applies dropout to a module's output in training mode."""
 
     def drop(module: nn.Module, _: Any, output: Any) -> Any:
         return _changing(lambda hidden: nn.functional.dropout(hidden, rate, module.training))(
@@ -124,7 +122,7 @@ def _dropping(rate: float) -> Callable[..., Any]:
 
 
 def _changing(change: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
-    """A forward hook that changes a module's output, or the first of several."""
+    """A forward hook that changes a module's output, or the first of several outputs."""
 
     def hook(_: nn.Module, __: Any, output: Any) -> Any:
         return change(output) if isinstance(output, Tensor) else (change(output[0]), *output[1:])
@@ -133,7 +131,9 @@ def _changing(change: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
 
 
 def _switch_off_own(model: PreTrainedModel) -> None:
-    """Set the base's own dropout to zero, in modules of dropout and in attention's own rates."""
+    """Set the base's own dropout to zero, in `nn.Dropout` modules and in attributes of attention
+    modules.
+    """
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
@@ -144,7 +144,7 @@ def _switch_off_own(model: PreTrainedModel) -> None:
 
 @torch.no_grad()
 def _varies(model: PreTrainedModel) -> bool:
-    """Whether training mode computes something else than evaluation mode, seen on a few tokens."""
+    """Whether training and evaluation mode give different logits, tested on a few tokens."""
     training = model.training
     expected, seen = _logits(model.eval()), _logits(model.train())
     model.train(training)

@@ -1,4 +1,4 @@
-"""What the rows of new tokens start as."""
+"""Initial embedding rows of new tokens."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from torch import Tensor
 
 from sidtune.base.ragged import Ragged, row_of
 
-# Of the known rows' spread: enough to tell tokens of the same items apart, little enough to leave
-# them their meaning.
+# Noise, as a share of the known rows' standard deviation: enough to separate tokens of the same
+# items, little enough to keep their meaning.
 NOISE_SHARE = 0.1
-# Bounds memory: one row for each of so many titles and their SID tokens.
+# Bounds memory: mean title rows are computed for so many items at a time.
 ITEMS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
 class ItemTexts:
-    """What the items that carry a token are called.
+    """Titles and SIDs of the items, as token ids.
 
     Args:
         titles: token ids of each item's title; empty where there is none.
@@ -32,17 +32,17 @@ class ItemTexts:
     sids: Ragged
 
     def placed(self, known: NDArray[np.int64], new: NDArray[np.int64]) -> ItemTexts:
-        """Ids as places: of title tokens among `known`, of SID tokens among `new` (both ascending);
-        others left out.
+        """Token ids replaced by indices: of title tokens into `known`, of SID tokens into `new`
+        (both ascending); others are left out.
         """
         return ItemTexts(_placed(self.titles, known), _placed(self.sids, new))
 
 
 def mean_rows(known: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Drawn around the mean of the known rows, with their spread in each dimension, from a normal
-    distribution.
+    """Rows drawn from a normal distribution with the known rows' mean and standard deviation per
+    dimension.
 
-    Rows that lie closer together take most of a short training to part.
+    Rows that start closer together need most of a short training to separate.
 
     Args:
         known: `(tokens, hidden)`, the rows of the tokens that the base's tokenizer had.
@@ -57,22 +57,22 @@ def mean_rows(known: Tensor, count: int, generator: torch.Generator) -> Tensor:
 
 
 def text_rows(known: Tensor, count: int, generator: torch.Generator, texts: ItemTexts) -> Tensor:
-    """The mean over the items that carry a token of the mean of their title's rows, and a tenth of
-    the spread as noise.
+    """For each token, the mean over its items of their mean title row, plus noise of a tenth of the
+    known rows' standard deviation.
 
-    Means of many rows are short: each is scaled to the median length of the known rows. A token
+    Means of many rows have small norms, so each is scaled to the known rows' median norm. A token
     without a title starts as in `mean_rows`.
 
     Args:
         known, count, generator: as in `mean_rows`.
-        texts: titles as places among `known`, SIDs as places among the new rows.
+        texts: titles as indices into `known`, SIDs as indices into the new rows.
 
     Returns:
         `(count, hidden)`, float32.
     """
     rows = known.float()
     sums, items = _title_sums(rows, count, texts)
-    # The sum points where the mean does.
+    # The sum has the same direction as the mean.
     scaled = rows.norm(dim=1).median() * F.normalize(sums, dim=1)
     spread = _spread(rows, count, generator)
     return torch.where((items > 0)[:, None], scaled + NOISE_SHARE * spread, rows.mean(0) + spread)
@@ -93,7 +93,7 @@ def _title_sums(rows: Tensor, count: int, texts: ItemTexts) -> tuple[Tensor, Ten
         titles, sids = texts.titles.take(block), texts.sids.take(block)
         ids, offsets = torch.from_numpy(titles.values).long(), torch.from_numpy(titles.offsets[:-1])
         means = F.embedding_bag(ids, rows, offsets, mode="mean")
-        # An item counts once, however often its SID holds the token.
+        # An item counts once, however often its SID contains the token.
         item, token = torch.from_numpy(
             np.stack(divmod(np.unique(row_of(sids) * count + sids.values), count))
         )

@@ -33,13 +33,13 @@ def load_model(
     as configured.
 
     Args:
-        texts: of the items; only used for `new_rows: text`.
+        texts: titles and SIDs of the items; only used for `new_rows: text`.
 
     Raises:
         UserError: for frozen tuning without SID tokens, for a base whose weights are missing,
-            incomplete or quantised, for a configuration that makes no model, for a tokenizer with
-            ids that the model has no rows for, and for dropout that the architecture has no place
-            for.
+            incomplete or quantised, for a configuration that no model can be built from, for a
+            tokenizer with ids that the model has no rows for, and for dropout that the architecture
+            does not support.
     """
     model = _undropped(config, vocabulary, seed, trust_remote_code, texts)
     set_dropout(model, config)
@@ -53,7 +53,7 @@ def _undropped(
     trust_remote_code: bool,
     texts: ItemTexts | None,
 ) -> PreTrainedModel:
-    """The model as `load_model` gives it, with the dropout that the base has by itself."""
+    """The model as `load_model` returns it, but with the base's own dropout."""
     model_config = load_model_config(config.base, trust_remote_code)
     if config.from_scratch:
         return _build(config.base, model_config, vocabulary, seed, trust_remote_code)
@@ -85,7 +85,7 @@ def base_dtype(config: ModelConfig, trust_remote_code: bool = False) -> torch.dt
     """The data type of the base's weights, which the result is saved in."""
     dtype = load_model_config(config.base, trust_remote_code).dtype
     if dtype is None and not config.from_scratch:
-        # Older configurations do not say; the weights do, and on the meta device only their headers
+        # Older configurations do not record it; the weights do, and on the meta device only headers
         # are read.
         dtype = _load(config.base, trust_remote_code, device_map="meta").config.dtype
     return dtype if isinstance(dtype, torch.dtype) else torch.float32
@@ -98,11 +98,11 @@ def _build(
     seed: int,
     trust_remote_code: bool,
 ) -> PreTrainedModel:
-    """Random weights of the base's shape; the new rows are drawn like all others."""
+    """A model of the base's architecture with random weights, those of new tokens included."""
     model_config.get_text_config().vocab_size = _rows_needed(model_config, vocabulary)
     for config in (model_config, model_config.get_text_config()):
         if hasattr(config, "quantization_config"):
-            # The result's weights are not quantised, and could not be loaded as such.
+            # The new weights are not quantised, and could not be loaded with this setting.
             del config.quantization_config
 
     def build() -> PreTrainedModel:
@@ -112,8 +112,8 @@ def _build(
         return model  # type: ignore[no-any-return]
 
     try:
-        # Here weights have shapes only, so one that no memory holds is found before it is asked
-        # for.
+        # On the meta device weights take no memory, so a model that is too large is found before
+        # allocation.
         with torch.device("meta"):
             _refuse_huge(base, build().get_memory_footprint())
         set_seed(seed)
@@ -121,7 +121,7 @@ def _build(
     except UserError:
         raise
     except Exception as error:
-        # Architectures promise nothing about values that make no sense to them.
+        # Architectures may raise any exception for invalid values.
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise UserError(
             f"no model can be built from the config.json of {base}: {reason}",
@@ -132,7 +132,7 @@ def _build(
 
 
 def _refuse_huge(base: str, needed: int) -> None:
-    """Refuse weights of so many bytes where the machine has less memory."""
+    """Refuse weights of `needed` bytes if the machine has less memory."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > memory:
         raise UserError(
@@ -143,7 +143,9 @@ def _refuse_huge(base: str, needed: int) -> None:
 
 
 def _rows_needed(model_config: PreTrainedConfig, vocabulary: Vocabulary) -> int:
-    """Never fewer than the base has (some keep spare rows), and a multiple of 64."""
+    """Number of embedding rows: at least the base's (some have spare rows), and a multiple of
+    64.
+    """
     rows = max(int(model_config.get_text_config().vocab_size), len(vocabulary.tokenizer))
     rows = -(-rows // ROWS_MULTIPLE) * ROWS_MULTIPLE
     highest = max(vocabulary.tokenizer.get_vocab().values())
@@ -159,7 +161,7 @@ def _rows_needed(model_config: PreTrainedConfig, vocabulary: Vocabulary) -> int:
 def _load(
     base: str, trust_remote_code: bool, hint: str = "", dtype: Any = "auto", **options: Any
 ) -> PreTrainedModel:
-    """Weights of a base; `hint` says what to do without them."""
+    """Load a base; `hint` says what to do if its weights are missing."""
     load_model_config(base, trust_remote_code)
     for fault in weight_faults(base, hint or SCRATCH):
         raise fault
@@ -172,7 +174,7 @@ def _load(
             **options,
         )
     except Exception as error:
-        # Its readers promise nothing: over damaged files they raise anything.
+        # Its readers may raise any exception for damaged files.
         reason = " ".join(str(error).split())[:300]
         raise UserError(
             f"the weights of {base} cannot be loaded: {reason}",
@@ -193,10 +195,10 @@ def _load(
 
 
 def _with_constant_weights(model: PreTrainedModel) -> PreTrainedModel:
-    """The model, never changing its weights by itself.
+    """The model, with in-place changes of its own weights switched off.
 
-    RWKV divides weights in place when it is evaluated, against overflow in float16. A model that is
-    saved after an evaluation, as every checkpoint is, would be saved like that.
+    In evaluation mode, RWKV divides weights in place, against overflow in float16. Checkpoints are
+    saved after an evaluation, so they would contain the divided weights.
     """
     if getattr(model.config, "rescale_every", 0):
         model.config.rescale_every = 0
@@ -204,7 +206,9 @@ def _with_constant_weights(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def _tie_hint(model: PreTrainedModel, missing: list[str]) -> str:
-    """What to do where the output head alone is missing: it may be the input matrix, unsaid."""
+    """A hint if only the output head is missing: it may be tied, without the configuration saying
+    so.
+    """
     head = model.get_output_embeddings()
     if missing != [
         name for name, weight in model.named_parameters() if weight is getattr(head, "weight", None)
@@ -214,11 +218,10 @@ def _tie_hint(model: PreTrainedModel, missing: list[str]) -> str:
 
 
 def _say_ties(model: PreTrainedModel) -> None:
-    """Let the configuration say whether input and output rows are one matrix.
+    """Set `tie_word_embeddings` to whether input and output rows are one matrix.
 
-    Transformers leaves two different matrices apart although the configuration calls them tied, but
-    resizing believes the configuration and would lose one of them, and whoever loads the result
-    would be told the wrong thing.
+    Transformers keeps two different matrices even if the configuration says that they are tied.
+    Resizing follows the configuration and would lose one of them, and so would loading the result.
     """
     tied = len(_matrices(model)) == 1
     for config in (model.config, model.config.get_text_config()):
@@ -227,7 +230,7 @@ def _say_ties(model: PreTrainedModel) -> None:
 
 
 def _make_room(model: PreTrainedModel, rows: int) -> range:
-    """Grow the matrices to `rows` rows; which rows were added."""
+    """Grow the matrices to `rows` rows; returns the range of added rows."""
     before = len(_matrices(model)[0])
     if before != rows:
         model.resize_token_embeddings(rows, mean_resizing=False)
@@ -238,10 +241,10 @@ def _make_room(model: PreTrainedModel, rows: int) -> range:
 def _initialise(
     model: PreTrainedModel, vocabulary: Vocabulary, added: range, texts: ItemTexts | None, seed: int
 ) -> None:
-    """Start the rows of tokens that are new to the tokenizer, by id: a model's spare rows are not
-    trained rows.
+    """Initialise the rows of the tokens that are new to the tokenizer, also where they use the
+    base's spare rows, which are not trained.
 
-    Rows that were added as padding are drawn with them, so that they depend on the seed alone.
+    Rows added as padding are drawn too, so that they depend on the seed alone.
     """
     fresh = {*vocabulary.new_ids.tolist(), *added}
     if not fresh:
@@ -264,7 +267,7 @@ def _initialise(
 
 
 def _matrices(model: PreTrainedModel) -> list[Tensor]:
-    """Input rows, and output rows where they are others."""
+    """The input matrix, and the output matrix unless they are tied."""
     embedding: Any = model.get_input_embeddings()
     inputs, outputs = embedding.weight, model.get_output_embeddings().weight
     return [inputs] if inputs is outputs else [inputs, outputs]

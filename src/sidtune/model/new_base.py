@@ -25,7 +25,7 @@ LONGEST_WORD = 100
 LONGEST_TEXT = 10_000
 SMALLEST_VOCABULARY = 300
 POSITIONS = 4096
-# More texts than this take long enough to deserve a bar.
+# With more texts than this, training shows a progress bar.
 MANY_TEXTS = 20_000
 
 
@@ -49,10 +49,10 @@ def create_base(
 
     Args:
         folder: must not exist, or be empty; appears only when complete.
-        texts: what the tokenizer learns from.
+        texts: training texts of the tokenizer.
         hidden: hidden size, a multiple of 32.
         layers: transformer blocks.
-        vocab: tokens at most, special ones included.
+        vocab: maximum vocabulary size, special tokens included.
         seed: of the weights.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a model does with its output head."""
+"""The output head of a model, and whether its output is the model's."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from sidtune.model.tuning.frozen import SidHead
 
 
 def base_head(head: Any) -> Any:
-    """The original head, of a frozen model too."""
+    """The base's head, also of a frozen model."""
     return head.base if isinstance(head, SidHead) else head
 
 
 def head_device(head: Any) -> torch.device:
-    """Where the head's weights are."""
+    """The device of the head's weights."""
     device: torch.device = next(head.parameters()).device
     return device
 
@@ -27,8 +27,7 @@ def ends_model(model: PreTrainedModel) -> bool:
     """Whether the model's logits are its hidden states times a matrix, without a soft cap, a scale
     or a norm of rows.
 
-    Seen by putting numbers in the place of the head's output, which the model must return as they
-    are.
+    Tested by replacing the head's output with known numbers, which the model must return unchanged.
     """
     head: Any = model.get_output_embeddings()
     if type(base_head(head)) is not nn.Linear:

@@ -1,4 +1,4 @@
-"""Asking a model for something that it may not be able to do."""
+"""Calls to a model that it may not support."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import TypeVar
 import torch
 
 T = TypeVar("T")
-# How PyTorch's allocators and the libraries on it say that memory ran out, where the error has no
-# type of its own.
+# Messages of PyTorch's allocators and libraries for running out of memory, if the error has no type
+# of its own.
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
 
 
 def attempt(probe: Callable[[], T]) -> T | None:
-    """What a probe returns, or None where the model cannot do what the probe asks for.
+    """The result of a probe, or None if the model does not support it.
 
-    What a model raises for an argument that it does not know is of any type. Running out of memory
-    says nothing of what the model can do, so that error is passed on.
+    Models raise exceptions of any type for unsupported arguments. Running out of memory says
+    nothing about support, so that error is raised again.
     """
     try:
         return probe()
@@ -28,7 +28,7 @@ def attempt(probe: Callable[[], T]) -> T | None:
 
 
 def ran_out_of_memory(error: Exception) -> bool:
-    """Whether an error is about memory, of a GPU or of the machine."""
+    """Whether an error says that the memory of a GPU or of the machine ran out."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)

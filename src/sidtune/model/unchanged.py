@@ -1,6 +1,4 @@
-"""Files of weights that training does not change: written once by a process, and linked from then
-on.
-"""
+"""Files of weights that training does not change: written once per process, then hard-linked."""
 
 from __future__ import annotations
 
@@ -20,12 +18,13 @@ Stamp = tuple[int, int, int, int]
 
 
 class Written(NamedTuple):
-    """A file whose content this process knows: it wrote the file, or compared it with its checksum.
+    """A file of known content: this process wrote it, or verified its checksum.
 
     Args:
-        path: where it lies.
+        path: of the file.
         sha256: of its content.
-        stamp: device, inode, size and time of change; another stamp is another content.
+        stamp: device, inode, size and modification time; if any differs, the content may have
+            changed.
         names: of the weights in it.
     """
 
@@ -36,25 +35,27 @@ class Written(NamedTuple):
 
 
 class Unchanged:
-    """What the newest checkpoint of this process holds of weights that stay as they are."""
+    """The files of unchanged weights in this process's newest checkpoint."""
 
     def __init__(self) -> None:
         self.files: list[Written] = []
 
     @property
     def bytes(self) -> int:
-        """Of files that the next checkpoint need not write; the last file holds what changes."""
+        """Bytes that the next checkpoint need not write; the last file has the weights that
+        change.
+        """
         return sum(file.stamp[2] for file in self.files[:-1])
 
     def remember(
         self, checkpoint: Path, manifest: Mapping[str, Mapping[str, Any]], files: list[str]
     ) -> None:
-        """Take a checkpoint as the source of the next one's links.
+        """Use a checkpoint as the source of the next one's hard links.
 
         Args:
-            checkpoint: complete, and as its manifest says.
+            checkpoint: complete, and verified against its manifest.
             manifest: of its files.
-            files: names of those that hold weights.
+            files: names of those that contain weights.
         """
         paths = [checkpoint / name for name in files if manifest.keys() >= set(files)]
         self.files = [
@@ -63,13 +64,13 @@ class Unchanged:
         ]
 
     def link_into(self, folder: Path, changed: frozenset[str]) -> dict[str, str]:
-        """Put the files, all or none, into a folder that is not sealed yet.
+        """Link all files or none into a folder that is not sealed yet.
 
         Args:
-            changed: names of the weights that are written anew.
+            changed: names of the weights that are written again.
 
         Returns:
-            The checksums of the files by their names; none where one of them is not as it was.
+            The checksums of the files by name; empty if one of them has changed.
         """
         kept = [file for file in self.files if not file.names <= changed]
         if all(
@@ -88,8 +89,8 @@ def weights_in(file: Path) -> frozenset[str]:
 
 
 def _placed(file: Written, target: Path) -> bool:
-    """Link a file, or copy it where it cannot be linked; whether the result holds what the file
-    held.
+    """Link a file, or copy it if it cannot be linked; returns whether its content is as
+    recorded.
     """
     try:
         if _stamp(file.path) != file.stamp:
@@ -110,6 +111,6 @@ def _copied(file: Written, target: Path) -> bool:
 
 def _stamp(path: Path) -> Stamp:
     found = path.lstat()
-    # A symbolic link has the stamp of no file.
+    # A symbolic link never has the stamp of a file.
     inode = found.st_ino if stat.S_ISREG(found.st_mode) else -1
     return found.st_dev, inode, found.st_size, found.st_mtime_ns

@@ -20,7 +20,7 @@ from sidtune.opponents.transitions import Transitions, TransitionSettings, histo
 
 SIMPLE = ("most popular", "repeat last", "co-occurrence", "transitions")
 CHUNK_SCORES = 4_000_000
-# Share of its weight that a history's item keeps for every item that came after it.
+# Factor on the weight of a history's item for every item that came after it.
 DECAY = 0.5
 
 # Histories to scores, `(rows, items)`; higher is better.
@@ -41,20 +41,20 @@ def rank_baselines(
     """Rank the whole catalogue for every row with each baseline.
 
     Ties go to the item with more training users, then to the one that comes first in the catalogue.
-    A SID scores what its best item scores. Ranks are places in the whole ranking and may exceed
-    `depth`; a target that may not be listed has rank 0, and its SID too unless another of its items
-    may be.
+    A SID's score is that of its best item. Ranks refer to the whole ranking and may exceed `depth`.
+    A target that may not be listed has rank 0; so does its SID, unless another of its items may be
+    listed.
 
     Args:
         train: rows that popularity and co-occurrence are counted on.
-        history: of each row to rank, catalogue positions, oldest first.
+        history: per row to rank, catalogue positions, oldest first.
         target: `(rows,)`, catalogue positions.
         sid_of: `(items,)`, a number for each item's SID; items that share one have the same number.
         depth: length of the lists.
         transitions: counted on the same rows; with the default settings if not given.
         allowed: `(items,)`, which items may be listed; all by default.
-        exclude_history: list no item of the row's own history. What repeat last adds to most
-            popular is then gone.
+        exclude_history: list no item of the row's own history; repeat last then equals most
+            popular.
     """
     user, item = owned(train, len(sid_of))
     popular = np.bincount(item, minlength=len(sid_of))
@@ -102,9 +102,7 @@ class _Sids:
 
 @dataclass(frozen=True)
 class Listing:
-    """How scores become lists, whichever baseline they come from; arguments as in
-    `rank_baselines`.
-    """
+    """Turns the scores of any baseline into rankings; arguments as in `rank_baselines`."""
 
     tie_break: NDArray[np.float64]
     sids: _Sids
@@ -122,7 +120,9 @@ class Listing:
         allowed: NDArray[np.bool_] | None = None,
         exclude_history: bool = False,
     ) -> Listing:
-        """One whose ties go by `popular`, the training users of each item, `(items,)`."""
+        """A listing that breaks ties by `popular`, the number of training users per item,
+        `(items,)`.
+        """
         return cls(tie_break(popular), _Sids.of(sid_of), depth, allowed, exclude_history)
 
     def rank(
@@ -141,9 +141,7 @@ class Listing:
 def rank_rows(
     name: str, scorer: Scorer, history: Ragged, target: NDArray[np.integer], listing: Listing
 ) -> Ranking:
-    """Rank all rows by one scorer, so many at a time that `CHUNK_SCORES` scores are
-    held at once.
-    """
+    """Rank all rows by one scorer, in chunks of about `CHUNK_SCORES` scores."""
     size = max(1, CHUNK_SCORES // len(listing.tie_break))
     chunks = np.split(np.arange(len(target)), range(size, len(target), size))
     histories = [history.take(rows) for rows in chunks]
@@ -167,16 +165,15 @@ def _conditional(matrix: sp.csr_array, popular: NDArray[np.int64]) -> sp.csr_arr
     """P(j | i), `(items, items)`: of the users of item i, the share that also has item j (Deshpande
     & Karypis, 2004).
 
-    P(i | i) is 1, for an item without users too: people buy again, and a list that leaves out what
-    they have is weak.
+    P(i | i) is 1, also for an item without users: users repeat items, and a baseline that leaves
+    these out is weak.
     """
     shares = sp.diags_array(1 / np.maximum(popular, 1)) @ (matrix.T @ matrix)
     return (shares + sp.diags_array((popular == 0).astype(np.float64))).tocsr()
 
 
 def _co_occurrence(history: Ragged, conditional: sp.csr_array) -> NDArray[np.float64]:
-    """The sum of P(j | i) over the history's items i, each weighing half of the one that came after
-    it.
+    """The sum of P(j | i) over the history's items i, each with half the weight of the next one.
 
     HR@10 / NDCG@10 by item on the validation rows of amazon-industrial: this .128/.083. With one
     thing changed: all weights alike .116/.063, the last item alone .123/.082, plain counts instead
@@ -194,7 +191,7 @@ def _following(history: Ragged, transitions: Transitions) -> NDArray[np.float64]
 
 
 def _places(scores: NDArray[np.float64], target: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Place of the target's score in its row, from 1, `(rows,)`; 0 for a target that may not be
+    """Rank of the target's score in its row, from 1, `(rows,)`; 0 for a target that may not be
     listed.
     """
     own = scores[np.arange(len(target)), target]
@@ -203,7 +200,7 @@ def _places(scores: NDArray[np.float64], target: NDArray[np.integer]) -> NDArray
 
 
 def _top(scores: NDArray[np.float64], depth: int) -> NDArray[np.int64]:
-    """Items by falling score, `(rows, depth)`, padded with -1 where fewer may be listed."""
+    """Items by descending score, `(rows, depth)`, padded with -1 where fewer may be listed."""
     k = min(depth, scores.shape[1])
     best = np.argpartition(scores, -k, axis=1)[:, -k:]
     values = np.take_along_axis(scores, best, axis=1)

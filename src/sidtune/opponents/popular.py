@@ -1,5 +1,5 @@
-"""The catalogue by popularity, and rankings that differ from it by a few items of each row: without
-dense scores.
+"""Rankings by popularity, and rankings that differ from it by a few items per row, without dense
+scores.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from sidtune.base.terminal import progress
 from sidtune.metrics.ranks import Ranking
 
 ROWS_AT_ONCE = 1024
-# Scores nearer than this count as tied. A million steps of popularity fit into it and stay distinct
-# in float64 beside scores up to 4,096.
+# Scores closer than this count as tied. It has room for a million ranks by popularity, which stay
+# distinct in float64 when added to scores up to 4,096.
 TIE_BREAK = 1e-6
 
 
 @dataclass(frozen=True)
 class Popular:
-    """The items that may be listed, most training users first, and what shares a SID.
+    """The items that may be listed, most training users first, and which of them share a SID.
 
-    A place is an item's number in that order, from 0.
+    A place is an item's index in that order, from 0.
 
     Args:
         order: `(listed,)`, catalogue positions.
         place: `(items,)`, the place of each item; -1 for items that may not be listed.
         column: `(items,)`, the SID of each item, numbered from 0 without gaps.
         members: places of the items of each SID that may be listed, ascending.
-        best: `(SIDs with such items,)`, the place of the first of them, ascending.
+        best: `(SIDs with items that may be listed,)`, the place of each one's best item, ascending.
         depth: length of the lists.
     """
 
@@ -66,13 +66,13 @@ class Popular:
     def rank_rows(
         self, name: str, front: Ragged, hidden: Ragged, target: NDArray[np.integer]
     ) -> Ranking:
-        """Rank the catalogue by popularity, but for a few items of each row.
+        """Rank the catalogue by popularity, except for a few items per row.
 
         Args:
             name: of the ranker, for the progress bar.
-            front: of each row, catalogue positions that come before all others, best first; a later
-                repetition of an item counts for nothing, nor do items that may not be listed.
-            hidden: of each row, catalogue positions that may not be listed.
+            front: per row, catalogue positions ranked before all others, best first; later
+                repetitions and items that may not be listed are ignored.
+            hidden: per row, catalogue positions that may not be listed.
             target: `(rows,)`, catalogue positions.
         """
         sid_ranks, item_ranks = np.zeros((2, len(target)), np.int64)
@@ -103,7 +103,7 @@ class Popular:
         return np.concatenate([self.order[first], self.order[: len(kept)][kept]])[: self.depth]
 
     def _item_rank(self, first: Sequence[int], out: set[int], place: int) -> int:
-        """The place of an item in the ranking, from 1; 0 where it may not be listed."""
+        """The rank of an item, from 1; 0 if it may not be listed."""
         if place < 0 or place in out:
             return 0
         if place in first:
@@ -113,7 +113,7 @@ class Popular:
         )
 
     def _sid_rank(self, first: Sequence[int], out: set[int], sid: int) -> int:
-        """The place of a SID, that of its best item, from 1; 0 where none of its items may be
+        """The rank of a SID among SIDs by their best items, from 1; 0 if none of its items may be
         listed.
         """
         moved = list(dict.fromkeys(self.column[self.order[first]].tolist()))
@@ -124,7 +124,7 @@ class Popular:
             return 0
         above = int(np.searchsorted(self.best, own))
         for other in {*moved, *self.column[self.order[list(out)]].tolist()}:
-            # Before its items were moved or hidden it stood above.
+            # Before its items were moved or hidden, it ranked above.
             if self.members[other][0] < own:
                 left = None if other in moved else self._best(other, out)
                 above -= left is None or left >= own
@@ -136,7 +136,7 @@ class Popular:
 
 
 def tie_break(popular: NDArray[np.integer]) -> NDArray[np.float64]:
-    """A term in [0, `TIE_BREAK`) that falls with the place by popularity, then by catalogue order,
+    """A term in [0, `TIE_BREAK`) that decreases with the rank by popularity, then catalogue order,
     `(items,)`.
     """
     term = np.empty(len(popular))

@@ -37,8 +37,8 @@ FEATURE = "item"
 
 @dataclass(frozen=True)
 class Trial:
-    """A point of the grid: its best epoch, counted from 1, and how well it ranked the validation
-    rows by item.
+    """A point of the grid: its best epoch, counted from 1, and its metrics by item on the
+    validation rows.
     """
 
     hidden: int
@@ -51,12 +51,13 @@ class Trial:
 
 @dataclass(frozen=True)
 class SasrecScorer:
-    """A trained model as a scorer of whole items.
+    """A trained SASRec model as a `Scorer`.
 
     Args:
         module: RePlay's model.
         items: size of the catalogue; the number after the last item is the padding.
-        longest: newest items of a history that are read: positions beyond were not trained.
+        longest: number of newest items of a history that are read, since later positions were not
+            trained.
     """
 
     module: Any
@@ -93,8 +94,8 @@ def require_library() -> None:
 def tune(
     train: Rows, valid: Rows, listing: Listing, items: int, seed: int
 ) -> tuple[SasrecScorer, list[Trial]]:
-    """Train every point of the grid; the scorer is the best by NDCG@10 of the validation rows, by
-    item.
+    """Train every point of the grid; returns the best scorer by item-level NDCG@10 on validation
+    rows, and all trials.
 
     Args:
         valid: at most `VALID_ROWS` of them are ranked, drawn by seed.
@@ -122,7 +123,7 @@ def tune(
 
 
 def describe(trials: Sequence[Trial]) -> dict[str, Any]:
-    """Everything that gave a model, as JSON values."""
+    """The settings and results of the grid search, as JSON values."""
     return {
         "library": f"replay-rec {version('replay-rec')}",
         "blocks": BLOCKS,
@@ -144,7 +145,7 @@ def _train(
     dropout: float,
     random: np.random.Generator,
 ) -> Trial:
-    """Train until no better epoch comes, and leave the weights of the best."""
+    """Train with early stopping, and restore the weights of the best epoch."""
     optimizer = torch.optim.Adam(scorer.module.parameters(), lr=LEARNING_RATE, betas=BETAS)
     began, name = time.monotonic(), f"SASRec, hidden {hidden}, dropout {dropout}"
     best, weights = Trial(hidden, dropout, 0, -1.0, 0.0, 0.0), None
@@ -212,7 +213,7 @@ def _new_module(hidden: int, dropout: float, items: int, longest: int) -> Any:
 
 
 def _pieces(sequences: Ragged, longest: int) -> Ragged:
-    """Sequences cut so that every item but a sequence's first is a target once, behind at most
+    """Sequences cut so that every item but a sequence's first is a target once, after at most
     `longest` items.
     """
     pieces = [
@@ -224,8 +225,8 @@ def _pieces(sequences: Ragged, longest: int) -> Ragged:
 
 
 def _left_padded(lists: Ragged, longest: int, fill: int) -> torch.Tensor:
-    """The newest items of each list, `(rows, longest of them)`: SASRec counts positions from the
-    end.
+    """The newest items of each list, left-padded to the longest, `(rows, width)`: SASRec counts
+    positions from the end.
     """
     newest = lists.latest(longest)
     width = int(newest.lengths.max())

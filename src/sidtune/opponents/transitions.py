@@ -1,4 +1,4 @@
-"""Item transitions: what came next in training sequences, counted."""
+"""Item transitions: counts of which items followed which in training sequences."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class TransitionSettings:
 
     Args:
         window: an item counts as a successor up to this many places later.
-        decay: share of its weight that a history's item keeps for every item after it.
+        decay: factor on the weight of a history's item for every item after it.
     """
 
     window: int = 1
@@ -46,8 +46,9 @@ class Transitions:
     """First-order Markov chain over items, as in sequential rules (Ludewig and Jannach, 2018).
 
     Args:
-        matrix: P(j | i), `(items, items)`: of the weight of what followed i, the share of j.
-        settings: how it was counted, and how histories weigh.
+        matrix: P(j | i), `(items, items)`: the share of j in the total weight of the items that
+            followed i.
+        settings: of counting, and of weighting histories.
     """
 
     matrix: sp.csr_array
@@ -58,7 +59,7 @@ class Transitions:
         """Count pairs of training sequences; an item that nothing followed has an empty row."""
         sequences = whole(train)
         lists, context = sequences.items, sequences.context
-        # A later sequence of the same user opens with items whose pairs are counted already.
+        # A later sequence of the same user starts with items whose pairs are already counted.
         place, known = place_of(lists), np.repeat(context, lists.lengths)
         sources, targets, weights = [], [], []
         for gap in range(1, settings.window + 1):
@@ -85,7 +86,7 @@ class Transitions:
 
 
 def history_weights(history: Ragged, items: int, decay: float) -> sp.csr_array:
-    """`decay` to the power of how many items came after, `(rows, items)`; repeats add up."""
+    """`decay` to the power of the number of later items, `(rows, items)`; repeats add up."""
     ages = np.repeat(history.lengths, history.lengths) - 1 - place_of(history)
     shape = (len(history), items)
     return sp.csr_array((decay**ages, history.values, history.offsets), shape=shape)
@@ -99,10 +100,11 @@ def tuned_transitions(
     allowed: NDArray[np.bool_] | None = None,
     exclude_history: bool = False,
 ) -> Transitions:
-    """Transitions with the settings of `GRID` whose NDCG@10 by item is best on at most 5,000
-    validation rows; without validation rows those of the default.
+    """Transitions with the settings of `GRID` that have the best item-level NDCG@10 on at most
+    5,000 validation rows; without validation rows, with the default settings.
 
-    A target without a score counts as a miss there, though its popularity might list it.
+    A target without a score counts as a miss here, though in evaluation its popularity might list
+    it.
 
     Args:
         train, valid: rows.

@@ -13,18 +13,18 @@ from sidtune.runs.checkpoints import checkpoints, damage, folder_of, step_of
 
 
 def note(state: TrainerState, run: Path) -> None:
-    """Name the folder of the best step, in every process: all of them load it in the end."""
+    """Set the best checkpoint's path on every rank, since all of them load it at the end."""
     if state.best_global_step:
         state.best_model_checkpoint = str(folder_of(run, state.best_global_step))
 
 
 def restore(state: TrainerState, arguments: TrainingArguments, checkpoint: Path) -> None:
-    """Find it again when a run goes on; where it is damaged or gone, the best of those that are
-    left is the best.
+    """Restore the best checkpoint of a resumed run; if it is damaged or missing, choose the best of
+    the others.
 
     Args:
         state: as the checkpoint has it.
-        checkpoint: what the run goes on from.
+        checkpoint: what the run resumes from.
     """
     if not state.best_global_step:
         return
@@ -52,7 +52,7 @@ def restore(state: TrainerState, arguments: TrainingArguments, checkpoint: Path)
 
 
 def verified(state: TrainerState, arguments: TrainingArguments) -> Path:
-    """The best checkpoint, every byte of it as it was written.
+    """The folder of the best checkpoint, after verifying its checksums.
 
     Raises:
         UserError: where it is damaged.
@@ -69,8 +69,8 @@ def verified(state: TrainerState, arguments: TrainingArguments) -> Path:
 
 
 def _left(state: TrainerState, metric: str, checkpoint: Path) -> dict[int, float]:
-    """Steps of the complete checkpoints up to this one, oldest first, with what the best is chosen
-    by.
+    """Steps of the complete checkpoints up to this one, oldest first, with their values of
+    `metric`.
     """
     values = {entry["step"]: entry[metric] for entry in state.log_history if metric in entry}
     sound = [

@@ -40,7 +40,7 @@ RECORDED_LATER = (
     "eval.task_rows",
     "eval.patience",
 )
-# Of a manifest or an identity, in bytes: ten thousand files.
+# Maximum size of a manifest or an identity in bytes, enough for ten thousand files.
 LONGEST_JSON = 1 << 20
 PARTIAL, DELETED = ".partial", ".deleted"
 LEFTOVER = re.compile(rf"\.({PREFIX}\d+|{FINAL})({re.escape(PARTIAL)}|{re.escape(DELETED)})")
@@ -54,24 +54,24 @@ UNSAID = {
 }
 
 
-# Of each file, by its name: its `bytes` and its `sha256`.
+# Maps a file name to the file's `bytes` and `sha256`.
 Manifest = dict[str, dict[str, Any]]
 
 
 class Skipped(NamedTuple):
-    """A checkpoint that cannot be gone on from, and why."""
+    """A checkpoint that cannot be resumed from, and why."""
 
     folder: Path
     reason: str
 
 
 def partial_of(final: Path) -> Path:
-    """Where what will be published under the final name is written first, out of sight."""
+    """The hidden folder to write to first, which is then renamed to the final name."""
     return final.with_name(f".{final.name}{PARTIAL}")
 
 
 def make_partial(final: Path) -> Path:
-    """That folder, empty."""
+    """Create the folder of `partial_of`, empty."""
     partial = partial_of(final)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -81,11 +81,10 @@ def make_partial(final: Path) -> Path:
 def seal(
     partial: Path, identity: dict[str, Any], known: Mapping[str, str] = MappingProxyType({})
 ) -> Manifest:
-    """Write down whose files these are, their sizes and checksums, and wait until all of it is on
-    disk.
+    """Write the identity and a manifest of sizes and checksums, and flush everything to disk.
 
     Args:
-        known: checksums of files that are on disk already, by their names.
+        known: checksums, by name, of files that are already on disk.
     """
     (partial / IDENTITY).write_text(json.dumps(identity, indent=1), encoding="utf-8")
     files = {path.relative_to(partial).as_posix(): path for path in _files(partial)}
@@ -102,9 +101,10 @@ def seal(
 
 
 def publish(partial: Path, final: Path) -> None:
-    """Make a sealed folder visible under its final name: nobody ever sees half of it.
+    """Rename a sealed folder to its final name, so that it is never visible half written.
 
-    One of that name goes first. It is damaged, or of a course of the run that was left.
+    An existing folder of that name is removed: it is damaged, or left from before the run was
+    resumed at an earlier step.
     """
     if final.exists():
         remove(final)
@@ -114,9 +114,7 @@ def publish(partial: Path, final: Path) -> None:
 
 
 def remove(checkpoint: Path) -> None:
-    """Take a checkpoint out of sight before its files go, so that none is ever seen
-    half deleted.
-    """
+    """Rename a checkpoint before deleting its files, so that it is never visible half deleted."""
     aside = checkpoint.with_name(f".{checkpoint.name}{DELETED}")
     shutil.rmtree(aside, ignore_errors=True)
     os.rename(checkpoint, aside)
@@ -125,10 +123,10 @@ def remove(checkpoint: Path) -> None:
 
 
 def rotate(newest: Path, limit: int, best: Path | None) -> None:
-    """Let all checkpoints go but the best one and the last `limit` up to the newest, which was just
+    """Delete all checkpoints but the best one and the last `limit` up to the newest, which was just
     published.
 
-    Those of later steps are damaged, or of a course of the run that was left.
+    Those of later steps are damaged, or left from before the run was resumed at an earlier step.
     """
     found = checkpoints(newest.parent)
     begin = found.index(newest)
@@ -138,7 +136,7 @@ def rotate(newest: Path, limit: int, best: Path | None) -> None:
 
 
 def clean(run: Path) -> None:
-    """Delete what processes that died left half written or half deleted."""
+    """Delete folders that interrupted processes left half written or half deleted."""
     for path in run.glob(".*") if run.is_dir() else ():
         if LEFTOVER.fullmatch(path.name):
             shutil.rmtree(path, ignore_errors=True)
@@ -165,8 +163,8 @@ def step_of(checkpoint: Path) -> int:
 
 
 def damage(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint: the first file that is not as it was written; None where all
-    is well.
+    """What is wrong with a checkpoint, such as the first file that differs from the manifest; None
+    if nothing is.
     """
     try:
         manifest = read_manifest(checkpoint)
@@ -179,7 +177,7 @@ def damage(checkpoint: Path) -> str | None:
         for path in checkpoint.iterdir()
         if path.exists() and not (path.is_file() or path.is_dir())
     ]:
-        # Named by the manifest or not: whoever opens it waits.
+        # Refused even if the manifest does not list it: opening it may block.
         return f"{endless[0]} cannot be read: it is a pipe or a device"
     faults = (
         _fault(checkpoint, name, entry, verify)
@@ -190,8 +188,8 @@ def damage(checkpoint: Path) -> str | None:
 
 
 def read_manifest(checkpoint: Path) -> Manifest:
-    """What a checkpoint says of its files; raises as `read_ordinary`, and for what is
-    no manifest.
+    """The manifest of a checkpoint; raises as `read_ordinary`, and `ValueError` for an invalid
+    one.
     """
     manifest = json.loads(read_ordinary(checkpoint / MANIFEST, LONGEST_JSON))
     if not isinstance(manifest, dict) or IDENTITY not in manifest:
@@ -200,7 +198,7 @@ def read_manifest(checkpoint: Path) -> Manifest:
 
 
 def is_whole(checkpoint: Path, name: str) -> bool:
-    """Whether one file of a checkpoint is as it was written, whatever the others are."""
+    """Whether one file of a checkpoint matches the manifest; other files are not checked."""
     try:
         entry = read_manifest(checkpoint)[name]
     except (OSError, ValueError, RecursionError, KeyError):
@@ -209,7 +207,7 @@ def is_whole(checkpoint: Path, name: str) -> bool:
 
 
 def newest_complete(run: Path) -> tuple[Path | None, list[Skipped]]:
-    """The newest complete checkpoint of a run, and the newer ones that were passed over."""
+    """The newest complete checkpoint of a run, and the newer ones that were skipped."""
     skipped: list[Skipped] = []
     for checkpoint in checkpoints(run):
         reason = damage(checkpoint)
@@ -220,7 +218,7 @@ def newest_complete(run: Path) -> tuple[Path | None, list[Skipped]]:
 
 
 def read_identity(checkpoint: Path) -> dict[str, Any]:
-    """What `seal` was given.
+    """The identity that `seal` saved.
 
     Raises:
         UserError: where the file cannot be read.
@@ -237,7 +235,7 @@ def read_identity(checkpoint: Path) -> dict[str, Any]:
 def compare_identity(
     checkpoint: Path, identity: dict[str, Any], other_processes: bool = False
 ) -> None:
-    """Refuse to resume another run's checkpoint, and say which settings have changed that may.
+    """Refuse to resume another run's checkpoint, and warn of changed settings that may change.
 
     Args:
         other_processes: whether the number of processes may differ.
@@ -283,7 +281,7 @@ def _value(identity: dict[str, Any], name: str) -> Any:
 def _say_changes(
     checkpoint: Path, saved: dict[str, Any], identity: dict[str, Any], unknown: list[str]
 ) -> None:
-    """Warn of settings that may change and have, and of those that cannot be compared."""
+    """Warn of changed settings that may change, and of those that cannot be compared."""
     for name in sorted(CHANGEABLE & saved.keys() & identity.keys()):
         if saved[name] != identity[name]:
             warn(
@@ -298,7 +296,7 @@ def _say_changes(
 
 
 def _fault(checkpoint: Path, name: str, entry: Any, verify: bool) -> str | None:
-    """What is wrong with a file's size or, to `verify`, its bytes."""
+    """What is wrong with a file's size or, with `verify`, its checksum; None if nothing is."""
     size, checksum = (
         entry.get(key) if isinstance(entry, dict) else None for key in ("bytes", "sha256")
     )
@@ -322,12 +320,12 @@ def _fault(checkpoint: Path, name: str, entry: Any, verify: bool) -> str | None:
 
 
 def ordinary_size(path: Path) -> int:
-    """How many bytes a file has.
+    """The size of a regular file in bytes.
 
     Raises:
         OSError: for a file that is missing.
-        ValueError: for a link, which a run writes none of, a pipe that would be waited for, or a
-            device without end.
+        ValueError: for a link, which a run never writes, a pipe, which may block, or a device,
+            which may not end.
     """
     found = path.lstat()
     if not stat.S_ISREG(found.st_mode):
@@ -336,8 +334,8 @@ def ordinary_size(path: Path) -> int:
 
 
 def read_ordinary(path: Path, longest: int) -> str:
-    """The text of a file of at most so many bytes; raises as `ordinary_size`, and for
-    one of more.
+    """The text of a regular file; raises as `ordinary_size`, and `ValueError` above `longest`
+    bytes.
     """
     if ordinary_size(path) > longest:
         raise ValueError(f"it exceeds {longest:,} bytes")

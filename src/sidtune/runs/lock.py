@@ -21,10 +21,10 @@ HELD = (errno.EACCES, errno.EAGAIN)
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder, which is made if need be, until the context or the process ends.
+    """Lock a folder, creating it if needed, until the context or the process ends.
 
-    The kernel lets go of the lock when its process dies, however it dies, so the file may stay. It
-    is a POSIX record lock: processes that are forked, as loaders do, do not keep it.
+    The kernel releases the lock however its process dies, so a leftover file does no harm. It is a
+    POSIX record lock: forked processes, such as loader workers, do not inherit it.
 
     Raises:
         UserError: where another process holds it, or the folder cannot be written.
@@ -37,7 +37,7 @@ def locked(folder: Path) -> Iterator[None]:
         descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     try:
         _take(folder, descriptor)
-        # The name is for those who are refused; on a full disk the lock holds without it.
+        # The holder's name is only for the error message; on a full disk the lock works without it.
         with contextlib.suppress(OSError):
             os.truncate(descriptor, 0)
             os.pwrite(descriptor, f"process {os.getpid()} on {platform.node()}\n".encode(), 0)

@@ -42,14 +42,14 @@ from sidtune.sids.index import FOLDER as SIDS
 from sidtune.tasks.config import Config
 from sidtune.tasks.config_file import dump_config, with_absolute_paths
 
-# Folders of an output_dir that commands before training leave there.
+# Folders that commands before training create in an output_dir.
 BASES = "bases"
 MADE_BEFORE = (PREPARED, SIDS, BASES)
 CONFIG = "config.yaml"
 
 
 class FinishedError(UserError):
-    """The folder holds this very run, and it is finished."""
+    """The folder already contains this run, finished."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ class Start:
     """Where a run begins.
 
     Args:
-        checkpoint: go on from here exactly; None for a new run.
-        weights: start from these weights alone.
+        checkpoint: resume exactly from here; None for a new run.
+        weights: start from these weights, without optimizer state.
         skipped: newer checkpoints that are not complete.
         stage: number of stages that are finished.
     """
@@ -73,16 +73,16 @@ class Start:
 def begun(
     folders: Sequence[Path], resume: str, identity: dict[str, Any], other_processes: bool = False
 ) -> Iterator[Start]:
-    """Hold the output folder against other runs, clear away what dead ones left half written, and
-    say where to begin.
+    """Lock the output folder, delete what interrupted runs left half written, and decide where to
+    begin.
 
     Args:
         folders: of the stages; the last is the run's own.
         resume: `auto` (the newest complete checkpoint, if any), `never`, or a folder.
-        other_processes: whether to go on from a checkpoint that another number of processes wrote.
+        other_processes: whether to resume a checkpoint that another number of processes wrote.
 
     Raises:
-        UserError: where another run is at work there, and as `find_start` does.
+        UserError: if another run is using the folder, and as `find_start`.
     """
     if resume == "never" and other_processes:
         raise UserError(
@@ -104,7 +104,7 @@ def find_start(
     Args:
         folders: of the stages; the last is the run's own.
         resume: `auto` (the newest complete checkpoint, if any), `never`, or a folder.
-        other_processes: whether to go on from a checkpoint that another number of processes wrote.
+        other_processes: whether to resume a checkpoint that another number of processes wrote.
 
     Raises:
         UserError: for another run's folder, a finished run, or a folder without weights.
@@ -136,12 +136,13 @@ def find_start(
 
 
 def kept_frame(folders: Sequence[Path], chat: bool) -> Frame | None:
-    """What stood around examples when a run began, from the newest of its checkpoints and results
-    that has it whole.
+    """The text around examples as rendered when the run began, from the newest of its checkpoints
+    and results whose file is intact.
 
     Args:
         folders: of the stages; the last is the run's own.
-        chat: whether the run writes its chat template; one that did otherwise is another run.
+        chat: whether the run uses a chat template; None is returned if the saved frame does not
+            match.
     """
     for folder in reversed(folders):
         for place in (*checkpoints(folder), folder / FINAL):
@@ -152,10 +153,10 @@ def kept_frame(folders: Sequence[Path], chat: bool) -> Frame | None:
 
 
 def refuse_foreign(output_dir: Path) -> None:
-    """Leave a folder alone that holds files and no run.
+    """Refuse a folder that contains files but no run.
 
     Raises:
-        UserError: names one of the files, or says why there can be no such folder.
+        UserError: names one of the files, or says why the folder cannot be created.
     """
     for place in (output_dir, *output_dir.parents):
         if place.is_symlink() and not place.exists():
@@ -177,8 +178,8 @@ def refuse_foreign(output_dir: Path) -> None:
 
 
 def _begun(folders: Sequence[Path]) -> int:
-    """The stage that a run has come to: the last one that has a checkpoint, or the one behind the
-    last finished one.
+    """The stage that a run has reached: the last one with a checkpoint, or the one after the last
+    finished one.
     """
     for stage in reversed(range(1, len(folders))):
         if checkpoints(folders[stage]) or (folders[stage - 1] / FINAL).exists():
@@ -187,7 +188,7 @@ def _begun(folders: Sequence[Path]) -> int:
 
 
 def stage_result(folder: Path, identity: dict[str, Any], other_processes: bool = False) -> Path:
-    """What a finished stage of this run left.
+    """The folder with the result of a finished stage of this run.
 
     Raises:
         UserError: where it is damaged, or of another run.
@@ -265,8 +266,8 @@ def _ours(output_dir: Path) -> list[str]:
 
 
 def write_config(config: Config) -> None:
-    """Leave the resolved configuration in the output folder, in a form that any other folder can
-    use.
+    """Write the resolved configuration to the output folder, with paths that are valid from any
+    folder.
     """
     config.output_dir.mkdir(parents=True, exist_ok=True)
     with refusing_failed_writes(config.output_dir / CONFIG):
@@ -281,14 +282,14 @@ def write_result(
     identity: dict[str, Any],
     dtype: torch.dtype,
 ) -> None:
-    """The trained model in `output_dir` itself and, the same files, in `final_checkpoint/`; the
-    latter appears last.
+    """Write the trained model to `output_dir` and, as the same files, to `final_checkpoint/`, which
+    appears last.
     """
     with _written(output_dir / FINAL, model, identity) as partial:
         save_pretrained(model, tokenizer, partial, dtype)
         write_bundle(bundle, partial)
     with refusing_failed_writes(output_dir / FINAL):
-        # The configuration last: before it is there, nothing takes the folder for a model.
+        # The model's configuration last: until it exists, the folder is not recognised as a model.
         for source in sorted(
             partial.iterdir(), key=lambda file: (file.name == CONFIG_NAME, file.name)
         ):
@@ -304,8 +305,8 @@ def write_stage(
     folder: Path,
     identity: dict[str, Any],
 ) -> None:
-    """What the next stage starts from: an ordinary model in the precision it was trained in,
-    visible when complete.
+    """Write what the next stage starts from: an ordinary model in its training precision, visible
+    once complete.
     """
     with _written(folder / FINAL, model, identity) as partial:
         save_training_state(model, tokenizer, partial)
@@ -315,9 +316,7 @@ def write_stage(
 
 @contextmanager
 def _written(final: Path, model: PreTrainedModel, identity: dict[str, Any]) -> Iterator[Path]:
-    """A folder aside to write a result into: sealed afterwards, or gone where it could not be
-    written.
-    """
+    """A partial folder to write a result into: sealed on success, deleted on failure."""
     partial = make_partial(final)
     try:
         with refusing_failed_writes(final, sum(weight.nbytes for weight in model.parameters())):
@@ -329,9 +328,7 @@ def _written(final: Path, model: PreTrainedModel, identity: dict[str, Any]) -> I
 
 
 def _link(source: Path, target: Path) -> None:
-    """A hard link where the file system has them, else a copy; the target is the old file or the
-    new one.
-    """
+    """Replace `target` atomically by a hard link, or by a copy if the file system has no links."""
     aside = target.with_name(f".{target.name}{PARTIAL}")
     aside.unlink(missing_ok=True)
     try:

@@ -1,4 +1,4 @@
-"""A trained model learns of new items: its catalogue is exchanged as a whole, or stays as it is."""
+"""Adds new items to a trained model by replacing its catalogue atomically."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ TRAIN_ON = "Train on: `sidtune train` with model.base: {folder} and the new inde
 def renewed(
     folder: Path, ids: Sequence[str], titles: Sequence[str], sids: Sequence[tuple[str, ...]]
 ) -> Bundle:
-    """What a model's folder would carry with the items of an index: its own in their order, then
-    those it has not.
+    """A model's bundle with the items of an index added: its own items in their order, then the new
+    ones.
 
     Raises:
         UserError: for a folder without a model or with a checkpoint, for an index that lacks an
@@ -33,7 +33,7 @@ def renewed(
     """
     if (folder / MANIFEST).is_file():
         raise UserError(
-            f"{folder} is a checkpoint: its files stay as their checksums say",
+            f"{folder} is a checkpoint, whose files must keep matching their checksums",
             "Give the run's folder, output_dir.",
         )
     bundle = read_bundle(folder)
@@ -55,9 +55,7 @@ def renewed(
 
 
 def renew_catalogue(folder: Path, bundle: Bundle) -> None:
-    """Replace the catalogue in a model's folder: whoever reads it finds the old one or
-    the new one.
-    """
+    """Replace the catalogue in a model's folder atomically."""
     with refusing_failed_writes(folder / CATALOGUE):
         descriptor, aside = tempfile.mkstemp(prefix=f".{CATALOGUE}.", dir=folder)
         os.close(descriptor)

@@ -1,4 +1,4 @@
-"""What a run finds in its folder and may not trust: links, and the state that Transformers reads by
+"""Checks of what a run finds in its folder: links, and the state file that Transformers reads
 itself.
 """
 
@@ -14,13 +14,13 @@ from sidtune.base.errors import UserError
 from sidtune.runs.checkpoints import read_ordinary
 
 STATE = "trainer_state.json"
-# Ten million steps, in bytes.
+# In bytes, enough for ten million steps.
 LONGEST_STATE = 1 << 32
 
 
 def refuse_links(folders: Iterable[Path]) -> None:
-    """A link in a run's folder would be written or deleted through; a folder may itself be one, as
-    its owner named it.
+    """Refuse links inside a run's folders, whose targets would be overwritten or deleted; the
+    folder itself may be a link.
 
     Raises:
         UserError: names the link.
@@ -37,10 +37,10 @@ def refuse_links(folders: Iterable[Path]) -> None:
 
 
 def refuse_broken_state(checkpoint: Path) -> None:
-    """Look at what Transformers will read of a checkpoint, so that a fault is told in words.
+    """Check the state file that Transformers will read, so that a fault gives a clear error.
 
     Raises:
-        UserError: for a state of another shape, or of another step than the folder's name says.
+        UserError: for an invalid state, or one of another step than in the folder's name.
     """
     path, hint = checkpoint / STATE, "Use another checkpoint."
     try:

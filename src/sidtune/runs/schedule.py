@@ -1,6 +1,4 @@
-"""The stages of a run: each is trained like a run of its own, from the weights that the one before
-it left.
-"""
+"""The stages of a run: each is trained like a run of its own, from the previous stage's weights."""
 
 from __future__ import annotations
 
@@ -21,7 +19,7 @@ def total_steps(training: TrainingConfig, plan: Plan) -> int:
 
 
 def long_warmup(training: TrainingConfig, steps: int) -> str:
-    """What is said of a warmup that lasts as long as its run, or longer; nothing where it does not.
+    """The warning for a warmup that lasts as long as its run, or longer; otherwise empty.
 
     Args:
         steps: optimizer updates of the run, or of its stage.
@@ -49,7 +47,8 @@ def stage_runs(config: Config) -> list[Config]:
         if stage.steps or stage.epochs:
             training |= {"max_steps": stage.steps, "epochs": stage.epochs or config.training.epochs}
         if stage.tuning == "frozen" and not config.training.decay_embeddings:
-            # Nothing decays in such a stage, and a run of its own may not ask for it.
+            # Such a stage has nothing to decay, and a configuration that sets weight decay is
+            # refused.
             training["weight_decay"] = 0.0
         changes = {
             "output_dir": config.output_dir if last else config.output_dir / f"stage-{number}",
@@ -62,7 +61,7 @@ def stage_runs(config: Config) -> list[Config]:
 
 
 def following(plan: Plan, earlier: Sequence[Config]) -> Plan:
-    """The plan from where earlier stages leave off: together they see examples in the order of one
-    long run.
+    """The plan continued after earlier stages, so that together they follow the order of one long
+    run.
     """
     return replace(plan, first=sum(total_steps(run.training, plan) for run in earlier))

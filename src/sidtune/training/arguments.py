@@ -14,10 +14,10 @@ from sidtune.training.precision import Precision, choose
 
 
 def training_arguments(config: Config, precision: Precision | None = None) -> TrainingArguments:
-    """Trainer's arguments; creating them also joins the process group that torchrun prepared.
+    """Trainer's arguments; creating them also joins the process group that the launcher set up.
 
     Args:
-        precision: of the run, where it is settled; None takes what is configured.
+        precision: of the run, once resolved; None resolves the configured one.
 
     Raises:
         UserError: for a batch smaller than the number of processes, bf16 without hardware for it, a
@@ -71,7 +71,7 @@ def training_arguments(config: Config, precision: Precision | None = None) -> Tr
 def _reporters(config: Config) -> list[str]:
     reporters = []
     if config.logging.tensorboard:
-        # Its callback is made by us: Trainer's own would write every stage into one folder.
+        # We add the callback ourselves: Trainer's would log every stage into one folder.
         _require("tensorboard", "logging.tensorboard")
     if config.logging.wandb_project:
         _require("wandb", "logging.wandb_project")

@@ -19,7 +19,7 @@ NARROWEST = 7
 
 
 class LastStepEvaluation(TrainerCallback):
-    """Evaluate and save after the last step too, so that it can be the best."""
+    """Evaluates and saves after the last step too, so that it can become the best checkpoint."""
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -31,8 +31,8 @@ class LastStepEvaluation(TrainerCallback):
 
 
 class MetricsFile(TrainerCallback):
-    """Appends every log entry to `metrics.jsonl`; a resumed run first writes those that its
-    checkpoint remembers.
+    """Appends every log entry to `metrics.jsonl`, which a resumed run first rewrites from its
+    checkpoint's log history.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -61,10 +61,10 @@ class MetricsFile(TrainerCallback):
 
 
 class ConsoleTable(TrainerCallback):
-    """One line for each evaluation, and on a terminal a bar that counts steps in between.
+    """Prints one row per evaluation, and on a terminal a progress bar of the steps in between.
 
     Args:
-        valid: names of the validation tasks, the one that recommends first.
+        valid: names of the validation tasks, the evaluation task first.
         ranking: names of the ranking metrics that are shown.
     """
 
@@ -148,9 +148,10 @@ class ConsoleTable(TrainerCallback):
 
 
 def _is_best(args: TrainingArguments, state: TrainerState, metrics: dict[str, float]) -> bool:
-    """Whether this evaluation is the best yet; Trainer notes it after the callbacks have looked.
+    """Whether this evaluation is the best so far; Trainer updates `best_metric` after callbacks
+    run.
 
-    What was measured before the first step does not count.
+    The evaluation before the first step does not count.
     """
     assert args.metric_for_best_model is not None
     value, best = metrics[args.metric_for_best_model], state.best_metric
@@ -164,7 +165,7 @@ def _mean(entries: list[dict[str, float]], key: str, form: str) -> str:
 
 
 def _row(cells: list[str], widths: list[int]) -> Table:
-    """One line of a table that grows: fixed widths instead of a look ahead."""
+    """One row of a table that is printed row by row, hence with fixed column widths."""
     table = Table.grid(padding=(0, 1))
     for width in widths:
         table.add_column(justify="right", width=width, no_wrap=True)

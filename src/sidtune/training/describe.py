@@ -19,24 +19,24 @@ from sidtune.tasks.config import Config
 from sidtune.tokenizer.vocabulary import Vocabulary
 from sidtune.training.make_steps import measures_memory
 
-# Of each trained weight, all in float32.
+# Bytes per trained parameter, in float32.
 BYTES = {"gradients": 4, "optimizer": 8}
-# Activations kept for the backward pass, in values per token and layer: about 34 in units of the
-# hidden size for a block with a two- to four-fold MLP (Korthikanti et al., 2022, eq. 2, without
-# dropout masks and attention scores).
+# Activations kept for the backward pass, in units of the hidden size per token and layer: about 34
+# bytes in 16 bits, so 17 values, for a block with a two- to four-fold MLP (Korthikanti et al.,
+# 2022, eq. 2, without attention scores).
 ACTIVATION_VALUES = 17
 GIB = 2**30
 SAMPLED_STEPS = 20
 
 
 def describe_stage(number: int, stages: int) -> None:
-    """Which stage comes, from 0, where there are several."""
+    """Print which stage starts, if there are several; `number` counts from 0."""
     if stages > 1:
         console.print(f"Stage {number + 1} of {stages}", style="bold")
 
 
 def describe_model(model: PreTrainedModel, vocabulary: Vocabulary, config: ModelConfig) -> None:
-    """Parameters, and the rows of the SID tokens."""
+    """Print the parameter counts and the numbers of SID tokens and embedding rows."""
     trainable, total = tuning_of(model).parameter_counts(model)
     rows = model.config.get_text_config().vocab_size
     console.print(
@@ -53,7 +53,7 @@ def describe_plan(
     model: PreTrainedModel,
     arguments: TrainingArguments,
 ) -> None:
-    """Examples and tokens by task, steps, and an estimate of memory."""
+    """Print examples and tokens per task, the number of steps, and a memory estimate."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("task")
     for title in (
@@ -125,15 +125,15 @@ def _tokens_line(steps: Steps) -> str:
 
 
 def state_bytes(model: PreTrainedModel) -> int:
-    """Memory of the weights, each in its own type, and of what training keeps for those it
-    trains.
+    """Bytes of all weights in their own dtypes, plus gradients and optimizer state of the trained
+    ones.
     """
     trained, _ = tuning_of(model).parameter_counts(model)
     return sum(weight.nbytes for weight in model.parameters()) + trained * sum(BYTES.values())
 
 
 def _memory_line(config: Config, layout: Layout, model: PreTrainedModel, device_type: str) -> str:
-    """A rough sum of what one process holds at the peak."""
+    """A rough estimate of one process's peak memory."""
     training, text = config.training, model.config.get_text_config()
     state = state_bytes(model)
     padded = training.micro_batch_size * config.encoding.cutoff_len

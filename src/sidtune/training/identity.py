@@ -13,9 +13,9 @@ from sidtune.runs.checkpoints import CHANGEABLE, PRECISION, PROCESSES
 
 
 def run_identity(inputs: Inputs, world_size: int) -> dict[str, Any]:
-    """The settings that must be equal when a run is resumed."""
+    """The settings compared when a run is resumed; only those in `CHANGEABLE` may differ."""
     config, training, evaluation = inputs.config, inputs.config.training, inputs.config.eval
-    # What the best model so far was chosen by.
+    # Settings of the metric that the best checkpoint is selected by.
     ranked = {
         f"eval.ranking.{name}": getattr(config.eval.ranking, name)
         for name in ("sample", "beams", "normalize")
@@ -45,7 +45,7 @@ def run_identity(inputs: Inputs, world_size: int) -> dict[str, Any]:
             f"eval.{name}": getattr(evaluation, name)
             for name in ("every", "max_rows", "task_rows", "patience")
         },
-        # What `precision` means is settled when it is known where the run begins.
+        # The precision is added once `auto` is resolved, which needs the checkpoint to resume from.
         **{
             name: getattr(training, name.removeprefix("training."))
             for name in sorted(CHANGEABLE - {PRECISION})

@@ -18,8 +18,7 @@ from sidtune.model.costs import pass_cost, token_cost
 from sidtune.tasks.config import Config
 from sidtune.tokenizer.vocabulary import Vocabulary
 
-# Where memory is not measured: enough to keep two to sixteen cores busy, little enough for a
-# laptop.
+# Used where memory is not measured: keeps two to sixteen cores busy and fits a laptop.
 DEFAULT_MAX_TOKENS = 8192
 
 
@@ -31,10 +30,10 @@ def make_steps(
     arguments: TrainingArguments,
     prefixes: Prefixes | None = None,
 ) -> Steps:
-    """The plan of the whole run, and how this process sees its steps.
+    """The plan of the whole run, with the steps of this rank.
 
     Args:
-        prefixes: of the SIDs, where the loss looks at them.
+        prefixes: SID prefixes, if the loss needs them.
     """
     training = config.training
     layout = make_layout(
@@ -50,9 +49,7 @@ def make_steps(
 
 
 def _announce(layout: Layout, training: TrainingConfig, model: PreTrainedModel) -> None:
-    """Say where a model is laid out otherwise than the configuration asks for; the loss is the
-    same.
-    """
+    """Warn if the layout differs from the configured one; the loss is the same."""
     kind = model.config.model_type
     if layout.name != training.layout:
         warn(
@@ -68,7 +65,7 @@ def _announce(layout: Layout, training: TrainingConfig, model: PreTrainedModel) 
 
 
 def make_plan(config: Config, corpus: Corpus) -> Plan:
-    """Which examples make which step."""
+    """The assignment of examples to steps."""
     training, options = config.training, config.task_options()
     return Plan(
         histories=corpus.histories,
@@ -81,16 +78,14 @@ def make_plan(config: Config, corpus: Corpus) -> Plan:
 
 
 def measures_memory(training: TrainingConfig, device_type: str) -> bool:
-    """Whether the tokens of a pass are found by measuring, which takes a GPU that counts its
-    memory.
-    """
+    """Whether the tokens per forward pass are found by measuring memory, which needs CUDA."""
     return training.layout != "padded" and training.max_tokens == "auto" and device_type == "cuda"
 
 
 def make_layout(
     training: TrainingConfig, model: PreTrainedModel, cutoff_len: int, pad_id: int
 ) -> Layout:
-    """The configured layout, or `bucketed` in place of a `tree` that the model cannot compute."""
+    """The configured layout, or `bucketed` if the model does not support `tree`."""
     if training.layout == "padded":
         return Layout(
             "padded", training.micro_batch_size, pad_id, pads_left=takes_left_padding(model)

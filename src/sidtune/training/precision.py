@@ -14,7 +14,7 @@ from sidtune.model.bf16 import device_type, emulated, has_bf16
 from sidtune.runs.checkpoints import PRECISION, read_identity
 
 Precision = Literal["bf16", "fp32"]
-# Below this hidden size a CPU spends more time on conversions than its bfloat16 products save.
+# Below this hidden size, a CPU spends more time on conversions than bfloat16 matmuls save.
 CPU_HIDDEN = 256
 
 
@@ -22,7 +22,7 @@ def choose(training: TrainingConfig, hidden_size: int = 0) -> Precision:
     """The configured precision, or what `auto` means on this machine.
 
     Args:
-        hidden_size: of the model; 0 where it is not known.
+        hidden_size: of the model; 0 if unknown.
 
     Raises:
         UserError: for bf16 on a GPU that cannot compute it.
@@ -42,15 +42,14 @@ def refuse_impossible(precision: Precision, hint: str) -> None:
 
 
 def settle(training: TrainingConfig, hidden_size: int, origin: Path | None) -> Precision:
-    """The precision of a run, in its first process: a run that goes on keeps what it began with.
+    """The precision of a run, resolved on rank 0: a resumed run keeps the one it started with.
 
     Args:
         hidden_size: of the model.
-        origin: the checkpoint, or the result of a stage, that the run goes on from; None for a new
-            run.
+        origin: the checkpoint or stage result that the run continues from; None for a new run.
 
     Raises:
-        UserError: where this machine cannot compute it, or the checkpoint names none that is known.
+        UserError: if this machine does not support it, or the checkpoint records an unknown one.
     """
     kept = read_identity(origin).get(PRECISION) if origin else None
     if kept not in (None, "bf16", "fp32"):

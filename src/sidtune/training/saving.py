@@ -1,4 +1,4 @@
-"""Checkpoints of a Trainer: written as a whole, read by way of the CPU, the best one verified."""
+"""The Trainer's checkpoints: written atomically, loaded through the CPU, the best one verified."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class CheckpointingTrainer(Trainer):
 
     Attributes:
         tokenizer, identity, save_total_limit, bundle: see `StepTrainer`.
-        untouched: compares weights that must not change, if there are any.
-        unchanged: files of weights that never change, if there are any.
+        untouched: verifies that frozen weights have not changed, if there are any.
+        unchanged: checkpoint files of weights that never change, if there are any.
     """
 
     tokenizer: PreTrainedTokenizerFast
@@ -50,13 +50,13 @@ class CheckpointingTrainer(Trainer):
     _loader: StepLoader | None
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Write everything aside, then make it visible; only then let older checkpoints go."""
+        """Write to a partial folder, rename it, and only then delete older checkpoints."""
         if self.untouched:
             self.untouched.verify(self.state.global_step)
         best.note(self.state, self.run)
         final = checkpoints.folder_of(self.run, self.state.global_step)
         assert final.name != self._origin, (
-            "it would be the only complete one, and be gone for a moment"
+            "overwriting it would leave no complete checkpoint for a moment"
         )
         partial = checkpoints.partial_of(final)
         self._together(lambda: self._if_saving(lambda: checkpoints.make_partial(final)), partial)
@@ -80,8 +80,8 @@ class CheckpointingTrainer(Trainer):
             work()
 
     def _together(self, work: Callable[[], None], partial: Path) -> None:
-        """In every process; where one cannot write, all end with its error, and nothing half
-        written stays.
+        """Run `work` on every rank; if one cannot write, all raise its error, and `partial` is
+        deleted.
         """
 
         def writing() -> None:
@@ -95,9 +95,9 @@ class CheckpointingTrainer(Trainer):
             raise
 
     def _checkpoint_bytes(self) -> int:
-        """About what a checkpoint takes on disk: weights, and what the optimizer keeps of them.
+        """Approximate size of a checkpoint on disk: weights and optimizer state.
 
-        Files that it shares with the one before take nothing.
+        Files that are hard-linked from the previous checkpoint do not count.
         """
         assert self.optimizer is not None
         kept = [value for state in self.optimizer.state.values() for value in state.values()]
@@ -118,14 +118,14 @@ class CheckpointingTrainer(Trainer):
         checkpoint = Path(resume_from_checkpoint)
         load_training_state(self.language_model, checkpoint)
         if self.unchanged and self.args.should_save:
-            # This process has compared every file with its checksum before it came here.
+            # This process has already verified the checksum of every file.
             self.unchanged.remember(
                 checkpoint, checkpoints.read_manifest(checkpoint), shard_names(checkpoint / INDEX)
             )
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        """By way of the CPU: older Trainers read straight onto `cpu:0`, which torch does not know,
-        under gloo.
+        """Load through the CPU: under gloo, older Trainers load onto `cpu:0`, which torch does not
+        know.
         """
         if checkpoint is not None:
             saved: dict[str, Any] = {
@@ -139,15 +139,15 @@ class CheckpointingTrainer(Trainer):
                     )
             best.restore(self.state, self.args, Path(checkpoint))
             self._stay_stopped()
-            # What led to this checkpoint is done. Where no step is left, Trainer would save it over
-            # itself.
+            # The actions that led to this checkpoint are done. If no step is left, Trainer would
+            # otherwise save this checkpoint over itself.
             self.control.should_log = self.control.should_evaluate = self.control.should_save = (
                 False
             )
             self._origin = Path(checkpoint).name
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
-        """Another number of processes than wrote the checkpoint draws anew."""
+        """Restore the random state, or reseed if the number of processes has changed."""
         if checkpoint is None:
             return
         if (
@@ -160,19 +160,17 @@ class CheckpointingTrainer(Trainer):
         self._draw_anew()
 
     def _draw_anew(self) -> None:
-        """By seed, step and process: dropout must not draw the same for the examples of every
-        process.
-        """
+        """Reseed from seed, step and rank, so that dropout masks differ between ranks."""
         drawn = np.random.SeedSequence(
             [self.args.seed, self.state.global_step, self.args.process_index]
         )
         set_seed(int(drawn.generate_state(1)[0]))
 
     def _stay_stopped(self) -> None:
-        """A run that early stopping had ended when it died has its result to write, and no step to
-        make.
+        """Take no more steps if early stopping had already ended the run: only its result is
+        missing.
 
-        Trainer forgets, and would look at that again after the next evaluation only.
+        Trainer does not restore this; it would check again only after the next evaluation.
         """
         for callback in self.callback_handler.callbacks:
             stops = isinstance(callback, EarlyStoppingCallback)
@@ -193,7 +191,7 @@ class CheckpointingTrainer(Trainer):
 
     @property
     def loss_module(self) -> Any:
-        """The loss module itself."""
+        """The loss module without wrappers such as DDP."""
         return self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
 
     @property

@@ -94,8 +94,8 @@ class Shared:
 
     Args:
         training, valid: the encoded tasks.
-        identity: what a run that resumes must share.
-        prefixes: of the SIDs, where the loss looks at them.
+        identity: settings that a resumed run must share.
+        prefixes: SID prefixes, if the loss needs them.
     """
 
     inputs: Inputs
@@ -141,7 +141,7 @@ def train(
             start = by_first(lambda: held.enter_context(begun), arguments)
             held.enter_context(request.listening())
         elif resume not in ("auto", "never"):
-            # Nothing is written, but what was named must be there, and fit this run.
+            # Nothing is written, but the named folder must exist and fit this run.
             start = by_first(
                 lambda: output.find_start(folders, resume, shared.identity, other_processes),
                 arguments,
@@ -154,28 +154,28 @@ def train(
                 result = run_stage(shared, stages, number, start, dry_run, request)
             # A dry run leaves no weights for the next stage.
             start = Start(weights=None if dry_run else folders[number] / FINAL, stage=number + 1)
-            # Trainer and model refer to each other: the next stage would find the memory still
-            # taken.
+            # Trainer and model form a reference cycle, whose memory must be free for the next
+            # stage.
             gc.collect()
     return result
 
 
 def settled_frame(inputs: Inputs, folders: Sequence[Path]) -> Frame | None:
-    """What stands around examples: as the run's checkpoints have it, else as it is now; None where
-    that fails.
+    """The text around examples, from the run's checkpoints or else rendered now; None if that
+    fails.
 
-    A chat template may write the time, so a run makes it once, in one process.
+    A chat template may write the time, so it is rendered once per run, on rank 0.
     """
     try:
         chat = inputs.config.template.format == "chat"
         return output.kept_frame(folders, chat) or inputs.mixture.frame
     except UserError:
-        # The checks meet the same fault, and name it beside all others.
+        # The checks find the same error and report it with all others.
         return None
 
 
 def prepare(inputs: Inputs) -> Shared:
-    """Check the data, encode it, and tell what run this is; the first process goes ahead."""
+    """Check and encode the data, and collect the run's identity; local rank 0 goes first."""
     arguments = training_arguments(inputs.config)
 
     def encode() -> tuple[list[EncodedTask], list[EncodedTask]]:
@@ -189,9 +189,7 @@ def prepare(inputs: Inputs) -> Shared:
 
 
 def with_precision(shared: Shared, start: Start) -> Shared:
-    """Settle what the run computes in, the same in every process, and keep it with its
-    checkpoints.
-    """
+    """Resolve the precision on rank 0 and add it to the identity that checkpoints save."""
     config, model_config = shared.inputs.config, shared.inputs.model_config
     origin = start.checkpoint or (start.weights if start.stage else None)
     hidden = getattr(model_config.get_text_config(), "hidden_size", 0)
@@ -207,11 +205,11 @@ def run_stage(
     dry_run: bool,
     request: StopRequest,
 ) -> Result | None:
-    """Train one stage and leave its result; the only stage of most runs.
+    """Train one stage and write its result; most runs have only one.
 
     Args:
         stages: configurations of all stages.
-        number: of this one, from 0.
+        number: index of this stage, from 0.
         request: whether this process was asked to stop.
     """
     config, inputs, identity = stages[number], shared.inputs, shared.identity
@@ -236,8 +234,8 @@ def run_stage(
     if dry_run:
         return None
     if arguments.should_save:
-        # The run's own first: a folder with a stage in it and no configuration would be somebody
-        # else's.
+        # The run's own first: a folder with a stage but no configuration would be refused as
+        # foreign.
         output.write_config(inputs.config)
         if not last:
             output.write_config(config)
@@ -295,7 +293,7 @@ def make_trainer(
 
 
 def begin(model: PreTrainedModel, start: Start, inputs: Inputs) -> None:
-    """Weights to start from, checkpointing of activations, and where `generate` stops."""
+    """Load start weights, enable gradient checkpointing, and set where `generate` stops."""
     if start.weights:
         load_start(model, start.weights, torch.from_numpy(inputs.vocabulary.sid_ids))
     if inputs.config.training.gradient_checkpointing:
@@ -304,7 +302,7 @@ def begin(model: PreTrainedModel, start: Start, inputs: Inputs) -> None:
 
 
 def validation_ranking(inputs: Inputs) -> ValidationRanking | None:
-    """Ranking metrics of the validation rows, where they are configured."""
+    """Ranking metrics of the validation rows, if configured."""
     if inputs.config.eval.ranking.every is None:
         return None
     rows, config = inputs.mixture.source("valid").rows, inputs.config
@@ -314,9 +312,7 @@ def validation_ranking(inputs: Inputs) -> ValidationRanking | None:
 
 
 def stop_at(model: PreTrainedModel, closing: int) -> None:
-    """Let `generate` stop at the token that closes every response, besides those it stops at
-    already.
-    """
+    """Add the token that closes every response to those at which `generate` stops."""
     settings = model.generation_config
     assert settings is not None
     known = settings.eos_token_id
@@ -326,7 +322,7 @@ def stop_at(model: PreTrainedModel, closing: int) -> None:
 
 
 def announce(start: Start, arguments: TrainingArguments) -> None:
-    """Say where the run begins."""
+    """Print what the run starts from."""
     if arguments.process_index:
         return
     for folder, reason in start.skipped:
@@ -346,7 +342,7 @@ def announce(start: Start, arguments: TrainingArguments) -> None:
 
 
 def summarise_run(trainer: StepTrainer, config: Config, seconds: float) -> Result:
-    """Read the result off the run's own log."""
+    """Read the result from the log history."""
     name = f"eval_{config.evaluation_task}_loss"
     losses = {entry["step"]: entry[name] for entry in trainer.state.log_history if name in entry}
     first, last = min(losses), max(losses)

@@ -1,4 +1,4 @@
-"""Transformers' Trainer with the step as its batch."""
+"""Transformers' Trainer, with one whole optimizer step as its batch."""
 
 from __future__ import annotations
 
@@ -37,22 +37,22 @@ class StepTrainer(CheckpointingTrainer):
     update.
 
     The loss of a step is the negative log likelihood summed over its labels and divided by their
-    number, both over all processes, so layout, micro-batch size and number of processes change it
-    by rounding alone.
+    number, both over all ranks, so it is identical up to rounding for any layout, micro-batch size
+    and number of processes.
 
     Args:
         model: the loss module around the language model.
         steps: the training plan, laid out.
         tasks: names of the training tasks, as numbered in the corpus.
-        valid: validation examples by task; the first is the one the best model is chosen by.
+        valid: encoded validation tasks, the evaluation task first.
         tokenizer: saved with every checkpoint.
-        identity: what a run that resumes must share.
+        identity: settings that a resumed run must share.
         save_total_limit: checkpoints kept besides the best.
-        bundle: what every checkpoint carries beside its weights; asked for only where one is
+        bundle: files that every checkpoint holds beside its weights; called only when one is
             written.
         ranking: ranks a validation sample, if any.
-        decay_embeddings: whether weight decay acts on the rows of tokens, too.
-        auto_tokens: whether passes may shrink where one does not fit on the GPU.
+        decay_embeddings: whether weight decay applies to token embeddings too.
+        auto_tokens: whether forward passes may shrink when one runs out of GPU memory.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class StepTrainer(CheckpointingTrainer):
             eval_dataset=by_name,
             callbacks=callbacks,
         )
-        # It prints every entry as a raw mapping; ours are shown by our own callbacks.
+        # It prints log entries as raw dicts; our own callbacks show them instead.
         self.remove_callback(PrinterCallback)
         self.steps, self.task_names, self.valid, self.tokenizer = steps, tasks, valid, tokenizer
         self.identity, self.save_total_limit = dict(identity), save_total_limit
@@ -89,10 +89,10 @@ class StepTrainer(CheckpointingTrainer):
         if self.untouched:
             self.add_callback(self.untouched)
         self.unchanged = Unchanged() if keeps_base else None
-        # A second try of one rank would find the others waiting for its first.
+        # Not with several ranks: a retry on one would leave the others waiting in the all-reduce.
         self.smaller_passes = SmallerPasses(steps, auto_tokens and arguments.world_size == 1)
         self._taken: tuple[Step, Tensor] | None = None
-        # The name of the checkpoint that the run went on from.
+        # The name of the checkpoint that the run was resumed from.
         self._origin: str | None = None
         self._loader: StepLoader | None = None
         self._task_losses = torch.zeros(len(tasks), 2, dtype=torch.float64)
@@ -111,12 +111,12 @@ class StepTrainer(CheckpointingTrainer):
     # --- the step ---
 
     def get_train_dataloader(self) -> StepLoader:
-        """The plan already knows rank and world size, so nothing may shard it again."""
+        """The loader as it is: `Steps` is already sharded by rank and must not be sharded again."""
         self._loader = StepLoader(self.steps, self.args.max_steps, self.args.dataloader_num_workers)
         return self._loader
 
     def get_batch_samples(self, *args: Any) -> tuple[list[Step], Any]:
-        """Note how long the step was waited for."""
+        """Measure how long the loader took to deliver the step."""
         began = time.monotonic()
         batches: tuple[list[Step], Any] = super().get_batch_samples(*args)
         self._waited += time.monotonic() - began
@@ -125,8 +125,8 @@ class StepTrainer(CheckpointingTrainer):
     def training_step(  # type: ignore[override]
         self, model: nn.Module, inputs: Step, num_items_in_batch: Any = None
     ) -> Tensor:
-        """Run the micro-batches of one step, in smaller ones if they do not fit and may be made
-        smaller.
+        """Run the micro-batches of one step; if out of memory, retry with smaller ones where
+        allowed.
         """
         model.train()
         number = self.state.global_step
@@ -140,8 +140,8 @@ class StepTrainer(CheckpointingTrainer):
         return loss
 
     def _passes_that_fit(self, model: nn.Module, step: Step) -> Tensor | None:
-        """As `_passes`; None where memory ran out: what failed is held until the
-        exception is gone.
+        """As `_passes`, or None if out of memory: a retry inside `except` would keep the failed
+        pass's tensors alive.
         """
         try:
             return self._passes(model, step)
@@ -151,8 +151,10 @@ class StepTrainer(CheckpointingTrainer):
             return None
 
     def _passes(self, model: nn.Module, step: Step) -> Tensor:
-        """The losses by task, `(tasks,)`; gradients are exchanged with the last micro-batch."""
-        # DDP averages gradients over the processes; the loss is a sum over them.
+        """Accumulate gradients, with one all-reduce at the last micro-batch; the loss sum per task,
+        `(tasks,)`.
+        """
+        # DDP averages gradients over ranks, but the loss is a sum over ranks.
         scale = self.args.world_size / step["label_count"]
         micro_batches = step["micro_batches"]
         sums = torch.zeros(len(self.task_names), device=self.args.device)
@@ -165,12 +167,12 @@ class StepTrainer(CheckpointingTrainer):
         return sums
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:
-        """Count the step, and stop here if its gradient is not finite: the weights have not taken
-        it in.
+        """Count the step, and stop before the optimizer updates weights if the gradient is not
+        finite.
         """
         norm = super()._clip_grad_norm(model)  # type: ignore[no-untyped-call]
         assert self._taken is not None
-        # The one wait for the device in a step; the norm is there with it.
+        # The only device synchronisation of a step; afterwards the norm can be read at no cost.
         self._count(*self._taken)
         if not math.isfinite(norm):
             model.zero_grad()
@@ -185,7 +187,7 @@ class StepTrainer(CheckpointingTrainer):
         return norm
 
     def floating_point_ops(self, inputs: Any) -> int:
-        """Not counted: Trainer's estimate knows nothing of a list of micro-batches."""
+        """Not counted: Trainer's estimate does not support a list of micro-batches."""
         return 0
 
     def _count(self, step: Step, sums: Tensor) -> None:
@@ -198,7 +200,7 @@ class StepTrainer(CheckpointingTrainer):
         self._examples += step["examples"]
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
-        """All but biases and norms, and the rows of tokens where these are left out."""
+        """All weights but biases, norms and, if `decay_embeddings` is false, token embeddings."""
         names = super().get_decay_parameter_names(model)
         if self.decay_embeddings:
             return names
@@ -217,9 +219,7 @@ class StepTrainer(CheckpointingTrainer):
 
     @torch.no_grad()
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Loss of every validation task, weighted by labels; and ranking metrics, when it is time
-        for them.
-        """
+        """Mean loss per label of every validation task, and ranking metrics when they are due."""
         began = time.monotonic()
         self.language_model.eval()
         metrics = {f"eval_{task.name}_loss": self._validation_loss(task) for task in self.valid}
@@ -234,8 +234,8 @@ class StepTrainer(CheckpointingTrainer):
         return metrics
 
     def _validation_loss(self, task: EncodedTask) -> float:
-        """Sum over labels divided by labels, over all processes."""
-        # Validation is by the plain likelihood, which asks for no prefix.
+        """Mean loss per label, over all ranks."""
+        # Validation uses the plain loss, which needs no SID prefixes.
         corpus, layout = Corpus([task]), replace(self.steps.layout, prefixes=None)
         everything = np.arange(len(corpus))
         share = shared_out(
@@ -261,15 +261,15 @@ class StepTrainer(CheckpointingTrainer):
         return by_task  # type: ignore[no-any-return]
 
     def _summed(self, values: Tensor) -> Tensor:
-        """Sum over all processes."""
+        """Sum over all ranks (all-reduce)."""
         if self.args.world_size > 1:
             values = values.to(self.args.device)
             dist.all_reduce(values)
         return values.cpu()
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the losses by task, the speed, and the share of time spent waiting for steps to every
-        training entry.
+        """Add loss per task, examples per second and the share of time spent waiting for data to
+        training entries.
         """
         if "loss" in logs:
             for name, (loss, labels) in zip(
@@ -285,7 +285,7 @@ class StepTrainer(CheckpointingTrainer):
         super().log(logs, start_time)
 
     def _start_counting(self) -> None:
-        """Examples, and seconds in all, waiting for steps, and evaluating, since the last entry of
-        the log.
+        """Reset the counters since the last log entry: examples, and seconds in total, waiting for
+        data and evaluating.
         """
         self._examples, self._since, self._waited, self._evaluated = 0, time.monotonic(), 0.0, 0.0

@@ -18,11 +18,10 @@ from sidtune.runs.bundle import Bundle
 
 
 class ValidationRanking:
-    """Recommends to some validation users and looks where their targets stand, items of one SID one
-    after the other.
+    """Ranks items for a sample of validation rows; items that share a SID take consecutive ranks.
 
     Args:
-        bundle: as the trained model will carry it, so that it is asked now as it will be then.
+        bundle: the one saved with the model, so that prompts equal those at inference.
         rows: the validation rows the sample is drawn from.
         seed: draws the sample.
     """
@@ -43,8 +42,8 @@ class ValidationRanking:
         self.decoder: Decoder[Any] | None = None
 
     def due(self, state: TrainerState) -> bool:
-        """Whether this evaluation ranks: every n-th does, the one before the first step and the
-        last one too.
+        """Whether this evaluation computes ranking metrics: every n-th does, and those before the
+        first step and after the last.
         """
         return (
             state.global_step >= state.max_steps
@@ -52,14 +51,13 @@ class ValidationRanking:
         )
 
     def measure(self, model: PreTrainedModel, precision: Precision) -> dict[str, float]:
-        """The metrics by the names they are logged under, such as `eval_ndcg@10`; the same in every
-        process.
+        """The metrics by log name, such as `eval_ndcg@10`; identical on every rank.
 
         Args:
             model: the same at every call, in evaluation mode.
         """
         self.decoder = self.decoder or make_decoder(model, precision)
-        # Training draws a bar of its own, and a terminal has one at a time.
+        # Training already shows a progress bar, and a terminal shows only one at a time.
         lists = rank_histories(
             self.decoder,
             self.prompts,

@@ -1,4 +1,4 @@
-"""What watches a run: the callbacks of its configuration, and closing what they opened."""
+"""The callbacks of a run as configured, and how to close the bars and logs that they open."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from sidtune.training.trainer import StepTrainer
 
 
 def callbacks(config: Config, valid: list[EncodedTask]) -> list[TrainerCallback]:
-    """What watches the run; the last step is evaluated before early stopping and the logs look at
-    it.
+    """The callbacks of a run; the one that evaluates the last step comes before logs and early
+    stopping.
     """
     watching: list[TrainerCallback] = [
         LastStepEvaluation(),
@@ -38,7 +38,7 @@ def callbacks(config: Config, valid: list[EncodedTask]) -> list[TrainerCallback]
 
 @contextlib.contextmanager
 def closing_bars(trainer: StepTrainer) -> Iterator[None]:
-    """Give the terminal back however training ends."""
+    """Stop the progress bar however training ends."""
     try:
         yield
     finally:

@@ -1,6 +1,4 @@
-"""How much of a model is trained: one small interface, and what every way of tuning has
-in common.
-"""
+"""The interface of a way to tune a model, and what all ways share."""
 
 from __future__ import annotations
 
@@ -12,18 +10,17 @@ from transformers import PreTrainedModel
 
 
 class Tuning(ABC):
-    """A way to tune a model, as methods on a model that it was applied to.
+    """A way to tune a model; its methods take a model that it was applied to.
 
     Attributes:
-        keeps_base: whether the base's own weights stay as they are, so that only what is added is
-            trained.
+        keeps_base: whether the base's weights never change, so that only added weights are trained.
     """
 
     keeps_base: ClassVar[bool]
 
     @abstractmethod
     def apply(self, model: PreTrainedModel, sid_ids: Tensor) -> None:
-        """Make a model of the base ready to train.
+        """Prepare a base model for training.
 
         Args:
             sid_ids: `(SID tokens,)` ids, ascending.
@@ -35,8 +32,8 @@ class Tuning(ABC):
 
     @abstractmethod
     def merged_state(self, model: PreTrainedModel) -> dict[str, Tensor]:
-        """All weights under the plain model's names, what was trained merged in; a tied head is
-        still among them.
+        """All weights under the plain model's names, with trained rows merged in; includes a tied
+        head.
         """
 
     @abstractmethod
@@ -49,13 +46,13 @@ class Tuning(ABC):
 
     @abstractmethod
     def trained_state(self, model: PreTrainedModel) -> dict[str, Tensor]:
-        """What is trained and held in more precision than the merged weights have; empty where
-        nothing is.
+        """Trained weights that are held in more precision than the merged weights; empty if there
+        are none.
         """
 
     @abstractmethod
     def load_trained(self, model: PreTrainedModel, state: dict[str, Tensor]) -> None:
-        """Load what `trained_state` gave.
+        """Load what `trained_state` returned.
 
         Raises:
             UserError: for a state of other SID tokens or another model.
@@ -75,8 +72,8 @@ class Tuning(ABC):
 
     @abstractmethod
     def replaced_rows(self, model: PreTrainedModel) -> dict[int, Tensor]:
-        """By id of a weight of the base, the rows that others stand in for; they take no part in
-        the model.
+        """By `id()` of a base weight, its rows that are replaced by others, and unused by the
+        model.
         """
 
     def tied(self, model: PreTrainedModel) -> bool:

@@ -14,7 +14,7 @@ from sidtune.model.tuning.base import Tuning, matrix_names, module_name
 
 
 class SidEmbedding(nn.Module):
-    """The base's embedding, with rows of its own for the SID tokens.
+    """The base's embedding, with separate trained rows for the SID tokens.
 
     Args:
         base: the original module, frozen.
@@ -26,7 +26,7 @@ class SidEmbedding(nn.Module):
     def __init__(self, base: nn.Embedding, sid_ids: Tensor) -> None:
         super().__init__()
         self.base = base
-        # A copy, not a plain nn.Embedding: some models scale inside theirs.
+        # A copy, not a plain nn.Embedding: some models' embeddings scale their output.
         self.rows = copy.copy(base)
         self.rows._parameters = {"weight": nn.Parameter(base.weight.detach()[sid_ids].float())}
         self.rows.padding_idx = None
@@ -44,12 +44,12 @@ class SidEmbedding(nn.Module):
 
 
 class SidHead(nn.Module):
-    """The base's output head, with the SID tokens' logits from rows of their own.
+    """The base's output head, with the SID tokens' logits from separate trained rows.
 
     Args:
         base: the original module, frozen.
         sid_ids: `(SID tokens,)` ids, ascending.
-        weight: `(SID tokens, hidden)` float32; the embedding's own where the base ties them.
+        weight: `(SID tokens, hidden)` float32; the embedding's rows if the base ties them.
     """
 
     sid_ids: Tensor
@@ -92,8 +92,8 @@ def freeze(model: PreTrainedModel, sid_ids: Tensor) -> None:
 
 
 def _tell_ties(model: PreTrainedModel, embedding: str, head: str) -> None:
-    """Tell the model which of its weights are one now: `tie_weights` would look for
-    those it had.
+    """Update the model's tied weight names, since `tie_weights` would look for the original
+    ones.
     """
     ties = {
         f"{head}.base.weight": f"{embedding}.base.weight",
@@ -116,10 +116,10 @@ def sid_rows(model: PreTrainedModel) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def load_sid_rows(model: PreTrainedModel, rows: dict[str, Tensor]) -> None:
-    """Put saved rows back.
+    """Load saved rows.
 
     Args:
-        rows: as `sid_rows` gives them.
+        rows: as `sid_rows` returns them.
 
     Raises:
         UserError: for rows of other SID tokens or another model.
@@ -137,7 +137,7 @@ def load_sid_rows(model: PreTrainedModel, rows: dict[str, Tensor]) -> None:
 
 
 class Frozen(Tuning):
-    """Trains rows of the SID tokens alone; every weight of the base stays as it is, bit for bit."""
+    """Trains only the rows of the SID tokens; every weight of the base stays bit-identical."""
 
     keeps_base: ClassVar[bool] = True
 
@@ -178,7 +178,7 @@ class Frozen(Tuning):
         return merged
 
     def load_merged(self, model: PreTrainedModel, weights: dict[str, Tensor]) -> None:
-        """See `Tuning`: the SID rows are read off their matrices."""
+        """See `Tuning`: the SID rows are read from the matrices."""
         modules = matrix_names(model)
         own = {_own_name(name, modules): value for name, value in weights.items()}
         model.load_state_dict(own, strict=False)
@@ -223,6 +223,6 @@ def _plain_name(name: str) -> str:
 
 
 def _own_name(name: str, modules: tuple[str, str]) -> str:
-    """The plain model's name of a weight as the frozen model's."""
+    """The frozen model's name of a weight, from its plain name."""
     module = next((module for module in modules if name.startswith(f"{module}.")), None)
     return f"{module}.base.{name.removeprefix(f'{module}.')}" if module else name

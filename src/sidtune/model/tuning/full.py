@@ -13,12 +13,12 @@ from sidtune.model.tuning.base import Tuning
 
 
 class Full(Tuning):
-    """Trains the plain model as it is; its weights on disk are all there is."""
+    """Trains all weights of the plain model; nothing else needs to be saved."""
 
     keeps_base: ClassVar[bool] = False
 
     def apply(self, model: PreTrainedModel, sid_ids: Tensor) -> None:
-        """AdamW on pure bfloat16 parameters learns visibly worse, so they become float32."""
+        """Cast to float32, since AdamW on pure bfloat16 parameters learns visibly worse."""
         model.float()
 
     def plain_modules(self, model: PreTrainedModel) -> tuple[Any, Any]:

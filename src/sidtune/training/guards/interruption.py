@@ -13,13 +13,13 @@ from sidtune.distributed.processes import largest
 
 
 class StopWhenAsked(TrainerCallback):
-    """Ends the run after the step at hand with a checkpoint, in all processes at the same step.
+    """Ends the run after the current step with a checkpoint, on all ranks at the same step.
 
-    The checkpoint is taken where no evaluation is due, too, and without one: the run that goes on
-    from it must be the same as one that was never stopped.
+    The checkpoint is saved without an additional evaluation: the resumed run must be identical to
+    one that was never stopped.
 
     Args:
-        request: of this process.
+        request: the stop request of this process.
     """
 
     def __init__(self, request: StopRequest) -> None:
@@ -40,9 +40,9 @@ class StopWhenAsked(TrainerCallback):
         """Called by Trainer when the checkpoint is complete.
 
         Raises:
-            Interrupted: says where the run goes on.
+            Interrupted: says how to resume the run.
         """
-        # Asked while this was evaluated and saved: there is no better moment.
+        # Also handle a request that arrived during evaluation or saving.
         self.number = self.number or largest(self.request.number, args)
         if self.number:
             raise Interrupted(

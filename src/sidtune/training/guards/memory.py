@@ -1,5 +1,5 @@
-"""`max_tokens: auto` on a GPU: how many tokens of a forward pass fit, measured before the first
-step.
+"""`max_tokens: auto` on a GPU: measures before the first step how many tokens fit in a forward
+pass.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from sidtune.model.tuning import tuning_of
 from sidtune.training.make_steps import measures_memory
 from sidtune.training.trainer import StepTrainer
 
-# Two passes of about these sizes, or of these multiples of the longest example, give the line that
-# memory follows.
+# Memory is modelled as a line through two passes of about these sizes, or of these multiples of the
+# longest example if larger.
 PROBED, LONGEST_MULTIPLES = (1024, 4096), (2, 6)
-# What the allocator loses to fragments, and the spread between steps.
+# Leaves room for allocator fragmentation and variation between steps.
 USED_SHARE = 0.85
 MOST, MULTIPLE = 65_536, 256
 ADAM_BYTES, EXCHANGE_BYTES = 8, 4
 
 
 def fit_max_tokens(trainer: StepTrainer, training: TrainingConfig) -> None:
-    """Measure what fits on this GPU, if asked to, and lay the steps out so; every process takes the
-    least of all.
+    """If `auto`, measure the tokens that fit on this GPU, and limit passes to the minimum over
+    ranks.
     """
     steps, device = trainer.steps, trainer.args.device
     if not measures_memory(training, device.type):
@@ -54,15 +54,12 @@ def fit_max_tokens(trainer: StepTrainer, training: TrainingConfig) -> None:
 
 
 def tokens_that_fit(measure: Callable[[int], tuple[int, int]], room: float, longest: int) -> int:
-    """Tokens of one pass whose memory stays below `room`, taking memory for a straight line in
-    tokens.
+    """Tokens of one pass whose memory stays below `room`, assuming memory is linear in tokens.
 
     Args:
-        measure: from the tokens that a pass may have, the tokens it had and the bytes allocated at
-            its peak.
+        measure: maps a token limit to the tokens of a pass and the peak bytes allocated.
         room: bytes that may be allocated.
-        longest: tokens of the longest example, which stands in a pass of its own where more are
-            asked for.
+        longest: tokens of the longest example, which must fit.
 
     Raises:
         UserError: where not even the longest example fits.
@@ -72,7 +69,7 @@ def tokens_that_fit(measure: Callable[[int], tuple[int, int]], room: float, long
         for size, multiple in zip(PROBED, LONGEST_MULTIPLES, strict=True)
     ]
     (tokens, bytes_), (more_tokens, more_bytes) = (measure(limit) for limit in limits)
-    # Where there are too few examples for a larger pass, all memory is put down to tokens.
+    # With too few examples for a larger pass, all memory is attributed to tokens.
     spread = more_tokens - tokens
     slope = max(1.0, (more_bytes - bytes_) / spread) if spread > 0 else more_bytes / more_tokens
     fitting = more_tokens + (room - more_bytes) / slope
@@ -87,10 +84,10 @@ def tokens_that_fit(measure: Callable[[int], tuple[int, int]], room: float, long
 
 
 def largest_micro_batch(steps: Steps, limit: int) -> MicroBatch:
-    """The pass with the most tokens among the first steps, if passes could have this many."""
+    """The micro-batch with the most tokens among the first steps, laid out with this limit."""
     examples: list[int] = []
     number = 0
-    # Sharing prefixes leaves a fraction of the tokens: eight times as many fill a pass.
+    # Sharing prefixes removes most tokens: eight times as many are enough to fill a pass.
     while steps.corpus.lengths[examples].sum() < 8 * limit and number < steps.plan.steps_per_epoch:
         examples.extend(steps.share(number).tolist())
         number += 1
@@ -105,7 +102,7 @@ def _measure(trainer: StepTrainer, limit: int) -> tuple[int, int]:
     model: Any = trainer.model
     model.train()
     torch.cuda.reset_peak_memory_stats(device)
-    # The second pass finds the gradients of the first in memory, as all but the first of a step do.
+    # The second pass runs with gradients in memory, like all but the first of a step.
     for _ in range(2):
         with trainer.accelerator.autocast():
             loss, _ = model(**batch.to(device))

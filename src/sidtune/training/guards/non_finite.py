@@ -31,7 +31,7 @@ SECTION = "See “The loss or the gradient is not finite” in docs/troubleshoot
 
 @dataclass(frozen=True)
 class Suspect:
-    """An example of the step, alone in a pass.
+    """An example of the step, run in a pass of its own.
 
     Args:
         step: counted from 1, as in the logs.
@@ -52,17 +52,17 @@ class Suspect:
 
     @property
     def finite(self) -> bool:
-        """Whether loss and gradient are."""
+        """Whether loss and gradient norm are finite."""
         return math.isfinite(self.loss) and (
             self.gradient_norm is None or math.isfinite(self.gradient_norm)
         )
 
 
 def carrying_faults(loss: Tensor, sums: Tensor) -> Tensor:
-    """The loss as it is, or NaN where a sum is not finite.
+    """The loss unchanged, or NaN if a sum is not finite.
 
-    Its gradient, which is exchanged anyway, so tells every process of a fault in one of them, and
-    no process has to ask the others or to wait for its device.
+    The all-reduce of gradients, which happens anyway, carries the NaN to every rank, without
+    further communication or device synchronisation.
     """
     return loss * (1 + 0 * sums.sum())
 
@@ -75,13 +75,13 @@ def explained(
     tokenizer: PreTrainedTokenizerFast,
     run: Path,
 ) -> UserError:
-    """The error to stop with: looks for the examples to blame and lists them in a file; called by
-    every process.
+    """Find the examples that cause the fault, list them in a file, and return the error to raise;
+    called on every rank.
 
     Args:
-        loss_module: with the weights that the step began with.
+        loss_module: with the weights from before the step.
         number: of the step, from 0.
-        precision: of the forward pass.
+        precision: the autocast context of the forward pass.
         run: the output folder.
     """
     broken = [
@@ -92,7 +92,7 @@ def explained(
     if all(suspect.finite for suspect in suspects):
         own = _one_by_one(loss_module, steps, number, precision, tokenizer, gradients=True)
         suspects = gather_object(own)
-    # Where each is finite alone, only their sum is not: then all of them are worth a look.
+    # If each is finite alone, only their sum is not: list all of them.
     blamed = [suspect for suspect in suspects if not suspect.finite] or suspects
     if steps.rank == 0:
         lines = [
@@ -100,14 +100,14 @@ def explained(
             for one in blamed
         ]
         (run / FILE).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    # A process that ended now would take the one that writes down with it.
+    # A rank that exited now would bring down rank 0 while it writes the file.
     PartialState().wait_for_everyone()
     return _error(number + 1, suspects, blamed, broken, run)
 
 
 def refuse_validation(metrics: dict[str, float], step: int) -> None:
-    """Stop before weights are saved with which validation fails; before the first step they may
-    still be mended.
+    """Refuse to save weights whose validation is not finite; before the first step, training may
+    still fix them.
 
     Raises:
         UserError: names the metric.
@@ -132,7 +132,7 @@ def _one_by_one(
     tokenizer: PreTrainedTokenizerFast,
     gradients: bool,
 ) -> list[Suspect]:
-    """This process's examples of a step."""
+    """This rank's examples of a step, each run alone."""
     found, starts = [], np.cumsum([0, *(len(task) for task in steps.corpus.tasks)])
     for index in steps.share(number).tolist():
         ids, _, task = steps.corpus[index]
@@ -153,7 +153,7 @@ def _gradient_norm(loss_module: LabelLoss, loss: Tensor) -> float:
 
 
 def _in_json(value: Any) -> Any:
-    """JSON has no word for what is not finite."""
+    """NaN and infinities as text, since JSON does not have them."""
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -17,19 +17,19 @@ from sidtune.tasks.config import Config
 
 
 class SmallerPasses:
-    """Halves the passes of a run whenever one does not fit.
+    """Halves the tokens per forward pass whenever a pass runs out of memory.
 
     Args:
         steps: of the run; their layout is changed.
-        allowed: false where the user chose the size, or where other processes would not know of a
-            second try.
+        allowed: false if the user set the size, or if there are other ranks, which would not retry
+            too.
     """
 
     def __init__(self, steps: Steps, allowed: bool) -> None:
         self.steps, self.allowed, self.lowered = steps, allowed, False
 
     def laid_out(self, step: Step, number: int) -> Step:
-        """The step, laid out anew where a worker prepared it before the passes shrank."""
+        """The step, laid out again if a loader worker prepared it with an earlier limit."""
         return (
             self.steps[number]
             if self.lowered and _largest(step) > self.steps.layout.limit
@@ -37,11 +37,11 @@ class SmallerPasses:
         )
 
     def lower(self, step: Step, number: int) -> bool:
-        """Halve the largest pass of a step from here on; false where that cannot be.
+        """Limit passes to half of this step's largest from now on; false if that is not possible.
 
         Args:
-            step: as it did not fit.
-            number: of the step, from 0.
+            step: the step that did not fit.
+            number: index of the step, from 0.
         """
         longest, largest = (
             int(self.steps.corpus.lengths[self.steps.share(number)].max()),
@@ -68,13 +68,13 @@ def explaining_out_of_memory(config: Config) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
-        # What follows the first sentences is about the allocator's own settings.
+        # The first two sentences; the rest is about the allocator's own settings.
         said = " ".join(". ".join(str(error).split(". ")[:2]).split()).rstrip(".")
         raise OneProcessError(f"the GPU ran out of memory: {said}", advice(config)) from None
 
 
 def advice(config: Config) -> str:
-    """The keys that lower the memory of this run, those that change nothing else first."""
+    """The settings that lower this run's memory, those that leave results unchanged first."""
     training = config.training
     if training.layout == "padded":
         first = (

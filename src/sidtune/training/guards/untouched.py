@@ -22,10 +22,10 @@ NARROW = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class Untouched(TrainerCallback):
-    """Remembers checksums of a model's frozen weights, and compares.
+    """Verifies by checksums that a model's frozen weights have not changed.
 
-    The rows that SID tokens have in the frozen matrices are left out: they take no part in the
-    model, and loading a checkpoint writes over them.
+    The SID tokens' rows in the frozen matrices are left out: the model does not use them, and
+    loading a checkpoint overwrites them.
 
     Args:
         model: on its device.
@@ -41,11 +41,11 @@ class Untouched(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Called by Trainer, when a checkpoint that a run goes on from is loaded."""
+        """Called by Trainer, after the checkpoint to resume from is loaded."""
         self.known = self.checksums()
 
     def verify(self, step: int) -> None:
-        """Called before something is saved.
+        """Compare with the checksums from the start of training; called before anything is saved.
 
         Raises:
             OneProcessError: names the weights that have changed.
@@ -71,19 +71,19 @@ class Untouched(TrainerCallback):
 
 
 def checksum(values: Tensor, left_out: Tensor | None = None) -> Tensor:
-    """A number that changes with any one bit, or when rows trade places: words are summed row by
-    row, modulo 2⁶⁴.
+    """A checksum that changes with any single bit, or when rows are swapped: a weighted sum of the
+    rows' word sums, modulo 2⁶⁴.
 
     Args:
         values: `(rows, …)` of any type.
-        left_out: `(n,)` rows that do not count.
+        left_out: `(n,)` rows to leave out.
 
     Returns:
         `()`, int64.
     """
     rows = values.detach().reshape(max(1, len(values)) if values.dim() else 1, -1).contiguous()
-    # A word of the tensor's own size would be widened before it is summed: a copy of eight bytes
-    # for each value.
+    # Words of the tensor's own size would be widened before summing: a copy of eight bytes per
+    # value.
     wide = rows.shape[1] * rows.element_size() % WORD_BYTES == 0
     if wide and rows.storage_offset() * rows.element_size() % WORD_BYTES:
         rows = rows.clone()
@@ -91,5 +91,5 @@ def checksum(values: Tensor, left_out: Tensor | None = None) -> Tensor:
     sums = words.sum(1, dtype=torch.int64)
     if left_out is not None:
         sums[left_out] = 0
-    # Odd numbers have an inverse modulo 2⁶⁴, so that no change of one row is lost.
+    # Odd factors are invertible modulo 2⁶⁴, so a change in any one row changes the sum.
     return (sums * torch.arange(1, 2 * len(sums), 2, device=sums.device)).sum()

@@ -10,16 +10,17 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from sidtune.base.terminal import warn
 
-# All counted in entries of the log. On sixteen runs of the demo, the recipes and docs/quality.md,
-# recent entries never stood more than 2.5 spreads or 16 percent above those before them.
+# In log entries. In sixteen runs of the demo, the recipes and docs/quality.md, recent entries were
+# never more than 2.5 spreads or 16 percent above those before them.
 BEFORE, RECENT, FEWEST = 50, 5, 20
 SPREADS, RATIO = 4.0, 1.25
-# Over a fifth of the run, the first half of those runs always fell by more than four percent.
+# In the first half of those runs, the loss always fell by more than four percent over a fifth of
+# the run.
 SHARE, SHORTEST, FALL = 5, 100, 0.01
 # Below this loss, in nats per label, there is nothing left to learn.
 LEARNED = 0.1
-# From the median of absolute differences of neighbours to a standard deviation, if they were
-# normally distributed.
+# Converts the median absolute difference of neighbours to a standard deviation, assuming a normal
+# distribution.
 NORMAL = 1.4826 / 2**0.5
 
 CAUSES = {
@@ -38,7 +39,7 @@ CAUSES = {
 class LossWatch(TrainerCallback):
     """Warns of a loss that jumps, or that does not fall in the first half of a run.
 
-    A kind of warning is given once, and again only after as many entries as it looks at.
+    A warning is repeated only after as many log entries as its window has.
     """
 
     def __init__(self) -> None:
@@ -49,7 +50,7 @@ class LossWatch(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Called by Trainer; a resumed run remembers its entries."""
+        """Called by Trainer; a resumed run restores the losses logged so far."""
         self.losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
         self.ignored = args.get_warmup_steps(state.max_steps) // int(args.logging_steps)
 
@@ -86,28 +87,28 @@ class LossWatch(TrainerCallback):
 
 
 def jumped(losses: Sequence[float]) -> tuple[float, float] | None:
-    """The median of the entries before and of the recent ones, where the latter stands far above.
+    """The medians of earlier and of recent entries if the latter is far higher, else None.
 
-    Medians of several: one odd step, such as the small one that ends an epoch, is no jump.
+    Medians, so that one outlier, such as an epoch's smaller last step, is no jump.
     """
     before, recent = losses[-BEFORE - RECENT : -RECENT], losses[-RECENT:]
     if len(before) < FEWEST:
         return None
     usual, now = float(np.median(before)), float(np.median(recent))
-    # Of neighbours: a loss that rises slowly would hide itself in a spread around the median.
+    # Of neighbours: a slowly rising loss would inflate a spread around the median.
     spread = NORMAL * float(np.median(np.abs(np.diff(before))))
     return (usual, now) if now > max(usual + SPREADS * spread, RATIO * usual, LEARNED) else None
 
 
 def flat_window(planned: int) -> int:
-    """Entries that a run of so many is judged by."""
+    """Window length of `stands_still`, for a run of `planned` log entries."""
     return max(SHORTEST, planned // SHARE)
 
 
 def stands_still(losses: Sequence[float], planned: int, seen: int) -> bool:
-    """Whether the second half of the latest window is not lower than the first.
+    """Whether the mean loss fell by less than one percent between the halves of the latest window.
 
-    Only in the first half of the run: towards its end the schedule slows learning down on purpose.
+    Only checked in the first half of the run: later, the schedule lowers the learning rate.
 
     Args:
         losses: the entries after warmup.
@@ -115,7 +116,7 @@ def stands_still(losses: Sequence[float], planned: int, seen: int) -> bool:
         seen: entries so far.
     """
     length = flat_window(planned)
-    # The windows overlap by nine tenths: one more entry says little.
+    # Check once per tenth of a window: a single entry adds little.
     if len(losses) < length or 2 * seen > planned or (len(losses) - length) % (length // 10):
         return False
     earlier, later = np.array_split(np.asarray(losses[-length:]), 2)

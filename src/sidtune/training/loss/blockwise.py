@@ -1,4 +1,4 @@
-"""The loss straight from hidden states: logits are made in blocks of rows, used and overwritten."""
+"""The loss from hidden states, with logits in memory for only one block of rows at a time."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch.autograd.function import once_differentiable
 from sidtune.model.tuning.frozen import SidHead
 from sidtune.training.loss.variant import LossVariant
 
-# Logits held at once. Blocks that are much smaller are slower: each reads and writes the matrix's
-# whole gradient. docs/performance.md has this beside plain cross entropy and torch's
+# Logits per block. Much smaller blocks are slower, since each reads and writes the matrix's whole
+# gradient. docs/performance.md compares this with plain cross entropy and torch's
 # linear_cross_entropy: as fast as either at a vocabulary of 8,576, and 1.2 to 1.7 times as fast at
 # 152,064.
 BLOCK_VALUES = 2**26
@@ -29,26 +29,26 @@ def blockwise_loss(
     variant: LossVariant | None = None,
     nodes: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The loss of labels whose hidden states are given, for a head whose output is the model's.
+    """The loss of labels from hidden states, for a model that returns its head's output unchanged.
 
     Args:
         hidden: `(labels, hidden)`.
         head: `nn.Linear`, or a frozen model's `SidHead`.
         labels: `(labels,)` token ids.
-        scale: what the sum is multiplied by.
-        variant: the loss of a label, `-log p(label)` by default.
-        nodes: `(labels,)`, as the variant takes them.
+        scale: factor on the summed loss.
+        variant: the loss per label, `-log p(label)` by default.
+        nodes: `(labels,)`, as in `LossVariant.forward`.
 
     Returns:
-        `scale` times the sum of the losses, differentiable, and the loss of each label,
-        `(labels,)`, which is not.
+        `scale` times the summed loss, differentiable, and the loss per label, `(labels,)`,
+        detached.
     """
     own, ids, base = (
         (head.weight, head.sid_ids, head.base) if isinstance(head, SidHead) else (None, None, head)
     )
     device = hidden.device.type
     if own is not None:
-        # Frozen weights are used as they are: another type would be a copy of the matrix.
+        # Frozen weights keep their dtype: a cast would copy the matrix.
         hidden = hidden.to(base.weight.dtype)
     elif torch.is_autocast_enabled(device):
         hidden = hidden.to(torch.get_autocast_dtype(device))
@@ -61,11 +61,11 @@ def blockwise_loss(
 
 
 class _BlockwiseLoss(torch.autograd.Function):
-    """Makes the gradients in the forward pass, while the logits are at hand: recomputing would need
-    a fourth product.
+    """Computes gradients in the forward pass, while the logits are in memory: recomputing them
+    would need a fourth matmul.
 
-    Nothing of the size labels × vocabulary outlives a block, and in frozen mode nothing of the size
-    vocabulary × hidden is made at all.
+    No tensor of labels × vocabulary is held, only one block of it, and with frozen tuning no tensor
+    of vocabulary × hidden is allocated at all.
     """
 
     @staticmethod
@@ -82,12 +82,10 @@ class _BlockwiseLoss(torch.autograd.Function):
         variant: LossVariant | None,
         nodes: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        """See `blockwise_loss`; `own` and `ids` are a frozen model's rows and the tokens they
-        belong to.
-        """
+        """See `blockwise_loss`; `own` and `ids` are a frozen model's SID rows and their ids."""
         given = (hidden, weight, bias, own)
         wanted = [differentiate and needed for needed in ctx.needs_input_grad[: len(given)]]
-        # The first block writes, the others add; without labels there is no block.
+        # The first block overwrites, later ones add; without labels there is no block.
         make = torch.empty_like if len(labels) else torch.zeros_like
         gradients = [
             make(t) if w and t is not None else None for t, w in zip(given, wanted, strict=True)
@@ -113,8 +111,8 @@ class _BlockwiseLoss(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, incoming: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        """The gradients that were made, times what comes in."""
-        # One, where the loss itself is differentiated; on a GPU asking would wait for the device.
+        """The stored gradients times the incoming one."""
+        # It is 1 if the loss itself is differentiated; on a GPU, the check would synchronise.
         unchanged = incoming.device.type == "cpu" and incoming.item() == 1.0
         made = [
             g if g is None or unchanged else g * incoming.to(g.dtype) for g in ctx.saved_tensors
@@ -125,8 +123,8 @@ class _BlockwiseLoss(torch.autograd.Function):
 def _likelihood(
     logits: Tensor, labels: Tensor, differentiate: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """The negative log likelihood of labels, `(rows,)`, and its slope, `(rows, vocabulary)`, in
-    place of logits.
+    """The negative log likelihood per label, `(rows,)`, and its gradient by the logits, `(rows,
+    vocabulary)`, which overwrites the logits.
     """
     of_label = labels[:, None]
     torch.log_softmax(logits, -1, out=logits)
@@ -139,7 +137,7 @@ def _likelihood(
 def _judged(
     variant: LossVariant, logits: Tensor, labels: Tensor, nodes: Tensor | None, differentiate: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """The losses of some labels by a variant, `(rows,)`, and their slope, `(rows, vocabulary)`."""
+    """A variant's loss per label, `(rows,)`, and its gradient by logits, `(rows, vocabulary)`."""
     if not differentiate:
         return variant(logits, labels, nodes), None
     with torch.enable_grad():
@@ -152,9 +150,7 @@ def _judged(
 def _blocks(
     hidden: Tensor, matrix: Tensor, bias: Tensor | None, own: Tensor | None, ids: Tensor | None
 ) -> Iterator[tuple[slice, Tensor]]:
-    """Logits of some rows at a time, in float32 or wider; the block is overwritten by
-    the next one.
-    """
+    """Logits block by block, in float32 or wider; each block is overwritten by the next one."""
     rows = max(1, min(len(hidden), BLOCK_VALUES // len(matrix)))
     product = hidden.new_empty(rows, len(matrix))
     for start in range(0, len(hidden), rows):
@@ -181,11 +177,11 @@ def _accumulate(
     ids: Tensor | None,
     part: slice,
 ) -> None:
-    """Add what one block says of each gradient; the first block also clears what was there.
+    """Add one block's contribution to each gradient; the first block overwrites the buffer.
 
     Args:
-        slope: `(rows, vocabulary)`, of the loss by the logits, less the scale, which a narrow type
-            would round away; it is overwritten.
+        slope: `(rows, vocabulary)`, gradient of the loss by the logits, before `scale`, with which
+            a narrow dtype would round it to zero; it is overwritten.
     """
     of_hidden, of_weight, of_bias, of_own = gradients
     kept = float(part.start > 0)
@@ -197,7 +193,7 @@ def _accumulate(
         through_own = mine @ own
         if of_own is not None:
             of_own.addmm_(mine.T, hidden[part].to(own.dtype), beta=kept, alpha=scale)
-        # The old rows of these tokens had no part in the logits.
+        # The base's rows of these tokens did not contribute to the logits.
         slope.index_fill_(1, ids, 0.0)
     narrow = slope.to(matrix.dtype)
     if of_weight is not None:

@@ -17,18 +17,18 @@ from sidtune.training.loss.variant import LossVariant
 
 
 class LabelLoss(nn.Module):
-    """A language model that answers with the loss of its labels: in evaluation mode their negative
+    """A language model that returns the loss of its labels; in evaluation mode, always the negative
     log likelihood.
 
-    The forward of the output head is replaced: it keeps the hidden states at label positions, drops
-    the others, and gives the loss. The head is still called as a module, so whatever wraps it sees
-    it. Where something follows the head in the model (a soft cap, a scale), it gives logits and the
-    loss is made of what the model returns.
+    The output head's forward is replaced: it selects the hidden states at label positions and
+    returns the loss. The head is still called as a module, so wrappers such as FSDP see the call.
+    If something follows the head in the model (a soft cap, a scale), it returns logits, and the
+    loss is computed from the model's output.
 
     Args:
         model: any causal language model of Transformers.
         tasks: number of tasks.
-        variant: what training minimises in place of the negative log likelihood.
+        variant: the loss that training minimises instead of the negative log likelihood.
     """
 
     def __init__(
@@ -60,10 +60,10 @@ class LabelLoss(nn.Module):
         """The loss of a micro-batch; arguments as in `MicroBatch`.
 
         Returns:
-            `scale` times the sum over labels, differentiable, and the sum without the scale for
-            each task, `(tasks,)`, which is not; both in float32 or wider.
+            `scale` times the loss summed over labels, differentiable, and the unscaled sum per
+            task, `(tasks,)`, detached; both in float32 or wider.
         """
-        # Losses of different criteria do not compare, so that evaluation has none.
+        # Evaluation uses the plain loss, since losses of different variants are not comparable.
         variant = self.variant if self.model.training else None
         if ends is not None:
             attention_mask = tree_mask(ends, attention_dtype(self.model.dtype, ends.device))
@@ -90,8 +90,8 @@ class LabelLoss(nn.Module):
         return loss, losses.new_zeros(self.tasks).index_add(0, tasks, losses)
 
     def _answer(self, head: Any, hidden: Tensor) -> Tensor:
-        """`(batch, length, hidden)` → the loss `(1,)` or logits `(1, labels, vocabulary)`; else all
-        logits.
+        """`(batch, length, hidden)` → the loss `(1,)` or logits `(1, labels, vocabulary)`; outside
+        of `forward`, all logits.
         """
         if self._asked is None:
             return type(head).forward(head, hidden)  # type: ignore[no-any-return]

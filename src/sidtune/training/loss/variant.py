@@ -1,4 +1,4 @@
-"""Losses in place of the plain negative log likelihood, from the logits of labels."""
+"""Alternatives to the plain negative log likelihood, computed from the logits of labels."""
 
 from __future__ import annotations
 
@@ -15,14 +15,12 @@ from sidtune.inputs import Inputs
 
 
 def make_variant(config: LossConfig, prefixes: Prefixes | None) -> LossVariant | None:
-    """The configured loss; None for the plain one, which has a faster way."""
+    """The configured loss; None for the plain one, which has a faster implementation."""
     return None if config == LossConfig() else LossVariant(config, prefixes)
 
 
 def sid_prefixes(inputs: Inputs) -> Prefixes | None:
-    """The prefixes of the catalogue's SIDs as evaluation knows them, where the loss
-    looks at them.
-    """
+    """The prefixes of the catalogue's SIDs as in evaluation; None if the loss needs none."""
     if not inputs.config.loss.looks_at_prefixes:
         return None
     prompts = Prompts(inputs.bundle, inputs.vocabulary.tokenizer)
@@ -31,7 +29,7 @@ def sid_prefixes(inputs: Inputs) -> Prefixes | None:
 
 
 def prefixes_of(trie: Trie) -> Prefixes:
-    """The nodes of a trie under one numbering."""
+    """The nodes of a trie, numbered across its levels."""
     counts = [len(level.columns) for level in trie.levels]
     before = np.cumsum([0, *counts])
     starts = [
@@ -47,12 +45,12 @@ def prefixes_of(trie: Trie) -> Prefixes:
 class LossVariant(nn.Module):
     """The loss of each label.
 
-    Cross entropy over the whole vocabulary, or for SID tokens over the tokens that may follow their
-    prefix.
+    Cross entropy over the whole vocabulary or, for SID tokens, over the tokens that may follow
+    their prefix.
 
     Args:
-        config: not the default, which `blockwise_loss` computes by itself.
-        prefixes: those that `nodes` number; None for a loss that does not look at them.
+        config: other than the default, which `blockwise_loss` computes itself.
+        prefixes: the prefixes that `nodes` index; None if the loss does not need them.
     """
 
     starts: Tensor
@@ -102,15 +100,15 @@ class LossVariant(nn.Module):
         )
 
     def _over_allowed(self, allowed: Tensor, there: Tensor, itself: Tensor) -> Tensor:
-        """Cross entropy over the tokens that may follow, smoothed over them.
+        """Cross entropy over the allowed tokens, with label smoothing over the same tokens.
 
         Args:
             allowed: `(rows, fan-out)` logits, minus infinity where there is no child.
-            there, itself: `(rows, fan-out)`, the children of each row's prefix, and among them the
-                label.
+            there, itself: `(rows, fan-out)` masks of the children of each row's prefix, and of the
+                label among them.
         """
         smoothing = self.config.label_smoothing
-        # Not a product with the mask: a logit of minus infinity times zero is not a number.
+        # Not a product with the mask: minus infinity times zero is NaN.
         losses = allowed.logsumexp(1) - (1 - smoothing) * allowed.masked_fill(~itself, 0.0).sum(1)
         if smoothing:
             losses = losses - smoothing * allowed.masked_fill(~there, 0.0).sum(1) / there.sum(1)
