@@ -19,12 +19,12 @@ import csv
 import json
 import os
 import random
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from commands import sidtune
 
 ROOT = Path(__file__).parents[1]
 RECIPE = ROOT / "recipes" / "amazon-industrial-sids.yaml"
@@ -172,16 +172,6 @@ def evaluate(folder: Path, model: Path) -> dict[str, dict[str, float]]:
         metrics = report["rankers"]["model"]["item"]
         found[f"{name} target"] = {metric: metrics[metric]["value"] for metric in METRICS}
     return found
-
-
-def sidtune(*arguments: str) -> str:
-    """Run a command; what it printed where it was asked for JSON, and in full view otherwise."""
-    command = [sys.executable, "-m", "sidtune", *arguments]
-    stdout = subprocess.PIPE if "--json" in arguments else None
-    done = subprocess.run(command, stdout=stdout, text=True, encoding="utf-8", check=False)
-    if done.returncode:
-        raise SystemExit(f"sidtune {arguments[0]} failed")
-    return done.stdout or ""
 
 
 if __name__ == "__main__":

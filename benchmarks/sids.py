@@ -18,13 +18,13 @@ import argparse
 import json
 import os
 import random
-import subprocess
-import sys
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import yaml
+
+from commands import sidtune
 
 ROOT = Path(__file__).parents[1]
 RECIPE = ROOT / "recipes" / "amazon-industrial-sids.yaml"
@@ -221,16 +221,6 @@ def run_folder(folder: Path, name: str, seed: int) -> Path:
 def shown(cell: dict[str, float] | None) -> str:
     """A difference and its interval."""
     return f"{cell['value']:+.4f} ({cell['low']:+.4f}, {cell['high']:+.4f})" if cell else "–"
-
-
-def sidtune(*arguments: str) -> str:
-    """Run a command; what it printed where it was asked for JSON, and in full view otherwise."""
-    command = [sys.executable, "-m", "sidtune", *arguments]
-    stdout = subprocess.PIPE if "--json" in arguments else None
-    done = subprocess.run(command, stdout=stdout, text=True, encoding="utf-8", check=False)
-    if done.returncode:
-        raise SystemExit(f"sidtune {arguments[0]} failed")
-    return done.stdout or ""
 
 
 if __name__ == "__main__":

@@ -15,15 +15,14 @@ import argparse
 import json
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from sidtune.pipeline.quick import train_briefly
+from commands import sidtune
+from sidtune.pipeline.quick import random_index, train_briefly
 
 OUTCOME = Path(__file__).with_suffix(".json")
 STEPS = 3_000
@@ -116,7 +115,9 @@ def index_of(name: str, data: dict[str, Any], published: Path | None, output: Pa
     if name == PUBLISHED:
         return published
     if name == RANDOM:
-        return random_index(index_of("co-occurrence", data, published, output), output)
+        index = index_of("co-occurrence", data, published, output)
+        assert index is not None
+        return random_index(index, output)
     texts = "co_occurrence" not in str(INDEXES[name].get("vectors")) or "text" in name
     if texts and "instruments" in str(output):
         return None
@@ -126,20 +127,6 @@ def index_of(name: str, data: dict[str, Any], published: Path | None, output: Pa
     return Path(json.loads(sidtune("sids", str(config), "--json"))["index"])
 
 
-def random_index(index: Path | None, output: Path) -> Path:
-    """The SIDs of an index, dealt out at random."""
-    import numpy as np
-
-    assert index is not None
-    known = json.loads(index.read_text(encoding="utf-8"))
-    dealt = np.random.default_rng(0).permutation(len(known))
-    sids = list(known.values())
-    path = output / "random.index.json"
-    random = dict(zip(known, [sids[place] for place in dealt], strict=True))
-    path.write_text(json.dumps(random), encoding="utf-8")
-    return path
-
-
 def told(kept: dict[str, Any]) -> str:
     """A line of the table."""
     cells = []
@@ -147,13 +134,6 @@ def told(kept: dict[str, Any]) -> str:
         value, low, high = (kept[metric][name] for name in ("value", "low", "high"))
         cells.append(f"{metric} {value:.4f} ({low:.3f}–{high:.3f})")
     return f"{kept['shop']:<14}{kept['index']:<30}" + "   ".join(cells)
-
-
-def sidtune(*arguments: str) -> str:
-    """What a command printed."""
-    command = [sys.executable, "-m", "sidtune", *arguments]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, encoding="utf-8", check=True)
-    return done.stdout
 
 
 if __name__ == "__main__":

@@ -280,14 +280,11 @@ def _write_rows(path: Path, rows: list[tuple[int, list[int], int]], items: list[
         "history_item_sid",
         "item_sid",
     ]
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        for user, whole, target in rows:
-            history = whole[-HISTORY:]
-            titles = [items[i].title for i in history]
-            sids = ["".join(items[i].sid) for i in history]
-            aim = items[target]
-            writer.writerow(
-                [f"U{user}", titles, aim.title, history, target, sids, "".join(aim.sid)]
-            )
+    table: list[list[object]] = []
+    for user, whole, target in rows:
+        history = whole[-HISTORY:]
+        titles = [items[i].title for i in history]
+        sids = ["".join(items[i].sid) for i in history]
+        aim = items[target]
+        table.append([f"U{user}", titles, aim.title, history, target, sids, "".join(aim.sid)])
+    _write_table(path, columns, table)

@@ -37,7 +37,7 @@ from sidtune.evaluation.results import make_folder, refuse_other_settings, write
 from sidtune.files.ids import as_texts
 from sidtune.metrics.ranks import Ranking
 from sidtune.opponents.baselines import rank_baselines
-from sidtune.opponents.transitions import Transitions, tuned_transitions
+from sidtune.opponents.transitions import tuned_transitions
 from sidtune.runs.output import CONFIG
 from sidtune.tasks.config_file import load_config
 from sidtune.tasks.source import load_split
@@ -113,12 +113,10 @@ def evaluate(request: EvaluationRequest) -> Report | None:
             )
         }
         if train_place:
-            catalogue = recommender.bundle.catalogue
-            train = train_place.load(catalogue)
-            valid = valid_place.load(catalogue) if valid_place else None
-            transitions = _transitions(recommender, train, valid, request.options)
-            settings["transitions"] = transitions.as_json()
-            rankings |= _baseline_rankings(recommender, rows, train, transitions, request.options)
+            found, settings["transitions"] = _baseline_rankings(
+                recommender, rows, train_place, valid_place, request.options
+            )
+            rankings |= found
         elif request.baselines:
             warn(
                 "no training rows are known, so baselines are skipped; give them with --train FILE"
@@ -216,37 +214,32 @@ def _hidden(rows: Rows, options: RankOptions) -> Ragged | None:
     return rows.history if options.exclude_history else None
 
 
-def _transitions(
-    recommender: Recommender, train: Rows, valid: Rows | None, options: RankOptions
-) -> Transitions:
-    sid_of = recommender.answers.sid_of
-    return tuned_transitions(
-        train,
-        valid,
-        len(sid_of),
-        allowed=sid_of >= 0,
-        exclude_history=options.exclude_history,
-    )
-
-
 def _baseline_rankings(
     recommender: Recommender,
     rows: Rows,
-    train: Rows,
-    transitions: Transitions,
+    train_place: _Place,
+    valid_place: _Place | None,
     options: RankOptions,
-) -> dict[str, Ranking]:
-    sid_of = recommender.answers.sid_of
-    return rank_baselines(
+) -> tuple[dict[str, Ranking], dict[str, Any]]:
+    """The baselines' rankings, and the settings that item transitions were given."""
+    sid_of, catalogue = recommender.answers.sid_of, recommender.bundle.catalogue
+    train = train_place.load(catalogue)
+    valid = valid_place.load(catalogue) if valid_place else None
+    restriction: dict[str, Any] = {
+        "allowed": sid_of >= 0,
+        "exclude_history": options.exclude_history,
+    }
+    transitions = tuned_transitions(train, valid, len(sid_of), **restriction)
+    rankings = rank_baselines(
         train,
         rows.history,
         rows.target,
         sid_of,
         options.beams,
         transitions=transitions,
-        allowed=sid_of >= 0,
-        exclude_history=options.exclude_history,
+        **restriction,
     )
+    return rankings, transitions.as_json()
 
 
 def _settings(

@@ -108,7 +108,7 @@ def with_rows(request: Request) -> Request:
 
 
 def with_prepared(request: Request, made: Prepared) -> Request:
-    """These rows and items, as keys of `data` and `sids`."""
+    """The same with these rows, and these items where there is a catalogue of texts."""
     given = request.tree.get("data") or {}
     filled = request.with_data(**made.rows)
     if not given.get("items") and request.tree.get("catalogue"):

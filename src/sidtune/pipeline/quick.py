@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from sidtune.evaluation.evaluate import EvaluationRequest, evaluate
 from sidtune.model.new_base import create_base
 from sidtune.pipeline.defaults import Request, with_rows
 from sidtune.tasks.config_file import parse_config, read_tree
+from sidtune.tasks.sid_sequence import nested
 from sidtune.templates import template_texts
 from sidtune.training.train import train
 
@@ -50,17 +51,23 @@ def quick(index: Path, config: Path, steps: int = STEPS) -> dict[str, Any]:
     """
     data = with_rows(Request(config, [], read_tree(config))).tree.get("data") or {}
     rows = {name: data[name] for name in ROWS if name in data}
-    known = read_catalogue(None, index)
-    dealt = np.random.default_rng(SEED).permutation(len(known.ids))
-    random = dict(zip(known.ids, [known.sids[place] for place in dealt], strict=True))
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        (folder / "random.index.json").write_text(json.dumps(random), encoding="utf-8")
-        indexes = {"index": index, "random_sids": folder / "random.index.json"}
+        indexes = {"index": index, "random_sids": random_index(index, folder)}
         return {
             name: train_briefly(folder / name, {**rows, "index": str(file)}, steps)
             for name, file in indexes.items()
         }
+
+
+def random_index(index: Path, folder: Path) -> Path:
+    """Write the SIDs of an index, dealt out at random, into a folder."""
+    known = read_catalogue(None, index)
+    dealt = np.random.default_rng(SEED).permutation(len(known.ids))
+    random = dict(zip(known.ids, [known.sids[place] for place in dealt], strict=True))
+    path = folder / "random.index.json"
+    path.write_text(json.dumps(random), encoding="utf-8")
+    return path
 
 
 @contextmanager
@@ -71,12 +78,6 @@ def _silence() -> Iterator[None]:
         yield
     finally:
         console.quiet = before
-
-
-def _nested(sids: Sequence[tuple[str, ...]]) -> bool:
-    """Whether a SID is the beginning of another."""
-    distinct = set(sids)
-    return any(sid[:depth] in distinct for sid in distinct for depth in range(1, len(sid)))
 
 
 def train_briefly(folder: Path, data: dict[str, Any], steps: int) -> dict[str, Any]:
@@ -90,7 +91,7 @@ def train_briefly(folder: Path, data: dict[str, Any], steps: int) -> dict[str, A
         `rows`, and metric → `value`, `low`, `high`, by item.
     """
     create_base(folder / "base", template_texts(), HIDDEN, LAYERS)
-    nested = _nested(read_catalogue(None, Path(data["index"])).sids)
+    ambiguous = nested(set(read_catalogue(None, Path(data["index"])).sids))
     tree = {
         "output_dir": str(folder / "run"),
         "seed": SEED,
@@ -102,7 +103,7 @@ def train_briefly(folder: Path, data: dict[str, Any], steps: int) -> dict[str, A
         },
         "data": {**data, "sample": MOST_USERS},
         # Without a closing token a SID that is the beginning of another one is ambiguous.
-        "tasks": {"sid_next" if nested else "sid_sequence": None},
+        "tasks": {"sid_next" if ambiguous else "sid_sequence": None},
         "encoding": {"cache_dir": str(folder / "cache")},
         "training": {
             "max_steps": steps,

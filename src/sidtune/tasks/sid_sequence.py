@@ -53,11 +53,16 @@ def sequence_part(form: str, sequences: Sequences, rows: NDArray[np.int64]) -> P
 
 def refuse_nested(task: str, sids: set[tuple[str, ...]]) -> None:
     """Refuse SIDs that are prefixes of others: without a closing token, such a SID is ambiguous."""
-    for sid in sids:
-        for depth in range(1, len(sid)):
-            if sid[:depth] in sids:
-                raise UserError(
-                    f"task {task}: the SID {''.join(sid[:depth])} is a prefix of {''.join(sid)}",
-                    "Use SIDs of equal length, or the task sid_next, whose responses end with a"
-                    " closing token.",
-                )
+    if found := nested(sids):
+        short, long = map("".join, found)
+        raise UserError(
+            f"task {task}: the SID {short} is a prefix of {long}",
+            "Use SIDs of equal length, or the task sid_next, whose responses end with a closing"
+            " token.",
+        )
+
+
+def nested(sids: set[tuple[str, ...]]) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+    """A SID and one that it is a prefix of, if there are such."""
+    pairs = ((sid[:depth], sid) for sid in sids for depth in range(1, len(sid)))
+    return next((pair for pair in pairs if pair[0] in sids), None)
