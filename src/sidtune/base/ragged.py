@@ -4,7 +4,7 @@ needs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -28,13 +28,10 @@ class Ragged:
     offsets: NDArray[np.int64]
 
     @classmethod
-    def from_lists(cls, lists: Sequence[Iterable[int]]) -> Ragged:
+    def from_lists(cls, lists: Sequence[Sequence[int]]) -> Ragged:
         """Flatten Python lists."""
-        sized = [list(entry) for entry in lists]
-        return cls(
-            np.fromiter(chain.from_iterable(sized), np.int32),
-            _offsets([len(entry) for entry in sized]),
-        )
+        offsets = _offsets([len(entry) for entry in lists])
+        return cls(np.fromiter(chain.from_iterable(lists), np.int32, offsets[-1]), offsets)
 
     @classmethod
     def from_lengths(cls, values: NDArray[np.integer], lengths: NDArray[np.integer]) -> Ragged:

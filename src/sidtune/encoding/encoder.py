@@ -64,7 +64,7 @@ class Encoder:
             for form, given in templates.items()
         }
         self.item_texts = cache(self._item_texts)
-        self.item_tokens = cache(self._item_tokens)
+        self._item_tables = cache(self._item_table)
         self.safe_texts = cache(self._safe_texts)
 
     @cached_property
@@ -374,10 +374,14 @@ class Encoder:
             refuse_token_text(texts, self.segments, f"the {field}")
         return texts
 
-    def _item_tokens(
+    def item_tokens(
         self, field: ItemField, first: bool, front: str = "", back: str = ""
     ) -> Ragged:
         """Token ids of every item's SID, title or description; computed once."""
+        # Written out, since a cache takes a default left out and one given for different calls.
+        return self._item_tables(field, first, front, back)
+
+    def _item_table(self, field: ItemField, first: bool, front: str, back: str) -> Ragged:
         if field == "sid":
             ids: Sequence[Sequence[int]] = [
                 [self.segments.added[token] for token in sid] for sid in self.catalogue.sids

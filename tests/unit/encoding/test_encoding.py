@@ -473,6 +473,23 @@ def test_ids_decode_to_the_text(kind: str, form: str) -> None:
     assert made.reversible(part, 0, made.tokenizer)  # type: ignore[attr-defined]
 
 
+def test_an_items_text_is_tokenised_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, seen = encoder(), list[str]()
+    tokenise = made.segments.data
+
+    def counted(texts: list[str], first: bool) -> list[list[int]]:
+        seen.extend(texts)
+        return tokenise(texts, first)
+
+    monkeypatch.setattr(type(made.segments), "data", lambda _, *given: counted(*given))
+    for form in ("title_to_sid", "title_next", "item_feature.title_to_sid"):
+        columns = histories([[0, 1], [2]], [1, 2], form).columns
+        items = Ragged.column(np.array([0, 1], np.int32))
+        columns |= {"title": Items(items, "title"), "sid": Items(items, "sid")}
+        made.encode(Part(form, columns, np.arange(2)))
+    assert sorted(seen) == sorted(CATALOGUE.titles)
+
+
 def test_text_that_is_lost_is_noticed() -> None:
     from tokenizers import normalizers
 
