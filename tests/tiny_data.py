@@ -86,6 +86,8 @@ def tiny_tree(folder: Path, **sections: dict[str, Any]) -> dict[str, Any]:
         "encoding": {"cache_dir": str(folder / "cache"), "cutoff_len": 200},
         "training": {"epochs": 2, "batch_size": 16, "learning_rate": 0.01, "warmup": 2},
         "eval": {"every": 5, "patience": None},
+        # Few tests are about the ranker, and fitting it takes a second.
+        "rank": {"fit": "never"},
     }
     for name, section in sections.items():
         tree[name] = (

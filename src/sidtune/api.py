@@ -60,7 +60,8 @@ def train(
     trust_remote_code: bool = False,
     other_processes: bool = False,
 ) -> Result | None:
-    """Fine-tune as configured and save a plain Hugging Face checkpoint in `output_dir`.
+    """Fine-tune as configured, save a plain Hugging Face checkpoint in `output_dir`, and fit the
+    ranker beside it (`rank.fit`).
 
     Args:
         config: as `load_config` gives it.
@@ -77,9 +78,15 @@ def train(
         UserError: for any mistake in configuration, data or model.
         Interrupted: after SIGTERM or SIGINT, once the checkpoint is saved.
     """
+    from sidtune.base.terminal import launched
     from sidtune.training.train import train as run
 
-    return run(config, resume, dry_run, trust_remote_code, other_processes)
+    result = run(config, resume, dry_run, trust_remote_code, other_processes)
+    if result and not launched():
+        from sidtune.pipeline.rank import rank_after
+
+        rank_after(config, trust_remote_code)
+    return result
 
 
 def evaluate(
@@ -94,10 +101,11 @@ def evaluate(
     output: str | Path | None = None,
     max_tokens: int = MAX_TOKENS,
     baselines: bool = True,
+    rank: bool = True,
     trust_remote_code: bool = False,
 ) -> Report | None:
-    """Rank the rows of a split over the whole catalogue with the model and simple baselines, and
-    write the results.
+    """Rank the rows of a split over the whole catalogue with the ranker beside the model, the model
+    alone and simple baselines, and write the results.
 
     Args:
         model: a run's folder, or one of its checkpoints.
@@ -111,11 +119,12 @@ def evaluate(
         output: results folder; `evaluation` in the model's folder by default.
         max_tokens: tokens per forward pass; limits memory.
         baselines: also rank the rows with the simple baselines.
+        rank: use the ranker beside the model, if there is one.
         trust_remote_code: allow Python code shipped with the model to run.
 
     Returns:
-        HR@K, NDCG@K and MRR by SID and by item with 95% intervals, of the model and of each
-        baseline. With several processes, only the first returns it; the others return None.
+        HR@K, NDCG@K and MRR by SID and by item with 95% intervals, of each ranker. With several
+        processes, only the first returns it; the others return None.
 
     Raises:
         UserError: for any mistake in configuration, data or model.
@@ -131,6 +140,7 @@ def evaluate(
         Path(candidates) if candidates else None,
         output=Path(output) if output else None,
         baselines=baselines,
+        rank=rank,
         trust_remote_code=trust_remote_code,
     )
     return room.evaluate(request)

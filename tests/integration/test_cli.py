@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.rankers import BASELINES
 from tests.tiny_data import tiny_tree, write_shop
 from tests.tiny_models import make_base
 from typer.main import get_command
@@ -20,7 +21,6 @@ from typer.testing import CliRunner
 from sidtune.base.errors import UserError
 from sidtune.commands.demo_steps import run_demo
 from sidtune.commands.main import app, main
-from sidtune.opponents.baselines import SIMPLE
 from sidtune.pipeline.defaults import load_run
 from sidtune.tasks.config_file import load_config
 
@@ -40,15 +40,16 @@ OPTIONS = {
     "new-model": "folder --items --hidden --layers --vocab --seed",
     "evaluate": (
         "model --split --beams --normalize --limit --exclude-history --candidates --rows --train "
-        "--no-baselines --output --max-tokens --json --processes --trust-remote-code"
+        "--no-baselines --no-rank --output --max-tokens --json --processes --trust-remote-code"
     ),
     "baselines": (
         "config overrides --split --simple --seed --limit --exclude-history --candidates --output"
         " --json"
     ),
+    "rank": "model --json --trust-remote-code",
     "recommend": (
-        "model --history --input -k --beams --normalize --exclude-history --candidates --json "
-        "--trust-remote-code"
+        "model --history --input -k --beams --normalize --exclude-history --candidates --no-rank"
+        " --json --trust-remote-code"
     ),
     "compare": "runs --split --json",
     "demo": "--output",
@@ -447,7 +448,7 @@ def test_the_demo_leaves_a_model_and_says_what_is_next(
 ) -> None:
     report = run_demo(tmp_path / "demo", users=6)
     output = flat(capsys.readouterr().out)
-    assert list(report.rankers) == ["model", *SIMPLE]
+    assert list(report.rankers) == ["ranker", "model", "ranker without model", *BASELINES]
     assert output.count("last bought:") == 3
     assert output.count("→") >= 9
     assert (tmp_path / "demo" / "run" / "final_checkpoint" / "config.json").is_file()

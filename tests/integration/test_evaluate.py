@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from tests.asking import call, message, plain_reference, plainly_ranked, results
+from tests.rankers import BASELINES, SIMPLE
 from transformers import AutoModelForCausalLM
 from typer.main import get_command
 
@@ -22,7 +24,6 @@ from sidtune.commands.main import app
 from sidtune.config.search import RankOptions
 from sidtune.data.catalogue import read_catalogue
 from sidtune.data.rows import read_rows
-from sidtune.opponents.baselines import SIMPLE
 from sidtune.tasks.config import Config
 
 
@@ -57,7 +58,7 @@ def test_the_report_holds_the_metrics_of_the_predictions(run: Path) -> None:
         assert figures["NDCG@5"]["value"] == pytest.approx(gains / 12)
         assert figures["MRR"]["value"] == pytest.approx(sum(1 / place for place in places) / 12)
         assert figures["HR@3"]["low"] < figures["HR@3"]["value"] < figures["HR@3"]["high"]
-    assert list(report["rankers"]) == ["model", *SIMPLE]
+    assert list(report["rankers"]) == ["model", *BASELINES]
     shared = sum(p["target"] in ("6", "7") for p in predictions)
     assert report["colliding"] == pytest.approx(shared / 12)
     assert sum(group["rows"] for group in report["rankers"]["model"]["by_history"]) == 12
@@ -68,16 +69,19 @@ def test_the_report_holds_the_metrics_of_the_predictions(run: Path) -> None:
 def test_the_table_shows_the_model_beside_the_baselines(run: Path) -> None:
     output = call("evaluate", run).output
     report, _ = results(run / "evaluation")
-    lines = [line for line in output.splitlines() if line.startswith("HR@10")]
-    cells = " ".join(lines).replace("HR@10", "").split()
-    shown = [float(cell) for cell in cells if "–" not in cell]
-    names = list(report["rankers"])
-    expected = [
-        report["rankers"][name][level]["HR@10"]["value"]
-        for level in ("sid", "item")
-        for name in names
-    ]
-    assert shown == pytest.approx(expected, abs=1e-4)
+    shown = {name: [] for name in report["rankers"]}
+    for line in output.splitlines():
+        name = next((name for name in shown if line.startswith(f"{name}  ")), None)
+        cells = [cell for cell in line.split() if re.fullmatch(r"[01]\.\d{4}", cell)]
+        if name and len(cells) == 5:
+            shown[name].append([float(cell) for cell in cells])
+    for name, summary in report["rankers"].items():
+        metrics = ("HR@1", "HR@5", "HR@10", "HR@50", "NDCG@10")
+        expected = [
+            [summary[level][metric]["value"] for metric in metrics] for level in ("item", "sid")
+        ]
+        assert shown[name] == [pytest.approx(line, abs=1e-4) for line in expected]
+    assert max(map(len, output.splitlines())) <= 80 or "by SID" in output
     assert "12 rows, 8 items, 50 beams" in output
 
 
@@ -128,8 +132,10 @@ def test_without_baselines(config: Config, run: Path, tmp_path: Path) -> None:
     assert "warning" not in alone.output, "it is what was asked for"
     assert "most popular" not in " ".join(alone.output.split())
     report, same_lists = results(tmp_path / "alone")
-    assert report["rankers"] == {"model": with_them["rankers"]["model"]}
-    assert same_lists == lists
+    # How a target can be reached is counted on training rows.
+    without_reach = {**with_them["rankers"]["model"], "by_reach": []}
+    assert report["rankers"] == {"model": without_reach}
+    assert same_lists == [{key: row[key] for key in row if key != "reach"} for row in lists]
     assert report["settings"]["train"] is None
     assert named.exit_code == 0, named.output
     compared = call("compare", run, tmp_path / "alone", "--json")

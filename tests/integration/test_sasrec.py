@@ -16,12 +16,13 @@ import pytest
 import torch
 import yaml
 from tests.asking import call, message, results
+from tests.rankers import BASELINES
 from tests.tiny_data import write_shop
 
 from sidtune.base.ragged import Ragged
 from sidtune.data.rows import Rows
 from sidtune.opponents import sasrec
-from sidtune.opponents.baselines import SIMPLE, Listing
+from sidtune.opponents.baselines import Listing
 from sidtune.tasks.config import Config
 
 # Its install is larger than that of everything else but torch, so it is no part of what the suite
@@ -67,8 +68,8 @@ def test_the_figures_are_those_beside_a_model(config: Config, run: Path, tmp_pat
     )
     assert done.exit_code == 0, done.output
     alone = json.loads((tmp_path / "out" / "test.json").read_text())
-    assert list(alone["rankers"]) == [*SIMPLE]
-    for name in SIMPLE:
+    assert list(alone["rankers"]) == [*BASELINES]
+    for name in BASELINES:
         assert alone["rankers"][name] == beside["rankers"][name]
     for key in ("rows", "items", "colliding", "excluded", "list_length"):
         assert alone[key] == beside[key]
@@ -81,10 +82,10 @@ def test_every_ranker_can_be_compared(config: Config, run: Path, tmp_path: Path)
         call("baselines", config.output_dir / "config.yaml", "--simple", "--output", out).exit_code
         == 0
     )
-    done = call("compare", run, *(out / name.replace(" ", "-") for name in SIMPLE), "--json")
+    done = call("compare", run, *(out / name.replace(" ", "-") for name in BASELINES), "--json")
     assert done.exit_code == 0, done.output
     report = json.loads((out / "test.json").read_text())
-    for name, comparison in zip(SIMPLE, json.loads(done.output), strict=True):
+    for name, comparison in zip(BASELINES, json.loads(done.output), strict=True):
         assert (comparison["rows"], comparison["unlike"]) == (12, [])
         for entry in comparison["differences"]:
             level = report["rankers"][name]["sid" if entry["level"] == "SID" else "item"]
@@ -97,7 +98,7 @@ def test_no_base_is_needed_and_results_lie_beside_the_run(shop: Path) -> None:
     assert "12 rows, 8 items, lists of 50" in done.output
     folder = shop.parent / "run-baselines"
     assert sorted(path.name for path in folder.iterdir()) == sorted(
-        ["test.json", *(name.replace(" ", "-") for name in SIMPLE)]
+        ["test.json", *(name.replace(" ", "-") for name in BASELINES)]
     )
     assert not (shop.parent / "run").exists(), "training wants its folder empty"
 
@@ -140,7 +141,7 @@ def test_a_comparison_names_other_sids_and_other_histories(shop: Path, tmp_path:
 
 def test_json_is_all_there_is_on_the_standard_output(shop: Path) -> None:
     printed = json.loads(call("baselines", shop, "--simple", "--json").stdout)
-    assert list(printed["rankers"]) == [*SIMPLE]
+    assert list(printed["rankers"]) == [*BASELINES]
 
 
 def test_mistakes(shop: Path) -> None:

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import yaml
 from tests.asking import call, message, results
+from tests.rankers import SIMPLE
 from tests.running import losses, metrics
 from tests.tiny_data import TITLES, tiny_tree, write_rows
 
 from sidtune.checks.run import refuse_errors
 from sidtune.data import leave_one_out
 from sidtune.inputs import Inputs
-from sidtune.opponents.baselines import SIMPLE
 from sidtune.tasks.config_file import load_config
 
 TRAINING = {"epochs": 1, "batch_size": 16, "learning_rate": 0.01, "warmup": 2}

@@ -16,6 +16,7 @@ from sidtune.commands.options import (
     Candidates,
     ExcludeHistory,
     ModelFolder,
+    NoRank,
     Normalization,
     Processes,
     Split,
@@ -54,14 +55,15 @@ def evaluate(
     rows: Rows = None,
     train: Train = None,
     no_baselines: NoBaselines = False,
+    no_rank: NoRank = False,
     output: Output = None,
     max_tokens: MaxTokens = MAX_TOKENS,
     as_json: AsJson = False,
     processes: Processes = None,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
-    """Rank the rows of a split over the whole catalogue: HR@K, NDCG@K and MRR of the model and
-    four baselines.
+    """Rank the rows of a split over the whole catalogue: HR@K, NDCG@K and MRR of the ranker beside
+    the model, of the model alone, and of simple baselines.
 
     Writes all metrics to SPLIT.json and all ranked lists to SPLIT.predictions.parquet.
 
@@ -88,6 +90,7 @@ def evaluate(
         output,
         trust_remote_code,
         not no_baselines,
+        not no_rank,
     )
     report = room.evaluate(request)
     if report and as_json:

@@ -51,6 +51,10 @@ ExcludeHistory = Annotated[
 Candidates = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Return only these items; one id per line.")
 ]
+NoRank = Annotated[
+    bool,
+    typer.Option("--no-rank", help="Use the model's own order, without the ranker beside it."),
+]
 OtherProcesses = Annotated[
     bool,
     typer.Option(

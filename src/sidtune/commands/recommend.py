@@ -15,6 +15,7 @@ from sidtune.commands.options import (
     Candidates,
     ExcludeHistory,
     ModelFolder,
+    NoRank,
     Normalization,
     TrustRemoteCode,
 )
@@ -39,10 +40,11 @@ def recommend(
     normalize: Normalization = "full",
     exclude_history: ExcludeHistory = False,
     candidates: Candidates = None,
+    no_rank: NoRank = False,
     as_json: AsJson = False,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
-    """Recommend items for one history, or for each line of a file: title, SID and log-probability.
+    """Recommend items for one history, or for each line of a file: title, SID and score.
 
     Example: `sidtune recommend runs/shop --history 12,7 -k 5`
     """
@@ -53,7 +55,7 @@ def recommend(
             "give either --history or --input", "sidtune recommend MODEL --history 12,7"
         )
     quiet_libraries()
-    recommender = stream.load(model, candidates, trust_remote_code)
+    recommender = stream.load(model, candidates, trust_remote_code, not no_rank)
     asked = stream.histories(recommender, history, source)
     for answer in stream.answer(
         recommender, asked, k, RankOptions(beams, normalize, exclude_history)

@@ -51,16 +51,31 @@ def train(
 
 
 def run_training(
-    config: Config, resume: str, dry_run: bool, processes: int | None, *switches: bool
+    config: Config,
+    resume: str,
+    dry_run: bool,
+    processes: int | None,
+    trust_remote_code: bool = False,
+    other_processes: bool = False,
 ) -> None:
+    """Train, in this process or in several, and fit the ranker."""
     if processes and processes > 1 and not launched():
         # Before training is imported, which those processes do.
         from sidtune.distributed import launch
 
-        raise typer.Exit(launch.launch(processes, sys.argv[1:]))
-    from sidtune.training.train import train as run
+        if status := launch.launch(processes, sys.argv[1:]):
+            raise typer.Exit(status)
+    else:
+        from sidtune.training.train import train as run
 
-    quiet_libraries()
-    result = run(config, resume, dry_run, *switches)
-    if result and first_process():
-        console.print(escape(result.text))
+        quiet_libraries()
+        result = run(config, resume, dry_run, trust_remote_code, other_processes)
+        if result and first_process():
+            console.print(escape(result.text))
+    if not dry_run and not launched():
+        from sidtune.pipeline.rank import rank_after, render
+
+        quiet_libraries()
+        found = rank_after(config, trust_remote_code)
+        for part in render(found) if found else ():
+            console.print(part)

@@ -11,6 +11,9 @@ from sidtune.data.rows import Rows
 # A pair takes twice the memory of an item, and items of a history repeat in every later row of the
 # user.
 ROWS_AT_ONCE = 1 << 18
+# Scores closer than this count as tied. It has room for a million ranks by popularity, which stay
+# distinct in float64 when added to scores up to 4,096.
+TIE_BREAK = 1e-6
 
 
 def owned(rows: Rows, items: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -29,6 +32,17 @@ def owned(rows: Rows, items: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]
 def popularity(rows: Rows, items: int) -> NDArray[np.int64]:
     """Number of distinct users of each item, in a history or as a target, `(items,)`."""
     return np.bincount(owned(rows, items)[1], minlength=items)
+
+
+def tie_break(popular: NDArray[np.integer]) -> NDArray[np.float64]:
+    """A term in [0, `TIE_BREAK`) that decreases with the rank by popularity, then catalogue order,
+    `(items,)`.
+    """
+    term = np.empty(len(popular))
+    term[np.argsort(-popular, kind="stable")] = np.arange(len(popular))[::-1] * (
+        TIE_BREAK / len(popular)
+    )
+    return term
 
 
 def _pairs(

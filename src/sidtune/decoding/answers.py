@@ -88,6 +88,28 @@ class Answers:
         same_sid = (sids == self.sid_of[target][:, None]) & (sids >= 0)
         return Ranking(_first(same_sid), _first(same_item), lists)
 
+    def rank_items(self, items: Ragged, target: NDArray[np.integer], depth: int) -> Ranking:
+        """Where targets stand in lists of items; a SID stands where its first item does.
+
+        Args:
+            items: catalogue positions, best first.
+            target: `(rows,)` catalogue positions.
+            depth: length of the lists.
+        """
+        rows = items.keep(place_of(items) < depth).rectangle(depth)
+        sids = np.where(rows >= 0, self.sid_of[rows], -1)
+        order = np.argsort(sids, axis=1, kind="stable")
+        ordered = np.take_along_axis(sids, order, axis=1)
+        opens = np.diff(ordered, axis=1, prepend=-2) != 0
+        new = np.zeros(rows.shape, bool)
+        np.put_along_axis(new, order, opens, axis=1)
+        # Number of distinct SIDs up to each place.
+        places = np.cumsum(new & (sids >= 0), axis=1)
+        same_sid = (sids == self.sid_of[target][:, None]) & (sids >= 0)
+        found = np.take_along_axis(places, same_sid.argmax(axis=1)[:, None], axis=1)[:, 0]
+        same_item = (rows == target[:, None]) & (rows >= 0)
+        return Ranking(np.where(same_sid.any(axis=1), found, 0), _first(same_item), rows)
+
 
 def make_answers(
     bundle: Bundle, prompts: Prompts, allowed: NDArray[np.bool_] | None = None

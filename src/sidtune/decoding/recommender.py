@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 
 from sidtune.base.errors import UserError
-from sidtune.base.ragged import Ragged
+from sidtune.base.ragged import Ragged, place_of, row_of
 from sidtune.config.search import BEAMS, Normalize, RankOptions
 from sidtune.decoding.answers import Answers, allowed_items, make_answers
 from sidtune.decoding.decoder import Decoder, make_decoder
 from sidtune.decoding.lists import Lists, rank_histories
 from sidtune.decoding.prompts import Prompts
 from sidtune.model.load import load_trained
+from sidtune.ranker.file import read_ranker
+from sidtune.ranker.pairs import Asked, Beams
+from sidtune.ranker.ranker import Ranker
 from sidtune.runs.bundle import RECOMMENDER_FILE, Bundle, read_bundle
 from sidtune.runs.checkpoints import checkpoints
 from sidtune.tokenizer.load import load_tokenizer
@@ -28,7 +33,9 @@ SHOWN = 3
 
 @dataclass(frozen=True)
 class Recommendation:
-    """A recommended item and the log-probability of its SID."""
+    """A recommended item. Its score is the log-probability of its SID, or the ranker's score, which
+    compares within a list only.
+    """
 
     item_id: str
     title: str
@@ -44,26 +51,39 @@ class Recommender:
         decoder: runs the model.
         bundle: the model's catalogue and prompt format.
         answers: the items that may be returned.
+        ranker: puts the model's items and those of other sources in order; None for the model's
+            own order.
     """
 
     def __init__(
-        self, prompts: Prompts, decoder: Decoder[Any], bundle: Bundle, answers: Answers
+        self,
+        prompts: Prompts,
+        decoder: Decoder[Any],
+        bundle: Bundle,
+        answers: Answers,
+        ranker: Ranker | None = None,
     ) -> None:
         self.prompts, self.decoder, self.bundle, self.answers = prompts, decoder, bundle, answers
+        self.ranker = ranker
 
     @classmethod
     def load(
-        cls, path: str | Path, device: str | None = None, trust_remote_code: bool = False
+        cls,
+        path: str | Path,
+        device: str | None = None,
+        trust_remote_code: bool = False,
+        rank: bool = True,
     ) -> Recommender:
         """Load a run's folder, its `final_checkpoint`, or one of its checkpoints.
 
         Args:
             device: for example `cpu` or `cuda:1`; by default a GPU if there is one.
             trust_remote_code: allow Python code shipped with the model to run.
+            rank: use the ranker that `sidtune rank` left in the folder, if there is one.
 
         Raises:
             UserError: for a folder without a model trained by sidtune, or with files of different
-                models.
+                models; for a ranker that is damaged or of another catalogue.
         """
         folder = Path(path)
         refuse_other_folders(folder)
@@ -78,7 +98,8 @@ class Recommender:
                 f" up to {highest:,}",
                 "Use model and tokenizer of the same run.",
             )
-        return cls(prompts, decoder, bundle, make_answers(bundle, prompts))
+        ranker = read_ranker(folder, bundle.catalogue) if rank else None
+        return cls(prompts, decoder, bundle, make_answers(bundle, prompts), ranker)
 
     def among(self, candidates: Iterable[str]) -> Recommender:
         """A recommender with the same model that returns only these items.
@@ -94,6 +115,7 @@ class Recommender:
             self.decoder,
             self.bundle,
             make_answers(self.bundle, self.prompts, allowed),
+            self.ranker,
         )
 
     def recommend(
@@ -139,9 +161,12 @@ class Recommender:
         self, history: Ragged, k: int, options: RankOptions
     ) -> list[list[Recommendation] | None]:
         """The best `k` items for histories of catalogue positions; None where the prompt does not
-        fit.
+        fit, unless there is a ranker, which needs no prompt.
         """
         lists = self.lists(history, options)
+        if self.ranker:
+            items, scores = self.ranker.rank(self.asked(history, lists, options), k)
+            return list(self._recommendations(items, scores))
         named = self._named(lists, history if options.exclude_history else None, k)
         too_long = set(lists.too_long.tolist())
         return [None if row in too_long else answer for row, answer in enumerate(named)]
@@ -150,6 +175,19 @@ class Recommender:
         """The best SIDs for histories of catalogue positions; `together` as in `rank_histories`."""
         return rank_histories(
             self.decoder, self.prompts, self.answers, history, options, together=together
+        )
+
+    def asked(self, history: Ragged, lists: Lists, options: RankOptions) -> Asked:
+        """The same histories as a ranker is asked them, with the model's lists."""
+        hidden = history if options.exclude_history else None
+        items, columns = self.answers.shown(lists.sids, hidden)
+        allowed = self.answers.sid_of >= 0
+        return Asked(
+            history,
+            len(allowed),
+            Beams(items, lists.scores[row_of(items), columns]),
+            None if allowed.all() else allowed,
+            options.exclude_history,
         )
 
     def positions(self, histories: Sequence[Sequence[str]]) -> Ragged:
@@ -185,16 +223,17 @@ class Recommender:
     def _named(self, lists: Lists, hidden: Ragged | None, k: int) -> list[list[Recommendation]]:
         """Lists of SIDs as items with their titles, the best `k` of each."""
         items, columns = self.answers.shown(lists.sids, hidden)
-        spans = zip(items.offsets[:-1].tolist(), items.offsets[1:].tolist(), strict=True)
-        return [
-            [
-                self._recommendation(
-                    int(items.values[place]), float(lists.scores[row, columns[place]])
-                )
-                for place in range(start, min(end, start + k))
-            ]
-            for row, (start, end) in enumerate(spans)
-        ]
+        first = place_of(items) < k
+        scores = lists.scores[row_of(items), columns]
+        return list(self._recommendations(items.keep(first), scores[first]))
+
+    def _recommendations(
+        self, items: Ragged, scores: NDArray[np.float32]
+    ) -> Iterator[list[Recommendation]]:
+        """Lists of catalogue positions with their scores, as items with their titles."""
+        for start, end in pairwise(items.offsets.tolist()):
+            found = zip(items.values[start:end].tolist(), scores[start:end].tolist(), strict=True)
+            yield [self._recommendation(item, score) for item, score in found]
 
     def _recommendation(self, item: int, score: float) -> Recommendation:
         catalogue = self.bundle.catalogue

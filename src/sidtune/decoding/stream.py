@@ -45,9 +45,11 @@ class Answer:
     fits: bool = True
 
 
-def load(folder: Path, candidates: Path | None, trust_remote_code: bool) -> Recommender:
+def load(
+    folder: Path, candidates: Path | None, trust_remote_code: bool, rank: bool = True
+) -> Recommender:
     """The recommender of a folder, restricted to the items of a file if one is given."""
-    recommender = Recommender.load(folder, trust_remote_code=trust_remote_code)
+    recommender = Recommender.load(folder, trust_remote_code=trust_remote_code, rank=rank)
     return recommender.among(read_candidates(candidates)) if candidates else recommender
 
 
@@ -168,7 +170,7 @@ def _table(answer: Answer) -> Table:
     table.add_column("title")
     table.add_column("SID")
     table.add_column("item")
-    table.add_column("log p", justify="right")
+    table.add_column("score", justify="right")
     for place, item in enumerate(answer.items, start=1):
         cells = (Text(visible(text)) for text in (item.title, item.sid, item.item_id))
         table.add_row(str(place), *cells, f"{item.score:.2f}")

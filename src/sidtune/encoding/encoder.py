@@ -374,9 +374,7 @@ class Encoder:
             refuse_token_text(texts, self.segments, f"the {field}")
         return texts
 
-    def item_tokens(
-        self, field: ItemField, first: bool, front: str = "", back: str = ""
-    ) -> Ragged:
+    def item_tokens(self, field: ItemField, first: bool, front: str = "", back: str = "") -> Ragged:
         """Token ids of every item's SID, title or description; computed once."""
         # Written out, since a cache takes a default left out and one given for different calls.
         return self._item_tables(field, first, front, back)

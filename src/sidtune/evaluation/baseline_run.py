@@ -1,5 +1,5 @@
-"""`sidtune baselines`: rank the rows of a split with SASRec and the four simple baselines; no
-model is needed.
+"""`sidtune baselines`: rank the rows of a split with SASRec and the simple baselines; no model
+is needed.
 """
 
 from __future__ import annotations
@@ -7,7 +7,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ from sidtune.encoding.build import load_catalogue
 from sidtune.evaluation import tables
 from sidtune.evaluation.compare import SETTINGS
 from sidtune.evaluation.evaluate import LIMIT_SEED
+from sidtune.evaluation.reach import reached
 from sidtune.evaluation.report import Report, make_report
 from sidtune.evaluation.results import (
     make_folder,
@@ -42,8 +42,8 @@ from sidtune.evaluation.results import (
 from sidtune.files.ids import as_texts
 from sidtune.metrics.ranks import Ranking
 from sidtune.opponents import sasrec
-from sidtune.opponents.baselines import Listing, rank_baselines, rank_rows
-from sidtune.opponents.transitions import tuned_transitions
+from sidtune.opponents.baselines import Baselines, Listing, rank_rows
+from sidtune.ranker.texts import text_vectors
 from sidtune.tasks.config import Config
 from sidtune.tasks.source import load_source
 
@@ -110,20 +110,22 @@ def run_baselines(request: BaselineRequest) -> Report:
         rankings[SASREC], settings["sasrec"] = _rank_sasrec(
             request, catalogue, train, rows, listing
         )
-    restricted = partial(
-        rank_baselines, allowed=sid_of >= 0, exclude_history=request.exclude_history
-    )
-    transitions = tuned_transitions(
+    restriction: dict[str, Any] = {
+        "allowed": sid_of >= 0,
+        "exclude_history": request.exclude_history,
+    }
+    baselines = Baselines.fit(
         train,
         _rows(request.config, catalogue, "valid"),
         len(sid_of),
-        allowed=sid_of >= 0,
-        exclude_history=request.exclude_history,
+        texts=text_vectors(request.config.data.items, request.config.sids, catalogue),
+        **restriction,
     )
-    settings["transitions"] = transitions.as_json()
-    rankings |= restricted(train, rows.history, rows.target, sid_of, BEAMS, transitions=transitions)
+    settings["chosen"] = baselines.as_json()
+    rankings |= baselines.rank(rows.history, rows.target, sid_of, BEAMS, **restriction)
     settings["ranking_seconds"] = round(time.monotonic() - began, 2)
-    report = make_report(settings, rows, sid_of, users, 0, rankings)
+    reach = reached(train, rows, len(sid_of))
+    report = make_report(settings, rows, sid_of, users, 0, rankings, reach)
     for name, ranking in rankings.items():
         alone = replace(report, rankers={name: report.rankers[name]})
         own = make_folder(folder / name.lower().replace(" ", "-"))

@@ -273,6 +273,12 @@ def _intervals(differences: NDArray[np.float64], resamples: int) -> NDArray[np.f
     return ends.round(12)
 
 
+def interval_of(differences: NDArray[np.float64]) -> tuple[float, float]:
+    """Ends of the 95% interval of a mean of paired differences, `(rows,)`."""
+    low, high = _intervals(differences[:, None], RESAMPLES)[:, 0].tolist()
+    return low, high
+
+
 def _draw(random: np.random.Generator, resamples: int, rows: int) -> NDArray[np.float64]:
     """How often each resample draws each row, `(resamples, rows)`."""
     counts = np.empty((resamples, rows))

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -32,12 +32,15 @@ from sidtune.decoding.recommender import Recommender, refuse_other_folders
 from sidtune.distributed.environment import settle_environment
 from sidtune.distributed.launch import pin_first_gpu
 from sidtune.evaluation.compare import SETTINGS
+from sidtune.evaluation.reach import REACH_NAMES, reached
 from sidtune.evaluation.report import Report, make_report
 from sidtune.evaluation.results import make_folder, refuse_other_settings, write_results
 from sidtune.files.ids import as_texts
 from sidtune.metrics.ranks import Ranking
-from sidtune.opponents.baselines import rank_baselines
-from sidtune.opponents.transitions import tuned_transitions
+from sidtune.opponents.baselines import Baselines
+from sidtune.ranker.file import FILE
+from sidtune.ranker.pairs import Floats
+from sidtune.ranker.texts import text_vectors
 from sidtune.runs.output import CONFIG
 from sidtune.tasks.config_file import load_config
 from sidtune.tasks.source import load_split
@@ -58,6 +61,7 @@ class EvaluationRequest:
         rows, train: files in place of those of the run's configuration.
         output: the folder for the results; `evaluation` in the model's folder by default.
         baselines: rank the rows with the baselines too; without them no training rows are read.
+        rank: use the ranker beside the model, if there is one.
     """
 
     model: Path
@@ -70,6 +74,7 @@ class EvaluationRequest:
     output: Path | None = None
     trust_remote_code: bool = False
     baselines: bool = True
+    rank: bool = True
 
 
 def evaluate(request: EvaluationRequest) -> Report | None:
@@ -84,39 +89,35 @@ def evaluate(request: EvaluationRequest) -> Report | None:
     state = PartialState(cpu=not torch.cuda.is_available())
     console.quiet = not state.is_main_process
     refuse_other_folders(request.model)
-    place, train_place, valid_place = _places(request)
-    train_place = train_place if request.baselines else None
+    data = _Data.of(request)
     # One of several processes has a device of its own; a single one takes the best there is.
     device = str(state.device) if state.num_processes > 1 else None
-    recommender = Recommender.load(request.model, device, request.trust_remote_code)
+    recommender = Recommender.load(request.model, device, request.trust_remote_code, request.rank)
     if request.candidates:
         recommender = recommender.among(read_candidates(request.candidates))
-    every_row = place.load(recommender.bundle.catalogue)
+    every_row = data.rows.load(recommender.bundle.catalogue)
     chosen = drawn(len(every_row.target), request.limit, LIMIT_SEED)
     rows = every_row.take(chosen)
     folder = make_folder(results_folder(request), refuse_link=request.output is None)
-    settings = _settings(
-        request, place, train_place, recommender.bundle.catalogue, state.num_processes
-    )
+    settings = _settings(request, data, recommender, state.num_processes)
     refuse_other_settings(
         folder / f"{request.split}.json", settings, (*SETTINGS, "limit", "rows_sha256")
     )
     began = time.monotonic()
     lists = recommender.lists(rows.history, request.options, together=True)
-    seconds = time.monotonic() - began
+    settings["ranking_seconds"] = round(time.monotonic() - began, 2)
     report = None
     if state.is_main_process:
-        settings["ranking_seconds"] = round(seconds, 2)
-        rankings = {
-            "model": recommender.answers.rank(
-                lists.sids, rows.target, _hidden(rows, request.options)
-            )
-        }
-        if train_place:
-            found, settings["transitions"] = _baseline_rankings(
-                recommender, rows, train_place, valid_place, request.options
+        own = model_lists(recommender, rows, lists, request.options)
+        rankings = {name: each.ranking for name, each in own.items()}
+        reach = None
+        if data.train:
+            train = data.train.load(recommender.bundle.catalogue)
+            found, settings["chosen"] = _baseline_rankings(
+                recommender, rows, train, data, request.options
             )
             rankings |= found
+            reach = reached(train, rows, len(recommender.bundle.users))
         elif request.baselines:
             warn(
                 "no training rows are known, so baselines are skipped; give them with --train FILE"
@@ -128,10 +129,9 @@ def evaluate(request: EvaluationRequest) -> Report | None:
             recommender.bundle.users,
             len(lists.too_long),
             rankings,
+            reach,
         )
-        table = _predictions(
-            recommender, rows, chosen, lists, rankings["model"], _hidden(rows, request.options)
-        )
+        table = _predictions(recommender, rows, chosen, next(iter(own.values())), reach)
         write_results(folder, request.split, report, table)
     if state.num_processes > 1:
         # One that left early would tear the connection from under those that still close it.
@@ -176,32 +176,55 @@ class _Place:
         )
 
 
-def _places(request: EvaluationRequest) -> tuple[_Place, _Place | None, _Place | None]:
-    """The rows to rank, the training and the validation rows; the latter two may be unknown."""
-    rows, train = _Place.of_rows(request.rows), _Place.of_rows(request.train)
-    if rows and (train or not request.baselines):
-        return rows, train, None
-    found = [
-        folder / CONFIG
-        for folder in (request.model, request.model.resolve().parent)
-        if (folder / CONFIG).is_file()
-    ]
-    if not found:
-        if rows:
-            return rows, None, None
-        raise UserError(
-            f"{request.model} has no {CONFIG}, which names the rows",
-            "Give them with --rows FILE --train FILE.",
+@dataclass(frozen=True)
+class _Data:
+    """Where everything is that an evaluation reads besides the model.
+
+    Args:
+        rows: the rows to rank.
+        train, valid: unknown where no configuration says it.
+        texts: reads vectors of the items' texts, where there are any.
+    """
+
+    rows: _Place
+    train: _Place | None = None
+    valid: _Place | None = None
+    texts: Callable[[Catalogue], Floats | None] = lambda catalogue: None
+
+    @classmethod
+    def of(cls, request: EvaluationRequest) -> _Data:
+        """What the request names, and what the run's configuration says of the rest."""
+        rows, train = _Place.of_rows(request.rows), _Place.of_rows(request.train)
+        if rows and (train or not request.baselines):
+            return cls(rows, train if request.baselines else None)
+        found = [
+            folder / CONFIG
+            for folder in (request.model, request.model.resolve().parent)
+            if (folder / CONFIG).is_file()
+        ]
+        if not found:
+            if rows:
+                return cls(rows)
+            raise UserError(
+                f"{request.model} has no {CONFIG}, which names the rows",
+                "Give them with --rows FILE --train FILE.",
+            )
+        config = load_config(found[0])
+        rows = rows or _Place.of_split(config.data, request.split)
+        if rows is None:
+            raise UserError(
+                f"{found[0]} has no data.{request.split}", "Give the rows with --rows FILE."
+            )
+        if not request.baselines:
+            return cls(rows)
+        texts = partial(text_vectors, config.data.items, config.sids)
+        if train:
+            return cls(rows, train, None, texts)
+        train, valid = (
+            _Place.of_split(config.data, "train"),
+            _Place.of_split(config.data, "valid"),
         )
-    data = load_config(found[0]).data
-    rows = rows or _Place.of_split(data, request.split)
-    if rows is None:
-        raise UserError(
-            f"{found[0]} has no data.{request.split}", "Give the rows with --rows FILE."
-        )
-    if train:
-        return rows, train, None
-    return rows, _Place.of_split(data, "train"), _Place.of_split(data, "valid")
+        return cls(rows, train, valid, texts)
 
 
 def results_folder(request: EvaluationRequest) -> Path:
@@ -209,63 +232,80 @@ def results_folder(request: EvaluationRequest) -> Path:
     return request.output or request.model / FOLDER
 
 
-def _hidden(rows: Rows, options: RankOptions) -> Ragged | None:
-    """The items that no list of a row may hold."""
-    return rows.history if options.exclude_history else None
+class ItemLists(NamedTuple):
+    """Lists of items with their scores, and where the targets stand in them."""
+
+    ranking: Ranking
+    items: Ragged
+    scores: NDArray[np.float32]
+
+
+def model_lists(
+    recommender: Recommender, rows: Rows, lists: Lists, options: RankOptions
+) -> dict[str, ItemLists]:
+    """By name: the ranker's lists, where there is a ranker, the model's own, and the ranker's as if
+    there were no model.
+    """
+    answers, hidden = recommender.answers, rows.history if options.exclude_history else None
+    items, columns = answers.shown(lists.sids, hidden)
+    scores = lists.scores[row_of(items), columns]
+    model = ItemLists(answers.rank(lists.sids, rows.target, hidden), items, scores)
+    if recommender.ranker is None:
+        return {"model": model}
+    asked = recommender.asked(rows.history, lists, options)
+    found = {
+        name: ItemLists(answers.rank_items(items, rows.target, options.beams), items, scores)
+        for name, (items, scores) in recommender.ranker.rank_each(asked, options.beams).items()
+    }
+    return {"ranker": found.pop("ranker"), "model": model, **found}
 
 
 def _baseline_rankings(
     recommender: Recommender,
     rows: Rows,
-    train_place: _Place,
-    valid_place: _Place | None,
+    train: Rows,
+    data: _Data,
     options: RankOptions,
 ) -> tuple[dict[str, Ranking], dict[str, Any]]:
-    """The baselines' rankings, and the settings that item transitions were given."""
+    """The baselines' rankings, and the settings that were chosen for them."""
     sid_of, catalogue = recommender.answers.sid_of, recommender.bundle.catalogue
-    train = train_place.load(catalogue)
-    valid = valid_place.load(catalogue) if valid_place else None
     restriction: dict[str, Any] = {
         "allowed": sid_of >= 0,
         "exclude_history": options.exclude_history,
     }
-    transitions = tuned_transitions(train, valid, len(sid_of), **restriction)
-    rankings = rank_baselines(
+    baselines = Baselines.fit(
         train,
-        rows.history,
-        rows.target,
-        sid_of,
-        options.beams,
-        transitions=transitions,
+        data.valid.load(catalogue) if data.valid else None,
+        len(sid_of),
+        texts=data.texts(catalogue),
         **restriction,
     )
-    return rankings, transitions.as_json()
+    rankings = baselines.rank(rows.history, rows.target, sid_of, options.beams, **restriction)
+    return rankings, baselines.as_json()
 
 
 def _settings(
-    request: EvaluationRequest,
-    place: _Place,
-    train_place: _Place | None,
-    catalogue: Catalogue,
-    processes: int,
+    request: EvaluationRequest, data: _Data, recommender: Recommender, processes: int
 ) -> dict[str, Any]:
     """Everything that gave the figures."""
+    catalogue = recommender.bundle.catalogue
     named = {
-        "rows": place.path,
-        "train": train_place and train_place.path,
+        "rows": data.rows.path,
+        "train": data.train and data.train.path,
         "candidates": request.candidates,
     }
     digests = {f"{name}_sha256": file_digest(file) for name, file in named.items() if file}
-    options = asdict(request.options)
+    ranker = {"ranker_sha256": file_digest(request.model / FILE)} if recommender.ranker else {}
     return {
         "model": str(request.model),
         "split": request.split,
         **{name: file and str(file) for name, file in named.items()},
         **digests,
+        **ranker,
         "sids_sha256": digest([catalogue.ids, catalogue.sids]),
-        **({} if place.history is None else {"history": place.history}),
+        **({} if data.rows.history is None else {"history": data.rows.history}),
         "limit": request.limit,
-        **options,
+        **asdict(request.options),
         "processes": processes,
         "versions": {"sidtune": __version__, "torch": torch.__version__},
     }
@@ -275,22 +315,23 @@ def _predictions(
     recommender: Recommender,
     rows: Rows,
     chosen: NDArray[np.int64],
-    lists: Lists,
-    ranking: Ranking,
-    hidden: Ragged | None,
+    lists: ItemLists,
+    reach: NDArray[np.int64] | None,
 ) -> pa.Table:
-    """A row each: who, what was wanted, where it stands, and the list with its scores."""
+    """A row each: who, what was wanted, where it stands, how it can be reached, and the list with
+    its scores.
+    """
     ids = pa.array(recommender.bundle.catalogue.ids, pa.string())
-    items, columns = recommender.answers.shown(lists.sids, hidden)
-    offsets, scores = pa.array(items.offsets.astype(np.int32)), lists.scores[row_of(items), columns]
-    return pa.table(
-        {
-            "row": chosen + 1,
-            "user_id": as_texts(rows.users),
-            "target": ids.take(pa.array(rows.target)),
-            "sid_rank": ranking.sid_ranks,
-            "item_rank": ranking.item_ranks,
-            "items": pa.ListArray.from_arrays(offsets, ids.take(pa.array(items.values))),
-            "scores": pa.ListArray.from_arrays(offsets, pa.array(scores)),
-        }
-    )
+    offsets = pa.array(lists.items.offsets.astype(np.int32))
+    columns = {
+        "row": chosen + 1,
+        "user_id": as_texts(rows.users),
+        "target": ids.take(pa.array(rows.target)),
+        "sid_rank": lists.ranking.sid_ranks,
+        "item_rank": lists.ranking.item_ranks,
+        "items": pa.ListArray.from_arrays(offsets, ids.take(pa.array(lists.items.values))),
+        "scores": pa.ListArray.from_arrays(offsets, pa.array(lists.scores)),
+    }
+    if reach is not None:
+        columns["reach"] = pa.array(REACH_NAMES).take(pa.array(reach))
+    return pa.table(columns)

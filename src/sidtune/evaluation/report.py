@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sidtune.data.rows import Rows
+from sidtune.evaluation.reach import REACH_NAMES
 from sidtune.metrics.metrics import (
     GROUP_CUTOFF,
     Estimate,
@@ -23,6 +24,9 @@ from sidtune.metrics.metrics import (
 )
 from sidtune.metrics.ranks import Ranking
 
+# The group of each row, `(rows,)`, and the groups' names.
+Grouping = tuple[NDArray[np.int64], tuple[str, ...]]
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -34,6 +38,7 @@ class Summary:
         repeated: share of those places that hold an item of the user's own history.
         by_history, by_popularity: item-level, of rows by the length of history, and by the target's
             training users.
+        by_reach: by how the target can be reached from training rows; none where these are unknown.
     """
 
     sid: dict[str, Estimate]
@@ -42,6 +47,7 @@ class Summary:
     repeated: float
     by_history: list[Group]
     by_popularity: list[Group]
+    by_reach: list[Group]
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,7 @@ def make_report(
     users: NDArray[np.int64],
     too_long: int,
     rankings: Mapping[str, Ranking],
+    reach: NDArray[np.int64] | None = None,
 ) -> Report:
     """Put the figures together.
 
@@ -89,9 +96,14 @@ def make_report(
         sid_of: `(items,)`, the number of each item's SID; -1 for items that may not be answered.
         users: `(items,)`, training users of each item.
         rankings: of every ranker, the model first.
+        reach: `(rows,)`, as in `reached`.
     """
     depth = next(iter(rankings.values())).items.shape[1]
-    groups = history_groups(rows.history.lengths), popularity_groups(users[rows.target])
+    groups: list[Grouping] = [
+        history_groups(rows.history.lengths),
+        popularity_groups(users[rows.target]),
+        (np.full(len(rows.target), -1) if reach is None else reach, REACH_NAMES),
+    ]
     answerable = sid_of >= 0
     sizes = np.bincount(sid_of[answerable])
     excluded = ~answerable[rows.target]
@@ -120,12 +132,12 @@ def _summary(
     depth: int,
     rows: Rows,
     answerable: NDArray[np.bool_],
-    groups: tuple[
-        tuple[NDArray[np.int64], tuple[str, ...]], tuple[NDArray[np.int64], tuple[str, ...]]
-    ],
+    groups: Sequence[Grouping],
 ) -> Summary:
     lists = ranking.items[:, : min(GROUP_CUTOFF, depth)]
-    by_history, by_popularity = (breakdown(ranking.item_ranks, depth, *group) for group in groups)
+    by_history, by_popularity, by_reach = (
+        breakdown(ranking.item_ranks, depth, *group) for group in groups
+    )
     return Summary(
         sid=summarise(ranking.sid_ranks, depth),
         item=summarise(ranking.item_ranks, depth),
@@ -133,4 +145,5 @@ def _summary(
         repeated=repeated(lists, rows.history),
         by_history=by_history,
         by_popularity=by_popularity,
+        by_reach=by_reach,
     )

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from rich.columns import Columns
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 
-from sidtune.evaluation.report import Report, Summary
-from sidtune.metrics.metrics import CUTOFFS, Estimate, Group
+from sidtune.evaluation.report import Report
+from sidtune.metrics.metrics import CUTOFFS, GROUP_CUTOFF, Estimate
+from sidtune.metrics.metrics import Group as RowGroup
+
+SHOWN_CUTOFFS = (1, 5, 10, 50)
 
 
 def render(report: Report) -> Iterator[RenderableType]:
@@ -28,44 +31,40 @@ def render(report: Report) -> Iterator[RenderableType]:
     yield from _notes(report)
     yield metrics_table(report)
     name, first = next(iter(report.rankers.items()))
-    groups = [
-        _groups(f"{name} by\nhistory length", first.by_history, report.list_length),
-        _groups(f"{name} by training\nusers of target", first.by_popularity, report.list_length),
-    ]
-    yield Columns([_lists(report), *groups], padding=(1, 4))
+    kinds = {
+        f"{name} by how the\ntarget is reached": first.by_reach,
+        f"{name} by\nhistory length": first.by_history,
+        f"{name} by training\nusers of target": first.by_popularity,
+    }
+    groups = [_groups(title, found, report.list_length) for title, found in kinds.items() if found]
+    yield Columns([*groups, _lists(report)], padding=(1, 4))
 
 
 def metrics_table(report: Report) -> RenderableType:
-    """HR, NDCG and MRR of every ranker, by SID and by item: side by side where there is room, and
-    once where they are equal, because no two items share a SID.
+    """HR and NDCG of every ranker, a line each, by item; by SID too where the two differ, because
+    items share a SID.
     """
-    rankers = report.rankers
-    levels = [("sid", "by SID"), ("item", "by item")]
-    if all(summary.sid == summary.item for summary in rankers.values()):
-        del levels[0]
-    tables = [
-        _level(rankers, [getattr(summary, level) for summary in rankers.values()], title)
-        for level, title in levels
-    ]
-    return Columns(tables, padding=(1, 4))
+    levels = [("item", "by item"), ("sid", "by SID")]
+    if all(summary.sid == summary.item for summary in report.rankers.values()):
+        del levels[1]
+    return Group(*(_level(report, level, title) for level, title in levels))
 
 
-def _level(
-    rankers: dict[str, Summary], estimates: Sequence[dict[str, Estimate]], title: str
-) -> Table:
-    model, *others = rankers
-    headings = [
-        title,
-        model,
-        "95%",
-        *(name.replace(" ", "\n").replace("-", "-\n") for name in others),
-    ]
-    table = _table(*headings)
-    for metric in estimates[0]:
-        # At 1 it is HR@1.
-        if metric != "NDCG@1":
-            first, *rest = (entry[metric] for entry in estimates)
-            table.add_row(metric, _value(first), _interval(first), *map(_value, rest))
+def _level(report: Report, level: str, title: str) -> Table:
+    depth = report.settings["beams"]
+    cutoffs = [k for k in SHOWN_CUTOFFS if k <= depth]
+    main = max(k for k in cutoffs if k <= GROUP_CUTOFF)
+    headings = [title]
+    for k in cutoffs:
+        headings += [f"HR@{k}", "95%"] if k == main else [f"HR@{k}"]
+    table = _table(*headings, f"NDCG@{main}")
+    for name, summary in report.rankers.items():
+        metrics: dict[str, Estimate] = getattr(summary, level)
+        cells = []
+        for k in cutoffs:
+            estimate = metrics[f"HR@{k}"]
+            cells += [_value(estimate), text_of(estimate)] if k == main else [_value(estimate)]
+        table.add_row(name, *cells, _value(metrics[f"NDCG@{main}"]))
     return table
 
 
@@ -86,11 +85,9 @@ def _notes(report: Report) -> Iterator[str]:
             f"K of {', '.join(left_out)} omitted: lists have {report.settings['beams']} positions,"
             " one per beam"
         )
-    if counted := report.settings.get("transitions"):
-        yield (
-            f"transitions: window {counted['window']}, decay {counted['decay']}, chosen on"
-            " validation rows"
-        )
+    for name, chosen in report.settings.get("chosen", {}).items():
+        told = ", ".join(f"{key.replace('_', ' ')} {value:g}" for key, value in chosen.items())
+        yield f"{name}: {told} (chosen on validation rows)"
     if report.too_long:
         yield (
             f"{report.too_long:,} rows have a prompt that exceeds cutoff_len; they count as misses"
@@ -109,14 +106,14 @@ def _lists(report: Report) -> Table:
     return table
 
 
-def _groups(what: str, groups: list[Group], cutoff: int) -> Table:
+def _groups(what: str, groups: list[RowGroup], cutoff: int) -> Table:
     table = _table(what, "rows", f"HR@{cutoff}", "95%", f"NDCG@{cutoff}", "95%")
     for group in groups:
         estimates = (group.hr, group.ndcg)
         table.add_row(
             group.name,
             f"{group.rows:,}",
-            *(cell for e in estimates for cell in (_value(e), _interval(e))),
+            *(cell for e in estimates for cell in (_value(e), text_of(e))),
         )
     return table
 
@@ -125,5 +122,6 @@ def _value(estimate: Estimate) -> str:
     return f"{estimate.value:.4f}"
 
 
-def _interval(estimate: Estimate) -> str:
+def text_of(estimate: Estimate) -> str:
+    """An interval as a cell."""
     return f"{estimate.low:.3f}–{estimate.high:.3f}"

@@ -1,10 +1,13 @@
-"""Simple baselines: most popular, repeat last, co-occurrence and transitions."""
+"""Simple baselines: most popular, repeat last, co-occurrence, item transitions, text neighbours,
+and transitions with text.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -12,67 +15,128 @@ from numpy.typing import NDArray
 
 from sidtune.base.ragged import Ragged, repeat, row_of
 from sidtune.base.terminal import progress
-from sidtune.data.popularity import owned
+from sidtune.data.popularity import popularity, tie_break
 from sidtune.data.rows import Rows
 from sidtune.metrics.ranks import Ranking
-from sidtune.opponents.popular import Popular, tie_break
-from sidtune.opponents.transitions import Transitions, TransitionSettings, history_weights
+from sidtune.opponents.blend import Blend
+from sidtune.opponents.popular import Popular
+from sidtune.ranker.sources.co_occurrence import DECAY, conditional
+from sidtune.ranker.sources.transitions import Transitions, history_weights, tuned_transitions
+from sidtune.ranker.sources.vectors import Neighbours
 
-SIMPLE = ("most popular", "repeat last", "co-occurrence", "transitions")
 CHUNK_SCORES = 4_000_000
-# Factor on the weight of a history's item for every item that came after it.
-DECAY = 0.5
 
 # Histories to scores, `(rows, items)`; higher is better.
 Scorer = Callable[[Ragged], NDArray[np.float64]]
 
 
-def rank_baselines(
-    train: Rows,
-    history: Ragged,
-    target: NDArray[np.integer],
-    sid_of: NDArray[np.integer],
-    depth: int,
-    *,
-    transitions: Transitions | None = None,
-    allowed: NDArray[np.bool_] | None = None,
-    exclude_history: bool = False,
-) -> dict[str, Ranking]:
-    """Rank the whole catalogue for every row with each baseline.
-
-    Ties go to the item with more training users, then to the one that comes first in the catalogue.
-    A SID's score is that of its best item. Ranks refer to the whole ranking and may exceed `depth`.
-    A target that may not be listed has rank 0; so does its SID, unless another of its items may be
-    listed.
+@dataclass(frozen=True)
+class Baselines:
+    """The simple baselines, counted on training rows, with settings chosen on validation rows.
 
     Args:
-        train: rows that popularity and co-occurrence are counted on.
-        history: per row to rank, catalogue positions, oldest first.
-        target: `(rows,)`, catalogue positions.
-        sid_of: `(items,)`, a number for each item's SID; items that share one have the same number.
-        depth: length of the lists.
-        transitions: counted on the same rows; with the default settings if not given.
-        allowed: `(items,)`, which items may be listed; all by default.
-        exclude_history: list no item of the row's own history; repeat last then equals most
-            popular.
+        users: `(items,)`, training users of each item.
+        together: P(j | i), `(items, items)`: of the users of item i, the share that also has j.
+        transitions: which items followed which.
+        blend: transitions and text neighbours; None without texts.
     """
-    user, item = owned(train, len(sid_of))
-    popular = np.bincount(item, minlength=len(sid_of))
-    by_popularity = Popular.of(popular, sid_of, depth, allowed)
-    listing = Listing.of(popular, sid_of, depth, allowed=allowed, exclude_history=exclude_history)
-    together = partial(
-        _co_occurrence, conditional=_conditional(_matrix(user, item, len(sid_of)), popular)
-    )
-    counted = transitions or Transitions.count(train, len(sid_of), TransitionSettings())
-    following = partial(_following, transitions=counted)
-    nothing = repeat([], len(history))
-    hidden = history if exclude_history else nothing
-    return {
-        "most popular": by_popularity.rank_rows("most popular", nothing, hidden, target),
-        "repeat last": by_popularity.rank_rows("repeat last", history.reversed(), hidden, target),
-        "co-occurrence": rank_rows("co-occurrence", together, history, target, listing),
-        "transitions": rank_rows("transitions", following, history, target, listing),
-    }
+
+    users: NDArray[np.int64]
+    together: sp.csr_array
+    transitions: Transitions
+    blend: Blend | None = None
+
+    @classmethod
+    def fit(
+        cls,
+        train: Rows,
+        valid: Rows | None,
+        items: int,
+        *,
+        texts: NDArray[np.float32] | None = None,
+        allowed: NDArray[np.bool_] | None = None,
+        exclude_history: bool = False,
+    ) -> Baselines:
+        """Count and choose.
+
+        Args:
+            train: rows that everything is counted on.
+            valid: rows that settings are chosen on, if there are any.
+            items: number of items.
+            texts: vectors of the items' texts, `(items, d)`.
+            allowed, exclude_history: as in `rank`.
+        """
+        transitions = tuned_transitions(
+            train, valid, items, allowed=allowed, exclude_history=exclude_history
+        )
+        blend = None
+        if texts is not None:
+            blend = Blend.tuned(transitions, Neighbours.tuned(texts, valid), valid)
+        return cls(popularity(train, items), conditional(train, items), transitions, blend)
+
+    def rank(
+        self,
+        history: Ragged,
+        target: NDArray[np.integer],
+        sid_of: NDArray[np.integer],
+        depth: int,
+        *,
+        allowed: NDArray[np.bool_] | None = None,
+        exclude_history: bool = False,
+    ) -> dict[str, Ranking]:
+        """Rank the whole catalogue for every row with each baseline.
+
+        Ties go to the item with more training users, then to the one that comes first in the
+        catalogue. A SID's score is that of its best item. Ranks refer to the whole ranking and may
+        exceed `depth`. A target that may not be listed has rank 0; so does its SID, unless another
+        of its items may be listed.
+
+        Args:
+            history: per row to rank, catalogue positions, oldest first.
+            target: `(rows,)`, catalogue positions.
+            sid_of: `(items,)`, a number for each item's SID; items that share one have the same
+                number.
+            depth: length of the lists.
+            allowed: `(items,)`, which items may be listed; all by default.
+            exclude_history: list no item of the row's own history; repeat last then equals most
+                popular.
+        """
+        by_popularity = Popular.of(self.users, sid_of, depth, allowed)
+        listing = Listing.of(
+            self.users, sid_of, depth, allowed=allowed, exclude_history=exclude_history
+        )
+        nothing = repeat([], len(history))
+        hidden = history if exclude_history else nothing
+        rankings = {
+            "most popular": by_popularity.rank_rows("most popular", nothing, hidden, target),
+            "repeat last": by_popularity.rank_rows(
+                "repeat last", history.reversed(), hidden, target
+            ),
+        }
+        for name, scorer in self._scorers().items():
+            rankings[name] = rank_rows(name, scorer, history, target, listing)
+        return rankings
+
+    def _scorers(self) -> dict[str, Scorer]:
+        found: dict[str, Scorer] = {
+            "co-occurrence": partial(_co_occurrence, conditional=self.together),
+            "transitions": partial(_following, transitions=self.transitions),
+        }
+        if self.blend:
+            found["text neighbours"] = partial(_near, neighbours=self.blend.neighbours)
+            found["transitions and text"] = self.blend.scores
+        return found
+
+    def as_json(self) -> dict[str, Any]:
+        """The settings that were chosen."""
+        settings: dict[str, Any] = {"transitions": asdict(self.transitions.settings)}
+        if self.blend:
+            settings["text neighbours"] = {"decay": self.blend.neighbours.decay}
+            settings["transitions and text"] = {
+                "weight": self.blend.weight,
+                "temperature": self.blend.temperature,
+            }
+        return settings
 
 
 @dataclass(frozen=True)
@@ -102,7 +166,7 @@ class _Sids:
 
 @dataclass(frozen=True)
 class Listing:
-    """Turns the scores of any baseline into rankings; arguments as in `rank_baselines`."""
+    """Turns the scores of any baseline into rankings; arguments as in `Baselines.rank`."""
 
     tie_break: NDArray[np.float64]
     sids: _Sids
@@ -156,22 +220,6 @@ def rank_rows(
     )
 
 
-def _matrix(user: NDArray[np.int64], item: NDArray[np.int64], items: int) -> sp.csr_array:
-    """1 where a user has an item, `(users, items)`."""
-    return sp.csr_array((np.ones(len(user)), (user, item)), shape=(int(user.max()) + 1, items))
-
-
-def _conditional(matrix: sp.csr_array, popular: NDArray[np.int64]) -> sp.csr_array:
-    """P(j | i), `(items, items)`: of the users of item i, the share that also has item j (Deshpande
-    & Karypis, 2004).
-
-    P(i | i) is 1, also for an item without users: users repeat items, and a baseline that leaves
-    these out is weak.
-    """
-    shares = sp.diags_array(1 / np.maximum(popular, 1)) @ (matrix.T @ matrix)
-    return (shares + sp.diags_array((popular == 0).astype(np.float64))).tocsr()
-
-
 def _co_occurrence(history: Ragged, conditional: sp.csr_array) -> NDArray[np.float64]:
     """The sum of P(j | i) over the history's items i, each with half the weight of the next one.
 
@@ -188,6 +236,10 @@ def _co_occurrence(history: Ragged, conditional: sp.csr_array) -> NDArray[np.flo
 def _following(history: Ragged, transitions: Transitions) -> NDArray[np.float64]:
     scores: NDArray[np.float64] = transitions.scores(history).toarray()
     return scores
+
+
+def _near(history: Ragged, neighbours: Neighbours) -> NDArray[np.float64]:
+    return neighbours.scores(history).astype(np.float64)
 
 
 def _places(scores: NDArray[np.float64], target: NDArray[np.integer]) -> NDArray[np.int64]:

@@ -15,9 +15,6 @@ from sidtune.base.terminal import progress
 from sidtune.metrics.ranks import Ranking
 
 ROWS_AT_ONCE = 1024
-# Scores closer than this count as tied. It has room for a million ranks by popularity, which stay
-# distinct in float64 when added to scores up to 4,096.
-TIE_BREAK = 1e-6
 
 
 @dataclass(frozen=True)
@@ -133,14 +130,3 @@ class Popular:
     def _best(self, sid: int, out: set[int]) -> int | None:
         """The place of the best item of a SID that is not hidden, if there is one."""
         return next((place for place in self.members[sid].tolist() if place not in out), None)
-
-
-def tie_break(popular: NDArray[np.integer]) -> NDArray[np.float64]:
-    """A term in [0, `TIE_BREAK`) that decreases with the rank by popularity, then catalogue order,
-    `(items,)`.
-    """
-    term = np.empty(len(popular))
-    term[np.argsort(-popular, kind="stable")] = np.arange(len(popular))[::-1] * (
-        TIE_BREAK / len(popular)
-    )
-    return term

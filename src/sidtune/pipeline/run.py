@@ -28,6 +28,8 @@ from sidtune.pipeline.defaults import (
     with_model,
     with_prepared,
 )
+from sidtune.pipeline.rank import is_ranked, rank_after, render
+from sidtune.ranker.file import FILE
 from sidtune.runs.bundle import CATALOGUE
 from sidtune.runs.checkpoints import FINAL
 from sidtune.runs.output import FinishedError
@@ -48,7 +50,7 @@ def run(
     validation rows where there are none).
 
     The stages: prepare `events`; make SIDs, where `data.index` is not given; make a base model,
-    where `model.base` is not given; train; evaluate.
+    where `model.base` is not given; train; fit the ranker; evaluate.
 
     Args:
         processes: of training and evaluation.
@@ -66,6 +68,7 @@ def run(
         request = _with_base(request)
     config = parse_config(request.tree, str(path))
     _train(request, config, processes, trust_remote_code)
+    _rank(config, trust_remote_code)
     return _evaluate(config, processes, trust_remote_code)
 
 
@@ -114,6 +117,16 @@ def _train(request: Request, config: Config, processes: int, trust_remote_code: 
     console.print(f"[bold]train[/bold]: {escape(result.text)}", soft_wrap=True)
 
 
+def _rank(config: Config, trust_remote_code: bool) -> None:
+    folder = config.output_dir
+    if is_ranked(folder, _written(folder)):
+        _tell("rank", "", folder / FILE, again=True)
+        return
+    found = rank_after(config, trust_remote_code)
+    for part in render(found) if found else ():
+        console.print(part)
+
+
 def _evaluate(config: Config, processes: int, trust_remote_code: bool) -> Report:
     split: Split = "test" if config.data.rows_file("test") else "valid"
     request = EvaluationRequest(config.output_dir, split, trust_remote_code=trust_remote_code)
@@ -133,13 +146,19 @@ def _evaluated(file: Path, model: Path) -> Report | None:
     """An evaluation that is there already and not older than the model and its catalogue."""
     if not file.is_file():
         return None
-    made = max((model / name).stat().st_mtime_ns for name in (FINAL, CATALOGUE))
+    ranker = model / FILE
+    made = max(_written(model), ranker.stat().st_mtime_ns if ranker.is_file() else 0)
     if file.stat().st_mtime_ns < made:
         return None
     report = _read_report(file)
     if report:
         _tell("evaluate", f"{report.rows:,} rows", file, again=True)
     return report
+
+
+def _written(model: Path) -> int:
+    """When the model and its catalogue were written, in nanoseconds."""
+    return max((model / name).stat().st_mtime_ns for name in (FINAL, CATALOGUE))
 
 
 def _read_report(file: Path) -> Report | None:

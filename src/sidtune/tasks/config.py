@@ -14,6 +14,7 @@ from sidtune.config.events import CatalogueConfig, EventsConfig
 from sidtune.config.logging import LoggingConfig
 from sidtune.config.loss import LossConfig
 from sidtune.config.model import ModelConfig
+from sidtune.config.rank import RankConfig
 from sidtune.config.section import ExpandedPath, Section
 from sidtune.config.sids import SidsConfig
 from sidtune.config.training import StageConfig, TrainingConfig
@@ -40,6 +41,7 @@ class Config(Section):
     loss: LossConfig = LossConfig()
     stages: tuple[StageConfig, ...] = ()
     eval: EvalConfig = EvalConfig()
+    rank: RankConfig = RankConfig()
     logging: LoggingConfig = LoggingConfig()
 
     @model_validator(mode="after")

@@ -25,6 +25,7 @@ ROOMS = (
     "tokenizer",
     "encoding",
     "metrics",
+    "ranker",
     "model",
     "batching",
     "distributed",
@@ -41,8 +42,8 @@ ROOMS = (
 # The package's own face and `python -m sidtune` stand above all rooms.
 FACES = {"__init__", "__main__", "api"}
 MOST_FILES = 12
-# One file for each command, and one for each task.
-LARGE_ROOMS = {"commands", "tasks", "events"}
+# One file for each command, each section of the configuration, and each task.
+LARGE_ROOMS = {"commands", "config", "tasks", "events"}
 MODULES = sorted(SOURCE.rglob("*.py"))
 
 

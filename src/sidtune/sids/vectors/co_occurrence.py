@@ -27,28 +27,39 @@ class CoOccurrence:
         """Vectors `(n, at most co_occurrence_dimensions)` of length 1, or 0 for items that no
         training row pairs.
         """
-        items = len(source.items)
-        information = _information(_pairs(source.rows(), items))
-        alone = int((np.diff(information.indptr) == 0).sum())
-        if alone == items:
+        options, items = source.options, len(source.items)
+        vectors = behaviour(source.rows(), items, options.co_occurrence_dimensions, options.seed)
+        if vectors is None:
             raise UserError(
                 "no training row pairs two items, so there is no co-occurrence",
                 "Use sids.vectors: text.",
             )
-        if alone:
+        if alone := int((vectors == 0).all(axis=1).sum()):
             warn(
                 f"{alone:,} of {items:,} items stand beside no other in the training rows; they"
                 " share the vector 0"
             )
-        rank = min(source.options.co_occurrence_dimensions, items - 1)
-        start = np.random.default_rng(source.options.seed).standard_normal(items)
-        left, sizes, _ = svds(information, rank, v0=start)
-        order = np.argsort(-sizes, kind="stable")
-        return unit((left[:, order] * np.sqrt(sizes[order])).astype(np.float32)), State()
+        return vectors, State()
 
     def place(self, items: Items, state: State, options: SidsConfig) -> None:
         """Nothing is known of items without training rows."""
         return None
+
+
+def behaviour(rows: Rows, items: int, dimensions: int, seed: int) -> Floats | None:
+    """Vectors `(items, at most dimensions)` of length 1, or 0 for items that no row pairs with
+    another; None where no row pairs two.
+    """
+    information = _information(_pairs(rows, items))
+    if not information.nnz:
+        return None
+    start = np.random.default_rng(seed).standard_normal(items)
+    left, sizes, _ = svds(information, min(dimensions, items - 1), v0=start)
+    order = np.argsort(-sizes, kind="stable")
+    vectors = unit((left[:, order] * np.sqrt(sizes[order])).astype(np.float32))
+    # Items without pairs get next to nothing, which a length of 1 would blow up.
+    vectors[np.diff(information.indptr) == 0] = 0
+    return vectors
 
 
 def _pairs(rows: Rows, items: int) -> Any:

@@ -8,7 +8,8 @@ import pytest
 
 from sidtune.base.ragged import Ragged
 from sidtune.data.rows import Rows
-from sidtune.opponents.transitions import (
+from sidtune.ranker.pairs import Asked
+from sidtune.ranker.sources.transitions import (
     GRID,
     Transitions,
     TransitionSettings,
@@ -45,7 +46,7 @@ def test_shares_of_what_followed() -> None:
 
 def test_a_wider_window_weighs_by_distance() -> None:
     train = rows_of(*growing("u", [0, 1, 2, 3]))
-    counted = Transitions.count(train, ITEMS, TransitionSettings(window=2))
+    counted = Transitions.count(train, ITEMS, TransitionSettings(window=2, gap_weight=0.5))
     # 0 → 1 counts 1, 0 → 2 counts 1/2.
     assert dense(counted)[0] == [0, 0.666667, 0.333333, 0, 0]
     assert dense(counted)[2] == [0, 0, 0, 1, 0]
@@ -93,11 +94,12 @@ def test_ndcg_of_scores_by_hand(
     import scipy.sparse as sp
 
     scores = sp.csr_array([[0, 0.5, 0.25, 0, 0], [0.5, 0, 0, 0.1, 0]])
-    found = _ndcg(
-        scores,
-        np.array([2, 4]),
-        np.zeros(ITEMS),
+    asked = Asked(
+        Ragged.from_lists(hidden or [[4], [4]]),
+        ITEMS,
+        None,
         None if allowed is None else np.array(allowed),
-        None if hidden is None else Ragged.from_lists(hidden),
+        hidden is not None,
     )
+    found = _ndcg(scores, asked, np.array([2, 4]), np.zeros(ITEMS))
     assert found == pytest.approx(np.mean(expected))

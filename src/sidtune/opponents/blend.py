@@ -1,0 +1,83 @@
+"""Item transitions and text neighbours as one ranking."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sidtune.base.ragged import Ragged
+from sidtune.data.rows import Rows, drawn
+from sidtune.metrics.metrics import gains
+from sidtune.ranker.pairs import Asked
+from sidtune.ranker.sources.transitions import Transitions
+from sidtune.ranker.sources.vectors import Neighbours
+
+WEIGHTS = tuple(tenths / 10 for tenths in range(1, 10))
+TEMPERATURES = (0.05, 0.1, 0.2)
+CUTOFF = 10
+FEWEST_ROWS, MOST_ROWS, TUNING_SCORES, TUNING_SEED = 500, 5_000, 50_000_000, 0
+
+Scores = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Blend:
+    """A weighted mean of two distributions over the catalogue: transitions, and the softmax of the
+    cosines of texts.
+
+    Args:
+        weight: of transitions; that of texts is the rest.
+        temperature: of the softmax.
+    """
+
+    transitions: Transitions
+    neighbours: Neighbours
+    weight: float = 0.5
+    temperature: float = 0.1
+
+    @classmethod
+    def tuned(cls, transitions: Transitions, neighbours: Neighbours, valid: Rows | None) -> Blend:
+        """With the weight and temperature that have the best item-level NDCG@10 on validation
+        rows.
+        """
+        if valid is None or not len(valid.target):
+            return cls(transitions, neighbours)
+        items = len(neighbours.vectors)
+        most = max(FEWEST_ROWS, min(MOST_ROWS, TUNING_SCORES // items))
+        rows = valid.take(drawn(len(valid.target), most, TUNING_SEED))
+        grid = list(product(WEIGHTS, TEMPERATURES))
+        gained, done = np.zeros(len(grid)), 0
+        for part in Asked(rows.history, items).chunks():
+            target = rows.target[done : done + len(part)]
+            follow = _followed(transitions, part.history)
+            cosines = neighbours.scores(part.history)
+            near = {temperature: _softmax(cosines, temperature) for temperature in TEMPERATURES}
+            for place, (weight, temperature) in enumerate(grid):
+                scores = weight * follow + (1 - weight) * near[temperature]
+                own = scores[np.arange(len(target)), target]
+                ranks = 1 + (scores > own[:, None]).sum(axis=1)
+                gained[place] += gains(ranks, CUTOFF).sum()
+            done += len(part)
+        return cls(transitions, neighbours, *grid[int(gained.argmax())])
+
+    def scores(self, history: Ragged) -> Scores:
+        """The mean, `(rows, items)`."""
+        near = _softmax(self.neighbours.scores(history), self.temperature)
+        mixed: Scores = self.weight * _followed(self.transitions, history)
+        return mixed + (1 - self.weight) * near
+
+
+def _followed(transitions: Transitions, history: Ragged) -> Scores:
+    """Scores of transitions, those of a row scaled to sum to 1, `(rows, items)`."""
+    scores: Scores = transitions.scores(history).toarray()
+    scaled: Scores = scores / np.maximum(scores.sum(axis=1, keepdims=True), 1e-12)
+    return scaled
+
+
+def _softmax(cosines: NDArray[np.float32], temperature: float) -> Scores:
+    raised = np.exp((cosines - cosines.max(axis=1, keepdims=True)) / np.float32(temperature))
+    scaled: Scores = (raised / raised.sum(axis=1, keepdims=True)).astype(np.float64)
+    return scaled

@@ -1,0 +1,202 @@
+"""`sidtune rank`: fit a ranker beside a finished model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import RenderableType
+from rich.table import Table
+
+from sidtune.base.errors import UserError
+from sidtune.base.terminal import console
+from sidtune.config.rank import SourceName
+from sidtune.config.search import RankOptions
+from sidtune.data.popularity import popularity
+from sidtune.data.rows import drawn
+from sidtune.decoding.recommender import Recommender, refuse_other_folders
+from sidtune.evaluation.compare import interval_of
+from sidtune.evaluation.tables import text_of
+from sidtune.metrics.metrics import Estimate, gains, hits, mean, proportion
+from sidtune.ranker.file import FILE, write_ranker
+from sidtune.ranker.ranker import Fitted, fit_ranker
+from sidtune.ranker.scorers import Mixture, Trees
+from sidtune.ranker.sources.base import Known
+from sidtune.ranker.texts import text_vectors
+from sidtune.runs.output import CONFIG
+from sidtune.tasks.config import Config
+from sidtune.tasks.config_file import load_config
+from sidtune.tasks.source import load_split
+
+ROWS_SEED = 0
+CUTOFF, FAR = 10, 50
+SHOWN_FEATURES = 8
+
+
+@dataclass(frozen=True)
+class Line:
+    """One ranker's figures on validation rows.
+
+    Args:
+        hr, ndcg, far: HR@10, NDCG@10 and HR@50.
+        change: what the ranker has more than this one, of HR@10, with the paired bootstrap's 95%
+            interval; None for the ranker itself.
+    """
+
+    hr: Estimate
+    ndcg: Estimate
+    far: Estimate
+    change: Estimate | None
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """What fitting a ranker found.
+
+    Args:
+        folder: of the model, where the ranker lies now.
+        rows: validation rows it was fitted on.
+        lines: by name, as `Fitted.ranks`.
+        importance: each feature's share in the trees' gain, highest first; empty for a mixture.
+        weights: of a mixture; empty for trees.
+        absent: sources that have nothing to say here.
+    """
+
+    folder: Path
+    rows: int
+    lines: dict[str, Line]
+    importance: dict[str, float]
+    weights: dict[SourceName, float]
+    absent: tuple[SourceName, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as JSON values."""
+        return {**asdict(self), "folder": str(self.folder)}
+
+
+def rank_run(folder: Path, trust_remote_code: bool = False) -> Ranked:
+    """Fit the ranker of a finished run on its validation rows, and leave it beside the model.
+
+    Raises:
+        UserError: for a folder without a model, without a configuration or without validation rows,
+            and for everything that loading them raises.
+    """
+    refuse_other_folders(folder)
+    config = _config(folder)
+    recommender = Recommender.load(folder, None, trust_remote_code, rank=False)
+    catalogue = recommender.bundle.catalogue
+    if config.data.rows_file("valid") is None:
+        raise UserError(
+            f"{folder / CONFIG} has no data.valid, and a ranker is fitted on validation rows",
+            "Set data.valid=FILE.",
+        )
+    valid = load_split(config.data, catalogue, "valid")
+    train = load_split(config.data, catalogue, "train")
+    rows = valid.take(drawn(len(valid.target), config.rank.rows, ROWS_SEED))
+    known = Known(
+        catalogue,
+        train,
+        valid,
+        popularity(train, len(catalogue.ids)),
+        text_vectors(config.data.items, config.sids, catalogue),
+    )
+    options = RankOptions()
+    asked = recommender.asked(rows.history, recommender.lists(rows.history, options), options)
+    fitted = fit_ranker(known, rows, asked.beams, config.rank)
+    write_ranker(fitted.ranker, catalogue, folder)
+    return summary(folder, fitted)
+
+
+def rank_after(config: Config, trust_remote_code: bool = False) -> Ranked | None:
+    """Fit the ranker of a run that has just been trained; None where the configuration does not ask
+    for it, or has no validation rows.
+    """
+    if config.rank.fit == "never" or config.data.rows_file("valid") is None:
+        return None
+    console.print(
+        "Fitting the ranker on validation rows (about a minute; rank.fit: never skips it)"
+    )
+    return rank_run(config.output_dir, trust_remote_code)
+
+
+def is_ranked(folder: Path, since: int) -> bool:
+    """Whether a ranker lies beside the model that was written after this time, in nanoseconds."""
+    file = folder / FILE
+    return file.is_file() and file.stat().st_mtime_ns >= since
+
+
+def summary(folder: Path, fitted: Fitted) -> Ranked:
+    """The figures of a fitted ranker."""
+    whole = fitted.ranks["ranker"]
+    lines = {
+        name: _line(ranks, None if name == "ranker" else whole)
+        for name, ranks in fitted.ranks.items()
+    }
+    scorer = fitted.ranker.scorer
+    return Ranked(
+        folder,
+        len(whole),
+        lines,
+        scorer.importance() if isinstance(scorer, Trees) else {},
+        dict(scorer.weights) if isinstance(scorer, Mixture) else {},
+        fitted.absent,
+    )
+
+
+def render(ranked: Ranked) -> Iterator[RenderableType]:
+    """What each source ranks alone, and what the ranker loses without it."""
+    how = "trees over all sources" if ranked.importance else "a weighted mean of sources"
+    yield f"[bold]ranker[/bold]: {how}, fitted on {ranked.rows:,} validation rows"
+    if ranked.absent:
+        yield f"no {', no '.join(ranked.absent)}: nothing is known of it here"
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("validation, cross-fitted")
+    for heading in ("HR@10", "95%", "HR@50", "NDCG@10", "ranker adds, HR@10", "95%"):
+        table.add_column(heading, justify="right")
+    for name, line in ranked.lines.items():
+        more = ["", ""] if line.change is None else [f"{line.change.value:+.4f}", _signed(line)]
+        table.add_row(
+            name,
+            f"{line.hr.value:.4f}",
+            text_of(line.hr),
+            f"{line.far.value:.4f}",
+            f"{line.ndcg.value:.4f}",
+            *more,
+        )
+    yield table
+    if ranked.importance:
+        first = list(ranked.importance.items())[:SHOWN_FEATURES]
+        yield "most used: " + ", ".join(f"{name} {share:.0%}" for name, share in first)
+    if ranked.weights:
+        told = ", ".join(f"{name} {weight:.1f}" for name, weight in ranked.weights.items())
+        yield f"weights: {told}"
+
+
+def _signed(line: Line) -> str:
+    assert line.change
+    return f"{line.change.low:+.4f} to {line.change.high:+.4f}"
+
+
+def _line(ranks: NDArray[np.int64], whole: NDArray[np.int64] | None) -> Line:
+    change = None
+    if whole is not None:
+        more = hits(whole, CUTOFF) - hits(ranks, CUTOFF)
+        change = Estimate(float(more.mean()), *interval_of(more))
+    return Line(
+        proportion(hits(ranks, CUTOFF)),
+        mean(gains(ranks, CUTOFF)),
+        proportion(hits(ranks, FAR)),
+        change,
+    )
+
+
+def _config(folder: Path) -> Config:
+    if not (folder / CONFIG).is_file():
+        raise UserError(
+            f"{folder} has no {CONFIG}, which names the rows", "Give a run's folder: output_dir."
+        )
+    return load_config(folder / CONFIG)

@@ -1,0 +1,149 @@
+"""The ranker's one file beside a model: tensors of its sources, and its trees or weights as
+text.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from sidtune.base.errors import UserError
+from sidtune.base.hashing import digest
+from sidtune.base.storage import flush, refusing_failed_writes
+from sidtune.config.rank import SourceName
+from sidtune.data.catalogue import Catalogue
+from sidtune.ranker.ranker import Ranker
+from sidtune.ranker.scorers import Mixture, Scorer, Trees
+from sidtune.ranker.sources import SOURCES
+
+FILE = "ranker.safetensors"
+FORMAT_VERSION: Final = 1
+ENTRY = "sidtune"
+# Tensors with a row for each item.
+BY_ITEM = ("vectors", "numbers", "users")
+
+
+class _Scorer(BaseModel):
+    """Trees, or the weights of a mixture."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    trees: str | None = None
+    columns: tuple[str, ...] = ()
+    weights: dict[SourceName, float] | None = None
+
+    @classmethod
+    def of(cls, scorer: Scorer) -> _Scorer:
+        if isinstance(scorer, Trees):
+            return cls(trees=scorer.text, columns=scorer.columns)
+        assert isinstance(scorer, Mixture)
+        return cls(weights=dict(scorer.weights))
+
+    def made(self) -> Scorer:
+        if self.trees is not None:
+            return Trees(self.trees, self.columns)
+        return Mixture(self.weights or {})
+
+
+class _Told(BaseModel):
+    """What the file's header says."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    version: Literal[1]
+    catalogue: str
+    sources: tuple[SourceName, ...]
+    scorer: _Scorer
+    without_model: _Scorer | None
+
+
+def catalogue_digest(catalogue: Catalogue) -> str:
+    """What a ranker knows its catalogue by: ids and SIDs, in order."""
+    return digest([catalogue.ids, catalogue.sids])
+
+
+def write_ranker(ranker: Ranker, catalogue: Catalogue, folder: Path) -> Path:
+    """Write the file into a model's folder, as a whole or not at all."""
+    told = _Told(
+        version=FORMAT_VERSION,
+        catalogue=catalogue_digest(catalogue),
+        sources=tuple(ranker.sources),
+        scorer=_Scorer.of(ranker.scorer),
+        without_model=_Scorer.of(ranker.without_model) if ranker.without_model else None,
+    )
+    tensors = {
+        f"{name}/{part}": np.ascontiguousarray(tensor)
+        for name, source in ranker.sources.items()
+        for part, tensor in source.tensors().items()
+    }
+    path = folder / FILE
+    aside = folder / f".{FILE}.{uuid.uuid4().hex[:8]}"
+    needed = sum(tensor.nbytes for tensor in tensors.values())
+    with refusing_failed_writes(path, needed):
+        try:
+            metadata = {ENTRY: told.model_dump_json()}
+            safetensors.numpy.save_file(tensors, aside, metadata=metadata)
+            flush(aside)
+            os.replace(aside, path)
+            flush(folder)
+        finally:
+            aside.unlink(missing_ok=True)
+    return path
+
+
+def read_ranker(folder: Path, catalogue: Catalogue) -> Ranker | None:
+    """The ranker of a model's folder; None where there is none.
+
+    Raises:
+        UserError: for a damaged file, and for one that was fitted with another catalogue.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        return None
+    again = f"Run `sidtune rank {folder}` again, or use --no-rank."
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            told = _Told.model_validate_json((file.metadata() or {}).get(ENTRY, ""))
+            tensors = {name: file.get_tensor(name) for name in file.offset_keys()}
+    except ValidationError as error:
+        first = error.errors()[0]["msg"]
+        raise UserError(f"{path} is no ranker of this version: {first}", again) from None
+    except (safetensors.SafetensorError, OSError, TypeError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}", again) from None
+    if told.catalogue != catalogue_digest(catalogue):
+        raise UserError(f"{path} was fitted with another catalogue than the model has now", again)
+    try:
+        _refuse_other_sizes(tensors, len(catalogue.ids))
+        sources = {
+            name: SOURCES[name].load(_of(name, tensors)) for name in SOURCES if name in told.sources
+        }
+    except (KeyError, ValueError, IndexError, TypeError) as error:
+        raise UserError(f"{path} is damaged: {error}", again) from None
+    without = told.without_model.made() if told.without_model else None
+    return Ranker(sources, told.scorer.made(), without)
+
+
+def _of(name: str, tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    prefix = f"{name}/"
+    return {
+        key.removeprefix(prefix): tensor
+        for key, tensor in tensors.items()
+        if key.startswith(prefix)
+    }
+
+
+def _refuse_other_sizes(tensors: Mapping[str, NDArray[Any]], items: int) -> None:
+    for key, tensor in tensors.items():
+        name = key.rpartition("/")[2]
+        wanted = items + 1 if name.endswith(".indptr") else items if name in BY_ITEM else None
+        if wanted is not None and len(tensor) != wanted:
+            raise ValueError(f"{key} has {len(tensor):,} entries, not {wanted:,}")

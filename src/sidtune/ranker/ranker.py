@@ -1,0 +1,164 @@
+"""The ranker: fitted on validation rows, and used for any."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sidtune.base.ragged import Ragged
+from sidtune.base.terminal import warn
+from sidtune.config.rank import RankConfig, SourceName
+from sidtune.data.rows import Rows
+from sidtune.ranker.pairs import Asked, Beams, Floats
+from sidtune.ranker.scorers import INSTALL, Mixture, Scorer, Trees, has_lightgbm
+from sidtune.ranker.sources import SOURCES
+from sidtune.ranker.sources.base import Known, Source
+from sidtune.ranker.table import Table, tabulate
+
+# Fewer rows are too few for trees.
+LEAST_ROWS = 500
+FOLDS, FOLD_SEED = 3, 0
+
+
+@dataclass(frozen=True)
+class Ranker:
+    """Sources, and what puts their candidates in order.
+
+    Args:
+        sources: by name, in the order of `SOURCES`.
+        scorer: reads the features of all of them.
+        without_model: the same for all but the model; None where the model is no source.
+    """
+
+    sources: Mapping[SourceName, Source]
+    scorer: Scorer
+    without_model: Scorer | None = None
+
+    def rank(self, asked: Asked, depth: int, *, bar: bool = False) -> tuple[Ragged, Floats]:
+        """The best items of each row, at most `depth`, and their scores, which compare within a
+        row only.
+        """
+        table = tabulate(self.sources, asked, bar)
+        return table.pairs.best(self.scorer.scores(table), depth)
+
+    def rank_each(self, asked: Asked, depth: int) -> dict[str, tuple[Ragged, Floats]]:
+        """What `rank` gives, as `ranker`, and as `ranker without model` what it would give if there
+        were no model; the features are computed once.
+        """
+        table = tabulate(self.sources, asked)
+        found = {"ranker": table.pairs.best(self.scorer.scores(table), depth)}
+        if self.without_model:
+            rest = table.without("model")
+            scores = self.without_model.scores(rest)
+            found["ranker without model"] = rest.pairs.best(scores, depth)
+        return found
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A ranker, and what its validation rows say.
+
+    Args:
+        ranker: fitted on all of them.
+        ranks: by name, the place of each row's target in lists of a ranker that was fitted on other
+            users: of the whole `ranker`, and of one without each source; of the `model` alone, and
+            of each other source that can rank alone.
+        absent: sources that were asked for and have nothing to say.
+    """
+
+    ranker: Ranker
+    ranks: dict[str, NDArray[np.int64]]
+    absent: tuple[SourceName, ...]
+
+
+def fit_sources(
+    known: Known, names: Sequence[SourceName]
+) -> tuple[dict[SourceName, Source], tuple[SourceName, ...]]:
+    """The sources that have something to say, in the order of `SOURCES`, and those that have
+    not.
+    """
+    made: dict[SourceName, Source] = {}
+    absent: list[SourceName] = []
+    for name, kind in SOURCES.items():
+        if name in names:
+            source = kind.fit(known)
+            if source is None:
+                absent.append(name)
+            else:
+                # As it will be read again.
+                made[name] = kind.load(source.tensors())
+    return made, tuple(absent)
+
+
+def fit_ranker(known: Known, rows: Rows, beams: Beams | None, options: RankConfig) -> Fitted:
+    """Fit sources on training rows and the ranker on `rows`.
+
+    Args:
+        rows: validation rows, in which no event of `known.train` is held out.
+        beams: the model's lists for them; None without a model.
+    """
+    names = tuple(name for name in options.used if beams or name != "model")
+    sources, absent = fit_sources(known, names)
+    items = len(known.catalogue.ids)
+    table = tabulate(sources, Asked(rows.history, items, beams))
+    kind = _kind(len(rows.target))
+    without = kind.fit(table.without("model"), rows.target, options) if beams else None
+    ranker = Ranker(sources, kind.fit(table, rows.target, options), without)
+    return Fitted(ranker, _ranks(table, rows, kind, options), absent)
+
+
+def _kind(rows: int) -> type[Trees] | type[Mixture]:
+    if rows < LEAST_ROWS:
+        return Mixture
+    if not has_lightgbm():
+        warn(f"LightGBM is not installed, so sources are mixed by weight; {INSTALL}")
+        return Mixture
+    return Trees
+
+
+def _ranks(
+    table: Table, rows: Rows, kind: type[Trees] | type[Mixture], options: RankConfig
+) -> dict[str, NDArray[np.int64]]:
+    folds = _folds(rows)
+    found = {"ranker": _cross_fitted(table, rows.target, folds, kind, options)}
+    for name in table.sources:
+        if len(table.sources) > 1:
+            rest = table.without(name)
+            found[f"without {name}"] = _cross_fitted(rest, rows.target, folds, kind, options)
+    for name in table.sources:
+        if SOURCES[name].mixes:
+            scores = np.nan_to_num(table.of(name)[:, 0], nan=-np.inf)
+            listed = (table.named & np.uint16(1 << table.sources.index(name))) > 0
+            ranks = table.pairs.ranks(np.where(listed, scores, -np.inf), rows.target)
+            there = np.zeros(table.pairs.rows, bool)
+            there[table.pairs.row[listed & table.pairs.hit(rows.target)]] = True
+            found[name] = np.where(there, ranks, 0)
+    return found
+
+
+def _cross_fitted(
+    table: Table,
+    target: NDArray[np.integer],
+    folds: NDArray[np.int64],
+    kind: type[Trees] | type[Mixture],
+    options: RankConfig,
+) -> NDArray[np.int64]:
+    """Ranks of targets by scorers that were fitted on the rows of other users."""
+    ranks = np.zeros(len(target), np.int64)
+    for fold in range(FOLDS):
+        inside = folds == fold
+        made = kind.fit(table.of_rows(~inside), target, options)
+        part = table.of_rows(inside)
+        ranks[inside] = part.pairs.ranks(made.scores(part), target)[inside]
+    return ranks
+
+
+def _folds(rows: Rows) -> NDArray[np.int64]:
+    """A number below `FOLDS` for each row, the same for all rows of a user."""
+    users = rows.users.dictionary_encode().indices.to_numpy()
+    folds = np.random.default_rng(FOLD_SEED).permutation(int(users.max()) + 1) % FOLDS
+    found: NDArray[np.int64] = folds[users]
+    return found

@@ -1,0 +1,186 @@
+"""What puts candidates in order: trees that are learned, and a weighted mean of sources where there
+is too little to learn from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sidtune.base.errors import UserError
+from sidtune.config.rank import RankConfig, SourceName
+from sidtune.metrics.metrics import gains
+from sidtune.ranker.sources import SOURCES
+from sidtune.ranker.table import Table
+
+INSTALL = "pip install 'sidtune[rank]'"
+CUTOFF = 10
+SEED = 1
+# Of the ranking loss: pairs of candidates count where one of them stands among so many first.
+TRUNCATION = 20
+# Candidates besides the target that a row is learned from: with all of them, some 150, learning
+# took 2.5 times as long and ranked no better.
+OTHERS = 60
+LEAST_IN_LEAF = 50
+# Weights of a mixture are multiples of a tenth.
+TENTHS = 10
+
+
+class Scorer(Protocol):
+    """Gives candidates scores."""
+
+    def scores(self, table: Table) -> NDArray[np.float64]:
+        """Higher is better, `(pairs,)`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Trees:
+    """LambdaMART (Burges, 2010), as in LightGBM.
+
+    Args:
+        text: LightGBM's own text format.
+        columns: the features it reads, in order.
+    """
+
+    text: str
+    columns: tuple[str, ...]
+
+    @classmethod
+    def fit(cls, table: Table, target: NDArray[np.integer], options: RankConfig) -> Trees:
+        """Learn from the rows whose target is a candidate, and of each of them from the target and
+        `OTHERS` more, drawn by a fixed seed. Equal for equal inputs, whatever the number of
+        threads.
+        """
+        lightgbm = import_lightgbm()
+        learned = _learned(table, target)
+        counts = learned.pairs.counts
+        data = lightgbm.Dataset(
+            learned.features,
+            learned.pairs.hit(target).astype(np.int32),
+            group=counts[counts > 0],
+            feature_name=list(table.columns),
+        )
+        settings = {
+            "objective": "lambdarank",
+            "num_leaves": options.leaves,
+            "learning_rate": options.learning_rate,
+            "lambdarank_truncation_level": TRUNCATION,
+            "min_data_in_leaf": LEAST_IN_LEAF,
+            "deterministic": True,
+            "force_col_wise": True,
+            "seed": SEED,
+            "verbose": -1,
+        }
+        made = lightgbm.train(settings, data, options.trees)
+        return cls(made.model_to_string(), table.columns)
+
+    def scores(self, table: Table) -> NDArray[np.float64]:
+        """Sums over the trees."""
+        if not len(table.pairs):
+            return np.zeros(0)
+        places = [table.columns.index(name) for name in self.columns]
+        found: NDArray[np.float64] = self.booster.predict(table.features[:, places])
+        return found
+
+    @cached_property
+    def booster(self) -> Any:
+        """LightGBM's object."""
+        return import_lightgbm().Booster(model_str=self.text)
+
+    def importance(self) -> dict[str, float]:
+        """The share of each feature in the gain of all splits, highest first."""
+        gain = np.asarray(self.booster.feature_importance("gain"), np.float64)
+        shares = gain / max(gain.sum(), 1e-12)
+        order = np.argsort(-shares, kind="stable")
+        return {self.columns[place]: float(shares[place]) for place in order}
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """A weighted mean of the sources' shares; each source's shares of a row sum to 1.
+
+    Args:
+        weights: of the sources that take part; they sum to 1.
+    """
+
+    weights: Mapping[SourceName, float]
+
+    @classmethod
+    def fit(cls, table: Table, target: NDArray[np.integer], options: RankConfig) -> Mixture:
+        """With the weights, in tenths, that have the best NDCG@10.
+
+        Maximum likelihood would favour the source that gives every item some probability.
+        """
+        names = [name for name in dict.fromkeys(table.owner) if SOURCES[name].mixes]
+        shares = {name: _shares(name, table) for name in names}
+
+        def gained(weights: tuple[int, ...]) -> float:
+            parts = zip(weights, shares.values(), strict=True)
+            scores = sum((weight * share for weight, share in parts), np.zeros(len(table.pairs)))
+            return float(gains(table.pairs.ranks(scores, target), CUTOFF).mean())
+
+        best = max(_in_tenths(len(names)), key=gained)
+        weights = zip(names, best, strict=True)
+        return cls({name: weight / TENTHS for name, weight in weights if weight})
+
+    def scores(self, table: Table) -> NDArray[np.float64]:
+        """The weighted mean."""
+        scores = np.zeros(len(table.pairs))
+        for name, weight in self.weights.items():
+            scores += weight * _shares(name, table)
+        return scores
+
+
+def _learned(table: Table, target: NDArray[np.integer]) -> Table:
+    pairs, hit = table.pairs, table.pairs.hit(target)
+    held = np.zeros(pairs.rows, bool)
+    held[pairs.row[hit]] = True
+    drawn = np.random.default_rng(SEED).random(len(pairs))
+    drawn[hit] = -1
+    return table.only(held[pairs.row] & (pairs.places(-drawn) <= OTHERS))
+
+
+def has_lightgbm() -> bool:
+    """Whether trees can be learned here."""
+    try:
+        import_lightgbm()
+    except UserError:
+        return False
+    return True
+
+
+def import_lightgbm() -> Any:
+    """LightGBM.
+
+    Raises:
+        UserError: where it is not installed.
+    """
+    try:
+        import lightgbm
+    except (ImportError, OSError) as error:
+        raise UserError(
+            f"the ranker's trees need LightGBM, which is not installed ({error})", INSTALL
+        ) from None
+    return lightgbm
+
+
+def _shares(name: SourceName, table: Table) -> NDArray[np.float64]:
+    """A source's shares, scaled to sum to 1 in each row."""
+    given = SOURCES[name].share(table.of(name))
+    totals = np.bincount(table.pairs.row, given, table.pairs.rows)
+    scaled: NDArray[np.float64] = given / np.maximum(totals, 1e-12)[table.pairs.row]
+    return scaled
+
+
+def _in_tenths(count: int) -> Iterator[tuple[int, ...]]:
+    """All ways to give `count` sources weights in tenths that sum to 1."""
+    for given in product(range(TENTHS + 1), repeat=count - 1):
+        if sum(given) <= TENTHS:
+            yield (*given, TENTHS - sum(given))

@@ -1,0 +1,77 @@
+"""The model's own list."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from sidtune.base.ragged import Ragged, place_of, repeat, row_of
+from sidtune.ranker.pairs import Asked, Beams, Floats, Pairs
+from sidtune.ranker.prefixes import prefix_mass, prefix_numbers
+from sidtune.ranker.sources.base import Known, Source, Tensors
+
+# Prefixes of so many tokens, below which the probability of the listed SIDs is summed.
+DEPTH = 2
+
+
+@dataclass(frozen=True)
+class Model(Source):
+    """Log-probability of the candidate's SID and its place in the model's list, NaN outside of it;
+    and the probability of the listed SIDs that share its first token, and its first two, which is
+    known of every candidate.
+
+    Args:
+        numbers: `(items, depth)`, the number of each item's prefix of 1, 2, … tokens.
+    """
+
+    numbers: NDArray[np.int32]
+
+    columns: ClassVar = ("log_probability", "place", "one_token_mass", "two_token_mass")
+    mixes: ClassVar = True
+
+    @classmethod
+    def fit(cls, known: Known) -> Model:
+        """Number the prefixes."""
+        return cls(prefix_numbers(known.catalogue.sids, DEPTH))
+
+    @classmethod
+    def load(cls, tensors: Tensors) -> Model:
+        """From what `tensors` gave."""
+        return cls(tensors["numbers"])
+
+    def tensors(self) -> Tensors:
+        """The numbers."""
+        return {"numbers": self.numbers}
+
+    def candidates(self, asked: Asked) -> Ragged:
+        """The model's list."""
+        return asked.beams.items if asked.beams else repeat([], len(asked))
+
+    def features(self, asked: Asked, pairs: Pairs) -> Floats:
+        """As `columns`."""
+        beams = asked.beams or Beams(repeat([], len(asked)), np.zeros(0, np.float32))
+        keys = row_of(beams.items) * asked.items + beams.items.values
+        order = np.argsort(keys, kind="stable")
+        place = pairs.find(keys[order])
+        unlisted = np.float32(np.nan)
+        score = np.append(beams.scores[order], unlisted)[place]
+        places = np.append(place_of(beams.items)[order].astype(np.float32), unlisted)[place]
+        mass = prefix_mass(self._distinct(beams, asked), self.numbers, pairs)
+        return np.concatenate([score[:, None], places[:, None], mass], axis=1).astype(np.float32)
+
+    @staticmethod
+    def share(features: Floats) -> Floats:
+        """The probability."""
+        shares: Floats = np.exp(np.nan_to_num(features[:, 0], nan=-np.inf))
+        return shares
+
+    def _distinct(self, beams: Beams, asked: Asked) -> sp.csr_array:
+        """Probabilities `(rows, items)`."""
+        shape = (len(asked), asked.items)
+        return sp.csr_array(
+            (np.exp(beams.scores), beams.items.values, beams.items.offsets), shape=shape
+        )

@@ -1,0 +1,167 @@
+"""Vectors of items: of their texts, and of what their users also have. Items that are near those of
+a history are candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from sidtune.base.ragged import Ragged
+from sidtune.base.terminal import warn
+from sidtune.data.rows import Rows, drawn
+from sidtune.metrics.metrics import gains
+from sidtune.ranker.pairs import Asked, Floats, Pairs
+from sidtune.ranker.sources.base import Known, Source, Tensors
+from sidtune.ranker.sources.transitions import history_weights
+from sidtune.sids.vectors.co_occurrence import behaviour
+from sidtune.sids.vectors.source import unit
+
+CANDIDATES = 50
+# The latest items that the nearest one is looked for among.
+LATEST = 20
+DECAYS = (0.1, 0.3, 0.5, 0.7, 0.9)
+USUAL_DECAY = 0.5
+# Of the softmax that makes shares of cosines.
+TEMPERATURE = 0.1
+CUTOFF = 10
+# Validation rows that the decay is chosen on: so many, and fewer where there are many items.
+TUNING_ROWS, TUNING_SCORES, TUNING_SEED = 5_000, 500_000_000, 0
+DIMENSIONS, SEED = 64, 0
+PAIRS_AT_ONCE = 1 << 18
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Items by their cosine to the weighted mean of a history's vectors.
+
+    Args:
+        vectors: `(items, d)`, rows of length 1, or 0 for items of which nothing is known.
+        decay: factor on the weight of a history's item for every item after it.
+    """
+
+    vectors: Floats
+    decay: float
+
+    @classmethod
+    def tuned(cls, vectors: Floats, valid: Rows | None) -> Neighbours:
+        """With the decay that has the best item-level NDCG@10 on validation rows."""
+        if valid is None or not len(valid.target):
+            return cls(vectors, USUAL_DECAY)
+        most = min(TUNING_ROWS, 1 + TUNING_SCORES // len(vectors))
+        rows = valid.take(drawn(len(valid.target), most, TUNING_SEED))
+        tried = [cls(vectors, decay) for decay in DECAYS]
+        return max(tried, key=lambda one: one.ndcg(rows))
+
+    def means(self, history: Ragged, decay: float | None = None) -> Floats:
+        """The weighted mean of each history's vectors, length 1, `(rows, d)`."""
+        weights = history_weights(history, len(self.vectors), decay or self.decay)
+        return unit((weights @ self.vectors).astype(np.float32))
+
+    def scores(self, history: Ragged) -> Floats:
+        """Cosines `(rows, items)`."""
+        cosines: Floats = self.means(history) @ self.vectors.T
+        return cosines
+
+    def ndcg(self, rows: Rows) -> float:
+        """NDCG@10 of the targets among all items."""
+        gained, done = 0.0, 0
+        for part in Asked(rows.history, len(self.vectors)).chunks():
+            target = rows.target[done : done + len(part)]
+            scores = self.scores(part.history)
+            own = scores[np.arange(len(target)), target]
+            gained += float(gains(1 + (scores > own[:, None]).sum(axis=1), CUTOFF).sum())
+            done += len(part)
+        return gained / done
+
+
+@dataclass(frozen=True)
+class _Vectors(Source):
+    """Cosines of a candidate to the weighted mean of the history, to the plain mean, to the latest
+    item, and to whichever of the latest items is nearest.
+    """
+
+    near: Neighbours
+
+    @classmethod
+    def load(cls, tensors: Tensors) -> Self:
+        """From what `tensors` gave."""
+        return cls(Neighbours(tensors["vectors"], float(tensors["decay"][0])))
+
+    def tensors(self) -> Tensors:
+        """The vectors and the decay."""
+        return {"vectors": self.near.vectors, "decay": np.array([self.near.decay])}
+
+    def candidates(self, asked: Asked) -> Ragged:
+        """The nearest items to the weighted mean."""
+        scores = self.near.scores(asked.history)
+        if asked.allowed is not None:
+            scores[:, ~asked.allowed] = -np.inf
+        most = min(CANDIDATES, asked.items)
+        best = np.argpartition(-scores, most - 1, axis=1)[:, :most]
+        return Ragged.from_lengths(best.ravel(), np.full(len(asked), most))
+
+    def features(self, asked: Asked, pairs: Pairs) -> Floats:
+        """As `columns`."""
+        vectors, latest = self.near.vectors, asked.history.latest(LATEST)
+        means = (self.near.means(asked.history), self.near.means(asked.history, 1.0))
+        found = np.empty((len(pairs), 4), np.float32)
+        for block in _blocks(len(pairs)):
+            row, candidate = pairs.row[block], vectors[pairs.item[block]]
+            for column, mean in enumerate(means):
+                found[block, column] = _cosines(candidate, mean[row])
+            found[block, 2] = _cosines(candidate, vectors[asked.last[row]])
+            found[block, 3] = found[block, 2]
+            for back in range(1, int(latest.lengths.max(initial=0))):
+                there = np.flatnonzero(latest.lengths[row] > back)
+                item = latest.values[latest.offsets[1:][row[there]] - 1 - back]
+                nearer = _cosines(candidate[there], vectors[item])
+                place = block.start + there
+                found[place, 3] = np.maximum(found[place, 3], nearer)
+        return found
+
+    @staticmethod
+    def share(features: Floats) -> Floats:
+        """The exponential of the cosine to the weighted mean, over a temperature."""
+        shares: Floats = np.exp((features[:, 0] - 1) / np.float32(TEMPERATURE))
+        return shares
+
+
+class Text(_Vectors):
+    """Vectors of texts: those that `sidtune sids` makes."""
+
+    columns = ("text", "text_unweighted", "text_last", "text_nearest")
+    mixes = True
+
+    @classmethod
+    def fit(cls, known: Known) -> Text | None:
+        """Choose the decay; None without texts."""
+        return None if known.texts is None else cls(Neighbours.tuned(known.texts, known.valid))
+
+
+class Behaviour(_Vectors):
+    """Vectors of co-occurrence in training histories."""
+
+    columns = ("behaviour", "behaviour_unweighted", "behaviour_last", "behaviour_nearest")
+
+    @classmethod
+    def fit(cls, known: Known) -> Behaviour | None:
+        """Make the vectors and choose the decay; None where no training row pairs two items."""
+        vectors = behaviour(known.train, len(known.catalogue.ids), DIMENSIONS, SEED)
+        if vectors is None:
+            warn("no training row pairs two items, so the ranker has no vectors of behaviour")
+            return None
+        return cls(Neighbours.tuned(vectors, known.valid))
+
+
+def _cosines(first: Floats, second: Floats) -> Floats:
+    products: Floats = np.einsum("ij,ij->i", first, second)
+    return products
+
+
+def _blocks(count: int) -> Iterator[slice]:
+    for start in range(0, count, PAIRS_AT_ONCE):
+        yield slice(start, min(start + PAIRS_AT_ONCE, count))

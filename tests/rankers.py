@@ -1,0 +1,5 @@
+"""Names of the rankers in the tables of an evaluation."""
+
+SIMPLE = ("most popular", "repeat last", "co-occurrence", "transitions")
+# Where the items have texts.
+BASELINES = (*SIMPLE, "text neighbours", "transitions and text")

@@ -1,0 +1,199 @@
+"""The ranker as a whole: what it learns, what it leaves out, and its file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from tests.unit.ranker.making import asked, beams_of, catalogue, known, made_up
+
+from sidtune.base.errors import UserError
+from sidtune.config.rank import RankConfig
+from sidtune.data.catalogue import Catalogue
+from sidtune.metrics.metrics import gains
+from sidtune.ranker import ranker as room
+from sidtune.ranker import scorers
+from sidtune.ranker.file import FILE, read_ranker, write_ranker
+from sidtune.ranker.ranker import Fitted, fit_ranker
+from sidtune.ranker.scorers import Mixture, Trees
+from sidtune.ranker.table import tabulate
+
+ITEMS = 40
+TRAIN, VALID = made_up(700, ITEMS, 1, last=2)
+_, TEST = made_up(300, ITEMS, 2)
+BEAMS = beams_of(VALID, ITEMS)
+
+
+@pytest.fixture(scope="module")
+def fitted() -> Fitted:
+    return fit_ranker(known(TRAIN, VALID, ITEMS), VALID, BEAMS, RankConfig(trees=30))
+
+
+def test_it_ranks_better_than_each_source(fitted: Fitted) -> None:
+    gained = {name: gains(ranks, 10).mean() for name, ranks in fitted.ranks.items()}
+    for name in ("transitions", "co_occurrence", "text", "model"):
+        assert gained["ranker"] > gained[name]
+    assert isinstance(fitted.ranker.scorer, Trees)
+    assert not fitted.absent
+    assert {f"without {name}" for name in fitted.ranker.sources} < set(gained)
+
+
+def test_the_same_twice_and_whatever_the_rows_around(fitted: Fitted) -> None:
+    again = fit_ranker(known(TRAIN, VALID, ITEMS), VALID, BEAMS, RankConfig(trees=30))
+    for name, ranks in fitted.ranks.items():
+        assert again.ranks[name].tolist() == ranks.tolist()
+    whole = fitted.ranker.rank(asked(TEST, ITEMS, beams_of(TEST, ITEMS)), 10)
+    some = np.array([3, 100, 7])
+    part = fitted.ranker.rank(asked(TEST, ITEMS, beams_of(TEST, ITEMS)).take(some), 10)
+    for place, row in enumerate(some):
+        assert part[0][place].tolist() == whole[0][row].tolist()
+
+
+def test_lists_hold_what_may_be_listed(fitted: Fitted) -> None:
+    wanted = asked(TEST, ITEMS, beams_of(TEST, ITEMS))
+    allowed = np.arange(ITEMS) < 20
+    for change in ({"allowed": allowed}, {"exclude_history": True}):
+        from dataclasses import replace
+
+        lists, scores = fitted.ranker.rank(replace(wanted, **change), 10)
+        assert lists.lengths.max() == 10
+        for row in range(len(lists)):
+            found = lists[row].tolist()
+            assert len(set(found)) == len(found)
+            if "allowed" in change:
+                assert all(item < 20 for item in found)
+            else:
+                assert not set(found) & set(TEST.history[row].tolist())
+        assert (np.diff(scores.reshape(len(lists), -1)) <= 0).all()
+
+
+def test_without_the_model_its_lists_do_not_matter(fitted: Fitted) -> None:
+    wanted = asked(TEST, ITEMS, beams_of(TEST, ITEMS, 1))
+    other = asked(TEST, ITEMS, beams_of(TEST, ITEMS, 2))
+    first, second = (fitted.ranker.rank_each(each, 10) for each in (wanted, other))
+    name = "ranker without model"
+    assert first[name][0].values.tolist() == second[name][0].values.tolist()
+    assert first["ranker"][0].values.tolist() != second["ranker"][0].values.tolist()
+
+
+def test_few_rows_are_mixed_by_weight() -> None:
+    few = VALID.take(np.arange(100))
+    found = fit_ranker(known(TRAIN, few, ITEMS), few, BEAMS.take(np.arange(100)), RankConfig())
+    assert isinstance(found.ranker.scorer, Mixture)
+    weights = found.ranker.scorer.weights
+    assert sum(weights.values()) == pytest.approx(1)
+    gained = {name: gains(ranks, 10).mean() for name, ranks in found.ranks.items()}
+    table = tabulate(found.ranker.sources, asked(few, ITEMS, BEAMS.take(np.arange(100))))
+    best = gains(table.pairs.ranks(found.ranker.scorer.scores(table), few.target), 10).mean()
+    for name in weights:
+        alone = Mixture({name: 1.0}).scores(table)
+        assert best >= gains(table.pairs.ranks(alone, few.target), 10).mean()
+    assert gained["ranker"] > 0
+
+
+def test_without_lightgbm_sources_are_mixed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def missing() -> None:
+        raise UserError("not installed", scorers.INSTALL)
+
+    monkeypatch.setattr(scorers, "import_lightgbm", missing)
+    found = fit_ranker(known(TRAIN, VALID, ITEMS), VALID, None, RankConfig())
+    assert isinstance(found.ranker.scorer, Mixture)
+    assert "pip install 'sidtune[rank]'" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_shares_of_a_mixture_by_hand() -> None:
+    few = VALID.take(np.arange(5))
+    table = tabulate(
+        fit_ranker(known(TRAIN, few, ITEMS), few, None, RankConfig()).ranker.sources,
+        asked(few, ITEMS),
+    )
+    mixed = Mixture({"transitions": 0.3, "text": 0.7}).scores(table)
+    follow, near = table.of("transitions")[:, 0], table.of("text")[:, 0]
+    for row in range(5):
+        own = table.pairs.row == row
+        raised = np.exp((near[own] - 1) / 0.1)
+        expected = 0.3 * follow[own] / follow[own].sum() + 0.7 * raised / raised.sum()
+        assert mixed[own] == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_source_with_nothing_to_say_drops_out() -> None:
+    few = VALID.take(np.arange(50))
+    found = fit_ranker(known(TRAIN, few, ITEMS, texts=False), few, None, RankConfig())
+    assert found.absent == ("text",)
+    assert "model" not in found.ranker.sources
+
+
+def test_no_user_is_ranked_by_trees_that_have_seen_them() -> None:
+    rows = VALID.take(np.repeat(np.arange(200), 2))
+    folds = room._folds(rows)
+    assert (folds[::2] == folds[1::2]).all()
+    assert set(folds.tolist()) == set(range(room.FOLDS))
+
+
+# --- the file ---
+
+
+def test_the_file_gives_the_same_lists(fitted: Fitted, tmp_path: Path) -> None:
+    write_ranker(fitted.ranker, catalogue(ITEMS), tmp_path)
+    again = read_ranker(tmp_path, catalogue(ITEMS))
+    assert again is not None
+    wanted = asked(TEST, ITEMS, beams_of(TEST, ITEMS))
+    for name, (items, scores) in fitted.ranker.rank_each(wanted, 10).items():
+        read = again.rank_each(wanted, 10)[name]
+        assert read[0].values.tolist() == items.values.tolist()
+        assert read[1] == pytest.approx(scores)
+    assert [path.name for path in tmp_path.iterdir()] == [FILE]
+    assert read_ranker(tmp_path / "elsewhere", catalogue(ITEMS)) is None
+
+
+def test_another_catalogue_is_refused(fitted: Fitted, tmp_path: Path) -> None:
+    write_ranker(fitted.ranker, catalogue(ITEMS), tmp_path)
+    other = catalogue(ITEMS)
+    with pytest.raises(UserError, match="another catalogue"):
+        read_ranker(tmp_path, Catalogue(other.ids[::-1], other.titles, other.titles, other.sids))
+
+
+@pytest.mark.parametrize("damage", ["cut", "text", "tensor", "indices", "missing"])
+def test_a_damaged_file_is_refused(fitted: Fitted, tmp_path: Path, damage: str) -> None:
+    path = write_ranker(fitted.ranker, catalogue(ITEMS), tmp_path)
+    with safetensors.safe_open(path, framework="numpy") as file:
+        told, tensors = (
+            file.metadata(),
+            {name: file.get_tensor(name) for name in file.offset_keys()},
+        )
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:-100])
+    elif damage == "text":
+        safetensors.numpy.save_file(tensors, path, {"sidtune": '{"version": 2}'})
+    elif damage == "tensor":
+        tensors["text/vectors"] = tensors["text/vectors"][1:]
+        safetensors.numpy.save_file(tensors, path, told)
+    elif damage == "indices":
+        tensors["transitions/direct.indices"] = tensors["transitions/direct.indices"] + ITEMS
+        safetensors.numpy.save_file(tensors, path, told)
+    else:
+        del tensors["popularity/users"]
+        safetensors.numpy.save_file(tensors, path, told)
+    with pytest.raises(UserError, match=r"ranker\.safetensors") as caught:
+        read_ranker(tmp_path, catalogue(ITEMS))
+    assert "sidtune rank" in caught.value.hint
+
+
+def test_a_failed_write_leaves_the_old_file(
+    fitted: Fitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_ranker(fitted.ranker, catalogue(ITEMS), tmp_path)
+    before = path.read_bytes()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("sidtune.ranker.file.safetensors.numpy.save_file", full)
+    with pytest.raises(UserError, match="could not be written"):
+        write_ranker(fitted.ranker, catalogue(ITEMS), tmp_path)
+    assert path.read_bytes() == before
+    assert [each.name for each in tmp_path.iterdir()] == [FILE]
