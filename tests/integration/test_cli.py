@@ -46,7 +46,7 @@ OPTIONS = {
         "config overrides --split --simple --seed --limit --exclude-history --candidates --output"
         " --json"
     ),
-    "rank": "model --json --trust-remote-code",
+    "rank": "model --events --items --json --trust-remote-code",
     "recommend": (
         "model --history --input -k --beams --normalize --exclude-history --candidates --no-rank"
         " --json --trust-remote-code"

@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
-import typer
+from pathlib import Path
+from typing import Annotated
 
+import typer
+from rich.markup import escape
+
+from sidtune.base.errors import UserError
 from sidtune.base.terminal import console, json_text, quiet_libraries
 from sidtune.commands.options import AsJson, ModelFolder, TrustRemoteCode
+
+Events = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILES",
+        help="Count these later events in, without fitting anew; files as `events.files` takes.",
+    ),
+]
+ItemTexts = Annotated[
+    Path | None,
+    typer.Option("--items", metavar="FILE", help="With --events: texts of all items."),
+]
 
 
 def rank(
     model: ModelFolder,
+    events: Events = None,
+    items: ItemTexts = None,
     as_json: AsJson = False,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
@@ -21,13 +40,25 @@ def rank(
 
     Example: `sidtune rank runs/shop`
     """
-    from sidtune.pipeline.rank import rank_run, render
+    from sidtune.pipeline.rank import count_later, rank_run, render
 
     quiet_libraries()
+    if items and not events:
+        raise UserError("--items has no effect without --events", "Remove it.")
+    if events:
+        later = count_later(model, events, items)
+        told = {"events": later.events, "unknown": later.unknown}
+        unknown = f"; {later.unknown:,} of unknown items are left out" if later.unknown else ""
+        text = f"{later.events:,} later events are counted in{unknown}"
+        if as_json:
+            typer.echo(json_text(told, indent=1))
+        else:
+            console.print(text)
+        return
     found = rank_run(model, trust_remote_code)
     if as_json:
         typer.echo(json_text(found.as_json(), indent=1))
         return
     for part in render(found):
         console.print(part)
-    console.print(f"Compare on test rows: `sidtune evaluate {model}`", soft_wrap=True)
+    console.print(f"Compare on test rows: `sidtune evaluate {escape(str(model))}`", soft_wrap=True)

@@ -95,7 +95,7 @@ def _resolved(tables: Iterable[pa.Table], catalogue: Catalogue, path: Path) -> R
             f" {first})",
             "Add them to items and index, or remove these rows.",
         )
-    return _joined(parts)
+    return stacked(parts)
 
 
 def _positions(table: pa.Table, catalogue: Catalogue) -> tuple[Rows, list[str]]:
@@ -110,7 +110,8 @@ def _positions(table: pa.Table, catalogue: Catalogue) -> tuple[Rows, list[str]]:
     return Rows(users, Ragged(items, offsets - offsets[0]), target), [*unknown[0], *unknown[1]]
 
 
-def _joined(parts: Sequence[Rows]) -> Rows:
+def stacked(parts: Sequence[Rows]) -> Rows:
+    """All rows of the first part, then all rows of the second, and so on."""
     users = pa.concat_arrays([part.users for part in parts])
     return Rows(
         users,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +16,20 @@ from sidtune.base.errors import UserError
 from sidtune.base.terminal import console
 from sidtune.config.rank import SourceName
 from sidtune.config.search import RankOptions
+from sidtune.data.catalogue import Catalogue
 from sidtune.data.popularity import popularity
-from sidtune.data.rows import drawn
+from sidtune.data.rows import Split, drawn
 from sidtune.decoding.recommender import Recommender, refuse_other_folders
 from sidtune.evaluation.compare import interval_of
 from sidtune.evaluation.tables import text_of
 from sidtune.metrics.metrics import Estimate, gains, hits, mean, proportion
-from sidtune.ranker.file import FILE, write_ranker
+from sidtune.pipeline.later import Later, with_later
+from sidtune.ranker.file import FILE, read_ranker, write_ranker
 from sidtune.ranker.ranker import Fitted, fit_ranker
 from sidtune.ranker.scorers import Mixture, Trees
 from sidtune.ranker.sources.base import Known
 from sidtune.ranker.texts import text_vectors
+from sidtune.runs.bundle import read_bundle
 from sidtune.runs.output import CONFIG
 from sidtune.tasks.config import Config
 from sidtune.tasks.config_file import load_config
@@ -94,21 +97,56 @@ def rank_run(folder: Path, trust_remote_code: bool = False) -> Ranked:
             f"{folder / CONFIG} has no data.valid, and a ranker is fitted on validation rows",
             "Set data.valid=FILE.",
         )
-    valid = load_split(config.data, catalogue, "valid")
-    train = load_split(config.data, catalogue, "train")
-    rows = valid.take(drawn(len(valid.target), config.rank.rows, ROWS_SEED))
-    known = Known(
-        catalogue,
-        train,
-        valid,
-        popularity(train, len(catalogue.ids)),
-        text_vectors(config.data.items, config.sids, catalogue),
-    )
+    known = _known(config, catalogue, config.data.items)
+    assert known.valid
+    rows = known.valid.take(drawn(len(known.valid.target), config.rank.rows, ROWS_SEED))
     options = RankOptions()
     asked = recommender.asked(rows.history, recommender.lists(rows.history, options), options)
     fitted = fit_ranker(known, rows, asked.beams, config.rank)
     write_ranker(fitted.ranker, catalogue, folder)
     return summary(folder, fitted)
+
+
+def count_later(folder: Path, events: Path, items: Path | None = None) -> Later:
+    """Count events that came later into the sources of a fitted ranker, over the catalogue that the
+    model has now; what was learned on validation rows stays.
+
+    Args:
+        events: files as `events.files` takes them.
+        items: texts of all items; those of the run by default.
+
+    Raises:
+        UserError: for a folder without a ranker, and as its readers; the ranker stays as it was
+            then.
+    """
+    refuse_other_folders(folder)
+    ranker = read_ranker(folder, None)
+    if ranker is None:
+        raise UserError(
+            f"{folder} has no ranker that events could be counted into",
+            f"Fit it first: `sidtune rank {folder}`.",
+        )
+    config, catalogue = _config(folder), read_bundle(folder).catalogue
+    known = _known(config, catalogue, items or config.data.items)
+    splits: tuple[Split, ...] = ("train", "valid", "test")
+    there = [split for split in splits if config.data.rows_file(split)]
+    rows = [load_split(config.data, catalogue, split) for split in there]
+    later = with_later(events, config.events, catalogue, known.train, rows)
+    users = popularity(later.rows, len(catalogue.ids))
+    renewed = ranker.recounted(replace(known, train=later.rows, valid=None, users=users))
+    write_ranker(renewed, catalogue, folder)
+    return later
+
+
+def _known(config: Config, catalogue: Catalogue, items: Path | None) -> Known:
+    train = load_split(config.data, catalogue, "train")
+    return Known(
+        catalogue,
+        train,
+        load_split(config.data, catalogue, "valid") if config.data.rows_file("valid") else None,
+        popularity(train, len(catalogue.ids)),
+        text_vectors(items, config.sids, catalogue),
+    )
 
 
 def rank_after(config: Config, trust_remote_code: bool = False) -> Ranked | None:

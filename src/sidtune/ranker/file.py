@@ -61,6 +61,7 @@ class _Told(BaseModel):
 
     version: Literal[1]
     catalogue: str
+    items: int
     sources: tuple[SourceName, ...]
     scorer: _Scorer
     without_model: _Scorer | None
@@ -76,6 +77,7 @@ def write_ranker(ranker: Ranker, catalogue: Catalogue, folder: Path) -> Path:
     told = _Told(
         version=FORMAT_VERSION,
         catalogue=catalogue_digest(catalogue),
+        items=len(catalogue.ids),
         sources=tuple(ranker.sources),
         scorer=_Scorer.of(ranker.scorer),
         without_model=_Scorer.of(ranker.without_model) if ranker.without_model else None,
@@ -100,8 +102,11 @@ def write_ranker(ranker: Ranker, catalogue: Catalogue, folder: Path) -> Path:
     return path
 
 
-def read_ranker(folder: Path, catalogue: Catalogue) -> Ranker | None:
+def read_ranker(folder: Path, catalogue: Catalogue | None) -> Ranker | None:
     """The ranker of a model's folder; None where there is none.
+
+    Args:
+        catalogue: the model's; None to take whatever catalogue it was fitted with.
 
     Raises:
         UserError: for a damaged file, and for one that was fitted with another catalogue.
@@ -119,10 +124,10 @@ def read_ranker(folder: Path, catalogue: Catalogue) -> Ranker | None:
         raise UserError(f"{path} is no ranker of this version: {first}", again) from None
     except (safetensors.SafetensorError, OSError, TypeError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}", again) from None
-    if told.catalogue != catalogue_digest(catalogue):
+    if catalogue and told.catalogue != catalogue_digest(catalogue):
         raise UserError(f"{path} was fitted with another catalogue than the model has now", again)
     try:
-        _refuse_other_sizes(tensors, len(catalogue.ids))
+        _refuse_other_sizes(tensors, told.items)
         sources = {
             name: SOURCES[name].load(_of(name, tensors)) for name in SOURCES if name in told.sources
         }

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sidtune.base.errors import UserError
 from sidtune.base.ragged import Ragged
 from sidtune.base.terminal import warn
 from sidtune.config.rank import RankConfig, SourceName
@@ -43,6 +44,20 @@ class Ranker:
         """
         table = tabulate(self.sources, asked, bar)
         return table.pairs.best(self.scorer.scores(table), depth)
+
+    def recounted(self, known: Known) -> Ranker:
+        """With sources that are counted again on other training rows or over more items; what puts
+        candidates in order stays as it was learned.
+        """
+        found = {name: source.recount(known) for name, source in self.sources.items()}
+        lost = [name for name, source in found.items() if source is None]
+        if lost:
+            raise UserError(
+                f"nothing is known any more of {', '.join(lost)}, which the ranker reads",
+                "Fit it anew: `sidtune rank` without --events.",
+            )
+        kept = {name: source for name, source in found.items() if source is not None}
+        return replace(self, sources=kept)
 
     def rank_each(self, asked: Asked, depth: int) -> dict[str, tuple[Ragged, Floats]]:
         """What `rank` gives, as `ranker`, and as `ranker without model` what it would give if there

@@ -52,6 +52,10 @@ class Source(ABC):
     def fit(cls, known: Known) -> Self | None:
         """Count; None where there is nothing to count."""
 
+    def recount(self, known: Known) -> Self | None:
+        """Count again, with the settings that were chosen before."""
+        return type(self).fit(known)
+
     @classmethod
     @abstractmethod
     def load(cls, tensors: Tensors) -> Self:

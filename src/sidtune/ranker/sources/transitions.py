@@ -171,7 +171,17 @@ class TransitionSource(Source):
     def fit(cls, known: Known) -> TransitionSource:
         """Count both matrices."""
         items = len(known.catalogue.ids)
-        chosen = tuned_transitions(known.train, known.valid, items)
+        return cls._of(tuned_transitions(known.train, known.valid, items), known)
+
+    def recount(self, known: Known) -> TransitionSource:
+        """Count both matrices again."""
+        settings = self.chosen.settings
+        items = len(known.catalogue.ids)
+        return self._of(Transitions.count(known.train, items, settings), known)
+
+    @classmethod
+    def _of(cls, chosen: Transitions, known: Known) -> TransitionSource:
+        items = len(known.catalogue.ids)
         direct = Transitions.count(known.train, items, TransitionSettings())
         return cls(
             Transitions(cut_rows(chosen.matrix, SUCCESSORS), chosen.settings),

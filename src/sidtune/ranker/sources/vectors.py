@@ -4,6 +4,7 @@ a history are candidates.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
@@ -87,6 +88,22 @@ class _Vectors(Source):
     near: Neighbours
 
     @classmethod
+    @abstractmethod
+    def vectors(cls, known: Known) -> Floats | None:
+        """The items' vectors; None where there are none."""
+
+    @classmethod
+    def fit(cls, known: Known) -> Self | None:
+        """Choose the decay; None without vectors."""
+        vectors = cls.vectors(known)
+        return None if vectors is None else cls(Neighbours.tuned(vectors, known.valid))
+
+    def recount(self, known: Known) -> Self | None:
+        """Make the vectors again."""
+        vectors = self.vectors(known)
+        return None if vectors is None else type(self)(Neighbours(vectors, self.near.decay))
+
+    @classmethod
     def load(cls, tensors: Tensors) -> Self:
         """From what `tensors` gave."""
         return cls(Neighbours(tensors["vectors"], float(tensors["decay"][0])))
@@ -137,9 +154,9 @@ class Text(_Vectors):
     mixes = True
 
     @classmethod
-    def fit(cls, known: Known) -> Text | None:
-        """Choose the decay; None without texts."""
-        return None if known.texts is None else cls(Neighbours.tuned(known.texts, known.valid))
+    def vectors(cls, known: Known) -> Floats | None:
+        """Those that are given."""
+        return known.texts
 
 
 class Behaviour(_Vectors):
@@ -148,13 +165,12 @@ class Behaviour(_Vectors):
     columns = ("behaviour", "behaviour_unweighted", "behaviour_last", "behaviour_nearest")
 
     @classmethod
-    def fit(cls, known: Known) -> Behaviour | None:
-        """Make the vectors and choose the decay; None where no training row pairs two items."""
+    def vectors(cls, known: Known) -> Floats | None:
+        """Of the training rows; None where no row pairs two items."""
         vectors = behaviour(known.train, len(known.catalogue.ids), DIMENSIONS, SEED)
         if vectors is None:
             warn("no training row pairs two items, so the ranker has no vectors of behaviour")
-            return None
-        return cls(Neighbours.tuned(vectors, known.valid))
+        return vectors
 
 
 def _cosines(first: Floats, second: Floats) -> Floats:

@@ -1,0 +1,220 @@
+"""The ranker beside a trained model: fitted, used, left out, and counted on."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.asking import call, message, results
+from tests.rankers import BASELINES
+from tests.tiny_data import tiny_config
+
+from sidtune import Recommender
+from sidtune.decoding.prompts import Prompts
+from sidtune.evaluation.reach import REACH_NAMES, reached
+from sidtune.pipeline.rank import rank_after, rank_run
+from sidtune.ranker.file import FILE, read_ranker
+from sidtune.runs.bundle import read_bundle
+from sidtune.tasks.config import Config
+from sidtune.tasks.source import load_split
+from sidtune.tokenizer.load import load_tokenizer
+from sidtune.training.train import train
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    config = tiny_config(tmp_path_factory.mktemp("rank"), training={"epochs": 1})
+    train(config)
+    rank_run(config.output_dir)
+    return config
+
+
+@pytest.fixture
+def run(trained: Config, tmp_path: Path) -> Path:
+    """A copy of the run that a test may change."""
+    return Path(shutil.copytree(trained.output_dir, tmp_path / "run"))
+
+
+def test_tables_show_the_ranker_the_model_and_the_ranker_without_it(run: Path) -> None:
+    done = call("evaluate", run)
+    assert done.exit_code == 0, done.output
+    report, lists = results(run / "evaluation")
+    assert list(report["rankers"]) == ["ranker", "model", "ranker without model", *BASELINES]
+    ranks = [row["item_rank"] for row in lists]
+    found = report["rankers"]["ranker"]["item"]["HR@3"]["value"]
+    assert found == pytest.approx(np.mean([0 < rank <= 3 for rank in ranks]))
+    for row in lists:
+        place = row["items"].index(row["target"]) + 1 if row["target"] in row["items"] else 0
+        assert row["item_rank"] == place
+        assert row["scores"] == sorted(row["scores"], reverse=True)
+    assert "ranker without model" in done.output
+
+
+def test_without_the_ranker_the_model_is_what_it_was(run: Path, tmp_path: Path) -> None:
+    assert call("evaluate", run).exit_code == 0
+    done = call("evaluate", run, "--no-rank", "--output", tmp_path / "alone")
+    assert done.exit_code == 0, done.output
+    beside, alone = results(run / "evaluation")[0], results(tmp_path / "alone")[0]
+    assert list(alone["rankers"]) == ["model", *BASELINES]
+    assert alone["rankers"]["model"] == beside["rankers"]["model"]
+    assert call("compare", run, tmp_path / "alone").exit_code == 0
+
+
+def test_recommendations_come_from_the_ranker(run: Path) -> None:
+    ranked, alone = Recommender.load(run), Recommender.load(run, rank=False)
+    first = ranked.recommend([["1", "2"], ["5"]], k=4)
+    second = alone.recommend([["1", "2"], ["5"]], k=4)
+    assert [[item.item_id for item in items] for items in first] != [
+        [item.item_id for item in items] for items in second
+    ]
+    assert all(item.score >= 0 for item in first[0]), "weights of a mixture"
+    assert all(item.score < 0 for item in second[0]), "log-probabilities"
+    shown = call("recommend", run, "--history", "1,2", "-k", "4", "--json")
+    assert [item["item_id"] for item in json.loads(shown.output)["items"]] == [
+        item.item_id for item in first[0]
+    ]
+    told = call("recommend", run, "--history", "1,2", "-k", "4", "--json", "--no-rank")
+    assert [item["item_id"] for item in json.loads(told.output)["items"]] == [
+        item.item_id for item in second[0]
+    ]
+
+
+def test_restrictions_hold_for_all_sources(run: Path) -> None:
+    ranked = Recommender.load(run)
+    some = ranked.among(["0", "3", "6"])
+    assert {item.item_id for item in some.recommend([["1", "2"]], k=8)[0]} <= {"0", "3", "6"}
+    left = ranked.recommend([["1", "2"]], k=8, exclude_history=True)[0]
+    assert not {"1", "2"} & {item.item_id for item in left}
+
+
+def test_a_prompt_that_is_too_long_still_has_a_list(run: Path) -> None:
+    recommender = Recommender.load(run)
+    short = replace(recommender.bundle, cutoff_len=4)
+    recommender.prompts = Prompts(short, load_tokenizer(str(run)))
+    assert len(recommender.recommend([["1", "2"]], k=3)[0]) == 3
+
+
+def test_targets_by_how_they_can_be_reached(trained: Config, run: Path) -> None:
+    assert call("evaluate", run).exit_code == 0
+    report, lists = results(run / "evaluation")
+    groups = report["rankers"]["ranker"]["by_reach"]
+    assert sum(group["rows"] for group in groups) == report["rows"]
+    catalogue = read_bundle(run).catalogue
+    rows = {split: load_split(trained.data, catalogue, split) for split in ("train", "test")}
+    sequences = {}
+    for row, user in enumerate(rows["train"].users.to_pylist()):
+        whole = [*rows["train"].history[row].tolist(), int(rows["train"].target[row])]
+        sequences[user] = max(sequences.get(user, []), whole, key=len)
+    expected = []
+    for row in range(len(rows["test"].target)):
+        history, target = rows["test"].history[row].tolist(), int(rows["test"].target[row])
+        beside = [set(items) for items in sequences.values() if target in items]
+        follows = any((history[-1], target) in pairwise(items) for items in sequences.values())
+        expected.append(
+            0
+            if target in history
+            else 1
+            if follows
+            else 2
+            if any(items & set(history) for items in beside)
+            else 3
+            if beside
+            else 4
+        )
+    found = reached(rows["train"], rows["test"], len(catalogue.ids))
+    assert found.tolist() == expected
+    assert [row["reach"] for row in lists] == [REACH_NAMES[place] for place in expected]
+
+
+def test_the_command_says_what_each_source_adds(run: Path) -> None:
+    done = call("rank", run)
+    assert done.exit_code == 0, done.output
+    for words in ("ranker: a weighted mean of sources", "without model", "weights:"):
+        assert words in done.output
+    told = json.loads(call("rank", run, "--json").output)
+    assert told["lines"]["ranker"]["change"] is None
+    assert told["lines"]["without model"]["change"] is not None
+
+
+def test_it_is_fitted_after_training_unless_it_is_turned_off(
+    trained: Config, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(trained.output_dir, tmp_path / "again"))
+    (folder / FILE).unlink()
+    given = trained.model_copy(update={"output_dir": folder})
+    assert rank_after(given) is None
+    assert not (folder / FILE).exists()
+    auto = given.model_copy(update={"rank": given.rank.model_copy(update={"fit": "auto"})})
+    assert rank_after(auto) is not None
+    assert (folder / FILE).read_bytes() == (trained.output_dir / FILE).read_bytes()
+
+
+# --- later events ---
+
+
+def write_events(path: Path, events: list[tuple[str, str, int]]) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["user_id", "item_id", "timestamp"])
+        writer.writerows([(user, item, 1_600_000_000 + 60 * time) for user, item, time in events])
+    return path
+
+
+def test_later_events_are_counted_in(run: Path, tmp_path: Path) -> None:
+    before = read_ranker(run, None)
+    assert before is not None
+    # Everybody who had item 4 goes on to item 0 now.
+    events = [(f"new{user}", item, time) for user in range(9) for time, item in enumerate("40")]
+    file = write_events(tmp_path / "later.csv", [*events, ("new0", "gone", 5)])
+    done = call("rank", run, "--events", file)
+    assert done.exit_code == 0, done.output
+    assert "18 later events are counted in; 1 of unknown items are left out" in done.output
+    after = read_ranker(run, read_bundle(run).catalogue)
+    assert after is not None
+    assert after.scorer == before.scorer
+    first, second = (
+        ranker.sources["transitions"].direct.toarray()[4, 0]  # type: ignore[attr-defined]
+        for ranker in (before, after)
+    )
+    assert second > first
+    recommended = Recommender.load(run).recommend([["4"]], k=2)[0]
+    assert "0" in {item.item_id for item in recommended}
+
+
+def test_later_events_follow_what_a_user_had(run: Path, tmp_path: Path, trained: Config) -> None:
+    catalogue = read_bundle(run).catalogue
+    test = load_split(trained.data, catalogue, "test")
+    user, last = test.users[0].as_py(), int(test.target[0])
+    new = next(item for item in range(8) if item != last)
+    file = write_events(tmp_path / "later.csv", [(user, str(new), 0)])
+    before = read_ranker(run, None)
+    assert call("rank", run, "--events", file).exit_code == 0
+    after = read_ranker(run, None)
+    assert before is not None
+    assert after is not None
+    first, second = (
+        ranker.sources["transitions"].direct.toarray()  # type: ignore[attr-defined]
+        for ranker in (before, after)
+    )
+    assert second[last, new] > first[last, new]
+    rest = np.delete(np.arange(8), last)
+    assert second[rest] == pytest.approx(first[rest]), "nothing else is counted twice"
+
+
+def test_mistakes(run: Path, tmp_path: Path) -> None:
+    unknown = write_events(tmp_path / "unknown.csv", [("u1", "gone", 0)])
+    before = (run / FILE).read_bytes()
+    assert "no event is of an item" in message("rank", run, "--events", unknown)
+    assert (run / FILE).read_bytes() == before
+    assert "--items has no effect" in message("rank", run, "--items", unknown)
+    (run / FILE).unlink()
+    assert "has no ranker" in message("rank", run, "--events", unknown)
+    (run / "config.yaml").unlink()
+    assert "has no config.yaml" in message("rank", run)
+    assert "no such folder" in message("rank", tmp_path / "nowhere")
