@@ -122,6 +122,8 @@ def run(seed: int, folder: Path, overrides: list[str]) -> dict[str, Any]:
         f"output_dir={output}",
         f"encoding.cache_dir={folder / 'cache'}",
         f"seed={seed}",
+        # The figures are the model's own.
+        "rank.fit=never",
     ]
     spent = {
         "train": once(output / "train.spent.json", ["train", str(RECIPE), *settings, *overrides])

@@ -138,6 +138,8 @@ def train(
         "model": recipe["model"] | model,
         "training": recipe["training"] | (training or {}),
         "encoding": {"cache_dir": str(folder / "cache")},
+        # The figures are the model's own.
+        "rank": {"fit": "never"},
     }
     for replaced in ("output_dir", "data"):
         del sections[replaced]

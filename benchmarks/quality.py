@@ -267,6 +267,7 @@ class Place:
         tree |= {
             "data": tree["data"] | {"index": str(index)},
             "training": tree["training"] | {"epochs": 4},
+            "rank": {"fit": "never"},
         }
         file.write_text(yaml.safe_dump(tree), encoding="utf-8")
         sidtune("train", str(file))
@@ -315,7 +316,8 @@ class Place:
         """Train, where that is not done yet."""
         output = self.run_folder(lever, seed)
         if not (output / "config.json").exists():
-            settings = [f"output_dir={output}", f"seed={seed}", *lever.settings]
+            # The figures are the model's own.
+            settings = [f"output_dir={output}", f"seed={seed}", "rank.fit=never", *lever.settings]
             sidtune("train", str(self.folder / f"{lever.group}.yaml"), *settings)
 
     def evaluate(self, lever: Lever, seed: int) -> None:

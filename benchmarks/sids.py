@@ -98,6 +98,8 @@ def run(name: str, seed: int, folder: Path, split: str) -> None:
             f"model.base={base}",
             f"output_dir={output}",
             f"seed={seed}",
+            # The figures are the model's own.
+            "rank.fit=never",
         ]
         # The recipe's extra token is for the published index; ours have their own rule.
         settings.append(f"data.unique_sids={str(name == PUBLISHED).lower()}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from sidtune.sids.kmeans import Codes, Floats, distances
 
 # All prefixes are compared for an item without room where there are no more than these.
 MOST_PREFIXES = 1 << 22
+ITEMS_AT_ONCE, FIRST_CODES_AT_ONCE = 4_096, 32
 
 
 def resolve(latents: Floats, books: Codebooks, codes: Codes) -> Outcome:
@@ -52,9 +54,10 @@ def resolve_beside(latents: Floats, books: Codebooks, codes: Codes, taken: Codes
             members = members[np.argsort((left * left).sum(1), kind="stable")]
             homeless.extend(members[-spare:].tolist())
         room.take(prefix, len(members) - max(spare, 0))
-    for item in sorted(homeless):
-        settled[item, :-1] = room.nearest(latents[item], codes[item])
-        room.take(int(room.number(settled[item : item + 1, :-1])[0]), 1)
+    surplus = np.array(sorted(homeless), np.intp)
+    for start in range(0, len(surplus), ITEMS_AT_ONCE):
+        items = surplus[start : start + ITEMS_AT_ONCE]
+        settled[items, :-1] = room.settle(latents[items], codes[items])
     for prefix, members in _groups(room.number(settled[:, :-1])):
         _settle(members, latents, books, settled, room.used(prefix))
     moved = int((settled != codes).any(1).sum())
@@ -105,7 +108,7 @@ class _Room:
         self._used = {
             prefix: self.given[at, -1] for prefix, at in _groups(self.number(self.given[:, :-1]))
         }
-        self._full, self._full_list = np.empty(0, np.int64), list[int]()
+        self._full_list, self._closed = list[int](), 0
         for prefix, codes in self._used.items():
             self.take(prefix, len(codes))
 
@@ -130,8 +133,9 @@ class _Room:
         """The last codes of a prefix that were taken before."""
         return np.asarray(self._used.get(prefix, ()), np.intp)
 
-    def nearest(self, latent: Floats, codes: Codes) -> Codes:
-        """The prefix `(levels - 1,)` with room that is nearest to a latent `(latent,)`.
+    def settle(self, latents: Floats, codes: Codes) -> Codes:
+        """Prefixes `(n, levels - 1)` for latents, one after the other: each gets the nearest one
+        with room, and takes a place there.
 
         Where there are very many, the first levels stay those of `codes` as long as there is room
         behind them.
@@ -142,36 +146,80 @@ class _Room:
             first < levels - 1 and np.prod(self.sizes[first:levels], dtype=object) > MOST_PREFIXES
         ):
             first += 1
-        for fixed in range(first, -1, -1):
-            costs = self._costs(latent, codes[:fixed])
-            sizes = self.sizes[fixed:levels]
-            start = int(
-                self.number(np.append(codes[:fixed], np.zeros(levels - fixed, np.int32))[None])[0]
-            )
-            full = self._full_prefixes() - start
-            costs[full[(full >= 0) & (full < len(costs))]] = np.inf
-            best = int(costs.argmin())
-            if np.isfinite(costs[best]):
-                return np.append(codes[:fixed], np.unravel_index(best, sizes)).astype(np.int32)
-        raise AssertionError("there are more SIDs than items")
+        found = np.empty((len(latents), levels), np.int32)
+        products = self._products(latents, codes, first)
+        for row, own in enumerate(codes):
+            prefix = self._nearest(own[:first], [each[row] for each in products])
+            for fixed in range(first - 1, -1, -1):
+                if prefix is None:
+                    one = self._products(latents[row : row + 1], codes[row : row + 1], fixed)
+                    prefix = self._nearest(own[:fixed], [each[0] for each in one])
+            assert prefix is not None, "there are more SIDs than items"
+            found[row] = prefix
+            self.take(int(self.number(found[row : row + 1])[0]), 1)
+        return found
 
-    def _full_prefixes(self) -> NDArray[np.int64]:
-        """The prefixes without any last code left."""
-        if len(self._full) < len(self._full_list):
-            self._full = np.array(self._full_list, np.int64)
-        return self._full
-
-    def _costs(self, latent: Floats, fixed: Codes) -> Floats:
-        """Squared distances of a latent to all prefixes behind the fixed codes, less its own
-        squared length: flat, in the order of their numbers.
+    def _products(self, latents: Floats, codes: Codes, fixed: int) -> list[Floats]:
+        """For each level from `fixed` on but the last, what its codes add to the squared distances
+        of latents, less their lengths: `(n, codes)` each.
         """
-        left = latent.copy()
-        for level, code in enumerate(fixed):
-            left = left - self.books.levels[level][code]
-        costs = np.zeros(1, np.float32)
-        for book in self.books.levels[len(fixed) : len(self.sizes) - 1]:
-            costs = (costs[:, None] - 2 * (book @ left)).ravel()
-        return costs + self._lengths(len(fixed))
+        left = self.books.left_over(latents, codes, fixed) if fixed else latents
+        return [-2 * (left @ book.T) for book in self.books.levels[fixed : len(self.sizes) - 1]]
+
+    def _nearest(self, fixed: Codes, products: list[Floats]) -> Codes | None:
+        """The prefix with room of the lowest squared distance behind the fixed codes; None where
+        there is none.
+        """
+        lengths, least = self._open(fixed)
+        head, rest = products[0], np.zeros(1, np.float32)
+        for each in products[1:]:
+            rest = (rest[:, None] + each).ravel()
+        # No prefix of a first code costs less than this, so most first codes need no look.
+        bounds = head + least + rest.min()
+        order = np.argsort(bounds, kind="stable")
+        best, cost = -1, np.float32(np.inf)
+        for start in range(0, len(order), FIRST_CODES_AT_ONCE):
+            some = order[start : start + FIRST_CODES_AT_ONCE]
+            if bounds[some[0]] > cost:
+                break
+            costs = lengths[some] + rest
+            costs += head[some, None]
+            place = int(costs.argmin())
+            row, column = divmod(place, len(rest))
+            if costs[row, column] < cost:
+                best, cost = int(some[row]) * len(rest) + column, costs[row, column]
+        if best < 0:
+            return None
+        sizes = self.sizes[len(fixed) : len(self.sizes) - 1]
+        return np.append(fixed, np.unravel_index(best, sizes)).astype(np.int32)
+
+    def _open(self, fixed: Codes) -> tuple[Floats, Floats]:
+        """Squared lengths of prefixes behind the fixed codes, infinite for those without room,
+        `(first codes, others)`; and for each first code one that none is below.
+        """
+        lengths = self._lengths(len(fixed)).reshape(self.sizes[len(fixed)], -1)
+        least = lengths.min(1) if len(fixed) else self._least
+        if not len(fixed):
+            self._close(lengths)
+            return lengths, least
+        levels = len(self.sizes) - 1
+        zeros = np.zeros(levels - len(fixed), np.int32)
+        start = int(self.number(np.append(fixed, zeros)[None])[0])
+        full = np.array(self._full_list, np.int64) - start
+        lengths = lengths.copy()
+        lengths.reshape(-1)[full[(full >= 0) & (full < lengths.size)]] = np.inf
+        return lengths, least
+
+    def _close(self, lengths: Floats) -> None:
+        """Mark the prefixes that have been filled since."""
+        lengths.reshape(-1)[self._full_list[self._closed :]] = np.inf
+        self._closed = len(self._full_list)
+
+    @cached_property
+    def _least(self) -> Floats:
+        """The shortest squared length of each first code's prefixes."""
+        least: Floats = self._lengths(0).reshape(self.sizes[0], -1).min(1)
+        return least
 
     def _lengths(self, fixed: int) -> Floats:
         """Squared lengths of all sums of rows, one of each level from `fixed` on but the last."""
