@@ -22,11 +22,13 @@ import safetensors.torch
 import torch
 import yaml
 from tests.fuzz.reader import Files, Reader, json_bytes, lines_bytes, parquet_bytes
+from tests.unit.ranker import making
 from transformers import TrainerState
 
 from sidtune.base.errors import UserError
 from sidtune.base.ragged import Ragged
 from sidtune.config.model import ModelConfig
+from sidtune.config.rank import SOURCE_NAMES, RankConfig
 from sidtune.data.catalogue import Catalogue, read_catalogue, read_texts
 from sidtune.data.disagreements import disagreements
 from sidtune.data.instructions import INSTRUCTIONS, read_instructions
@@ -47,6 +49,11 @@ from sidtune.files.literals import parse_list
 from sidtune.model.base_files import weight_faults
 from sidtune.model.checkpoint_files import INDEX, OLD_WEIGHTS, WEIGHTS, load_weights
 from sidtune.model.load import load_model
+from sidtune.ranker.file import read_ranker, write_ranker
+from sidtune.ranker.pairs import Asked
+from sidtune.ranker.ranker import Ranker, fit_sources
+from sidtune.ranker.scorers import Mixture, Trees
+from sidtune.ranker.table import tabulate
 from sidtune.runs.bundle import (
     CATALOGUE,
     RECOMMENDER_FILE,
@@ -71,6 +78,7 @@ TITLES = ["Blue Mug, 12 oz", "[Red] {Tent}", "مرحبا </s>", "=1+1"]
 SIDS = [("<a_1>", "<b_1>"), ("<a_1>",), ("<a_2>", "<b_1>"), ("<a_2>", "<b_1>")]
 SHOP = Catalogue(IDS, TITLES, TITLES, SIDS)
 ROWS = [("u", ["1", "2"], "x y"), ("v", ["2"], "ü"), ("u", ["1", "2", "x y"], "1")]
+RANKED = making.catalogue(12)
 VALUE = {"a": [1, 2.5, None], "b": "ü"}
 
 # --- data ---
@@ -450,6 +458,25 @@ def _read_weights(folder: Path) -> None:
     )
 
 
+def _ranker(folder: Path) -> None:
+    train, valid = making.made_up(60, len(RANKED.ids), 0)
+    sources, _ = fit_sources(making.known(train, valid, len(RANKED.ids)), SOURCE_NAMES)
+    beams = making.beams_of(valid, len(RANKED.ids))
+    table = tabulate(sources, Asked(valid.history, len(RANKED.ids), beams), bar=False)
+    trees = Trees.fit(table, valid.target, RankConfig(trees=3))
+    write_ranker(Ranker(sources, trees, Mixture({"text": 1.0})), RANKED, folder)
+
+
+def _read_ranker(folder: Path) -> None:
+    ranker = read_ranker(folder, RANKED)
+    if ranker is None:
+        raise UserError("gone")
+    items, scores = ranker.rank(Asked(Ragged.from_lists([[0, 3], [5]]), len(RANKED.ids)), 4)
+    assert len(items) == 2
+    assert len(items.values) == len(scores)
+    assert items.values.max(initial=0) < len(RANKED.ids)
+
+
 def _base(folder: Path) -> None:
     from tests.tiny_models import make_config, make_tokenizer
 
@@ -565,5 +592,6 @@ READERS: dict[str, Reader] = {
     "weights": Reader(partial(_written, _one_file), _read_weights),
     "weights in parts": Reader(partial(_written, _shards), _read_weights),
     "old weights": Reader(partial(_written, _old_weights), _read_weights),
+    "ranker": Reader(partial(_written, _ranker), _read_ranker, pace=4),
     "base": Reader(partial(_written, _base), _read_base, pace=8),
 }

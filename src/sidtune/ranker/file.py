@@ -8,13 +8,13 @@ import os
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import numpy as np
 import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sidtune.base.errors import UserError
 from sidtune.base.hashing import digest
@@ -24,12 +24,14 @@ from sidtune.data.catalogue import Catalogue
 from sidtune.ranker.ranker import Ranker
 from sidtune.ranker.scorers import Mixture, Scorer, Trees
 from sidtune.ranker.sources import SOURCES
+from sidtune.ranker.sources.base import Source
+from sidtune.ranker.tree_text import refuse_broken_trees
 
 FILE = "ranker.safetensors"
 FORMAT_VERSION: Final = 1
 ENTRY = "sidtune"
-# Tensors with a row for each item.
-BY_ITEM = ("vectors", "numbers", "users")
+# Tensors with a row for each item: kind of numbers, and dimensions.
+BY_ITEM = {"vectors": ("f", 2), "numbers": ("i", 2), "users": ("i", 1)}
 
 
 class _Scorer(BaseModel):
@@ -50,6 +52,7 @@ class _Scorer(BaseModel):
 
     def made(self) -> Scorer:
         if self.trees is not None:
+            refuse_broken_trees(self.trees, self.columns)
             return Trees(self.trees, self.columns)
         return Mixture(self.weights or {})
 
@@ -61,7 +64,7 @@ class _Told(BaseModel):
 
     version: Literal[1]
     catalogue: str
-    items: int
+    items: Annotated[int, Field(ge=1)]
     sources: tuple[SourceName, ...]
     scorer: _Scorer
     without_model: _Scorer | None
@@ -131,10 +134,12 @@ def read_ranker(folder: Path, catalogue: Catalogue | None) -> Ranker | None:
         sources = {
             name: SOURCES[name].load(_of(name, tensors)) for name in SOURCES if name in told.sources
         }
+        _refuse_other_columns(told, sources)
+        scorer = told.scorer.made()
+        without = told.without_model.made() if told.without_model else None
     except (KeyError, ValueError, IndexError, TypeError) as error:
         raise UserError(f"{path} is damaged: {error}", again) from None
-    without = told.without_model.made() if told.without_model else None
-    return Ranker(sources, told.scorer.made(), without)
+    return Ranker(sources, scorer, without)
 
 
 def _of(name: str, tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -146,9 +151,22 @@ def _of(name: str, tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any
     }
 
 
+def _refuse_other_columns(told: _Told, sources: Mapping[SourceName, Source]) -> None:
+    known = {name for source in sources.values() for name in source.columns}
+    for scorer in (told.scorer, told.without_model):
+        if scorer and not known.issuperset(scorer.columns):
+            raise ValueError("the trees read features of other sources")
+        if scorer and not sources.keys() >= (scorer.weights or {}).keys():
+            raise ValueError("a weight is of another source")
+
+
 def _refuse_other_sizes(tensors: Mapping[str, NDArray[Any]], items: int) -> None:
     for key, tensor in tensors.items():
         name = key.rpartition("/")[2]
-        wanted = items + 1 if name.endswith(".indptr") else items if name in BY_ITEM else None
-        if wanted is not None and len(tensor) != wanted:
-            raise ValueError(f"{key} has {len(tensor):,} entries, not {wanted:,}")
+        if name.endswith(".indptr") and tensor.shape != (items + 1,):
+            raise ValueError(f"{key} is of another number of items")
+        if name in BY_ITEM:
+            if (tensor.dtype.kind, tensor.ndim) != BY_ITEM[name] or len(tensor) != items:
+                raise ValueError(f"{key} is of another shape or type")
+            if name == "numbers" and (tensor.min() < 0 or tensor.max() >= items):
+                raise ValueError(f"{key} holds numbers that there are not")

@@ -19,6 +19,7 @@ from sidtune.ranker.file import FILE, read_ranker, write_ranker
 from sidtune.ranker.ranker import Fitted, fit_ranker
 from sidtune.ranker.scorers import Mixture, Trees
 from sidtune.ranker.table import tabulate
+from sidtune.ranker.tree_text import refuse_broken_trees
 
 ITEMS = 40
 TRAIN, VALID = made_up(700, ITEMS, 1, last=2)
@@ -155,6 +156,37 @@ def test_another_catalogue_is_refused(fitted: Fitted, tmp_path: Path) -> None:
     other = catalogue(ITEMS)
     with pytest.raises(UserError, match="another catalogue"):
         read_ranker(tmp_path, Catalogue(other.ids[::-1], other.titles, other.titles, other.sids))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("left_child=", "left_child=9 ", "left_child"),
+        ("split_feature=", "split_feature=1000 ", "split_feature"),
+        ("num_leaves=", "num_leaves=1", "split_feature"),
+        ("num_cat=0", "num_cat=1", "by category"),
+        ("\nend of trees", "", "cut off"),
+        ("feature_names=", "feature_names=other ", "other features"),
+        ("leaf_value=", "leaf_value=nan ", "leaf_value"),
+    ],
+)
+def test_broken_trees_do_not_reach_lightgbm(fitted: Fitted, old: str, new: str, said: str) -> None:
+    assert isinstance(fitted.ranker.scorer, Trees)
+    text, columns = fitted.ranker.scorer.text, fitted.ranker.scorer.columns
+    refuse_broken_trees(text, columns)
+    with pytest.raises(ValueError, match=said):
+        refuse_broken_trees(text.replace(old, new, 2), columns)
+
+
+def test_a_walk_through_trees_ends(fitted: Fitted) -> None:
+    assert isinstance(fitted.ranker.scorer, Trees)
+    text, columns = fitted.ranker.scorer.text, fitted.ranker.scorer.columns
+    lines = text.splitlines()
+    at = next(n for n, line in enumerate(lines) if line.startswith("left_child="))
+    rest = lines[at].partition("=")[2].split()[1:]
+    lines[at] = f"left_child={' '.join(['0', *rest])}"
+    with pytest.raises(ValueError, match="astray"):
+        refuse_broken_trees("\n".join(lines), columns)
 
 
 @pytest.mark.parametrize("damage", ["cut", "text", "tensor", "indices", "missing"])

@@ -41,6 +41,7 @@ class TransitionSettings:
     decay: float = 0.3
 
 
+WINDOWS = (1, 2, 4)
 COUNTS = ((1, 1.0), (2, 0.5), (2, 1.0), (4, 0.5), (4, 1.0))
 GRID = tuple(
     TransitionSettings(*count, decay) for count, decay in product(COUNTS, (0.1, 0.3, 0.5, 0.7))
@@ -192,6 +193,8 @@ class TransitionSource(Source):
     def load(cls, tensors: Tensors) -> TransitionSource:
         """From what `tensors` gave."""
         window, gap_weight, decay = tensors["settings"].tolist()
+        if int(window) not in WINDOWS:
+            raise ValueError(f"a window of {window:g}")
         settings = TransitionSettings(int(window), gap_weight, decay)
         chosen = Transitions(matrix_of("chosen", tensors), settings)
         return cls(chosen, matrix_of("direct", tensors))
