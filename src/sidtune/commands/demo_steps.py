@@ -100,7 +100,7 @@ def show_recommendations(paths: EventPaths, model: Path) -> None:
         latest = "; ".join(titles[item] for item in shown[user][-3:] if item in titles)
         console.print(f"   {user} last bought: {latest}", markup=False)
         for item in answer:
-            console.print(f"     → {item.title}  {item.sid}  log p {item.score:.2f}", markup=False)
+            console.print(f"     → {item.title}  {item.sid}  {item.score:.2f}", markup=False)
 
 
 def _next_steps(config: Path, model: Path) -> None:

@@ -63,7 +63,7 @@ def _level(report: Report, level: str, title: str) -> Table:
         cells = []
         for k in cutoffs:
             estimate = metrics[f"HR@{k}"]
-            cells += [_value(estimate), text_of(estimate)] if k == main else [_value(estimate)]
+            cells += [_value(estimate), _interval(estimate)] if k == main else [_value(estimate)]
         table.add_row(name, *cells, _value(metrics[f"NDCG@{main}"]))
     return table
 
@@ -113,7 +113,7 @@ def _groups(what: str, groups: list[RowGroup], cutoff: int) -> Table:
         table.add_row(
             group.name,
             f"{group.rows:,}",
-            *(cell for e in estimates for cell in (_value(e), text_of(e))),
+            *(cell for e in estimates for cell in (_value(e), _interval(e))),
         )
     return table
 
@@ -122,6 +122,5 @@ def _value(estimate: Estimate) -> str:
     return f"{estimate.value:.4f}"
 
 
-def text_of(estimate: Estimate) -> str:
-    """An interval as a cell."""
+def _interval(estimate: Estimate) -> str:
     return f"{estimate.low:.3f}–{estimate.high:.3f}"
