@@ -1,11 +1,16 @@
 """Measure the ranker: what it reaches without a model in three public shops, and what it costs.
 
     SIDTUNE_DATA=folder python benchmarks/rank.py quality
+    SIDTUNE_DATA=folder python benchmarks/rank.py later
     python benchmarks/rank.py cost
 
 `quality` fits the ranker on validation rows without a model, and ranks the test rows once, with all
 sources and without the number of training users (see docs/ranking.md), beside each source alone.
 Histories are kept in amazon-industrial and left out in the other two shops.
+
+`later` splits MovieLens by dates: 80% of the events for training, 10% for validation, 10% for test.
+The ranker is fitted on the validation rows, and the test rows are ranked twice: as it is, and after
+the validation period's events were counted in, as `sidtune rank --events` does.
 
 `cost` makes up shops of 100,000 and a million items, each with five events an item, and measures
 building the sources and ranking by them.
@@ -18,24 +23,28 @@ import json
 import os
 import resource
 import sys
+import tempfile
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import yaml
 from numpy.typing import NDArray
 
+from commands import sidtune
 from sidtune.base.ragged import Ragged
 from sidtune.base.terminal import quiet_libraries
 from sidtune.config.rank import RankConfig
 from sidtune.data.catalogue import Catalogue
 from sidtune.data.popularity import popularity
-from sidtune.data.rows import Rows, drawn
+from sidtune.data.rows import Rows, drawn, stacked
 from sidtune.encoding.build import load_catalogue
 from sidtune.metrics.metrics import gains, hits, mean, proportion
 from sidtune.opponents.baselines import Baselines
+from sidtune.pipeline.defaults import load_run
 from sidtune.ranker.pairs import Asked, Floats
 from sidtune.ranker.ranker import fit_ranker, fit_sources
 from sidtune.ranker.scorers import Trees
@@ -57,7 +66,7 @@ FIT_SEED, DIMENSIONS, SEQUENCE, WALK = 0, 128, 10, 50
 def main() -> None:
     """Measure one part and keep the other part of the JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", choices=["quality", "cost"])
+    parser.add_argument("part", choices=["quality", "later", "cost"])
     parser.add_argument("--shops", nargs="+", default=list(SHOPS))
     options = parser.parse_args()
     quiet_libraries()
@@ -69,6 +78,9 @@ def main() -> None:
         for shop in options.shops:
             found[shop] = quality(shop, data)
             print(json.dumps({shop: found[shop]}, indent=1), flush=True)
+    elif options.part == "later":
+        kept["later"] = later(Path(os.environ.get("SIDTUNE_DATA", "../shared/data")))
+        print(json.dumps(kept["later"], indent=1))
     else:
         kept["cost"] = {f"{items:,}": cost(items) for items in (100_000, 1_000_000)}
         print(json.dumps(kept["cost"], indent=1))
@@ -144,6 +156,50 @@ def quality(shop: str, data: Path) -> dict[str, Any]:
         "validation": {name: figures(ranks) for name, ranks in fitted.ranks.items()},
         "rows": {"train": len(train.target), "valid": len(rows.target), "test": len(test.target)},
     }
+
+
+def later(data: Path) -> dict[str, Any]:
+    """Test rows before and after later events are counted in, all and by what the target is."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = data.absolute() / "movielens-small"
+        tree = {
+            "output_dir": f"{folder}/run",
+            "events": {"files": str(place / "ratings.csv"), "split": "global_time"},
+            "catalogue": {"file": str(place / "movies.csv")},
+        }
+        file = Path(folder) / "shop.yaml"
+        file.write_text(yaml.safe_dump(tree), encoding="utf-8")
+        for command in ("prepare", "sids"):
+            sidtune(command, str(file))
+        config = load_run(file, model=False)
+        catalogue = load_catalogue(config)
+        train, valid, test = (
+            load_split(config.data, catalogue, split) for split in ("train", "valid", "test")
+        )
+        items = len(catalogue.ids)
+        texts = text_vectors(config.data.items, config.sids, catalogue)
+    users = popularity(train, items)
+    known = Known(catalogue, train, valid, users, texts)
+    rows = valid.take(drawn(len(valid.target), RankConfig().rows, FIT_SEED))
+    before = fit_ranker(known, rows, None, RankConfig()).ranker
+    both = stacked([train, valid])
+    after = before.recounted(replace(known, train=both, users=popularity(both, items)))
+    groups = {
+        "all": np.ones(len(test.target), bool),
+        "item not in training": users[test.target] == 0,
+        "item first seen in between": (users[test.target] == 0)
+        & (popularity(both, items)[test.target] > 0),
+        "user not in training": ~np.isin(test.users.to_pylist(), train.users.to_pylist()),
+    }
+    found: dict[str, Any] = {name: {"rows": int(mask.sum())} for name, mask in groups.items()}
+    for when, ranker in (("before", before), ("after", after)):
+        lists, _ = ranker.rank(Asked(test.history, items), 50)
+        same = lists.rectangle(50) == test.target[:, None]
+        ranks = np.where(same.any(axis=1), same.argmax(axis=1) + 1, 0)
+        for name, mask in groups.items():
+            if mask.any():
+                found[name][when] = figures(ranks[mask])
+    return found
 
 
 def attributes(data: Path, catalogue: Catalogue) -> Floats | None:
