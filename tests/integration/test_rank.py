@@ -63,7 +63,17 @@ def test_without_the_ranker_the_model_is_what_it_was(run: Path, tmp_path: Path) 
     beside, alone = results(run / "evaluation")[0], results(tmp_path / "alone")[0]
     assert list(alone["rankers"]) == ["model", *BASELINES]
     assert alone["rankers"]["model"] == beside["rankers"]["model"]
-    assert call("compare", run, tmp_path / "alone").exit_code == 0
+    compared = json.loads(call("compare", run, tmp_path / "alone", "--json").output)[0]
+    first, second = (results(folder)[1] for folder in (run / "evaluation", tmp_path / "alone"))
+    for group in compared["by_reach"]:
+        own = [n for n, row in enumerate(first) if row["reach"] == group["reach"]]
+        hits = [[0 < lists[n]["item_rank"] <= 10 for n in own] for lists in (first, second)]
+        found = group["differences"][0]
+        assert group["rows"] == len(own)
+        assert (found["first"], found["other"]) == pytest.approx(tuple(map(np.mean, hits)))
+        assert found["low"] <= found["difference"] <= found["high"]
+    assert sum(group["rows"] for group in compared["by_reach"]) == 12
+    assert "follows last item" in call("compare", run, tmp_path / "alone").output
 
 
 def test_recommendations_come_from_the_ranker(run: Path) -> None:

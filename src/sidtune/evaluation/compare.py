@@ -20,6 +20,7 @@ from rich.table import Table
 
 from sidtune.base.errors import UserError
 from sidtune.config.section import MOST
+from sidtune.evaluation.reach import REACH_NAMES
 from sidtune.files.parquet import read_parquet
 from sidtune.files.text import read_json_object
 from sidtune.metrics.metrics import metric_names, per_row
@@ -29,6 +30,7 @@ RANKS = pa.schema([("sid_rank", pa.int64()), ("item_rank", pa.int64())])
 LEVELS = {"SID": "sid_rank", "item": "item_rank"}
 # What lists depend on besides the model and its rows.
 SETTINGS = ("beams", "normalize", "exclude_history", "candidates_sha256", "history", "sids_sha256")
+REACH, REACH_METRICS = "reach", ("HR@10", "NDCG@10")
 METRICS = ("HR@1", "HR@5", "HR@10", "NDCG@5", "NDCG@10", "MRR")
 RESAMPLES = 10_000
 SEED = 0
@@ -72,12 +74,21 @@ class Difference:
 
 
 @dataclass(frozen=True)
+class Group:
+    """Differences by item of some of the rows: those whose target is reached in this way."""
+
+    reach: str
+    rows: int
+    differences: list[Difference]
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Two runs on the `rows` that all compared runs share, in lists cut to `depth`, and how many
     rows each has more.
 
     `unlike` names settings in which the two evaluations differ, so that more than the models is
-    compared.
+    compared. `by_reach` is empty where the first evaluation read no training rows.
     """
 
     first: str
@@ -88,6 +99,7 @@ class Comparison:
     other_left_out: int
     unlike: list[str]
     differences: list[Difference]
+    by_reach: list[Group]
 
 
 def read_evaluated(run: Path, split: str) -> Evaluated:
@@ -141,6 +153,7 @@ def compare(
     differences = np.hstack([other - values[0] for other in values[1:]])
     intervals = np.split(_intervals(differences, resamples), len(others), axis=1)
     left_out = [run.table.num_rows - tables[0].num_rows for run in runs]
+    groups = [_by_reach(tables[0], table, depth, resamples) for table in tables[1:]]
     return [
         Comparison(
             first.name,
@@ -151,8 +164,11 @@ def compare(
             left,
             _unlike(first.settings, run.settings),
             _differences(measures, values[0], own, ends),
+            reached,
         )
-        for run, own, left, ends in zip(others, values[1:], left_out[1:], intervals, strict=True)
+        for run, own, left, ends, reached in zip(
+            others, values[1:], left_out[1:], intervals, groups, strict=True
+        )
     ]
 
 
@@ -176,6 +192,28 @@ def render(comparison: Comparison) -> Iterator[RenderableType]:
             "yes" if entry.real else "no",
         )
     yield table
+    if comparison.by_reach:
+        yield _reach_table(comparison)
+
+
+def _reach_table(comparison: Comparison) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("target, by item")
+    for title in ("rows", "metric", comparison.first, comparison.other, "second − first"):
+        table.add_column(escape(title), justify="right")
+    table.add_column("95% interval", justify="right")
+    for group in comparison.by_reach:
+        for entry in group.differences:
+            table.add_row(
+                group.reach,
+                f"{group.rows:,}",
+                entry.metric,
+                f"{entry.first:.4f}",
+                f"{entry.other:.4f}",
+                f"{entry.difference:+.4f}",
+                f"{entry.low:+.4f} to {entry.high:+.4f}",
+            )
+    return table
 
 
 def as_json(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
@@ -223,7 +261,8 @@ def _read_table(path: Path, beams: int) -> pa.Table:
         if least < 0 or most > beams:
             found = "below 0" if least < 0 else f"{most}, beyond the length of lists of {beams}"
             raise UserError(f"{path}, column {name}: a rank is {found}", "Evaluate the run again.")
-    return table.select([*KEYS.names, *RANKS.names])
+    reach = [REACH] if REACH in table.column_names else []
+    return table.select([*KEYS.names, *RANKS.names, *reach])
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -246,6 +285,24 @@ def _shared(tables: Sequence[pa.Table]) -> list[pa.Table]:
     for table in tables[1:]:
         keys = keys.join(table.select(KEYS.names), KEYS.names, join_type="inner")
     return [keys.join(table, KEYS.names, join_type="inner").sort_by("row") for table in tables]
+
+
+def _by_reach(first: pa.Table, other: pa.Table, depth: int, resamples: int) -> list[Group]:
+    """Differences of the rows of each way to reach a target, as the first evaluation names it."""
+    if REACH not in first.column_names:
+        return []
+    known = metric_names(depth)
+    measures = [("item", name) for name in REACH_METRICS if name in known]
+    before, after = (_values(table, measures, depth) for table in (first, other))
+    ways = first[REACH].to_numpy(zero_copy_only=False)
+    groups = []
+    for name in REACH_NAMES:
+        own = ways == name
+        if own.any():
+            ends = _intervals(after[own] - before[own], resamples)
+            found = _differences(measures, before[own], after[own], ends)
+            groups.append(Group(name, int(own.sum()), found))
+    return groups
 
 
 def _values(
