@@ -30,7 +30,7 @@ USUAL_DECAY = 0.5
 TEMPERATURE = 0.1
 CUTOFF = 10
 # Validation rows that the decay is chosen on: so many, and fewer where there are many items.
-TUNING_ROWS, TUNING_SCORES, TUNING_SEED = 5_000, 500_000_000, 0
+FEWEST_ROWS, MOST_ROWS, TUNING_SCORES, TUNING_SEED = 300, 5_000, 100_000_000, 0
 DIMENSIONS, SEED = 64, 0
 PAIRS_AT_ONCE = 1 << 18
 
@@ -52,7 +52,7 @@ class Neighbours:
         """With the decay that has the best item-level NDCG@10 on validation rows."""
         if valid is None or not len(valid.target):
             return cls(vectors, USUAL_DECAY)
-        most = min(TUNING_ROWS, 1 + TUNING_SCORES // len(vectors))
+        most = max(FEWEST_ROWS, min(MOST_ROWS, TUNING_SCORES // len(vectors)))
         rows = valid.take(drawn(len(valid.target), most, TUNING_SEED))
         tried = [cls(vectors, decay) for decay in DECAYS]
         return max(tried, key=lambda one: one.ndcg(rows))

@@ -66,16 +66,11 @@ def _pairs(rows: Rows, items: int) -> Any:
     """How often two items stand in one history `(items, items)`, symmetric; rows are pairs of
     history and target.
     """
-    targets = rows.target[row_of(rows.history)]
-    ones = np.ones(len(targets))
-    one_way = scipy.sparse.coo_matrix(
-        (ones, (targets, rows.history.values)), shape=(items, items)
-    ).tocsr()
-    both = (one_way + one_way.T).tolil()
-    both.setdiag(0)
-    found = both.tocsr()
-    found.eliminate_zeros()
-    return found
+    targets, before = rows.target[row_of(rows.history)], rows.history.values
+    others = targets != before
+    where = (targets[others], before[others])
+    one_way = scipy.sparse.coo_matrix((np.ones(len(where[0])), where), shape=(items, items)).tocsr()
+    return (one_way + one_way.T).tocsr()
 
 
 def _information(pairs: Any) -> Any:
