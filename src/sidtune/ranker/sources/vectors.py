@@ -11,6 +11,7 @@ from typing import Self
 
 import numpy as np
 
+from sidtune.base.errors import UserError
 from sidtune.base.ragged import Ragged
 from sidtune.base.terminal import warn
 from sidtune.data.rows import Rows, drawn
@@ -167,7 +168,11 @@ class Behaviour(_Vectors):
     @classmethod
     def vectors(cls, known: Known) -> Floats | None:
         """Of the training rows; None where no row pairs two items."""
-        vectors = behaviour(known.train, len(known.catalogue.ids), DIMENSIONS, SEED)
+        try:
+            vectors = behaviour(known.train, len(known.catalogue.ids), DIMENSIONS, SEED)
+        except UserError as error:
+            warn(f"the ranker has no vectors of behaviour: {error.message}. {error.hint}")
+            return None
         if vectors is None:
             warn("no training row pairs two items, so the ranker has no vectors of behaviour")
         return vectors

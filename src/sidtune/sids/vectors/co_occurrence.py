@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse
-from scipy.sparse.linalg import svds
 
 from sidtune.base.errors import UserError
 from sidtune.base.ragged import row_of
@@ -17,7 +16,10 @@ from sidtune.config.sids import SidsConfig
 from sidtune.data.rows import Rows
 from sidtune.sids.items import Items
 from sidtune.sids.kmeans import Floats
-from sidtune.sids.vectors.source import Source, State, unit
+from sidtune.sids.vectors.source import Source, State, import_svd, unit
+
+# More of them take longer, and neighbours rank no better.
+POWER_ITERATIONS = 2
 
 
 class CoOccurrence:
@@ -49,14 +51,23 @@ class CoOccurrence:
 def behaviour(rows: Rows, items: int, dimensions: int, seed: int) -> Floats | None:
     """Vectors `(items, at most dimensions)` of length 1, or 0 for items that no row pairs with
     another; None where no row pairs two.
+
+    The decomposition is randomised (Halko et al., 2011), with a seed.
+
+    Raises:
+        UserError: where scikit-learn is not installed.
     """
     information = _information(_pairs(rows, items))
     if not information.nnz:
         return None
-    start = np.random.default_rng(seed).standard_normal(items)
-    left, sizes, _ = svds(information, min(dimensions, items - 1), v0=start)
-    order = np.argsort(-sizes, kind="stable")
-    vectors = unit((left[:, order] * np.sqrt(sizes[order])).astype(np.float32))
+    left, sizes, _ = import_svd()(
+        information,
+        n_components=min(dimensions, items - 1),
+        n_iter=POWER_ITERATIONS,
+        random_state=seed,
+        flip_sign=True,
+    )
+    vectors = unit((left * np.sqrt(sizes)).astype(np.float32))
     # Items without pairs get next to nothing, which a length of 1 would blow up.
     vectors[np.diff(information.indptr) == 0] = 0
     return vectors

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sidtune.base.errors import UserError
 from sidtune.config.sids import SidsConfig
 from sidtune.data.rows import Rows
 from sidtune.sids.items import Items
 from sidtune.sids.kmeans import Floats
 
-# Rows of a product of this many at once.
+INSTALL = "pip install 'sidtune[sids]'"
 SHORTEST = 1e-12
 
 
@@ -59,6 +60,21 @@ class Kind(Protocol):
         not fitted.
         """
         ...
+
+
+def import_svd() -> Any:
+    """scikit-learn's randomised singular value decomposition.
+
+    Raises:
+        UserError: where it is not installed.
+    """
+    try:
+        from sklearn.utils.extmath import randomized_svd
+    except ImportError as error:
+        raise UserError(
+            f"vectors of items need scikit-learn, which is not installed ({error})", INSTALL
+        ) from None
+    return randomized_svd
 
 
 def unit(vectors: Floats) -> Floats:

@@ -4,7 +4,6 @@ analysis).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,10 +14,9 @@ from sidtune.base.terminal import warn
 from sidtune.config.sids import SidsConfig
 from sidtune.sids.items import Items
 from sidtune.sids.kmeans import Floats
-from sidtune.sids.vectors.source import Source, State, unit
+from sidtune.sids.vectors.source import INSTALL, Source, State, import_svd, unit
 from sidtune.sids.vectors.words import terms
 
-INSTALL = "pip install 'sidtune[sids]'"
 # The commonest terms; more of them cost memory and are hardly seen.
 MOST_TERMS = 100_000
 # Terms and directions are learned from so many items at most, drawn by seed.
@@ -43,7 +41,7 @@ class Text:
         empty = sum(not text for text in items.texts)
         if empty:
             warn(f"{empty:,} of {len(items):,} items have no text at all; they share the vector 0")
-        vectorizer, projection = _import_sklearn()
+        vectorizer, projection = _import_counter(), import_svd()
         generator = np.random.default_rng(options.seed)
         texts = _drawn(items.texts, generator)
         counter = vectorizer(
@@ -77,7 +75,7 @@ class Text:
         """Vectors of other items by the terms and directions that were learned; unknown terms count
         for nothing.
         """
-        vectorizer, _ = _import_sklearn()
+        vectorizer = _import_counter()
         counter = vectorizer(analyzer=terms, vocabulary=state.terms, dtype=np.float32)
         idf, axes = (np.asarray(state.tensors[name], np.float32) for name in ("idf", "axes"))
         parts = [
@@ -105,17 +103,16 @@ def _weighted(counts: Any, idf: Floats) -> Any:
     return (scipy.sparse.diags(scale.astype(np.float32)) @ weighted).tocsr()
 
 
-def _import_sklearn() -> Sequence[Any]:
-    """scikit-learn's counter of terms, and its randomised decomposition.
+def _import_counter() -> Any:
+    """scikit-learn's counter of terms.
 
     Raises:
         UserError: where it is not installed.
     """
     try:
         from sklearn.feature_extraction.text import CountVectorizer
-        from sklearn.utils.extmath import randomized_svd
     except ImportError as error:
         raise UserError(
             f"SIDs from texts need scikit-learn, which is not installed ({error})", INSTALL
         ) from None
-    return CountVectorizer, randomized_svd
+    return CountVectorizer
