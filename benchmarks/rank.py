@@ -68,6 +68,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("part", choices=["quality", "later", "cost"])
     parser.add_argument("--shops", nargs="+", default=list(SHOPS))
+    parser.add_argument(
+        "--items", type=int, nargs="+", default=[100_000, 1_000_000], help="with cost"
+    )
     options = parser.parse_args()
     quiet_libraries()
     kept = json.loads(OUTCOME.read_text(encoding="utf-8")) if OUTCOME.is_file() else {}
@@ -82,8 +85,10 @@ def main() -> None:
         kept["later"] = later(Path(os.environ.get("SIDTUNE_DATA", "../shared/data")))
         print(json.dumps(kept["later"], indent=1))
     else:
-        kept["cost"] = {f"{items:,}": cost(items) for items in (100_000, 1_000_000)}
-        print(json.dumps(kept["cost"], indent=1))
+        found = kept.setdefault("cost", {})
+        for items in options.items:
+            found[f"{items:,}"] = cost(items)
+            print(json.dumps({items: found[f"{items:,}"]}, indent=1), flush=True)
     OUTCOME.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
 
 
