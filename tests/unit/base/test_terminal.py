@@ -57,7 +57,19 @@ def answer() -> list[RenderableType]:
 def compared() -> list[RenderableType]:
     difference = compare.Difference("SID", "HR@1", 0.1, 0.2, 0.1, 0.0, 0.2, True)
     return list(
-        compare.render(compare.Comparison(STEERS, STEERS, 10, 3, 1, 1, ["beams"], [difference]))
+        compare.render(
+            compare.Comparison(
+                STEERS,
+                STEERS,
+                10,
+                3,
+                1,
+                1,
+                ["beams"],
+                [difference],
+                [compare.Group(STEERS, 3, [difference])],
+            )
+        )
     )
 
 
