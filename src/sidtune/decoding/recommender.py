@@ -164,10 +164,13 @@ class Recommender:
         fit, unless there is a ranker, which needs no prompt.
         """
         lists = self.lists(history, options)
+        asked = self.asked(history, lists, options)
         if self.ranker:
-            items, scores = self.ranker.rank(self.asked(history, lists, options), k)
-            return list(self._recommendations(items, scores))
-        named = self._named(lists, history if options.exclude_history else None, k)
+            return list(self._recommendations(*self.ranker.rank(asked, k)))
+        assert asked.beams
+        items, scores = asked.beams
+        first = place_of(items) < k
+        named = self._recommendations(items.keep(first), scores[first])
         too_long = set(lists.too_long.tolist())
         return [None if row in too_long else answer for row, answer in enumerate(named)]
 
@@ -219,13 +222,6 @@ class Recommender:
                 "Remove them; separate several ids by commas.",
             )
         return Ragged.from_lengths(positions, lengths)
-
-    def _named(self, lists: Lists, hidden: Ragged | None, k: int) -> list[list[Recommendation]]:
-        """Lists of SIDs as items with their titles, the best `k` of each."""
-        items, columns = self.answers.shown(lists.sids, hidden)
-        first = place_of(items) < k
-        scores = lists.scores[row_of(items), columns]
-        return list(self._recommendations(items.keep(first), scores[first]))
 
     def _recommendations(
         self, items: Ragged, scores: NDArray[np.float32]

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from sidtune import __version__
 from sidtune.base.errors import UserError
 from sidtune.base.hashing import digest, file_digest
-from sidtune.base.ragged import Ragged, row_of
+from sidtune.base.ragged import Ragged
 from sidtune.base.terminal import console, warn
 from sidtune.config.data import DataConfig
 from sidtune.config.search import RankOptions
@@ -247,12 +247,11 @@ def model_lists(
     there were no model.
     """
     answers, hidden = recommender.answers, rows.history if options.exclude_history else None
-    items, columns = answers.shown(lists.sids, hidden)
-    scores = lists.scores[row_of(items), columns]
-    model = ItemLists(answers.rank(lists.sids, rows.target, hidden), items, scores)
+    asked = recommender.asked(rows.history, lists, options)
+    assert asked.beams
+    model = ItemLists(answers.rank(lists.sids, rows.target, hidden), *asked.beams)
     if recommender.ranker is None:
         return {"model": model}
-    asked = recommender.asked(rows.history, lists, options)
     found = {
         name: ItemLists(answers.rank_items(items, rows.target, options.beams), items, scores)
         for name, (items, scores) in recommender.ranker.rank_each(asked, options.beams).items()

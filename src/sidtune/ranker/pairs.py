@@ -61,10 +61,6 @@ class Asked:
         beams = self.beams and self.beams.take(rows)
         return replace(self, history=self.history.take(rows), beams=beams)
 
-    def without_model(self) -> Asked:
-        """The same without the model's lists."""
-        return replace(self, beams=None)
-
     def chunks(self) -> Iterator[Asked]:
         """Parts that are small enough for dense scores."""
         size = max(1, min(MOST_ROWS_AT_ONCE, CHUNK_SCORES // self.items))

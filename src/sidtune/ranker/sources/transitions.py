@@ -119,7 +119,7 @@ def tuned_transitions(
     Args:
         train, valid: rows.
         items: number of items.
-        allowed, exclude_history: as in `rank_baselines`.
+        allowed, exclude_history: as in `Asked`.
     """
     if valid is None or not len(valid.target):
         return Transitions.count(train, items, TransitionSettings())

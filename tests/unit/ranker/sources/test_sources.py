@@ -185,7 +185,7 @@ def test_the_models_list() -> None:
 
 
 def test_a_model_that_lists_nothing_is_no_fault() -> None:
-    nothing = ASKED.without_model()
+    nothing = asked(HELD, ITEMS)
     source = fitted(Model)
     assert source.candidates(nothing).lengths.tolist() == [0] * len(HISTORIES)
     features = source.features(nothing, ALL)
