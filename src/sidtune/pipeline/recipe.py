@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sidtune.encoding.build import load_catalogue
-from sidtune.model.new_base import create_base
-from sidtune.runs.output import BASES
+from sidtune.runs.checkpoints import BASES
 from sidtune.tasks.config import Config
 from sidtune.tasks.source import load_split
 from sidtune.templates import template_texts
@@ -64,6 +62,9 @@ class Recipe:
 
     def make_base(self) -> None:
         """Make the base model, unless it is there; its tokenizer knows the prompt templates."""
+        # It imports torch, and faults of a configuration are told before.
+        from sidtune.model.new_base import create_base
+
         if not self.base.is_dir():
             self.base.parent.mkdir(parents=True, exist_ok=True)
             create_base(self.base, template_texts(), self.hidden, LAYERS)
@@ -71,6 +72,8 @@ class Recipe:
 
 def recipe_for(config: Config) -> Recipe:
     """The recipe for the training rows of a configuration; `data` and `output_dir` count."""
+    from sidtune.encoding.build import load_catalogue
+
     targets = len(load_split(config.data, load_catalogue(config), "train").target)
     size = next(size for size in SIZES if targets < size.below)
     base = config.output_dir / BASES / f"{size.hidden}x{LAYERS}"

@@ -16,7 +16,7 @@ from sidtune.config.sids import SidsConfig
 from sidtune.data.rows import Rows
 from sidtune.sids.items import Items
 from sidtune.sids.kmeans import Floats
-from sidtune.sids.vectors.source import Source, State, import_svd, unit
+from sidtune.sids.vectors.source import SVD, Source, State, import_sklearn, unit
 
 # More of them take longer, and neighbours rank no better.
 POWER_ITERATIONS = 2
@@ -60,7 +60,7 @@ def behaviour(rows: Rows, items: int, dimensions: int, seed: int) -> Floats | No
     information = _information(_pairs(rows, items))
     if not information.nnz:
         return None
-    left, sizes, _ = import_svd()(
+    left, sizes, _ = import_sklearn(SVD).randomized_svd(
         information,
         n_components=min(dimensions, items - 1),
         n_iter=POWER_ITERATIONS,
