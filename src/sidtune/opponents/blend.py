@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
+import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from sidtune.base.ragged import Ragged
@@ -45,10 +46,12 @@ class Blend:
             return cls(transitions, neighbours)
         grid = list(product(TEMPERATURES, WEIGHTS))
 
-        def scores(history: Ragged) -> Iterator[Scores]:
-            follow, cosines = _followed(transitions, history), neighbours.scores(history)
+        def scores(history: Ragged, shown: NDArray[np.integer]) -> Iterator[Scores]:
+            follow = _followed(transitions, history)[:, shown].toarray()
+            cosines = neighbours.means(history) @ neighbours.vectors[shown].T
             for temperature in TEMPERATURES:
-                near = _softmax(cosines, temperature)
+                # As if all items were shown.
+                near = _softmax(cosines, temperature) * (len(shown) / len(neighbours.vectors))
                 for weight in WEIGHTS:
                     yield weight * follow + (1 - weight) * near
 
@@ -58,15 +61,14 @@ class Blend:
     def scores(self, history: Ragged) -> Scores:
         """The mean, `(rows, items)`."""
         near = _softmax(self.neighbours.scores(history), self.temperature)
-        mixed: Scores = self.weight * _followed(self.transitions, history)
+        mixed: Scores = self.weight * _followed(self.transitions, history).toarray()
         return mixed + (1 - self.weight) * near
 
 
-def _followed(transitions: Transitions, history: Ragged) -> Scores:
+def _followed(transitions: Transitions, history: Ragged) -> sp.csr_array:
     """Scores of transitions, those of a row scaled to sum to 1, `(rows, items)`."""
-    scores: Scores = transitions.scores(history).toarray()
-    scaled: Scores = scores / np.maximum(scores.sum(axis=1, keepdims=True), 1e-12)
-    return scaled
+    scores = transitions.scores(history)
+    return (sp.diags_array(1 / np.maximum(scores.sum(axis=1), 1e-12)) @ scores).tocsr()
 
 
 def _softmax(cosines: NDArray[np.float32], temperature: float) -> Scores:

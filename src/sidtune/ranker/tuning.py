@@ -13,14 +13,16 @@ from sidtune.metrics.metrics import gains
 from sidtune.ranker.pairs import Asked
 
 CUTOFF = 10
+# Targets are ranked among so many items at most, drawn by seed.
+MOST_ITEMS = 100_000
 # Rows that are tried: so many, and fewer where there are many items.
-FEWEST_ROWS, MOST_ROWS, SCORES, SEED = 300, 5_000, 100_000_000, 0
+MOST_ROWS, SCORES, SEED = 5_000, 100_000_000, 0
 
 
 def best_setting(
     valid: Rows,
     items: int,
-    scores: Callable[[Ragged], Iterable[NDArray[np.floating]]],
+    scores: Callable[[Ragged, NDArray[np.integer]], Iterable[NDArray[np.floating]]],
 ) -> int:
     """The place of the setting whose scores have the best item-level NDCG@10; of equal ones the
     first.
@@ -28,14 +30,17 @@ def best_setting(
     Args:
         valid: validation rows, at least one; some are drawn by a fixed seed where there are many.
         items: number of items.
-        scores: for some histories, the scores `(rows, items)` of each setting in turn.
+        scores: for some histories and some items, the scores `(rows, these items)` of each setting
+            in turn.
     """
-    most = max(FEWEST_ROWS, min(MOST_ROWS, SCORES // items))
-    rows = valid.take(drawn(len(valid.target), most, SEED))
+    shown = drawn(items, MOST_ITEMS, SEED)
+    rows = valid.take(drawn(len(valid.target), min(MOST_ROWS, SCORES // len(shown)), SEED))
+    shown = np.union1d(shown, rows.target)
+    places = np.searchsorted(shown, rows.target)
     gained, done = np.zeros(0), 0
-    for part in Asked(rows.history, items).chunks():
-        target = rows.target[done : done + len(part)]
-        each = [_gain(found, target) for found in scores(part.history)]
+    for part in Asked(rows.history, len(shown)).chunks():
+        target = places[done : done + len(part)]
+        each = [_gain(found, target) for found in scores(part.history, shown)]
         gained = np.array(each) + (gained if len(gained) else 0)
         done += len(part)
     return int(gained.argmax())

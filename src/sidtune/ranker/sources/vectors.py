@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sidtune.base.errors import UserError
 from sidtune.base.ragged import Ragged
@@ -51,10 +52,10 @@ class Neighbours:
         if valid is None or not len(valid.target):
             return cls(vectors, USUAL_DECAY)
 
-        def scores(history: Ragged) -> list[Floats]:
+        def scores(history: Ragged, shown: NDArray[np.integer]) -> list[Floats]:
             # One product for all decays reads the vectors once.
             means = np.concatenate([one.means(history) for one in tried])
-            return np.split(means @ vectors.T, len(tried))
+            return np.split(means @ vectors[shown].T, len(tried))
 
         tried = [cls(vectors, decay) for decay in DECAYS]
         return tried[best_setting(valid, len(vectors), scores)]
