@@ -54,6 +54,8 @@ OPTIONS = {
     "compare": "runs --split --json",
     "demo": "--output",
     "run": "config overrides --processes --trust-remote-code --json",
+    "explain": "key --json",
+    "schema": "",
     "prepare": "config overrides --minionerec --index --json",
     "sids fit": "config overrides --json",
     "sids report": "index --items --vectors --quick --json",
@@ -136,6 +138,22 @@ def test_a_mistake_is_one_message_and_status_two(tmp_path: Path) -> None:
     assert "error: " in done.stderr
     assert "training.epoch: unknown key; did you mean epochs?" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+# --- explain, schema ---
+
+
+def test_explain_and_schema() -> None:
+    told = call("explain", "training.group_by").output
+    assert "`user`: groups of four" in flat(told)
+    assert "values: user or example" in told
+    assert "default: user" in told
+    (section, *keys) = json.loads(call("explain", "loss", "--json").output)
+    assert section["is_section"]
+    assert [key["name"] for key in keys] == ["loss.over", "loss.label_smoothing"]
+    everything = call("explain").output
+    assert "loss: over, label_smoothing" in everything
+    assert json.loads(call("schema").output)["properties"]["output_dir"]["type"] == "string"
 
 
 # --- check ---

@@ -9,12 +9,14 @@ from sidtune.commands import (
     compare,
     demo,
     evaluate,
+    explain,
     new_model,
     prepare,
     preview,
     rank,
     recommend,
     run,
+    schema,
     sft,
     sids,
     train,
@@ -36,6 +38,8 @@ COMMANDS = (
     compare.compare,
     new_model.new_model,
     demo.demo,
+    explain.explain,
+    schema.schema,
 )
 for command in COMMANDS:
     app.command()(command)

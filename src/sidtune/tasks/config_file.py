@@ -21,7 +21,7 @@ from sidtune.files.yaml_files import parse_yaml, read_yaml
 from sidtune.tasks import TASKS
 from sidtune.tasks.config import Config
 
-CONFIG_HINT = "docs/configuration.md lists every key."
+CONFIG_HINT = "`sidtune explain` lists all keys; `sidtune explain KEY` says what one means."
 NEWLINE = "\n"
 S = TypeVar("S", bound=Section)
 
