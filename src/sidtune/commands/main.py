@@ -10,6 +10,7 @@ from sidtune.commands import (
     demo,
     evaluate,
     explain,
+    init,
     new_model,
     prepare,
     preview,
@@ -25,6 +26,7 @@ from sidtune.commands.app import app
 
 # In the order of `sidtune --help`.
 COMMANDS = (
+    init.init,
     run.run,
     prepare.prepare,
     train.train,

@@ -1,45 +1,21 @@
-"""A small model from scratch and its training, by the size of the data.
-
-The rules lie between the recipes that were tuned on validation rows, see docs/quality.md.
-"""
+"""A small model from scratch and its training, by the size of the data."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from sidtune.encoding.build import load_catalogue
 from sidtune.model.new_base import create_base
+from sidtune.pipeline.sizes import size_for
 from sidtune.runs.output import BASES
 from sidtune.tasks.config import Config
 from sidtune.tasks.source import load_split
 from sidtune.templates import template_texts
 
 LAYERS = 4
-
-
-class Size(NamedTuple):
-    """The settings of shops with fewer than `below` training targets."""
-
-    below: float
-    hidden: int
-    dropout: float
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    warmup: int
-    weight_decay: float
-
-
-# As in the table of docs/configuration.md.
-SIZES = (
-    Size(30_000, 128, 0.2, 24, 32, 2e-3, 100, 1.0),
-    Size(100_000, 128, 0.1, 6, 32, 2e-3, 200, 0.05),
-    Size(math.inf, 256, 0.1, 10, 64, 1e-3, 400, 0.05),
-)
 
 
 @dataclass(frozen=True)
@@ -72,7 +48,7 @@ class Recipe:
 def recipe_for(config: Config) -> Recipe:
     """The recipe for the training rows of a configuration; `data` and `output_dir` count."""
     targets = len(load_split(config.data, load_catalogue(config), "train").target)
-    size = next(size for size in SIZES if targets < size.below)
+    size = size_for(targets)
     base = config.output_dir / BASES / f"{size.hidden}x{LAYERS}"
     model = {
         "base": str(base),

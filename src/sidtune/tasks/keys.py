@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
+from types import MappingProxyType
 from typing import Any
 
 from pydantic.json_schema import GenerateJsonSchema
@@ -66,10 +68,11 @@ def json_schema() -> Schema:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
-def all_keys() -> dict[str, Key]:
+@cache
+def all_keys() -> Mapping[str, Key]:
     """Every section and key by name, in the order of the configuration."""
     schema = _whole()
-    return {key.name: key for key in _keys(schema, schema["$defs"], "")}
+    return MappingProxyType({key.name: key for key in _keys(schema, schema["$defs"], "")})
 
 
 def find_key(name: str) -> Key:

@@ -47,7 +47,7 @@ def test_every_key_says_what_it_means_and_what_it_takes() -> None:
         ("eval.ranking.every", "whole number at least 1 or null", "null"),
         ("events.shares", "list of 3: whole number at least 1 or null", "null"),
         ("events.k_core", "whole number at least 1 or {user, item} or null", "null"),
-        ("events.start", "date, or date and time or null", "null"),
+        ("events.start", "date, or date and time, or null", "null"),
         ("sids.vectors", None, "text"),
         ("catalogue.file", "path", "required"),
         ("stages.tuning", "full or frozen", "required"),

@@ -53,6 +53,13 @@ def products(path: Path) -> Iterator[pa.Table]:
     )
 
 
+def first_record(path: Path) -> dict[str, Any]:
+    """The record of the first line, which shows what a file holds; empty if there is none. Raises
+    as `_records`.
+    """
+    return next(_records(path), {})
+
+
 def _first(record: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
     return next((text for name in names if (text := plain_text(record.get(name)))), None)
 
