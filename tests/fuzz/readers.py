@@ -219,9 +219,9 @@ def _read_cell(folder: Path) -> None:
         text = (folder / "cell").read_bytes().decode()
         assert all(isinstance(entry, str) for entry in parse_list(text))
     except UnicodeDecodeError as error:
-        raise UserError("no text") from error
+        raise UserError("no text", "") from error
     except ValueError as error:
-        raise UserError(str(error)) from error
+        raise UserError(str(error), "") from error
 
 
 # --- configuration and wording ---
@@ -364,7 +364,7 @@ IDENTITY_TREE = {
 def _read_checkpoint(folder: Path) -> None:
     newest, _ = newest_complete(folder)
     if newest is None:
-        raise UserError("none is complete")
+        raise UserError("none is complete", "")
     compare_identity(newest, IDENTITY_TREE)
 
 
@@ -470,7 +470,7 @@ def _ranker(folder: Path) -> None:
 def _read_ranker(folder: Path) -> None:
     ranker = read_ranker(folder, RANKED)
     if ranker is None:
-        raise UserError("gone")
+        raise UserError("gone", "")
     items, scores = ranker.rank(Asked(Ragged.from_lists([[0, 3], [5]]), len(RANKED.ids)), 4)
     assert len(items) == 2
     assert len(items.values) == len(scores)

@@ -24,7 +24,7 @@ class DataConfig(Section):
     """The input files, and which of their rows are used."""
 
     items: ExpandedPath | None = Field(
-        None,
+        default=None,
         description=(
             "left out: what `sidtune prepare` made of `catalogue`. `.item.json`, or Parquet with"
             " the columns `item_id`, `title` and perhaps `description`: item id → `title`,"
@@ -43,20 +43,20 @@ class DataConfig(Section):
         )
     )
     train: ExpandedPath | None = Field(
-        None,
+        default=None,
         description=(
             "interaction rows: CSV, Parquet or JSONL, plain or `.gz`; required unless"
             " `data.interactions` or `events` is given"
         ),
     )
     valid: ExpandedPath | None = Field(
-        None, description="the same for validation; required with `data.train`"
+        default=None, description="the same for validation; required with `data.train`"
     )
     test: ExpandedPath | None = Field(
-        None, description="the same for the final evaluation; training never reads it"
+        default=None, description="the same for the final evaluation; training never reads it"
     )
     interactions: ExpandedPath | None = Field(
-        None,
+        default=None,
         description=(
             "in place of these three: `.inter.json`, user → item ids in time order, or Parquet"
             " with the columns `user_id` and `items`, as `sidtune prepare` writes it; split by"
@@ -64,7 +64,7 @@ class DataConfig(Section):
         ),
     )
     history: Positive | None = Field(
-        None,
+        default=None,
         description=(
             "longest history in items, in every split; the latest items are kept. null: 20 with"
             " `data.interactions`, as in LC-Rec and TIGER; otherwise the histories in the rows are"
@@ -72,20 +72,20 @@ class DataConfig(Section):
         ),
     )
     unique_sids: bool = Field(
-        False,
+        default=False,
         description=(
             "each item that shares its SID with others gets one more token (`<item_0>`,"
             " `<item_1>`, …), as in TIGER, so that every item can be generated"
         ),
     )
     preferences: ExpandedPath | None = Field(
-        None, description="preference records, for the two preference tasks"
+        default=None, description="preference records, for the two preference tasks"
     )
     instructions: ExpandedPath | None = Field(
-        None, description="JSONL of `prompt` and `response`, for the instruction task"
+        default=None, description="JSONL of `prompt` and `response`, for the instruction task"
     )
     sample: Positive | None = Field(
-        None,
+        default=None,
         description=(
             "at most this many rows (users, for `sid_sequence` and"
             " `sid_sequence_reversed`) per training task, drawn by seed; validation is"
@@ -93,14 +93,14 @@ class DataConfig(Section):
         ),
     )
     dedup: bool = Field(
-        False,
+        default=False,
         description=(
             "drop training rows whose target repeats the last item of the history; not"
             " available with tasks of whole histories"
         ),
     )
     description_tokens: Positive = Field(
-        128, description="descriptions are cut to this many tokens"
+        default=128, description="descriptions are cut to this many tokens"
     )
 
     @model_validator(mode="after")

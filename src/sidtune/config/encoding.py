@@ -16,10 +16,10 @@ class TemplateConfig(Section):
     """
 
     file: ExpandedPath | None = Field(
-        None, description="templates that replace the built-in ones, see docs/templates.md"
+        default=None, description="templates that replace the built-in ones, see docs/templates.md"
     )
     format: Literal["plain", "chat"] = Field(
-        "plain",
+        default="plain",
         description=(
             "`plain`, or `chat`: the tokenizer's own chat template around prompt and response"
         ),
@@ -30,14 +30,14 @@ class EncodingConfig(Section):
     """Maximum example length, and the cache folder of encoded examples."""
 
     cutoff_len: Annotated[int, Field(ge=8, le=MOST)] = Field(
-        512,
+        default=512,
         description=(
             "longest example in tokens; longer ones lose their oldest history items,"
             " whole items at a time"
         ),
     )
     cache_dir: ExpandedPath = Field(
-        Path("~/.cache/sidtune"),
+        default=Path("~/.cache/sidtune"),
         description=(
             "folder of encoded examples and of what the checks found in the rows; safe to delete"
         ),

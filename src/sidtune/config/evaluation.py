@@ -19,22 +19,22 @@ class RankingConfig(Section):
     """
 
     every: Positive | None = Field(
-        None,
+        default=None,
         description=(
             "rank a sample of validation rows at every n-th evaluation (and at the"
             " last): HR@K and NDCG@K by item; null never ranks"
         ),
     )
     sample: Positive = Field(
-        500,
+        default=500,
         description=(
             "validation rows that are ranked, drawn by seed, the same each time; at an"
             " HR@10 of 0.12 the interval is ±0.03 with 500 rows and ±0.01 with 4,000"
         ),
     )
-    beams: Positive = Field(20, description="beams of that search; K is at most this")
+    beams: Positive = Field(default=20, description="beams of that search; K is at most this")
     normalize: Normalize = Field(
-        "full",
+        default="full",
         description=(
             "probabilities of that search, as in `evaluate`: over the `full`"
             " vocabulary, or `trie`, over the tokens that lead to an item"
@@ -48,7 +48,7 @@ class EvalConfig(Section):
     """
 
     task: str | None = Field(
-        None,
+        default=None,
         description=(
             "the evaluation task: its prompts are used by validation, the choice of the best"
             " model, `evaluate` and `recommend`. `sid_next` or `sid_sequence`; null: `sid_next`,"
@@ -56,17 +56,17 @@ class EvalConfig(Section):
         ),
     )
     every: Positive | Share = Field(
-        0.05,
+        default=0.05,
         description=(
             "steps between evaluations, or a share of the run when below 1; a"
             " checkpoint follows each evaluation"
         ),
     )
-    max_rows: Positive = Field(5000, description="validation rows of `eval.task`")
-    task_rows: Positive = Field(200, description="validation rows of every other task")
+    max_rows: Positive = Field(default=5000, description="validation rows of `eval.task`")
+    task_rows: Positive = Field(default=200, description="validation rows of every other task")
     ranking: RankingConfig = RankingConfig()
     metric: Literal["loss", "ndcg@10", "hr@10"] = Field(
-        "loss",
+        default="loss",
         description=(
             "what chooses the best model and controls early stopping: `loss` (of"
             " `eval.task`), `ndcg@10` or `hr@10`; the latter two need"
@@ -74,14 +74,14 @@ class EvalConfig(Section):
         ),
     )
     patience: Positive | None = Field(
-        3,
+        default=3,
         description=(
             "stop after this many evaluations without a better `eval.metric`; null"
             " never stops early"
         ),
     )
     save_total_limit: Positive = Field(
-        1, description="newest checkpoints to keep, besides the best"
+        default=1, description="newest checkpoints to keep, besides the best"
     )
 
     @model_validator(mode="after")

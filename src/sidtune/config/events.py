@@ -70,38 +70,38 @@ class EventsConfig(Section):
     """The events, the steps that choose among them, and the split."""
 
     files: ExpandedPath | None = Field(
-        None,
+        default=None,
         description=(
             "a file, a folder, or a pattern such as `events/*.parquet`: Parquet, CSV,"
             " TSV or JSON Lines (the last three also with `.gz`), all of one kind"
         ),
     )
     database: Annotated[str, Field(min_length=1)] | None = Field(
-        None,
+        default=None,
         description=(
             "in place of `files`: a DuckDB file, or an address that Ibis connects to,"
             " such as `postgres://host/shop`, whose driver is installed"
         ),
     )
-    table: Column | None = Field(None, description="the table of `database`")
+    table: Column | None = Field(default=None, description="the table of `database`")
     format: EventFormat | None = Field(
-        None,
+        default=None,
         description=(
             "`recbole`, `movielens`, `amazon` or `sequences`: how files of a public"
             " data set are read"
         ),
     )
     user: Column | None = Field(
-        None, description="column of the user id. null: found by the usual names"
+        default=None, description="column of the user id. null: found by the usual names"
     )
     item: Column | None = Field(
-        None, description="column of the item id. null: found by the usual names"
+        default=None, description="column of the item id. null: found by the usual names"
     )
     time: Column | None = Field(
-        None, description="column of the time. null: found by the usual names"
+        default=None, description="column of the time. null: found by the usual names"
     )
     position: Column | None = Field(
-        None,
+        default=None,
         description=(
             "column that orders events of one user at equal times. null: `position`, if there is"
             " such a column. Without a column of times it is the order itself, and everything that"
@@ -109,13 +109,13 @@ class EventsConfig(Section):
         ),
     )
     rating: Column | None = Field(
-        None, description="column of the rating. null: found by the usual names"
+        default=None, description="column of the rating. null: found by the usual names"
     )
     type: Column | None = Field(
-        None, description="column of the type of an event. null: found by the usual names"
+        default=None, description="column of the type of an event. null: found by the usual names"
     )
     time_unit: Literal["auto", "s", "ms", "us", "ns", "order"] = Field(
-        "auto",
+        default="auto",
         description=(
             "`s`, `ms`, `us` or `ns` since 1970, for times that are numbers; `order`: numbers"
             " that are no dates. `auto` tells units apart by size, and refuses several units in"
@@ -123,39 +123,41 @@ class EventsConfig(Section):
         ),
     )
     start: Moment | None = Field(
-        None,
+        default=None,
         description=(
             "events before this date, or date and time, are left out. Without a zone it is in UTC"
         ),
     )
-    end: Moment | None = Field(None, description="events at or after it are left out")
+    end: Moment | None = Field(default=None, description="events at or after it are left out")
     types: Annotated[tuple[str, ...] | dict[str, Number], Field(min_length=1)] | None = Field(
-        None,
+        default=None,
         description=(
             "the types of events that stay: a list, or a mapping from type to weight."
             " Weights are written beside the events"
         ),
     )
     min_rating: float | None = Field(
-        None, description="events with a lower rating, or none, are left out"
+        default=None, description="events with a lower rating, or none, are left out"
     )
     repeat_gap: Number | None = Field(
-        None,
+        default=None,
         description=(
             "seconds. An event is left out if the same user had the same item at most"
             " this long before"
         ),
     )
     k_core: Positive | KCore | None = Field(
-        None,
+        default=None,
         description=(
             "users and items with fewer events are left out, again and again until all"
             " that are left have as many. One number for both, or `{user: 5, item: 3}`"
         ),
     )
-    latest: Positive | None = Field(None, description="of each user the latest events, this many")
+    latest: Positive | None = Field(
+        default=None, description="of each user the latest events, this many"
+    )
     split: Literal["leave_one_out", "global_time"] | CutDates = Field(
-        "leave_one_out",
+        default="leave_one_out",
         description=(
             "`leave_one_out`: whole sequences, whose last two items are held out when they are"
             " read; `global_time`: rows, 8:1:1 by the time of the target; `{valid: DATE, test:"
@@ -163,19 +165,19 @@ class EventsConfig(Section):
         ),
     )
     shares: tuple[Positive, Positive, Positive] | None = Field(
-        None,
+        default=None,
         description=(
             "with `global_time`: the shares of train, valid and test, in place of 8, 1, 1"
         ),
     )
     history: Positive | None = Field(
-        None,
+        default=None,
         description=(
             "with a split by time: the longest history of a row, the latest items. null: 20"
         ),
     )
     engine: Literal["duckdb"] | SparkEngine = Field(
-        "duckdb",
+        default="duckdb",
         description=(
             "`duckdb`, inside the process; or `{spark: local[2]}`, `{spark: spark://host:7077}`"
         ),
@@ -247,28 +249,28 @@ class CatalogueConfig(Section):
             " pattern or a folder"
         )
     )
-    format: EventFormat | None = Field(None, description="as `events.format`")
+    format: EventFormat | None = Field(default=None, description="as `events.format`")
     id: Column | None = Field(
-        None, description="column of the item id. null: found by the usual names"
+        default=None, description="column of the item id. null: found by the usual names"
     )
     title: Column | None = Field(
-        None, description="column of the title. null: found by the usual names"
+        default=None, description="column of the title. null: found by the usual names"
     )
     text: tuple[Column, ...] | None = Field(
-        None, description="the other columns to keep; null keeps all"
+        default=None, description="the other columns to keep; null keeps all"
     )
     html: Literal["clean", "keep", "drop"] = Field(
-        "clean",
+        default="clean",
         description=(
             "HTML in texts: `clean` removes tags and resolves entities; `drop` leaves"
             " out items whose title has some; `keep` changes nothing"
         ),
     )
     max_title_words: Positive | None = Field(
-        None, description="items with longer titles are left out"
+        default=None, description="items with longer titles are left out"
     )
     keep_untouched: bool = Field(
-        False, description="keep items that no event is left of, so that they get SIDs too"
+        default=False, description="keep items that no event is left of, so that they get SIDs too"
     )
 
 

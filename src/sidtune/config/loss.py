@@ -13,7 +13,7 @@ class LossConfig(Section):
     """The training objective: negative log-likelihood, or a variant of it for SID tokens."""
 
     over: Literal["vocabulary", "allowed"] = Field(
-        "vocabulary",
+        default="vocabulary",
         description=(
             "what the softmax of a SID token covers: the whole `vocabulary`, or only the"
             " `allowed` tokens, which continue what is already written of the SID to some SID of"
@@ -21,7 +21,7 @@ class LossConfig(Section):
         ),
     )
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.0,
+        default=0.0,
         description=(
             "share of a label's probability that is spread evenly over what its softmax covers:"
             " the allowed tokens, or every column of the logits, including the rows that pad the"

@@ -12,7 +12,7 @@ def boolean(text: str) -> bool:
     """Parse `True` or `False` as MiniOneRec's scripts do."""
     values = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
     if text.lower() not in values:
-        raise UserError(f"expected True or False, found {text!r}")
+        raise UserError(f"expected True or False, found {text!r}", "Write True or False.")
     return values[text.lower()]
 
 

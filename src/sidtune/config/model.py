@@ -19,17 +19,18 @@ class ModelConfig(Section):
         )
     )
     from_scratch: bool = Field(
-        False, description="build the model from its model configuration alone, with random weights"
+        default=False,
+        description="build the model from its model configuration alone, with random weights",
     )
     tuning: Literal["full", "frozen"] = Field(
-        "full",
+        default="full",
         description=(
             "`full` trains all parameters; `frozen` trains only the embedding rows of"
             " the SID tokens"
         ),
     )
     new_rows: Literal["mean", "text"] = Field(
-        "mean",
+        default="mean",
         description=(
             "how to initialise the rows of SID tokens for which the base has no trained row"
             " (whether or not its tokenizer knows them). `mean`: drawn around the mean of the"
@@ -40,14 +41,14 @@ class ModelConfig(Section):
         ),
     )
     residual_dropout: DropoutRate | None = Field(
-        None,
+        default=None,
         description=(
             "dropout rate, in training, on the output of every attention block and"
             " every MLP, before it is added to the residual"
         ),
     )
     embedding_dropout: DropoutRate | None = Field(
-        None, description="dropout rate, in training, on the output of the input embedding"
+        default=None, description="dropout rate, in training, on the output of the input embedding"
     )
 
     @model_validator(mode="after")

@@ -31,11 +31,11 @@ class SidsConfig(Section):
     """How semantic IDs are made of a catalogue."""
 
     catalogue: ExpandedPath | None = Field(
-        None,
+        default=None,
         description="Parquet with `item_id`, `title` and text columns, in place of `data.items`",
     )
     columns: tuple[str, ...] | None = Field(
-        None,
+        default=None,
         description=(
             "text columns read beside the title. null: those present among brand, store, author,"
             " artist, main_category, category, categories, genres, feature, features and"
@@ -43,46 +43,46 @@ class SidsConfig(Section):
         ),
     )
     vectors: VectorKind | dict[VectorKind, Weight] = Field(
-        "text",
+        default="text",
         description=(
             "`text`, `co_occurrence`, `encoder` or `file`; or several with their"
             " weights, `{text: 1, co_occurrence: 0.5}`"
         ),
     )
-    text_dimensions: Positive = Field(128, description="dimensions of the text vectors")
+    text_dimensions: Positive = Field(default=128, description="dimensions of the text vectors")
     co_occurrence_dimensions: Positive = Field(
-        64, description="dimensions of the co-occurrence vectors"
+        default=64, description="dimensions of the co-occurrence vectors"
     )
     encoder: ExpandedPath | None = Field(
-        None, description="for `encoder`: folder of a text encoder that Transformers reads"
+        default=None, description="for `encoder`: folder of a text encoder that Transformers reads"
     )
     file: ExpandedPath | None = Field(
-        None,
+        default=None,
         description=(
             "for `file`: `.npy` with one row an item in the order of the catalogue, or"
             " Parquet with `item_id` and `vector`"
         ),
     )
     quantizer: QuantizerKind = Field(
-        "residual_kmeans",
+        default="residual_kmeans",
         description="`residual_kmeans`, `balanced`, `rq_vae`, `rq_kmeans_plus` or `product`",
     )
     levels: tuple[CodebookSize, ...] | None = Field(
-        None,
+        default=None,
         description=(
             "codebook sizes, such as `[256, 256, 256]`. null: three levels of 256 from 1,024"
             " items on; smaller ones for fewer items, and larger ones above four million"
         ),
     )
     collisions: CollisionRule = Field(
-        "reassign",
+        default="reassign",
         description=(
             "`reassign`: every item gets its own SID of the same length; `extra_token`:"
             " items that share a SID get one token more; `keep`: items may share a SID"
         ),
     )
     seed: Annotated[int, Field(ge=0, le=MOST)] = Field(
-        0, description="seed of the SIDs; the `seed` of training does not change them"
+        default=0, description="seed of the SIDs; the `seed` of training does not change them"
     )
 
     @model_validator(mode="after")

@@ -12,18 +12,20 @@ from sidtune.config.section import MOST, Positive, Section, Share
 class TrainingConfig(Section):
     """Batch size, memory limits, optimizer and schedule."""
 
-    epochs: Positive = Field(3, description="passes over the mixture")
-    max_steps: Positive | None = Field(None, description="train for this many steps instead")
-    batch_size: Positive = Field(128, description="examples per step, over all processes")
+    epochs: Positive = Field(default=3, description="passes over the mixture")
+    max_steps: Positive | None = Field(
+        default=None, description="train for this many steps instead"
+    )
+    batch_size: Positive = Field(default=128, description="examples per step, over all processes")
     group_by: Literal["user", "example"] = Field(
-        "user",
+        default="user",
         description=(
             "`user`: groups of four examples with the same history stay together, and"
             " the groups are shuffled; `example`: all examples are shuffled"
         ),
     )
     layout: Literal["tree", "bucketed", "padded"] = Field(
-        "tree",
+        default="tree",
         description=(
             "`tree`: shared prefixes are computed once; `bucketed`: grouped by length,"
             " right-padded; `padded`: in order, left-padded to a multiple of 8 (right-padded where"
@@ -31,7 +33,7 @@ class TrainingConfig(Section):
         ),
     )
     max_tokens: Positive | Literal["auto"] = Field(
-        "auto",
+        default="auto",
         description=(
             "padded tokens of one forward pass; bounds memory and never changes the loss. `auto`:"
             " 8192, and on a GPU what fits when the run starts. With `auto` on a GPU and one"
@@ -40,23 +42,24 @@ class TrainingConfig(Section):
         ),
     )
     micro_batch_size: Positive = Field(
-        4, description="with `layout: padded`: examples of one forward pass"
+        default=4, description="with `layout: padded`: examples of one forward pass"
     )
     workers: Annotated[int, Field(ge=0, le=MOST)] = Field(
-        1, description="processes that prepare steps ahead; 0 prepares each step when it is needed"
+        default=1,
+        description="processes that prepare steps ahead; 0 prepares each step when it is needed",
     )
     learning_rate: Annotated[float, Field(gt=0)] = Field(
-        3e-4,
+        default=3e-4,
         description=(
             "peak of the cosine schedule. The default suits a pretrained base; use 1e-3"
             " to 2e-3 for a small model from scratch and about 1e-2 for frozen tuning"
         ),
     )
     min_lr_ratio: Annotated[float, Field(ge=0, le=1)] = Field(
-        0.1, description="final learning rate of the schedule, as a share of the peak"
+        default=0.1, description="final learning rate of the schedule, as a share of the peak"
     )
     warmup: Annotated[int, Field(ge=0, le=MOST)] | Share = Field(
-        20,
+        default=20,
         description=(
             "steps, or a share of the run when below 1; each stage has its own warmup."
             " `check` and `train` warn when a run or a stage is no longer than its"
@@ -64,20 +67,20 @@ class TrainingConfig(Section):
         ),
     )
     weight_decay: Annotated[float, Field(ge=0)] = Field(
-        0.0, description="of AdamW; never applies to biases and norms"
+        default=0.0, description="of AdamW; never applies to biases and norms"
     )
     decay_embeddings: bool = Field(
-        True,
+        default=True,
         description=(
             "whether weight decay applies to the rows of tokens, input and output,"
             " including the SID rows of frozen tuning"
         ),
     )
     max_grad_norm: Annotated[float, Field(gt=0)] = Field(
-        1.0, description="gradients are clipped to this norm"
+        default=1.0, description="gradients are clipped to this norm"
     )
     precision: Literal["auto", "bf16", "fp32"] = Field(
-        "auto",
+        default="auto",
         description=(
             "`bf16` autocast, `fp32`, or `auto`. `auto` chooses bf16 where the device has"
             " instructions for it, otherwise fp32. Devices with such instructions are GPUs from"
@@ -88,9 +91,10 @@ class TrainingConfig(Section):
         ),
     )
     gradient_checkpointing: bool = Field(
-        False, description="recompute activations in the backward pass instead of keeping them"
+        default=False,
+        description="recompute activations in the backward pass instead of keeping them",
     )
-    compile: bool = Field(False, description="`torch.compile` the model")
+    compile: bool = Field(default=False, description="`torch.compile` the model")
 
     @model_validator(mode="after")
     def _one_bound(self) -> Self:
@@ -114,16 +118,17 @@ class StageConfig(Section):
     tuning: Literal["full", "frozen"] = Field(
         description="`full` or `frozen`; leave `model.tuning` out"
     )
-    steps: Positive | None = Field(None, description="length of the stage in steps")
+    steps: Positive | None = Field(default=None, description="length of the stage in steps")
     epochs: Positive | None = Field(
-        None,
+        default=None,
         description=(
             "length in epochs instead; the last stage may give neither, and then"
             " `training.epochs` or `training.max_steps` applies"
         ),
     )
     learning_rate: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="peak of the stage's schedule; null takes `training.learning_rate`"
+        default=None,
+        description="peak of the stage's schedule; null takes `training.learning_rate`",
     )
 
     @model_validator(mode="after")

@@ -21,7 +21,7 @@ from sidtune import __version__
 from sidtune.base.errors import UserError
 from sidtune.base.hashing import digest, file_digest
 from sidtune.base.ragged import Ragged
-from sidtune.base.terminal import console, warn
+from sidtune.base.terminal import console, starting, warn
 from sidtune.config.data import DataConfig
 from sidtune.config.search import RankOptions
 from sidtune.data.catalogue import Catalogue
@@ -103,6 +103,7 @@ def evaluate(request: EvaluationRequest) -> Report | None:
     refuse_other_settings(
         folder / f"{request.split}.json", settings, (*SETTINGS, "limit", "rows_sha256")
     )
+    starting(f"Ranking {len(rows.target):,} rows with {request.options.beams} beams")
     began = time.monotonic()
     lists = recommender.lists(rows.history, request.options, together=True)
     settings["ranking_seconds"] = round(time.monotonic() - began, 2)

@@ -35,7 +35,7 @@ class Recipe:
     def sections(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The settings; what a configuration says itself counts, and its tasks as a whole."""
         own = {name: given.get(name) or {} for name in self.settings}
-        merged = {name: {**keys, **own[name]} for name, keys in self.settings.items()}
+        merged = {name: _merged(keys, own[name]) for name, keys in self.settings.items()}
         return {**merged, "tasks": own["tasks"] or self.settings["tasks"]}
 
     def make_base(self) -> None:
@@ -43,6 +43,15 @@ class Recipe:
         if not self.base.is_dir():
             self.base.parent.mkdir(parents=True, exist_ok=True)
             create_base(self.base, template_texts(), self.hidden, LAYERS)
+
+
+def _merged(keys: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys with those that a configuration gives itself, also within sections of a section."""
+    found = {**keys, **own}
+    for name, value in keys.items():
+        if isinstance(value, Mapping) and isinstance(found[name], Mapping):
+            found[name] = _merged(value, found[name])
+    return found
 
 
 def recipe_for(config: Config) -> Recipe:

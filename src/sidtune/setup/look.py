@@ -151,7 +151,10 @@ def _document(file: Path) -> Table | None:
     if kind_of(file) != ".json":
         return None
     if file.stat().st_size > LARGEST_DOCUMENT:
-        raise UserError(f"{file.name}: a JSON document of more than {LARGEST_DOCUMENT:,} bytes")
+        raise UserError(
+            f"{file.name}: a JSON document of more than {LARGEST_DOCUMENT:,} bytes",
+            "Name it in the configuration yourself.",
+        )
     content = read_json_object(file)
     values = list(content.values())
     if all(isinstance(value, dict) for value in values):
@@ -211,7 +214,9 @@ def _columns(file: Path) -> tuple[str, ...] | None:
         try:
             return tuple(pyarrow.parquet.read_schema(file).names)
         except (pyarrow.ArrowException, OSError) as error:
-            raise UserError(f"{file.name}: not readable as Parquet: {str(error)[:100]}") from None
+            raise UserError(
+                f"{file.name}: not readable as Parquet: {str(error)[:100]}", "Write it again."
+            ) from None
     return tuple(column_names(file, kind)) if kind in (*DELIMITERS, *JSON_LINES) else None
 
 

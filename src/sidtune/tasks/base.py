@@ -182,14 +182,14 @@ class TaskOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     weight: Annotated[float, Field(gt=0, le=MOST_PASSES)] = Field(
-        1.0,
+        default=1.0,
         description=(
             "passes over its examples per epoch, at most 1,000. With a fraction, each epoch draws a"
             " new share of the examples"
         ),
     )
     sample: Annotated[int, Field(ge=1, le=MOST)] | None = Field(
-        None, description="the largest number of its rows; `data.sample` is another limit"
+        default=None, description="the largest number of its rows; `data.sample` is another limit"
     )
 
 

@@ -28,17 +28,19 @@ class Config(Section):
     output_dir: ExpandedPath = Field(
         description="the run's own folder: checkpoints, logs, the trained model"
     )
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(42, description="seed of everything random")
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
+        default=42, description="seed of everything random"
+    )
     events: EventsConfig | None = Field(
-        None, description="the events that `sidtune prepare` makes rows of"
+        default=None, description="the events that `sidtune prepare` makes rows of"
     )
     catalogue: CatalogueConfig | None = Field(
-        None, description="the items and their texts, for `sidtune prepare`"
+        default=None, description="the items and their texts, for `sidtune prepare`"
     )
     model: ModelConfig
     data: DataConfig
     sids: SidsConfig | None = Field(
-        None, description="how `sidtune sids` makes semantic IDs; null: with every default"
+        default=None, description="how `sidtune sids` makes semantic IDs; null: with every default"
     )
     tasks: dict[str, Any] = Field(
         default_factory=lambda above: dict.fromkeys(_default_tasks(above.get("data")))
@@ -48,7 +50,7 @@ class Config(Section):
     training: TrainingConfig = TrainingConfig()
     loss: LossConfig = LossConfig()
     stages: tuple[StageConfig, ...] = Field(
-        (),
+        default=(),
         description=(
             "parts of the run, one after the other, each with its own optimizer, warmup"
             " and schedule; without stages the run is one part"

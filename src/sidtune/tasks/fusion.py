@@ -14,7 +14,7 @@ class FusionOptions(TaskOptions):
     """`target`: the title, the description, or one example for each of them."""
 
     target: Literal["title", "description", "both"] = Field(
-        "title", description="`title`, `description`, or `both`: an example for each"
+        default="title", description="`title`, `description`, or `both`: an example for each"
     )
 
 

@@ -18,7 +18,7 @@ class InstructionOptions(TaskOptions):
     """
 
     sid_tokens: bool | None = Field(
-        None,
+        default=None,
         description=(
             "`true` reads SIDs in the data as tokens, `false` as text. null: as text, and"
             " `sidtune check` warns where there are any"

@@ -17,7 +17,7 @@ class ItemFeatureOptions(TaskOptions):
     """`directions`: both, a single one, or one per item chosen at random by the seed."""
 
     directions: Literal["both", "sid_to_title", "title_to_sid", "one"] = Field(
-        "both", description="`both`, a single one, or `one` drawn for each item"
+        default="both", description="`both`, a single one, or `one` drawn for each item"
     )
 
 

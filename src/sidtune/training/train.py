@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, TrainingArguments
 
 from sidtune.base.errors import UserError
 from sidtune.base.signals import StopRequest
-from sidtune.base.terminal import console, library_bars, warn
+from sidtune.base.terminal import console, library_bars, starting, warn
 from sidtune.batching.prefixes import Prefixes
 from sidtune.batching.steps import Steps
 from sidtune.checks.run import refuse_errors
@@ -180,6 +180,7 @@ def prepare(inputs: Inputs) -> Shared:
 
     def encode() -> tuple[list[EncodedTask], list[EncodedTask]]:
         if arguments.process_index == 0:
+            starting("Checking and encoding the data: longest the first time, then cached")
             refuse_errors(inputs)
         return inputs.mixture.train(), inputs.mixture.valid()
 
