@@ -51,7 +51,7 @@ from sidtune.training.make_steps import make_steps
 from sidtune.training.precision import settle
 from sidtune.training.trainer import StepTrainer
 from sidtune.training.validation_ranking import ValidationRanking
-from sidtune.training.watching import callbacks, close_logs, closing_bars
+from sidtune.training.watching import callbacks, closing_bars
 
 
 @dataclass(frozen=True)
@@ -260,7 +260,6 @@ def run_stage(
             output.write_stage(
                 model, vocabulary.tokenizer, inputs.bundle, config.output_dir, identity
             )
-            close_logs(config)
 
     all_or_none(leave_result, arguments)
     return summarise_run(trainer, config, time.monotonic() - began)
