@@ -54,6 +54,7 @@ OPTIONS = {
     "compare": "runs --split --json",
     "demo": "--output",
     "run": "config overrides --processes --trust-remote-code --json",
+    "push": "model repo --public --yes",
     "explain": "key --json",
     "schema": "",
     "init": "folder --output --events --user --item --time --k-core --split --base --yes",

@@ -34,7 +34,12 @@ from sidtune.distributed.launch import pin_first_gpu
 from sidtune.evaluation.compare import SETTINGS
 from sidtune.evaluation.reach import REACH_NAMES, reached
 from sidtune.evaluation.report import Report, make_report
-from sidtune.evaluation.results import make_folder, refuse_other_settings, write_results
+from sidtune.evaluation.results import (
+    make_folder,
+    refuse_other_settings,
+    write_on_card,
+    write_results,
+)
 from sidtune.files.ids import as_texts
 from sidtune.metrics.ranks import Ranking
 from sidtune.opponents.baselines import Baselines
@@ -134,6 +139,8 @@ def evaluate(request: EvaluationRequest) -> Report | None:
         )
         table = _predictions(recommender, rows, chosen, next(iter(own.values())), reach)
         write_results(folder, request.split, report, table)
+        if request.output is None:
+            write_on_card(request.model, request.split, report)
     if state.num_processes > 1:
         # One that left early would tear the connection from under those that still close it.
         state.wait_for_everyone()

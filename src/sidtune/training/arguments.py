@@ -9,7 +9,7 @@ from sidtune.base.errors import UserError
 from sidtune.config.logging import PROJECT
 from sidtune.tasks.config import Config
 from sidtune.training.precision import Precision, choose
-from sidtune.training.trackers import require_trackers
+from sidtune.training.records.trackers import require_trackers
 
 
 def training_arguments(config: Config, precision: Precision | None = None) -> TrainingArguments:

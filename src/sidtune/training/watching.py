@@ -12,7 +12,7 @@ from sidtune.encoding.corpus import EncodedTask
 from sidtune.tasks.config import Config
 from sidtune.training.callbacks import ConsoleTable, LastStepEvaluation, MetricsFile
 from sidtune.training.guards.watch import LossWatch
-from sidtune.training.trackers import trackers
+from sidtune.training.records.trackers import trackers
 from sidtune.training.trainer import StepTrainer
 
 

@@ -19,7 +19,7 @@ from sidtune.config.minionerec import to_config
 from sidtune.tasks.config import Config
 from sidtune.tasks.config_file import parse_config
 from sidtune.training.arguments import training_arguments
-from sidtune.training.trackers import TRACKERS, Tracking
+from sidtune.training.records.trackers import TRACKERS, Tracking
 from sidtune.training.train import train
 
 # Where each keeps its files, without a server: variable → value below the test's folder.
