@@ -181,9 +181,10 @@ def with_results(card: str, split: str, report: Mapping[str, Any]) -> str | None
         return None
     lines = "\n".join(_results(split, report))
     parsed = ModelCard(card.replace(found[0], f"<!-- of {split} -->\n{lines}\n", 1))
-    name = parsed.data.model_name or "recommender"
-    parsed.data.model_name = name
-    parsed.data.eval_results = [
+    about = parsed.data
+    assert isinstance(about, ModelCardData)
+    about.model_name = about.model_name or "recommender"
+    about.eval_results = [
         EvalResult(
             task_type="recommendation",
             task_name="Sequential recommendation",

@@ -8,6 +8,7 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow as pa
 import pyarrow.parquet
 
 from sidtune.base.errors import UserError
@@ -65,7 +66,12 @@ def look(folder: Path) -> list[Table]:
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder", "Give the folder of your files.")
-    files = list(islice(_files(folder), MOST_FILES))
+    try:
+        files = list(islice(_files(folder), MOST_FILES))
+    except OSError as error:
+        raise UserError(
+            f"{folder} cannot be read: {error.strerror or error}", "Check its permissions."
+        ) from None
     if not files:
         raise UserError(f"{folder} has no file", "Give the folder of your files.")
     found = sorted((look_at(file) for file in files), key=_alike)
@@ -115,8 +121,16 @@ def _recbole(file: Path) -> Table | None:
     kinds: dict[str, Role] = {".inter": "events", ".item": "catalogue"}
     if kind_of(file) not in kinds:
         return None
-    names = next(FORMATS["recbole"].events(file)).column_names
-    return Table(file, kinds[kind_of(file)], "recbole", tuple(names))
+    names = _names(FORMATS["recbole"].events(file), file)
+    return Table(file, kinds[kind_of(file)], "recbole", names)
+
+
+def _names(tables: Iterator[pa.Table], file: Path) -> tuple[str, ...]:
+    """The columns of what a reader gives."""
+    first = next(tables, None)
+    if first is None:
+        raise UserError(f"{file.name} holds no row", "Write it again.")
+    return tuple(first.column_names)
 
 
 def _movielens(file: Path) -> Table | None:
@@ -127,7 +141,7 @@ def _movielens(file: Path) -> Table | None:
     if name.endswith(".csv") and "movieId" not in column_names(file, ".csv"):
         return None
     reader = FORMATS["movielens"].events if name in events else FORMATS["movielens"].items
-    names = tuple(next(reader(file)).column_names)
+    names = _names(reader(file), file)
     return Table(file, "events" if name in events else "catalogue", "movielens", names)
 
 
@@ -213,7 +227,7 @@ def _columns(file: Path) -> tuple[str, ...] | None:
     if kind == ".parquet" and file.suffix != ".gz":
         try:
             return tuple(pyarrow.parquet.read_schema(file).names)
-        except (pyarrow.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError) as error:
             raise UserError(
                 f"{file.name}: not readable as Parquet: {str(error)[:100]}", "Write it again."
             ) from None
