@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -55,9 +56,10 @@ def text_of(
         file: that the text is for.
     """
     head = [
-        f"Written by `{command}`.",
+        # A name may hold a line break, which would end the comment.
+        " ".join(f"Written by `{command}`.".split()),
         "",
-        f"    sidtune run {file}",
+        f"    sidtune run {' '.join(shlex.quote(str(file)).split())}",
         "",
         *textwrap.wrap(f"On this machine ({machine.text}) all stages take {takes.text}.", WIDTH),
         "`sidtune explain KEY` says more about a key, docs/configuration.md lists all.",

@@ -14,9 +14,9 @@ from pydantic import BaseModel
 from typer.main import get_command
 
 from sidtune.commands.main import app
+from sidtune.pipeline.defaults import Request
 from sidtune.tasks import TASKS
 from sidtune.tasks.config import Config
-from sidtune.tasks.config_file import load_config
 from sidtune.templates import FORMS
 
 ROOT = Path(__file__).parents[3]
@@ -120,11 +120,12 @@ def test_recipes_load_and_open_with_their_command(
     recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SIDTUNE_DATA", "/data")
-    config = load_config(recipe)
+    tree = Request.read(recipe).tree
     opening = recipe.read_text().split("\n\n")[0]
     assert all(line.startswith("#") for line in opening.splitlines())
-    assert f"sidtune train recipes/{recipe.name}" in opening
-    assert str(config.output_dir).startswith("runs/")
+    assert re.search(rf"sidtune (train|run) recipes/{recipe.name}", opening)
+    assert re.search("minutes|measured", opening), "its time, and what it reaches"
+    assert tree["output_dir"].startswith("runs/")
 
 
 def test_there_are_recipes() -> None:
