@@ -57,7 +57,8 @@ quality: $(VENV)/.ready ## The benchmarks behind docs/quality.md, in several day
 	$(BIN)/python benchmarks/instruments.py
 	$(BIN)/python benchmarks/sids.py --folder runs/sids-benchmark
 
-docs: $(VENV)/.ready ## Check that the documentation's links and commands exist
+docs: $(VENV)/.ready ## Check that the tables of keys are current, and that links and commands exist
+	$(BIN)/python docs/reference.py --check
 	$(BIN)/python -m pytest tests/unit/project/test_docs.py
 
 clean: ## Remove the virtual environment and caches

@@ -64,6 +64,7 @@ from sidtune.runs.bundle import (
 )
 from sidtune.runs.checkpoints import IDENTITY, MANIFEST, compare_identity, newest_complete
 from sidtune.runs.resumed import STATE, refuse_broken_state
+from sidtune.setup.look import look_at
 from sidtune.sids.items import Items, read_items
 from sidtune.sids.vectors.given import read_vectors
 from sidtune.tasks.config_file import dump_config, load_config, parse_config
@@ -166,6 +167,31 @@ def _read_interactions(folder: Path) -> None:
     assert found.items.values.min() >= 0
 
 
+def _look(folder: Path) -> None:
+    """Whatever a file holds, looking at it says what it is, or why that is not known."""
+    for path in sorted(folder.iterdir()):
+        found = look_at(path)
+        if found.role is None:
+            raise UserError(found.note or "no role", "")
+        assert found.rows > 0
+        assert found.shared < found.rows
+
+
+LOOKED_AT = {
+    "e.inter": b"user_id:token\titem_id:token\tt:float\nu\t1\t2.5\n",
+    "ratings.csv": b"userId,movieId,rating,timestamp\n1,2,3.5,4\n",
+    "r.jsonl": lines_bytes([{"user_id": "u", "parent_asin": "1", "timestamp": 5}] * 2),
+    "a.inter.json": json_bytes({"u": ["1", "2", "3", "4"]}),
+    "a.index.json": json_bytes({"1": ["<a_1>", "<b_2>"], "2": ["<a_1>", "<b_3>"]}),
+    "a.item.json": json_bytes({"1": {"title": "A"}}),
+    "s.txt": b"1 2 3\n2 3\n",
+    "log.csv": b"user_id,item_id,time\nu,1,2020-01-01\n",
+    "train.parquet": parquet_bytes(
+        pa.table({"user_id": ["u"], "history": [["1"]], "item_id": ["2"]})
+    ),
+}
+
+
 def _of_format(name: str, file: str, content: bytes) -> Reader:
     """Events of a public data set."""
 
@@ -219,9 +245,9 @@ def _read_cell(folder: Path) -> None:
         text = (folder / "cell").read_bytes().decode()
         assert all(isinstance(entry, str) for entry in parse_list(text))
     except UnicodeDecodeError as error:
-        raise UserError("no text") from error
+        raise UserError("no text", "") from error
     except ValueError as error:
-        raise UserError(str(error)) from error
+        raise UserError(str(error), "") from error
 
 
 # --- configuration and wording ---
@@ -364,7 +390,7 @@ IDENTITY_TREE = {
 def _read_checkpoint(folder: Path) -> None:
     newest, _ = newest_complete(folder)
     if newest is None:
-        raise UserError("none is complete")
+        raise UserError("none is complete", "")
     compare_identity(newest, IDENTITY_TREE)
 
 
@@ -470,7 +496,7 @@ def _ranker(folder: Path) -> None:
 def _read_ranker(folder: Path) -> None:
     ranker = read_ranker(folder, RANKED)
     if ranker is None:
-        raise UserError("gone")
+        raise UserError("gone", "")
     items, scores = ranker.rank(Asked(Ragged.from_lists([[0, 3], [5]]), len(RANKED.ids)), 4)
     assert len(items) == 2
     assert len(items.values) == len(scores)
@@ -562,6 +588,7 @@ READERS: dict[str, Reader] = {
     "events in an object": _of_format(
         "sequences", "e.inter.json", json_bytes({"u": ["1", 2.0], "v": ["ü"]})
     ),
+    "files of a folder": Reader(lambda: LOOKED_AT, _look),
     "preferences.json": Reader(lambda: {"p.json": json_bytes([PREFERENCE] * 2)}, _read_preferences),
     "preferences.jsonl": Reader(
         lambda: {"p.jsonl": lines_bytes([PREFERENCE] * 2)}, _read_preferences

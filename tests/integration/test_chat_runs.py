@@ -215,7 +215,8 @@ def test_the_page_beside_the_model_shows_the_ids_of_training(
     config = tiny_config(tmp_path, template=template, **SHORT | {"training": {"max_steps": 1}})
     folder = run(config).folder
     monkeypatch.chdir(folder)
-    (code,) = re.findall(r"```python\n(.*?)```", (folder / CARD).read_text(), re.DOTALL)
+    recommending, code = re.findall(r"```python\n(.*?)```", (folder / CARD).read_text(), re.DOTALL)
+    exec(recommending, {})
     recommender, bundle = Recommender.load(folder), read_bundle(folder)
     sids = bundle.catalogue.sids
     for history in (["0"], ["3", "0", "5"]):

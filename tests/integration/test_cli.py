@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from sidtune.base.errors import UserError
 from sidtune.commands.demo_steps import run_demo
 from sidtune.commands.main import app, main
-from sidtune.pipeline.defaults import load_run
+from sidtune.pipeline.defaults import Request, load_run
 from sidtune.tasks.config_file import load_config
 
 OPTIONS = {
@@ -54,6 +54,10 @@ OPTIONS = {
     "compare": "runs --split --json",
     "demo": "--output",
     "run": "config overrides --processes --trust-remote-code --json",
+    "push": "model repo --public --yes",
+    "explain": "key --json",
+    "schema": "",
+    "init": "folder --output --events --user --item --time --k-core --split --base --yes",
     "prepare": "config overrides --minionerec --index --json",
     "sids fit": "config overrides --json",
     "sids report": "index --items --vectors --quick --json",
@@ -136,6 +140,69 @@ def test_a_mistake_is_one_message_and_status_two(tmp_path: Path) -> None:
     assert "error: " in done.stderr
     assert "training.epoch: unknown key; did you mean epochs?" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+# --- explain, schema ---
+
+
+def test_explain_and_schema() -> None:
+    told = call("explain", "training.group_by").output
+    assert "`user`: groups of four" in flat(told)
+    assert "values: user or example" in told
+    assert "default: user" in told
+    (section, *keys) = json.loads(call("explain", "loss", "--json").output)
+    assert section["is_section"]
+    assert [key["name"] for key in keys] == ["loss.over", "loss.label_smoothing"]
+    everything = call("explain").output
+    assert "loss: over, label_smoothing" in everything
+    assert json.loads(call("schema").output)["properties"]["output_dir"]["type"] == "string"
+
+
+# --- init ---
+
+
+def test_init_writes_what_run_takes_and_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_shop(tmp_path / "shop")
+    monkeypatch.chdir(tmp_path)
+    result = call("init", "shop", "--yes")
+    assert result.exit_code == 0, result.output
+    said = flat(result.output)
+    assert "train.csv: train" in said
+    assert "All stages will take roughly" in said
+    assert "Next: sidtune run shop.yaml" in said
+    assert Request.read(Path("shop.yaml")).tree["data"]["train"] == "shop/train.csv"
+    again = call("init", "shop", "--yes")
+    assert "shop.yaml is there already" in str(again.exception)
+    assert "--output" in again.exception.hint
+    other = call("init", "shop", "--yes", "--k-core", 3, "--output", "other.yaml")
+    assert "these are rows" in str(other.exception)
+    assert not Path("other.yaml").exists()
+
+
+def test_init_asks_for_what_it_cannot_see(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "log.csv").write_text("who,sku,on\nu,1,2020-01-01\n")
+    monkeypatch.chdir(tmp_path)
+    silent = call("init", "--events", "log.csv", "--yes")
+    assert "no column is known as the user; found who, sku, on" in str(silent.exception)
+    assert "--user COLUMN" in silent.exception.hint
+    answers = "who\non\n3\nglobal_time\nbase\n"
+    command = [str(word) for word in ("init", ".", "--events", "log.csv", "--output", "x.yaml")]
+    asked = CliRunner().invoke(app, command, input=answers)
+    assert asked.exit_code == 0, asked.output
+    tree = Request.read(Path("x.yaml")).tree
+    assert tree["events"] == {
+        "files": "log.csv",
+        "user": "who",
+        "time": "on",
+        "k_core": 3,
+        "split": "global_time",
+    }
+    assert tree["model"]["base"] == "base"
+    wrong = CliRunner().invoke(app, [*command[:-1], "y.yaml"], input="nosuch\n")
+    assert "no column 'nosuch'" in str(wrong.exception)
+    assert not Path("y.yaml").exists()
 
 
 # --- check ---

@@ -18,12 +18,12 @@ class UserError(Exception):
 
     Args:
         message: what was found and where (file, row, column, key).
-        hint: what to do next; empty if the message already says it.
+        hint: what to do next.
     """
 
     STATUS = 2
 
-    def __init__(self, message: str, hint: str = "") -> None:
+    def __init__(self, message: str, hint: str) -> None:
         super().__init__(message)
         left = len(message) - LONGEST_MESSAGE
         self.message = (

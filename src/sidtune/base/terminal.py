@@ -96,6 +96,12 @@ def warn(message: str) -> None:
         _errors.print(f"warning: {visible(message)}", markup=False, style="yellow")
 
 
+def starting(what: str) -> None:
+    """Say what begins now and may take longer than two seconds; beside the results, as `warn`."""
+    if not console.quiet and first_process():
+        _errors.print(f"{visible(what)} …", markup=False, style="dim", soft_wrap=True)
+
+
 def is_given(name: str) -> bool:
     """Whether a launcher's variable says anything; -1 is how some of them say that there is one
     process.

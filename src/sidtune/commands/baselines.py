@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from sidtune.base.terminal import console, json_text, quiet_libraries
+from sidtune.base.terminal import console, json_text, quiet_libraries, starting
 from sidtune.commands.options import (
     AsJson,
     Candidates,
@@ -63,6 +63,10 @@ def baselines(
         candidates,
         exclude_history,
         output,
+    )
+    starting(
+        "Ranking with the simple baselines"
+        + ("" if simple else ", and tuning SASRec on validation rows, which takes minutes to hours")
     )
     report = room.run_baselines(request)
     if as_json:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from sidtune.base.errors import UserError
-from sidtune.base.terminal import console, json_text, quiet_libraries
+from sidtune.base.terminal import console, json_text, quiet_libraries, starting
 from sidtune.commands.options import AsJson, ConfigFile, Overrides, TrustRemoteCode
 
 
@@ -27,6 +27,7 @@ def check(
     from sidtune.pipeline.defaults import load_run
 
     quiet_libraries()
+    starting("Checking configuration, data, tokenizer and model: longest the first time")
     try:
         findings = run_checks(Inputs(load_run(config, overrides or []), trust_remote_code))
     except UserError as error:

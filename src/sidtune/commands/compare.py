@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from sidtune.base.errors import UserError
-from sidtune.base.terminal import console, json_text
+from sidtune.base.terminal import console, json_text, starting
 from sidtune.commands.options import AsJson, Split
 
 
@@ -34,6 +34,7 @@ def compare(
             "compare needs at least two runs", "Give two or more: sidtune compare RUN_A RUN_B"
         )
     first, *others = [room.read_evaluated(run, split) for run in runs]
+    starting("Drawing the rows again and again (paired bootstrap)")
     comparisons = room.compare(first, others)
     if as_json:
         typer.echo(json_text(room.as_json(comparisons), indent=1))

@@ -9,12 +9,16 @@ from sidtune.commands import (
     compare,
     demo,
     evaluate,
+    explain,
+    init,
     new_model,
     prepare,
     preview,
+    push,
     rank,
     recommend,
     run,
+    schema,
     sft,
     sids,
     train,
@@ -23,6 +27,7 @@ from sidtune.commands.app import app
 
 # In the order of `sidtune --help`.
 COMMANDS = (
+    init.init,
     run.run,
     prepare.prepare,
     train.train,
@@ -34,8 +39,11 @@ COMMANDS = (
     rank.rank,
     recommend.recommend,
     compare.compare,
+    push.push,
     new_model.new_model,
     demo.demo,
+    explain.explain,
+    schema.schema,
 )
 for command in COMMANDS:
     app.command()(command)

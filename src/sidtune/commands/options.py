@@ -9,10 +9,33 @@ import typer
 
 from sidtune.config.search import Normalize
 
+
+def complete_key(incomplete: str) -> list[str]:
+    """The keys of the configuration that begin so, for the shell's completion."""
+    from sidtune.tasks.keys import all_keys
+
+    return [name for name in all_keys() if name.startswith(incomplete)]
+
+
+def complete_override(incomplete: str) -> list[str]:
+    """As `complete_key`, for `section.key=value`."""
+    from sidtune.tasks.keys import all_keys
+
+    return [
+        f"{key.name}="
+        for key in all_keys().values()
+        if not key.is_section and key.name.startswith(incomplete)
+    ]
+
+
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="Configuration file.")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[section.key=value]...", help="Override keys of the file."),
+    typer.Argument(
+        metavar="[section.key=value]...",
+        help="Override keys of the file.",
+        autocompletion=complete_override,
+    ),
 ]
 TrustRemoteCode = Annotated[
     bool,

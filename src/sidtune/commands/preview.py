@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from sidtune.base.terminal import console, json_text, quiet_libraries
+from sidtune.base.terminal import console, json_text, quiet_libraries, starting
 from sidtune.commands.options import AsJson, ConfigFile, Overrides, TrustRemoteCode
 
 
@@ -28,6 +28,7 @@ def preview(
     from sidtune.pipeline.defaults import load_run
 
     quiet_libraries()
+    starting("Reading the data")
     examples = room.preview(Inputs(load_run(config, overrides or []), trust_remote_code), task, n)
     if as_json:
         typer.echo(json_text(room.as_json(examples), indent=1))

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from sidtune.base.errors import UserError
-from sidtune.base.terminal import console, json_text, quiet_libraries
+from sidtune.base.terminal import console, json_text, quiet_libraries, starting
 from sidtune.commands.options import AsJson, ModelFolder, TrustRemoteCode
 
 Events = Annotated[
@@ -55,6 +55,9 @@ def rank(
         else:
             console.print(text)
         return
+    starting(
+        "Ranking validation rows and fitting the ranker on them: about a minute, and more of many"
+    )
     found = rank_run(model, trust_remote_code)
     if as_json:
         typer.echo(json_text(found.as_json(), indent=1))

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from sidtune.base.errors import UserError
-from sidtune.base.terminal import console, json_text, quiet_libraries
+from sidtune.base.terminal import console, json_text, quiet_libraries, starting
 from sidtune.commands.options import (
     AsJson,
     Beams,
@@ -55,6 +55,7 @@ def recommend(
             "give either --history or --input", "sidtune recommend MODEL --history 12,7"
         )
     quiet_libraries()
+    starting(f"Loading {model}")
     recommender = stream.load(model, candidates, trust_remote_code, not no_rank)
     asked = stream.histories(recommender, history, source)
     for answer in stream.answer(

@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 from typer.core import TyperGroup
 
-from sidtune.base.terminal import console, json_text, quiet_libraries
+from sidtune.base.terminal import console, json_text, quiet_libraries, starting
 from sidtune.commands.options import AsJson, ConfigFile, Overrides
 
 DEFAULT = "fit"
@@ -118,6 +118,7 @@ def report(
     from sidtune.sids.report.render import render
 
     quiet_libraries()
+    starting("Measuring the codes, the collisions and what common prefixes mean")
     figures = room.report(index, items, vectors)
     if quick:
         from sidtune.pipeline.quick import quick as trained
@@ -168,6 +169,7 @@ def assign(
 
     quiet_libraries()
     folder = fitted.parent if fitted.name == INDEX else fitted
+    starting("Placing the new items among the fitted codebooks")
     placed = place(read_index(folder), folder, items, vectors)
     made = placed.fitted
     # Looked at before anything is written.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from sidtune.config.section import ExpandedPath, Positive, Section
 
@@ -23,19 +23,85 @@ HISTORY_OF_INTERACTIONS = 20
 class DataConfig(Section):
     """The input files, and which of their rows are used."""
 
-    items: ExpandedPath | None = None
-    index: ExpandedPath
-    train: ExpandedPath | None = None
-    valid: ExpandedPath | None = None
-    test: ExpandedPath | None = None
-    interactions: ExpandedPath | None = None
-    history: Positive | None = None
-    unique_sids: bool = False
-    preferences: ExpandedPath | None = None
-    instructions: ExpandedPath | None = None
-    sample: Positive | None = None
-    dedup: bool = False
-    description_tokens: Positive = 128
+    items: ExpandedPath | None = Field(
+        default=None,
+        description=(
+            "left out: what `sidtune prepare` made of `catalogue`. `.item.json`, or Parquet with"
+            " the columns `item_id`, `title` and perhaps `description`: item id → `title`,"
+            " `description`, anything else. Every title is a text that is not blank, or a number,"
+            ' which is read as its text (1984 and 1984.0 are both "1984"). Without this file, only'
+            " tasks that need no text can be trained"
+        ),
+    )
+    index: ExpandedPath = Field(
+        description=(
+            "left out: what `sidtune sids` made. `.index.json`: item id → list of SID tokens, of"
+            " any depth. Ids and tokens are not empty and hold no line breaks, and ids have no"
+            " leading or trailing blanks. Lists of whole numbers are read as codes: `[3, 14, 159]`"
+            " is `<a_3><b_14><c_159>` (after level `z` come `aa`, `ab`, …), and `check` and"
+            " `train` report this. One file holds either tokens or codes"
+        )
+    )
+    train: ExpandedPath | None = Field(
+        default=None,
+        description=(
+            "interaction rows: CSV, Parquet or JSONL, plain or `.gz`; required unless"
+            " `data.interactions` or `events` is given"
+        ),
+    )
+    valid: ExpandedPath | None = Field(
+        default=None, description="the same for validation; required with `data.train`"
+    )
+    test: ExpandedPath | None = Field(
+        default=None, description="the same for the final evaluation; training never reads it"
+    )
+    interactions: ExpandedPath | None = Field(
+        default=None,
+        description=(
+            "in place of these three: `.inter.json`, user → item ids in time order, or Parquet"
+            " with the columns `user_id` and `items`, as `sidtune prepare` writes it; split by"
+            " leaving one out"
+        ),
+    )
+    history: Positive | None = Field(
+        default=None,
+        description=(
+            "longest history in items, in every split; the latest items are kept. null: 20 with"
+            " `data.interactions`, as in LC-Rec and TIGER; otherwise the histories in the rows are"
+            " used as they are"
+        ),
+    )
+    unique_sids: bool = Field(
+        default=False,
+        description=(
+            "each item that shares its SID with others gets one more token (`<item_0>`,"
+            " `<item_1>`, …), as in TIGER, so that every item can be generated"
+        ),
+    )
+    preferences: ExpandedPath | None = Field(
+        default=None, description="preference records, for the two preference tasks"
+    )
+    instructions: ExpandedPath | None = Field(
+        default=None, description="JSONL of `prompt` and `response`, for the instruction task"
+    )
+    sample: Positive | None = Field(
+        default=None,
+        description=(
+            "at most this many rows (users, for `sid_sequence` and"
+            " `sid_sequence_reversed`) per training task, drawn by seed; validation is"
+            " not sampled"
+        ),
+    )
+    dedup: bool = Field(
+        default=False,
+        description=(
+            "drop training rows whose target repeats the last item of the history; not"
+            " available with tasks of whole histories"
+        ),
+    )
+    description_tokens: Positive = Field(
+        default=128, description="descriptions are cut to this many tokens"
+    )
 
     @model_validator(mode="after")
     def _one_way_to_rows(self) -> Self:

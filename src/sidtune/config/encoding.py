@@ -15,12 +15,30 @@ class TemplateConfig(Section):
     chat template.
     """
 
-    file: ExpandedPath | None = None
-    format: Literal["plain", "chat"] = "plain"
+    file: ExpandedPath | None = Field(
+        default=None, description="templates that replace the built-in ones, see docs/templates.md"
+    )
+    format: Literal["plain", "chat"] = Field(
+        default="plain",
+        description=(
+            "`plain`, or `chat`: the tokenizer's own chat template around prompt and response"
+        ),
+    )
 
 
 class EncodingConfig(Section):
     """Maximum example length, and the cache folder of encoded examples."""
 
-    cutoff_len: Annotated[int, Field(ge=8, le=MOST)] = 512
-    cache_dir: ExpandedPath = Path("~/.cache/sidtune")
+    cutoff_len: Annotated[int, Field(ge=8, le=MOST)] = Field(
+        default=512,
+        description=(
+            "longest example in tokens; longer ones lose their oldest history items,"
+            " whole items at a time"
+        ),
+    )
+    cache_dir: ExpandedPath = Field(
+        default=Path("~/.cache/sidtune"),
+        description=(
+            "folder of encoded examples and of what the checks found in the rows; safe to delete"
+        ),
+    )

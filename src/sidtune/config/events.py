@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, date, datetime
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from sidtune.config.section import ExpandedPath, Positive, Section
 
@@ -31,7 +31,13 @@ def _in_utc(moment: datetime) -> datetime:
     return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-Moment = Annotated[datetime, BeforeValidator(_moment), AfterValidator(_in_utc)]
+Moment = Annotated[
+    datetime,
+    BeforeValidator(_moment),
+    AfterValidator(_in_utc),
+    # YAML has dates without a time too, which the format `date-time` does not allow.
+    WithJsonSchema({"type": "string", "format": "date, or date and time"}),
+]
 
 
 class SparkEngine(Section):
@@ -63,28 +69,119 @@ class KCore(Section):
 class EventsConfig(Section):
     """The events, the steps that choose among them, and the split."""
 
-    files: ExpandedPath | None = None
-    database: Annotated[str, Field(min_length=1)] | None = None
-    table: Column | None = None
-    format: EventFormat | None = None
-    user: Column | None = None
-    item: Column | None = None
-    time: Column | None = None
-    position: Column | None = None
-    rating: Column | None = None
-    type: Column | None = None
-    time_unit: Literal["auto", "s", "ms", "us", "ns", "order"] = "auto"
-    start: Moment | None = None
-    end: Moment | None = None
-    types: Annotated[tuple[str, ...] | dict[str, Number], Field(min_length=1)] | None = None
-    min_rating: float | None = None
-    repeat_gap: Number | None = None
-    k_core: Positive | KCore | None = None
-    latest: Positive | None = None
-    split: Literal["leave_one_out", "global_time"] | CutDates = "leave_one_out"
-    shares: tuple[Positive, Positive, Positive] | None = None
-    history: Positive | None = None
-    engine: Literal["duckdb"] | SparkEngine = "duckdb"
+    files: ExpandedPath | None = Field(
+        default=None,
+        description=(
+            "a file, a folder, or a pattern such as `events/*.parquet`: Parquet, CSV,"
+            " TSV or JSON Lines (the last three also with `.gz`), all of one kind"
+        ),
+    )
+    database: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None,
+        description=(
+            "in place of `files`: a DuckDB file, or an address that Ibis connects to,"
+            " such as `postgres://host/shop`, whose driver is installed"
+        ),
+    )
+    table: Column | None = Field(default=None, description="the table of `database`")
+    format: EventFormat | None = Field(
+        default=None,
+        description=(
+            "`recbole`, `movielens`, `amazon` or `sequences`: how files of a public"
+            " data set are read"
+        ),
+    )
+    user: Column | None = Field(
+        default=None, description="column of the user id. null: found by the usual names"
+    )
+    item: Column | None = Field(
+        default=None, description="column of the item id. null: found by the usual names"
+    )
+    time: Column | None = Field(
+        default=None, description="column of the time. null: found by the usual names"
+    )
+    position: Column | None = Field(
+        default=None,
+        description=(
+            "column that orders events of one user at equal times. null: `position`, if there is"
+            " such a column. Without a column of times it is the order itself, and everything that"
+            " needs dates is refused"
+        ),
+    )
+    rating: Column | None = Field(
+        default=None, description="column of the rating. null: found by the usual names"
+    )
+    type: Column | None = Field(
+        default=None, description="column of the type of an event. null: found by the usual names"
+    )
+    time_unit: Literal["auto", "s", "ms", "us", "ns", "order"] = Field(
+        default="auto",
+        description=(
+            "`s`, `ms`, `us` or `ns` since 1970, for times that are numbers; `order`: numbers"
+            " that are no dates. `auto` tells units apart by size, and refuses several units in"
+            " one column"
+        ),
+    )
+    start: Moment | None = Field(
+        default=None,
+        description=(
+            "events before this date, or date and time, are left out. Without a zone it is in UTC"
+        ),
+    )
+    end: Moment | None = Field(default=None, description="events at or after it are left out")
+    types: Annotated[tuple[str, ...] | dict[str, Number], Field(min_length=1)] | None = Field(
+        default=None,
+        description=(
+            "the types of events that stay: a list, or a mapping from type to weight."
+            " Weights are written beside the events"
+        ),
+    )
+    min_rating: float | None = Field(
+        default=None, description="events with a lower rating, or none, are left out"
+    )
+    repeat_gap: Number | None = Field(
+        default=None,
+        description=(
+            "seconds. An event is left out if the same user had the same item at most"
+            " this long before"
+        ),
+    )
+    k_core: Positive | KCore | None = Field(
+        default=None,
+        description=(
+            "users and items with fewer events are left out, again and again until all"
+            " that are left have as many. One number for both, or `{user: 5, item: 3}`"
+        ),
+    )
+    latest: Positive | None = Field(
+        default=None, description="of each user the latest events, this many"
+    )
+    split: Literal["leave_one_out", "global_time"] | CutDates = Field(
+        default="leave_one_out",
+        description=(
+            "`leave_one_out`: whole sequences, whose last two items are held out when they are"
+            " read; `global_time`: rows, 8:1:1 by the time of the target; `{valid: DATE, test:"
+            " DATE}`: rows, cut at these dates"
+        ),
+    )
+    shares: tuple[Positive, Positive, Positive] | None = Field(
+        default=None,
+        description=(
+            "with `global_time`: the shares of train, valid and test, in place of 8, 1, 1"
+        ),
+    )
+    history: Positive | None = Field(
+        default=None,
+        description=(
+            "with a split by time: the longest history of a row, the latest items. null: 20"
+        ),
+    )
+    engine: Literal["duckdb"] | SparkEngine = Field(
+        default="duckdb",
+        description=(
+            "`duckdb`, inside the process; or `{spark: local[2]}`, `{spark: spark://host:7077}`"
+        ),
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -146,14 +243,35 @@ class EventsConfig(Section):
 class CatalogueConfig(Section):
     """The items and their texts."""
 
-    file: ExpandedPath
-    format: EventFormat | None = None
-    id: Column | None = None
-    title: Column | None = None
-    text: tuple[Column, ...] | None = None
-    html: Literal["clean", "keep", "drop"] = "clean"
-    max_title_words: Positive | None = None
-    keep_untouched: bool = False
+    file: ExpandedPath = Field(
+        description=(
+            "Parquet, CSV, TSV, JSON Lines, or `.json` of item id → record; also a"
+            " pattern or a folder"
+        )
+    )
+    format: EventFormat | None = Field(default=None, description="as `events.format`")
+    id: Column | None = Field(
+        default=None, description="column of the item id. null: found by the usual names"
+    )
+    title: Column | None = Field(
+        default=None, description="column of the title. null: found by the usual names"
+    )
+    text: tuple[Column, ...] | None = Field(
+        default=None, description="the other columns to keep; null keeps all"
+    )
+    html: Literal["clean", "keep", "drop"] = Field(
+        default="clean",
+        description=(
+            "HTML in texts: `clean` removes tags and resolves entities; `drop` leaves"
+            " out items whose title has some; `keep` changes nothing"
+        ),
+    )
+    max_title_words: Positive | None = Field(
+        default=None, description="items with longer titles are left out"
+    )
+    keep_untouched: bool = Field(
+        default=False, description="keep items that no event is left of, so that they get SIDs too"
+    )
 
 
 class PrepareConfig(Section):

@@ -12,7 +12,7 @@ def boolean(text: str) -> bool:
     """Parse `True` or `False` as MiniOneRec's scripts do."""
     values = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
     if text.lower() not in values:
-        raise UserError(f"expected True or False, found {text!r}")
+        raise UserError(f"expected True or False, found {text!r}", "Write True or False.")
     return values[text.lower()]
 
 
@@ -78,9 +78,16 @@ def to_config(
             "warmup": 20,
         },
         "eval": {"every": 0.05, "patience": 3, "save_total_limit": 1},
-        "logging": {
-            "every": 1,
-            "wandb_project": wandb_project or None,
-            "wandb_run_name": wandb_run_name or None,
-        },
+        "logging": _logging(wandb_project, wandb_run_name),
+    }
+
+
+def _logging(project: str, run_name: str) -> dict[str, Any]:
+    if not project:
+        return {"every": 1}
+    return {
+        "every": 1,
+        "trackers": ["wandb"],
+        "project": project,
+        "run_name": run_name or None,
     }

@@ -30,17 +30,60 @@ READ_BY: dict[str, tuple[VectorKind, ...]] = {
 class SidsConfig(Section):
     """How semantic IDs are made of a catalogue."""
 
-    catalogue: ExpandedPath | None = None
-    columns: tuple[str, ...] | None = None
-    vectors: VectorKind | dict[VectorKind, Weight] = "text"
-    text_dimensions: Positive = 128
-    co_occurrence_dimensions: Positive = 64
-    encoder: ExpandedPath | None = None
-    file: ExpandedPath | None = None
-    quantizer: QuantizerKind = "residual_kmeans"
-    levels: tuple[CodebookSize, ...] | None = None
-    collisions: CollisionRule = "reassign"
-    seed: Annotated[int, Field(ge=0, le=MOST)] = 0
+    catalogue: ExpandedPath | None = Field(
+        default=None,
+        description="Parquet with `item_id`, `title` and text columns, in place of `data.items`",
+    )
+    columns: tuple[str, ...] | None = Field(
+        default=None,
+        description=(
+            "text columns read beside the title. null: those present among brand, store, author,"
+            " artist, main_category, category, categories, genres, feature, features and"
+            " description"
+        ),
+    )
+    vectors: VectorKind | dict[VectorKind, Weight] = Field(
+        default="text",
+        description=(
+            "`text`, `co_occurrence`, `encoder` or `file`; or several with their"
+            " weights, `{text: 1, co_occurrence: 0.5}`"
+        ),
+    )
+    text_dimensions: Positive = Field(default=128, description="dimensions of the text vectors")
+    co_occurrence_dimensions: Positive = Field(
+        default=64, description="dimensions of the co-occurrence vectors"
+    )
+    encoder: ExpandedPath | None = Field(
+        default=None, description="for `encoder`: folder of a text encoder that Transformers reads"
+    )
+    file: ExpandedPath | None = Field(
+        default=None,
+        description=(
+            "for `file`: `.npy` with one row an item in the order of the catalogue, or"
+            " Parquet with `item_id` and `vector`"
+        ),
+    )
+    quantizer: QuantizerKind = Field(
+        default="residual_kmeans",
+        description="`residual_kmeans`, `balanced`, `rq_vae`, `rq_kmeans_plus` or `product`",
+    )
+    levels: tuple[CodebookSize, ...] | None = Field(
+        default=None,
+        description=(
+            "codebook sizes, such as `[256, 256, 256]`. null: three levels of 256 from 1,024"
+            " items on; smaller ones for fewer items, and larger ones above four million"
+        ),
+    )
+    collisions: CollisionRule = Field(
+        default="reassign",
+        description=(
+            "`reassign`: every item gets its own SID of the same length; `extra_token`:"
+            " items that share a SID get one token more; `keep`: items may share a SID"
+        ),
+    )
+    seed: Annotated[int, Field(ge=0, le=MOST)] = Field(
+        default=0, description="seed of the SIDs; the `seed` of training does not change them"
+    )
 
     @model_validator(mode="after")
     def _vectors_are_given(self) -> Self:

@@ -23,6 +23,9 @@ def read_instructions(path: Path) -> pa.Table:
         for name in INSTRUCTIONS.names:
             value = record.get(name)
             if not isinstance(value, str) or not value:
-                raise UserError(f"{path}, line {line}: {name}: expected text, found {value!r:.60}")
+                raise UserError(
+                    f"{path}, line {line}: {name}: expected text, found {value!r:.60}",
+                    "Each line is an object with the texts prompt and response.",
+                )
         rows.append({name: record[name] for name in INSTRUCTIONS.names})
     return pa.Table.from_pylist(rows, INSTRUCTIONS)

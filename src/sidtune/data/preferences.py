@@ -13,6 +13,7 @@ from sidtune.files.ids import as_id, id_list
 from sidtune.files.row_files import ROWS
 from sidtune.files.text import read_json, read_jsonl
 
+HINT = "docs/configuration.md shows a preference record."
 PREFERENCES = pa.schema([*ROWS, ("preference", pa.string()), ("split", pa.string())])
 VALID_NAMES = ("valid", "val", "validation", "eval", "dev")
 SPLIT_NAMES = ("train", *VALID_NAMES, "test")
@@ -27,7 +28,7 @@ def read_preferences(path: Path) -> pa.Table:
     """
     rows = [_row(record, f"{path}, record {number}") for number, record in _records(path)]
     if not rows:
-        raise UserError(f"{path} contains no records")
+        raise UserError(f"{path} contains no records", HINT)
     return pa.Table.from_pylist(rows, PREFERENCES)
 
 
@@ -36,7 +37,10 @@ def _records(path: Path) -> Iterator[tuple[int, Any]]:
         return read_jsonl(path)
     value = read_json(path)
     if not isinstance(value, list):
-        raise UserError(f"{path}: expected a list of records at the top level")
+        raise UserError(
+            f"{path}: expected a list of records at the top level",
+            HINT,
+        )
     return enumerate(value, start=1)
 
 
@@ -46,11 +50,15 @@ def _row(record: Any, where: str) -> dict[str, Any]:
     history = id_list(items)
     if not history or "" in history:
         raise UserError(
-            f"{where}: context.history_items: expected a list of item ids, found {items!r:.60}"
+            f"{where}: context.history_items: expected a list of item ids, found {items!r:.60}",
+            HINT,
         )
     preference = _field(record, "user_preference", where)
     if not isinstance(preference, str) or not preference.strip():
-        raise UserError(f"{where}: user_preference: expected text, found {preference!r:.60}")
+        raise UserError(
+            f"{where}: user_preference: expected text, found {preference!r:.60}",
+            HINT,
+        )
     return {
         "user_id": _identifier(record, "user", where),
         "history": history,
@@ -62,7 +70,10 @@ def _row(record: Any, where: str) -> dict[str, Any]:
 
 def _field(record: Any, name: str, where: str) -> Any:
     if not isinstance(record, dict) or name not in record:
-        raise UserError(f"{where}: missing field {name!r} in {record!r:.60}")
+        raise UserError(
+            f"{where}: missing field {name!r} in {record!r:.60}",
+            HINT,
+        )
     return record[name]
 
 
@@ -70,7 +81,10 @@ def _identifier(record: Any, name: str, where: str) -> str:
     value = _field(record, name, where)
     found = as_id(value)
     if not found:
-        raise UserError(f"{where}: {name}: expected an id, found {value!r:.60}")
+        raise UserError(
+            f"{where}: {name}: expected an id, found {value!r:.60}",
+            HINT,
+        )
     return found
 
 

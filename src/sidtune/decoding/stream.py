@@ -109,7 +109,8 @@ def read_histories(lines: Iterable[str], where: str) -> Iterator[tuple[Any, list
             if user is not None and as_id(user) is None:
                 raise UserError(
                     f"{where}, line {number}: user_id: expected text or a whole number, found"
-                    f" {user!r:.60}"
+                    f" {user!r:.60}",
+                    "Write user_id as text or as a whole number, or leave it out.",
                 )
             yield user, history
 

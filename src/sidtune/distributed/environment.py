@@ -127,5 +127,6 @@ def _number(name: str) -> int:
         return int(os.environ[name])
     except ValueError:
         raise OneProcessError(
-            f"{name}: expected a whole number, found {os.environ[name]!r:.60}"
+            f"{name}: expected a whole number, found {os.environ[name]!r:.60}",
+            f"Unset {name} to run as a single process. {OTHERWISE}",
         ) from None

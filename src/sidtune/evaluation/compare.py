@@ -253,7 +253,10 @@ def _read_table(path: Path, beams: int) -> pa.Table:
         column = table[wanted.name]
         if column.type != wanted.type or column.null_count:
             found = f"{column.type} with {column.null_count:,} nulls"
-            raise UserError(f"{path}, column {wanted.name}: expected {wanted.type}, found {found}")
+            raise UserError(
+                f"{path}, column {wanted.name}: expected {wanted.type}, found {found}",
+                "Evaluate the run again.",
+            )
     if pc.count_distinct(table["row"]).as_py() < table.num_rows:
         raise UserError(f"{path}, column row: duplicate numbers", "Evaluate the run again.")
     for name in RANKS.names if table.num_rows else ():

@@ -21,7 +21,7 @@ from sidtune import __version__
 from sidtune.base.errors import UserError
 from sidtune.base.hashing import digest, file_digest
 from sidtune.base.ragged import Ragged
-from sidtune.base.terminal import console, warn
+from sidtune.base.terminal import console, starting, warn
 from sidtune.config.data import DataConfig
 from sidtune.config.search import RankOptions
 from sidtune.data.catalogue import Catalogue
@@ -34,7 +34,12 @@ from sidtune.distributed.launch import pin_first_gpu
 from sidtune.evaluation.compare import SETTINGS
 from sidtune.evaluation.reach import REACH_NAMES, reached
 from sidtune.evaluation.report import Report, make_report
-from sidtune.evaluation.results import make_folder, refuse_other_settings, write_results
+from sidtune.evaluation.results import (
+    make_folder,
+    refuse_other_settings,
+    write_on_card,
+    write_results,
+)
 from sidtune.files.ids import as_texts
 from sidtune.metrics.ranks import Ranking
 from sidtune.opponents.baselines import Baselines
@@ -105,6 +110,7 @@ def evaluate(request: EvaluationRequest) -> Report | None:
     refuse_other_settings(
         folder / f"{request.split}.json", settings, (*SETTINGS, "limit", "rows_sha256")
     )
+    starting(f"Ranking {len(rows.target):,} rows with {request.options.beams} beams")
     began = time.monotonic()
     lists = recommender.lists(rows.history, request.options, together=True)
     settings["ranking_seconds"] = round(time.monotonic() - began, 2)
@@ -133,6 +139,8 @@ def evaluate(request: EvaluationRequest) -> Report | None:
         )
         table = _predictions(recommender, rows, chosen, next(iter(own.values())), reach)
         write_results(folder, request.split, report, table)
+        if request.output is None:
+            write_on_card(request.model, request.split, report)
     if state.num_processes > 1:
         # One that left early would tear the connection from under those that still close it.
         state.wait_for_everyone()

@@ -13,8 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from sidtune.base.errors import UserError
+from sidtune.base.storage import refusing_failed_writes, write_text
 from sidtune.evaluation.compare import read_settings
 from sidtune.evaluation.report import Report
+from sidtune.runs.checkpoints import MANIFEST
+from sidtune.runs.model_card import CARD, with_results
 
 
 def make_folder(folder: Path, refuse_link: bool = False) -> Path:
@@ -70,6 +73,20 @@ def write_report(folder: Path, split: str, report: Report) -> None:
     """Leave the figures."""
     text = json.dumps(report.as_json(), indent=1, ensure_ascii=False) + "\n"
     publish(folder / f"{split}.json", lambda to: to.write_text(text, encoding="utf-8"))
+
+
+def write_on_card(model: Path, split: str, report: Report) -> None:
+    """Put the figures on a model's card, where it has a place for them.
+
+    The files of a checkpoint must keep matching their checksums, so its card stays as it is.
+    """
+    card = model / CARD
+    if (model / MANIFEST).is_file() or not card.is_file():
+        return
+    renewed = with_results(card.read_text(encoding="utf-8"), split, report.as_json())
+    if renewed:
+        with refusing_failed_writes(card):
+            write_text(card, renewed)
 
 
 def publish(path: Path, write: Callable[[Path], object]) -> None:

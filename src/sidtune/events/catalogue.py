@@ -121,7 +121,10 @@ def _tables(config: CatalogueConfig, files: Sequence[Path]) -> list[pa.Table]:
     else:
         found = [_of_text(files, kind)]
     if not sum(table.num_rows for table in found):
-        raise UserError(f"catalogue.file: {config.file} holds no item")
+        raise UserError(
+            f"catalogue.file: {config.file} holds no item",
+            "Is it the right file? catalogue.file names it.",
+        )
     return found
 
 
@@ -144,7 +147,8 @@ def _text_columns(
     for name in others:
         if name not in names:
             raise UserError(
-                f"{where}: no column {name!r} of catalogue.text; found {', '.join(names)[:500]}"
+                f"{where}: no column {name!r} of catalogue.text; found {', '.join(names)[:500]}",
+                "Name columns of the file, or leave catalogue.text out to keep all.",
             )
     chosen = [name for name in others if name not in columns.values()]
     for name in chosen:
@@ -163,7 +167,10 @@ def _ids(column: pa.ChunkedArray, where: str, name: str) -> tuple[pa.Array, int]
     try:
         texts, broken = as_ids(values)
     except pa.ArrowException:
-        raise UserError(f"{where}, column {name}: expected ids, found {values.type}") from None
+        raise UserError(
+            f"{where}, column {name}: expected ids, found {values.type}",
+            "Ids are text or whole numbers. Is it the right column? catalogue.id names it.",
+        ) from None
     trimmed = canonical(pc.utf8_trim_whitespace(texts))
     unwritable = pc.fill_null(pc.match_substring_regex(trimmed, r"[\x00-\x1f]"), False)
     bad = np.asarray(broken) | unwritable.to_numpy(zero_copy_only=False)

@@ -243,7 +243,9 @@ def require(extra: str) -> None:
     """Refuse to go on without the packages of an extra."""
     missing = [name for name in NEEDED[extra] if importlib.util.find_spec(name) is None]
     if missing:
-        raise UserError(f"{', '.join(missing)} not installed: pip install 'sidtune[{extra}]'")
+        raise UserError(
+            f"{', '.join(missing)} not installed", f"Run: pip install 'sidtune[{extra}]'"
+        )
 
 
 @contextmanager

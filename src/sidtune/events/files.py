@@ -128,7 +128,10 @@ def column_names(path: Path, kind: str) -> list[str]:
     try:
         names = next(csv.reader(read_lines(path, LONGEST_RECORD), delimiter=DELIMITERS[kind]), [])
     except csv.Error as error:
-        raise UserError(f"{path}: not a readable table: {error} in the header") from None
+        raise UserError(
+            f"{path}: not a readable table: {error} in the header",
+            "Correct the first line of the file: it names the columns.",
+        ) from None
     for name in names:
         if not name.strip() or names.count(name) > 1:
             what = f"the column {name!r} stands twice" if name.strip() else "a column has no name"

@@ -109,7 +109,8 @@ def _sids(index: Path, items: Mapping[str, Any]) -> dict[str, str]:
             isinstance(token, str) for token in entries[item]
         ):
             raise UserError(
-                f"{index}: item {item}: expected a list of SID tokens, found {entries[item]!r:.60}"
+                f"{index}: item {item}: expected a list of SID tokens, found {entries[item]!r:.60}",
+                "Give an index as `sidtune sids` writes it.",
             )
     return {item: "".join(entries[item]) for item in items}
 

@@ -20,7 +20,7 @@ import pyarrow.parquet
 from sidtune.base.errors import UserError
 from sidtune.base.hashing import digest
 from sidtune.base.storage import flush, refusing_failed_writes, write_text
-from sidtune.base.terminal import warn
+from sidtune.base.terminal import starting, warn
 from sidtune.config.events import HISTORY_OF_ROWS, EventsConfig, PrepareConfig, SparkEngine
 from sidtune.events.catalogue import ID, Items, read_items, write_items
 from sidtune.events.coding import Timing, code_events
@@ -86,6 +86,7 @@ def prepare(config: PrepareConfig) -> Prepared:
             # The latest one counts, where a table of a database had other rows in between.
             os.utime(done)
             return _read(done)
+        starting("Preparing the events: about ten seconds a million")
         made = folder / name
         made.mkdir()
         summary = _made(config, source, made, folder)

@@ -136,7 +136,8 @@ def _of_database(address: str, table: str) -> Iterator[pa.Table]:
         try:
             if table not in (known := connection.list_tables()):
                 raise UserError(
-                    f"events.database has no table {table!r}; found {', '.join(known)[:300]}"
+                    f"events.database has no table {table!r}; found {', '.join(known)[:300]}",
+                    "Name one of these: events.table=TABLE.",
                 )
             for batch in connection.to_pyarrow_batches(connection.table(table)):
                 yield pa.Table.from_batches([batch])

@@ -28,6 +28,7 @@ MINIONEREC = ("user_id", "history_item_id", "item_id")
 # Further columns of MiniOneRec's files; never treated as misspelt names.
 MINIONEREC_TEXTS = ("history_item_title", "item_title", "history_item_sid", "item_sid")
 NEEDED = frozenset({*GENERIC, *MINIONEREC})
+HINT = "docs/configuration.md says what rows of interactions look like."
 # Maximum number of names in a message.
 MOST_NAMES = 1_000
 # List types that Arrow converts correctly.
@@ -120,7 +121,9 @@ class Faults:
                 "Remove or correct these rows; row numbers do not count the header.",
             )
         if not self.rows:
-            raise UserError(f"{self.path} contains no rows")
+            raise UserError(
+                f"{self.path} contains no rows", "Is it the right file? Write it again."
+            )
 
 
 def as_rows(batch: pa.Table, faults: Faults) -> pa.Table:
@@ -168,16 +171,22 @@ def read_csv(path: Path, besides: Sequence[str] = ()) -> Iterator[pa.Table]:
                 lambda found: f"row {int(found[1]) - 1}",
                 " ".join(str(error).split()),
             )
-            raise UserError(f"{path}: invalid CSV: {reason[:200]}") from None
+            raise UserError(
+                f"{path}: invalid CSV: {reason[:200]}",
+                "Correct the row, or write the file again with a CSV library.",
+            ) from None
 
 
 def _header(line: bytes, path: Path) -> list[str]:
     try:
         return next(csv.reader([line.decode("utf-8").rstrip("\r\n")]), [])
     except UnicodeDecodeError:
-        raise UserError(f"{path}: the header is not UTF-8") from None
+        raise UserError(f"{path}: the header is not UTF-8", "Convert the file to UTF-8.") from None
     except csv.Error as error:
-        raise UserError(f"{path}: invalid CSV: {error} in the header") from None
+        raise UserError(
+            f"{path}: invalid CSV: {error} in the header",
+            "Correct the first line of the file: it names the columns.",
+        ) from None
 
 
 def _read_parquet(path: Path) -> Iterator[pa.Table]:
@@ -228,7 +237,8 @@ def _json_column(values: list[Any], name: str, path: Path, first: int) -> pa.Arr
     for row, (value, one) in enumerate(zip(values, found, strict=True), start=first):
         if one is None and not (missing and value is None):
             raise UserError(
-                f"{path}, row {row}, column {name}: expected {expected}, found {value!r:.60}"
+                f"{path}, row {row}, column {name}: expected {expected}, found {value!r:.60}",
+                HINT,
             )
     return pa.array(found, kind)
 
@@ -273,7 +283,8 @@ def _text(column: pa.ChunkedArray, name: str, faults: Faults) -> pa.Array:
         values, broken = coded_ids(column.combine_chunks())
     except pa.ArrowException:
         raise UserError(
-            f"{faults.path}, column {name}: expected ids, found {column.type}"
+            f"{faults.path}, column {name}: expected ids, found {column.type}",
+            HINT,
         ) from None
     faults.add(f"column {name}: {NOT_WHOLE}", broken)
     faults.add(f"column {name}: empty", empty_ids(values))
@@ -294,7 +305,8 @@ def _history(values: pa.Array, name: str, faults: Faults) -> pa.Array:
         values, broken = _id_lists(values)
     except pa.ArrowException:
         raise UserError(
-            f"{faults.path}, column {name}: expected lists of item ids, found {values.type}"
+            f"{faults.path}, column {name}: expected lists of item ids, found {values.type}",
+            HINT,
         ) from None
     lengths = pc.fill_null(pc.list_value_length(values), 0).to_numpy(zero_copy_only=False)
     faults.add(f"column {name}: empty history", lengths == 0)

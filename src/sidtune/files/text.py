@@ -20,6 +20,7 @@ from sidtune.base.errors import UserError, did_you_mean
 
 Model = TypeVar("Model", bound=BaseModel)
 
+CORRECT_JSON = "Correct it there, or write it again with a JSON library."
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 # Gzip compresses text 5 to 50 times; a higher ratio indicates a decompression bomb.
 MOST_UNPACKED, ALWAYS_UNPACKED = 200, 1 << 25
@@ -47,7 +48,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
             )
             stream.seek(start)
             if not any(block.strip() for block in iter(lambda: stream.read(BLOCK_BYTES), b"")):
-                raise UserError(f"{path} is empty")
+                raise UserError(f"{path} is empty", "Remove it, or write it again.")
             stream.seek(start)
             yield stream
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
@@ -62,7 +63,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
 
 def _refuse_other_kinds(path: Path) -> None:
     if path.is_dir():
-        raise UserError(f"{path} is a folder, expected a file")
+        raise UserError(f"{path} is a folder, expected a file", "Give a file in it.")
     if not path.exists():
         siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
         raise UserError(
@@ -168,9 +169,14 @@ def read_json_object(path: Path) -> dict[str, Any]:
     """Read a JSON file whose top level is a non-empty object."""
     value = read_json(path)
     if not isinstance(value, dict):
-        raise UserError(f"{path}: expected a JSON object at the top level, found {_kind(value)}")
+        raise UserError(
+            f"{path}: expected a JSON object at the top level, found {_kind(value)}",
+            "Is it the right file? An object begins with {.",
+        )
     if not value:
-        raise UserError(f"{path}: the JSON object is empty")
+        raise UserError(
+            f"{path}: the JSON object is empty", "Is it the right file? Write it again."
+        )
     return value
 
 
@@ -183,7 +189,8 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             value = parse_json(line.rstrip("\n"), f"{path}, line {number}")
             if not isinstance(value, dict):
                 raise UserError(
-                    f"{path}, line {number}: expected a JSON object, found {_kind(value)}"
+                    f"{path}, line {number}: expected a JSON object, found {_kind(value)}",
+                    "Write one JSON object in each line.",
                 )
             yield number, value
 
@@ -210,13 +217,21 @@ def parse_json(text: str, where: str) -> Any:
         ) from None
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
-        raise UserError(f"{where}: not valid JSON: {error.msg} at {place}") from None
+        raise UserError(
+            f"{where}: not valid JSON: {error.msg} at {place}",
+            CORRECT_JSON,
+        ) from None
     except ValueError as error:
         # A number that is not finite, or has thousands of digits; the rest of the message is advice
         # for programmers.
-        raise UserError(f"{where}: not valid JSON: {str(error).partition(';')[0]}") from None
+        raise UserError(
+            f"{where}: not valid JSON: {str(error).partition(';')[0]}",
+            CORRECT_JSON,
+        ) from None
     except RecursionError:
-        raise UserError(f"{where}: the JSON is nested too deeply") from None
+        raise UserError(
+            f"{where}: the JSON is nested too deeply", "Write it with less nesting."
+        ) from None
 
 
 def _finite(text: str) -> float:

@@ -32,7 +32,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     tree = parse_yaml(read_text(path), str(path))
     if not isinstance(tree, dict):
         raise UserError(
-            f"{path}: expected a mapping of keys to values, found {type(tree).__name__}"
+            f"{path}: expected a mapping of keys to values, found {type(tree).__name__}",
+            "A file begins with a key, such as output_dir: runs/shop.",
         )
     return tree
 
@@ -47,7 +48,8 @@ def parse_yaml(text: str, where: str) -> Any:
     if len(text) > MOST_CHARACTERS:
         raise UserError(
             f"{where}: {len(text):,} characters, more than the maximum of {MOST_CHARACTERS:,} for"
-            " YAML"
+            " YAML",
+            "Leave out what no key needs.",
         )
     try:
         loader = _Loader(text)
@@ -57,7 +59,10 @@ def parse_yaml(text: str, where: str) -> Any:
         _refuse(root, loader, where)
         return loader.construct_document(root)
     except yaml.YAMLError as error:
-        raise UserError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
+        raise UserError(
+            f"{where}: not valid YAML: {' '.join(str(error).split())}",
+            "Correct it there: keys are indented by blanks, and a colon is followed by one.",
+        ) from None
     except MISFIT as error:
         message = f"{where}: not valid YAML: a value does not fit its type: {error}"
         raise UserError(message, "Put text in quotes.") from None

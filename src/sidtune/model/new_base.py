@@ -76,15 +76,18 @@ def _check(folder: Path, texts: Sequence[str], hidden: int, layers: int, vocab: 
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists and is not empty", "Choose a new folder.")
     if not texts:
-        raise UserError("no texts to train a tokenizer on")
+        raise UserError("no texts to train a tokenizer on", "Give items with titles: --items FILE.")
     if hidden < 32 or hidden % 32:
-        raise UserError(f"--hidden {hidden}: expected a multiple of 32")
+        raise UserError(
+            f"--hidden {hidden}: expected a multiple of 32", "Give 32, 64, 96, 128, … ."
+        )
     if layers < 1:
-        raise UserError(f"--layers {layers}: expected at least 1")
+        raise UserError(f"--layers {layers}: expected at least 1", "Give 1 or more.")
     if vocab < SMALLEST_VOCABULARY:
         raise UserError(
             f"--vocab {vocab}: expected at least {SMALLEST_VOCABULARY} (256 bytes and the special"
-            " tokens)"
+            " tokens)",
+            f"Give {SMALLEST_VOCABULARY} or more.",
         )
 
 

@@ -45,7 +45,7 @@ class Request(NamedTuple):
             UserError: lists all faults of the configuration.
         """
         request = cls(path, overrides, read_tree(path, overrides))
-        parse_config(_as_if_made(request.tree), str(path))
+        refuse_faults(request.tree, str(path))
         return request
 
     def command(self, name: str) -> str:
@@ -56,6 +56,15 @@ class Request(NamedTuple):
         """The same with these keys of `data`."""
         data = {**(self.tree.get("data") or {}), **{key: str(file) for key, file in files.items()}}
         return self._replace(tree={**self.tree, "data": data})
+
+
+def refuse_faults(tree: Tree, where: str) -> None:
+    """Look for the faults of a configuration of which no stage is done yet.
+
+    Raises:
+        UserError: lists all of them.
+    """
+    parse_config(_as_if_made(tree), where)
 
 
 def load_run(path: Path, overrides: Sequence[str] = (), model: bool = True) -> Config:

@@ -1,43 +1,19 @@
-"""A small model from scratch and its training, by the size of the data.
-
-The rules lie between the recipes that were tuned on validation rows, see docs/quality.md.
-"""
+"""A small model from scratch and its training, by the size of the data."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from sidtune.pipeline.sizes import size_for
 from sidtune.runs.checkpoints import BASES
 from sidtune.tasks.config import Config
 from sidtune.tasks.source import load_split
 from sidtune.templates import template_texts
 
 LAYERS = 4
-
-
-class Size(NamedTuple):
-    """The settings of shops with fewer than `below` training targets."""
-
-    below: float
-    hidden: int
-    dropout: float
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    warmup: int
-    weight_decay: float
-
-
-# As in the table of docs/configuration.md.
-SIZES = (
-    Size(30_000, 128, 0.2, 24, 32, 2e-3, 100, 1.0),
-    Size(100_000, 128, 0.1, 6, 32, 2e-3, 200, 0.05),
-    Size(math.inf, 256, 0.1, 10, 64, 1e-3, 400, 0.05),
-)
 
 
 @dataclass(frozen=True)
@@ -57,7 +33,7 @@ class Recipe:
     def sections(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The settings; what a configuration says itself counts, and its tasks as a whole."""
         own = {name: given.get(name) or {} for name in self.settings}
-        merged = {name: {**keys, **own[name]} for name, keys in self.settings.items()}
+        merged = {name: _merged(keys, own[name]) for name, keys in self.settings.items()}
         return {**merged, "tasks": own["tasks"] or self.settings["tasks"]}
 
     def make_base(self) -> None:
@@ -70,12 +46,21 @@ class Recipe:
             create_base(self.base, template_texts(), self.hidden, LAYERS)
 
 
+def _merged(keys: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys with those that a configuration gives itself, also within sections of a section."""
+    found = {**keys, **own}
+    for name, value in keys.items():
+        if isinstance(value, Mapping) and isinstance(found[name], Mapping):
+            found[name] = _merged(value, found[name])
+    return found
+
+
 def recipe_for(config: Config) -> Recipe:
     """The recipe for the training rows of a configuration; `data` and `output_dir` count."""
     from sidtune.encoding.build import load_catalogue
 
     targets = len(load_split(config.data, load_catalogue(config), "train").target)
-    size = next(size for size in SIZES if targets < size.below)
+    size = size_for(targets)
     base = config.output_dir / BASES / f"{size.hidden}x{LAYERS}"
     model = {
         "base": str(base),

@@ -21,7 +21,7 @@ from sidtune.encoding.frame import PLAIN, Frame
 from sidtune.files.parquet import read_parquet
 from sidtune.files.text import read_json_model
 from sidtune.runs.checkpoints import checkpoints
-from sidtune.runs.model_card import CARD, model_card
+from sidtune.runs.model_card import CARD, Prompted, Training, model_card
 from sidtune.tasks import TASKS
 from sidtune.templates import Template, as_tree, parse_template
 
@@ -174,8 +174,12 @@ class _Recommender(BaseModel):
         return self
 
 
-def write_bundle(bundle: Bundle, folder: Path) -> None:
-    """Write both files and the model card into a model folder."""
+def write_bundle(bundle: Bundle, folder: Path, training: Training | None = None) -> None:
+    """Write both files and the model card into a model folder.
+
+    Args:
+        training: what the card says of the training; None for a checkpoint.
+    """
     catalogue = bundle.catalogue
     write_catalogue(bundle, folder / CATALOGUE)
     recommender = _Recommender(
@@ -191,9 +195,10 @@ def write_bundle(bundle: Bundle, folder: Path) -> None:
     (folder / RECOMMENDER_FILE).write_text(
         recommender.model_dump_json(indent=1) + "\n", encoding="utf-8"
     )
-    (folder / CARD).write_text(
-        model_card(catalogue.sids[0], bundle.prompt_ids is not None), encoding="utf-8"
+    prompted = Prompted(
+        len(catalogue.ids), catalogue.ids[0], catalogue.sids[0], bundle.prompt_ids is not None
     )
+    (folder / CARD).write_text(model_card(prompted, training), encoding="utf-8")
 
 
 def write_catalogue(bundle: Bundle, path: Path) -> None:

@@ -1,22 +1,51 @@
-"""The model card: the README.md of a model folder, with usage examples with and without sidtune."""
+"""The model card: the README.md of a model folder, with the Hub's metadata, what was trained on
+what, results, and how to use the model with and without sidtune.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 CARD = "README.md"
-HEAD = """# A recommender over semantic IDs
+TAGS = ("recommender-system", "generative-recommendation", "semantic-ids", "sidtune")
+SHOWN_METRICS = ("HR@10", "NDCG@10", "HR@50")
+RESULTS = re.compile(
+    r"(?<=<!-- results -->\n)(<!-- of (\w+) -->\n)?.*?(?=<!-- end of results -->)", re.DOTALL
+)
+NO_RESULTS = "None yet: `sidtune evaluate` writes them here.\n"
 
-This model was trained with sidtune. Given the semantic IDs (SIDs) of the items in a user's history,
-it generates the SID of the next item. `sid_catalogue.parquet` maps items to SIDs;
-`sid_recommender.json` describes the prompt.
+INTRODUCTION = """# {title}
 
-With sidtune, using item ids: `sidtune recommend FOLDER --history ID,ID`, or in Python
-`sidtune.Recommender.load(FOLDER)`.
+A recommender over semantic IDs (SIDs), trained with sidtune. It reads the SIDs of the items in a
+user's history and writes the SID of the next item. It recommends only the {items} that its
+catalogue holds, `sid_catalogue.parquet`.
+"""
+USE = """
+## Recommend
+
+```python
+from sidtune import Recommender
+
+folder = "."  # this folder; from the Hub: huggingface_hub.snapshot_download("OWNER/NAME")
+recommender = Recommender.load(folder)
+history = {history}  # item ids, oldest first
+for item in recommender.recommend([history], k=10)[0]:
+    print(item.item_id, item.title, item.sid, item.score)
+```
+
+On the command line: `sidtune recommend FOLDER --history {joined}`. `sid_recommender.json` describes
+the prompt{ranker}.
+
+## Load it plainly
 """
 WITH_IDS = """
-With Transformers only, using SIDs:
+The checkpoint is an ordinary one of Transformers. With Transformers only, using SIDs:
 
 ```python
 import json
@@ -41,23 +70,167 @@ print(tokenizer.decode(written))
 
 Use the token ids from the file; do not tokenise the prompt as one text. Tokenizers of the Llama-2
 type would add a space after every SID, which the training prompts do not contain, and a chat
-template may write the current date.
+template may write the current date. Without a search over the catalogue's SIDs the model may write
+one that no item has.
 """
 WITHOUT_IDS = """
-Its prompts contain item texts in addition to SIDs, each tokenised separately. Use it with sidtune.
+`AutoModelForCausalLM` and `AutoTokenizer` load the checkpoint. Its prompts contain item texts in
+addition to SIDs, each tokenised separately: use sidtune to prompt it.
 """
 
 
-def model_card(sid: Sequence[str], with_ids: bool) -> str:
-    """The text of the model card.
+@dataclass(frozen=True)
+class Prompted:
+    """What a card shows of the catalogue and the prompts.
 
     Args:
-        sid: SID of an item, for the example.
+        items: number of items of the catalogue.
+        item: id of an item, for the examples.
+        sid: its SID.
         with_ids: whether the token ids around a history are constant and saved in
             `sid_recommender.json`.
     """
-    if not with_ids:
-        return HEAD + WITHOUT_IDS
-    return HEAD + WITH_IDS.format(
-        sid=json.dumps(list(sid), ensure_ascii=False), tokens=len(sid) + 1
+
+    items: int
+    item: str
+    sid: Sequence[str]
+    with_ids: bool
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a card says of the training.
+
+    Args:
+        title: name of the run.
+        base: hub name of the base model; None for one that is not on the Hub.
+        model, data, settings: lines of tables, name → value.
+        tasks: names, with their weights where these are not 1.
+    """
+
+    title: str
+    base: str | None = None
+    model: Mapping[str, str] = field(default_factory=dict)
+    data: Mapping[str, str] = field(default_factory=dict)
+    tasks: Sequence[str] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
+def model_card(prompted: Prompted, training: Training | None = None) -> str:
+    """The text of the model card; without `training` that of a checkpoint."""
+    about = training or Training("A recommender over semantic IDs")
+    data = ModelCardData(
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        tags=list(TAGS),
+        base_model=about.base,
+        model_name=about.title,
     )
+    text = INTRODUCTION.format(title=about.title, items=f"{prompted.items:,} items")
+    text += USE.format(
+        history=json.dumps([prompted.item], ensure_ascii=False),
+        joined=prompted.item,
+        ranker=", and `ranker.safetensors`, if there is one, puts the lists in their final order",
+    )
+    text += (
+        WITH_IDS.format(
+            sid=json.dumps(list(prompted.sid), ensure_ascii=False), tokens=len(prompted.sid) + 1
+        )
+        if prompted.with_ids
+        else WITHOUT_IDS
+    )
+    if training:
+        text += "\n".join(["", *_trained(training), ""])
+    return f"---\n{data.to_yaml()}\n---\n\n{text}"
+
+
+def _trained(training: Training) -> Iterator[str]:
+    for heading, rows in (
+        ("Model", training.model),
+        ("Data", training.data),
+        ("Training", {"tasks": ", ".join(training.tasks), **training.settings}),
+    ):
+        yield from (f"## {heading}", "", "| | |", "| --- | --- |")
+        yield from (f"| {name} | {value} |" for name, value in rows.items())
+        yield ""
+    yield from (
+        "## Results",
+        "",
+        "<!-- results -->",
+        NO_RESULTS.rstrip(),
+        "<!-- end of results -->",
+    )
+    yield from (
+        "",
+        "## Limits",
+        "",
+        "It knows the items and the tastes of its training data alone, popular items best. Licences"
+        " of the base model and of the data apply.",
+    )
+
+
+def with_results(card: str, split: str, report: Mapping[str, Any]) -> str | None:
+    """A card with the results of an evaluation; None where they have no place: in a card without
+    this section, and for a split that counts less than the one that is there.
+
+    Args:
+        report: as `SPLIT.json` holds it.
+    """
+    found = RESULTS.search(card)
+    if found is None or (found[2] == "test" and split != "test") or split == "train":
+        return None
+    lines = "\n".join(_results(split, report))
+    parsed = ModelCard(card.replace(found[0], f"<!-- of {split} -->\n{lines}\n", 1))
+    about = parsed.data
+    assert isinstance(about, ModelCardData)
+    about.model_name = about.model_name or "recommender"
+    about.eval_results = [
+        EvalResult(
+            task_type="recommendation",
+            task_name="Sequential recommendation",
+            dataset_type="private",
+            dataset_name="its own data",
+            dataset_split=split,
+            metric_type=metric.lower(),
+            metric_name=f"{metric} by item, {ranker}",
+            metric_value=round(figures["item"][metric]["value"], 4),
+        )
+        for ranker, figures in list(report["rankers"].items())[:1]
+        for metric in _shown(figures["item"])
+    ]
+    return str(parsed)
+
+
+def _shown(figures: Mapping[str, Any]) -> list[str]:
+    """The metrics of a card; shorter lists have the deepest that there are."""
+    wanted = [metric for metric in SHOWN_METRICS if metric in figures]
+    return wanted or [
+        [metric for metric in figures if metric.startswith(kind)][-1] for kind in ("HR@", "NDCG@")
+    ]
+
+
+def _results(split: str, report: Mapping[str, Any]) -> Iterator[str]:
+    first = next(iter(report["rankers"].values()))["item"]
+    metrics = _shown(first)
+    names = {"test": "test", "valid": "validation"}
+    settings = report["settings"]
+    hidden = ", items of the history excluded" if settings.get("exclude_history") else ""
+    yield (
+        f"{report['rows']:,} {names.get(split, split)} rows, ranked over {report['items']:,} items"
+        f" with {settings.get('beams')} beams{hidden}. By item, with 95% intervals:"
+    )
+    yield ""
+    yield f"| | {' | '.join(metrics)} |"
+    yield f"| --- |{' --- |' * len(metrics)}"
+    for ranker, figures in report["rankers"].items():
+        cells = [_with_interval(figures["item"][metric]) for metric in metrics]
+        yield f"| {ranker} | {' | '.join(cells)} |"
+    yield ""
+    yield (
+        "*model* is the model's own order; *ranker*, if there is one, unites it with sources that"
+        " need no training. The other lines are baselines."
+    )
+
+
+def _with_interval(estimate: Mapping[str, float]) -> str:
+    return f"{estimate['value']:.4f} ({estimate['low']:.4f}–{estimate['high']:.4f})"

@@ -39,6 +39,7 @@ from sidtune.runs.checkpoints import (
     seal,
 )
 from sidtune.runs.lock import locked
+from sidtune.runs.model_card import Training
 from sidtune.sids.index import FOLDER as SIDS
 from sidtune.tasks.config import Config
 from sidtune.tasks.config_file import dump_config, with_absolute_paths
@@ -281,13 +282,17 @@ def write_result(
     output_dir: Path,
     identity: dict[str, Any],
     dtype: torch.dtype,
+    training: Training | None = None,
 ) -> None:
     """Write the trained model to `output_dir` and, as the same files, to `final_checkpoint/`, which
     appears last.
+
+    Args:
+        training: what the model card says of the training.
     """
     with _written(output_dir / FINAL, model, identity) as partial:
         save_pretrained(model, tokenizer, partial, dtype)
-        write_bundle(bundle, partial)
+        write_bundle(bundle, partial, training)
     with refusing_failed_writes(output_dir / FINAL):
         # The model's configuration last: until it exists, the folder is not recognised as a model.
         for source in sorted(

@@ -181,8 +181,16 @@ class TaskOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    weight: Annotated[float, Field(gt=0, le=MOST_PASSES)] = 1.0
-    sample: Annotated[int, Field(ge=1, le=MOST)] | None = None
+    weight: Annotated[float, Field(gt=0, le=MOST_PASSES)] = Field(
+        default=1.0,
+        description=(
+            "passes over its examples per epoch, at most 1,000. With a fraction, each epoch draws a"
+            " new share of the examples"
+        ),
+    )
+    sample: Annotated[int, Field(ge=1, le=MOST)] | None = Field(
+        default=None, description="the largest number of its rows; `data.sample` is another limit"
+    )
 
 
 class Task(ABC):
@@ -191,6 +199,7 @@ class Task(ABC):
     Code that treats tasks differently reads these attributes instead of task names.
 
     Attributes:
+        help: what it makes of a prompt, in a line.
         options: model of the task's configuration options.
         forms: names of the templates it needs, and the placeholders that each must contain.
         needs: the key of `data` with the file it is built from, if it needs more than the rows.
@@ -198,6 +207,7 @@ class Task(ABC):
         recommends: whether it can be the evaluation task: its response is the next item's SID.
     """
 
+    help: ClassVar[str]
     options: ClassVar[type[TaskOptions]] = TaskOptions
     forms: ClassVar[Mapping[str, Placeholders]]
     needs: ClassVar[str | None] = None

@@ -25,13 +25,23 @@ from sidtune.tasks.base import Task, TaskOptions
 class Config(Section):
     """The configuration of a training run."""
 
-    output_dir: ExpandedPath
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
-    events: EventsConfig | None = None
-    catalogue: CatalogueConfig | None = None
+    output_dir: ExpandedPath = Field(
+        description="the run's own folder: checkpoints, logs, the trained model"
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
+        default=42, description="seed of everything random"
+    )
+    events: EventsConfig | None = Field(
+        default=None, description="the events that `sidtune prepare` makes rows of"
+    )
+    catalogue: CatalogueConfig | None = Field(
+        default=None, description="the items and their texts, for `sidtune prepare`"
+    )
     model: ModelConfig
     data: DataConfig
-    sids: SidsConfig | None = None
+    sids: SidsConfig | None = Field(
+        default=None, description="how `sidtune sids` makes semantic IDs; null: with every default"
+    )
     tasks: dict[str, Any] = Field(
         default_factory=lambda above: dict.fromkeys(_default_tasks(above.get("data")))
     )
@@ -39,7 +49,13 @@ class Config(Section):
     encoding: EncodingConfig = EncodingConfig()
     training: TrainingConfig = TrainingConfig()
     loss: LossConfig = LossConfig()
-    stages: tuple[StageConfig, ...] = ()
+    stages: tuple[StageConfig, ...] = Field(
+        default=(),
+        description=(
+            "parts of the run, one after the other, each with its own optimizer, warmup"
+            " and schedule; without stages the run is one part"
+        ),
+    )
     eval: EvalConfig = EvalConfig()
     rank: RankConfig = RankConfig()
     logging: LoggingConfig = LoggingConfig()

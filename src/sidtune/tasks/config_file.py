@@ -21,7 +21,7 @@ from sidtune.files.yaml_files import parse_yaml, read_yaml
 from sidtune.tasks import TASKS
 from sidtune.tasks.config import Config
 
-CONFIG_HINT = "docs/configuration.md lists every key."
+CONFIG_HINT = "`sidtune explain` lists all keys; `sidtune explain KEY` says what one means."
 NEWLINE = "\n"
 S = TypeVar("S", bound=Section)
 
@@ -158,14 +158,18 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     keys = dotted.split(".")
     if not equals or not all(keys):
         raise UserError(
-            f"override {override!r}: expected section.key=value, such as training.epochs=3"
+            f"override {override!r}: expected section.key=value, such as training.epochs=3",
+            "Override keys as in `sidtune train run.yaml training.epochs=3`.",
         )
     for key in keys[:-1]:
         if tree.get(key) is None:
             tree[key] = {}
         tree = tree[key]
         if not isinstance(tree, dict):
-            raise UserError(f"override {override!r}: {key} is a value, not a section")
+            raise UserError(
+                f"override {override!r}: {key} is a value, not a section",
+                "`sidtune explain` lists all keys.",
+            )
     try:
         tree[keys[-1]] = parse_yaml(text, "override")
     except UserError:

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from sidtune.tasks.base import Part, Placeholders, Source, Task, TaskOptions, Texts
 
@@ -16,12 +17,19 @@ class InstructionOptions(TaskOptions):
     with a warning.
     """
 
-    sid_tokens: bool | None = None
+    sid_tokens: bool | None = Field(
+        default=None,
+        description=(
+            "`true` reads SIDs in the data as tokens, `false` as text. null: as text, and"
+            " `sidtune check` warns where there are any"
+        ),
+    )
 
 
 class Instruction(Task):
     """One example per line of the instruction file."""
 
+    help: ClassVar[str] = "given prompt → given response"
     options: ClassVar[type[TaskOptions]] = InstructionOptions
     needs: ClassVar[str | None] = "instructions"
     forms: ClassVar[Mapping[str, Placeholders]] = {

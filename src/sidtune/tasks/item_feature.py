@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from sidtune.base.ragged import Ragged
 from sidtune.tasks.base import Items, Part, Placeholders, Source, Task, TaskOptions
@@ -15,12 +16,15 @@ from sidtune.tasks.base import Items, Part, Placeholders, Source, Task, TaskOpti
 class ItemFeatureOptions(TaskOptions):
     """`directions`: both, a single one, or one per item chosen at random by the seed."""
 
-    directions: Literal["both", "sid_to_title", "title_to_sid", "one"] = "both"
+    directions: Literal["both", "sid_to_title", "title_to_sid", "one"] = Field(
+        default="both", description="`both`, a single one, or `one` drawn for each item"
+    )
 
 
 class ItemFeature(Task):
     """One example per item and direction, also for items that share a SID."""
 
+    help: ClassVar[str] = "SID → title, and title → SID"
     options: ClassVar[type[TaskOptions]] = ItemFeatureOptions
     forms: ClassVar[Mapping[str, Placeholders]] = {
         "item_feature.sid_to_title": Placeholders(prompt=("sid",), response=("title",)),

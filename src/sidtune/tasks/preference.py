@@ -15,6 +15,7 @@ from sidtune.tasks.base import Part, Placeholders, Source, Task, TaskOptions, Te
 class Preference(Task):
     """One example per preference record."""
 
+    help: ClassVar[str] = "SID history → preference in words, then next SID"
     needs: ClassVar[str | None] = "preferences"
     forms: ClassVar[Mapping[str, Placeholders]] = {
         "preference": Placeholders(prompt=("history_sids",), response=("preference", "target_sid"))

@@ -9,6 +9,7 @@ from sidtune.tasks.base import HistoryTask, Placeholders
 class SidNext(HistoryTask):
     """One example per interaction row."""
 
+    help: ClassVar[str] = "SID history → next SID"
     recommends: ClassVar[bool] = True
     forms: ClassVar[Mapping[str, Placeholders]] = {
         "sid_next": Placeholders(prompt=("history_sids",), response=("target_sid",))

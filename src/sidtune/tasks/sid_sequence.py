@@ -24,6 +24,10 @@ class SidSequence(Task):
     There is no closing token: each item is followed by the next one.
     """
 
+    help: ClassVar[str] = (
+        "a user's whole history; every item of it is a target, so one pass trains what"
+        " takes many passes over growing prefixes"
+    )
     is_sequence: ClassVar[bool] = True
     recommends: ClassVar[bool] = True
     forms: ClassVar[Mapping[str, Placeholders]] = {

@@ -20,6 +20,10 @@ class SidSequenceReversed(Task):
     the order.
     """
 
+    help: ClassVar[str] = (
+        "the same, newest item first, so that the model learns in both directions which"
+        " items go together; mix it with `sid_sequence`"
+    )
     is_sequence: ClassVar[bool] = True
     forms: ClassVar[Mapping[str, Placeholders]] = {
         FORM: Placeholders(prompt=(), response=("sequence_sids",))

@@ -16,6 +16,8 @@ from sidtune.files.yaml_files import read_yaml
 from sidtune.tasks import TASKS
 from sidtune.tasks.base import Placeholders
 
+HINT = "docs/templates.md shows what a template looks like."
+
 
 @dataclass(frozen=True)
 class Segment:
@@ -127,14 +129,18 @@ def _templates_of(form: str, given: Any, where: str) -> tuple[Template, ...]:
         )
     entries = given if isinstance(given, list) else [given]
     if not entries:
-        raise UserError(f"{where}: {form} has no template")
+        raise UserError(
+            f"{where}: {form} has no template",
+            HINT,
+        )
     return tuple(_template(entry, FORMS[form], f"{where}: {form}") for entry in entries)
 
 
 def _template(entry: Any, needs: Placeholders, where: str) -> Template:
     if not isinstance(entry, Mapping) or not {"prompt", "response"} <= set(entry):
         raise UserError(
-            f"{where}: a template needs `prompt` and `response`, each a list of segments"
+            f"{where}: a template needs `prompt` and `response`, each a list of segments",
+            HINT,
         )
     if unknown := set(entry) - {"prompt", "response", "separator"}:
         raise UserError(
@@ -143,7 +149,10 @@ def _template(entry: Any, needs: Placeholders, where: str) -> Template:
         )
     separator = entry.get("separator", "")
     if not isinstance(separator, str):
-        raise UserError(f"{where}: separator must be text, found {separator!r}")
+        raise UserError(
+            f"{where}: separator must be text, found {separator!r}",
+            HINT,
+        )
     prompt = _segments(entry["prompt"], f"{where}: prompt")
     response = _segments(entry["response"], f"{where}: response")
     extras = HISTORY_EXTRAS if set(HISTORY_EXTRAS) & set(needs.prompt) else ()
@@ -163,7 +172,10 @@ def _segments(given: Any, where: str) -> tuple[Segment, ...]:
         or not given
         or not all(isinstance(text, str) and text for text in given)
     ):
-        raise UserError(f"{where}: expected a list of non-empty texts, found {given!r:.80}")
+        raise UserError(
+            f"{where}: expected a list of non-empty texts, found {given!r:.80}",
+            HINT,
+        )
     return tuple(Segment(tuple(_pieces(text, where))) for text in given)
 
 
@@ -180,7 +192,10 @@ def _pieces(text: str, where: str) -> Iterator[tuple[str, str | None]]:
         if name is None:
             continue
         if not name.isidentifier() or spec or conversion:
-            raise UserError(f"{where}: {{{name}}} is not a plain placeholder in {text!r:.80}")
+            raise UserError(
+                f"{where}: {{{name}}} is not a plain placeholder in {text!r:.80}",
+                HINT,
+            )
         yield literal, name
         literal = ""
     if literal:
@@ -199,4 +214,7 @@ def _check(
             )
     for name in needed:
         if name not in names:
-            raise UserError(f"{where}: the placeholder {{{name}}} is missing")
+            raise UserError(
+                f"{where}: the placeholder {{{name}}} is missing",
+                HINT,
+            )

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
-
 import torch
 from transformers import TrainingArguments
 
 from sidtune.base.errors import UserError
+from sidtune.config.logging import PROJECT
 from sidtune.tasks.config import Config
 from sidtune.training.precision import Precision, choose
+from sidtune.training.records.trackers import require_trackers
 
 
 def training_arguments(config: Config, precision: Precision | None = None) -> TrainingArguments:
@@ -21,8 +20,9 @@ def training_arguments(config: Config, precision: Precision | None = None) -> Tr
 
     Raises:
         UserError: for a batch smaller than the number of processes, bf16 without hardware for it, a
-            missing logger.
+            missing tracker.
     """
+    require_trackers(config)
     training, bf16 = config.training, (precision or choose(config.training)) == "bf16"
     by_loss = config.eval.metric == "loss"
     arguments = TrainingArguments(
@@ -51,8 +51,10 @@ def training_arguments(config: Config, precision: Precision | None = None) -> Tr
         logging_steps=config.logging.every,
         logging_nan_inf_filter=False,
         dataloader_num_workers=training.workers,
-        report_to=_reporters(config),
-        run_name=config.logging.wandb_run_name,
+        # Our own callbacks hand metrics to trackers.
+        report_to="none",
+        project=config.logging.project or PROJECT,
+        run_name=config.logging.run_name or config.output_dir.name,
         disable_tqdm=True,
         remove_unused_columns=False,
         restore_callback_states_from_checkpoint=True,
@@ -66,22 +68,3 @@ def training_arguments(config: Config, precision: Precision | None = None) -> Tr
             "Every process needs at least one example per step: raise training.batch_size.",
         )
     return arguments
-
-
-def _reporters(config: Config) -> list[str]:
-    reporters = []
-    if config.logging.tensorboard:
-        # We add the callback ourselves: Trainer's would log every stage into one folder.
-        _require("tensorboard", "logging.tensorboard")
-    if config.logging.wandb_project:
-        _require("wandb", "logging.wandb_project")
-        os.environ["WANDB_PROJECT"] = config.logging.wandb_project
-        reporters.append("wandb")
-    return reporters
-
-
-def _require(package: str, key: str) -> None:
-    if importlib.util.find_spec(package) is None:
-        raise UserError(
-            f"{key} needs the package {package}", f"Run: pip install 'sidtune[{package}]'"
-        )

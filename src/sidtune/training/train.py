@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, TrainingArguments
 
 from sidtune.base.errors import UserError
 from sidtune.base.signals import StopRequest
-from sidtune.base.terminal import console, library_bars, warn
+from sidtune.base.terminal import console, library_bars, starting, warn
 from sidtune.batching.prefixes import Prefixes
 from sidtune.batching.steps import Steps
 from sidtune.checks.run import refuse_errors
@@ -49,9 +49,10 @@ from sidtune.training.loss.label_loss import LabelLoss
 from sidtune.training.loss.variant import make_variant, sid_prefixes
 from sidtune.training.make_steps import make_steps
 from sidtune.training.precision import settle
+from sidtune.training.records.card import training_of
 from sidtune.training.trainer import StepTrainer
 from sidtune.training.validation_ranking import ValidationRanking
-from sidtune.training.watching import callbacks, close_logs, closing_bars
+from sidtune.training.watching import callbacks, closing_bars
 
 
 @dataclass(frozen=True)
@@ -81,10 +82,15 @@ class Result:
     @property
     def text(self) -> str:
         """A one-line summary."""
+        return f"{self.outcome}. Model: {self.folder}"
+
+    @property
+    def outcome(self) -> str:
+        """What came out, without a path."""
         return (
             f"{self.steps:,} steps in {self.seconds:.0f} s; best by {self.metric} at step"
             f" {self.best_step:,}: {self.task} validation loss {self.first_loss:.4f} →"
-            f" {self.best_loss:.4f}. Model: {self.folder}"
+            f" {self.best_loss:.4f}"
         )
 
 
@@ -180,6 +186,7 @@ def prepare(inputs: Inputs) -> Shared:
 
     def encode() -> tuple[list[EncodedTask], list[EncodedTask]]:
         if arguments.process_index == 0:
+            starting("Checking and encoding the data: longest the first time, then cached")
             refuse_errors(inputs)
         return inputs.mixture.train(), inputs.mixture.valid()
 
@@ -249,20 +256,27 @@ def run_stage(
     if trainer.untouched:
         trainer.untouched.verify(trainer.state.global_step)
 
+    result = summarise_run(trainer, config, time.monotonic() - began)
+
     def leave_result() -> None:
         if arguments.should_save and last:
-            dtype = base_dtype(config.model, inputs.trust_remote_code)
+            about = training_of(inputs, config, model, identity[PRECISION], result.outcome)
             output.write_result(
-                model, vocabulary.tokenizer, inputs.bundle, config.output_dir, identity, dtype
+                model,
+                vocabulary.tokenizer,
+                inputs.bundle,
+                config.output_dir,
+                identity,
+                base_dtype(config.model, inputs.trust_remote_code),
+                about,
             )
         elif arguments.should_save:
             output.write_stage(
                 model, vocabulary.tokenizer, inputs.bundle, config.output_dir, identity
             )
-            close_logs(config)
 
     all_or_none(leave_result, arguments)
-    return summarise_run(trainer, config, time.monotonic() - began)
+    return result
 
 
 def make_trainer(

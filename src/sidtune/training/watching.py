@@ -1,19 +1,18 @@
-"""The callbacks of a run as configured, and how to close the bars and logs that they open."""
+"""The callbacks of a run as configured, and how to close the bars that they open."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib
 from collections.abc import Iterator
 
 from transformers import EarlyStoppingCallback, TrainerCallback
-from transformers.integrations.integration_utils import TensorBoardCallback
 
 from sidtune.config.evaluation import METRIC_DEPTH
 from sidtune.encoding.corpus import EncodedTask
 from sidtune.tasks.config import Config
 from sidtune.training.callbacks import ConsoleTable, LastStepEvaluation, MetricsFile
 from sidtune.training.guards.watch import LossWatch
+from sidtune.training.records.trackers import trackers
 from sidtune.training.trainer import StepTrainer
 
 
@@ -27,10 +26,7 @@ def callbacks(config: Config, valid: list[EncodedTask]) -> list[TrainerCallback]
         LossWatch(),
         ConsoleTable([task.name for task in valid], _shown_metrics(config)),
     ]
-    if config.logging.tensorboard:
-        board = TensorBoardCallback()
-        board.logging_dir = board.logging_dir or str(config.output_dir / "tensorboard")
-        watching.append(board)
+    watching += trackers(config)
     if config.eval.patience:
         watching.append(EarlyStoppingCallback(config.eval.patience))
     return watching
@@ -45,12 +41,6 @@ def closing_bars(trainer: StepTrainer) -> Iterator[None]:
         for callback in trainer.callback_handler.callbacks:
             if isinstance(callback, ConsoleTable):
                 callback.bar.stop()
-
-
-def close_logs(config: Config) -> None:
-    """End the W&B run: the next stage counts its steps from 0 again, in a run of its own."""
-    if config.logging.wandb_project:
-        importlib.import_module("wandb").finish()
 
 
 def _shown_metrics(config: Config) -> list[str]:

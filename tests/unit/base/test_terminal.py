@@ -115,6 +115,19 @@ def test_warnings_are_not_steered(capsys: pytest.CaptureFixture[str]) -> None:
     assert "gnp.exe" in said
 
 
+def test_what_begins_is_said_once_beside_the_results(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    terminal.starting("Reading a\nb")
+    said = capsys.readouterr()
+    assert not said.out
+    assert "Reading a↵" in said.err
+    for name, value in {"LOCAL_RANK": "1", "RANK": "1", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    terminal.starting("Reading")
+    assert not capsys.readouterr().err, "another process says it"
+
+
 def test_errors_are_not_steered(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -67,27 +66,6 @@ def test_bf16_without_hardware_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
     with pytest.raises(UserError, match="precision is bf16, which this GPU does not support"):
         training_arguments(tiny_config(tmp_path, training={"precision": "bf16"}))
-
-
-def test_a_logger_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ordinary = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name == "wandb" else ordinary(name)
-    )
-    with pytest.raises(UserError, match=r"logging\.wandb_project needs the package wandb") as error:
-        training_arguments(tiny_config(tmp_path, logging={"wandb_project": "shop"}))
-    assert error.value.hint == "Run: pip install 'sidtune[wandb]'"
-
-
-def test_tensorboard_is_written_when_asked_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", "")
-    monkeypatch.delenv("TENSORBOARD_LOGGING_DIR")
-    logging = {"tensorboard": True}
-    config = tiny_config(tmp_path, logging=logging, training={"max_steps": 1, "batch_size": 16})
-    train(config)
-    assert list((config.output_dir / "tensorboard").glob("events.*"))
 
 
 @pytest.mark.parametrize(("warmup", "steps"), [(4, 4), (0.5, 10)])

@@ -329,7 +329,7 @@ def test_what_is_missing_says_how_to_install_it(tmp_path: Path, engine: str, ext
         check=False,
     )
     assert done.returncode == 2
-    assert f"not installed: pip install 'sidtune[{extra}]'" in done.stderr
+    assert f"not installed\nRun: pip install 'sidtune[{extra}]'" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
 

@@ -240,10 +240,7 @@ def test_yaml_that_only_uses_its_means() -> None:
 
 def test_an_override_is_text_where_it_is_no_yaml(tmp_path: Path) -> None:
     path = write(tmp_path / "c.yaml", CONFIG)
-    assert (
-        load_config(path, ["logging.wandb_project=2001-99-99"]).logging.wandb_project
-        == "2001-99-99"
-    )
+    assert load_config(path, ["model.base=2001-99-99"]).model.base == "2001-99-99"
     with pytest.raises(UserError, match=r"seed: .*less than 4294967296, found 0xfff"):
         load_config(path, ["seed=0x" + "f" * 5000])
 

@@ -14,9 +14,9 @@ from pydantic import BaseModel
 from typer.main import get_command
 
 from sidtune.commands.main import app
+from sidtune.pipeline.defaults import Request
 from sidtune.tasks import TASKS
 from sidtune.tasks.config import Config
-from sidtune.tasks.config_file import load_config
 from sidtune.templates import FORMS
 
 ROOT = Path(__file__).parents[3]
@@ -45,6 +45,7 @@ def test_every_key_is_documented_with_its_default() -> None:
     text = (ROOT / "docs" / "configuration.md").read_text()
     rows = dict(re.findall(r"^\| `([\w.]+)` \| (\S+) \|", text, re.MULTILINE))
     tasks = {name: rows.pop(name) for name in TASKS if name in rows}
+    options = {name: rows.pop(name) for name in list(rows) if name.startswith("tasks.")}
     expected = {
         key: (
             str(default)
@@ -60,6 +61,19 @@ def test_every_key_is_documented_with_its_default() -> None:
     assert documented == expected
     assert not tasks, "tasks are described by what they do, not by a default"
     assert all(f"`{name}`" in text for name in TASKS)
+    own = {
+        f"tasks.{name}.{option}"
+        for name, task in TASKS.items()
+        for option in task.options.model_fields.keys() - {"weight", "sample"}
+    }
+    assert options.keys() == own | {"tasks.TASK.weight", "tasks.TASK.sample"}
+
+
+def test_the_tables_of_keys_are_current() -> None:
+    text = (ROOT / "docs" / "configuration.md").read_text()
+    draw = runpy.run_path(str(ROOT / "docs" / "reference.py"))["draw"]
+    assert draw(text) == text, "run: python docs/reference.py"
+    assert draw(text.replace("passes over the mixture", "an old text")) == text
 
 
 def test_every_form_is_documented() -> None:
@@ -106,11 +120,12 @@ def test_recipes_load_and_open_with_their_command(
     recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SIDTUNE_DATA", "/data")
-    config = load_config(recipe)
+    tree = Request.read(recipe).tree
     opening = recipe.read_text().split("\n\n")[0]
     assert all(line.startswith("#") for line in opening.splitlines())
-    assert f"sidtune train recipes/{recipe.name}" in opening
-    assert str(config.output_dir).startswith("runs/")
+    assert re.search(rf"sidtune (train|run) recipes/{recipe.name}", opening)
+    assert re.search("minutes|measured", opening), "its time, and what it reaches"
+    assert tree["output_dir"].startswith("runs/")
 
 
 def test_there_are_recipes() -> None:

@@ -86,9 +86,9 @@ HARMLESS = {
     "rank.leaves": "as `rank.fit`",
     "rank.learning_rate": "as `rank.fit`",
     "logging.every": "what is logged",
-    "logging.tensorboard": "what is logged",
-    "logging.wandb_project": "what is logged",
-    "logging.wandb_run_name": "what is logged",
+    "logging.trackers": "what is logged",
+    "logging.project": "what is logged",
+    "logging.run_name": "what is logged",
 }
 MAY_CHANGE = {
     "training.layout": "padded",
@@ -203,9 +203,9 @@ def test_harmless_keys_change_nothing(tmp_path: Path) -> None:
         "rank.leaves": 3,
         "rank.learning_rate": 0.1,
         "logging.every": 3,
-        "logging.tensorboard": True,
-        "logging.wandb_project": "p",
-        "logging.wandb_run_name": "n",
+        "logging.trackers": ["tensorboard"],
+        "logging.project": "p",
+        "logging.run_name": "n",
     }
     assert other.keys() | {"model.base"} == HARMLESS.keys()
     changed = tree

@@ -17,6 +17,7 @@ from sidtune.base.errors import UserError
 from sidtune.events.readers.format import record_tables
 from sidtune.files.text import LONGEST_RECORD, parse_json, read_lines
 
+HINT = "Is it a file of this data set? If it is, download it again."
 EVENTS = ("user", "item", "rating", "time")
 # Each in the order of preference: 2023 tells variants of a product apart by `asin`, and recommends
 # their parent.
@@ -53,6 +54,13 @@ def products(path: Path) -> Iterator[pa.Table]:
     )
 
 
+def first_record(path: Path) -> dict[str, Any]:
+    """The record of the first line, which shows what a file holds; empty if there is none. Raises
+    as `_records`.
+    """
+    return next(_records(path), {})
+
+
 def _first(record: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
     return next((text for name in names if (text := plain_text(record.get(name)))), None)
 
@@ -80,7 +88,10 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
         if line.strip():
             record = _record(line.strip(), f"{path}, line {number}")
             if not isinstance(record, dict):
-                raise UserError(f"{path}, line {number}: expected a record, found {line!r:.60}")
+                raise UserError(
+                    f"{path}, line {number}: expected a record, found {line!r:.60}",
+                    HINT,
+                )
             yield record
 
 
@@ -102,7 +113,8 @@ def _literal(line: str, where: str) -> Any:
     """A dictionary as Python prints it; only literals are read, and nothing runs."""
     if len(line) > LONGEST_LITERAL:
         raise UserError(
-            f"{where}: a Python literal of {len(line):,} characters, more than {LONGEST_LITERAL:,}"
+            f"{where}: a Python literal of {len(line):,} characters, more than {LONGEST_LITERAL:,}",
+            HINT,
         )
     try:
         with warnings.catch_warnings():
@@ -110,5 +122,8 @@ def _literal(line: str, where: str) -> Any:
             value = ast.literal_eval(line)
         str(value).encode()
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
-        raise UserError(f"{where}: neither JSON nor a Python literal: {str(error)[:100]}") from None
+        raise UserError(
+            f"{where}: neither JSON nor a Python literal: {str(error)[:100]}",
+            "Write the file as JSON Lines.",
+        ) from None
     return value

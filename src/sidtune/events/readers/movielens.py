@@ -14,6 +14,7 @@ from sidtune.base.errors import UserError
 from sidtune.events.readers.format import text_tables
 from sidtune.files.text import opened
 
+HINT = "Is it a file of this data set? If it is, download it again."
 EVENTS = ("user", "item", "rating", "time")
 ITEMS = ("id", "title", "genres")
 # The columns of u.item behind id, title, two dates and an address, in the order of u.genre.
@@ -72,7 +73,10 @@ def _film(row: list[str], of_numbers: bool) -> list[str]:
 def _fields(path: Path, width: int) -> Iterator[list[str]]:
     for number, row in enumerate(_rows(path), start=1):
         if row and len(row) != width:
-            raise UserError(f"{path}, line {number}: expected {width} fields, found {len(row)}")
+            raise UserError(
+                f"{path}, line {number}: expected {width} fields, found {len(row)}",
+                HINT,
+            )
         if row:
             yield row
 
@@ -95,7 +99,10 @@ def _of_csv(path: Path) -> Iterator[list[str]]:
         for number, row in enumerate(csv.reader(_lines(path, "utf-8"))):
             yield row if number else []
     except csv.Error as error:
-        raise UserError(f"{path}: not a readable CSV: {error}") from None
+        raise UserError(
+            f"{path}: not a readable CSV: {error}",
+            HINT,
+        ) from None
 
 
 def _plain_name(path: Path) -> str:

@@ -46,6 +46,7 @@ def _rows(lines: Iterator[str], width: int, path: Path) -> Iterator[list[str]]:
             continue
         if len(fields) != width:
             raise UserError(
-                f"{path}, line {number}: {len(fields)} fields, and the header has {width}"
+                f"{path}, line {number}: {len(fields)} fields, and the header has {width}",
+                "Correct the line: fields are separated by tabs.",
             )
         yield fields

@@ -36,7 +36,10 @@ def items(path: Path) -> Iterator[pa.Table]:
     records = read_json_object(path)
     for item, record in records.items():
         if not isinstance(record, dict):
-            raise UserError(f"{path}: item {item}: expected an object, found {record!r:.60}")
+            raise UserError(
+                f"{path}: item {item}: expected an object, found {record!r:.60}",
+                'Each item has an object of its texts: {"7": {"title": …}}.',
+            )
     names = list(
         dict.fromkeys(name for record in records.values() for name in record if name != "id")
     )
@@ -64,7 +67,8 @@ def _of_object(path: Path) -> Iterator[tuple[str, list[str]]]:
         if found is None:
             raise UserError(
                 f"{path}: user {user}: expected a list of item ids, oldest first, found"
-                f" {given!r:.60}"
+                f" {given!r:.60}",
+                'Each user has a list of item ids: {"u1": [7, 8, 9]}.',
             )
         yield user, found
 

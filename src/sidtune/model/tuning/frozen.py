@@ -150,7 +150,8 @@ class Frozen(Tuning):
         if not len(sid_ids):
             raise UserError(
                 "model.tuning is frozen, but the index contains no SID token, so nothing would be"
-                " trained"
+                " trained",
+                "Set model.tuning: full, or give an index with SIDs.",
             )
         freeze(model, sid_ids)
 

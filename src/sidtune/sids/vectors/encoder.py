@@ -80,7 +80,8 @@ def _load(folder: Path, device: str) -> tuple[Any, Any]:
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = str(error).splitlines()[0][:300]
         raise UserError(
-            f"sids.encoder: {folder} is no encoder that Transformers reads: {reason}", ""
+            f"sids.encoder: {folder} is no encoder that Transformers reads: {reason}",
+            "Download it again, or make vectors yourself: sids.vectors: file.",
         ) from None
     if getattr(model.config, "is_encoder_decoder", False):
         model = model.get_encoder()

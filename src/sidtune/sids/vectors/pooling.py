@@ -88,7 +88,7 @@ def read_pooling(folder: Path) -> Pooling:
 
 def _listed(given: Any, path: Path) -> list[dict[str, Any]]:
     if not isinstance(given, list) or not all(isinstance(module, dict) for module in given):
-        raise UserError(f"{path}: expected a list of modules, found {given!r:.60}")
+        raise UserError(f"{path}: expected a list of modules, found {given!r:.60}", GIVE_VECTORS)
     return given
 
 

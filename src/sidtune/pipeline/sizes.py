@@ -1,0 +1,35 @@
+"""Model and training by the number of training targets, as plain values.
+
+The rules lie between the recipes that were tuned on validation rows, see docs/quality.md.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+
+class Size(NamedTuple):
+    """The settings of shops with fewer than `below` training targets."""
+
+    below: float
+    hidden: int
+    dropout: float
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    warmup: int
+    weight_decay: float
+
+
+# As in the table of docs/configuration.md.
+SIZES = (
+    Size(30_000, 128, 0.2, 24, 32, 2e-3, 100, 1.0),
+    Size(100_000, 128, 0.1, 6, 32, 2e-3, 200, 0.05),
+    Size(math.inf, 256, 0.1, 10, 64, 1e-3, 400, 0.05),
+)
+
+
+def size_for(targets: int) -> Size:
+    """The settings for so many training targets."""
+    return next(size for size in SIZES if targets < size.below)

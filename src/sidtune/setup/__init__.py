@@ -1,0 +1,1 @@
+"""A first configuration: what files are, what the machine is, and what fits both."""

@@ -1,0 +1,118 @@
+"""Which of the files found a configuration uses, and the settings that a user decides about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from sidtune.base.errors import UserError
+from sidtune.events.columns import find_column
+from sidtune.setup.look import Role, Table, look_at
+
+READABLE = (
+    "Give a table of events (who, what, when), rows or whole histories: docs/own-data.md and"
+    " docs/configuration.md describe them. A table whose columns have other names is named by"
+    " --events FILE --user COLUMN --item COLUMN --time COLUMN."
+)
+# The share of events that are training targets, in shops that were looked at.
+TARGETS = 0.9
+# Fewer events are not filtered: little would be left.
+FILTERED_FROM = 10_000
+K_CORE = 5
+SHOWN = 12
+Split = Literal["leave_one_out", "global_time"]
+WAYS: tuple[tuple[Role, ...], ...] = (("train", "valid", "test"), ("interactions",), ("events",))
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What a configuration is written about.
+
+    Args:
+        tables: by what each is used as: `events` and `catalogue`, or keys of `data`.
+        columns: role → column of the events, where it has no usual name.
+        k_core: the fewest events of users and items; 0 keeps all.
+        split: of the events.
+        base: the pretrained model to fine-tune; None for a small one from scratch.
+    """
+
+    tables: Mapping[Role, Table]
+    columns: Mapping[str, str] = field(default_factory=dict)
+    k_core: int = 0
+    split: Split = "leave_one_out"
+    base: str | None = None
+
+    @property
+    def targets(self) -> int:
+        """About how many items training predicts."""
+        if "events" in self:
+            return round(self.tables["events"].rows * TARGETS)
+        return self.tables["train" if "train" in self else "interactions"].rows
+
+    def __contains__(self, role: Role) -> bool:
+        return role in self.tables
+
+
+def choose(tables: Sequence[Table]) -> Chosen:
+    """The files to train on: rows before whole histories before events, the largest of its role.
+
+    Raises:
+        UserError: says what was found where nothing can be trained on.
+    """
+    roles: dict[Role, Table] = {}
+    for table in sorted(tables, key=lambda table: table.rows):
+        if table.role:
+            roles[table.role] = table
+    if "train" in roles and "valid" not in roles:
+        raise UserError(
+            f"{roles['train'].path}: training rows, and no file of validation rows beside it",
+            "Put a valid.csv beside it; docs/configuration.md says what rows are.",
+        )
+    way = next((way for way in WAYS if way[0] in roles), None)
+    if way is None:
+        raise UserError(f"nothing to train on: {listed(tables)}", READABLE)
+    texts: tuple[Role, ...] = ("catalogue",) if way == ("events",) else ("items", "index")
+    kept = {role: roles[role] for role in (*way, *texts) if role in roles}
+    if way == ("events",) and "catalogue" not in kept and "items" in roles:
+        kept["catalogue"] = roles["items"]
+    filtered = way == ("events",) and kept["events"].rows >= FILTERED_FROM
+    return Chosen(kept, k_core=K_CORE if filtered else 0)
+
+
+def with_events(file: Path, tables: Sequence[Table]) -> Chosen:
+    """The events of a file that the user names, and the catalogue among the files found."""
+    table = look_at(file)
+    if not table.names and table.role != "events":
+        raise UserError(f"{file}: {table.note or 'not a table of events'}", READABLE)
+    catalogue = next((one for one in tables if one.role in ("catalogue", "items")), None)
+    kept: dict[Role, Table] = {"events": replace(table, role="events")}
+    if catalogue:
+        kept["catalogue"] = catalogue
+    return Chosen(kept, k_core=K_CORE if table.rows >= FILTERED_FROM else 0)
+
+
+def missing_columns(chosen: Chosen) -> list[str]:
+    """Roles of the events that no column is known to have."""
+    events = chosen.tables.get("events")
+    if events is None or events.format:
+        return []
+
+    def known(role: str) -> bool:
+        return bool(
+            find_column(role, chosen.columns.get(role), events.names, str(events.path), "events")
+        )
+
+    missing = [role for role in ("user", "item") if not known(role)]
+    return missing + ([] if known("time") or known("position") else ["time"])
+
+
+def listed(tables: Sequence[Table]) -> str:
+    """What the files are, in a line."""
+    told = [
+        f"{table.path.name} ({table.role or table.note or ', '.join(table.names)[:60]})"
+        for table in tables
+    ]
+    more = f" and {len(told) - SHOWN} more" if len(told) > SHOWN else ""
+    return "; ".join(told[:SHOWN]) + more

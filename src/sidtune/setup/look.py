@@ -1,0 +1,252 @@
+"""What the files of a folder are: events, items, rows, whole histories, SIDs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby, islice
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet
+
+from sidtune.base.errors import UserError
+from sidtune.config.events import EventFormat
+from sidtune.events.columns import find_column
+from sidtune.events.files import DELIMITERS, JSON_LINES, column_names
+from sidtune.events.readers import FORMATS, amazon
+from sidtune.files.ids import id_list
+from sidtune.files.row_files import GENERIC, MINIONEREC, kind_of
+from sidtune.files.text import opened, read_json_object, read_lines
+from sidtune.setup.counting import about_rows
+
+Role = Literal["events", "catalogue", "train", "valid", "test", "interactions", "items", "index"]
+# Words in the name of a file of rows.
+SPLITS: Mapping[Role, tuple[str, ...]] = {
+    "train": ("train",),
+    "valid": ("valid", "val", "dev"),
+    "test": ("test",),
+}
+# Of whole JSON documents, which are read to the end.
+LARGEST_DOCUMENT = 1 << 29
+LONGEST_LINE = 1 << 20
+MOST_FILES = 1_000
+SEQUENCE_LINES = 20
+
+
+@dataclass(frozen=True)
+class Table:
+    """One file, or files of the same columns in one folder, and what it seems to be.
+
+    Args:
+        path: the file, or a pattern of files.
+        role: what a configuration uses it as; None where that is not clear.
+        format: of a public data set.
+        names: its columns, where it has some.
+        rows: about how many; of `interactions` the training targets of all histories.
+        shared: of an index, the number of items that share their SID.
+        note: why it cannot be read.
+    """
+
+    path: Path
+    role: Role | None = None
+    format: EventFormat | None = None
+    names: tuple[str, ...] = ()
+    rows: int = 0
+    shared: int = 0
+    note: str = ""
+
+
+def look(folder: Path) -> list[Table]:
+    """What each file of a folder, and of the folders in it, seems to be.
+
+    Raises:
+        UserError: where there is no such folder, or no file in it.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder", "Give the folder of your files.")
+    try:
+        files = list(islice(_files(folder), MOST_FILES))
+    except OSError as error:
+        raise UserError(
+            f"{folder} cannot be read: {error.strerror or error}", "Check its permissions."
+        ) from None
+    if not files:
+        raise UserError(f"{folder} has no file", "Give the folder of your files.")
+    found = sorted((look_at(file) for file in files), key=_alike)
+    return [_joined(list(group)) for _, group in groupby(found, key=_alike)]
+
+
+def look_at(file: Path) -> Table:
+    """What one file seems to be; one that cannot be read says why."""
+    try:
+        table = next((made for rule in RULES if (made := rule(file))), None)
+        if table is None:
+            return Table(file, note="not used")
+        return replace(table, rows=table.rows or about_rows(file))
+    except UserError as error:
+        return Table(file, note=error.message.splitlines()[0])
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for entry in sorted(folder.iterdir()):
+        if entry.name.startswith((".", "_")):
+            continue
+        if entry.is_file() and entry.stat().st_size:
+            yield entry
+        elif entry.is_dir():
+            inside = sorted(entry.iterdir())
+            yield from (file for file in inside if file.is_file() and file.name[0] not in "._")
+
+
+def _alike(table: Table) -> tuple[str, ...]:
+    """The same for files that are parts of one table."""
+    apart = "" if table.role in ("events", "catalogue", None) and table.names else str(table.path)
+    kind = kind_of(table.path)
+    return (str(table.path.parent), table.role or "", kind, table.format or "", *table.names, apart)
+
+
+def _joined(tables: Sequence[Table]) -> Table:
+    """Files of the same columns as one table, by a pattern that matches no other file."""
+    first = tables[0]
+    pattern = first.path.parent / f"*{''.join(first.path.suffixes[-2:])}"
+    matching = set(first.path.parent.glob(pattern.name))
+    if len(tables) > 1 and matching == {table.path for table in tables}:
+        return replace(first, path=pattern, rows=sum(table.rows for table in tables))
+    return max(tables, key=lambda table: table.rows)
+
+
+def _recbole(file: Path) -> Table | None:
+    kinds: dict[str, Role] = {".inter": "events", ".item": "catalogue"}
+    if kind_of(file) not in kinds:
+        return None
+    names = _names(FORMATS["recbole"].events(file), file)
+    return Table(file, kinds[kind_of(file)], "recbole", names)
+
+
+def _names(tables: Iterator[pa.Table], file: Path) -> tuple[str, ...]:
+    """The columns of what a reader gives."""
+    first = next(tables, None)
+    if first is None:
+        raise UserError(f"{file.name} holds no row", "Write it again.")
+    return tuple(first.column_names)
+
+
+def _movielens(file: Path) -> Table | None:
+    name = file.name.removesuffix(".gz")
+    events = {"ratings.csv", "ratings.dat", "u.data"}
+    if name not in events | {"movies.csv", "movies.dat", "u.item"}:
+        return None
+    if name.endswith(".csv") and "movieId" not in column_names(file, ".csv"):
+        return None
+    reader = FORMATS["movielens"].events if name in events else FORMATS["movielens"].items
+    names = _names(reader(file), file)
+    return Table(file, "events" if name in events else "catalogue", "movielens", names)
+
+
+def _amazon(file: Path) -> Table | None:
+    if kind_of(file) not in (".json", *JSON_LINES):
+        return None
+    with opened(file) as stream:
+        line = stream.readline(LONGEST_LINE).strip()
+    if not (line.startswith(b"{") and line.endswith(b"}")):
+        return None
+    names = amazon.first_record(file).keys()
+    if {"reviewerID", "asin"} <= names or {"user_id", "parent_asin"} <= names:
+        return Table(file, "events", "amazon", tuple(names))
+    if names & {"asin", "parent_asin"} and "title" in names:
+        return Table(file, "catalogue", "amazon", tuple(names))
+    return None
+
+
+def _document(file: Path) -> Table | None:
+    """A whole JSON object: item id → record, item id → SID, or user → item ids."""
+    if kind_of(file) != ".json":
+        return None
+    if file.stat().st_size > LARGEST_DOCUMENT:
+        raise UserError(
+            f"{file.name}: a JSON document of more than {LARGEST_DOCUMENT:,} bytes",
+            "Name it in the configuration yourself.",
+        )
+    content = read_json_object(file)
+    values = list(content.values())
+    if all(isinstance(value, dict) for value in values):
+        return Table(file, "items", names=tuple(values[0]), rows=len(values))
+    if not all(isinstance(value, list) and value for value in values):
+        return None
+    if ".inter" not in file.name and (".index" in file.name or _writes_sids(values)):
+        return Table(file, "index", rows=len(values), shared=_shared(values))
+    if all(id_list(value) is not None for value in values[:SEQUENCE_LINES]):
+        # Leaving one out keeps all but three items of a user as targets; see data/leave_one_out.py.
+        return Table(file, "interactions", rows=sum(max(len(value) - 3, 0) for value in values))
+    return None
+
+
+def _writes_sids(values: list[list[Any]]) -> bool:
+    return all(isinstance(part, str) and part.startswith("<") for part in values[0])
+
+
+def _shared(values: list[list[Any]]) -> int:
+    return len(values) - len({tuple(map(str, value)) for value in values})
+
+
+def _sequences(file: Path) -> Table | None:
+    """Lines of a user and the items of this user, as in S3-Rec."""
+    if kind_of(file) not in (".txt", ".inter"):
+        return None
+    lines = [line.split() for line in islice(read_lines(file), SEQUENCE_LINES)]
+    if not all(len(line) > 1 and all(word.isdigit() for word in line) for line in lines):
+        return None
+    items = sum(len(line) - 1 for line in lines) / len(lines)
+    names = ("user", "item", "position")
+    return Table(file, "events", "sequences", names, round(about_rows(file) * items))
+
+
+def _plain(file: Path) -> Table | None:
+    """A table with a header: rows of a split, events or items, by its columns."""
+    names = _columns(file)
+    if names is None:
+        return None
+    if {"user_id", "item_id"} <= {*names} and {*names} & {GENERIC[1], MINIONEREC[1]}:
+        return Table(file, _split_of(file), names=names)
+    user, item, identity, title = (
+        find_column(role, None, names, str(file), "events")
+        for role in ("user", "item", "id", "title")
+    )
+    times = [find_column(role, None, names, str(file), "events") for role in ("time", "position")]
+    if user and item and any(times):
+        return Table(file, "events", names=names)
+    if identity and title and not user:
+        return Table(file, "catalogue", names=names)
+    return Table(file, names=names)
+
+
+def _columns(file: Path) -> tuple[str, ...] | None:
+    kind = kind_of(file)
+    if kind == ".parquet" and file.suffix != ".gz":
+        try:
+            return tuple(pyarrow.parquet.read_schema(file).names)
+        except (pa.ArrowException, OSError) as error:
+            raise UserError(
+                f"{file.name}: not readable as Parquet: {str(error)[:100]}", "Write it again."
+            ) from None
+    return tuple(column_names(file, kind)) if kind in (*DELIMITERS, *JSON_LINES) else None
+
+
+def _split_of(file: Path) -> Role | None:
+    stem = file.name.lower()
+    return next(
+        (split for split, words in SPLITS.items() if any(word in stem for word in words)), None
+    )
+
+
+# The first that knows a file decides.
+RULES: tuple[Callable[[Path], Table | None], ...] = (
+    _recbole,
+    _movielens,
+    _amazon,
+    _document,
+    _plain,
+    _sequences,
+)

@@ -1,0 +1,115 @@
+"""What the files of a folder are recognised as, from small samples of each kind."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+from tests.made_events import START, write_events, write_text
+from tests.tiny_data import write_shop
+
+from sidtune.base.errors import UserError
+from sidtune.setup.choose import choose, missing_columns, with_events
+from sidtune.setup.look import look, look_at
+
+REVIEW_2018 = {"reviewerID": "A1", "asin": "B1", "overall": 5.0, "unixReviewTime": START}
+REVIEW_2023 = {"user_id": "A1", "parent_asin": "B1", "rating": 5.0, "timestamp": START * 1000}
+SAMPLES = {
+    "shop.inter": ("user_id:token\titem_id:token\ttimestamp:float\nu\t1\t3\n", "events", "recbole"),
+    "shop.item": ("item_id:token\ttitle:token_seq\n1\tA tent\n", "catalogue", "recbole"),
+    "ratings.csv": ("userId,movieId,rating,timestamp\n1,2,4.0,9\n", "events", "movielens"),
+    "movies.csv": ("movieId,title,genres\n2,Heat,Crime\n", "catalogue", "movielens"),
+    "ratings.dat": ("1::2::4::964982703\n", "events", "movielens"),
+    "u.data": ("1\t2\t4\t964982703\n", "events", "movielens"),
+    "reviews.json": (json.dumps(REVIEW_2018) + "\n", "events", "amazon"),
+    "Beauty.jsonl": (json.dumps(REVIEW_2023) + "\n", "events", "amazon"),
+    "old.json": (str({"reviewerID": "A", "asin": "B", "reviewText": "Don't"}), "events", "amazon"),
+    "meta.jsonl": ('{"asin": "B1", "title": "A tent"}\n', "catalogue", "amazon"),
+    "Shop.txt": ("1 7 8 9\n2 7 9\n", "events", "sequences"),
+    "shop.inter.json": ('{"u1": [7, 8, 9, 7], "u2": ["7", "9"]}', "interactions", None),
+    "shop.index.json": ('{"7": ["<a_1>", "<b_2>"], "8": ["<a_1>", "<b_2>"]}', "index", None),
+    "codes.index.json": ('{"7": [1, 2], "8": [1, 3]}', "index", None),
+    "shop.item.json": ('{"7": {"title": "A tent"}}', "items", None),
+    "train.csv": ("user_id,history_item_id,item_id\nu,[1],2\n", "train", None),
+    "my_valid.csv": ("user_id,history,item_id\nu,[1],2\n", "valid", None),
+    "test.jsonl": ('{"user_id": "u", "history": [1], "item_id": 2}\n', "test", None),
+    "log.csv": ("customer,sku,ts\nu,1,2020-01-01\n", "events", None),
+    "log.tsv.gz": ("user_id\titem_id\ttime\nu\t1\t2020-01-01\n", "events", None),
+    "items.csv": ("sku,name,brand\n1,A tent,Acme\n", "catalogue", None),
+    "other.csv": ("colour,shape\nred,round\n", None, None),
+    "notes.md": ("Some notes.\n", None, None),
+    "info.txt": ("<a_1><b_2>\tA tent\t7\n", None, None),
+    "broken.json": ("{", None, None),
+    "empty_list.index.json": ('{"7": []}', None, None),
+}
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_a_file_is_recognised(tmp_path: Path, name: str) -> None:
+    text, role, kind = SAMPLES[name]
+    file = write_text(tmp_path, name, text)
+    if name.endswith(".gz"):
+        file.write_bytes(gzip.compress(text.encode()))
+    found = look_at(file)
+    assert (found.role, found.format) == (role, kind)
+    assert bool(found.rows) or role is None or name in ("shop.inter.json", "ratings.csv")
+
+
+def test_rows_and_targets_are_counted(tmp_path: Path) -> None:
+    write_events(tmp_path, [("u", "i", START, 1.0)] * 7)
+    assert look_at(tmp_path / "events.parquet").rows == 7
+    histories = write_text(tmp_path, "a.inter.json", json.dumps({"u": list(range(9)), "v": [1]}))
+    assert look_at(histories).rows == 6, "one item opens the history and two are held out"
+    shared = write_text(tmp_path, "a.index.json", SAMPLES["shop.index.json"][0])
+    assert look_at(shared).shared == 1
+    long = write_text(tmp_path, "l.csv", "user,item,time\n" + "u1,i1,2020-01-01\n" * 300_000)
+    assert look_at(long).rows == pytest.approx(300_000, rel=0.01)
+
+
+def test_files_of_one_table_become_a_pattern(tmp_path: Path) -> None:
+    parts = tmp_path / "events"
+    for number in range(3):
+        write_events(parts, [("u", "i", START, 1.0)] * 2, f"part-{number}.parquet")
+    (events,) = look(tmp_path)
+    assert events.path == parts / "*.parquet"
+    assert events.rows == 6
+    pyarrow.parquet.write_table(pa.table({"sku": ["1"], "name": ["A"]}), parts / "items.parquet")
+    events, items = sorted(look(tmp_path), key=lambda table: table.rows, reverse=True)
+    assert events.path.name == "part-0.parquet", "a pattern would take the items too"
+    assert items.role == "catalogue"
+
+
+def test_rows_are_chosen_before_events(tmp_path: Path) -> None:
+    write_shop(tmp_path)
+    write_events(tmp_path, [("u", "1", START, 1.0)])
+    chosen = choose(look(tmp_path))
+    assert list(chosen.tables) == ["train", "valid", "test", "items", "index"]
+    assert chosen.tables["index"].shared == 1
+    (tmp_path / "valid.csv").unlink()
+    with pytest.raises(UserError, match="no file of validation rows"):
+        choose(look(tmp_path))
+
+
+def test_nothing_to_train_on_says_what_was_found(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such folder"):
+        look(tmp_path / "nosuch")
+    with pytest.raises(UserError, match="has no file"):
+        look(tmp_path)
+    write_text(tmp_path, "other.csv", SAMPLES["other.csv"][0])
+    with pytest.raises(UserError, match=r"other\.csv \(colour, shape\)") as refusal:
+        choose(look(tmp_path))
+    assert "--events FILE --user COLUMN" in refusal.value.hint
+
+
+def test_events_whose_columns_have_other_names(tmp_path: Path) -> None:
+    file = write_text(tmp_path, "log.csv", "who,sku,on\nu,1,2020-01-01\n")
+    items = write_text(tmp_path, "items.csv", SAMPLES["items.csv"][0])
+    chosen = with_events(file, look(tmp_path))
+    assert missing_columns(chosen) == ["user", "time"]
+    assert chosen.tables["catalogue"].path == items
+    with pytest.raises(UserError, match="not used"):
+        with_events(write_text(tmp_path, "notes.md", "x"), [])
