@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from sidtune.config.model import TuningName
 from sidtune.config.section import MOST, Positive, Section, Share
 
 
@@ -49,7 +50,7 @@ class TrainingConfig(Section):
 class StageConfig(Section):
     """A stage of the run, with its own tuning and schedule."""
 
-    tuning: Literal["full", "frozen"]
+    tuning: TuningName
     steps: Positive | None = None
     epochs: Positive | None = None
     learning_rate: Annotated[float, Field(gt=0)] | None = None

@@ -24,6 +24,10 @@ from sidtune.model.tuning.base import matrix_names
 from sidtune.model.unchanged import Unchanged, weights_in
 
 SID_ROWS = "sid_rows.safetensors"
+# Of a run with LoRA: its adapters, and the base's weights under them.
+ADAPTERS, HIDDEN = "lora_adapters.safetensors", "lora_base.safetensors"
+# The names in that file, so that no two files of a checkpoint hold weights of one name.
+UNDER = "base."
 WEIGHTS, INDEX, OLD_WEIGHTS = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -121,7 +125,11 @@ def save_training_state(
     folder: Path,
     unchanged: Unchanged | None = None,
 ) -> dict[str, str]:
-    """Save the weights that a run resumes from: a plain model, and trained rows in full precision.
+    """Save the weights that a run resumes from: a plain model, and what it does not show.
+
+    That is the trained rows in full precision, and in checkpoints the adapters and the base's
+    weights under them. The result of a stage has no adapters: the next stage starts from the merged
+    weights, which are saved in full precision.
 
     Args:
         unchanged: if given, files of weights that training never changes are hard-linked instead of
@@ -139,6 +147,12 @@ def save_training_state(
     if trained := tuning_of(model).trained_state(model):
         safetensors.torch.save_file(trained, folder / SID_ROWS)
     return known
+
+
+def unchanged_files(checkpoint: Path) -> list[str]:
+    """The files of a checkpoint that hold weights; the last one has those that change."""
+    hidden = [HIDDEN] if (checkpoint / HIDDEN).is_file() else []
+    return [*hidden, *shard_names(checkpoint / INDEX)]
 
 
 def _twin(model: PreTrainedModel, dtype: torch.dtype | None) -> PreTrainedModel:
@@ -172,13 +186,25 @@ def _save_in_parts(model: PreTrainedModel, folder: Path, unchanged: Unchanged) -
     returns the checksums of linked files.
     """
     state, twin = plain_state_dict(model), _twin(model, None)
-    stays = tuning_of(model).unchanged_names(model) & state.keys()
+    tuning = tuning_of(model)
+    stays, hidden = tuning.unchanged_names(model) & state.keys(), tuning.hidden_weights(model)
+    # Resuming reads the adapters, so merged weights need no more precision than the base's.
+    state |= {name: state[name].to(weight.dtype) for name, weight in hidden.items()}
     twin.save_pretrained(
         folder, state_dict={name: value for name, value in state.items() if name not in stays}
     )
     known = unchanged.link_into(folder, weights_in(folder / WEIGHTS))
-    shards = sorted(known)
-    if not known:
+    shards = sorted(known.keys() - {HIDDEN})
+    if hidden:
+        safetensors.torch.save_file(
+            {name: value.detach().contiguous() for name, value in tuning.adapters(model).items()},
+            folder / ADAPTERS,
+        )
+    if hidden and not known:
+        safetensors.torch.save_file(
+            {UNDER + name: value.contiguous() for name, value in hidden.items()}, folder / HIDDEN
+        )
+    if stays and not known:
         aside = folder / "frozen"
         twin.save_pretrained(
             aside, state_dict={name: state[name] for name in state if name in stays}
@@ -209,9 +235,17 @@ def load_training_state(model: PreTrainedModel, folder: Path) -> None:
     Raises:
         UserError: where something is missing, damaged or of another model.
     """
+    tuning = tuning_of(model)
     load_plain_state_dict(model, load_weights(folder))
-    if tuning_of(model).trained_state(model):
-        tuning_of(model).load_trained(model, _saved_rows(folder))
+    if tuning.trained_state(model):
+        tuning.load_trained(model, _saved(folder / SID_ROWS))
+    if tuning.hidden_weights(model):
+        hidden = _saved(folder / HIDDEN)
+        tuning.load_adapters(
+            model,
+            _saved(folder / ADAPTERS),
+            {name.removeprefix(UNDER): value for name, value in hidden.items()},
+        )
 
 
 def load_start(model: PreTrainedModel, folder: Path, sid_ids: Tensor) -> None:
@@ -226,7 +260,7 @@ def load_start(model: PreTrainedModel, folder: Path, sid_ids: Tensor) -> None:
     """
     load_plain_state_dict(model, load_weights(folder))
     if (folder / SID_ROWS).is_file():
-        tuning_of(model).adopt_rows(model, _saved_rows(folder), sid_ids)
+        tuning_of(model).adopt_rows(model, _saved(folder / SID_ROWS), sid_ids)
 
 
 def load_weights(folder: Path) -> dict[str, Tensor]:
@@ -252,9 +286,9 @@ def load_weights(folder: Path) -> dict[str, Tensor]:
     )
 
 
-def _saved_rows(folder: Path) -> dict[str, Tensor]:
-    with refusing_damage(folder):
-        return safetensors.torch.load_file(folder / SID_ROWS)
+def _saved(file: Path) -> dict[str, Tensor]:
+    with refusing_damage(file.parent):
+        return safetensors.torch.load_file(file)
 
 
 @contextlib.contextmanager

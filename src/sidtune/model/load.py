@@ -28,12 +28,14 @@ def load_model(
     seed: int,
     trust_remote_code: bool = False,
     texts: ItemTexts | None = None,
+    dtype: torch.dtype | None = None,
 ) -> PreTrainedModel:
     """The model ready to train: rows for all tokens, trained parameters in float32, the rest frozen
     as configured.
 
     Args:
         texts: titles and SIDs of the items; only used for `new_rows: text`.
+        dtype: of the frozen weights; None: the base's own.
 
     Raises:
         UserError: for frozen tuning without SID tokens, for a base whose weights are missing,
@@ -41,8 +43,9 @@ def load_model(
             tokenizer with ids that the model has no rows for, and for dropout that the architecture
             does not support.
     """
-    model = _undropped(config, vocabulary, seed, trust_remote_code, texts)
+    model = _undropped(config, vocabulary, seed, trust_remote_code, texts, dtype)
     set_dropout(model, config)
+    TUNINGS[config.tuning].adapt(model, config.lora, seed)
     return model
 
 
@@ -52,14 +55,15 @@ def _undropped(
     seed: int,
     trust_remote_code: bool,
     texts: ItemTexts | None,
+    dtype: torch.dtype | None,
 ) -> PreTrainedModel:
-    """The model as `load_model` returns it, but with the base's own dropout."""
+    """The model as `load_model` returns it, but with the base's own dropout and no adapters."""
     model_config = load_model_config(config.base, trust_remote_code)
     if config.from_scratch:
         return _build(config.base, model_config, vocabulary, seed, trust_remote_code)
     if fault := quantisation_fault(config.base, model_config):
         raise fault
-    model = _load(config.base, trust_remote_code)
+    model = _load(config.base, trust_remote_code, dtype=dtype or "auto")
     added = _make_room(model, _rows_needed(model_config, vocabulary))
     assert texts is not None or config.new_rows == "mean"
     _initialise(model, vocabulary, added, texts if config.new_rows == "text" else None, seed)

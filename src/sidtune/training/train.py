@@ -217,7 +217,13 @@ def run_stage(
     arguments, last = training_arguments(config, identity[PRECISION]), number == len(stages) - 1
     with library_bars():
         model = load_model(
-            config.model, vocabulary, config.seed, inputs.trust_remote_code, inputs.item_texts
+            config.model,
+            vocabulary,
+            config.seed,
+            inputs.trust_remote_code,
+            inputs.item_texts,
+            # Frozen weights of a narrower type would be multiplied in that type.
+            dtype=None if arguments.bf16 else torch.float32,
         )
     if arguments.bf16 and arguments.device.type == "cpu":
         attend_in_float32(model)

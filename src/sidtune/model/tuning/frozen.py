@@ -149,8 +149,8 @@ class Frozen(Tuning):
         """
         if not len(sid_ids):
             raise UserError(
-                "model.tuning is frozen, but the index contains no SID token, so nothing would be"
-                " trained"
+                "model.tuning is frozen or lora, which train the rows of the SID tokens, but the"
+                " index contains no SID token"
             )
         freeze(model, sid_ids)
 
