@@ -1,0 +1,195 @@
+"""Runs with LoRA: against PEFT in Transformers' own loop, exact resume, stages, and the result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tests.asking import call
+from tests.running import dies, losses, metrics, run, same_result
+from tests.tiny_data import tiny_config, tiny_tree
+from tests.tiny_models import make_base
+from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
+
+from sidtune.encoding.corpus import Corpus
+from sidtune.evaluation.evaluate import EvaluationRequest, evaluate
+from sidtune.inputs import Inputs
+from sidtune.model.checkpoint_files import ADAPTERS, HIDDEN, load_weights
+from sidtune.model.load import load_model
+from sidtune.runs.checkpoints import FINAL, checkpoints
+from sidtune.runs.schedule import stage_runs
+from sidtune.tasks.config import Config
+from sidtune.tasks.config_file import parse_config
+from sidtune.training.make_steps import make_plan
+
+LORA: dict[str, Any] = {"tuning": "lora", "lora": {"rank": 4}}
+STEPS = 9
+TASKS = {"sid_next": None, "title_to_sid": None}
+
+
+class StepByStep(Trainer):
+    """Transformers' loop over given batches, which notes the losses."""
+
+    losses: list[float]
+
+    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+        loss = super().compute_loss(*args, **kwargs)
+        self.losses.append(float(loss.detach()))
+        return loss
+
+
+def of_peft(config: Config, folder: Path) -> list[float]:
+    """Losses of PEFT's model in Transformers' loop, on the batches of our plan."""
+    peft = pytest.importorskip("peft")
+    inputs = Inputs(config)
+    whole = config.model.model_copy(update={"tuning": "full"})
+    plain = load_model(whole, inputs.vocabulary, config.seed)
+    settings = peft.LoraConfig(
+        r=4,
+        lora_alpha=8,
+        target_modules="all-linear",
+        trainable_token_indices=inputs.vocabulary.sid_ids.tolist(),
+        task_type="CAUSAL_LM",
+    )
+    torch.manual_seed(config.seed)
+    model = peft.get_peft_model(plain, settings)
+    corpus = Corpus(inputs.mixture.train())
+    plan = make_plan(config, corpus)
+    pad = int(inputs.vocabulary.tokenizer.pad_token_id)
+
+    def batch(numbers: list[int]) -> dict[str, torch.Tensor]:
+        examples = [corpus[int(i)] for i in plan.step(numbers[0])]
+        shape = (len(examples), max(len(ids) for ids, _, _ in examples))
+        ids, labels, mask = np.full(shape, pad), np.full(shape, -100), np.zeros(shape, np.int64)
+        for row, (tokens, spans, _) in enumerate(examples):
+            ids[row, : len(tokens)], mask[row, : len(tokens)] = tokens, 1
+            for start, end in spans.tolist():
+                labels[row, start:end] = tokens[start:end]
+        given = {"input_ids": ids, "labels": labels, "attention_mask": mask}
+        return {name: torch.from_numpy(value) for name, value in given.items()}
+
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        max_steps=STEPS,
+        per_device_train_batch_size=1,
+        learning_rate=config.training.learning_rate,
+        lr_scheduler_type="cosine_with_min_lr",
+        lr_scheduler_kwargs={"min_lr_rate": config.training.min_lr_ratio},
+        warmup_steps=2,
+        optim="adamw_torch_fused",
+        train_sampling_strategy="sequential",
+        use_cpu=True,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+    )
+    steps: Any = list(range(STEPS))
+    trainer = StepByStep(model=model, args=arguments, train_dataset=steps, data_collator=batch)
+    trainer.losses = []
+    trainer.train()
+    return trainer.losses
+
+
+@pytest.mark.parametrize("layout", ["tree", "padded"])
+def test_losses_are_those_of_peft_in_the_loop_of_transformers(tmp_path: Path, layout: str) -> None:
+    training = {"max_steps": STEPS, "layout": layout, "workers": 0}
+    config = tiny_config(tmp_path, model=LORA, training=training, eval={"every": 9})
+    run(config)
+    expected = of_peft(config, tmp_path / "theirs")
+    assert losses(config) == pytest.approx(expected, abs=1e-5)
+    assert expected[-1] < expected[0] - 0.3, "it learns"
+
+
+def test_the_result_is_an_ordinary_model(tmp_path: Path) -> None:
+    """In the base's own type; only layers with adapters and SID rows differ from the base."""
+    base = make_base(tmp_path / "base", "llama", tied=False, dtype=torch.bfloat16)
+    config = tiny_config(tmp_path, model=LORA, tasks=TASKS, training={"workers": 0})
+    run(config)
+    before, after = load_weights(base), load_weights(config.output_dir)
+    kept = [name for name in before if torch.equal(after[name][: len(before[name])], before[name])]
+    assert {value.dtype for value in after.values()} == {torch.bfloat16}
+    assert all(("norm" in name) or ("embed" in name) or ("lm_head" in name) for name in kept)
+    assert len(kept) == 7
+    for folder in (config.output_dir, *checkpoints(config.output_dir)):
+        plain = AutoModelForCausalLM.from_pretrained(folder)
+        assert not hasattr(plain, "peft_config")
+    report = evaluate(EvaluationRequest(config.output_dir))
+    assert report is not None
+    assert report.rankers["model"]
+    shown = call("recommend", config.output_dir, "--history", "3,1", "-k", 2).output
+    assert "1" in shown
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+def test_resume_is_exact(tmp_path: Path, dtype: torch.dtype) -> None:
+    """With dropout in adapters and blocks, and the base written once."""
+    make_base(tmp_path / "base", "qwen3", dtype=dtype)
+
+    def tree(name: str) -> dict[str, Any]:
+        return tiny_tree(
+            tmp_path,
+            output_dir=str(tmp_path / name),  # type: ignore[arg-type]
+            model={
+                "tuning": "lora",
+                "residual_dropout": 0.1,
+                "lora": {"rank": 4, "dropout": 0.2, "dora": True},
+            },
+            training={"max_steps": 8, "workers": 0},
+            eval={"every": 2, "save_total_limit": 2},
+        )
+
+    whole, killed = tree("whole"), tree("killed")
+    run(parse_config(whole, "test"))
+    for step in (1, 5):
+        dies(parse_config(killed, "test"), step)
+    run(parse_config(killed, "test"))
+    same_result(killed, whole)
+    for name in (ADAPTERS, HIDDEN):
+        one, other = (tmp_path / run / "checkpoint-8" / name for run in ("whole", "killed"))
+        assert one.read_bytes() == other.read_bytes()
+    first, second = (tmp_path / "killed" / f"checkpoint-{step}" / HIDDEN for step in (6, 8))
+    assert first.stat().st_ino == second.stat().st_ino
+
+
+STAGES = [
+    {"tuning": "frozen", "steps": 4, "learning_rate": 0.05},
+    {"tuning": "lora", "steps": 4},
+    {"tuning": "full", "steps": 4},
+]
+
+
+def test_stages_follow_each_other(tmp_path: Path) -> None:
+    """Frozen, LoRA, full: each starts at the loss of the one before, also when it was killed."""
+    make_base(tmp_path / "base", dtype=torch.bfloat16)
+
+    def tree(name: str) -> dict[str, Any]:
+        made = tiny_tree(
+            tmp_path,
+            output_dir=str(tmp_path / name),  # type: ignore[arg-type]
+            stages=STAGES,  # type: ignore[arg-type]
+            model={"lora": {"rank": 4}},
+            training={"workers": 0},
+            eval={"every": 2},
+        )
+        del made["training"]["epochs"]
+        return made
+
+    whole, killed = (parse_config(tree(name), "test") for name in ("whole", "killed"))
+    run(whole)
+    for number in (1, 2):
+        dies(killed, 3, stage_runs(killed)[number].output_dir)
+    run(killed)
+    for mine, other in zip(stage_runs(killed), stage_runs(whole), strict=True):
+        assert metrics(mine) == metrics(other)
+        left, right = (load_weights(each.output_dir / FINAL) for each in (mine, other))
+        assert all(torch.equal(right[name], value) for name, value in left.items())
+    first, second, third = (
+        [entry["eval_sid_next_loss"] for entry in metrics(stage) if "eval_sid_next_loss" in entry]
+        for stage in stage_runs(whole)
+    )
+    assert second[0] == pytest.approx(min(first[1:]), rel=1e-5)
+    assert third[0] == pytest.approx(min(second[1:]), rel=1e-5)
