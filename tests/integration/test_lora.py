@@ -193,3 +193,38 @@ def test_stages_follow_each_other(tmp_path: Path) -> None:
     )
     assert second[0] == pytest.approx(min(first[1:]), rel=1e-5)
     assert third[0] == pytest.approx(min(second[1:]), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "tied", "lora"),
+    [("qwen3", True, {}), ("llama", False, {"dora": True, "rslora": True}), ("gpt2", True, {})],
+)
+def test_plain_peft_loads_the_adapter(
+    tmp_path: Path, architecture: str, tied: bool, lora: dict[str, Any]
+) -> None:
+    """As its card says; merged, it is the run's own model to the bit."""
+    from peft import PeftModel
+
+    make_base(tmp_path / "base", architecture, tied, spare=3)
+    model = {"tuning": "lora", "lora": {"rank": 4, "save_adapter": True, **lora}}
+    training = {"max_steps": 4, "workers": 0}
+    config = tiny_config(tmp_path, model=model, training=training, eval={"every": 4})
+    run(config)
+    adapter = config.output_dir / "adapter"
+    assert not (adapter / "config.json").exists(), "it is no model by itself"
+    card = (adapter / "README.md").read_text()
+    code = card.partition("```python\n")[2].partition("```")[0]
+    assert PeftModel.__name__ in code
+    names: dict[str, Any] = {}
+    exec(code.replace('"."', repr(str(adapter))), names)
+    merged = AutoModelForCausalLM.from_pretrained(config.output_dir)
+    ids = torch.randint(0, len(names["tokenizer"]), (2, 20))
+    torch.testing.assert_close(
+        names["model"](ids).logits, merged(ids).logits, rtol=1e-4, atol=1e-4
+    )
+    done = call("merge", config.output_dir, tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    same, own = load_weights(tmp_path / "out"), load_weights(config.output_dir)
+    assert same.keys() == own.keys()
+    assert all(torch.equal(same[name], value) for name, value in own.items())
+    assert call("recommend", tmp_path / "out", "--history", "3,1", "-k", 2).exit_code == 0

@@ -9,6 +9,7 @@ from sidtune.commands import (
     compare,
     demo,
     evaluate,
+    merge,
     new_model,
     prepare,
     preview,
@@ -34,6 +35,7 @@ COMMANDS = (
     rank.rank,
     recommend.recommend,
     compare.compare,
+    merge.merge,
     new_model.new_model,
     demo.demo,
 )

@@ -8,7 +8,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, set_seed
+from transformers import (
+    AutoModelForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    set_seed,
+)
 
 from sidtune.base.errors import UserError
 from sidtune.config.model import ModelConfig
@@ -64,7 +70,7 @@ def _undropped(
     if fault := quantisation_fault(config.base, model_config):
         raise fault
     model = _load(config.base, trust_remote_code, dtype=dtype or "auto")
-    added = _make_room(model, _rows_needed(model_config, vocabulary))
+    added = _make_room(model, rows_needed(model_config, vocabulary.tokenizer))
     assert texts is not None or config.new_rows == "mean"
     _initialise(model, vocabulary, added, texts if config.new_rows == "text" else None, seed)
     TUNINGS[config.tuning].apply(model, torch.from_numpy(vocabulary.sid_ids))
@@ -85,6 +91,20 @@ def load_trained(
     return moved.eval()  # type: ignore[no-any-return]
 
 
+def load_plain(base: str, rows: int, trust_remote_code: bool = False) -> PreTrainedModel:
+    """Load a base in float32, with at least so many rows in its matrices; added rows are not
+    initialised.
+
+    Raises:
+        UserError: for weights that are missing, damaged, incomplete or quantised.
+    """
+    if fault := quantisation_fault(base, load_model_config(base, trust_remote_code)):
+        raise fault
+    model = _load(base, trust_remote_code, dtype=torch.float32)
+    _make_room(model, max(rows, len(_matrices(model)[0])))
+    return model
+
+
 def base_dtype(config: ModelConfig, trust_remote_code: bool = False) -> torch.dtype:
     """The data type of the base's weights, which the result is saved in."""
     dtype = load_model_config(config.base, trust_remote_code).dtype
@@ -103,7 +123,7 @@ def _build(
     trust_remote_code: bool,
 ) -> PreTrainedModel:
     """A model of the base's architecture with random weights, those of new tokens included."""
-    model_config.get_text_config().vocab_size = _rows_needed(model_config, vocabulary)
+    model_config.get_text_config().vocab_size = rows_needed(model_config, vocabulary.tokenizer)
     for config in (model_config, model_config.get_text_config()):
         if hasattr(config, "quantization_config"):
             # The new weights are not quantised, and could not be loaded with this setting.
@@ -146,16 +166,18 @@ def _refuse_huge(base: str, needed: int) -> None:
         )
 
 
-def _rows_needed(model_config: PreTrainedConfig, vocabulary: Vocabulary) -> int:
-    """Number of embedding rows: at least the base's (some have spare rows), and a multiple of
-    64.
+def rows_needed(model_config: PreTrainedConfig, tokenizer: PreTrainedTokenizerFast) -> int:
+    """Number of embedding rows: at least the base's (some have spare rows), and a multiple of 64.
+
+    Raises:
+        UserError: for a tokenizer with ids beyond them.
     """
-    rows = max(int(model_config.get_text_config().vocab_size), len(vocabulary.tokenizer))
+    rows = max(int(model_config.get_text_config().vocab_size), len(tokenizer))
     rows = -(-rows // ROWS_MULTIPLE) * ROWS_MULTIPLE
-    highest = max(vocabulary.tokenizer.get_vocab().values())
+    highest = max(tokenizer.get_vocab().values())
     if highest >= rows:
         raise UserError(
-            f"the tokenizer of {vocabulary.tokenizer.name_or_path} has ids up to {highest:,}, "
+            f"the tokenizer of {tokenizer.name_or_path} has ids up to {highest:,}, "
             f"but the model has {rows:,} rows",
             "Use model and tokenizer from the same source.",
         )
