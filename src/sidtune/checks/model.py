@@ -40,10 +40,11 @@ def model(inputs: Inputs) -> Iterator[Finding]:
                 " another."
             ),
         )
-    tunings = {inputs.config.model.tuning, *(stage.tuning for stage in inputs.config.stages)}
-    if "frozen" in tunings and not len(inputs.vocabulary.sid_ids):
+    if inputs.config.tunings & {"frozen", "lora"} and not len(inputs.vocabulary.sid_ids):
         yield Finding(
-            "error", "model.tuning", "frozen tuning trains only SID rows, but there is no SID token"
+            "error",
+            "model.tuning",
+            "frozen and lora tuning train the rows of SID tokens, but there is no SID token",
         )
 
 
@@ -54,7 +55,8 @@ def weights(inputs: Inputs) -> Iterator[Finding]:
         return
     for fault in weight_faults(config.base, f"Complete the folder. {SCRATCH}"):
         yield Finding("error", config.base, fault.message, [], fault.hint)
-    if quantised := quantisation_fault(config.base, inputs.model_config):
+    beside = inputs.config.tunings == {"lora"}
+    if quantised := quantisation_fault(config.base, inputs.model_config, config.quantize, beside):
         yield Finding("error", config.base, quantised.message, [], quantised.hint)
 
 

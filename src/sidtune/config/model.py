@@ -34,6 +34,7 @@ class ModelConfig(Section):
     from_scratch: bool = False
     tuning: TuningName = "full"
     lora: LoraConfig = LoraConfig()
+    quantize: Literal["nf4", "int8"] | None = None
     new_rows: Literal["mean", "text"] = "mean"
     residual_dropout: DropoutRate | None = None
     embedding_dropout: DropoutRate | None = None

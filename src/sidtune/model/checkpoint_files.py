@@ -21,6 +21,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerF
 from sidtune.base.errors import UserError
 from sidtune.model.tuning import tuning_of
 from sidtune.model.tuning.base import matrix_names
+from sidtune.model.tuning.quantised import quantised_layers
 from sidtune.model.unchanged import Unchanged, weights_in
 
 SID_ROWS = "sid_rows.safetensors"
@@ -160,10 +161,18 @@ def _twin(model: PreTrainedModel, dtype: torch.dtype | None) -> PreTrainedModel:
     without our modules.
     """
     with torch.device("meta"):
-        twin = type(model)(copy.deepcopy(model.config))
+        twin = type(model)(_plain_config(model))
     torch.nn.Module.to(twin, dtype or model.dtype)
     twin.generation_config = _greedy(model.generation_config)
     return twin
+
+
+def _plain_config(model: PreTrainedModel) -> Any:
+    """The model's configuration, without what says that its weights are quantised."""
+    config = copy.deepcopy(model.config)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    return config
 
 
 def _greedy(settings: GenerationConfig) -> GenerationConfig:
@@ -189,7 +198,7 @@ def _save_in_parts(model: PreTrainedModel, folder: Path, unchanged: Unchanged) -
     tuning = tuning_of(model)
     stays, hidden = tuning.unchanged_names(model) & state.keys(), tuning.hidden_weights(model)
     # Resuming reads the adapters, so merged weights need no more precision than the base's.
-    state |= {name: state[name].to(weight.dtype) for name, weight in hidden.items()}
+    state |= {name: state[name].to(model.dtype) for name in tuning.computed_names(model)}
     twin.save_pretrained(
         folder, state_dict={name: value for name, value in state.items() if name not in stays}
     )
@@ -258,6 +267,11 @@ def load_start(model: PreTrainedModel, folder: Path, sid_ids: Tensor) -> None:
     Raises:
         UserError: where something is missing, damaged or of another model.
     """
+    if quantised_layers(model):
+        raise UserError(
+            f"model.quantize: a quantised base cannot start from the weights in {folder}",
+            f"Use model.base: {folder}.",
+        )
     load_plain_state_dict(model, load_weights(folder))
     if (folder / SID_ROWS).is_file():
         tuning_of(model).adopt_rows(model, _saved(folder / SID_ROWS), sid_ids)
@@ -349,7 +363,7 @@ def _under_model_names(model: PreTrainedModel, weights: dict[str, Tensor]) -> di
     # weights.
     loaded: Any = type(model).from_pretrained(
         None,
-        config=copy.deepcopy(model.config),
+        config=_plain_config(model),
         state_dict=dict(weights),
         dtype=torch.float32,
         ignore_mismatched_sizes=True,

@@ -22,6 +22,7 @@ from sidtune.model.base_files import SCRATCH, quantisation_fault, weight_faults
 from sidtune.model.dropout import set_dropout
 from sidtune.model.initialise import ItemTexts, mean_rows, text_rows
 from sidtune.model.tuning import TUNINGS
+from sidtune.model.tuning.quantised import settings
 from sidtune.tokenizer.load import load_model_config
 from sidtune.tokenizer.vocabulary import Vocabulary
 
@@ -67,9 +68,17 @@ def _undropped(
     model_config = load_model_config(config.base, trust_remote_code)
     if config.from_scratch:
         return _build(config.base, model_config, vocabulary, seed, trust_remote_code)
-    if fault := quantisation_fault(config.base, model_config):
+    beside = config.tuning == "lora"
+    if fault := quantisation_fault(config.base, model_config, config.quantize, beside):
         raise fault
-    model = _load(config.base, trust_remote_code, dtype=dtype or "auto")
+    options: dict[str, Any] = {}
+    if config.quantize:
+        # bfloat16 where it is the type of the other weights; quantised on the CPU, then moved.
+        products = dtype or torch.bfloat16
+        options = {"quantization_config": settings(config.quantize, products)}
+    if config.quantize or beside:
+        options["device_map"] = {"": "cpu"}
+    model = _load(config.base, trust_remote_code, dtype=dtype or "auto", **options)
     added = _make_room(model, rows_needed(model_config, vocabulary.tokenizer))
     assert texts is not None or config.new_rows == "mean"
     _initialise(model, vocabulary, added, texts if config.new_rows == "text" else None, seed)

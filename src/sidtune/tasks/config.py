@@ -133,6 +133,17 @@ class Config(Section):
     def _adapters_have_a_subject(self) -> Self:
         if "lora" not in self.tunings and "lora" in self.model.model_fields_set:
             raise ValueError("model.lora has no effect without tuning: lora; remove it")
+        if self.model.quantize:
+            if self.tunings != {"lora"} or len(self.stages) > 1:
+                raise ValueError(
+                    "model.quantize needs tuning: lora, in a run of one stage: quantised weights"
+                    " cannot be trained, and no stage can start from trained ones"
+                )
+            if self.model.lora.dora or self.model.lora.save_adapter:
+                raise ValueError(
+                    "model.quantize: not with lora.dora; and not with lora.save_adapter, since the"
+                    " adapter fits the quantised weights, which it does not contain"
+                )
         if not self.model.lora.save_adapter:
             return self
         *before, last = [stage.tuning for stage in self.stages] or [self.model.tuning]

@@ -28,6 +28,7 @@ def run_identity(inputs: Inputs, world_size: int) -> dict[str, Any]:
         **{f"weight of {name}": options.weight for name, options in config.task_options().items()},
         **{f"model.{name}": getattr(config.model, name) for name in RATES},
         **({"stages": stages} if stages else {"model.tuning": config.model.tuning}),
+        **({"model.quantize": config.model.quantize} if config.model.quantize else {}),
         **({"model.lora": lora} if "lora" in config.tunings else {}),
         **({} if config.model.new_rows == "mean" else {"model.new_rows": config.model.new_rows}),
         "model.from_scratch": config.model.from_scratch,

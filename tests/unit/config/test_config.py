@@ -130,6 +130,14 @@ def test_malformed_overrides(tmp_path: Path, override: str) -> None:
             r"model.lora has no effect without tuning: lora",
         ),
         (
+            changed(model={"base": "b", "tuning": "frozen", "quantize": "nf4"}),
+            r"model.quantize needs tuning: lora",
+        ),
+        (
+            changed(model={"base": "b", "tuning": "lora", "quantize": "nf4", "lora": {"dora": 1}}),
+            r"model.quantize: not with lora.dora",
+        ),
+        (
             changed(model={"base": "b", "tuning": "lora", "lora": {"targets": []}}),
             r"model.lora.targets: .*'all-linear'.*at least 1 item",
         ),

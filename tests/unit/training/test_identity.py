@@ -34,6 +34,7 @@ COMPARED: dict[str, tuple[Any, dict[str, Any]]] = {
     "model.lora.rslora": (True, LORA),
     "model.lora.dora": (True, LORA),
     "model.lora.init": ("gaussian", LORA),
+    "model.quantize": ("nf4", LORA),
     "model.new_rows": ("text", {}),
     "model.residual_dropout": (0.1, {}),
     "model.embedding_dropout": (0.1, {}),

@@ -43,7 +43,8 @@ class Tuning(ABC):
     @abstractmethod
     def merged_state(self, model: PreTrainedModel) -> dict[str, Tensor]:
         """All weights under the plain model's names, with trained rows and adapters merged in;
-        includes a tied head. Weights with adapters are in float32, the others in their own dtype.
+        includes a tied head. Those of `computed_names` are in float32, the others in their own
+        dtype.
         """
 
     @abstractmethod
@@ -76,9 +77,13 @@ class Tuning(ABC):
 
     def hidden_weights(self, model: PreTrainedModel) -> dict[str, Tensor]:
         """The base's weights under the adapters, by their plain names: no training step changes
-        them, and the merged weights do not show them.
+        them, and the merged weights do not show them. Of quantised ones, checksums.
         """
         return {}
+
+    def computed_names(self, model: PreTrainedModel) -> set[str]:
+        """Plain names of the merged weights that are computed, in float32."""
+        return set()
 
     def load_adapters(
         self, model: PreTrainedModel, adapters: dict[str, Tensor], hidden: dict[str, Tensor]

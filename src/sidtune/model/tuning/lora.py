@@ -18,12 +18,17 @@ from transformers.pytorch_utils import Conv1D
 
 from sidtune.base.errors import UserError, did_you_mean
 from sidtune.config.model import LoraConfig
+from sidtune.model.tuning.checksums import checksum
 from sidtune.model.tuning.frozen import Frozen, sid_rows
+from sidtune.model.tuning.quantised import EXTRAS, quantised_layers, whole_weight
 
 # PEFT's names: of the adapter, and of the module inside an adapted layer that holds the base's
 # weight.
 ADAPTER, INSIDE = "default", ".base_layer."
 ALPHA_PER_RANK = 2
+CHECKSUM = "checksum"
+# Types of quantised weights.
+PACKED = (torch.uint8, torch.int8)
 
 
 class Lora(Frozen):
@@ -56,25 +61,43 @@ class Lora(Frozen):
 
     def merged_state(self, model: PreTrainedModel) -> dict[str, Tensor]:
         """See `Tuning`."""
-        layers, merged = adapted_layers(model), {}
+        layers, quantised, merged = adapted_layers(model), quantised_layers(model), {}
         for name, value in super().merged_state(model).items():
-            layer, inside, last = name.rpartition(INSIDE)
-            if not inside:
-                if ".lora_" not in name:
-                    merged[name] = value
-            else:
-                whole = merged_weight(layers[layer]) if last == "weight" else value
-                merged[f"{layer}.{last}"] = whole
+            own, _, last = name.rpartition(".")
+            plain = _plain_name(own)
+            if ".lora_" in name or (quantised and (last in EXTRAS or ".weight." in name)):
+                continue
+            if last == "weight" and plain in layers:
+                value = merged_weight(layers[plain])
+            elif last == "weight" and own in quantised:
+                value = whole_weight(quantised[own])
+            merged[f"{plain}.{last}"] = value
         return merged
 
     def load_merged(self, model: PreTrainedModel, weights: dict[str, Tensor]) -> None:
-        """See `Tuning`: they become the base's weights, and the adapters stay as they are."""
-        super().load_merged(model, self._under_own_names(model, weights))
+        """See `Tuning`: they become the base's weights, and the adapters stay as they are. So do
+        quantised weights.
+        """
+        stay = {f"{_plain_name(name)}.weight" for name in quantised_layers(model)}
+        loaded = {name: value for name, value in weights.items() if name not in stay}
+        super().load_merged(model, self._under_own_names(model, loaded))
 
     def unchanged_names(self, model: PreTrainedModel) -> set[str]:
         """See `Tuning`: the frozen weights without adapters."""
         plain = {name.replace(INSIDE, ".") for name in super().unchanged_names(model)}
-        return plain - self.hidden_weights(model).keys()
+        return plain - {f"{name}.weight" for name in adapted_layers(model)}
+
+    def computed_names(self, model: PreTrainedModel) -> set[str]:
+        """See `Tuning`."""
+        names = [*adapted_layers(model), *map(_plain_name, quantised_layers(model))]
+        return {f"{name}.weight" for name in names}
+
+    def parameter_counts(self, model: PreTrainedModel) -> tuple[int, int]:
+        """See `Tuning`: a quantised weight counts its numbers, several of which may be packed."""
+        trained, total = super().parameter_counts(model)
+        layers = quantised_layers(model).values()
+        packed = [layer.in_features * layer.out_features - layer.weight.numel() for layer in layers]
+        return trained, total + sum(packed)
 
     def adapters(self, model: PreTrainedModel) -> dict[str, Tensor]:
         """See `Tuning`: A, B and, with DoRA, magnitudes, in float32."""
@@ -82,19 +105,21 @@ class Lora(Frozen):
 
     def hidden_weights(self, model: PreTrainedModel) -> dict[str, Tensor]:
         """See `Tuning`."""
-        return {
-            f"{name}.weight": layer.get_base_layer().weight.detach()
-            for name, layer in adapted_layers(model).items()
-        }
+        quantised, hidden = quantised_layers(model), {}
+        for name, layer in adapted_layers(model).items():
+            if f"{name}.base_layer" not in quantised:
+                hidden[f"{name}.weight"] = layer.get_base_layer().weight.detach()
+        # They are quantised anew from the base whenever a run is resumed.
+        for name, layer in quantised.items():
+            hidden[f"{_plain_name(name)}.{CHECKSUM}"] = checksum(whole_weight(layer)).cpu()
+        return hidden
 
     def load_adapters(
         self, model: PreTrainedModel, adapters: dict[str, Tensor], hidden: dict[str, Tensor]
     ) -> None:
         """See `Tuning`."""
-        for own, given in (
-            (self.adapters(model), adapters),
-            (self.hidden_weights(model), hidden),
-        ):
+        base = self.hidden_weights(model)
+        for own, given in ((self.adapters(model), adapters), (base, hidden)):
             expected = {name: tuple(value.shape) for name, value in own.items()}
             found = {name: tuple(value.shape) for name, value in given.items()}
             wrong = [name for name in {**expected, **found} if expected.get(name) != found.get(name)]
@@ -104,7 +129,14 @@ class Lora(Frozen):
                     f" {found.get(wrong[0], 'missing')}, expected {expected.get(wrong[0], 'none')}",
                     "Resume with the base and the model.lora of the run that saved them.",
                 )
-        model.load_state_dict(adapters | self._under_own_names(model, hidden), strict=False)
+        quantised = [name for name in base if name.endswith(f".{CHECKSUM}")]
+        if any(not torch.equal(base[name], hidden[name]) for name in quantised):
+            raise UserError(
+                "model.base, or how it is quantised on this machine, has changed since the run began",
+                "Resume with the same base, on the same kind of device.",
+            )
+        weights = {name: value for name, value in hidden.items() if name not in quantised}
+        model.load_state_dict(adapters | self._under_own_names(model, weights), strict=False)
 
     def _under_own_names(
         self, model: PreTrainedModel, weights: dict[str, Tensor]
@@ -117,6 +149,11 @@ class Lora(Frozen):
             return f"{layer}{INSIDE}{last}" if layer in layers else name
 
         return {own(name): value for name, value in weights.items()}
+
+
+def _plain_name(module: str) -> str:
+    """The plain name of a module, from its name in the adapted model."""
+    return module.removesuffix(INSIDE[:-1])
 
 
 def is_adapted(model: PreTrainedModel) -> bool:
@@ -138,6 +175,9 @@ def merged_weight(layer: Any) -> Tensor:
     Returns:
         the shape of the base's weight, in the memory of the CPU.
     """
+    base = layer.get_base_layer()
+    if base.weight.dtype in PACKED:
+        return (whole_weight(base) + layer.get_delta_weight(ADAPTER)).cpu()
     # A copy: merging and unmerging in place would leave rounding in the base's weight.
     own = copy.deepcopy(layer)
     own.get_base_layer().float()
