@@ -49,12 +49,12 @@ from sidtune.files.literals import parse_list
 from sidtune.model.base_files import weight_faults
 from sidtune.model.checkpoint_files import INDEX, OLD_WEIGHTS, WEIGHTS, load_weights
 from sidtune.model.load import load_model
+from sidtune.model.tuning.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, read_settings
 from sidtune.ranker.file import read_ranker, write_ranker
 from sidtune.ranker.pairs import Asked
 from sidtune.ranker.ranker import Ranker, fit_sources
 from sidtune.ranker.scorers import Mixture, Trees
 from sidtune.ranker.table import tabulate
-from sidtune.model.tuning.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, read_settings
 from sidtune.runs.bundle import (
     CATALOGUE,
     RECOMMENDER_FILE,

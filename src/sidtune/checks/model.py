@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from sidtune.base.errors import UserError
 from sidtune.checks.finding import Finding
 from sidtune.inputs import Inputs
 from sidtune.model.base_files import SCRATCH, quantisation_fault, weight_faults
+from sidtune.model.load import skeleton
+from sidtune.model.tuning.lora import target_names
 
 # Rotary positions that depend on the longest sequence of a forward pass.
 LENGTH_DEPENDENT = ("dynamic", "longrope")
@@ -46,6 +49,17 @@ def model(inputs: Inputs) -> Iterator[Finding]:
             "model.tuning",
             "frozen and lora tuning train the rows of SID tokens, but there is no SID token",
         )
+
+
+def adapters(inputs: Inputs) -> Iterator[Finding]:
+    """The layers that `model.lora.targets` names."""
+    config = inputs.config
+    targets = config.model.lora.targets
+    if "lora" in config.tunings and not isinstance(targets, str):
+        try:
+            target_names(skeleton(config.model.base, inputs.trust_remote_code), targets)
+        except UserError as fault:
+            yield Finding("error", "model.lora.targets", fault.message, [], fault.hint)
 
 
 def weights(inputs: Inputs) -> Iterator[Finding]:

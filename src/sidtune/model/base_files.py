@@ -99,9 +99,7 @@ def quantisation_fault(
 
 def _method(settings: dict[str, Any]) -> str:
     bits = any(settings.get(name) for name in ("load_in_4bit", "load_in_8bit"))
-    return str(settings.get("quant_method") or (BITSANDBYTES if bits else "an unnamed method"))[
-        :60
-    ]
+    return str(settings.get("quant_method") or (BITSANDBYTES if bits else "an unnamed method"))[:60]
 
 
 def _folder(base: str) -> Path | None:

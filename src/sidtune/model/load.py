@@ -114,6 +114,16 @@ def load_plain(base: str, rows: int, trust_remote_code: bool = False) -> PreTrai
     return model
 
 
+def skeleton(base: str, trust_remote_code: bool = False) -> PreTrainedModel:
+    """The modules of a base, whose weights take no memory and have no values."""
+    model_config = load_model_config(base, trust_remote_code)
+    with torch.device("meta"):
+        model: Any = AutoModelForCausalLM.from_config(
+            model_config, trust_remote_code=trust_remote_code
+        )
+    return model  # type: ignore[no-any-return]
+
+
 def base_dtype(config: ModelConfig, trust_remote_code: bool = False) -> torch.dtype:
     """The data type of the base's weights, which the result is saved in."""
     dtype = load_model_config(config.base, trust_remote_code).dtype

@@ -43,7 +43,7 @@ def write_adapter(
         save_adapter(model, base, tokens, partial)
         tokenizer.save_pretrained(partial)
         write_bundle(bundle, partial)
-        rows = len(model.get_input_embeddings().base.weight)
+        rows = int(model.config.get_text_config().vocab_size)
         (partial / CARD).write_text(adapter_card(base, rows), encoding="utf-8")
         publish(partial, final)
 
@@ -73,8 +73,8 @@ def merge_adapter(source: Path, target: Path, trust_remote_code: bool = False) -
     dtype, most = model_config.dtype, rows_needed(model_config, tokenizer)
     if settings.rows > most:
         raise UserError(
-            f"{folder}: the adapter has rows up to {settings.rows:,}, but its tokenizer and its base"
-            f" need {most:,}",
+            f"{folder}: the adapter has rows up to {settings.rows:,}, but its tokenizer and its"
+            f" base need {most:,}",
             "Copy the whole folder again.",
         )
     model = _merged(folder, load_plain(base, settings.rows, trust_remote_code))

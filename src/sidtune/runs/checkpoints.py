@@ -44,7 +44,9 @@ RECORDED_LATER = (
 # Maximum size of a manifest or an identity in bytes, enough for ten thousand files.
 LONGEST_JSON = 1 << 20
 PARTIAL, DELETED = ".partial", ".deleted"
-LEFTOVER = re.compile(rf"\.({PREFIX}\d+|{FINAL}|{ADAPTER})({re.escape(PARTIAL)}|{re.escape(DELETED)})")
+LEFTOVER = re.compile(
+    rf"\.({PREFIX}\d+|{FINAL}|{ADAPTER})({re.escape(PARTIAL)}|{re.escape(DELETED)})"
+)
 # Default values of settings that are saved only if they differ.
 UNSAID = {
     "model.new_rows": "mean",

@@ -60,8 +60,9 @@ base.resize_token_embeddings({rows}, mean_resizing=False)
 model = PeftModel.from_pretrained(base, ".")
 ```
 
-`sidtune merge FOLDER OUT` writes the plain model, which `sidtune evaluate` and `sidtune recommend`
-use. `sid_catalogue.parquet` maps items to semantic IDs; `sid_recommender.json` describes the prompt.
+`sidtune merge FOLDER OUT` writes the plain model, which `sidtune evaluate` and
+`sidtune recommend` use. `sid_catalogue.parquet` maps items to semantic IDs;
+`sid_recommender.json` describes the prompt.
 """
 
 

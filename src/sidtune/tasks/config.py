@@ -149,8 +149,9 @@ class Config(Section):
         *before, last = [stage.tuning for stage in self.stages] or [self.model.tuning]
         if last != "lora" or set(before) - {"frozen"}:
             raise ValueError(
-                "model.lora.save_adapter: an adapter describes a run whose last stage is lora, after"
-                " frozen stages or none; otherwise the base's own weights have changed. Remove it"
+                "model.lora.save_adapter: an adapter describes a run whose last stage is lora,"
+                " after frozen stages or none; otherwise the base's own weights have changed."
+                " Remove it"
             )
         return self
 

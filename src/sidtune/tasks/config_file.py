@@ -134,7 +134,7 @@ def dump_config(config: Config) -> str:
     if config.model.from_scratch:
         del tree["model"]["new_rows"]
     if "lora" not in config.tunings:
-        del tree["model"]["lora"]
+        del tree["model"]["lora"], tree["model"]["quantize"]
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
 
 

@@ -28,6 +28,7 @@ class Tuning(ABC):
             sid_ids: `(SID tokens,)` ids, ascending.
         """
 
+    @abstractmethod
     def adapt(self, model: PreTrainedModel, lora: LoraConfig, seed: int) -> None:
         """Add what is trained beside the base's layers, if anything; called after `apply`, once the
         base's own dropout is settled.
@@ -85,6 +86,7 @@ class Tuning(ABC):
         """Plain names of the merged weights that are computed, in float32."""
         return set()
 
+    @abstractmethod
     def load_adapters(
         self, model: PreTrainedModel, adapters: dict[str, Tensor], hidden: dict[str, Tensor]
     ) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from sidtune.base.errors import UserError
+from sidtune.config.model import LoraConfig
 from sidtune.model.tuning.base import Tuning, matrix_names, module_name
 
 
@@ -154,6 +155,9 @@ class Frozen(Tuning):
             )
         freeze(model, sid_ids)
 
+    def adapt(self, model: PreTrainedModel, lora: LoraConfig, seed: int) -> None:
+        """See `Tuning`: nothing is added."""
+
     def plain_modules(self, model: PreTrainedModel) -> tuple[Any, Any]:
         """See `Tuning`."""
         return model.get_input_embeddings().base, model.get_output_embeddings().base
@@ -205,6 +209,11 @@ class Frozen(Tuning):
     def load_trained(self, model: PreTrainedModel, state: dict[str, Tensor]) -> None:
         """See `Tuning`."""
         load_sid_rows(model, state)
+
+    def load_adapters(
+        self, model: PreTrainedModel, adapters: dict[str, Tensor], hidden: dict[str, Tensor]
+    ) -> None:
+        """See `Tuning`: there are none."""
 
     def adopt_rows(self, model: PreTrainedModel, rows: dict[str, Tensor], sid_ids: Tensor) -> None:
         """See `Tuning`."""

@@ -122,7 +122,9 @@ class Lora(Frozen):
         for own, given in ((self.adapters(model), adapters), (base, hidden)):
             expected = {name: tuple(value.shape) for name, value in own.items()}
             found = {name: tuple(value.shape) for name, value in given.items()}
-            wrong = [name for name in {**expected, **found} if expected.get(name) != found.get(name)]
+            wrong = [
+                name for name in {**expected, **found} if expected.get(name) != found.get(name)
+            ]
             if wrong:
                 raise UserError(
                     f"the saved adapters do not match the model: {wrong[0]} is"
@@ -132,7 +134,8 @@ class Lora(Frozen):
         quantised = [name for name in base if name.endswith(f".{CHECKSUM}")]
         if any(not torch.equal(base[name], hidden[name]) for name in quantised):
             raise UserError(
-                "model.base, or how it is quantised on this machine, has changed since the run began",
+                "model.base, or how it is quantised on this machine, has changed since the run"
+                " began",
                 "Resume with the same base, on the same kind of device.",
             )
         weights = {name: value for name, value in hidden.items() if name not in quantised}
@@ -177,7 +180,8 @@ def merged_weight(layer: Any) -> Tensor:
     """
     base = layer.get_base_layer()
     if base.weight.dtype in PACKED:
-        return (whole_weight(base) + layer.get_delta_weight(ADAPTER)).cpu()
+        total: Tensor = whole_weight(base) + layer.get_delta_weight(ADAPTER)
+        return total.cpu()
     # A copy: merging and unmerging in place would leave rounding in the base's weight.
     own = copy.deepcopy(layer)
     own.get_base_layer().float()
@@ -235,6 +239,4 @@ def target_names(model: PreTrainedModel, targets: str | Sequence[str]) -> list[s
                 f"{did_you_mean(target, last)}",
                 f"Its linear layers: {', '.join(last)}.",
             )
-    return [
-        name for name in linear if any(f".{name}".endswith(f".{target}") for target in targets)
-    ]
+    return [name for name in linear if any(f".{name}".endswith(f".{target}") for target in targets)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 from typing import Any, Literal
 
 import torch
@@ -68,6 +69,8 @@ def kernel_fault(kind: Kind) -> UserError | None:
     """
     if importlib.util.find_spec("bitsandbytes") is None:
         return UserError(f"model.quantize: {kind} needs the package bitsandbytes", INSTALL)
+    # Its int8 layers would say at every call that they round what enters them.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     device = device_type()
     try:
         worst = _deviation(kind, device)

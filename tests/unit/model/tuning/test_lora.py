@@ -262,7 +262,9 @@ def test_adapters_of_another_rank_are_refused(tmp_path: Path) -> None:
 
 def test_unknown_layers_are_named(tmp_path: Path) -> None:
     base = make_base(tmp_path / "base")
-    with pytest.raises(UserError, match=r"no linear layer 'q_porj'; did you mean q_proj\?") as fault:
+    with pytest.raises(
+        UserError, match=r"no linear layer 'q_porj'; did you mean q_proj\?"
+    ) as fault:
         load(base, targets=["q_porj"])
     assert "Its linear layers: down_proj, gate_proj" in fault.value.hint
     with pytest.raises(UserError, match="no linear layer 'lm_head'"):

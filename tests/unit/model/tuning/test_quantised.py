@@ -9,7 +9,7 @@ import torch
 from tests.tiny_models import make_base
 from tests.unit.model.tuning.test_frozen import batch, loss_of
 from tests.unit.model.tuning.test_lora import load, move
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from sidtune.base.errors import UserError
 from sidtune.config.model import ModelConfig
@@ -26,7 +26,6 @@ from sidtune.model.tuning.lora import adapted_layers
 from sidtune.model.tuning.quantised import Kind, quantised_layers, whole_weight
 from sidtune.model.unchanged import Unchanged
 from sidtune.tokenizer.vocabulary import Vocabulary
-from transformers import PreTrainedModel
 
 KINDS = pytest.mark.parametrize("kind", ["nf4", "int8"])
 
@@ -123,7 +122,9 @@ def test_a_base_that_comes_quantised(tmp_path: Path) -> None:
     assert quantised_layers(model)
     assert len(adapted_layers(model)) == len(quantised_layers(model))
     save_pretrained(model, vocabulary.tokenizer, tmp_path / "saved", torch.bfloat16)
-    assert {weight.dtype for weight in load_weights(tmp_path / "saved").values()} == {torch.bfloat16}
+    assert {weight.dtype for weight in load_weights(tmp_path / "saved").values()} == {
+        torch.bfloat16
+    }
     with pytest.raises(UserError, match="is quantised already"):
         quantise(tmp_path / "base", vocabulary, "nf4")
 

@@ -155,6 +155,32 @@ def test_resume_is_exact(tmp_path: Path, dtype: torch.dtype) -> None:
     assert first.stat().st_ino == second.stat().st_ino
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["nf4", "int8"])
+def test_a_quantised_run_resumes_exactly(tmp_path: Path, kind: str) -> None:
+    pytest.importorskip("bitsandbytes")
+    make_base(tmp_path / "base", dtype=torch.bfloat16)
+
+    def tree(name: str) -> dict[str, Any]:
+        return tiny_tree(
+            tmp_path,
+            output_dir=str(tmp_path / name),  # type: ignore[arg-type]
+            model={**LORA, "quantize": kind},
+            training={"max_steps": 6, "workers": 0},
+            eval={"every": 2},
+        )
+
+    whole, killed = tree("whole"), tree("killed")
+    run(parse_config(whole, "test"))
+    dies(parse_config(killed, "test"), 3)
+    run(parse_config(killed, "test"))
+    same_result(killed, whole)
+    assert losses(parse_config(whole, "test"))[-1] < losses(parse_config(whole, "test"))[0]
+    report = evaluate(EvaluationRequest(tmp_path / "whole"))
+    assert report is not None
+    assert report.rankers["model"]
+
+
 STAGES = [
     {"tuning": "frozen", "steps": 4, "learning_rate": 0.05},
     {"tuning": "lora", "steps": 4},
@@ -219,9 +245,7 @@ def test_plain_peft_loads_the_adapter(
     exec(code.replace('"."', repr(str(adapter))), names)
     merged = AutoModelForCausalLM.from_pretrained(config.output_dir)
     ids = torch.randint(0, len(names["tokenizer"]), (2, 20))
-    torch.testing.assert_close(
-        names["model"](ids).logits, merged(ids).logits, rtol=1e-4, atol=1e-4
-    )
+    torch.testing.assert_close(names["model"](ids).logits, merged(ids).logits, rtol=1e-4, atol=1e-4)
     done = call("merge", config.output_dir, tmp_path / "out")
     assert done.exit_code == 0, done.output
     same, own = load_weights(tmp_path / "out"), load_weights(config.output_dir)
