@@ -94,7 +94,7 @@ def of_peft(config: Config, folder: Path) -> list[float]:
     return trainer.losses
 
 
-@pytest.mark.parametrize("layout", ["tree", "padded"])
+@pytest.mark.parametrize("layout", ["tree", pytest.param("padded", marks=pytest.mark.long)])
 def test_losses_are_those_of_peft_in_the_loop_of_transformers(tmp_path: Path, layout: str) -> None:
     training = {"max_steps": STEPS, "layout": layout, "workers": 0}
     config = tiny_config(tmp_path, model=LORA, training=training, eval={"every": 9})
@@ -107,7 +107,8 @@ def test_losses_are_those_of_peft_in_the_loop_of_transformers(tmp_path: Path, la
 def test_the_result_is_an_ordinary_model(tmp_path: Path) -> None:
     """In the base's own type; only layers with adapters and SID rows differ from the base."""
     base = make_base(tmp_path / "base", "llama", tied=False, dtype=torch.bfloat16)
-    config = tiny_config(tmp_path, model=LORA, tasks=TASKS, training={"workers": 0})
+    training = {"workers": 0, "max_steps": 3}
+    config = tiny_config(tmp_path, model=LORA, tasks=TASKS, training=training)
     run(config)
     before, after = load_weights(base), load_weights(config.output_dir)
     kept = [name for name in before if torch.equal(after[name][: len(before[name])], before[name])]
@@ -124,10 +125,9 @@ def test_the_result_is_an_ordinary_model(tmp_path: Path) -> None:
     assert "1" in shown
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
-def test_resume_is_exact(tmp_path: Path, dtype: torch.dtype) -> None:
+def test_resume_is_exact(tmp_path: Path) -> None:
     """With dropout in adapters and blocks, and the base written once."""
-    make_base(tmp_path / "base", "qwen3", dtype=dtype)
+    make_base(tmp_path / "base", "qwen3", dtype=torch.bfloat16)
 
     def tree(name: str) -> dict[str, Any]:
         return tiny_tree(
@@ -138,20 +138,20 @@ def test_resume_is_exact(tmp_path: Path, dtype: torch.dtype) -> None:
                 "residual_dropout": 0.1,
                 "lora": {"rank": 4, "dropout": 0.2, "dora": True},
             },
-            training={"max_steps": 8, "workers": 0},
+            tasks=TASKS,
+            training={"max_steps": 6, "workers": 0},
             eval={"every": 2, "save_total_limit": 2},
         )
 
     whole, killed = tree("whole"), tree("killed")
     run(parse_config(whole, "test"))
-    for step in (1, 5):
-        dies(parse_config(killed, "test"), step)
+    dies(parse_config(killed, "test"), 3)
     run(parse_config(killed, "test"))
     same_result(killed, whole)
     for name in (ADAPTERS, HIDDEN):
-        one, other = (tmp_path / run / "checkpoint-8" / name for run in ("whole", "killed"))
+        one, other = (tmp_path / run / "checkpoint-6" / name for run in ("whole", "killed"))
         assert one.read_bytes() == other.read_bytes()
-    first, second = (tmp_path / "killed" / f"checkpoint-{step}" / HIDDEN for step in (6, 8))
+    first, second = (tmp_path / "killed" / f"checkpoint-{step}" / HIDDEN for step in (4, 6))
     assert first.stat().st_ino == second.stat().st_ino
 
 
@@ -182,9 +182,9 @@ def test_a_quantised_run_resumes_exactly(tmp_path: Path, kind: str) -> None:
 
 
 STAGES = [
-    {"tuning": "frozen", "steps": 4, "learning_rate": 0.05},
+    {"tuning": "frozen", "steps": 2, "learning_rate": 0.05},
     {"tuning": "lora", "steps": 4},
-    {"tuning": "full", "steps": 4},
+    {"tuning": "full", "steps": 2},
 ]
 
 
@@ -198,6 +198,7 @@ def test_stages_follow_each_other(tmp_path: Path) -> None:
             output_dir=str(tmp_path / name),  # type: ignore[arg-type]
             stages=STAGES,  # type: ignore[arg-type]
             model={"lora": {"rank": 4}},
+            tasks=TASKS,
             training={"workers": 0},
             eval={"every": 2},
         )
@@ -206,8 +207,7 @@ def test_stages_follow_each_other(tmp_path: Path) -> None:
 
     whole, killed = (parse_config(tree(name), "test") for name in ("whole", "killed"))
     run(whole)
-    for number in (1, 2):
-        dies(killed, 3, stage_runs(killed)[number].output_dir)
+    dies(killed, 3, stage_runs(killed)[1].output_dir)
     run(killed)
     for mine, other in zip(stage_runs(killed), stage_runs(whole), strict=True):
         assert metrics(mine) == metrics(other)
@@ -223,7 +223,11 @@ def test_stages_follow_each_other(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("architecture", "tied", "lora"),
-    [("qwen3", True, {}), ("llama", False, {"dora": True, "rslora": True}), ("gpt2", True, {})],
+    [
+        ("qwen3", True, {}),
+        ("llama", False, {"dora": True, "rslora": True}),
+        pytest.param("gpt2", True, {}, marks=pytest.mark.long),
+    ],
 )
 def test_plain_peft_loads_the_adapter(
     tmp_path: Path, architecture: str, tied: bool, lora: dict[str, Any]
@@ -233,8 +237,8 @@ def test_plain_peft_loads_the_adapter(
 
     make_base(tmp_path / "base", architecture, tied, spare=3)
     model = {"tuning": "lora", "lora": {"rank": 4, "save_adapter": True, **lora}}
-    training = {"max_steps": 4, "workers": 0}
-    config = tiny_config(tmp_path, model=model, training=training, eval={"every": 4})
+    training = {"max_steps": 2, "workers": 0}
+    config = tiny_config(tmp_path, model=model, training=training, tasks=TASKS, eval={"every": 2})
     run(config)
     adapter = config.output_dir / "adapter"
     assert not (adapter / "config.json").exists(), "it is no model by itself"
