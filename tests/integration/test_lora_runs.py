@@ -8,12 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.asking import call
+from tests.asking import call, message
+from tests.forking import start_ranks
+from tests.integration.test_distributed import metrics as steady_metrics
 from tests.running import dies, losses, metrics, run, same_result
 from tests.tiny_data import tiny_config, tiny_tree
 from tests.tiny_models import make_base
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
+from sidtune.base.errors import UserError
 from sidtune.encoding.corpus import Corpus
 from sidtune.evaluation.evaluate import EvaluationRequest, evaluate
 from sidtune.inputs import Inputs
@@ -24,6 +27,7 @@ from sidtune.runs.schedule import stage_runs
 from sidtune.tasks.config import Config
 from sidtune.tasks.config_file import parse_config
 from sidtune.training.make_steps import make_plan
+from sidtune.training.train import train
 
 LORA: dict[str, Any] = {"tuning": "lora", "lora": {"rank": 4}}
 STEPS = 9
@@ -156,6 +160,27 @@ def test_resume_is_exact(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
+def test_two_processes_train_like_one(tmp_path: Path) -> None:
+    make_base(tmp_path / "base", tied=False)
+    trees = []
+    for processes in (1, 2):
+        tree = tiny_tree(
+            tmp_path,
+            output_dir=str(tmp_path / f"run{processes}"),  # type: ignore[arg-type]
+            model=LORA,
+            tasks=TASKS,
+            training={"batch_size": 15, "max_steps": 6},
+            eval={"every": 3},
+        )
+        assert [rank.ends() for rank in start_ranks(processes, tree, tmp_path)] == [0] * processes
+        trees.append(tree)
+    one, two = (steady_metrics(tree) for tree in trees)
+    assert len(one) == len(two) > 5
+    for left, right in zip(one, two, strict=True):
+        assert right == pytest.approx(left, rel=2e-3, abs=1e-6)
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["nf4", "int8"])
 def test_a_quantised_run_resumes_exactly(tmp_path: Path, kind: str) -> None:
     pytest.importorskip("bitsandbytes")
@@ -256,3 +281,15 @@ def test_plain_peft_loads_the_adapter(
     assert same.keys() == own.keys()
     assert all(torch.equal(same[name], value) for name, value in own.items())
     assert call("recommend", tmp_path / "out", "--history", "3,1", "-k", 2).exit_code == 0
+    for source, target, reason in (
+        (adapter, tmp_path / "out", "out exists and is not empty"),
+        (tmp_path / "out", tmp_path / "new", "contains no adapter"),
+        (tmp_path / "none", tmp_path / "new", "no such folder"),
+    ):
+        assert reason in message("merge", source, target)
+    other = config.model_copy(update={"output_dir": tmp_path / "other"})
+    with pytest.raises(UserError, match=r"save_adapter: .*out differs from model.base in more"):
+        train(other, resume=str(tmp_path / "out"), dry_run=True)
+    make_base(tmp_path / "base", "gpt_neox")
+    assert "cannot be loaded into its base" in message("merge", adapter, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
