@@ -49,6 +49,7 @@ from sidtune.files.literals import parse_list
 from sidtune.model.base_files import weight_faults
 from sidtune.model.checkpoint_files import INDEX, OLD_WEIGHTS, WEIGHTS, load_weights
 from sidtune.model.load import load_model
+from sidtune.model.tuning.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, read_settings
 from sidtune.ranker.file import read_ranker, write_ranker
 from sidtune.ranker.pairs import Asked
 from sidtune.ranker.ranker import Ranker, fit_sources
@@ -525,6 +526,22 @@ def _read_base(folder: Path) -> None:
     assert len(model.get_input_embeddings().weight) >= len(tokenizer)
 
 
+ADAPTER = json_bytes(
+    {
+        "peft_type": "LORA",
+        "base_model_name_or_path": "base",
+        "r": 4,
+        "trainable_token_indices": {"embed_tokens": [3, 4, 9], "lm_head": [3, 4, 9]},
+    }
+)
+
+
+def _read_adapter(folder: Path) -> None:
+    found = read_settings(folder)
+    assert found.base_model_name_or_path
+    assert found.rows > 0
+
+
 def _rows(name: str, content: bytes) -> Reader:
     return Reader(lambda: {name: content}, _read_rows)
 
@@ -611,6 +628,7 @@ READERS: dict[str, Reader] = {
     "question of a model": Reader(
         partial(_written, model_folder), _read_bundle, (RECOMMENDER_FILE,)
     ),
+    "adapter": Reader(lambda: {ADAPTER_CONFIG: ADAPTER, ADAPTER_WEIGHTS: b""}, _read_adapter),
     "evaluation": Reader(partial(_written, evaluation), _read_evaluation),
     "manifest": Reader(_checkpoint, _read_checkpoint, (f"checkpoint-3/{MANIFEST}",)),
     "identity": Reader(_checkpoint, _read_checkpoint, (f"checkpoint-3/{IDENTITY}",)),

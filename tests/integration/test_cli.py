@@ -37,6 +37,7 @@ OPTIONS = {
     ),
     "check": "config overrides --json --trust-remote-code",
     "preview": "config overrides --task -n --json --trust-remote-code",
+    "merge": "source target --trust-remote-code",
     "new-model": "folder --items --hidden --layers --vocab --seed",
     "evaluate": (
         "model --split --beams --normalize --limit --exclude-history --candidates --rows --train "

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from sidtune.base.errors import UserError
 from sidtune.checks.finding import Finding
 from sidtune.inputs import Inputs
 from sidtune.model.base_files import SCRATCH, quantisation_fault, weight_faults
+from sidtune.model.load import skeleton
+from sidtune.model.tuning.lora import target_names
 
 # Rotary positions that depend on the longest sequence of a forward pass.
 LENGTH_DEPENDENT = ("dynamic", "longrope")
@@ -40,11 +43,23 @@ def model(inputs: Inputs) -> Iterator[Finding]:
                 " another."
             ),
         )
-    tunings = {inputs.config.model.tuning, *(stage.tuning for stage in inputs.config.stages)}
-    if "frozen" in tunings and not len(inputs.vocabulary.sid_ids):
+    if inputs.config.tunings & {"frozen", "lora"} and not len(inputs.vocabulary.sid_ids):
         yield Finding(
-            "error", "model.tuning", "frozen tuning trains only SID rows, but there is no SID token"
+            "error",
+            "model.tuning",
+            "frozen and lora tuning train the rows of SID tokens, but there is no SID token",
         )
+
+
+def adapters(inputs: Inputs) -> Iterator[Finding]:
+    """The layers that `model.lora.targets` names."""
+    config = inputs.config
+    targets = config.model.lora.targets
+    if "lora" in config.tunings and not isinstance(targets, str):
+        try:
+            target_names(skeleton(config.model.base, inputs.trust_remote_code), targets)
+        except UserError as fault:
+            yield Finding("error", "model.lora.targets", fault.message, [], fault.hint)
 
 
 def weights(inputs: Inputs) -> Iterator[Finding]:
@@ -54,7 +69,8 @@ def weights(inputs: Inputs) -> Iterator[Finding]:
         return
     for fault in weight_faults(config.base, f"Complete the folder. {SCRATCH}"):
         yield Finding("error", config.base, fault.message, [], fault.hint)
-    if quantised := quantisation_fault(config.base, inputs.model_config):
+    beside = inputs.config.tunings == {"lora"}
+    if quantised := quantisation_fault(config.base, inputs.model_config, config.quantize, beside):
         yield Finding("error", config.base, quantised.message, [], quantised.hint)
 
 

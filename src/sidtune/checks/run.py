@@ -19,6 +19,7 @@ CHECKS: list[Check] = [
     data.titles,
     model.model,
     model.weights,
+    model.adapters,
     model.vocabulary,
     encoding.templates,
     whole_text.clock,

@@ -6,7 +6,47 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from sidtune.config.section import DropoutRate, Section, expanded
+from sidtune.config.section import DropoutRate, Positive, Section, expanded
+
+TuningName = Literal["full", "frozen", "lora"]
+
+
+class LoraConfig(Section):
+    """Low-rank adapters beside the base's linear layers."""
+
+    rank: Positive = Field(default=16, description="with `tuning: lora`: rank of the adapters")
+    alpha: Positive | None = Field(
+        default=None, description="adapters are multiplied by alpha ÷ rank; null: twice the rank"
+    )
+    dropout: DropoutRate = Field(
+        default=0.0, description="dropout rate, in training, on what enters an adapter"
+    )
+    targets: (
+        Literal["all-linear"]
+        | Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
+    ) = Field(
+        default="all-linear",
+        description=(
+            "`all-linear`: every linear layer but the output head; or a list of names, such as"
+            " `[q_proj, v_proj]`, each of which stands for all layers whose name ends with it"
+        ),
+    )
+    rslora: bool = Field(default=False, description="multiply by alpha ÷ √rank instead (rsLoRA)")
+    dora: bool = Field(
+        default=False,
+        description="train the length of each row of a weight apart from its direction (DoRA)",
+    )
+    init: Literal["default", "gaussian"] = Field(
+        default="default",
+        description=(
+            "`default`: Kaiming uniform; `gaussian`: normal with a spread of 1 ÷ rank. Either"
+            " leaves the logits as they are before the first step"
+        ),
+    )
+    save_adapter: bool = Field(
+        default=False,
+        description="also write the adapter by itself, to `output_dir/adapter`",
+    )
 
 
 class ModelConfig(Section):
@@ -22,11 +62,19 @@ class ModelConfig(Section):
         default=False,
         description="build the model from its model configuration alone, with random weights",
     )
-    tuning: Literal["full", "frozen"] = Field(
+    tuning: TuningName = Field(
         default="full",
         description=(
-            "`full` trains all parameters; `frozen` trains only the embedding rows of"
-            " the SID tokens"
+            "`full` trains all parameters; `lora` trains low-rank adapters and the embedding rows"
+            " of the SID tokens ([lora.md](lora.md)); `frozen` trains only these rows"
+        ),
+    )
+    lora: LoraConfig = LoraConfig()
+    quantize: Literal["nf4", "int8"] | None = Field(
+        default=None,
+        description=(
+            "with `tuning: lora`: hold the base's linear layers as `nf4` (four bits) or `int8`, by"
+            " bitsandbytes (`pip install 'sidtune[quantize]'`)"
         ),
     )
     new_rows: Literal["mean", "text"] = Field(
@@ -52,10 +100,11 @@ class ModelConfig(Section):
     )
 
     @model_validator(mode="after")
-    def _scratch_is_not_frozen(self) -> Self:
-        if self.from_scratch and self.tuning == "frozen":
+    def _scratch_is_trained_in_full(self) -> Self:
+        if self.from_scratch and self.tuning != "full":
             raise ValueError(
-                "frozen tuning needs a pretrained base: set tuning: full, or from_scratch: false"
+                f"{self.tuning} tuning needs a pretrained base: set tuning: full, or from_scratch:"
+                " false"
             )
         return self
 

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from sidtune.config.model import TuningName
 from sidtune.config.section import MOST, Positive, Section, Share
 
 
@@ -115,8 +116,11 @@ class TrainingConfig(Section):
 class StageConfig(Section):
     """A stage of the run, with its own tuning and schedule."""
 
-    tuning: Literal["full", "frozen"] = Field(
-        description="`full` or `frozen`; leave `model.tuning` out"
+    tuning: TuningName = Field(
+        description=(
+            "`full`, `lora` or `frozen`; leave `model.tuning` out. `model.lora` applies to each"
+            " `lora` stage"
+        )
     )
     steps: Positive | None = Field(default=None, description="length of the stage in steps")
     epochs: Positive | None = Field(

@@ -25,8 +25,10 @@ from sidtune.model.checkpoint_files import (
     WEIGHTS,
     weight_map,
 )
+from sidtune.model.tuning.quantised import Kind, kernel_fault
 
 # Older tools describe quantised weights in files of their own.
+BITSANDBYTES = "bitsandbytes"
 QUANTISED_BY = {"quantize_config.json": "GPTQ", "quant_config.json": "AWQ"}
 # In the order in which Transformers looks for them.
 WEIGHT_FILES = (WEIGHTS, INDEX, OLD_WEIGHTS, OLD_INDEX)
@@ -57,34 +59,47 @@ def weight_faults(base: str, without: str = "Give another folder.") -> list[User
     ]
 
 
-def quantisation_fault(base: str, model_config: PreTrainedConfig) -> UserError | None:
-    """The error for quantised weights, which cannot be trained; None for others.
+def quantisation_fault(
+    base: str, model_config: PreTrainedConfig, quantize: Kind | None = None, beside: bool = False
+) -> UserError | None:
+    """The error for weights that are quantised, or are to be, and cannot be trained then; else
+    None.
 
     Args:
         model_config: of the base; one that makes Transformers dequantise the weights (`dequantize`)
             is accepted.
+        quantize: how the base is to be quantised while it is loaded.
+        beside: whether only weights beside the base's are trained, by LoRA. Then bitsandbytes'
+            weights are accepted, where its kernels work.
     """
     folder = _folder(base)
     said = next((file for file in QUANTISED_BY if folder and (folder / file).is_file()), None)
     method, where = (QUANTISED_BY[said], said) if said else (None, "")
+    eight_bits = False
     for config in (model_config, model_config.get_text_config()):
         settings: Any = getattr(config, "quantization_config", None) or {}
         settings = settings if isinstance(settings, dict) else settings.to_dict()
         if settings and not settings.get("dequantize"):
             method, where = _method(settings), f"quantization_config in its {CONFIG_NAME}"
+            eight_bits = bool(settings.get("load_in_8bit"))
     if method is None:
-        return None
+        return kernel_fault(quantize) if quantize else None
+    if quantize:
+        return UserError(
+            f"model.quantize: {base} is quantised already ({method}, by {where})", "Remove it."
+        )
+    if method == BITSANDBYTES and beside:
+        return kernel_fault("int8" if eight_bits else "nf4")
     return UserError(
         f"{base} is quantised ({method}, by {where}), and quantised weights cannot be trained",
-        "Use the unquantised version of this base.",
+        "Use the unquantised version of this base."
+        + (" With model.tuning: lora it can be used." if method == BITSANDBYTES else ""),
     )
 
 
 def _method(settings: dict[str, Any]) -> str:
     bits = any(settings.get(name) for name in ("load_in_4bit", "load_in_8bit"))
-    return str(settings.get("quant_method") or ("bitsandbytes" if bits else "an unnamed method"))[
-        :60
-    ]
+    return str(settings.get("quant_method") or (BITSANDBYTES if bits else "an unnamed method"))[:60]
 
 
 def _folder(base: str) -> Path | None:

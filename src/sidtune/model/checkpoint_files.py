@@ -21,9 +21,14 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerF
 from sidtune.base.errors import UserError
 from sidtune.model.tuning import tuning_of
 from sidtune.model.tuning.base import matrix_names
+from sidtune.model.tuning.quantised import quantised_layers
 from sidtune.model.unchanged import Unchanged, weights_in
 
 SID_ROWS = "sid_rows.safetensors"
+# Of a run with LoRA: its adapters, and the base's weights under them.
+ADAPTERS, HIDDEN = "lora_adapters.safetensors", "lora_base.safetensors"
+# The names in that file, so that no two files of a checkpoint hold weights of one name.
+UNDER = "base."
 WEIGHTS, INDEX, OLD_WEIGHTS = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -121,7 +126,11 @@ def save_training_state(
     folder: Path,
     unchanged: Unchanged | None = None,
 ) -> dict[str, str]:
-    """Save the weights that a run resumes from: a plain model, and trained rows in full precision.
+    """Save the weights that a run resumes from: a plain model, and what it does not show.
+
+    That is the trained rows in full precision, and in checkpoints the adapters and the base's
+    weights under them. The result of a stage has no adapters: the next stage starts from the merged
+    weights, which are saved in full precision.
 
     Args:
         unchanged: if given, files of weights that training never changes are hard-linked instead of
@@ -141,15 +150,29 @@ def save_training_state(
     return known
 
 
+def unchanged_files(checkpoint: Path) -> list[str]:
+    """The files of a checkpoint that hold weights; the last one has those that change."""
+    hidden = [HIDDEN] if (checkpoint / HIDDEN).is_file() else []
+    return [*hidden, *shard_names(checkpoint / INDEX)]
+
+
 def _twin(model: PreTrainedModel, dtype: torch.dtype | None) -> PreTrainedModel:
     """A plain model without weights, whose `save_pretrained` writes configuration and shards
     without our modules.
     """
     with torch.device("meta"):
-        twin = type(model)(copy.deepcopy(model.config))
+        twin = type(model)(_plain_config(model))
     torch.nn.Module.to(twin, dtype or model.dtype)
     twin.generation_config = _greedy(model.generation_config)
     return twin
+
+
+def _plain_config(model: PreTrainedModel) -> Any:
+    """The model's configuration, without what says that its weights are quantised."""
+    config = copy.deepcopy(model.config)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    return config
 
 
 def _greedy(settings: GenerationConfig) -> GenerationConfig:
@@ -172,13 +195,25 @@ def _save_in_parts(model: PreTrainedModel, folder: Path, unchanged: Unchanged) -
     returns the checksums of linked files.
     """
     state, twin = plain_state_dict(model), _twin(model, None)
-    stays = tuning_of(model).unchanged_names(model) & state.keys()
+    tuning = tuning_of(model)
+    stays, hidden = tuning.unchanged_names(model) & state.keys(), tuning.hidden_weights(model)
+    # Resuming reads the adapters, so merged weights need no more precision than the base's.
+    state |= {name: state[name].to(model.dtype) for name in tuning.computed_names(model)}
     twin.save_pretrained(
         folder, state_dict={name: value for name, value in state.items() if name not in stays}
     )
     known = unchanged.link_into(folder, weights_in(folder / WEIGHTS))
-    shards = sorted(known)
-    if not known:
+    shards = sorted(known.keys() - {HIDDEN})
+    if hidden:
+        safetensors.torch.save_file(
+            {name: value.detach().contiguous() for name, value in tuning.adapters(model).items()},
+            folder / ADAPTERS,
+        )
+    if hidden and not known:
+        safetensors.torch.save_file(
+            {UNDER + name: value.contiguous() for name, value in hidden.items()}, folder / HIDDEN
+        )
+    if stays and not known:
         aside = folder / "frozen"
         twin.save_pretrained(
             aside, state_dict={name: state[name] for name in state if name in stays}
@@ -209,9 +244,17 @@ def load_training_state(model: PreTrainedModel, folder: Path) -> None:
     Raises:
         UserError: where something is missing, damaged or of another model.
     """
+    tuning = tuning_of(model)
     load_plain_state_dict(model, load_weights(folder))
-    if tuning_of(model).trained_state(model):
-        tuning_of(model).load_trained(model, _saved_rows(folder))
+    if tuning.trained_state(model):
+        tuning.load_trained(model, _saved(folder / SID_ROWS))
+    if tuning.hidden_weights(model):
+        hidden = _saved(folder / HIDDEN)
+        tuning.load_adapters(
+            model,
+            _saved(folder / ADAPTERS),
+            {name.removeprefix(UNDER): value for name, value in hidden.items()},
+        )
 
 
 def load_start(model: PreTrainedModel, folder: Path, sid_ids: Tensor) -> None:
@@ -224,9 +267,14 @@ def load_start(model: PreTrainedModel, folder: Path, sid_ids: Tensor) -> None:
     Raises:
         UserError: where something is missing, damaged or of another model.
     """
+    if quantised_layers(model):
+        raise UserError(
+            f"model.quantize: a quantised base cannot start from the weights in {folder}",
+            f"Use model.base: {folder}.",
+        )
     load_plain_state_dict(model, load_weights(folder))
     if (folder / SID_ROWS).is_file():
-        tuning_of(model).adopt_rows(model, _saved_rows(folder), sid_ids)
+        tuning_of(model).adopt_rows(model, _saved(folder / SID_ROWS), sid_ids)
 
 
 def load_weights(folder: Path) -> dict[str, Tensor]:
@@ -252,9 +300,9 @@ def load_weights(folder: Path) -> dict[str, Tensor]:
     )
 
 
-def _saved_rows(folder: Path) -> dict[str, Tensor]:
-    with refusing_damage(folder):
-        return safetensors.torch.load_file(folder / SID_ROWS)
+def _saved(file: Path) -> dict[str, Tensor]:
+    with refusing_damage(file.parent):
+        return safetensors.torch.load_file(file)
 
 
 @contextlib.contextmanager
@@ -315,7 +363,7 @@ def _under_model_names(model: PreTrainedModel, weights: dict[str, Tensor]) -> di
     # weights.
     loaded: Any = type(model).from_pretrained(
         None,
-        config=copy.deepcopy(model.config),
+        config=_plain_config(model),
         state_dict=dict(weights),
         dtype=torch.float32,
         ignore_mismatched_sizes=True,

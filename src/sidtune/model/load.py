@@ -8,7 +8,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, set_seed
+from transformers import (
+    AutoModelForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    set_seed,
+)
 
 from sidtune.base.errors import UserError
 from sidtune.config.model import ModelConfig
@@ -16,6 +22,7 @@ from sidtune.model.base_files import SCRATCH, quantisation_fault, weight_faults
 from sidtune.model.dropout import set_dropout
 from sidtune.model.initialise import ItemTexts, mean_rows, text_rows
 from sidtune.model.tuning import TUNINGS
+from sidtune.model.tuning.quantised import settings
 from sidtune.tokenizer.load import load_model_config
 from sidtune.tokenizer.vocabulary import Vocabulary
 
@@ -28,12 +35,14 @@ def load_model(
     seed: int,
     trust_remote_code: bool = False,
     texts: ItemTexts | None = None,
+    dtype: torch.dtype | None = None,
 ) -> PreTrainedModel:
     """The model ready to train: rows for all tokens, trained parameters in float32, the rest frozen
     as configured.
 
     Args:
         texts: titles and SIDs of the items; only used for `new_rows: text`.
+        dtype: of the frozen weights; None: the base's own.
 
     Raises:
         UserError: for frozen tuning without SID tokens, for a base whose weights are missing,
@@ -41,8 +50,9 @@ def load_model(
             tokenizer with ids that the model has no rows for, and for dropout that the architecture
             does not support.
     """
-    model = _undropped(config, vocabulary, seed, trust_remote_code, texts)
+    model = _undropped(config, vocabulary, seed, trust_remote_code, texts, dtype)
     set_dropout(model, config)
+    TUNINGS[config.tuning].adapt(model, config.lora, seed)
     return model
 
 
@@ -52,15 +62,24 @@ def _undropped(
     seed: int,
     trust_remote_code: bool,
     texts: ItemTexts | None,
+    dtype: torch.dtype | None,
 ) -> PreTrainedModel:
-    """The model as `load_model` returns it, but with the base's own dropout."""
+    """The model as `load_model` returns it, but with the base's own dropout and no adapters."""
     model_config = load_model_config(config.base, trust_remote_code)
     if config.from_scratch:
         return _build(config.base, model_config, vocabulary, seed, trust_remote_code)
-    if fault := quantisation_fault(config.base, model_config):
+    beside = config.tuning == "lora"
+    if fault := quantisation_fault(config.base, model_config, config.quantize, beside):
         raise fault
-    model = _load(config.base, trust_remote_code)
-    added = _make_room(model, _rows_needed(model_config, vocabulary))
+    options: dict[str, Any] = {}
+    if config.quantize:
+        # bfloat16 where it is the type of the other weights; quantised on the CPU, then moved.
+        products = dtype or torch.bfloat16
+        options = {"quantization_config": settings(config.quantize, products)}
+    if config.quantize or beside:
+        options["device_map"] = {"": "cpu"}
+    model = _load(config.base, trust_remote_code, dtype=dtype or "auto", **options)
+    added = _make_room(model, rows_needed(model_config, vocabulary.tokenizer))
     assert texts is not None or config.new_rows == "mean"
     _initialise(model, vocabulary, added, texts if config.new_rows == "text" else None, seed)
     TUNINGS[config.tuning].apply(model, torch.from_numpy(vocabulary.sid_ids))
@@ -81,6 +100,30 @@ def load_trained(
     return moved.eval()  # type: ignore[no-any-return]
 
 
+def load_plain(base: str, rows: int, trust_remote_code: bool = False) -> PreTrainedModel:
+    """Load a base in float32, with at least so many rows in its matrices; added rows are not
+    initialised.
+
+    Raises:
+        UserError: for weights that are missing, damaged, incomplete or quantised.
+    """
+    if fault := quantisation_fault(base, load_model_config(base, trust_remote_code)):
+        raise fault
+    model = _load(base, trust_remote_code, dtype=torch.float32)
+    _make_room(model, max(rows, len(_matrices(model)[0])))
+    return model
+
+
+def skeleton(base: str, trust_remote_code: bool = False) -> PreTrainedModel:
+    """The modules of a base, whose weights take no memory and have no values."""
+    model_config = load_model_config(base, trust_remote_code)
+    with torch.device("meta"):
+        model: Any = AutoModelForCausalLM.from_config(
+            model_config, trust_remote_code=trust_remote_code
+        )
+    return model  # type: ignore[no-any-return]
+
+
 def base_dtype(config: ModelConfig, trust_remote_code: bool = False) -> torch.dtype:
     """The data type of the base's weights, which the result is saved in."""
     dtype = load_model_config(config.base, trust_remote_code).dtype
@@ -99,7 +142,7 @@ def _build(
     trust_remote_code: bool,
 ) -> PreTrainedModel:
     """A model of the base's architecture with random weights, those of new tokens included."""
-    model_config.get_text_config().vocab_size = _rows_needed(model_config, vocabulary)
+    model_config.get_text_config().vocab_size = rows_needed(model_config, vocabulary.tokenizer)
     for config in (model_config, model_config.get_text_config()):
         if hasattr(config, "quantization_config"):
             # The new weights are not quantised, and could not be loaded with this setting.
@@ -142,16 +185,18 @@ def _refuse_huge(base: str, needed: int) -> None:
         )
 
 
-def _rows_needed(model_config: PreTrainedConfig, vocabulary: Vocabulary) -> int:
-    """Number of embedding rows: at least the base's (some have spare rows), and a multiple of
-    64.
+def rows_needed(model_config: PreTrainedConfig, tokenizer: PreTrainedTokenizerFast) -> int:
+    """Number of embedding rows: at least the base's (some have spare rows), and a multiple of 64.
+
+    Raises:
+        UserError: for a tokenizer with ids beyond them.
     """
-    rows = max(int(model_config.get_text_config().vocab_size), len(vocabulary.tokenizer))
+    rows = max(int(model_config.get_text_config().vocab_size), len(tokenizer))
     rows = -(-rows // ROWS_MULTIPLE) * ROWS_MULTIPLE
-    highest = max(vocabulary.tokenizer.get_vocab().values())
+    highest = max(tokenizer.get_vocab().values())
     if highest >= rows:
         raise UserError(
-            f"the tokenizer of {vocabulary.tokenizer.name_or_path} has ids up to {highest:,}, "
+            f"the tokenizer of {tokenizer.name_or_path} has ids up to {highest:,}, "
             f"but the model has {rows:,} rows",
             "Use model and tokenizer from the same source.",
         )

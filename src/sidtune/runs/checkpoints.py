@@ -17,11 +17,12 @@ from sidtune.base.hashing import file_digest
 from sidtune.base.storage import flush
 from sidtune.base.terminal import warn
 
-MANIFEST, IDENTITY, PREFIX, FINAL = (
+MANIFEST, IDENTITY, PREFIX, FINAL, ADAPTER = (
     "manifest.json",
     "sidtune.json",
     "checkpoint-",
     "final_checkpoint",
+    "adapter",
 )
 # Where base models lie that are made for a run, under its output_dir.
 BASES = "bases"
@@ -45,7 +46,9 @@ RECORDED_LATER = (
 # Maximum size of a manifest or an identity in bytes, enough for ten thousand files.
 LONGEST_JSON = 1 << 20
 PARTIAL, DELETED = ".partial", ".deleted"
-LEFTOVER = re.compile(rf"\.({PREFIX}\d+|{FINAL})({re.escape(PARTIAL)}|{re.escape(DELETED)})")
+LEFTOVER = re.compile(
+    rf"\.({PREFIX}\d+|{FINAL}|{ADAPTER})({re.escape(PARTIAL)}|{re.escape(DELETED)})"
+)
 # Default values of settings that are saved only if they differ.
 UNSAID = {
     "model.new_rows": "mean",

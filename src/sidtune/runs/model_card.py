@@ -77,6 +77,34 @@ WITHOUT_IDS = """
 `AutoModelForCausalLM` and `AutoTokenizer` load the checkpoint. Its prompts contain item texts in
 addition to SIDs, each tokenised separately: use sidtune to prompt it.
 """
+ADAPTER_CARD = """# An adapter of a recommender over semantic IDs
+
+sidtune trained this adapter (LoRA) and the rows of the semantic IDs' tokens. PEFT loads both:
+
+```python
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained(".")
+base = AutoModelForCausalLM.from_pretrained({base})
+base.resize_token_embeddings({rows}, mean_resizing=False)
+model = PeftModel.from_pretrained(base, ".")
+```
+
+`sidtune merge FOLDER OUT` writes the plain model, which `sidtune evaluate` and
+`sidtune recommend` use. `sid_catalogue.parquet` maps items to semantic IDs;
+`sid_recommender.json` describes the prompt.
+"""
+
+
+def adapter_card(base: str, rows: int) -> str:
+    """The text of the card in the folder of an adapter.
+
+    Args:
+        base: folder or Hub name of the base model.
+        rows: of the embedding that the adapter needs.
+    """
+    return ADAPTER_CARD.format(base=json.dumps(base, ensure_ascii=False), rows=rows)
 
 
 @dataclass(frozen=True)

@@ -103,9 +103,8 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _decay_has_a_subject(self) -> Self:
-        tunings = {stage.tuning for stage in self.stages} or {self.model.tuning}
         if (
-            tunings == {"frozen"}
+            self.tunings == {"frozen"}
             and self.training.weight_decay
             and not self.training.decay_embeddings
         ):
@@ -133,10 +132,11 @@ class Config(Section):
                 raise ValueError(
                     f"stages: stage {number} of {len(self.stages)} needs steps or epochs"
                 )
-        if self.model.from_scratch and any(stage.tuning == "frozen" for stage in self.stages):
+        from_base = [stage.tuning for stage in self.stages if stage.tuning != "full"]
+        if self.model.from_scratch and from_base:
             raise ValueError(
-                "stages: frozen tuning needs a pretrained base: use full stages, or from_scratch:"
-                " false"
+                f"stages: {from_base[0]} tuning needs a pretrained base: use full stages, or"
+                " from_scratch: false"
             )
         for section, key in self.said_by_stages():
             if key in getattr(self, section).model_fields_set:
@@ -144,6 +144,37 @@ class Config(Section):
                     f"{section}.{key} has no effect, since the stages set it; remove it"
                 )
         return self
+
+    @model_validator(mode="after")
+    def _adapters_have_a_subject(self) -> Self:
+        if "lora" not in self.tunings and "lora" in self.model.model_fields_set:
+            raise ValueError("model.lora has no effect without tuning: lora; remove it")
+        if self.model.quantize:
+            if self.tunings != {"lora"} or len(self.stages) > 1:
+                raise ValueError(
+                    "model.quantize needs tuning: lora, in a run of one stage: quantised weights"
+                    " cannot be trained, and no stage can start from trained ones"
+                )
+            if self.model.lora.dora or self.model.lora.save_adapter:
+                raise ValueError(
+                    "model.quantize: not with lora.dora; and not with lora.save_adapter, since the"
+                    " adapter fits the quantised weights, which it does not contain"
+                )
+        if not self.model.lora.save_adapter:
+            return self
+        *before, last = [stage.tuning for stage in self.stages] or [self.model.tuning]
+        if last != "lora" or set(before) - {"frozen"}:
+            raise ValueError(
+                "model.lora.save_adapter: an adapter describes a run whose last stage is lora,"
+                " after frozen stages or none; otherwise the base's own weights have changed."
+                " Remove it"
+            )
+        return self
+
+    @property
+    def tunings(self) -> set[str]:
+        """The ways to tune of all stages, or of the run itself."""
+        return {stage.tuning for stage in self.stages} or {self.model.tuning}
 
     @property
     def evaluation_task(self) -> str:

@@ -133,6 +133,8 @@ def dump_config(config: Config) -> str:
         tree["eval"]["ranking"] = {"every": None}
     if config.model.from_scratch:
         del tree["model"]["new_rows"]
+    if "lora" not in config.tunings:
+        del tree["model"]["lora"], tree["model"]["quantize"]
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
 
 

@@ -22,14 +22,19 @@ ADAPTER = "adapter_config.json"
 MOST_LAYERS = 1_000
 
 
-def load_tokenizer(base: str, trust_remote_code: bool = False) -> PreTrainedTokenizerFast:
+def load_tokenizer(
+    base: str, trust_remote_code: bool = False, of_adapter: bool = False
+) -> PreTrainedTokenizerFast:
     """Load the fast tokenizer of a base; EOS becomes the pad token if there is none.
+
+    Args:
+        of_adapter: whether the folder may be that of an adapter.
 
     Raises:
         UserError: for a base that cannot be found, and tokenizers that are slow, lack EOS, need
             their own code, or are malicious.
     """
-    _refuse_no_model(base)
+    _refuse_no_model(base, of_adapter)
     refuse_deadly(base)
     tokenizer = _from_pretrained(AutoTokenizer, base, trust_remote_code)
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
@@ -109,7 +114,7 @@ def _sees_ahead(config: Any) -> bool:
     return encoder or both_ways
 
 
-def _refuse_no_model(base: str) -> None:
+def _refuse_no_model(base: str, of_adapter: bool = False) -> None:
     """Refuse folders that do not exist, contain an adapter, or contain Git LFS pointers."""
     looks_local = Path(base).is_absolute() or base.startswith((".", "~")) or base.count("/") > 1
     if looks_local and not Path(base).is_dir():
@@ -117,11 +122,12 @@ def _refuse_no_model(base: str) -> None:
             f"model.base: no such folder: {base}",
             "`sidtune new-model DIR` creates a small base model.",
         )
-    if (Path(base) / ADAPTER).is_file():
+    if (Path(base) / ADAPTER).is_file() and not of_adapter:
         # An adapter names another model, which would be loaded instead.
         raise UserError(
             f"{base} contains an adapter ({ADAPTER}), not a complete model",
-            "Merge it into its base model first.",
+            "Merge it into its base model first. `sidtune merge FOLDER OUT` merges an adapter that"
+            " sidtune trained.",
         )
     refuse_pointers(Path(base))
 

@@ -21,11 +21,15 @@ def run_identity(inputs: Inputs, world_size: int) -> dict[str, Any]:
         for name in ("sample", "beams", "normalize")
     }
     stages = [stage.model_dump() for stage in config.stages]
+    # Which files are written at the end may change.
+    lora = config.model.lora.model_dump(mode="json", exclude={"save_adapter"})
     return {
         **inputs.mixture.identity(),
         **{f"weight of {name}": options.weight for name, options in config.task_options().items()},
         **{f"model.{name}": getattr(config.model, name) for name in RATES},
         **({"stages": stages} if stages else {"model.tuning": config.model.tuning}),
+        **({"model.quantize": config.model.quantize} if config.model.quantize else {}),
+        **({"model.lora": lora} if "lora" in config.tunings else {}),
         **({} if config.model.new_rows == "mean" else {"model.new_rows": config.model.new_rows}),
         "model.from_scratch": config.model.from_scratch,
         "seed": config.seed,

@@ -17,11 +17,10 @@ from sidtune.base.storage import refusing_failed_writes
 from sidtune.batching.steps import StepLoader
 from sidtune.distributed import processes
 from sidtune.model.checkpoint_files import (
-    INDEX,
     load_training_state,
     refusing_damage,
     save_training_state,
-    shard_names,
+    unchanged_files,
 )
 from sidtune.model.unchanged import Unchanged
 from sidtune.runs import best, checkpoints
@@ -71,7 +70,7 @@ class CheckpointingTrainer(Trainer):
         manifest = checkpoints.seal(partial, self.identity, known)
         checkpoints.publish(partial, final)
         if self.unchanged:
-            self.unchanged.remember(final, manifest, shard_names(final / INDEX))
+            self.unchanged.remember(final, manifest, unchanged_files(final))
         chosen = self.state.best_model_checkpoint
         checkpoints.rotate(final, self.save_total_limit, Path(chosen) if chosen else None)
 
@@ -120,7 +119,7 @@ class CheckpointingTrainer(Trainer):
         if self.unchanged and self.args.should_save:
             # This process has already verified the checksum of every file.
             self.unchanged.remember(
-                checkpoint, checkpoints.read_manifest(checkpoint), shard_names(checkpoint / INDEX)
+                checkpoint, checkpoints.read_manifest(checkpoint), unchanged_files(checkpoint)
             )
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:

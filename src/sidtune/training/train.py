@@ -34,16 +34,19 @@ from sidtune.model.attention import attend_in_float32
 from sidtune.model.checkpoint_files import load_start
 from sidtune.model.load import base_dtype, load_model
 from sidtune.runs import output
+from sidtune.runs.adapters import write_adapter
 from sidtune.runs.checkpoints import FINAL, PRECISION
 from sidtune.runs.output import Start
 from sidtune.runs.resumed import refuse_broken_state, refuse_links
 from sidtune.runs.schedule import SHORTER_WARMUP, following, long_warmup, stage_runs, total_steps
 from sidtune.tasks.config import Config
+from sidtune.tasks.config_file import with_absolute_paths
 from sidtune.training.arguments import training_arguments
 from sidtune.training.describe import describe_model, describe_plan, describe_stage
 from sidtune.training.guards.interruption import StopWhenAsked
 from sidtune.training.guards.memory import fit_max_tokens
 from sidtune.training.guards.out_of_memory import explaining_out_of_memory
+from sidtune.training.guards.same_base import SameBase
 from sidtune.training.identity import run_identity
 from sidtune.training.loss.label_loss import LabelLoss
 from sidtune.training.loss.variant import make_variant, sid_prefixes
@@ -224,7 +227,13 @@ def run_stage(
     arguments, last = training_arguments(config, identity[PRECISION]), number == len(stages) - 1
     with library_bars():
         model = load_model(
-            config.model, vocabulary, config.seed, inputs.trust_remote_code, inputs.item_texts
+            config.model,
+            vocabulary,
+            config.seed,
+            inputs.trust_remote_code,
+            inputs.item_texts,
+            # Frozen weights of a narrower type would be multiplied in that type.
+            dtype=None if arguments.bf16 else torch.float32,
         )
     if arguments.bf16 and arguments.device.type == "cpu":
         attend_in_float32(model)
@@ -237,7 +246,10 @@ def run_stage(
         if message := long_warmup(config.training, total_steps(config.training, steps.plan)):
             warn(f"training.warmup: {message}. {SHORTER_WARMUP}")
     announce(start, arguments)
+    same_base = SameBase(model) if last and config.model.lora.save_adapter else None
     begin(model, start, inputs)
+    if same_base:
+        same_base.refuse_others(start.weights)
     if dry_run:
         return None
     if arguments.should_save:
@@ -261,6 +273,8 @@ def run_stage(
     def leave_result() -> None:
         if arguments.should_save and last:
             about = training_of(inputs, config, model, identity[PRECISION], result.outcome)
+            if same_base and same_base.holds_or_warns():
+                leave_adapter(model, config, inputs)
             output.write_result(
                 model,
                 vocabulary.tokenizer,
@@ -277,6 +291,17 @@ def run_stage(
 
     all_or_none(leave_result, arguments)
     return result
+
+
+def leave_adapter(model: PreTrainedModel, config: Config, inputs: Inputs) -> None:
+    """Write the adapter, with the rows of the SID tokens and all that the base does not have."""
+    vocabulary, base = inputs.vocabulary, with_absolute_paths(config.model).base
+    had = inputs.model_config.get_text_config().vocab_size
+    rows = model.config.get_text_config().vocab_size
+    tokens = {*vocabulary.sid_ids.tolist(), *vocabulary.new_ids.tolist(), *range(had, rows)}
+    write_adapter(
+        model, vocabulary.tokenizer, inputs.bundle, base, sorted(tokens), config.output_dir
+    )
 
 
 def make_trainer(

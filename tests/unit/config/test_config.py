@@ -125,6 +125,29 @@ def test_malformed_overrides(tmp_path: Path, override: str) -> None:
             changed(model={"base": "b", "from_scratch": True, "tuning": "frozen"}),
             r"model: frozen tuning needs a pretrained base",
         ),
+        (
+            changed(model={"base": "b", "lora": {"rank": 4}}),
+            r"model.lora has no effect without tuning: lora",
+        ),
+        (
+            changed(model={"base": "b", "tuning": "frozen", "quantize": "nf4"}),
+            r"model.quantize needs tuning: lora",
+        ),
+        (
+            changed(model={"base": "b", "tuning": "lora", "quantize": "nf4", "lora": {"dora": 1}}),
+            r"model.quantize: not with lora.dora",
+        ),
+        (
+            changed(model={"base": "b", "tuning": "lora", "lora": {"targets": []}}),
+            r"model.lora.targets: .*'all-linear'.*at least 1 item",
+        ),
+        (
+            changed(
+                model={"base": "b", "lora": {"save_adapter": True}},
+                stages=[{"tuning": "full", "steps": 1}, {"tuning": "lora"}],
+            ),
+            r"save_adapter: an adapter describes a run whose last stage is lora",
+        ),
         (changed(data={"items": "i"}), r"test: data.index: Field required\n[^\n]*$"),
         (
             changed(data={"index": "x", "train": "t"}),
@@ -183,7 +206,7 @@ def test_malformed_overrides(tmp_path: Path, override: str) -> None:
         ),
         (
             changed(stages=[FULL, {"tuning": "all"}]),
-            r"stages.2.tuning: .*'full' or 'frozen', found 'all'",
+            r"stages.2.tuning: .*'full', 'frozen' or 'lora', found 'all'",
         ),
         (
             changed(stages=[{"tunning": "full"}]),

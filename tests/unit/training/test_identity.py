@@ -20,12 +20,21 @@ from sidtune.tasks.config import Config
 from sidtune.tasks.config_file import parse_config
 from sidtune.training.identity import run_identity
 
+LORA = {"model": {"tuning": "lora", "lora": {"rank": 4}}}
 BEST = {"eval": {"every": 5, "metric": "ndcg@10", "ranking": {"every": 1}}}
 # Another value for each key that makes it another run, and what the key needs beside it in both.
 COMPARED: dict[str, tuple[Any, dict[str, Any]]] = {
     "seed": (5, {}),
     "model.from_scratch": (True, {}),
     "model.tuning": ("frozen", {}),
+    "model.lora.rank": (5, LORA),
+    "model.lora.alpha": (5, LORA),
+    "model.lora.dropout": (0.1, LORA),
+    "model.lora.targets": (["q_proj"], LORA),
+    "model.lora.rslora": (True, LORA),
+    "model.lora.dora": (True, LORA),
+    "model.lora.init": ("gaussian", LORA),
+    "model.quantize": ("nf4", LORA),
     "model.new_rows": ("text", {}),
     "model.residual_dropout": (0.1, {}),
     "model.embedding_dropout": (0.1, {}),
@@ -66,6 +75,7 @@ NOT_IN_THE_SHOP = {
     "data.instructions": "content is compared, as that of data.train",
 }
 HARMLESS = {
+    "model.lora.save_adapter": "what is written at the end",
     "output_dir": "where the run lies",
     "events": "`sidtune prepare` reads it; training compares the content of its rows",
     "catalogue": "as `events`",
@@ -185,7 +195,9 @@ def test_the_content_of_a_file_is_compared_and_its_place_is_not(tmp_path: Path, 
 
 def test_harmless_keys_change_nothing(tmp_path: Path) -> None:
     tree = tiny_tree(tmp_path)
+    tree["model"] |= {"tuning": "lora"}
     other = {
+        "model.lora.save_adapter": True,
         "output_dir": str(tmp_path / "elsewhere"),
         "events": {"files": "events.csv"},
         "catalogue": {"file": "items.csv"},

@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from sidtune.config.model import LoraConfig
+
 
 class Tuning(ABC):
     """A way to tune a model; its methods take a model that it was applied to.
@@ -27,13 +29,23 @@ class Tuning(ABC):
         """
 
     @abstractmethod
+    def adapt(self, model: PreTrainedModel, lora: LoraConfig, seed: int) -> None:
+        """Add what is trained beside the base's layers, if anything; called after `apply`, once the
+        base's own dropout is settled.
+
+        Raises:
+            UserError: for layers that the model does not have.
+        """
+
+    @abstractmethod
     def plain_modules(self, model: PreTrainedModel) -> tuple[Any, Any]:
         """The base's own embedding and output head."""
 
     @abstractmethod
     def merged_state(self, model: PreTrainedModel) -> dict[str, Tensor]:
-        """All weights under the plain model's names, with trained rows merged in; includes a tied
-        head.
+        """All weights under the plain model's names, with trained rows and adapters merged in;
+        includes a tied head. Those of `computed_names` are in float32, the others in their own
+        dtype.
         """
 
     @abstractmethod
@@ -56,6 +68,32 @@ class Tuning(ABC):
 
         Raises:
             UserError: for a state of other SID tokens or another model.
+        """
+
+    def adapters(self, model: PreTrainedModel) -> dict[str, Tensor]:
+        """Trained weights beside the base's layers, which the merged weights contain but do not
+        show.
+        """
+        return {}
+
+    def hidden_weights(self, model: PreTrainedModel) -> dict[str, Tensor]:
+        """The base's weights under the adapters, by their plain names: no training step changes
+        them, and the merged weights do not show them. Of quantised ones, checksums.
+        """
+        return {}
+
+    def computed_names(self, model: PreTrainedModel) -> set[str]:
+        """Plain names of the merged weights that are computed, in float32."""
+        return set()
+
+    @abstractmethod
+    def load_adapters(
+        self, model: PreTrainedModel, adapters: dict[str, Tensor], hidden: dict[str, Tensor]
+    ) -> None:
+        """Load what `adapters` and `hidden_weights` returned.
+
+        Raises:
+            UserError: for adapters of other shapes or another model.
         """
 
     @abstractmethod

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from sidtune.base.errors import UserError
+from sidtune.config.model import LoraConfig
 from sidtune.model.tuning.base import Tuning, matrix_names, module_name
 
 
@@ -149,11 +150,14 @@ class Frozen(Tuning):
         """
         if not len(sid_ids):
             raise UserError(
-                "model.tuning is frozen, but the index contains no SID token, so nothing would be"
-                " trained",
+                "model.tuning is frozen or lora, which train the rows of the SID tokens, but the"
+                " index contains no SID token",
                 "Set model.tuning: full, or give an index with SIDs.",
             )
         freeze(model, sid_ids)
+
+    def adapt(self, model: PreTrainedModel, lora: LoraConfig, seed: int) -> None:
+        """See `Tuning`: nothing is added."""
 
     def plain_modules(self, model: PreTrainedModel) -> tuple[Any, Any]:
         """See `Tuning`."""
@@ -206,6 +210,11 @@ class Frozen(Tuning):
     def load_trained(self, model: PreTrainedModel, state: dict[str, Tensor]) -> None:
         """See `Tuning`."""
         load_sid_rows(model, state)
+
+    def load_adapters(
+        self, model: PreTrainedModel, adapters: dict[str, Tensor], hidden: dict[str, Tensor]
+    ) -> None:
+        """See `Tuning`: there are none."""
 
     def adopt_rows(self, model: PreTrainedModel, rows: dict[str, Tensor], sid_ids: Tensor) -> None:
         """See `Tuning`."""

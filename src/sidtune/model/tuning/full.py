@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from sidtune.base.errors import UserError
+from sidtune.config.model import LoraConfig
 from sidtune.model.tuning.base import Tuning
 
 
@@ -20,6 +21,9 @@ class Full(Tuning):
     def apply(self, model: PreTrainedModel, sid_ids: Tensor) -> None:
         """Cast to float32, since AdamW on pure bfloat16 parameters learns visibly worse."""
         model.float()
+
+    def adapt(self, model: PreTrainedModel, lora: LoraConfig, seed: int) -> None:
+        """See `Tuning`: nothing is added."""
 
     def plain_modules(self, model: PreTrainedModel) -> tuple[Any, Any]:
         """See `Tuning`."""
@@ -43,6 +47,11 @@ class Full(Tuning):
 
     def load_trained(self, model: PreTrainedModel, state: dict[str, Tensor]) -> None:
         """See `Tuning`: there is no such state."""
+
+    def load_adapters(
+        self, model: PreTrainedModel, adapters: dict[str, Tensor], hidden: dict[str, Tensor]
+    ) -> None:
+        """See `Tuning`: there are none."""
 
     @torch.no_grad()
     def adopt_rows(self, model: PreTrainedModel, rows: dict[str, Tensor], sid_ids: Tensor) -> None:

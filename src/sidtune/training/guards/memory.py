@@ -78,7 +78,7 @@ def tokens_that_fit(measure: Callable[[int], tuple[int, int]], room: float, long
             f"about {max(0, int(fitting)):,} tokens fit on this GPU, but the longest example has"
             f" {longest:,}",
             "Lower encoding.cutoff_len, or set training.gradient_checkpointing: true or"
-            " model.tuning: frozen.",
+            " model.tuning: lora.",
         )
     return int(min(max(fitting // MULTIPLE * MULTIPLE, longest), MOST))
 

@@ -93,7 +93,9 @@ def advice(config: Config) -> str:
         )
     then.append(f"a lower encoding.cutoff_len, now {config.encoding.cutoff_len}")
     if config.model.tuning == "full":
-        then.append("model.tuning: frozen")
+        then.append("model.tuning: lora")
+    elif config.model.tuning == "lora" and not config.model.quantize:
+        then.append("model.quantize: nf4")
     return (
         f"{first} If that is not enough: {'; '.join(then)}. See “Out of memory” in"
         " docs/troubleshooting.md."
