@@ -52,6 +52,7 @@ OPTIONS = {
         " --json --trust-remote-code"
     ),
     "compare": "runs --split --json",
+    "report": "runs --split --output",
     "demo": "--output",
     "run": "config overrides --processes --trust-remote-code --json",
     "prepare": "config overrides --minionerec --index --json",

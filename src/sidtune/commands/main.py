@@ -14,6 +14,7 @@ from sidtune.commands import (
     preview,
     rank,
     recommend,
+    report,
     run,
     sft,
     sids,
@@ -34,6 +35,7 @@ COMMANDS = (
     rank.rank,
     recommend.recommend,
     compare.compare,
+    report.report,
     new_model.new_model,
     demo.demo,
 )

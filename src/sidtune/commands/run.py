@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import typer
 from rich.markup import escape
 
 from sidtune.base.terminal import console, json_text, quiet_libraries
 from sidtune.commands.options import AsJson, ConfigFile, Overrides, Processes, TrustRemoteCode
+from sidtune.commands.report import leave_report
 
 
 def run(
@@ -28,6 +31,7 @@ def run(
 
     quiet_libraries()
     report = room(config, overrides or [], processes or 1, trust_remote_code)
+    leave_report(Path(report.settings["model"]), said=not as_json)
     if as_json:
         typer.echo(json_text(report.as_json(), indent=1))
         return

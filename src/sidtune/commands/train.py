@@ -17,6 +17,7 @@ from sidtune.commands.options import (
     Resume,
     TrustRemoteCode,
 )
+from sidtune.commands.report import leave_report
 
 if TYPE_CHECKING:
     from sidtune.tasks.config import Config
@@ -79,3 +80,4 @@ def run_training(
         found = rank_after(config, trust_remote_code)
         for part in render(found) if found else ():
             console.print(part)
+        leave_report(config.output_dir)

@@ -12,3 +12,4 @@ class LoggingConfig(Section):
     tensorboard: bool = False
     wandb_project: str | None = None
     wandb_run_name: str | None = None
+    report: bool = True

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,8 +32,9 @@ from sidtune.decoding.recommender import Recommender, refuse_other_folders
 from sidtune.distributed.environment import settle_environment
 from sidtune.distributed.launch import pin_first_gpu
 from sidtune.evaluation.compare import SETTINGS
+from sidtune.evaluation.details import agreement, examples, history_lengths
 from sidtune.evaluation.reach import REACH_NAMES, reached
-from sidtune.evaluation.report import Report, make_report
+from sidtune.evaluation.report import Details, Report, make_report
 from sidtune.evaluation.results import make_folder, refuse_other_settings, write_results
 from sidtune.files.ids import as_texts
 from sidtune.metrics.ranks import Ranking
@@ -41,7 +42,7 @@ from sidtune.opponents.baselines import Baselines
 from sidtune.ranker.file import FILE
 from sidtune.ranker.pairs import Floats
 from sidtune.ranker.texts import text_vectors
-from sidtune.runs.output import CONFIG
+from sidtune.runs.files import CONFIG
 from sidtune.tasks.config_file import load_config
 from sidtune.tasks.source import load_split
 
@@ -108,35 +109,66 @@ def evaluate(request: EvaluationRequest) -> Report | None:
     settings["ranking_seconds"] = round(time.monotonic() - began, 2)
     report = None
     if state.is_main_process:
-        own = model_lists(recommender, rows, lists, request.options)
-        rankings = {name: each.ranking for name, each in own.items()}
-        reach = None
-        if data.train:
-            train = data.train.load(recommender.bundle.catalogue)
-            found, settings["chosen"] = _baseline_rankings(
-                recommender, rows, train, data, request.options
-            )
-            rankings |= found
-            reach = reached(train, rows, len(recommender.bundle.users))
-        elif request.baselines:
-            warn(
-                "no training rows are known, so baselines are skipped; give them with --train FILE"
-            )
-        report = make_report(
-            settings,
-            rows,
-            recommender.answers.sid_of,
-            recommender.bundle.users,
-            len(lists.too_long),
-            rankings,
-            reach,
-        )
-        table = _predictions(recommender, rows, chosen, next(iter(own.values())), reach)
-        write_results(folder, request.split, report, table)
+        found = _Ranked(recommender, rows, chosen, lists, request.options)
+        report = _report(found, data, settings, folder, request)
     if state.num_processes > 1:
         # One that left early would tear the connection from under those that still close it.
         state.wait_for_everyone()
         state.destroy_process_group()
+    return report
+
+
+@dataclass(frozen=True)
+class _Ranked:
+    """The rows, with their numbers in the file, and the model's lists for them."""
+
+    recommender: Recommender
+    rows: Rows
+    chosen: NDArray[np.int64]
+    lists: Lists
+    options: RankOptions
+
+
+def _report(
+    found: _Ranked,
+    data: _Data,
+    settings: dict[str, Any],
+    folder: Path,
+    request: EvaluationRequest,
+) -> Report:
+    """Rank with ranker and baselines too, and leave the results."""
+    recommender, rows, lists = found.recommender, found.rows, found.lists
+    catalogue = recommender.bundle.catalogue
+    own = model_lists(recommender, rows, lists, found.options)
+    rankings = {name: each.ranking for name, each in own.items()}
+    first, reach, histories = next(iter(own.values())), None, {request.split: rows.history}
+    if data.train:
+        train = data.train.load(catalogue)
+        simple, settings["chosen"] = _baseline_rankings(
+            recommender, rows, train, data, found.options
+        )
+        rankings |= simple
+        reach = reached(train, rows, len(recommender.bundle.users))
+        histories = {"train": train.history, **histories}
+    elif request.baselines:
+        warn("no training rows are known, so baselines are skipped; give them with --train FILE")
+    report = make_report(
+        settings,
+        rows,
+        recommender.answers.sid_of,
+        recommender.bundle.users,
+        len(lists.too_long),
+        rankings,
+        reach,
+    )
+    details = Details(
+        agreement(recommender.answers, catalogue, lists, rows.target),
+        examples(catalogue, rows, found.chosen, first.ranking),
+        history_lengths(histories),
+    )
+    report = replace(report, details=details)
+    table = _predictions(recommender, rows, found.chosen, first, reach)
+    write_results(folder, request.split, report, table)
     return report
 
 

@@ -11,10 +11,12 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet
+from pydantic import TypeAdapter, ValidationError
 
 from sidtune.base.errors import UserError
 from sidtune.evaluation.compare import read_settings
 from sidtune.evaluation.report import Report
+from sidtune.files.text import read_json_object
 
 
 def make_folder(folder: Path, refuse_link: bool = False) -> Path:
@@ -70,6 +72,14 @@ def write_report(folder: Path, split: str, report: Report) -> None:
     """Leave the figures."""
     text = json.dumps(report.as_json(), indent=1, ensure_ascii=False) + "\n"
     publish(folder / f"{split}.json", lambda to: to.write_text(text, encoding="utf-8"))
+
+
+def read_report(file: Path) -> Report | None:
+    """Figures that `write_report` left; None for a file that fits no report of this version."""
+    try:
+        return TypeAdapter(Report).validate_python(read_json_object(file))
+    except ValidationError:
+        return None
 
 
 def publish(path: Path, write: Callable[[Path], object]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from sidtune.base.errors import UserError
+from sidtune.base.storage import write_text
 from sidtune.base.terminal import console
 from sidtune.config.rank import SourceName
 from sidtune.config.search import RankOptions
@@ -29,7 +31,7 @@ from sidtune.ranker.scorers import Mixture, Trees
 from sidtune.ranker.sources.base import Known
 from sidtune.ranker.texts import text_vectors
 from sidtune.runs.bundle import read_bundle
-from sidtune.runs.output import CONFIG
+from sidtune.runs.files import CONFIG, RANKED
 from sidtune.tasks.config import Config
 from sidtune.tasks.config_file import load_config
 from sidtune.tasks.source import load_split
@@ -103,7 +105,11 @@ def rank_run(folder: Path, trust_remote_code: bool = False) -> Ranked:
     asked = recommender.asked(rows.history, recommender.lists(rows.history, options), options)
     fitted = fit_ranker(known, rows, asked.beams, config.rank)
     write_ranker(fitted.ranker, catalogue, folder)
-    return summary(folder, fitted)
+    ranked = summary(folder, fitted)
+    # Without the folder, which may be renamed.
+    told = {name: value for name, value in ranked.as_json().items() if name != "folder"}
+    write_text(folder / RANKED, json.dumps(told, indent=1) + "\n")
+    return ranked
 
 
 def count_later(folder: Path, events: Path, items: Path | None = None) -> Later:

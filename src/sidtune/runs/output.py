@@ -37,6 +37,7 @@ from sidtune.runs.checkpoints import (
     publish,
     seal,
 )
+from sidtune.runs.files import CONFIG
 from sidtune.runs.lock import locked
 from sidtune.sids.index import FOLDER as SIDS
 from sidtune.tasks.config import Config
@@ -45,7 +46,6 @@ from sidtune.tasks.config_file import dump_config, with_absolute_paths
 # Folders that commands before training create in an output_dir.
 BASES = "bases"
 MADE_BEFORE = (PREPARED, SIDS, BASES)
-CONFIG = "config.yaml"
 
 
 class FinishedError(UserError):

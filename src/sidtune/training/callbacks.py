@@ -12,8 +12,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from sidtune.base.storage import refusing_failed_writes, write_text
 from sidtune.base.terminal import console, progress_bar
+from sidtune.runs.files import METRICS
 
-METRICS = "metrics.jsonl"
 # Wide enough for a loss with four decimals, or for a million steps.
 NARROWEST = 7
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
+import torch
 from rich.table import Table
 from transformers import PreTrainedModel, TrainingArguments
 
@@ -27,6 +30,7 @@ BYTES = {"gradients": 4, "optimizer": 8}
 ACTIVATION_VALUES = 17
 GIB = 2**30
 SAMPLED_STEPS = 20
+LENGTH_BINS = 40
 
 
 def describe_stage(number: int, stages: int) -> None:
@@ -85,6 +89,40 @@ def describe_plan(
     console.print(_steps_line(config, steps, arguments))
     console.print(_tokens_line(steps))
     console.print(_memory_line(config, steps.layout, model, arguments.device.type))
+
+
+def plan_facts(
+    config: Config,
+    tasks: list[EncodedTask],
+    steps: Steps,
+    model: PreTrainedModel,
+    arguments: TrainingArguments,
+) -> dict[str, Any]:
+    """What a report says of the plan, as JSON values: model, device, steps, and for each task its
+    counts and how its lengths are distributed.
+    """
+    trained, total = tuning_of(model).parameter_counts(model)
+    options, longest = config.task_options(), max(task.counts.longest for task in tasks)
+    edges = np.unique(np.linspace(0, longest + 1, LENGTH_BINS + 1).round().astype(np.int64))
+    device = arguments.device
+    return {
+        "model": model.config.model_type,
+        "parameters": total,
+        "trained_parameters": trained,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "processes": arguments.world_size,
+        "precision": "bf16" if arguments.bf16 else "fp32",
+        "steps": total_steps(config.training, steps.plan),
+        "steps_per_epoch": steps.plan.steps_per_epoch,
+        "tasks": {
+            task.name: {"weight": options[task.name].weight, **asdict(task.counts)}
+            for task in tasks
+        },
+        "length_edges": edges.tolist(),
+        "lengths": {
+            task.name: np.histogram(task.lengths, bins=edges)[0].tolist() for task in tasks
+        },
+    }
 
 
 def _steps_line(config: Config, steps: Steps, arguments: TrainingArguments) -> str:

@@ -37,6 +37,7 @@ ROOMS = (
     "checks",
     "training",
     "pipeline",
+    "reporting",
     "commands",
 )
 # The package's own face and `python -m sidtune` stand above all rooms.

@@ -1,0 +1,106 @@
+"""Several runs on the rows they share: which differences are statistically significant."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from sidtune.data.rows import Split
+from sidtune.evaluation.compare import Comparison, Difference, compare, read_evaluated
+from sidtune.reporting.charts import intervals
+from sidtune.reporting.page import Block, Chart, Section, Table
+from sidtune.reporting.record import Record
+
+LEVEL = "item"
+
+
+def comparison(records: Sequence[Record]) -> Section | None:
+    """Each run against the first, by a paired bootstrap; None where fewer than two are evaluated.
+
+    Raises:
+        UserError: for runs that share no rows.
+    """
+    evaluated = [record for record in records if record.report]
+    if len(evaluated) < 2:
+        return None
+    first, *others = [
+        replace(read_evaluated(record.folder, _split(record)), name=record.name)
+        for record in evaluated
+    ]
+    found = compare(first, others)
+    blocks: list[Block] = [_chart(first.name, found)]
+    for entry in found:
+        blocks.append(_table(entry))
+    rows = found[0].rows
+    intro = (
+        f"Differences from {first.name} on {rows:,} shared rows: means and 95% intervals of a"
+        " paired bootstrap. An interval that excludes zero is statistically significant; of many"
+        " comparisons, one in twenty is so by chance."
+    )
+    return Section("comparison", "Paired comparison", intro, blocks)
+
+
+def _split(record: Record) -> Split:
+    assert record.report
+    split: Split = record.report.settings["split"]
+    return split
+
+
+def _chart(first: str, found: Sequence[Comparison]) -> Chart:
+    rows = [
+        {
+            "group": entry.metric,
+            "name": comparison.other,
+            "value": entry.difference,
+            "low": entry.low,
+            "high": entry.high,
+        }
+        for comparison in found
+        for entry in comparison.differences
+        if entry.level == LEVEL
+    ]
+    metrics = list(dict.fromkeys(row["group"] for row in rows))
+    spec = intervals(
+        rows,
+        [str(metric) for metric in metrics],
+        [comparison.other for comparison in found],
+        f"difference from {first}",
+        zero_rule=True,
+        form="+.4f",
+    )
+    return Chart(f"Differences from {first}, by item", spec, wide=True)
+
+
+def _table(found: Comparison) -> Table:
+    rows = [
+        _cells(f"{entry.metric} by {entry.level}", found.rows, entry) for entry in found.differences
+    ]
+    for group in found.by_reach:
+        rows += [
+            _cells(f"{entry.metric} by item, target {group.reach}", group.rows, entry)
+            for entry in group.differences
+        ]
+    head = ["", "rows", found.first, found.other, "difference", "95%", "significant"]
+    left_out = [
+        f"{rows:,} rows of {name} are left out, which other runs lack."
+        for name, rows in (
+            (found.first, found.first_left_out),
+            (found.other, found.other_left_out),
+        )
+        if rows
+    ]
+    if found.unlike:
+        left_out.append(f"The evaluations differ in {', '.join(found.unlike)}.")
+    return Table(head, rows, f"{found.other} against {found.first}", " ".join(left_out))
+
+
+def _cells(name: str, rows: int, entry: Difference) -> list[str]:
+    return [
+        name,
+        f"{rows:,}",
+        f"{entry.first:.4f}",
+        f"{entry.other:.4f}",
+        f"{entry.difference:+.4f}",
+        f"{entry.low:+.4f} to {entry.high:+.4f}",
+        "yes" if entry.real else "no",
+    ]

@@ -1,0 +1,106 @@
+"""The report of one run or several: its sections in order, and its file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from importlib.util import find_spec
+from pathlib import Path
+
+from sidtune import __version__
+from sidtune.base.errors import UserError
+from sidtune.base.storage import refusing_failed_writes, write_text
+from sidtune.base.terminal import warn
+from sidtune.data.rows import Split
+from sidtune.files.yaml_files import read_yaml
+from sidtune.reporting.record import Record, read_records
+from sidtune.runs.files import CONFIG, REPORT
+
+LIBRARIES = {"altair": "altair", "vl_convert": "vl-convert-python"}
+INSTALL = "pip install 'sidtune[report]'"
+
+
+def write_report(folders: Sequence[Path], output: Path, split: Split | None = None) -> Path:
+    """Write the report of these runs into one file, and return its path.
+
+    Args:
+        split: whose evaluation is shown; by default test, or what there is.
+
+    Raises:
+        UserError: for a missing library, as `read_records`, and for a file that cannot be written.
+    """
+    missing = [package for module, package in LIBRARIES.items() if find_spec(module) is None]
+    if missing:
+        raise UserError(f"a report needs {' and '.join(missing)}", f"Run: {INSTALL}")
+    if output.is_dir():
+        raise UserError(f"{output} is a folder", "Give a file: --output report.html")
+    text = _page(read_records(folders, split))
+    with refusing_failed_writes(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_text(output, text)
+    return output
+
+
+def leave_report(run: Path) -> Path | None:
+    """Write a run's report into its folder, where the libraries are installed and `logging.report`
+    does not forbid it; a report that cannot be written is a warning, since what it shows is there.
+    """
+    if any(find_spec(module) is None for module in LIBRARIES):
+        return None
+    try:
+        config = read_yaml(run / CONFIG) if (run / CONFIG).is_file() else {}
+        if (config.get("logging") or {}).get("report") is False:
+            return None
+        return write_report([run], run / REPORT)
+    except UserError as error:
+        warn(f"no report was written: {error}")
+        return None
+
+
+def _page(records: Sequence[Record]) -> str:
+    # What they import takes a second, and a missing library is told without.
+    from sidtune.reporting import about, comparison, curves, data, examples, page, ranking, sources
+
+    if len(records) == 1:
+        (record,) = records
+        found = [
+            about.about(record),
+            ranking.ranking(records),
+            ranking.levels(records),
+            sources.sources(record),
+            examples.examples(record),
+            curves.training(records),
+            data.data(record),
+        ]
+        title = record.name
+    else:
+        found = [
+            comparison.comparison(records),
+            about.differences(records),
+            ranking.ranking(records),
+            ranking.levels(records),
+            curves.training(records),
+        ]
+        title = " · ".join(record.name for record in records)
+    written = f"{datetime.now():%Y-%m-%d %H:%M}, sidtune {__version__}"
+    sections = [section for section in found if section]
+    return page.render(title, written, list(_tiles(records)), sections)
+
+
+def _tiles(records: Sequence[Record]) -> Iterator[tuple[str, str, str]]:
+    """The main figures: of one run beside the best baseline, of several each run's NDCG."""
+    from sidtune.reporting.ranking import best_baseline, main
+
+    for record in records:
+        if not record.report:
+            continue
+        name, summary = next(iter(record.report.rankers.items()))
+        for metric in ("HR", "NDCG") if len(records) == 1 else ("NDCG",):
+            found = main(summary, metric)
+            label = f"{metric}@{record.report.list_length}"
+            whose = name if len(records) == 1 else record.name
+            yield f"{label}, {whose}", f"{found.value:.4f}", f"{found.low:.3f}–{found.high:.3f}"
+        best = best_baseline(record.report.rankers)
+        if best and len(records) == 1:
+            label = f"NDCG@{record.report.list_length}, {best[0]}"
+            yield label, f"{main(best[1], 'NDCG').value:.4f}", "the best baseline"
