@@ -6,16 +6,18 @@ plain values; texts in them are data, never markup.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
 
 import altair as alt
 
 Rows = Sequence[dict[str, Any]]
-Spec = dict[str, Any]
 
-PALETTE = 8
+PALETTE = 10
 HEIGHT, ROW_HEIGHT = 230, 22
+DASHES = alt.StrokeDash(
+    "dashed:N", scale=alt.Scale(domain=[False, True], range=[[1, 0], [4, 3]]), legend=None
+)
 CONFIG: dict[str, Any] = {
     "background": None,
     "font": "system-ui, sans-serif",
@@ -31,16 +33,22 @@ CONFIG: dict[str, Any] = {
         "titleFontSize": 11,
         "labelLimit": 200,
     },
-    "legend": {
-        "orient": "top",
-        "labelColor": "var(--ink)",
-        "labelFontSize": 11,
-        "labelLimit": 0,
-        "title": None,
-        "columns": 3,
-        "symbolType": "circle",
-    },
 }
+
+
+class Key(NamedTuple):
+    """A name of the legend: its colour, and whether its line is dashed."""
+
+    name: str
+    colour: str
+    dashed: bool = False
+
+
+class Drawing(NamedTuple):
+    """A chart without its legend, which the page sets as text, so that it can wrap."""
+
+    spec: dict[str, Any]
+    legend: list[Key]
 
 
 def lines(
@@ -52,11 +60,12 @@ def lines(
     ticks: Sequence[float] = (),
     zero: bool = False,
     form: str = ".4~g",
-) -> Spec:
+) -> Drawing:
     """One line for each name.
 
     Args:
-        rows: `x`, `y` and `name`, and `low` and `high` where there are intervals.
+        rows: `x`, `y` and `name`; `low` and `high` where there are intervals, `band` where they are
+            drawn, `dashed` where the line is.
         order: the names, as colours go.
         titles: of both axes.
         points: mark each row.
@@ -73,13 +82,12 @@ def lines(
         else alt.Axis(tickCount=5, grid=False),
     )
     y = alt.Y("y:Q", title=titles[1], scale=alt.Scale(zero=zero), axis=alt.Axis(tickCount=5))
-    banded = any("low" in row for row in rows)
     tips = [
         alt.Tooltip("name:N", title=" "),
         alt.Tooltip("x:Q", title=titles[0], format=",.6~g"),
         alt.Tooltip("y:Q", title=titles[1], format=form),
     ]
-    if banded:
+    if any("low" in row for row in rows):
         tips += [
             alt.Tooltip(f"{end}:Q", title=f"95%, {end}", format=form) for end in ("low", "high")
         ]
@@ -87,12 +95,13 @@ def lines(
     drawn = base.mark_line(
         strokeWidth=1.8, point=alt.OverlayMarkDef(size=28) if points else False
     ).encode(y=y, tooltip=tips)
-    if banded:
-        drawn = (
-            base.mark_area(opacity=0.13).encode(y=alt.Y("low:Q", title=titles[1]), y2="high:Q")
-            + drawn
-        )
-    return _spec(drawn, HEIGHT)
+    if any(row.get("dashed") for row in rows):
+        drawn = drawn.encode(strokeDash=DASHES)
+    if any(row.get("band") for row in rows):
+        band = base.mark_area(opacity=0.13).transform_filter("datum.band")
+        drawn = band.encode(y=alt.Y("low:Q", title=titles[1]), y2="high:Q") + drawn
+    dashed = {row["name"] for row in rows if row.get("dashed")}
+    return _drawing(drawn, HEIGHT, order, dashed=dashed)
 
 
 def intervals(
@@ -101,16 +110,18 @@ def intervals(
     names: Sequence[str],
     title: str,
     *,
+    palette: Sequence[str] = (),
     zero_rule: bool = False,
     form: str = ".4f",
-) -> Spec:
+) -> Drawing:
     """Values with their intervals, a line of the chart for each group and name.
 
     Args:
         rows: `group`, `name`, `value`, `low`, `high`.
         groups: from top to bottom.
-        names: within a group, as colours go.
+        names: within a group.
         title: of the value.
+        palette: the names that share the colours, if more than these have some elsewhere.
         zero_rule: draw where the value is zero.
     """
     tips = [
@@ -122,7 +133,7 @@ def intervals(
     ]
     base = alt.Chart(_data(rows)).encode(
         y=alt.Y("group:N", sort=list(groups), title=None, axis=alt.Axis(ticks=False, domain=False)),
-        color=_colours("name", names, legend=len(names) > 1),
+        color=_colours("name", names, palette),
         tooltip=tips,
     )
     if len(names) > 1:
@@ -135,10 +146,10 @@ def intervals(
         zero = alt.Chart(_data([{"zero": 0}])).mark_rule(color="var(--muted)").encode(x="zero:Q")
         drawn = zero + drawn
     step = max(ROW_HEIGHT, 13 * len(names) + 8)
-    return _spec(drawn, step * len(groups))
+    return _drawing(drawn, step * len(groups), names, palette)
 
 
-def steps(rows: Rows, order: Sequence[str], titles: tuple[str, str]) -> Spec:
+def steps(rows: Rows, order: Sequence[str], titles: tuple[str, str]) -> Drawing:
     """Distributions as outlines.
 
     Args:
@@ -163,12 +174,12 @@ def steps(rows: Rows, order: Sequence[str], titles: tuple[str, str]) -> Spec:
             ],
         )
     )
-    return _spec(drawn, HEIGHT)
+    return _drawing(drawn, HEIGHT, order)
 
 
 def ladder(
     rows: Rows, stages: Sequence[str], order: Sequence[str], titles: tuple[str, str]
-) -> Spec:
+) -> Drawing:
     """How a share falls from stage to stage, a line for each name.
 
     Args:
@@ -198,21 +209,34 @@ def ladder(
             ],
         )
     )
-    return _spec(drawn, HEIGHT)
+    return _drawing(drawn, HEIGHT, order)
 
 
 def _data(rows: Rows) -> alt.InlineData:
     return alt.InlineData(values=list(rows))
 
 
-def _colours(column: str, order: Sequence[str], legend: bool = True) -> alt.Color:
-    shades = [f"var(--s{number % PALETTE + 1})" for number in range(len(order))]
-    scale = alt.Scale(domain=list(order), range=shades)
-    if legend and len(order) > 1:
-        return alt.Color(f"{column}:N", scale=scale)
+def _colours(column: str, order: Sequence[str], palette: Sequence[str] = ()) -> alt.Color:
+    scale = alt.Scale(domain=list(order), range=_shades(order, palette))
     return alt.Color(f"{column}:N", scale=scale, legend=None)
 
 
-def _spec(chart: alt.Chart | alt.LayerChart, height: int) -> Spec:
+def _shades(order: Sequence[str], palette: Sequence[str]) -> list[str]:
+    places = [list(palette or order).index(name) for name in order]
+    return [f"var(--s{place % PALETTE + 1})" for place in places]
+
+
+def _drawing(
+    chart: alt.Chart | alt.LayerChart,
+    height: int,
+    order: Sequence[str],
+    palette: Sequence[str] = (),
+    dashed: Collection[str] = (),
+) -> Drawing:
     sized = chart.properties(width="container", height=height)
-    return {**sized.to_dict(), "config": CONFIG}
+    keys = [
+        Key(name, colour, name in dashed)
+        for name, colour in zip(order, _shades(order, palette), strict=True)
+    ]
+    # One name needs no legend: the title says what it is.
+    return Drawing({**sized.to_dict(), "config": CONFIG}, keys if len(keys) > 1 else [])

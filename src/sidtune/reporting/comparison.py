@@ -60,7 +60,7 @@ def _chart(first: str, found: Sequence[Comparison]) -> Chart:
         if entry.level == LEVEL
     ]
     metrics = list(dict.fromkeys(row["group"] for row in rows))
-    spec = intervals(
+    drawing = intervals(
         rows,
         [str(metric) for metric in metrics],
         [comparison.other for comparison in found],
@@ -68,7 +68,7 @@ def _chart(first: str, found: Sequence[Comparison]) -> Chart:
         zero_rule=True,
         form="+.4f",
     )
-    return Chart(f"Differences from {first}, by item", spec, wide=True)
+    return Chart(f"Differences from {first}, by item", drawing, width="double")
 
 
 def _table(found: Comparison) -> Table:

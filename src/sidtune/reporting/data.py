@@ -69,8 +69,8 @@ def _lengths(plan: dict[str, Any]) -> list[Block]:
         ]
     if not rows:
         return []
-    spec = steps(rows, list(lengths), ("tokens", "share of the task's examples"))
-    return [Chart("Length of examples", spec)]
+    drawing = steps(rows, list(lengths), ("tokens", "share of the task's examples"))
+    return [Chart("Length of examples", drawing)]
 
 
 def _histories(histories: dict[str, list[int]]) -> Chart:
@@ -88,8 +88,8 @@ def _histories(histories: dict[str, list[int]]) -> Chart:
         for name, counts in histories.items()
         if sum(counts)
     )
-    spec = steps(rows, names, ("items in the history", "share of rows"))
-    return Chart("Length of histories", spec, f"Mean: {means}.")
+    drawing = steps(rows, names, ("items in the history", "share of rows"))
+    return Chart("Length of histories", drawing, f"Mean: {means}.")
 
 
 def _levels(sids: Sequence[tuple[str, ...]]) -> Table:

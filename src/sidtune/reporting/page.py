@@ -19,6 +19,8 @@ from typing import Any, Literal
 from jinja2 import Environment
 from markupsafe import Markup
 
+from sidtune.reporting.charts import Drawing
+
 TEMPLATE, STYLE, SCRIPT = "page.html", "page.css", "page.js"
 
 
@@ -31,14 +33,26 @@ class Facts:
     kind: Literal["facts"] = "facts"
 
 
+# How many columns of the page a block takes: one, two, or all.
+Width = Literal["narrow", "double", "wide"]
+# What is shown, and what stands beneath it in small print.
+Cell = str | tuple[str, str]
+
+
 @dataclass(frozen=True)
 class Table:
-    """Cells as they are shown; the first column is text, the others are numbers."""
+    """Cells as they are shown; the first column is text, the others are numbers.
+
+    Args:
+        folded: opened by a click on its title.
+    """
 
     head: list[str]
-    rows: list[list[str]]
+    rows: Sequence[Sequence[Cell]]
     title: str = ""
     note: str = ""
+    width: Width = "wide"
+    folded: bool = False
     kind: Literal["table"] = "table"
 
 
@@ -47,10 +61,10 @@ class Chart:
     """A chart, what it shows, and the same as a table where that is worth having."""
 
     title: str
-    spec: dict[str, Any]
+    drawing: Drawing
     note: str = ""
     table: Table | None = None
-    wide: bool = False
+    width: Width = "narrow"
     kind: Literal["chart"] = "chart"
 
 
@@ -108,7 +122,7 @@ def render(
     for section in sections:
         for number, block in enumerate(section.blocks, start=1):
             if isinstance(block, Chart):
-                specs[f"{section.name}-{number}"] = block.spec
+                specs[f"{section.name}-{number}"] = block.drawing.spec
     library, script = chart_library(), _text(SCRIPT)
     template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
         _text(TEMPLATE)

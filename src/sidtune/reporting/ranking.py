@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from sidtune.evaluation.report import Report, Summary
 from sidtune.metrics.metrics import GROUP_CUTOFF, Estimate, Group
 from sidtune.reporting.charts import intervals, ladder, lines
-from sidtune.reporting.page import Block, Chart, Section, Table
+from sidtune.reporting.page import Block, Cell, Chart, Section, Table
 from sidtune.reporting.record import Record
 
-# Baselines need no training of ours; the best of them is the one to beat.
+# All other rankers of an evaluation are baselines.
 OWN = ("ranker", "model", "ranker without model")
+SHOWN_CUTOFFS = (1, 5, 10, 50)
 GROUPS = {
     "by_reach": (
         "By how the target can be reached",
@@ -23,43 +24,54 @@ GROUPS = {
     "by_history": ("By length of history", "Number of items in the history."),
     "by_popularity": ("By popularity of the target", "Number of the target's training users."),
 }
-Named = dict[str, Summary]
+
+
+class Line(NamedTuple):
+    """A ranker as charts and tables call it."""
+
+    name: str
+    summary: Summary
+    baseline: bool
 
 
 def ranking(records: Sequence[Record]) -> Section | None:
     """Metrics by K, and by group of rows."""
-    named = shown(records)
-    if not named:
+    every = shown(records)
+    if not every:
         return None
     report = next(record.report for record in records if record.report)
-    blocks: list[Block] = [_by_k(named, metric) for metric in ("HR", "NDCG")]
-    blocks.append(_table(named, "item", "All rankers, by item"))
-    if any(summary.sid != summary.item for summary in named.values()):
-        blocks.append(_table(named, "sid", "The same by SID"))
-    few = few_of(named) if len(records) == 1 else named
-    for kind, (title, note) in GROUPS.items():
-        blocks += _groups(few, named, kind, title, note, report.list_length)
+    blocks: list[Block] = [_by_k(every, metric) for metric in ("HR", "NDCG")]
     if len(records) == 1:
         blocks.append(_lists(report))
+    for kind, (title, note) in GROUPS.items():
+        blocks += _groups(every, kind, title, note, report.list_length)
+    blocks.append(_table(every, "item", "All rankers, by item"))
+    if any(line.summary.sid != line.summary.item for line in every):
+        blocks.append(_table(every, "sid", "The same by SID", folded=True))
     return Section("ranking", "Ranking", _intro(report), blocks)
 
 
-def shown(records: Sequence[Record]) -> Named:
+def shown(records: Sequence[Record]) -> list[Line]:
     """All rankers of one run; of several runs, the first one of each, and the best baseline of the
     first run.
     """
-    reports = {record.name: record.report for record in records if record.report}
+    runs = {record.name: lines_of(record.report) for record in records if record.report}
     if len(records) == 1:
-        return next((dict(report.rankers) for report in reports.values()), {})
-    firsts = {name: next(iter(report.rankers.values())) for name, report in reports.items()}
-    found = next((best_baseline(report.rankers) for report in reports.values()), None)
-    return {**firsts, **({f"{found[0]} (baseline)": found[1]} if found else {})}
+        return next(iter(runs.values()), [])
+    firsts = [lines[0]._replace(name=name, baseline=False) for name, lines in runs.items()]
+    best = best_baseline(next(iter(runs.values()), []))
+    return [*firsts, *([best] if best else [])]
 
 
-def best_baseline(rankers: Named) -> tuple[str, Summary] | None:
+def lines_of(report: Report) -> list[Line]:
+    """The rankers of an evaluation."""
+    return [Line(name, summary, name not in OWN) for name, summary in report.rankers.items()]
+
+
+def best_baseline(lines: Sequence[Line]) -> Line | None:
     """The baseline with the highest NDCG, by item, at the cutoff of groups or the next smaller."""
-    baselines = [(name, summary) for name, summary in rankers.items() if name not in OWN]
-    return max(baselines, key=lambda entry: main(entry[1], "NDCG").value, default=None)
+    baselines = [line for line in lines if line.baseline]
+    return max(baselines, key=lambda line: main(line.summary, "NDCG").value, default=None)
 
 
 def main(summary: Summary, metric: str) -> Estimate:
@@ -71,13 +83,6 @@ def main(summary: Summary, metric: str) -> Estimate:
 def cutoffs_of(summary: Summary) -> list[int]:
     """The values of K, ascending."""
     return sorted(int(name[3:]) for name in summary.item if name.startswith("HR@"))
-
-
-def few_of(rankers: Named) -> Named:
-    """Our own rankers and the best baseline."""
-    best = best_baseline(rankers)
-    own = {name: summary for name, summary in rankers.items() if name in OWN}
-    return {**own, **({best[0]: best[1]} if best else {})}
 
 
 def levels(records: Sequence[Record]) -> Section | None:
@@ -98,66 +103,67 @@ def levels(records: Sequence[Record]) -> Section | None:
     return Section("levels", "Where the SID is lost", intro, blocks)
 
 
-def _by_k(named: Named, metric: str) -> Chart:
-    cutoffs = cutoffs_of(next(iter(named.values())))
-    rows = []
-    for name, summary in named.items():
+def _by_k(every: Sequence[Line], metric: str) -> Chart:
+    # All bands would hide each other.
+    banded = {line.name for line in (every[0], best_baseline(every)) if line}
+    rows: list[dict[str, Any]] = []
+    for name, summary, baseline in every:
         for k in cutoffs_of(summary):
             found = summary.item[f"{metric}@{k}"]
-            rows.append(
-                {"x": k, "y": found.value, "low": found.low, "high": found.high, "name": name}
-            )
-    spec = lines(
-        rows, list(named), ("K", f"{metric}@K"), points=True, ticks=cutoffs, zero=True, form=".4f"
+            row = {"x": k, "y": found.value, "name": name, "low": found.low, "high": found.high}
+            rows.append({**row, "dashed": baseline, "band": name in banded})
+    names, ticks = [line.name for line in every], cutoffs_of(every[0].summary)
+    drawing = lines(
+        rows, names, ("K", f"{metric}@K"), points=True, ticks=ticks, zero=True, form=".4f"
     )
-    return Chart(f"{metric}@K by item", spec, "Bands: 95% intervals.")
+    note = "Dashed: baselines. Bands: 95% intervals of the first ranker and the best baseline."
+    return Chart(f"{metric}@K by item", drawing, note)
 
 
-def _table(named: Named, level: str, title: str) -> Table:
-    cutoffs = sorted({k for summary in named.values() for k in cutoffs_of(summary)})
-    names = [f"{metric}@{k}" for metric in ("HR", "NDCG") for k in cutoffs] + ["MRR"]
+def _table(every: Sequence[Line], level: str, title: str, folded: bool = False) -> Table:
+    cutoffs = [k for k in SHOWN_CUTOFFS if k in cutoffs_of(every[0].summary)]
+    names = [f"HR@{k}" for k in cutoffs] + [f"NDCG@{k}" for k in cutoffs[1:]] + ["MRR"]
     rows = []
-    for name, summary in named.items():
-        metrics: dict[str, Estimate] = getattr(summary, level)
-        rows.append([name, *(_with_interval(metrics.get(metric)) for metric in names)])
-    return Table(["", *names], rows, title)
+    for line in every:
+        metrics: dict[str, Estimate] = getattr(line.summary, level)
+        rows.append([line.name, *(_with_interval(metrics.get(name)) for name in names)])
+    return Table(["", *names], rows, title, folded=folded)
 
 
-def _groups(few: Named, every: Named, kind: str, title: str, note: str, k: int) -> list[Block]:
-    order = list(dict.fromkeys(group.name for s in few.values() for group in getattr(s, kind)))
-    if not order:
-        return []
-    counts = {group.name: group.rows for s in few.values() for group in getattr(s, kind)}
-    label = {name: f"{name} ({counts[name]:,} rows)" for name in order}
-    rows = [
-        {
-            "group": label[group.name],
-            "name": name,
-            "value": group.hr.value,
-            "low": group.hr.low,
-            "high": group.hr.high,
-        }
-        for name, summary in few.items()
-        for group in getattr(summary, kind)
-    ]
-    spec = intervals(rows, [label[name] for name in order], list(few), f"HR@{k} by item")
+def _groups(every: Sequence[Line], kind: str, title: str, note: str, k: int) -> list[Block]:
+    """A chart of our own rankers and the best baseline, with a table of all."""
     found: dict[str, dict[str, Group]] = {
-        name: {group.name: group for group in getattr(summary, kind)}
-        for name, summary in every.items()
+        line.name: {group.name: group for group in getattr(line.summary, kind)} for line in every
     }
+    counts = {name: group.rows for own in found.values() for name, group in own.items()}
+    if not counts:
+        return []
+    best = best_baseline(every)
+    few = [line.name for line in every if not line.baseline or line == best]
+    label = {name: f"{name} ({rows:,} rows)" for name, rows in counts.items()}
+    rows = [
+        {"group": label[group], "name": name, **_ends(own.hr)}
+        for name in few
+        for group, own in found[name].items()
+    ]
+    drawing = intervals(rows, list(label.values()), few, f"HR@{k} by item")
     cells = [
         [
-            f"{group} · {metric}@{k}",
-            f"{counts[group]:,}",
+            f"{group}, {metric}@{k}",
+            f"{rows_:,}",
             *(
                 _with_interval(getattr(own[group], metric.lower()) if group in own else None)
                 for own in found.values()
             ),
         ]
         for metric in ("HR", "NDCG")
-        for group in order
+        for group, rows_ in counts.items()
     ]
-    return [Chart(title, spec, note, Table(["", "rows", *every], cells))]
+    return [Chart(title, drawing, note, Table(["", "rows", *found], cells))]
+
+
+def _ends(found: Estimate) -> dict[str, float]:
+    return {"value": found.value, "low": found.low, "high": found.high}
 
 
 def _lists(report: Report) -> Table:
@@ -165,8 +171,8 @@ def _lists(report: Report) -> Table:
         [name, f"{summary.coverage:.1%}", f"{summary.repeated:.1%}"]
         for name, summary in report.rankers.items()
     ]
-    head = ["", "catalogue coverage", "places with an item of the history"]
-    return Table(head, rows, f"What the first {report.list_length} places hold")
+    head = ["", "of the catalogue", "in the history"]
+    return Table(head, rows, f"What the first {report.list_length} places hold", width="narrow")
 
 
 def _one_ladder(report: Report) -> list[Block]:
@@ -196,14 +202,16 @@ def _one_ladder(report: Report) -> list[Block]:
             for name, label in names.items()
         ]
         cells.append(["item", *(_with_interval(hits[name]) for name in names), "–"])
-    spec = ladder(rows, stages, list(names.values()), ("agrees in", "share of rows"))
+    drawing = ladder(rows, stages, list(names.values()), ("agrees in", "share of rows"))
     head = ["agrees in", *names.values(), "probability"]
     note = (
         "Probability: what the model gives the SIDs of its list that agree, mean of the rows; what"
         " is missing to 1 lies on SIDs that are not listed, or on texts that are no SID."
     )
-    chart = Chart("Agreement with the target's SID", spec, "A steep step is the token to improve.")
-    return [chart, Table(head, cells, "The same as figures", note)]
+    chart = Chart(
+        "Agreement with the target's SID", drawing, "A steep step is the token to improve."
+    )
+    return [chart, Table(head, cells, "The same as figures", note, width="double")]
 
 
 def _ladders(known: dict[str, Report]) -> list[Block]:
@@ -216,8 +224,8 @@ def _ladders(known: dict[str, Report]) -> list[Block]:
             stages.append(stage)
             rows.append({"stage": stage, "name": name, "value": level.among.value})
     order = list(dict.fromkeys(stages))
-    spec = ladder(rows, order, list(known), ("agrees in", "share of rows"))
-    return [Chart("One of the model's first ten SIDs agrees", spec)]
+    drawing = ladder(rows, order, list(known), ("agrees in", "share of rows"))
+    return [Chart("One of the model's first ten SIDs agrees", drawing)]
 
 
 def _stage(tokens: int, depth: int) -> str:
@@ -240,5 +248,5 @@ def _intro(report: Report) -> str:
     return " ".join(parts)
 
 
-def _with_interval(found: Estimate | None) -> str:
-    return "–" if found is None else f"{found.value:.4f} ({found.low:.3f}–{found.high:.3f})"
+def _with_interval(found: Estimate | None) -> Cell:
+    return "–" if found is None else (f"{found.value:.4f}", f"{found.low:.3f}–{found.high:.3f}")

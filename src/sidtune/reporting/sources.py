@@ -22,11 +22,11 @@ def sources(record: Record) -> Section | None:
     if importance:
         rows = [[name, f"{share:.1%}"] for name, share in list(importance.items())[:SHOWN_FEATURES]]
         note = "Share of the gain of all splits of the trees."
-        blocks.append(Table(["feature", "share"], rows, "Features most used", note))
+        blocks.append(Table(["feature", "share"], rows, "Features most used", note, "narrow"))
     weights: dict[str, float] = record.ranked.get("weights", {})
     if weights:
         rows = [[name, f"{weight:.2f}"] for name, weight in weights.items()]
-        blocks.append(Table(["source", "weight"], rows, "Weights of the mixture"))
+        blocks.append(Table(["source", "weight"], rows, "Weights of the mixture", width="narrow"))
     intro = (
         f"{record.ranked['rows']:,} validation rows, each ranked by a ranker that was fitted on"
         " other users. A source that adds nothing can be left out with rank.sources."
@@ -52,7 +52,7 @@ def _added(lines: dict[str, dict[str, Any]]) -> list[Block]:
     if not rows:
         return []
     rows.sort(key=lambda row: -row["value"])
-    spec = intervals(
+    drawing = intervals(
         rows,
         [row["group"] for row in rows],
         ["added"],
@@ -61,7 +61,7 @@ def _added(lines: dict[str, dict[str, Any]]) -> list[Block]:
         form="+.4f",
     )
     note = "Paired bootstrap, 95% intervals. To the right of zero, the source helps."
-    return [Chart("What the ranker loses without a source", spec, note)]
+    return [Chart("What the ranker loses without a source", drawing, note)]
 
 
 def _table(lines: dict[str, dict[str, Any]]) -> Table:
@@ -74,4 +74,4 @@ def _table(lines: dict[str, dict[str, Any]]) -> Table:
         label = name if name == "ranker" or name.startswith(WITHOUT) else f"{name} alone"
         rows.append([label, *(f"{line[key]['value']:.4f}" for key in ("hr", "ndcg", "far")), *more])
     head = ["", "HR@10", "NDCG@10", "HR@50", "HR@10, ranker more", "95%"]
-    return Table(head, rows, "Ranker, ranker without a source, and sources alone")
+    return Table(head, rows, "Ranker, ranker without a source, and sources alone", width="double")

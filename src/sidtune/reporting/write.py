@@ -13,10 +13,12 @@ from sidtune.base.storage import refusing_failed_writes, write_text
 from sidtune.base.terminal import warn
 from sidtune.data.rows import Split
 from sidtune.files.yaml_files import read_yaml
+from sidtune.metrics.metrics import Estimate
 from sidtune.reporting.record import Record, read_records
 from sidtune.runs.files import CONFIG, REPORT
 
 LIBRARIES = {"altair": "altair", "vl_convert": "vl-convert-python"}
+WITHOUT_MODEL = "ranker without model"
 INSTALL = "pip install 'sidtune[report]'"
 
 
@@ -88,19 +90,22 @@ def _page(records: Sequence[Record]) -> str:
 
 
 def _tiles(records: Sequence[Record]) -> Iterator[tuple[str, str, str]]:
-    """The main figures: of one run beside the best baseline, of several each run's NDCG."""
-    from sidtune.reporting.ranking import best_baseline, main
+    """The main figures: of one run beside the ranker without its model and the best baseline, of
+    several the NDCG of each.
+    """
+    from sidtune.reporting.ranking import best_baseline, lines_of, main, shown
 
-    for record in records:
-        if not record.report:
-            continue
-        name, summary = next(iter(record.report.rankers.items()))
-        for metric in ("HR", "NDCG") if len(records) == 1 else ("NDCG",):
-            found = main(summary, metric)
-            label = f"{metric}@{record.report.list_length}"
-            whose = name if len(records) == 1 else record.name
-            yield f"{label}, {whose}", f"{found.value:.4f}", f"{found.low:.3f}–{found.high:.3f}"
-        best = best_baseline(record.report.rankers)
-        if best and len(records) == 1:
-            label = f"NDCG@{record.report.list_length}, {best[0]}"
-            yield label, f"{main(best[1], 'NDCG').value:.4f}", "the best baseline"
+    for record in records if len(records) == 1 else ():
+        if record.report:
+            every, k = lines_of(record.report), record.report.list_length
+            best = best_baseline(every[1:])
+            yield _tile(f"HR@{k}, {every[0].name}", main(every[0].summary, "HR"))
+            compared = [every[0], *(line for line in every if line.name == WITHOUT_MODEL)]
+            for line in [*compared, *([best] if best else [])]:
+                yield _tile(f"NDCG@{k}, {line.name}", main(line.summary, "NDCG"))
+    for line in shown(records) if len(records) > 1 else ():
+        yield _tile(f"NDCG, {line.name}", main(line.summary, "NDCG"))
+
+
+def _tile(name: str, found: Estimate) -> tuple[str, str, str]:
+    return name, f"{found.value:.4f}", f"{found.low:.3f}–{found.high:.3f}"
