@@ -55,24 +55,25 @@ def short(path: object) -> str:
 
 def _model(record: Record) -> Iterator[tuple[str, str]]:
     model = _section(record.config, "model")
-    yield "base", short(model.get("base", "–"))
+    base = PurePath(str(model.get("base", "–")))
+    yield "base", base.name if base.is_absolute() else str(base)
     if model.get("from_scratch"):
         yield "weights", "random: trained from scratch"
     for plan in record.plans[-1:]:
-        yield "type", str(plan.get("model", "–"))
-        yield "parameters", _count(plan.get("parameters"))
-        yield "of these trained", _count(plan.get("trained_parameters"))
-    stages = record.config.get("stages") or []
-    tunings = [str(stage.get("tuning")) for stage in stages] or [str(model.get("tuning", "–"))]
-    yield "tuning", ", then ".join(tunings)
+        yield "type", plan.model
+        yield "parameters", f"{plan.parameters:,}"
+        yield "of these trained", f"{plan.trained_parameters:,}"
+    stages = record.config.get("stages")
+    tunings = [stage.get("tuning") for stage in stages or () if isinstance(stage, dict)]
+    yield "tuning", ", then ".join(map(str, tunings or [model.get("tuning", "–")]))
 
 
 def _training(record: Record) -> Iterator[tuple[str, str]]:
     training = _section(record.config, "training")
     if record.plans:
-        steps = sum(plan.get("steps", 0) for plan in record.plans)
-        epoch = record.plans[-1].get("steps_per_epoch") or 1
-        yield "steps", f"{steps:,} ({steps / epoch:.3g} epochs)"
+        steps = sum(plan.steps for plan in record.plans)
+        epochs = steps / max(1, record.plans[-1].steps_per_epoch)
+        yield "steps", f"{steps:,}, epochs: {epochs:.3g}"
     yield "examples per step", _count(training.get("batch_size"))
     yield (
         "learning rate",
@@ -80,9 +81,8 @@ def _training(record: Record) -> Iterator[tuple[str, str]]:
     )
     yield "seed", str(record.config.get("seed", "–"))
     for plan in record.plans[-1:]:
-        processes = plan.get("processes", 1)
-        several = f", {processes} processes" if processes != 1 else ""
-        yield "device", f"{plan.get('device', '–')}, {plan.get('precision', '–')}{several}"
+        several = f", {plan.processes} processes" if plan.processes != 1 else ""
+        yield "device", f"{plan.device}, {plan.precision}{several}"
     if seconds := sum(value for _, value in record.series("train_runtime")):
         yield "time", duration(seconds)
 
@@ -91,7 +91,7 @@ def _data(record: Record) -> Iterator[tuple[str, str]]:
     data = _section(record.config, "data")
     for name in FILES:
         if data.get(name):
-            yield name, short(data[name])
+            yield name, PurePath(str(data[name])).name
     if record.catalogue:
         sids = record.catalogue.sids
         yield "catalogue", f"{len(sids):,} items, {len(set(sids)):,} SIDs of {_depths(sids)} tokens"

@@ -11,8 +11,6 @@ from sidtune.reporting.charts import intervals
 from sidtune.reporting.page import Block, Chart, Section, Table
 from sidtune.reporting.record import Record
 
-LEVEL = "item"
-
 
 def comparison(records: Sequence[Record]) -> Section | None:
     """Each run against the first, by a paired bootstrap; None where fewer than two are evaluated.
@@ -30,7 +28,7 @@ def comparison(records: Sequence[Record]) -> Section | None:
     found = compare(first, others)
     blocks: list[Block] = [_chart(first.name, found)]
     for entry in found:
-        blocks.append(_table(entry))
+        blocks += [_table(entry), _by_sid(entry)]
     rows = found[0].rows
     intro = (
         f"Differences from {first.name} on {rows:,} shared rows: means and 95% intervals of a"
@@ -56,8 +54,7 @@ def _chart(first: str, found: Sequence[Comparison]) -> Chart:
             "high": entry.high,
         }
         for comparison in found
-        for entry in comparison.differences
-        if entry.level == LEVEL
+        for entry in _by(comparison, "item")
     ]
     metrics = list(dict.fromkeys(row["group"] for row in rows))
     drawing = intervals(
@@ -72,15 +69,12 @@ def _chart(first: str, found: Sequence[Comparison]) -> Chart:
 
 
 def _table(found: Comparison) -> Table:
-    rows = [
-        _cells(f"{entry.metric} by {entry.level}", found.rows, entry) for entry in found.differences
-    ]
+    rows = [_cells(entry.metric, found.rows, entry) for entry in _by(found, "item")]
     for group in found.by_reach:
         rows += [
-            _cells(f"{entry.metric} by item, target {group.reach}", group.rows, entry)
+            _cells(f"{entry.metric}, target {group.reach}", group.rows, entry)
             for entry in group.differences
         ]
-    head = ["", "rows", found.first, found.other, "difference", "95%", "significant"]
     left_out = [
         f"{rows:,} rows of {name} are left out, which other runs lack."
         for name, rows in (
@@ -91,7 +85,21 @@ def _table(found: Comparison) -> Table:
     ]
     if found.unlike:
         left_out.append(f"The evaluations differ in {', '.join(found.unlike)}.")
-    return Table(head, rows, f"{found.other} against {found.first}", " ".join(left_out))
+    title = f"{found.other} against {found.first}, by item"
+    return Table(_head(found), rows, title, " ".join(left_out))
+
+
+def _by_sid(found: Comparison) -> Table:
+    rows = [_cells(entry.metric, found.rows, entry) for entry in _by(found, "SID")]
+    return Table(_head(found), rows, "The same by SID", folded=True)
+
+
+def _by(found: Comparison, level: str) -> list[Difference]:
+    return [entry for entry in found.differences if entry.level == level]
+
+
+def _head(found: Comparison) -> list[str]:
+    return ["", "rows", found.first, found.other, "difference", "95%", "significant"]
 
 
 def _cells(name: str, rows: int, entry: Difference) -> list[str]:

@@ -64,7 +64,7 @@ def training(records: Sequence[Record]) -> Section | None:
 
 def _tasks(record: Record, prefix: str) -> dict[str, str]:
     """Losses by log name: of all tasks together, where there are several, and of each."""
-    known = {name for plan in record.plans for name in plan.get("tasks", {})}
+    known = {name for plan in record.plans for name in plan.tasks}
     names = [
         name
         for name in dict.fromkeys(name for entry in record.entries for name in entry)

@@ -10,6 +10,7 @@ import numpy as np
 from sidtune.reporting.charts import steps
 from sidtune.reporting.page import Block, Chart, Section, Table
 from sidtune.reporting.record import Record
+from sidtune.runs.files import Plan
 from sidtune.sids.report.measure import collisions, level_use
 
 
@@ -17,8 +18,7 @@ def data(record: Record) -> Section | None:
     """Tables of tasks and SID levels, and how long examples and histories are."""
     blocks: list[Block] = []
     for plan in record.plans[-1:]:
-        if plan.get("tasks"):
-            blocks += [_tasks(plan), *_lengths(plan)]
+        blocks += [_tasks(plan), _lengths(plan)]
     details = record.report.details if record.report else None
     if details and details.histories:
         blocks.append(_histories(details.histories))
@@ -27,50 +27,40 @@ def data(record: Record) -> Section | None:
     return Section("data", "Data", "", blocks) if blocks else None
 
 
-def _tasks(plan: dict[str, Any]) -> Table:
-    head = [
-        "task",
-        "examples",
-        "weight",
-        "tokens",
-        "labels",
-        "mean length",
-        "longest",
-        "truncated",
-        "dropped",
-    ]
+def _tasks(plan: Plan) -> Table:
+    counts = ("tokens", "labels", "mean length", "longest", "truncated", "dropped")
     rows = [
         [
             name,
-            f"{counts['examples']:,}",
-            f"{counts['weight']:g}",
-            f"{counts['tokens']:,}",
-            f"{counts['labels']:,}",
-            f"{counts['tokens'] / max(1, counts['examples']):.0f}",
-            *(f"{counts[key]:,}" for key in ("longest", "truncated", "dropped")),
+            f"{task.examples:,}",
+            f"{task.weight:g}",
+            f"{task.tokens:,}",
+            f"{task.labels:,}",
+            f"{task.tokens / max(1, task.examples):.0f}",
+            f"{task.longest:,}",
+            f"{task.truncated:,}",
+            f"{task.dropped:,}",
         ]
-        for name, counts in plan["tasks"].items()
+        for name, task in plan.tasks.items()
     ]
     note = (
         "Lengths in tokens. A truncated example lost its oldest history items to fit cutoff_len; a"
         " dropped one did not fit even then."
     )
-    return Table(head, rows, "Tasks", note)
+    return Table(["task", "examples", "weight", *counts], rows, "Tasks", note)
 
 
-def _lengths(plan: dict[str, Any]) -> list[Block]:
-    edges, lengths = plan.get("length_edges", []), plan.get("lengths", {})
+def _lengths(plan: Plan) -> Chart:
     rows: list[dict[str, Any]] = []
-    for name, counts in lengths.items():
-        total = max(1, sum(counts))
-        shares = [*(count / total for count in counts), 0.0]
+    for name, task in plan.tasks.items():
+        total = max(1, sum(task.by_length))
+        shares = [*(count / total for count in task.by_length), 0.0]
         rows += [
-            {"x": x, "share": share, "name": name} for x, share in zip(edges, shares, strict=True)
+            {"x": x, "share": share, "name": name}
+            for x, share in zip(plan.length_edges, shares, strict=True)
         ]
-    if not rows:
-        return []
-    drawing = steps(rows, list(lengths), ("tokens", "share of the task's examples"))
-    return [Chart("Length of examples", drawing)]
+    drawing = steps(rows, list(plan.tasks), ("tokens", "share of the task's examples"))
+    return Chart("Length of examples", drawing)
 
 
 def _histories(histories: dict[str, list[int]]) -> Chart:

@@ -52,15 +52,21 @@ def ranking(records: Sequence[Record]) -> Section | None:
 
 
 def shown(records: Sequence[Record]) -> list[Line]:
-    """All rankers of one run; of several runs, the first one of each, and the best baseline of the
-    first run.
+    """All rankers of one run; of several runs, the first one and the model of each, and the best
+    baseline of the first run.
     """
     runs = {record.name: lines_of(record.report) for record in records if record.report}
     if len(records) == 1:
         return next(iter(runs.values()), [])
-    firsts = [lines[0]._replace(name=name, baseline=False) for name, lines in runs.items()]
+    firsts = [own[0]._replace(name=name, baseline=False) for name, own in runs.items()]
+    models = [
+        line._replace(name=f"{name}, model alone")
+        for name, own in runs.items()
+        for line in own[1:]
+        if line.name == "model"
+    ]
     best = best_baseline(next(iter(runs.values()), []))
-    return [*firsts, *([best] if best else [])]
+    return [*firsts, *models, *([best] if best else [])]
 
 
 def lines_of(report: Report) -> list[Line]:
@@ -146,7 +152,7 @@ def _groups(every: Sequence[Line], kind: str, title: str, note: str, k: int) -> 
         for name in few
         for group, own in found[name].items()
     ]
-    drawing = intervals(rows, list(label.values()), few, f"HR@{k} by item")
+    drawing = intervals(rows, list(label.values()), few, f"HR@{k} by item", palette=list(found))
     cells = [
         [
             f"{group}, {metric}@{k}",

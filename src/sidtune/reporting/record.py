@@ -7,21 +7,28 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
 
 from sidtune.base.errors import UserError
 from sidtune.data.catalogue import Catalogue
 from sidtune.data.rows import Split
+from sidtune.evaluation.compare import read_settings
 from sidtune.evaluation.report import Report
 from sidtune.evaluation.results import read_report
 from sidtune.files.text import read_json_object, read_jsonl
 from sidtune.files.yaml_files import read_yaml
+from sidtune.metrics.metrics import metric_names
+from sidtune.ranker.figures import Ranked
 from sidtune.runs.bundle import CATALOGUE, read_bundle
-from sidtune.runs.files import CONFIG, METRICS, PLAN, RANKED
+from sidtune.runs.files import CONFIG, METRICS, PLAN, RANKED, Plan
 
 SPLITS: tuple[Split, ...] = ("test", "valid", "train")
 EVALUATION = "evaluation"
 Entry = dict[str, float]
+T = TypeVar("T")
+DELETE = "Delete the file: the report then leaves out what it holds."
 
 
 @dataclass(frozen=True)
@@ -31,20 +38,20 @@ class Record:
     Args:
         name: how the report calls it.
         config: the resolved configuration, as plain values.
-        plans: of each stage, as `plan_facts` has them.
+        plans: of each stage.
         entries: of `metrics.jsonl`, steps counted over all stages.
         report: the evaluation that is shown.
-        ranked: what fitting the ranker found, as `Ranked` has it.
+        ranked: what fitting the ranker found.
         catalogue: of the model.
     """
 
     folder: Path
     name: str
     config: dict[str, Any] = field(default_factory=dict)
-    plans: list[dict[str, Any]] = field(default_factory=list)
+    plans: list[Plan] = field(default_factory=list)
     entries: list[Entry] = field(default_factory=list)
     report: Report | None = None
-    ranked: dict[str, Any] | None = None
+    ranked: Ranked | None = None
     catalogue: Catalogue | None = None
 
     @cached_property
@@ -105,10 +112,10 @@ def _record(folder: Path, name: str, split: Split | None) -> Record:
         folder,
         name,
         read_yaml(folder / CONFIG) if (folder / CONFIG).is_file() else {},
-        [read_json_object(stage / PLAN) for stage in stages if (stage / PLAN).is_file()],
+        [_plan(stage / PLAN) for stage in stages if (stage / PLAN).is_file()],
         list(_joined([[entry for _, entry in read_jsonl(stage / METRICS)] for stage in stages])),
         evaluation,
-        read_json_object(folder / RANKED) if (folder / RANKED).is_file() else None,
+        _of_kind(Ranked, folder / RANKED) if (folder / RANKED).is_file() else None,
         read_bundle(folder).catalogue if (folder / CATALOGUE).is_file() else None,
     )
 
@@ -119,19 +126,43 @@ def _evaluation(folder: Path, split: Split | None) -> Report | None:
         for place in (folder / EVALUATION, folder):
             file = place / f"{name}.json"
             if file.is_file():
-                found = read_report(file)
-                if found is None:
-                    raise UserError(
-                        f"{file} is not an evaluation of this version",
-                        f"Delete it and run: sidtune evaluate {folder} --split {name}",
-                    )
-                return found
+                return _report(file)
     if split:
         raise UserError(
             f"{folder} has no evaluation of {split}",
             f"Run: sidtune evaluate {folder} --split {split}",
         )
     return None
+
+
+def _report(file: Path) -> Report:
+    """An evaluation whose rankers all have the metrics of its lists."""
+    found, names = read_report(file), set(metric_names(read_settings(file)["beams"]))
+    whole = found is not None and all(
+        set(summary.sid) == set(summary.item) == names for summary in found.rankers.values()
+    )
+    if found is None or not found.rankers or not whole:
+        raise UserError(
+            f"{file} is not an evaluation of this version", "Delete it, and evaluate again."
+        )
+    return found
+
+
+def _plan(file: Path) -> Plan:
+    found = _of_kind(Plan, file)
+    bins = len(found.length_edges) - 1
+    if any(len(task.by_length) != bins for task in found.tasks.values()):
+        raise UserError(f"{file}: by_length and length_edges do not match", DELETE)
+    return found
+
+
+def _of_kind(kind: type[T], file: Path) -> T:
+    try:
+        return TypeAdapter(kind).validate_python(read_json_object(file))
+    except ValidationError as error:
+        fault = error.errors()[0]
+        place = ".".join(map(str, fault["loc"]))
+        raise UserError(f"{file}: {place}: {fault['msg']}", DELETE) from None
 
 
 def _number(stage: Path) -> int:

@@ -45,12 +45,14 @@ def write_report(folders: Sequence[Path], output: Path, split: Split | None = No
 
 def leave_report(run: Path) -> Path | None:
     """Write a run's report into its folder, where the libraries are installed and `logging.report`
-    does not forbid it; a report that cannot be written is a warning, since what it shows is there.
+    does not forbid it; None for a folder without a configuration, which is no run's.
+
+    A report that cannot be written is a warning, since all it shows is there.
     """
-    if any(find_spec(module) is None for module in LIBRARIES):
+    if not (run / CONFIG).is_file() or any(find_spec(module) is None for module in LIBRARIES):
         return None
     try:
-        config = read_yaml(run / CONFIG) if (run / CONFIG).is_file() else {}
+        config = read_yaml(run / CONFIG)
         if (config.get("logging") or {}).get("report") is False:
             return None
         return write_report([run], run / REPORT)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from sidtune.batching.steps import Steps
 from sidtune.config.model import ModelConfig
 from sidtune.encoding.corpus import EncodedTask
 from sidtune.model.tuning import tuning_of
+from sidtune.runs.files import Plan, TaskPlan
 from sidtune.runs.schedule import total_steps
 from sidtune.tasks.config import Config
 from sidtune.tokenizer.vocabulary import Vocabulary
@@ -91,38 +91,37 @@ def describe_plan(
     console.print(_memory_line(config, steps.layout, model, arguments.device.type))
 
 
-def plan_facts(
+def make_plan(
     config: Config,
     tasks: list[EncodedTask],
     steps: Steps,
     model: PreTrainedModel,
     arguments: TrainingArguments,
-) -> dict[str, Any]:
-    """What a report says of the plan, as JSON values: model, device, steps, and for each task its
-    counts and how its lengths are distributed.
-    """
+) -> Plan:
+    """What a report says of the plan."""
     trained, total = tuning_of(model).parameter_counts(model)
     options, longest = config.task_options(), max(task.counts.longest for task in tasks)
     edges = np.unique(np.linspace(0, longest + 1, LENGTH_BINS + 1).round().astype(np.int64))
     device = arguments.device
-    return {
-        "model": model.config.model_type,
-        "parameters": total,
-        "trained_parameters": trained,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "processes": arguments.world_size,
-        "precision": "bf16" if arguments.bf16 else "fp32",
-        "steps": total_steps(config.training, steps.plan),
-        "steps_per_epoch": steps.plan.steps_per_epoch,
-        "tasks": {
-            task.name: {"weight": options[task.name].weight, **asdict(task.counts)}
+    return Plan(
+        model=model.config.model_type,
+        parameters=total,
+        trained_parameters=trained,
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        processes=arguments.world_size,
+        precision="bf16" if arguments.bf16 else "fp32",
+        steps=total_steps(config.training, steps.plan),
+        steps_per_epoch=steps.plan.steps_per_epoch,
+        length_edges=edges.tolist(),
+        tasks={
+            task.name: TaskPlan(
+                weight=options[task.name].weight,
+                by_length=np.histogram(task.lengths, bins=edges)[0].tolist(),
+                **asdict(task.counts),
+            )
             for task in tasks
         },
-        "length_edges": edges.tolist(),
-        "lengths": {
-            task.name: np.histogram(task.lengths, bins=edges)[0].tolist() for task in tasks
-        },
-    }
+    )
 
 
 def _steps_line(config: Config, steps: Steps, arguments: TrainingArguments) -> str:

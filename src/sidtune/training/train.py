@@ -7,7 +7,7 @@ import gc
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +37,13 @@ from sidtune.model.checkpoint_files import load_start
 from sidtune.model.load import base_dtype, load_model
 from sidtune.runs import output
 from sidtune.runs.checkpoints import FINAL, PRECISION
-from sidtune.runs.files import PLAN
+from sidtune.runs.files import PLAN, Plan
 from sidtune.runs.output import Start
 from sidtune.runs.resumed import refuse_broken_state, refuse_links
 from sidtune.runs.schedule import SHORTER_WARMUP, following, long_warmup, stage_runs, total_steps
 from sidtune.tasks.config import Config
 from sidtune.training.arguments import training_arguments
-from sidtune.training.describe import describe_model, describe_plan, describe_stage, plan_facts
+from sidtune.training.describe import describe_model, describe_plan, describe_stage, make_plan
 from sidtune.training.guards.interruption import StopWhenAsked
 from sidtune.training.guards.memory import fit_max_tokens
 from sidtune.training.guards.out_of_memory import explaining_out_of_memory
@@ -237,8 +237,8 @@ def run_stage(
     if dry_run:
         return None
     if arguments.should_save:
-        facts = plan_facts(config, shared.training, steps, model, arguments)
-        write_settings(inputs.config, config, facts)
+        plan = make_plan(config, shared.training, steps, model, arguments)
+        write_settings(inputs.config, config, plan)
     arguments.eval_on_start = start.checkpoint is None
     arguments.max_steps = total_steps(config.training, steps.plan)
     trainer = make_trainer(shared, config, model, steps, arguments, request)
@@ -265,15 +265,15 @@ def run_stage(
     return summarise_run(trainer, config, time.monotonic() - began)
 
 
-def write_settings(run: Config, stage: Config, facts: dict[str, Any]) -> None:
+def write_settings(run: Config, stage: Config, plan: Plan) -> None:
     """Leave the configuration of the run and that of its stage, and the plan."""
     # The run's own first: a folder with a stage but no configuration would be refused as foreign.
     output.write_config(run)
     if stage.output_dir != run.output_dir:
         output.write_config(stage)
-    plan = stage.output_dir / PLAN
-    with refusing_failed_writes(plan):
-        write_text(plan, json.dumps(facts) + "\n")
+    file = stage.output_dir / PLAN
+    with refusing_failed_writes(file):
+        write_text(file, json.dumps(asdict(plan)) + "\n")
 
 
 def make_trainer(
