@@ -455,6 +455,9 @@ def test_the_demo_leaves_a_model_and_says_what_is_next(
     assert (tmp_path / "demo" / "run" / "final_checkpoint" / "config.json").is_file()
     for words in ("Done.", "prepare:", "sids:", "train:", "NDCG@10", "sidtune preview"):
         assert words in output
+    report_file = tmp_path / "demo" / "run" / "report.html"
+    assert output.endswith(f"Report: {report_file}")
+    assert "Where the SID is lost" in report_file.read_text()
     assert load_run(tmp_path / "demo" / "demo.yaml").model.from_scratch
     assert entry(monkeypatch, "demo", "--output", tmp_path / "demo") == 2
     assert "is not empty" in capsys.readouterr().err
