@@ -141,7 +141,8 @@ def _report(
     catalogue = recommender.bundle.catalogue
     own = model_lists(recommender, rows, lists, found.options)
     rankings = {name: each.ranking for name, each in own.items()}
-    first, reach, histories = next(iter(own.values())), None, {request.split: rows.history}
+    first, reach = next(iter(own.values())), None
+    histories: dict[str, Ragged] = {request.split: rows.history}
     if data.train:
         train = data.train.load(catalogue)
         simple, settings["chosen"] = _baseline_rankings(

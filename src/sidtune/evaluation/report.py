@@ -23,6 +23,7 @@ from sidtune.metrics.metrics import (
     summarise,
 )
 from sidtune.metrics.ranks import Ranking
+from sidtune.runs.files import Count
 
 # Longer histories are counted as of this length.
 LONGEST_COUNTED = 200
@@ -104,7 +105,7 @@ class Details:
 
     levels: list[Level]
     examples: list[Example]
-    histories: dict[str, list[int]]
+    histories: dict[str, list[Count]]
 
 
 @dataclass(frozen=True)

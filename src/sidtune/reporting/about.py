@@ -7,7 +7,7 @@ from pathlib import PurePath
 from typing import Any
 
 from sidtune.reporting.page import Block, Facts, Section, Table
-from sidtune.reporting.record import Record
+from sidtune.reporting.record import Record, section_of
 
 FILES = ("interactions", "train", "valid", "test", "items", "index", "preferences", "instructions")
 # They name places, which say nothing of a result.
@@ -54,7 +54,7 @@ def short(path: object) -> str:
 
 
 def _model(record: Record) -> Iterator[tuple[str, str]]:
-    model = _section(record.config, "model")
+    model = section_of(record.config, "model")
     base = PurePath(str(model.get("base", "–")))
     yield "base", base.name if base.is_absolute() else str(base)
     if model.get("from_scratch"):
@@ -64,12 +64,13 @@ def _model(record: Record) -> Iterator[tuple[str, str]]:
         yield "parameters", f"{plan.parameters:,}"
         yield "of these trained", f"{plan.trained_parameters:,}"
     stages = record.config.get("stages")
-    tunings = [stage.get("tuning") for stage in stages or () if isinstance(stage, dict)]
+    stages = stages if isinstance(stages, list) else []
+    tunings = [stage.get("tuning") for stage in stages if isinstance(stage, dict)]
     yield "tuning", ", then ".join(map(str, tunings or [model.get("tuning", "–")]))
 
 
 def _training(record: Record) -> Iterator[tuple[str, str]]:
-    training = _section(record.config, "training")
+    training = section_of(record.config, "training")
     if record.plans:
         steps = sum(plan.steps for plan in record.plans)
         epochs = steps / max(1, record.plans[-1].steps_per_epoch)
@@ -88,7 +89,7 @@ def _training(record: Record) -> Iterator[tuple[str, str]]:
 
 
 def _data(record: Record) -> Iterator[tuple[str, str]]:
-    data = _section(record.config, "data")
+    data = section_of(record.config, "data")
     for name in FILES:
         if data.get(name):
             yield name, PurePath(str(data[name])).name
@@ -109,11 +110,6 @@ def duration(seconds: float) -> str:
 def _depths(sids: Sequence[tuple[str, ...]]) -> str:
     depths = {len(sid) for sid in sids}
     return "–".join(str(depth) for depth in sorted({min(depths), max(depths)}))
-
-
-def _section(tree: dict[str, Any], name: str) -> dict[str, Any]:
-    found = tree.get(name)
-    return found if isinstance(found, dict) else {}
 
 
 def _count(value: Any) -> str:

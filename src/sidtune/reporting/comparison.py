@@ -13,13 +13,14 @@ from sidtune.reporting.record import Record
 
 
 def comparison(records: Sequence[Record]) -> Section | None:
-    """Each run against the first, by a paired bootstrap; None where fewer than two are evaluated.
+    """Each run against the first, by a paired bootstrap; None where fewer than two are evaluated,
+    or not on the same split.
 
     Raises:
         UserError: for runs that share no rows.
     """
     evaluated = [record for record in records if record.report]
-    if len(evaluated) < 2:
+    if len(evaluated) < 2 or len({_split(record) for record in evaluated}) > 1:
         return None
     first, *others = [
         replace(read_evaluated(record.folder, _split(record)), name=record.name)

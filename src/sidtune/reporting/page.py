@@ -145,7 +145,7 @@ def chart_library() -> str:
     """Vega, Vega-Lite and Vega-Embed as one script that may stand in a page."""
     import vl_convert
 
-    bundle: str = vl_convert.javascript_bundle()
+    bundle: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
     # Inside a script, only these could end it.
     return bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--")
 

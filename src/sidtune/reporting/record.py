@@ -28,6 +28,8 @@ SPLITS: tuple[Split, ...] = ("test", "valid", "train")
 EVALUATION = "evaluation"
 Entry = dict[str, float]
 T = TypeVar("T")
+# Whole numbers of a log may be larger than any float.
+LARGEST = 1e300
 DELETE = "Delete the file: the report then leaves out what it holds."
 
 
@@ -62,11 +64,7 @@ class Record:
 
     def series(self, name: str) -> list[tuple[float, float]]:
         """Step and value of the entries that have this figure."""
-        return [
-            (entry["step"], entry[name])
-            for entry in self.entries
-            if isinstance(entry.get(name), int | float)
-        ]
+        return [(entry["step"], entry[name]) for entry in self.entries if _is_number(entry, name)]
 
 
 def read_records(folders: Sequence[Path], split: Split | None = None) -> list[Record]:
@@ -80,7 +78,14 @@ def read_records(folders: Sequence[Path], split: Split | None = None) -> list[Re
             files that are damaged.
     """
     names = _names([folder.resolve() for folder in folders])
+    split = split or _common(folders)
     return [_record(folder, name, split) for folder, name in zip(folders, names, strict=True)]
+
+
+def section_of(tree: dict[str, Any], name: str) -> dict[str, Any]:
+    """A section of a configuration; empty where there is none."""
+    found = tree.get(name)
+    return found if isinstance(found, dict) else {}
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
@@ -120,13 +125,22 @@ def _record(folder: Path, name: str, split: Split | None) -> Record:
     )
 
 
+def _common(folders: Sequence[Path]) -> Split | None:
+    """The first split that all runs were evaluated on; None where there is none."""
+    return next((split for split in SPLITS if all(_files(f, split) for f in folders)), None)
+
+
+def _files(folder: Path, split: Split) -> list[Path]:
+    """The evaluation of a split in a run's folder, or in the folder of an evaluation."""
+    places = (folder / EVALUATION, folder)
+    return [file for place in places if (file := place / f"{split}.json").is_file()]
+
+
 def _evaluation(folder: Path, split: Split | None) -> Report | None:
     """The evaluation of a split, or of the first that there is."""
     for name in [split] if split else SPLITS:
-        for place in (folder / EVALUATION, folder):
-            file = place / f"{name}.json"
-            if file.is_file():
-                return _report(file)
+        for file in _files(folder, name):
+            return _report(file, name)
     if split:
         raise UserError(
             f"{folder} has no evaluation of {split}",
@@ -135,13 +149,13 @@ def _evaluation(folder: Path, split: Split | None) -> Report | None:
     return None
 
 
-def _report(file: Path) -> Report:
-    """An evaluation whose rankers all have the metrics of its lists."""
+def _report(file: Path, split: Split) -> Report:
+    """An evaluation of this split whose rankers all have the metrics of its lists."""
     found, names = read_report(file), set(metric_names(read_settings(file)["beams"]))
     whole = found is not None and all(
         set(summary.sid) == set(summary.item) == names for summary in found.rankers.values()
     )
-    if found is None or not found.rankers or not whole:
+    if not found or not whole or not found.rankers or found.settings.get("split") != split:
         raise UserError(
             f"{file} is not an evaluation of this version", "Delete it, and evaluate again."
         )
@@ -174,8 +188,11 @@ def _joined(stages: Iterable[list[Entry]]) -> Iterable[Entry]:
     """Entries of all stages, each stage's steps counted on from the last."""
     before = 0.0
     for entries in stages:
-        steps = [entry["step"] for entry in entries if isinstance(entry.get("step"), int | float)]
-        for entry in entries:
-            if isinstance(entry.get("step"), int | float):
-                yield {**entry, "step": entry["step"] + before}
-        before += max(steps, default=0)
+        known = [entry for entry in entries if _is_number(entry, "step")]
+        yield from ({**entry, "step": entry["step"] + before} for entry in known)
+        before += max((entry["step"] for entry in known), default=0)
+
+
+def _is_number(entry: Entry, name: str) -> bool:
+    value = entry.get(name)
+    return isinstance(value, int | float) and abs(value) < LARGEST

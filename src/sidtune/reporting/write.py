@@ -14,7 +14,7 @@ from sidtune.base.terminal import warn
 from sidtune.data.rows import Split
 from sidtune.files.yaml_files import read_yaml
 from sidtune.metrics.metrics import Estimate
-from sidtune.reporting.record import Record, read_records
+from sidtune.reporting.record import Record, read_records, section_of
 from sidtune.runs.files import CONFIG, REPORT
 
 LIBRARIES = {"altair": "altair", "vl_convert": "vl-convert-python"}
@@ -36,7 +36,7 @@ def write_report(folders: Sequence[Path], output: Path, split: Split | None = No
         raise UserError(f"a report needs {' and '.join(missing)}", f"Run: {INSTALL}")
     if output.is_dir():
         raise UserError(f"{output} is a folder", "Give a file: --output report.html")
-    text = _page(read_records(folders, split))
+    text = make_page(read_records(folders, split))
     with refusing_failed_writes(output):
         output.parent.mkdir(parents=True, exist_ok=True)
         write_text(output, text)
@@ -53,7 +53,7 @@ def leave_report(run: Path) -> Path | None:
         return None
     try:
         config = read_yaml(run / CONFIG)
-        if (config.get("logging") or {}).get("report") is False:
+        if section_of(config, "logging").get("report") is False:
             return None
         return write_report([run], run / REPORT)
     except UserError as error:
@@ -61,7 +61,8 @@ def leave_report(run: Path) -> Path | None:
         return None
 
 
-def _page(records: Sequence[Record]) -> str:
+def make_page(records: Sequence[Record]) -> str:
+    """The page of one run or several."""
     # What they import takes a second, and a missing library is told without.
     from sidtune.reporting import about, comparison, curves, data, examples, page, ranking, sources
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
+from pydantic import Field
+
+Count = Annotated[int, Field(ge=0, lt=2**62)]
 # The resolved configuration, log entries, the plan, the ranker's figures, and the report.
 CONFIG, METRICS, PLAN, RANKED, REPORT = (
     "config.yaml",
@@ -25,13 +29,13 @@ class TaskPlan:
     """
 
     weight: float
-    examples: int
-    tokens: int
-    labels: int
-    longest: int
-    truncated: int
-    dropped: int
-    by_length: list[int]
+    examples: Count
+    tokens: Count
+    labels: Count
+    longest: Count
+    truncated: Count
+    dropped: Count
+    by_length: list[Count]
 
 
 @dataclass(frozen=True)
@@ -44,12 +48,12 @@ class Plan:
     """
 
     model: str
-    parameters: int
-    trained_parameters: int
+    parameters: Count
+    trained_parameters: Count
     device: str
-    processes: int
+    processes: Count
     precision: str
-    steps: int
-    steps_per_epoch: int
-    length_edges: list[int]
+    steps: Count
+    steps_per_epoch: Count
+    length_edges: list[Count]
     tasks: dict[str, TaskPlan]
