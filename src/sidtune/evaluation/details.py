@@ -88,10 +88,9 @@ def history_lengths(histories: Mapping[str, Ragged]) -> dict[str, list[int]]:
 
 
 def _level(tokens: int, agrees: NDArray[np.bool_], probability: NDArray[np.float64]) -> Level:
-    found: list[NDArray[np.float64]] = [
-        agrees[:, :depth].any(axis=1).astype(np.float64)
+    first, among, listed = (
+        proportion(np.asarray(agrees[:, :depth].any(axis=1), np.float64))
         for depth in (1, GROUP_CUTOFF, agrees.shape[1])
-    ]
-    first, among, listed = map(proportion, found)
+    )
     mass = float(np.where(agrees, probability, 0.0).sum(axis=1).mean())
     return Level(tokens, first, among, listed, mass)

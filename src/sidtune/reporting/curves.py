@@ -11,7 +11,10 @@ from sidtune.reporting.charts import lines
 from sidtune.reporting.page import Block, Chart, Section
 from sidtune.reporting.record import Record
 
-MOST_POINTS = 300
+# Of a line, of a chart, and of a line where many share a chart.
+MOST_POINTS, MOST_OF_CHART, FEWEST_POINTS = 300, 1500, 60
+# Lines of fewer points show them.
+FEW_POINTS = 12
 STEP = "step"
 
 
@@ -55,7 +58,7 @@ def training(records: Sequence[Record]) -> Section | None:
         blocks += _chart(records, {curve.key: curve.unit}, curve.title, curve.unit, curve.zero)
     longest = max(len(record.entries) for record in records)
     intro = (
-        f"Where a curve has more than {MOST_POINTS} points, each one drawn is the mean of several."
+        "A line of many points is drawn through means of neighbouring ones."
         if longest > MOST_POINTS
         else ""
     )
@@ -87,24 +90,24 @@ def _chart(
     zero: bool = False,
 ) -> list[Block]:
     """One chart of these figures, or none where no run has them."""
-    rows: list[dict[str, object]] = []
-    names: list[str] = []
+    found: dict[str, list[tuple[float, float]]] = {}
     for record in records:
         for key, label in keys.items():
-            points = record.series(key)
-            if points:
-                name = label if len(records) == 1 else record.name
-                names.append(name)
-                rows += [{"x": x, "y": y, "name": name} for x, y in thinned(points)]
-    if not rows:
+            if points := record.series(key):
+                found[label if len(records) == 1 else record.name] = points
+    if not found:
         return []
-    few = len(rows) <= 12 * len(names)
-    return [Chart(title, lines(rows, names, (STEP, unit), points=few, zero=zero))]
+    most = max(FEWEST_POINTS, min(MOST_POINTS, MOST_OF_CHART // len(found)))
+    rows = [
+        {"x": x, "y": y, "name": name}
+        for name, points in found.items()
+        for x, y in thinned(points, most)
+    ]
+    few = len(rows) <= FEW_POINTS * len(found)
+    return [Chart(title, lines(rows, list(found), (STEP, unit), points=few, zero=zero))]
 
 
-def thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """At most `MOST_POINTS`, each the mean of as many neighbours, in step and value."""
-    if len(points) <= MOST_POINTS:
-        return list(points)
-    parts = np.array_split(np.array(points, np.float64), MOST_POINTS)
-    return [(float(part[:, 0].mean()), float(part[:, 1].mean())) for part in parts]
+def thinned(points: Sequence[tuple[float, float]], most: int) -> list[tuple[float, float]]:
+    """At most so many points, each the mean of its neighbours in step and value, to six digits."""
+    parts = np.array_split(np.array(points, np.float64), min(most, len(points)))
+    return [(float(f"{x:.6g}"), float(f"{y:.6g}")) for x, y in (part.mean(0) for part in parts)]

@@ -24,6 +24,8 @@ GROUPS = {
     "by_history": ("By length of history", "Number of items in the history."),
     "by_popularity": ("By popularity of the target", "Number of the target's training users."),
 }
+# Which SIDs of a list are looked at, by the name of a `Level`'s figure.
+PLACES = {"first": "first SID", "among": "best of the first ten", "listed": "best of all listed"}
 
 
 class Line(NamedTuple):
@@ -132,7 +134,7 @@ def _table(every: Sequence[Line], level: str, title: str, folded: bool = False) 
     rows = []
     for line in every:
         metrics: dict[str, Estimate] = getattr(line.summary, level)
-        rows.append([line.name, *(_with_interval(metrics.get(name)) for name in names)])
+        rows.append([line.name, *(_with_interval(metrics.get(name)) for name in PLACES)])
     return Table(["", *names], rows, title, folded=folded)
 
 
@@ -184,16 +186,15 @@ def _lists(report: Report) -> Table:
 def _one_ladder(report: Report) -> list[Block]:
     assert report.details
     model = report.rankers.get("model")
-    names = {"first": "first SID", "among": "one of the first ten", "listed": "any SID listed"}
     found = report.details.levels
     stages = [_stage(level.tokens, len(found) - 1) for level in found][1:]
     rows: list[dict[str, Any]] = [
         {"stage": stage, "name": label, "value": getattr(level, name).value}
         for stage, level in zip(stages, found[1:], strict=True)
-        for name, label in names.items()
+        for name, label in PLACES.items()
     ]
     cells = [
-        [stage, *(_with_interval(getattr(level, name)) for name in names), f"{level.mass:.4f}"]
+        [stage, *(_with_interval(getattr(level, name)) for name in PLACES), f"{level.mass:.4f}"]
         for stage, level in zip(["any SID", *stages], found, strict=True)
     ]
     if model:
@@ -205,11 +206,11 @@ def _one_ladder(report: Report) -> list[Block]:
         stages.append("item")
         rows += [
             {"stage": "item", "name": label, "value": hits[name].value}
-            for name, label in names.items()
+            for name, label in PLACES.items()
         ]
-        cells.append(["item", *(_with_interval(hits[name]) for name in names), "–"])
-    drawing = ladder(rows, stages, list(names.values()), ("agrees in", "share of rows"))
-    head = ["agrees in", *names.values(), "probability"]
+        cells.append(["item", *(_with_interval(hits[name]) for name in PLACES), "–"])
+    drawing = ladder(rows, stages, list(PLACES.values()), ("agrees in", "share of rows"))
+    head = ["agrees in", *PLACES.values(), "probability"]
     note = (
         "Probability: what the model gives the SIDs of its list that agree, mean of the rows; what"
         " is missing to 1 lies on SIDs that are not listed, or on texts that are no SID."
@@ -221,17 +222,23 @@ def _one_ladder(report: Report) -> list[Block]:
 
 
 def _ladders(known: dict[str, Report]) -> list[Block]:
-    rows: list[dict[str, Any]] = []
+    """A chart for each place in the list, a line for each run."""
     stages: list[str] = []
+    rows: dict[str, list[dict[str, Any]]] = {place: [] for place in PLACES}
     for name, report in known.items():
         assert report.details
-        for level in report.details.levels[1:]:
-            stage = _stage(level.tokens, len(report.details.levels) - 1)
+        found = report.details.levels
+        for level in found[1:]:
+            stage = _stage(level.tokens, len(found) - 1)
             stages.append(stage)
-            rows.append({"stage": stage, "name": name, "value": level.among.value})
-    order = list(dict.fromkeys(stages))
-    drawing = ladder(rows, order, list(known), ("agrees in", "share of rows"))
-    return [Chart("One of the model's first ten SIDs agrees", drawing)]
+            for place in PLACES:
+                value = getattr(level, place).value
+                rows[place].append({"stage": stage, "name": name, "value": value})
+    order, axes = list(dict.fromkeys(stages)), ("agrees in", "share of rows")
+    return [
+        Chart(f"Agreement of the {title}", ladder(rows[place], order, list(known), axes))
+        for place, title in PLACES.items()
+    ]
 
 
 def _stage(tokens: int, depth: int) -> str:
