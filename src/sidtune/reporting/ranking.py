@@ -134,7 +134,7 @@ def _table(every: Sequence[Line], level: str, title: str, folded: bool = False) 
     rows = []
     for line in every:
         metrics: dict[str, Estimate] = getattr(line.summary, level)
-        rows.append([line.name, *(_with_interval(metrics.get(name)) for name in PLACES)])
+        rows.append([line.name, *(_with_interval(metrics.get(name)) for name in names)])
     return Table(["", *names], rows, title, folded=folded)
 
 
