@@ -27,7 +27,7 @@ from sidtune.tasks.config_file import load_config
 OPTIONS = {
     "train": (
         "config overrides --dry-run --resume --processes --allow-other-processes"
-        " --trust-remote-code"
+        " --trust-remote-code --quiet"
     ),
     "sft": (
         "--base_model --train_file --eval_file --output_dir --sid_index_path --item_meta_path"
@@ -54,7 +54,7 @@ OPTIONS = {
     "compare": "runs --split --json",
     "report": "runs --split --output",
     "demo": "--output",
-    "run": "config overrides --processes --trust-remote-code --json",
+    "run": "config overrides --processes --trust-remote-code --quiet --json",
     "prepare": "config overrides --minionerec --index --json",
     "sids fit": "config overrides --json",
     "sids report": "index --items --vectors --quick --json",

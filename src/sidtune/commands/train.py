@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from sidtune.base.terminal import console, first_process, launched, quiet_libraries
+from sidtune.base.terminal import console, first_process, launched, quiet_libraries, quietly
 from sidtune.commands.options import (
     ConfigFile,
     OtherProcesses,
     Overrides,
     Processes,
+    Quiet,
     Resume,
     TrustRemoteCode,
 )
@@ -34,6 +35,7 @@ def train(
     processes: Processes = None,
     allow_other_processes: OtherProcesses = False,
     trust_remote_code: TrustRemoteCode = False,
+    quiet: Quiet = False,
 ) -> None:
     """Check the data, encode it (cached), train, and save an ordinary Hugging Face checkpoint.
 
@@ -41,14 +43,15 @@ def train(
     """
     from sidtune.pipeline.defaults import load_run
 
-    run_training(
-        load_run(config, overrides or []),
-        resume,
-        dry_run,
-        processes,
-        trust_remote_code,
-        allow_other_processes,
-    )
+    with quietly(quiet):
+        run_training(
+            load_run(config, overrides or []),
+            resume,
+            dry_run,
+            processes,
+            trust_remote_code,
+            allow_other_processes,
+        )
 
 
 def run_training(

@@ -88,7 +88,7 @@ def evaluate(request: EvaluationRequest) -> Report | None:
     settle_environment()
     pin_first_gpu()
     state = PartialState(cpu=not torch.cuda.is_available())
-    console.quiet = not state.is_main_process
+    console.quiet |= not state.is_main_process
     refuse_other_folders(request.model)
     data = _Data.of(request)
     # One of several processes has a device of its own; a single one takes the best there is.

@@ -106,7 +106,8 @@ def _with_base(request: Request) -> Request:
 def _train(request: Request, config: Config, processes: int, trust_remote_code: bool) -> None:
     # In this process a finished run is found to be this very one, or another.
     if processes > 1 and not (config.output_dir / FINAL).exists():
-        _launch(processes, ["train", str(request.path), *request.overrides], trust_remote_code)
+        arguments = ["train", str(request.path), *request.overrides]
+        _launch(processes, arguments + ["--quiet"] * console.quiet, trust_remote_code)
         return
     try:
         result = train(config, trust_remote_code=trust_remote_code)

@@ -14,6 +14,7 @@ from sidtune.encoding.corpus import EncodedTask
 from sidtune.tasks.config import Config
 from sidtune.training.callbacks import ConsoleTable, LastStepEvaluation, MetricsFile
 from sidtune.training.guards.watch import LossWatch
+from sidtune.training.live import LiveView
 from sidtune.training.trainer import StepTrainer
 
 
@@ -26,6 +27,7 @@ def callbacks(config: Config, valid: list[EncodedTask]) -> list[TrainerCallback]
         MetricsFile(config.output_dir),
         LossWatch(),
         ConsoleTable([task.name for task in valid], _shown_metrics(config)),
+        LiveView(),
     ]
     if config.logging.tensorboard:
         board = TensorBoardCallback()
@@ -38,13 +40,13 @@ def callbacks(config: Config, valid: list[EncodedTask]) -> list[TrainerCallback]
 
 @contextlib.contextmanager
 def closing_bars(trainer: StepTrainer) -> Iterator[None]:
-    """Stop the progress bar however training ends."""
+    """Remove the live display however training ends."""
     try:
         yield
     finally:
         for callback in trainer.callback_handler.callbacks:
-            if isinstance(callback, ConsoleTable):
-                callback.bar.stop()
+            if isinstance(callback, LiveView):
+                callback.stop()
 
 
 def close_logs(config: Config) -> None:
