@@ -444,6 +444,18 @@ def test_sft_wants_true_or_false(tmp_path: Path) -> None:
     assert "expected True or False, found 'maybe'" in done.stderr
 
 
+def test_quiet_training_prints_warnings_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warmup = {"max_steps": 2, "batch_size": 16, "warmup": 50}
+    done = call("train", config_file(tmp_path, training=warmup), "--quiet")
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "run" / "final_checkpoint").is_dir()
+    said = flat(capsys.readouterr().out + done.output)
+    assert said.startswith("warning: training.warmup: warmup takes 50 steps and training 2")
+    assert said.endswith("such as 0.05, suits any length.")
+
+
 def test_the_demo_leaves_a_model_and_says_what_is_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
