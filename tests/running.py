@@ -19,6 +19,8 @@ from sidtune.training.trainer import StepTrainer
 QUIET = {
     "waiting",
     "examples_per_second",
+    "tokens_per_second",
+    "memory_gib",
     "train_runtime",
     "train_samples_per_second",
     "train_steps_per_second",

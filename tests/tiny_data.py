@@ -88,6 +88,8 @@ def tiny_tree(folder: Path, **sections: dict[str, Any]) -> dict[str, Any]:
         "eval": {"every": 5, "patience": None},
         # Few tests are about the ranker, and fitting it takes a second.
         "rank": {"fit": "never"},
+        # A report takes seconds.
+        "logging": {"report": False},
     }
     for name, section in sections.items():
         tree[name] = (

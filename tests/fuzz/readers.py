@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +24,7 @@ import torch
 import yaml
 from tests.fuzz.reader import Files, Reader, json_bytes, lines_bytes, parquet_bytes
 from tests.unit.ranker import making
+from tests.unit.reporting.making import write_run
 from transformers import TrainerState
 
 from sidtune.base.errors import UserError
@@ -55,6 +57,9 @@ from sidtune.ranker.pairs import Asked
 from sidtune.ranker.ranker import Ranker, fit_sources
 from sidtune.ranker.scorers import Mixture, Trees
 from sidtune.ranker.table import tabulate
+from sidtune.reporting import page
+from sidtune.reporting.record import read_records
+from sidtune.reporting.write import make_page
 from sidtune.runs.bundle import (
     CATALOGUE,
     RECOMMENDER_FILE,
@@ -310,7 +315,7 @@ def _read_templates(folder: Path) -> None:
 
 
 @cache
-def _written(write: Callable[[Path], None]) -> Files:
+def _written(write: Callable[[Path], object]) -> Files:
     """The files that something of ours writes into a folder."""
     import tempfile
 
@@ -379,6 +384,24 @@ def _read_evaluation(folder: Path) -> None:
     assert all(np.isfinite([d.first, d.other, d.low, d.high]).all() for d in found[0].differences)
     assert all(0 <= value <= 1 for d in found[0].differences for value in (d.first, d.other))
     json.dumps(compare.as_json(found), allow_nan=False)
+
+
+RUN_FILES = tuple(
+    f"run/{name}"
+    for name in ("plan.json", "metrics.jsonl", "ranker.json", "config.yaml", "evaluation/test.json")
+)
+
+
+@cache
+def _run() -> Files:
+    return _written(lambda folder: write_run(folder / "run"))
+
+
+def _report_run(folder: Path) -> None:
+    # The library takes seconds, and is not what is looked at.
+    with patch.object(page, "chart_library", lambda: ""):
+        text = make_page(read_records([folder / "run"]))
+    assert text.endswith("</html>")
 
 
 IDENTITY_TREE = {
@@ -630,6 +653,7 @@ READERS: dict[str, Reader] = {
     ),
     "adapter": Reader(lambda: {ADAPTER_CONFIG: ADAPTER, ADAPTER_WEIGHTS: b""}, _read_adapter),
     "evaluation": Reader(partial(_written, evaluation), _read_evaluation),
+    "run of a report": Reader(_run, _report_run, RUN_FILES, pace=8),
     "manifest": Reader(_checkpoint, _read_checkpoint, (f"checkpoint-3/{MANIFEST}",)),
     "identity": Reader(_checkpoint, _read_checkpoint, (f"checkpoint-3/{IDENTITY}",)),
     "trainer state": Reader(lambda: {f"checkpoint-3/{STATE}": json_bytes(STATE_TREE)}, _read_state),

@@ -27,7 +27,7 @@ from sidtune.tasks.config_file import load_config
 OPTIONS = {
     "train": (
         "config overrides --dry-run --resume --processes --allow-other-processes"
-        " --trust-remote-code"
+        " --trust-remote-code --quiet"
     ),
     "sft": (
         "--base_model --train_file --eval_file --output_dir --sid_index_path --item_meta_path"
@@ -53,8 +53,9 @@ OPTIONS = {
         " --json --trust-remote-code"
     ),
     "compare": "runs --split --json",
+    "report": "runs --split --output",
     "demo": "--output",
-    "run": "config overrides --processes --trust-remote-code --json",
+    "run": "config overrides --processes --trust-remote-code --quiet --json",
     "push": "model repo --public --yes",
     "explain": "key --json",
     "schema": "",
@@ -511,6 +512,18 @@ def test_sft_wants_true_or_false(tmp_path: Path) -> None:
     assert "expected True or False, found 'maybe'" in done.stderr
 
 
+def test_quiet_training_prints_warnings_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warmup = {"max_steps": 2, "batch_size": 16, "warmup": 50}
+    done = call("train", config_file(tmp_path, training=warmup), "--quiet")
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "run" / "final_checkpoint").is_dir()
+    said = flat(capsys.readouterr().out + done.output)
+    assert said.startswith("warning: training.warmup: warmup takes 50 steps and training 2")
+    assert said.endswith("such as 0.05, suits any length.")
+
+
 def test_the_demo_leaves_a_model_and_says_what_is_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -522,6 +535,9 @@ def test_the_demo_leaves_a_model_and_says_what_is_next(
     assert (tmp_path / "demo" / "run" / "final_checkpoint" / "config.json").is_file()
     for words in ("Done.", "prepare:", "sids:", "train:", "NDCG@10", "sidtune preview"):
         assert words in output
+    report_file = tmp_path / "demo" / "run" / "report.html"
+    assert output.endswith(f"Report: {report_file}")
+    assert "Where the SID is lost" in report_file.read_text()
     assert load_run(tmp_path / "demo" / "demo.yaml").model.from_scratch
     assert entry(monkeypatch, "demo", "--output", tmp_path / "demo") == 2
     assert "is not empty" in capsys.readouterr().err

@@ -22,6 +22,7 @@ from sidtune.commands.main import app
 from sidtune.config.search import RankOptions
 from sidtune.data.catalogue import read_catalogue
 from sidtune.data.rows import read_rows
+from sidtune.encoding.build import load_catalogue
 from sidtune.tasks.config import Config
 
 
@@ -62,6 +63,47 @@ def test_the_report_holds_the_metrics_of_the_predictions(run: Path) -> None:
     assert sum(group["rows"] for group in report["rankers"]["model"]["by_history"]) == 12
     assert report["settings"]["beams"] == 50
     assert report["settings"]["rows"].endswith("test.csv")
+
+
+def test_details_are_those_of_the_lists(config: Config, run: Path) -> None:
+    """Agreement by token, examples and lengths, by loops over the written lists."""
+    assert call("evaluate", run).exit_code == 0
+    report, predictions = results(run / "evaluation")
+    catalogue = load_catalogue(config)
+    sid = dict(zip(catalogue.ids, catalogue.sids, strict=True))
+    rows = read_rows(Path(str(config.data.test))).to_pylist()
+    levels = report["details"]["levels"]
+    assert [level["tokens"] for level in levels] == [0, 1, 2, 3]
+    for level in levels:
+        tokens, places, mass = level["tokens"], [], 0.0
+        for row in predictions:
+            scores = {
+                sid[item]: score for item, score in zip(row["items"], row["scores"], strict=True)
+            }
+            wanted = sid[row["target"]][:tokens]
+            agrees = [listed[:tokens] == wanted for listed in scores]
+            places.append(agrees.index(True) if any(agrees) else math.inf)
+            mass += sum(math.exp(s) for listed, s in scores.items() if listed[:tokens] == wanted)
+        for name, depth in (("first", 1), ("among", 10), ("listed", 50)):
+            share = np.mean([place < depth for place in places])
+            assert level[name]["value"] == pytest.approx(share), (tokens, name)
+        assert level["mass"] == pytest.approx(mass / len(rows), rel=1e-4)
+    examples = report["details"]["examples"]
+    assert len(examples) >= 6
+    assert sum(example["rank"] == 1 for example in examples) == min(
+        3, sum(row["item_rank"] == 1 for row in predictions)
+    )
+    for example in examples:
+        row, listed = rows[example["row"] - 1], predictions[example["row"] - 1]
+        assert (example["user"], example["target"]) == (row["user_id"], row["target"])
+        assert (example["rank"], example["items"]) == (listed["item_rank"], listed["items"][:10])
+        assert example["history"] == row["history"][-10:]
+        assert example["earlier"] == max(0, len(row["history"]) - 10)
+    for split in ("train", "test"):
+        lengths = [
+            len(row["history"]) for row in read_rows(config.data.rows_file(split)).to_pylist()
+        ]
+        assert report["details"]["histories"][split] == np.bincount(lengths).tolist()
 
 
 def test_the_table_shows_the_model_beside_the_baselines(run: Path) -> None:

@@ -21,6 +21,8 @@ from sidtune.evaluation.reach import REACH_NAMES, reached
 from sidtune.opponents.baselines import Baselines
 from sidtune.pipeline.rank import rank_after, rank_run
 from sidtune.ranker.file import FILE, read_ranker
+from sidtune.reporting import page
+from sidtune.reporting.record import read_records
 from sidtune.runs.bundle import read_bundle
 from sidtune.tasks.config import Config
 from sidtune.tasks.source import load_split
@@ -55,6 +57,33 @@ def test_tables_show_the_ranker_the_model_and_the_ranker_without_it(run: Path) -
         assert row["item_rank"] == place
         assert row["scores"] == sorted(row["scores"], reverse=True)
     assert "ranker without model" in done.output
+
+
+def test_a_report_shows_what_training_ranker_and_evaluation_left(
+    run: Path, trained: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert call("evaluate", run).exit_code == 0
+    (record,) = read_records([run])
+    (plan,) = record.plans
+    assert list(plan.tasks) == list(trained.tasks)
+    for task in plan.tasks.values():
+        assert sum(task.by_length) == task.examples > 0
+    assert plan.steps == max(step for step, _ in record.series("loss"))
+    assert all(value > 0 for _, value in record.series("tokens_per_second"))
+    assert all(0 < value <= 1 for _, value in record.series("useful_tokens"))
+    assert all(0 < value < 100 for _, value in record.series("memory_gib"))
+    assert record.ranked
+    assert record.ranked.lines["ranker"].change is None
+    assert "without model" in record.ranked.lines
+    # It takes seconds to make, and is looked at elsewhere.
+    monkeypatch.setattr(page, "chart_library", lambda: "")
+    done = call("report", run)
+    assert done.exit_code == 0, done.output
+    assert done.output.strip() == f"Report: {run / 'report.html'}"
+    shown = (run / "report.html").read_text()
+    ndcg = results(run / "evaluation")[0]["rankers"]["ranker"]["item"]["NDCG@10"]["value"]
+    assert f"{ndcg:.4f}" in shown
+    assert "Blue Mug, 12 oz" in shown
 
 
 def test_without_the_ranker_the_model_is_what_it_was(run: Path, tmp_path: Path) -> None:

@@ -46,7 +46,11 @@ UNCHOSEN = ("strict", "surrogateescape", "backslashreplace")
 class SafeConsole(Console):
     """A console for texts from anywhere: control characters and direction marks are shown, never
     obeyed.
+
+    `warns`: whether warnings are shown even while it is quiet.
     """
+
+    warns = False
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
@@ -92,7 +96,7 @@ def print_in_any_encoding() -> None:
 
 def warn(message: str) -> None:
     """Say something the user should know beside the results, which may be read by a program."""
-    if not console.quiet:
+    if not console.quiet or console.warns:
         _errors.print(f"warning: {visible(message)}", markup=False, style="yellow")
 
 
@@ -100,6 +104,18 @@ def starting(what: str) -> None:
     """Say what begins now and may take longer than two seconds; beside the results, as `warn`."""
     if not console.quiet and first_process():
         _errors.print(f"{visible(what)} …", markup=False, style="dim", soft_wrap=True)
+
+
+@contextmanager
+def quietly(asked: bool) -> Iterator[None]:
+    """Print nothing but warnings and errors, if the user asked for that."""
+    before = console.quiet, console.warns
+    if asked and not console.quiet:
+        console.quiet = console.warns = True
+    try:
+        yield
+    finally:
+        console.quiet, console.warns = before
 
 
 def is_given(name: str) -> bool:

@@ -11,6 +11,7 @@ from rich.markup import escape
 from sidtune.base.errors import UserError
 from sidtune.base.terminal import console
 from sidtune.commands.demo_shop import EventPaths, write_demo_events
+from sidtune.commands.report import leave_report
 from sidtune.decoding.recommender import Recommender
 from sidtune.evaluation.report import Report
 from sidtune.evaluation.tables import metrics_table
@@ -53,6 +54,7 @@ def run_demo(folder: Path, users: int = 600) -> Report:
     console.print("[bold]Recommendations[/bold]")
     show_recommendations(paths, model)
     _next_steps(config, model)
+    leave_report(model)
     return report
 
 

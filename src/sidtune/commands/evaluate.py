@@ -22,6 +22,7 @@ from sidtune.commands.options import (
     Split,
     TrustRemoteCode,
 )
+from sidtune.commands.report import leave_report
 from sidtune.config.search import BEAMS, MAX_TOKENS, RankOptions
 
 RankedSplit = Annotated[Split, typer.Option(help="Split of the run's configuration to rank.")]
@@ -103,3 +104,5 @@ def evaluate(
             f"All metrics: {folder}/{split}.json. All ranked lists:"
             f" {folder}/{split}.predictions.parquet"
         )
+    if report and output is None:
+        leave_report(model, said=not as_json)

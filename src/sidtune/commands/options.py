@@ -100,4 +100,5 @@ OtherProcesses = Annotated[
         help="Resume even if a different number of processes wrote the checkpoint.",
     ),
 ]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but warnings and errors.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import typer
 from rich.markup import escape
 
-from sidtune.base.terminal import console, json_text, quiet_libraries
-from sidtune.commands.options import AsJson, ConfigFile, Overrides, Processes, TrustRemoteCode
+from sidtune.base.terminal import console, json_text, quiet_libraries, quietly
+from sidtune.commands.options import (
+    AsJson,
+    ConfigFile,
+    Overrides,
+    Processes,
+    Quiet,
+    TrustRemoteCode,
+)
+from sidtune.commands.report import leave_report
 
 
 def run(
@@ -14,6 +24,7 @@ def run(
     overrides: Overrides = None,
     processes: Processes = None,
     trust_remote_code: TrustRemoteCode = False,
+    quiet: Quiet = False,
     as_json: AsJson = False,
 ) -> None:
     """Do every stage that is not yet done: prepare, sids, train, evaluate.
@@ -31,11 +42,13 @@ def run(
     from sidtune.pipeline.run import run as room
 
     quiet_libraries()
-    report = room(request, processes or 1, trust_remote_code)
-    if as_json:
-        typer.echo(json_text(report.as_json(), indent=1))
-        return
-    for table in render(report):
-        console.print(table)
-    folder = escape(str(report.settings["model"]))
-    console.print(f"Model: {folder}. Recommend: `sidtune recommend {folder} --history ID,ID,…`")
+    with quietly(quiet):
+        report = room(request, processes or 1, trust_remote_code)
+        leave_report(Path(report.settings["model"]), said=not as_json)
+        if as_json:
+            typer.echo(json_text(report.as_json(), indent=1))
+            return
+        for table in render(report):
+            console.print(table)
+        folder = escape(str(report.settings["model"]))
+        console.print(f"Model: {folder}. Recommend: `sidtune recommend {folder} --history ID,ID,…`")

@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from sidtune.base.terminal import console, first_process, launched, quiet_libraries
+from sidtune.base.terminal import console, first_process, launched, quiet_libraries, quietly
 from sidtune.commands.options import (
     ConfigFile,
     OtherProcesses,
     Overrides,
     Processes,
+    Quiet,
     Resume,
     TrustRemoteCode,
 )
+from sidtune.commands.report import leave_report
 
 if TYPE_CHECKING:
     from sidtune.tasks.config import Config
@@ -33,6 +35,7 @@ def train(
     processes: Processes = None,
     allow_other_processes: OtherProcesses = False,
     trust_remote_code: TrustRemoteCode = False,
+    quiet: Quiet = False,
 ) -> None:
     """Check the data, encode it (cached), train, and save an ordinary Hugging Face checkpoint.
 
@@ -40,14 +43,15 @@ def train(
     """
     from sidtune.pipeline.defaults import load_run
 
-    run_training(
-        load_run(config, overrides or []),
-        resume,
-        dry_run,
-        processes,
-        trust_remote_code,
-        allow_other_processes,
-    )
+    with quietly(quiet):
+        run_training(
+            load_run(config, overrides or []),
+            resume,
+            dry_run,
+            processes,
+            trust_remote_code,
+            allow_other_processes,
+        )
 
 
 def run_training(
@@ -79,3 +83,4 @@ def run_training(
         found = rank_after(config, trust_remote_code)
         for part in render(found) if found else ():
             console.print(part)
+        leave_report(config.output_dir)

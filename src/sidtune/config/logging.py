@@ -35,6 +35,13 @@ class LoggingConfig(Section):
     run_name: Name | None = Field(
         default=None, description="name of the run in the trackers. null: that of `output_dir`"
     )
+    report: bool = Field(
+        default=True,
+        description=(
+            "leave `report.html` in the run's folder after training and evaluation, where"
+            " `sidtune[report]` is installed ([report.md](report.md))"
+        ),
+    )
 
     @model_validator(mode="after")
     def _names_are_used(self) -> Self:

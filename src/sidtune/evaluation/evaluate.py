@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,8 +32,9 @@ from sidtune.decoding.recommender import Recommender
 from sidtune.distributed.environment import settle_environment
 from sidtune.distributed.launch import pin_first_gpu
 from sidtune.evaluation.compare import SETTINGS
+from sidtune.evaluation.details import agreement, examples, history_lengths
 from sidtune.evaluation.reach import REACH_NAMES, reached
-from sidtune.evaluation.report import Report, make_report
+from sidtune.evaluation.report import Details, Report, make_report
 from sidtune.evaluation.results import (
     make_folder,
     refuse_other_settings,
@@ -48,7 +49,7 @@ from sidtune.ranker.pairs import Floats
 from sidtune.ranker.sources.vectors import Text
 from sidtune.ranker.texts import text_vectors
 from sidtune.runs.bundle import refuse_other_folders
-from sidtune.runs.output import CONFIG
+from sidtune.runs.files import CONFIG
 from sidtune.tasks.config_file import load_config
 from sidtune.tasks.source import load_split
 
@@ -94,7 +95,7 @@ def evaluate(request: EvaluationRequest) -> Report | None:
     settle_environment()
     pin_first_gpu()
     state = PartialState(cpu=not torch.cuda.is_available())
-    console.quiet = not state.is_main_process
+    console.quiet |= not state.is_main_process
     refuse_other_folders(request.model)
     data = _Data.of(request)
     # One of several processes has a device of its own; a single one takes the best there is.
@@ -116,35 +117,68 @@ def evaluate(request: EvaluationRequest) -> Report | None:
     settings["ranking_seconds"] = round(time.monotonic() - began, 2)
     report = None
     if state.is_main_process:
-        own = model_lists(recommender, rows, lists, request.options)
-        rankings = {name: each.ranking for name, each in own.items()}
-        reach = None
-        if data.train:
-            found, reach, settings["chosen"] = _opponents(
-                recommender, rows, data.train, data, request.options
-            )
-            rankings |= found
-        elif request.baselines:
-            warn(
-                "no training rows are known, so baselines are skipped; give them with --train FILE"
-            )
-        report = make_report(
-            settings,
-            rows,
-            recommender.answers.sid_of,
-            recommender.bundle.users,
-            len(lists.too_long),
-            rankings,
-            reach,
-        )
-        table = _predictions(recommender, rows, chosen, next(iter(own.values())), reach)
-        write_results(folder, request.split, report, table)
-        if request.output is None:
-            write_on_card(request.model, request.split, report)
+        found = _Ranked(recommender, rows, chosen, lists, request.options)
+        report = _report(found, data, settings, folder, request)
     if state.num_processes > 1:
         # One that left early would tear the connection from under those that still close it.
         state.wait_for_everyone()
         state.destroy_process_group()
+    return report
+
+
+@dataclass(frozen=True)
+class _Ranked:
+    """The rows, with their numbers in the file, and the model's lists for them."""
+
+    recommender: Recommender
+    rows: Rows
+    chosen: NDArray[np.int64]
+    lists: Lists
+    options: RankOptions
+
+
+def _report(
+    found: _Ranked,
+    data: _Data,
+    settings: dict[str, Any],
+    folder: Path,
+    request: EvaluationRequest,
+) -> Report:
+    """Rank with ranker and baselines too, and leave the results."""
+    recommender, rows, lists = found.recommender, found.rows, found.lists
+    catalogue = recommender.bundle.catalogue
+    own = model_lists(recommender, rows, lists, found.options)
+    rankings = {name: each.ranking for name, each in own.items()}
+    first, reach = next(iter(own.values())), None
+    histories: dict[str, Ragged] = {request.split: rows.history}
+    if data.train:
+        train = data.train.load(catalogue)
+        simple, reach, settings["chosen"] = _opponents(
+            recommender, rows, train, data, found.options
+        )
+        rankings |= simple
+        histories = {"train": train.history, **histories}
+    elif request.baselines:
+        warn("no training rows are known, so baselines are skipped; give them with --train FILE")
+    report = make_report(
+        settings,
+        rows,
+        recommender.answers.sid_of,
+        recommender.bundle.users,
+        len(lists.too_long),
+        rankings,
+        reach,
+    )
+    details = Details(
+        agreement(recommender.answers, catalogue, lists, rows.target),
+        examples(catalogue, rows, found.chosen, first.ranking),
+        history_lengths(histories),
+    )
+    report = replace(report, details=details)
+    table = _predictions(recommender, rows, found.chosen, first, reach)
+    write_results(folder, request.split, report, table)
+    if request.output is None:
+        write_on_card(request.model, request.split, report)
     return report
 
 
@@ -268,7 +302,7 @@ def model_lists(
 
 
 def _opponents(
-    recommender: Recommender, rows: Rows, train: _Place, data: _Data, options: RankOptions
+    recommender: Recommender, rows: Rows, train: Rows, data: _Data, options: RankOptions
 ) -> tuple[dict[str, Ranking], NDArray[np.int64], dict[str, Any]]:
     """The baselines' rankings, how each target can be reached, and the settings that were chosen.
 
@@ -281,7 +315,7 @@ def _opponents(
         "exclude_history": options.exclude_history,
     }
     baselines = Baselines.fit(
-        train.load(catalogue),
+        train,
         data.valid.load(catalogue) if data.valid else None,
         len(sid_of),
         texts=text.near.vectors if isinstance(text, Text) else data.texts(catalogue),

@@ -23,7 +23,10 @@ from sidtune.metrics.metrics import (
     summarise,
 )
 from sidtune.metrics.ranks import Ranking
+from sidtune.runs.files import Count
 
+# Longer histories are counted as of this length.
+LONGEST_COUNTED = 200
 # The group of each row, `(rows,)`, and the groups' names.
 Grouping = tuple[NDArray[np.int64], tuple[str, ...]]
 
@@ -51,6 +54,61 @@ class Summary:
 
 
 @dataclass(frozen=True)
+class Level:
+    """How the model's SIDs agree with the first tokens of the target's SID, its own order of SIDs
+    being asked.
+
+    Args:
+        tokens: how many; every SID of a list agrees in none.
+        first: share of rows whose first SID agrees.
+        among: share of rows where one of the first ten SIDs does.
+        listed: share of rows where any SID of the list does.
+        mass: probability of the list's SIDs that do, mean of the rows.
+    """
+
+    tokens: int
+    first: Estimate
+    among: Estimate
+    listed: Estimate
+    mass: float
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row and its list, items by their ids.
+
+    Args:
+        row: its number in the file, from 1.
+        history: its latest items, oldest first.
+        earlier: number of items before these.
+        rank: place of the target among the items, from 1; 0 where it is not in the list.
+        items: the first items of the list, best first.
+    """
+
+    row: int
+    user: str
+    history: list[str]
+    earlier: int
+    target: str
+    rank: int
+    items: list[str]
+
+
+@dataclass(frozen=True)
+class Details:
+    """What a report shows besides metrics.
+
+    Args:
+        histories: number of rows by length of history, from 0 to `LONGEST_COUNTED`, of the ranked
+            rows and, where they are known, of the training rows.
+    """
+
+    levels: list[Level]
+    examples: list[Example]
+    histories: dict[str, list[Count]]
+
+
+@dataclass(frozen=True)
 class Report:
     """The results of an evaluation.
 
@@ -63,6 +121,7 @@ class Report:
         colliding: share of targets that share their SID with another item.
         list_length: number of list positions used for coverage and repeats.
         rankers: the model first.
+        details: what a report shows besides; None for rankers without a model.
     """
 
     settings: dict[str, Any]
@@ -73,6 +132,7 @@ class Report:
     colliding: float
     list_length: int
     rankers: dict[str, Summary]
+    details: Details | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The report as JSON values."""

@@ -11,11 +11,13 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet
+from pydantic import TypeAdapter, ValidationError
 
 from sidtune.base.errors import UserError
 from sidtune.base.storage import refusing_failed_writes, write_text
 from sidtune.evaluation.compare import read_settings
 from sidtune.evaluation.report import Report
+from sidtune.files.text import read_json_object
 from sidtune.runs.checkpoints import MANIFEST
 from sidtune.runs.model_card import CARD, with_results
 
@@ -73,6 +75,14 @@ def write_report(folder: Path, split: str, report: Report) -> None:
     """Leave the figures."""
     text = json.dumps(report.as_json(), indent=1, ensure_ascii=False) + "\n"
     publish(folder / f"{split}.json", lambda to: to.write_text(text, encoding="utf-8"))
+
+
+def read_report(file: Path) -> Report | None:
+    """Figures that `write_report` left; None for a file that fits no report of this version."""
+    try:
+        return TypeAdapter(Report).validate_python(read_json_object(file))
+    except ValidationError:
+        return None
 
 
 def write_on_card(model: Path, split: str, report: Report) -> None:

@@ -21,8 +21,8 @@ from sidtune.base.errors import UserError
 from sidtune.decoding.recommender import refuse_other_folders
 from sidtune.files.pointers import SMALL_FILES
 from sidtune.runs.bundle import CATALOGUE, RECOMMENDER_FILE
+from sidtune.runs.files import CONFIG
 from sidtune.runs.model_card import CARD
-from sidtune.runs.output import CONFIG
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 OTHERS = (CARD, CATALOGUE, RECOMMENDER_FILE, *SMALL_FILES)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +13,8 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from sidtune.base.errors import UserError
+from sidtune.base.storage import write_text
 from sidtune.base.terminal import console
-from sidtune.config.rank import SourceName
 from sidtune.config.search import RankOptions
 from sidtune.data.catalogue import Catalogue
 from sidtune.data.popularity import popularity
@@ -23,13 +23,14 @@ from sidtune.decoding.recommender import Recommender
 from sidtune.evaluation.compare import interval_of
 from sidtune.metrics.metrics import Estimate, gains, hits, mean, proportion
 from sidtune.pipeline.later import Later, with_later
+from sidtune.ranker.figures import Line, Ranked
 from sidtune.ranker.file import FILE, read_ranker, write_ranker
 from sidtune.ranker.ranker import Fitted, fit_ranker
 from sidtune.ranker.scorers import Mixture, Trees
 from sidtune.ranker.sources.base import Known
 from sidtune.ranker.texts import text_vectors
 from sidtune.runs.bundle import read_bundle, refuse_other_folders
-from sidtune.runs.output import CONFIG
+from sidtune.runs.files import CONFIG, RANKED
 from sidtune.tasks.config import Config
 from sidtune.tasks.config_file import load_config
 from sidtune.tasks.source import load_split
@@ -37,47 +38,6 @@ from sidtune.tasks.source import load_split
 ROWS_SEED = 0
 CUTOFF, FAR = 10, 50
 SHOWN_FEATURES = 8
-
-
-@dataclass(frozen=True)
-class Line:
-    """One ranker's figures on validation rows.
-
-    Args:
-        hr, ndcg, far: HR@10, NDCG@10 and HR@50.
-        change: what the ranker has more than this one, of HR@10, with the paired bootstrap's 95%
-            interval; None for the ranker itself.
-    """
-
-    hr: Estimate
-    ndcg: Estimate
-    far: Estimate
-    change: Estimate | None
-
-
-@dataclass(frozen=True)
-class Ranked:
-    """What fitting a ranker found.
-
-    Args:
-        folder: of the model, where the ranker lies now.
-        rows: validation rows it was fitted on.
-        lines: by name, as `Fitted.ranks`.
-        importance: each feature's share in the trees' gain, highest first; empty for a mixture.
-        weights: of a mixture; empty for trees.
-        absent: sources that have nothing to say here.
-    """
-
-    folder: Path
-    rows: int
-    lines: dict[str, Line]
-    importance: dict[str, float]
-    weights: dict[SourceName, float]
-    absent: tuple[SourceName, ...]
-
-    def as_json(self) -> dict[str, Any]:
-        """The same as JSON values."""
-        return {**asdict(self), "folder": str(self.folder)}
 
 
 def rank_run(folder: Path, trust_remote_code: bool = False) -> Ranked:
@@ -103,7 +63,9 @@ def rank_run(folder: Path, trust_remote_code: bool = False) -> Ranked:
     asked = recommender.asked(rows.history, recommender.lists(rows.history, options), options)
     fitted = fit_ranker(known, rows, asked.beams, config.rank)
     write_ranker(fitted.ranker, catalogue, folder)
-    return summary(folder, fitted)
+    ranked = summary(fitted)
+    write_text(folder / RANKED, json.dumps(ranked.as_json(), indent=1) + "\n")
+    return ranked
 
 
 def count_later(folder: Path, events: Path, items: Path | None = None) -> Later:
@@ -166,7 +128,7 @@ def is_ranked(folder: Path, since: int) -> bool:
     return file.is_file() and file.stat().st_mtime_ns >= since
 
 
-def summary(folder: Path, fitted: Fitted) -> Ranked:
+def summary(fitted: Fitted) -> Ranked:
     """The figures of a fitted ranker."""
     whole = fitted.ranks["ranker"]
     lines = {
@@ -175,7 +137,6 @@ def summary(folder: Path, fitted: Fitted) -> Ranked:
     }
     scorer = fitted.ranker.scorer
     return Ranked(
-        folder,
         len(whole),
         lines,
         scorer.importance() if isinstance(scorer, Trees) else {},

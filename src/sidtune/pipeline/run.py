@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
 from rich.markup import escape
 
 from sidtune.base.terminal import console
@@ -14,6 +13,7 @@ from sidtune.data.rows import Split
 from sidtune.distributed.launch import launch
 from sidtune.evaluation.evaluate import EvaluationRequest, evaluate, results_folder
 from sidtune.evaluation.report import Report
+from sidtune.evaluation.results import read_report
 from sidtune.events.prepare import prepare
 from sidtune.files.text import read_json_object
 from sidtune.pipeline.defaults import (
@@ -99,7 +99,8 @@ def _with_base(request: Request) -> Request:
 def _train(request: Request, config: Config, processes: int, trust_remote_code: bool) -> None:
     # In this process a finished run is found to be this very one, or another.
     if processes > 1 and not (config.output_dir / FINAL).exists():
-        _launch(processes, ["train", str(request.path), *request.overrides], trust_remote_code)
+        arguments = ["train", str(request.path), *request.overrides]
+        _launch(processes, arguments + ["--quiet"] * console.quiet, trust_remote_code)
         return
     try:
         result = train(config, trust_remote_code=trust_remote_code)
@@ -128,7 +129,7 @@ def _evaluate(config: Config, processes: int, trust_remote_code: bool) -> Report
         if processes > 1:
             arguments = ["evaluate", str(config.output_dir), "--split", split]
             _launch(processes, arguments, trust_remote_code)
-            report = _read_report(file)
+            report = read_report(file)
         else:
             report = evaluate(request)
     assert report is not None
@@ -143,7 +144,7 @@ def _evaluated(file: Path, model: Path) -> Report | None:
     made = max(_written(model), ranker.stat().st_mtime_ns if ranker.is_file() else 0)
     if file.stat().st_mtime_ns < made:
         return None
-    report = _read_report(file)
+    report = read_report(file)
     if report:
         _tell("evaluate", f"{report.rows:,} rows", file, again=True)
     return report
@@ -152,13 +153,6 @@ def _evaluated(file: Path, model: Path) -> Report | None:
 def _written(model: Path) -> int:
     """When the model and its catalogue were written, in nanoseconds."""
     return max((model / name).stat().st_mtime_ns for name in (FINAL, CATALOGUE))
-
-
-def _read_report(file: Path) -> Report | None:
-    try:
-        return TypeAdapter(Report).validate_python(read_json_object(file))
-    except ValidationError:
-        return None
 
 
 def _launch(processes: int, arguments: list[str], trust_remote_code: bool) -> None:

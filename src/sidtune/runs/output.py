@@ -38,6 +38,7 @@ from sidtune.runs.checkpoints import (
     publish,
     seal,
 )
+from sidtune.runs.files import CONFIG
 from sidtune.runs.lock import locked
 from sidtune.runs.model_card import Training
 from sidtune.sids.index import FOLDER as SIDS
@@ -46,7 +47,6 @@ from sidtune.tasks.config_file import dump_config, with_absolute_paths
 
 # Folders that commands before training create in an output_dir.
 MADE_BEFORE = (PREPARED, SIDS, BASES)
-CONFIG = "config.yaml"
 
 
 class FinishedError(UserError):

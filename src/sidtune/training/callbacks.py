@@ -6,14 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rich.progress import TaskID
 from rich.table import Table
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from sidtune.base.storage import refusing_failed_writes, write_text
-from sidtune.base.terminal import console, progress_bar
+from sidtune.base.terminal import console
+from sidtune.runs.files import METRICS
 
-METRICS = "metrics.jsonl"
 # Wide enough for a loss with four decimals, or for a million steps.
 NARROWEST = 7
 
@@ -61,7 +60,7 @@ class MetricsFile(TrainerCallback):
 
 
 class ConsoleTable(TrainerCallback):
-    """Prints one row per evaluation, and on a terminal a progress bar of the steps in between.
+    """Prints one row per evaluation.
 
     Args:
         valid: names of the validation tasks, the evaluation task first.
@@ -69,8 +68,7 @@ class ConsoleTable(TrainerCallback):
     """
 
     def __init__(self, valid: list[str], ranking: list[str]) -> None:
-        self.valid, self.ranking, self.bar = valid, ranking, progress_bar()
-        self.step_bar: TaskID | None = None
+        self.valid, self.ranking = valid, ranking
         self.widths: list[int] = []
         self.recent: list[dict[str, float]] = []
 
@@ -85,10 +83,6 @@ class ConsoleTable(TrainerCallback):
         ranked = f"; {' and '.join(self.ranking)} by item, on a sample" if self.ranking else ""
         console.print(f"[dim]validation loss by task, in nats per label{ranked}[/dim]")
         console.print(_row(titles, self.widths), style="bold")
-        self.bar.start()
-        self.step_bar = self.bar.add_task(
-            "training", total=state.max_steps, completed=state.global_step
-        )
 
     def on_log(
         self,
@@ -101,20 +95,6 @@ class ConsoleTable(TrainerCallback):
         """Called by Trainer; training entries are averaged until the next evaluation."""
         if logs and "loss" in logs:
             self.recent.append(logs)
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        """Called by Trainer."""
-        if self.step_bar is not None:
-            self.bar.update(self.step_bar, completed=state.global_step, description="training")
-
-    def on_prediction_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        """Called during evaluation."""
-        if self.step_bar is not None:
-            self.bar.update(self.step_bar, description="evaluating")
 
     def on_evaluate(
         self,
@@ -139,12 +119,6 @@ class ConsoleTable(TrainerCallback):
         cells.append("best" if _is_best(args, state, metrics) else "")
         console.print(_row(cells, self.widths))
         self.recent.clear()
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        """Called by Trainer."""
-        self.bar.stop()
 
 
 def _is_best(args: TrainingArguments, state: TrainerState, metrics: dict[str, float]) -> bool:

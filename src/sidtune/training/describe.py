@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 
 import numpy as np
+import torch
 from rich.table import Table
 from transformers import PreTrainedModel, TrainingArguments
 
@@ -14,6 +16,7 @@ from sidtune.batching.steps import Steps
 from sidtune.config.model import ModelConfig
 from sidtune.encoding.corpus import EncodedTask
 from sidtune.model.tuning import tuning_of
+from sidtune.runs.files import Plan, TaskPlan
 from sidtune.runs.schedule import total_steps
 from sidtune.tasks.config import Config
 from sidtune.tokenizer.vocabulary import Vocabulary
@@ -27,6 +30,7 @@ BYTES = {"gradients": 4, "optimizer": 8}
 ACTIVATION_VALUES = 17
 GIB = 2**30
 SAMPLED_STEPS = 20
+LENGTH_BINS = 40
 
 
 def describe_stage(number: int, stages: int) -> None:
@@ -85,6 +89,39 @@ def describe_plan(
     console.print(_steps_line(config, steps, arguments))
     console.print(_tokens_line(steps))
     console.print(_memory_line(config, steps.layout, model, arguments.device.type))
+
+
+def make_plan(
+    config: Config,
+    tasks: list[EncodedTask],
+    steps: Steps,
+    model: PreTrainedModel,
+    arguments: TrainingArguments,
+) -> Plan:
+    """What a report says of the plan."""
+    trained, total = tuning_of(model).parameter_counts(model)
+    options, longest = config.task_options(), max(task.counts.longest for task in tasks)
+    edges = np.unique(np.linspace(0, longest + 1, LENGTH_BINS + 1).round().astype(np.int64))
+    device = arguments.device
+    return Plan(
+        model=model.config.model_type,
+        parameters=total,
+        trained_parameters=trained,
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        processes=arguments.world_size,
+        precision="bf16" if arguments.bf16 else "fp32",
+        steps=total_steps(config.training, steps.plan),
+        steps_per_epoch=steps.plan.steps_per_epoch,
+        length_edges=edges.tolist(),
+        tasks={
+            task.name: TaskPlan(
+                weight=options[task.name].weight,
+                by_length=np.histogram(task.lengths, bins=edges)[0].tolist(),
+                **asdict(task.counts),
+            )
+            for task in tasks
+        },
+    )
 
 
 def _steps_line(config: Config, steps: Steps, arguments: TrainingArguments) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from transformers import PreTrainedModel, TrainingArguments
 
 from sidtune.base.errors import UserError
 from sidtune.base.signals import StopRequest
+from sidtune.base.storage import refusing_failed_writes, write_text
 from sidtune.base.terminal import console, library_bars, starting, warn
 from sidtune.batching.prefixes import Prefixes
 from sidtune.batching.steps import Steps
@@ -36,13 +38,14 @@ from sidtune.model.load import base_dtype, load_model
 from sidtune.runs import output
 from sidtune.runs.adapters import write_adapter
 from sidtune.runs.checkpoints import FINAL, PRECISION
+from sidtune.runs.files import PLAN, Plan
 from sidtune.runs.output import Start
 from sidtune.runs.resumed import refuse_broken_state, refuse_links
 from sidtune.runs.schedule import SHORTER_WARMUP, following, long_warmup, stage_runs, total_steps
 from sidtune.tasks.config import Config
 from sidtune.tasks.config_file import with_absolute_paths
 from sidtune.training.arguments import training_arguments
-from sidtune.training.describe import describe_model, describe_plan, describe_stage
+from sidtune.training.describe import describe_model, describe_plan, describe_stage, make_plan
 from sidtune.training.guards.interruption import StopWhenAsked
 from sidtune.training.guards.memory import fit_max_tokens
 from sidtune.training.guards.out_of_memory import explaining_out_of_memory
@@ -253,11 +256,8 @@ def run_stage(
     if dry_run:
         return None
     if arguments.should_save:
-        # The run's own first: a folder with a stage but no configuration would be refused as
-        # foreign.
-        output.write_config(inputs.config)
-        if not last:
-            output.write_config(config)
+        plan = make_plan(config, shared.training, steps, model, arguments)
+        write_settings(inputs.config, config, plan)
     arguments.eval_on_start = start.checkpoint is None
     arguments.max_steps = total_steps(config.training, steps.plan)
     trainer = make_trainer(shared, config, model, steps, arguments, request)
@@ -302,6 +302,17 @@ def leave_adapter(model: PreTrainedModel, config: Config, inputs: Inputs) -> Non
     write_adapter(
         model, vocabulary.tokenizer, inputs.bundle, base, sorted(tokens), config.output_dir
     )
+
+
+def write_settings(run: Config, stage: Config, plan: Plan) -> None:
+    """Leave the configuration of the run and that of its stage, and the plan."""
+    # The run's own first: a folder with a stage but no configuration would be refused as foreign.
+    output.write_config(run)
+    if stage.output_dir != run.output_dir:
+        output.write_config(stage)
+    file = stage.output_dir / PLAN
+    with refusing_failed_writes(file):
+        write_text(file, json.dumps(asdict(plan)) + "\n")
 
 
 def make_trainer(

@@ -27,6 +27,7 @@ from sidtune.training.guards.out_of_memory import SmallerPasses
 from sidtune.training.guards.untouched import Untouched
 from sidtune.training.loss.label_loss import LabelLoss
 from sidtune.training.saving import CheckpointingTrainer
+from sidtune.training.throughput import Throughput, peak_gib
 from sidtune.training.validation_ranking import ValidationRanking
 
 EVALUATION_EXAMPLES = 512
@@ -96,7 +97,7 @@ class StepTrainer(CheckpointingTrainer):
         self._origin: str | None = None
         self._loader: StepLoader | None = None
         self._task_losses = torch.zeros(len(tasks), 2, dtype=torch.float64)
-        self._start_counting()
+        self._throughput = Throughput()
         if arguments.world_size > 1:
             self._draw_anew()
 
@@ -119,7 +120,7 @@ class StepTrainer(CheckpointingTrainer):
         """Measure how long the loader took to deliver the step."""
         began = time.monotonic()
         batches: tuple[list[Step], Any] = super().get_batch_samples(*args)
-        self._waited += time.monotonic() - began
+        self._throughput.waited += time.monotonic() - began
         return batches
 
     def training_step(  # type: ignore[override]
@@ -197,7 +198,7 @@ class StepTrainer(CheckpointingTrainer):
         ]
         counts = torch.from_numpy(np.sum(labels, axis=0))
         self._task_losses += torch.stack([sums.double().cpu(), counts.double()], dim=1)
-        self._examples += step["examples"]
+        self._throughput.add(step)
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """All weights but biases, norms and, if `decay_embeddings` is false, token embeddings."""
@@ -230,7 +231,7 @@ class StepTrainer(CheckpointingTrainer):
         self.control = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
         )
-        self._evaluated += time.monotonic() - began
+        self._throughput.evaluated += time.monotonic() - began
         return metrics
 
     def _validation_loss(self, task: EncodedTask) -> float:
@@ -268,24 +269,18 @@ class StepTrainer(CheckpointingTrainer):
         return values.cpu()
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add loss per task, examples per second and the share of time spent waiting for data to
+        """Add loss per task, throughput, the share of time spent waiting for data, and memory to
         training entries.
         """
         if "loss" in logs:
-            for name, (loss, labels) in zip(
-                self.task_names, self._summed(self._task_losses).tolist(), strict=True
-            ):
+            counted = self._throughput
+            here = torch.tensor([[counted.tokens, counted.places]], dtype=torch.float64)
+            *losses, tokens = self._summed(torch.cat([self._task_losses, here])).tolist()
+            for name, (loss, labels) in zip(self.task_names, losses, strict=True):
                 if labels:
                     logs[f"{name}_loss"] = loss / labels
-            seconds = time.monotonic() - self._since - self._evaluated
-            logs["examples_per_second"] = self._examples / seconds
-            logs["waiting"] = self._waited / seconds
+            logs |= counted.entry(*tokens)
+            logs["memory_gib"] = peak_gib(self.args.device)
             self._task_losses.zero_()
-            self._start_counting()
+            counted.restart()
         super().log(logs, start_time)
-
-    def _start_counting(self) -> None:
-        """Reset the counters since the last log entry: examples, and seconds in total, waiting for
-        data and evaluating.
-        """
-        self._examples, self._since, self._waited, self._evaluated = 0, time.monotonic(), 0.0, 0.0

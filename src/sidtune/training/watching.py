@@ -12,6 +12,7 @@ from sidtune.encoding.corpus import EncodedTask
 from sidtune.tasks.config import Config
 from sidtune.training.callbacks import ConsoleTable, LastStepEvaluation, MetricsFile
 from sidtune.training.guards.watch import LossWatch
+from sidtune.training.live import LiveView
 from sidtune.training.records.trackers import trackers
 from sidtune.training.trainer import StepTrainer
 
@@ -25,6 +26,7 @@ def callbacks(config: Config, valid: list[EncodedTask]) -> list[TrainerCallback]
         MetricsFile(config.output_dir),
         LossWatch(),
         ConsoleTable([task.name for task in valid], _shown_metrics(config)),
+        LiveView(),
     ]
     watching += trackers(config)
     if config.eval.patience:
@@ -34,13 +36,13 @@ def callbacks(config: Config, valid: list[EncodedTask]) -> list[TrainerCallback]
 
 @contextlib.contextmanager
 def closing_bars(trainer: StepTrainer) -> Iterator[None]:
-    """Stop the progress bar however training ends."""
+    """Remove the live display however training ends."""
     try:
         yield
     finally:
         for callback in trainer.callback_handler.callbacks:
-            if isinstance(callback, ConsoleTable):
-                callback.bar.stop()
+            if isinstance(callback, LiveView):
+                callback.stop()
 
 
 def _shown_metrics(config: Config) -> list[str]:

@@ -1,0 +1,59 @@
+"""What a run's folder holds beside its model: names of files, and the plan of its training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
+
+Count = Annotated[int, Field(ge=0, lt=2**62)]
+# The resolved configuration, log entries, the plan, the ranker's figures, and the report.
+CONFIG, METRICS, PLAN, RANKED, REPORT = (
+    "config.yaml",
+    "metrics.jsonl",
+    "plan.json",
+    "ranker.json",
+    "report.html",
+)
+
+
+@dataclass(frozen=True)
+class TaskPlan:
+    """A task of the mixture, as encoded; lengths in tokens.
+
+    Args:
+        truncated: examples that lost history items to fit `cutoff_len`.
+        dropped: examples that did not fit even then.
+        by_length: number of examples between neighbouring `length_edges` of the plan.
+    """
+
+    weight: float
+    examples: Count
+    tokens: Count
+    labels: Count
+    longest: Count
+    truncated: Count
+    dropped: Count
+    by_length: list[Count]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What training was going to do when it began, for reports.
+
+    Args:
+        model: type of the model, as Transformers names it.
+        length_edges: of the bins that examples are counted in by length.
+    """
+
+    model: str
+    parameters: Count
+    trained_parameters: Count
+    device: str
+    processes: Count
+    precision: str
+    steps: Count
+    steps_per_epoch: Count
+    length_edges: list[Count]
+    tasks: dict[str, TaskPlan]
