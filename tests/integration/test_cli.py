@@ -51,6 +51,11 @@ OPTIONS = {
         "model --history --input -k --beams --normalize --exclude-history --candidates --no-rank"
         " --json --trust-remote-code"
     ),
+    "serve": (
+        "model --host --port --beams --normalize --no-rank --batch --queue --timeout --max-body"
+        " --max-history --max-candidates --trust-remote-code"
+    ),
+    "play": "model other --host --port --beams --normalize --trust-remote-code",
     "compare": "runs --split --json",
     "demo": "--output",
     "run": "config overrides --processes --trust-remote-code --json",

@@ -37,6 +37,8 @@ ROOMS = (
     "checks",
     "training",
     "pipeline",
+    "serving",
+    "playground",
     "commands",
 )
 # The package's own face and `python -m sidtune` stand above all rooms.
