@@ -201,8 +201,7 @@ function row(item, place, model, places, asked) {
   if (asked.history.includes(item.item_id)) name.classList.add("in-history");
   const more = element("span", { className: "more" },
     element("span", { className: "id" }, `${item.item_id} · ${item.sid}`),
-    ...(item.sources ?? []).map((source) => element("span", { className: "source" }, source.replace("_", "-"))),
-    why);
+    ...(item.sources ?? []).map((source) => element("span", { className: "source" }, source.replace("_", "-"))));
   if (places.length > 1) more.append(elsewhere(place, places[1 - model].get(item.item_id)));
   if (state.open.has(key)) toggle(why, path, key, model, item, asked);
   return element("li", {},
@@ -210,7 +209,8 @@ function row(item, place, model, places, asked) {
       element("span", { className: "place" }, String(place)),
       name,
       element("span", { className: "score", title: "Score" }, item.score.toFixed(2)),
-      more),
+      more,
+      why),
     path);
 }
 
@@ -235,8 +235,8 @@ async function toggle(why, path, key, model, item, asked) {
   const found = await call(`path ${key}`, "api/path", { ...rest, model, item_id: item.item_id });
   if (!found) return;
   path.replaceChildren(
-    element("p", {}, `The model gives this item's SID a probability of ${percent(found.log_probability)}` +
-      ` (log-probability ${found.log_probability.toFixed(2)}), token by token:`),
+    element("p", {}, `The model gives this item's SID a log-probability of ${found.log_probability.toFixed(2)}.` +
+      " Its tokens, and the most probable of those that could have stood in their place:"),
     ...found.steps.flatMap(stepOf));
 }
 
@@ -245,7 +245,7 @@ function stepOf(step, at) {
   const branches = step.best.some((branch) => branch.token === step.token) ? step.best : [...step.best, chosen];
   return [
     element("h3", {}, `${at + 1}. `, element("code", {}, step.token), ` ${verdict(step)}`),
-    ...branches.map((branch) => bar(branch, branch.token === step.token)),
+    ...branches.map((branch) => bar(branch, branch.token === step.token, branches[0].log_probability)),
   ];
 }
 
@@ -259,11 +259,12 @@ function verdict(step) {
     : `place ${step.place} of ${step.allowed}, ${times} behind ${rest[0].token}`;
 }
 
-function bar(branch, chosen) {
+// Bars are relative to the most probable branch.
+function bar(branch, chosen, best) {
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   svg.setAttribute("aria-hidden", "true");
   const rect = document.createElementNS("http://www.w3.org/2000/svg", "rect");
-  const share = Math.exp(branch.log_probability);
+  const share = Math.exp(branch.log_probability - best);
   for (const [name, value] of Object.entries({ class: "bar", width: `${100 * share}%`, height: "100%" })) rect.setAttribute(name, value);
   svg.append(rect);
   return element("div", { className: chosen ? "branch chosen" : "branch" },
