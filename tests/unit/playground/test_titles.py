@@ -26,9 +26,7 @@ IDS = ["10", "11", "12", "13", "14", "15", "mug"]
 
 
 def bundle(ids: list[str], titles: list[str], users: list[int]) -> Any:
-    return SimpleNamespace(
-        catalogue=SimpleNamespace(ids=ids, titles=titles), users=np.array(users)
-    )
+    return SimpleNamespace(catalogue=SimpleNamespace(ids=ids, titles=titles), users=np.array(users))
 
 
 FOUND = Titles([bundle(IDS, TITLES, USERS)])
