@@ -4,7 +4,8 @@ The model is made here: the demo's shop and base (hidden size 128, four layers),
 steps, with a ranker. Clients run in a process of their own; each sends its next request when the
 last one is answered. Servers with the ranker, without it, and with batches of one request take
 turns, and figures are medians over rounds. Every answer must equal that of `sidtune recommend` for
-the same history: the same items in the same order, and scores to 1e-4.
+the same history: the same items in the same order, and scores to 1e-4. The last lines are the
+playground's search over a hundred thousand made-up titles.
 
     python benchmarks/serving.py [--model RUN] [--seconds 6] [--rounds 3]
 """
@@ -40,6 +41,7 @@ SERVERS: dict[str, tuple[str, ...]] = {
     "ranker, batches of one": ("--batch", "1"),
 }
 K, HISTORIES, LONGEST = 10, 200, 10
+TITLES = 100_000
 TOLERANCE = 1e-4
 OUTCOME = Path(__file__).with_suffix(".json")
 
@@ -57,7 +59,37 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = options.model or made_model(Path(folder) / "demo")
         results = measure(model, options.seconds, options.rounds)
-    report(results, options.seconds, options.rounds)
+    report(results, search_of_many_titles(), options.seconds, options.rounds)
+
+
+def search_of_many_titles() -> dict[str, float]:
+    """Milliseconds of the playground's search, by what is typed."""
+    from sidtune.data.catalogue import Catalogue
+    from sidtune.playground.titles import Titles
+
+    chance = random.Random(0)
+    words = [
+        "".join(chance.choices("abcdefghiklmnoprstu", k=chance.randint(3, 9))) for _ in range(5_000)
+    ]
+    names = [" ".join(chance.choices(words, k=chance.randint(4, 14))) for _ in range(TITLES)]
+    ids = [str(number) for number in range(TITLES)]
+    catalogue = Catalogue(ids, names, names, [])
+    titles = Titles([(catalogue, np.arange(TITLES))])
+    typed = {
+        "one letter": "a",
+        "three letters": "the",
+        "a word": words[0],
+        "two words": f"{words[0]} {words[1][:2]}",
+    }
+    found = {}
+    for name, text in typed.items():
+        times = []
+        for _ in range(9):
+            start = time.perf_counter()
+            titles.find(text)
+            times.append(1_000 * (time.perf_counter() - start))
+        found[name] = round(statistics.median(times), 1)
+    return found
 
 
 def made_model(folder: Path) -> Path:
@@ -112,7 +144,11 @@ def recommended(model: Path, histories: list[list[str]], flags: Sequence[str]) -
     lines = "".join(json.dumps({"history": history}) + "\n" for history in histories)
     command = [sys.executable, "-m", "sidtune", "recommend", str(model), "--input", "-", "--json"]
     done = subprocess.run(
-        [*command, "-k", str(K), *flags], input=lines, stdout=subprocess.PIPE, text=True, check=True
+        [*command, "-k", str(K), *flags],
+        input=lines,
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
+        check=True,
     )
     return [json.loads(line)["items"] for line in done.stdout.splitlines()]
 
@@ -121,7 +157,7 @@ def recommended(model: Path, histories: list[list[str]], flags: Sequence[str]) -
 def served(model: Path, flags: Sequence[str]) -> Iterator[int]:
     """A server in a process of its own; its port."""
     command = [sys.executable, "-m", "sidtune", "serve", str(model), "--port", "0", *flags]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, encoding="utf-8")
     try:
         assert server.stdout is not None
         line = next(line for line in server.stdout if line.startswith("POST "))
@@ -196,7 +232,9 @@ def check(seen: Sequence[Seen], expected: Sequence[Any]) -> None:
             assert abs(mine["score"] - theirs["score"]) < TOLERANCE, f"history {number}: scores"
 
 
-def report(results: dict[str, dict[int, Any]], seconds: float, rounds: int) -> None:
+def report(
+    results: dict[str, dict[int, Any]], search: dict[str, float], seconds: float, rounds: int
+) -> None:
     """The table, and the JSON beside this file."""
     tree: dict[str, Any] = {
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
@@ -205,6 +243,7 @@ def report(results: dict[str, dict[int, Any]], seconds: float, rounds: int) -> N
         "rounds": rounds,
         "k": K,
         "servers": {},
+        "search of 100,000 titles, milliseconds": search,
     }
     for name, by_clients in results.items():
         first = statistics.median(by_clients[1]["rates"])
@@ -226,6 +265,8 @@ def report(results: dict[str, dict[int, Any]], seconds: float, rounds: int) -> N
                 f" {p95:>8.1f} {p99:>8.1f}"
             )
         tree["servers"][name] = rows
+    for name, milliseconds in search.items():
+        print(f"search, {name:16} {milliseconds:>18.1f} ms")
     OUTCOME.write_text(json.dumps(tree, indent=1) + "\n", encoding="utf-8")
 
 

@@ -88,7 +88,8 @@ def playground_app(engines: Sequence[Engine], names: Sequence[str], host: str) -
 
     limits = Limits(seconds=60)
     app = make_app("sidtune play", "A playground.", limits, host, lifespan)
-    titles = Titles([engine.served.recommender.bundle for engine in engines])
+    bundles = [engine.served.recommender.bundle for engine in engines]
+    titles = Titles([(bundle.catalogue, bundle.users) for bundle in bundles])
 
     @app.middleware("http")
     async def guarded(
@@ -138,7 +139,7 @@ async def _list(engine: Engine, question: Question, limits: Limits) -> dict[str,
         query = question.query(engine.served.options.beams)
         return reply_json(await ask(engine, query, limits))
     except HTTPException as error:
-        told: Any = error.detail
+        told: dict[str, Any] = error.detail  # type: ignore[assignment]
         return told
 
 

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from sidtune.runs.bundle import Bundle
+from sidtune.data.catalogue import Catalogue
 
 
 @dataclass(frozen=True)
@@ -31,16 +32,16 @@ class Titles:
     A hundred thousand titles are looked through in milliseconds, so there is no index.
 
     Args:
-        bundles: of the models; titles of the first one that has an item.
+        catalogues: of the models, with the number of training users of each item, `(items,)`;
+            titles are those of the first one that has an item.
     """
 
-    def __init__(self, bundles: Sequence[Bundle]) -> None:
+    def __init__(self, catalogues: Sequence[tuple[Catalogue, NDArray[np.int64]]]) -> None:
         items: dict[str, Match] = {}
-        for bundle in bundles:
-            catalogue = bundle.catalogue
-            rows = zip(catalogue.ids, catalogue.titles, bundle.users.tolist(), strict=True)
-            for item, title, users in rows:
-                items.setdefault(item, Match(item, title, users))
+        for catalogue, users in catalogues:
+            rows = zip(catalogue.ids, catalogue.titles, users.tolist(), strict=True)
+            for item, title, count in rows:
+                items.setdefault(item, Match(item, title, count))
         found = list(items.values())
         order = np.argsort([-item.users for item in found], kind="stable")
         self._items = [found[place] for place in order]

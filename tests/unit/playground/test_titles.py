@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sidtune.data.catalogue import Catalogue
 from sidtune.playground.titles import Titles, plain
 
 TITLES = [
@@ -25,11 +25,11 @@ USERS = [3, 9, 1, 4, 7, 5, 2]
 IDS = ["10", "11", "12", "13", "14", "15", "mug"]
 
 
-def bundle(ids: list[str], titles: list[str], users: list[int]) -> Any:
-    return SimpleNamespace(catalogue=SimpleNamespace(ids=ids, titles=titles), users=np.array(users))
+def shop(ids: list[str], titles: list[str], users: list[int]) -> tuple[Catalogue, Any]:
+    return Catalogue(ids, titles, titles, []), np.array(users)
 
 
-FOUND = Titles([bundle(IDS, TITLES, USERS)])
+FOUND = Titles([shop(IDS, TITLES, USERS)])
 
 
 def ids(text: str, limit: int = 20) -> list[str]:
@@ -87,6 +87,6 @@ def test_as_a_search_of_every_title_finds(text: str, limit: int) -> None:
 
 
 def test_items_of_two_models_stand_once() -> None:
-    both = Titles([bundle(["1"], ["one"], [2]), bundle(["1", "2"], ["uno", "one more"], [9, 9])])
+    both = Titles([shop(["1"], ["one"], [2]), shop(["1", "2"], ["uno", "one more"], [9, 9])])
     assert [item.item_id for item in both.find("one")[0]] == ["2", "1"]
     assert (both.title("1"), both.title("2"), both.title("3")) == ("one", "one more", None)

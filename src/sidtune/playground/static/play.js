@@ -216,7 +216,7 @@ function row(item, place, model, places, asked) {
 
 function elsewhere(place, other) {
   const text = other === undefined ? "not in the other list"
-    : other === place ? "same place" : `${other}. in the other list`;
+    : other === place ? "same place in the other list" : `place ${other} in the other list`;
   return element("span", { className: "elsewhere" }, text);
 }
 
