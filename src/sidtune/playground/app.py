@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi import Query as Parameter
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
@@ -24,7 +24,7 @@ from sidtune.serving.bodies import ItemIds
 from sidtune.serving.engine import Engine
 from sidtune.serving.limits import Limits
 from sidtune.serving.queries import Query
-from sidtune.serving.web import ask, make_app
+from sidtune.serving.web import Refusal, ask, fault_json, make_app
 
 STATIC = Path(__file__).with_name("static")
 # Nothing from elsewhere, and no script but the page's own, whatever a title holds.
@@ -124,11 +124,11 @@ def playground_app(engines: Sequence[Engine], names: Sequence[str], host: str) -
     def path(question: PathQuestion) -> dict[str, Any]:
         """How a model comes to an item."""
         if question.model >= len(engines):
-            raise HTTPException(422, f"model: there are {len(engines)}, counted from 0")
+            raise Refusal(422, f"model: there are {len(engines)}, counted from 0")
         try:
             return _path(engines[question.model], question)
         except UserError as error:
-            raise HTTPException(422, {"error": error.message, "hint": error.hint}) from None
+            raise Refusal(422, error.message, error.hint) from None
 
     app.mount("/", StaticFiles(directory=STATIC, html=True))
     return app
@@ -138,9 +138,8 @@ async def _list(engine: Engine, question: Question, limits: Limits) -> dict[str,
     try:
         query = question.query(engine.served.options.beams)
         return reply_json(await ask(engine, query, limits))
-    except HTTPException as error:
-        told: dict[str, Any] = error.detail  # type: ignore[assignment]
-        return told
+    except Refusal as error:
+        return fault_json(error.detail, error.hint)
 
 
 def _path(engine: Engine, question: PathQuestion) -> dict[str, Any]:

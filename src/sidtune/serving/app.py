@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
-from fastapi import Body, FastAPI, HTTPException, Response
+from fastapi import Body, FastAPI, Response
 from fastapi.responses import JSONResponse
 
 from sidtune.decoding.stream import items_json
@@ -15,7 +15,7 @@ from sidtune.serving.engine import Engine
 from sidtune.serving.limits import Limits
 from sidtune.serving.metrics import Measured, Metrics
 from sidtune.serving.queries import Query, Reply
-from sidtune.serving.web import FAULTS, RETRY, ask, make_app
+from sidtune.serving.web import FAULTS, RETRY, Refusal, ask, make_app
 
 PATH = "/recommend"
 DESCRIPTION = "Recommendations of a model that was trained with sidtune."
@@ -47,14 +47,14 @@ def serving_app(engine: Engine, metrics: Metrics, limits: Limits, host: str) -> 
     async def health() -> dict[str, str]:
         """Whether the server works; 503 means that it should be started anew."""
         if not engine.healthy:
-            raise HTTPException(503, "the model keeps failing; the server's log says why")
+            raise Refusal(503, "the model keeps failing; the server's log says why")
         return {"status": "ok"}
 
     @app.get("/ready")
     async def ready() -> dict[str, str]:
         """Whether another request would be taken."""
         if not engine.ready:
-            raise HTTPException(503, "not ready: the queue is full, or the server stops", RETRY)
+            raise Refusal(503, "the queue is full, or the server stops", headers=RETRY)
         return {"status": "ready"}
 
     @app.get("/model")
@@ -74,7 +74,7 @@ def query_of(body: RecommendBody, limits: Limits, beams: int) -> Query:
     """The query of a request.
 
     Raises:
-        HTTPException: 422 for what exceeds a limit.
+        Refusal: 422 for what exceeds a limit.
     """
     candidates = body.candidates
     lengths = {
@@ -83,13 +83,15 @@ def query_of(body: RecommendBody, limits: Limits, beams: int) -> Query:
     }
     for name, (length, most) in lengths.items():
         if length > most:
-            raise _refused(f"{name}: {length:,} items, at most {most:,} are taken")
+            raise Refusal(422, f"{name}: {length:,} items, at most {most:,} are taken")
     if not body.history:
-        raise _refused("history: is empty", "Give at least one item id.")
+        raise Refusal(422, "history: is empty", "Give at least one item id.")
     if candidates is not None and not candidates:
-        raise _refused("candidates: is empty", "Give at least one item id, or leave it out.")
+        raise Refusal(422, "candidates: is empty", "Give at least one item id, or leave it out.")
     if body.k > beams:
-        raise _refused(f"k: is {body.k:,}, at most {beams} here", "`sidtune serve --beams` is it.")
+        raise Refusal(
+            422, f"k: is {body.k:,}, at most {beams} here", "`sidtune serve --beams` is it."
+        )
     return Query(
         tuple(body.history),
         body.k,
@@ -121,7 +123,3 @@ def model_json(engine: Engine) -> dict[str, Any]:
         "longest_history": recommender.bundle.longest_history,
         "sources": list(recommender.ranker.sources) if recommender.ranker else [],
     }
-
-
-def _refused(error: str, hint: str = "") -> HTTPException:
-    return HTTPException(422, {"error": error, "hint": hint})

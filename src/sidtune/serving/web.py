@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from starlette.exceptions import HTTPException as AnyHTTPException
+from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from sidtune import __version__
@@ -38,6 +38,21 @@ FAULTS: dict[int | str, dict[str, Any]] = {
 }
 
 
+class Refusal(HTTPException):
+    """A request that is not answered as asked.
+
+    Args:
+        error: what is wrong.
+        hint: what to do; empty where there is nothing to do.
+    """
+
+    def __init__(
+        self, status: int, error: str, hint: str = "", headers: dict[str, str] | None = None
+    ) -> None:
+        super().__init__(status, error, headers)
+        self.hint = hint
+
+
 def make_app(title: str, description: str, limits: Limits, host: str, lifespan: Any) -> FastAPI:
     """An application that answers every fault with `{"error", "hint"}`.
 
@@ -59,7 +74,7 @@ def make_app(title: str, description: str, limits: Limits, host: str, lifespan: 
     if host in LOOPBACK:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK, "[::1]"])
     app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(AnyHTTPException, _refused)
+    app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(Exception, _failed)
     return app
 
@@ -68,25 +83,24 @@ async def ask(engine: Engine, query: Query, limits: Limits) -> Reply:
     """Let an engine answer.
 
     Raises:
-        HTTPException: 422 for a query that cannot be answered, 503 where there is no room or no
+        Refusal: 422 for a query that cannot be answered, 503 where there is no room or no
             time, 500 where the model failed.
     """
     try:
         async with asyncio.timeout(limits.seconds):
             return await asyncio.wrap_future(engine.submit(query))
     except UserError as error:
-        raise HTTPException(422, {"error": error.message, "hint": error.hint}) from None
+        raise Refusal(422, error.message, error.hint) from None
     except Overloaded:
         message = f"overloaded: {engine.queue:,} requests wait already"
-        raise HTTPException(503, {"error": message, "hint": "Try again later."}, RETRY) from None
+        raise Refusal(503, message, "Try again later.", RETRY) from None
     except TimeoutError:
         message = f"overloaded: no answer within {limits.seconds:g} seconds"
-        raise HTTPException(503, {"error": message, "hint": "Try again later."}, RETRY) from None
+        raise Refusal(503, message, "Try again later.", RETRY) from None
     except Closing:
-        raise HTTPException(503, {"error": "the server is stopping"}, RETRY) from None
+        raise Refusal(503, "the server is stopping", "", RETRY) from None
     except ModelFailed:
-        message = "the model failed; the server's log says why"
-        raise HTTPException(500, {"error": message}) from None
+        raise Refusal(500, "the model failed; the server's log says why") from None
 
 
 def _invalid(request: Request, error: Exception) -> JSONResponse:
@@ -111,10 +125,9 @@ def _told(faults: Sequence[Any]) -> str:
 
 
 def _refused(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, AnyHTTPException)
-    detail: Any = error.detail
-    told = detail if isinstance(detail, dict) else {"error": str(detail)}
-    return _answer(error.status_code, headers=error.headers, **told)
+    assert isinstance(error, HTTPException)
+    hint = error.hint if isinstance(error, Refusal) else ""
+    return _answer(error.status_code, error.detail, hint, error.headers)
 
 
 def _failed(request: Request, error: Exception) -> JSONResponse:
@@ -122,5 +135,9 @@ def _failed(request: Request, error: Exception) -> JSONResponse:
 
 
 def _answer(status: int, error: str, hint: str = "", headers: Any = None) -> JSONResponse:
-    content = {"error": error, "hint": hint} if hint else {"error": error}
-    return JSONResponse(content, status, headers)
+    return JSONResponse(fault_json(error, hint), status, headers)
+
+
+def fault_json(error: str, hint: str) -> dict[str, str]:
+    """A fault as JSON; no hint where there is none."""
+    return {"error": error, "hint": hint} if hint else {"error": error}
