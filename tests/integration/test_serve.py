@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
+import subprocess
+import sys
 import threading
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from itertools import islice
@@ -368,3 +373,52 @@ def test_engines_end_with_their_application(config: Config) -> None:
     with TestClient(serving_app(engine, Metrics(), LIMITS, "0.0.0.0")) as client:
         assert client.get("/ready", headers={"Host": "any.example"}).status_code == 200
     assert not engine.healthy
+
+
+def _memory(port: int) -> float:
+    """Megabytes that a server has, by its own metrics."""
+    connection = Client(port).connection
+    connection.request("GET", "/metrics")
+    text = connection.getresponse().read().decode()
+    return float(re.findall(r"^process_resident_memory_bytes (\S+)", text, re.M)[0]) / 1e6
+
+
+@pytest.mark.long
+def test_an_hour_of_load(ranked: Path) -> None:
+    """Nothing lost, and memory steady, with a reload every tenth of the time.
+
+    `SIDTUNE_LOAD_SECONDS` makes it shorter.
+    """
+    seconds = float(os.environ.get("SIDTUNE_LOAD_SECONDS", "3600"))
+    port, until = free_port(), time.monotonic() + seconds
+    command = [sys.executable, "-m", "sidtune", "serve", str(ranked), "--port", str(port)]
+    server = subprocess.Popen(command)
+    counts: Counter[int] = Counter()
+
+    def ask(worker: int) -> None:
+        client = Client(port)
+        client.wait()
+        while time.monotonic() < until:
+            number = next(numbers)
+            body: dict[str, Any] = {"history": HISTORIES[number % len(HISTORIES)], "k": 3}
+            if number % 5 == 0:
+                body["candidates"] = [str(item) for item in range(8) if item != number % 7]
+            status, _ = client.post("/recommend", body)
+            counts[status] += 1
+
+    numbers = iter(range(sys.maxsize))
+    Client(port).wait()
+    with ThreadPoolExecutor(8) as pool:
+        workers = [pool.submit(ask, worker) for worker in range(8)]
+        memory = []
+        for _ in range(9):
+            time.sleep(seconds / 10)
+            memory.append(_memory(port))
+            server.send_signal(signal.SIGHUP)
+        for done in workers:
+            done.result()
+    server.terminate()
+    assert server.wait(60) == 0
+    print(f"{counts[200]:,} requests in {seconds:,.0f} s; MB: {[round(each) for each in memory]}")
+    assert set(counts) == {200}
+    assert max(memory[4:]) < 1.1 * max(memory[1:4])
