@@ -156,7 +156,9 @@ def recommended(model: Path, histories: list[list[str]], flags: Sequence[str]) -
 @contextmanager
 def served(model: Path, flags: Sequence[str]) -> Iterator[int]:
     """A server in a process of its own; its port."""
-    command = [sys.executable, "-m", "sidtune", "serve", str(model), "--port", "0", *flags]
+    # On a slow machine, batches of one keep 64 clients waiting for longer than the usual limit.
+    always = ("--port", "0", "--timeout", "120")
+    command = [sys.executable, "-m", "sidtune", "serve", str(model), *always, *flags]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, encoding="utf-8")
     try:
         assert server.stdout is not None

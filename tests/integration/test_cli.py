@@ -56,6 +56,7 @@ OPTIONS = {
         " --max-history --max-candidates --trust-remote-code"
     ),
     "play": "model other --host --port --beams --normalize --trust-remote-code",
+    "export": "model folder --to",
     "compare": "runs --split --json",
     "demo": "--output",
     "run": "config overrides --processes --trust-remote-code --json",

@@ -37,6 +37,7 @@ ROOMS = (
     "checks",
     "training",
     "pipeline",
+    "exports",
     "serving",
     "playground",
     "commands",
