@@ -48,6 +48,7 @@ bench: $(VENV)/.ready ## The benchmarks behind the README's figures, in an hour 
 	$(BIN)/python benchmarks/prepare.py
 	$(BIN)/python benchmarks/sids_scale.py
 	$(BIN)/python benchmarks/sharing.py
+	$(BIN)/python benchmarks/serving.py
 	$(BIN)/python benchmarks/training.py
 
 quality: $(VENV)/.ready ## The benchmarks behind docs/quality.md, in several days of two cores

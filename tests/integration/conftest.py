@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from tests.tiny_data import tiny_config
 
+from sidtune.pipeline.rank import rank_run
 from sidtune.tasks.config import Config
 from sidtune.training.train import train
 
@@ -28,4 +29,13 @@ def run(config: Config, tmp_path: Path) -> Path:
     """The run's folder, to write into."""
     copy = tmp_path / "run"
     shutil.copytree(config.output_dir, copy)
+    return copy
+
+
+@pytest.fixture(scope="session")
+def ranked(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run's folder with a ranker beside the model; not to be written into."""
+    copy = tmp_path_factory.mktemp("ranked") / "run"
+    shutil.copytree(config.output_dir, copy)
+    rank_run(copy)
     return copy

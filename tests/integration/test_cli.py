@@ -52,6 +52,12 @@ OPTIONS = {
         "model --history --input -k --beams --normalize --exclude-history --candidates --no-rank"
         " --json --trust-remote-code"
     ),
+    "serve": (
+        "model --host --port --beams --normalize --no-rank --batch --queue --timeout --max-body"
+        " --max-history --max-candidates --trust-remote-code"
+    ),
+    "play": "model other --host --port --beams --normalize --trust-remote-code",
+    "export": "model folder --to",
     "compare": "runs --split --json",
     "report": "runs --split --output",
     "demo": "--output",

@@ -41,7 +41,9 @@ def run_demo(folder: Path, users: int = 600) -> Report:
     console.print("[bold]A shop[/bold]: generated items, customers and purchases")
     paths = write_demo_events(folder / "data", SEED, users)
     console.print(f"   {escape(str(paths.events))}, {escape(str(paths.items))}")
-    made = create_base(folder / "base", _texts(paths), hidden=128, layers=4, vocab=2000, seed=SEED)
+    made = create_base(
+        folder / "base", item_texts(paths), hidden=128, layers=4, vocab=2000, seed=SEED
+    )
     console.print(
         "[bold]A base model[/bold]: Qwen3 type, random weights,"
         f" {made.parameters:,} parameters, {made.tokens:,} tokens"
@@ -83,7 +85,7 @@ def write_config(folder: Path, paths: EventPaths) -> Path:
     return config
 
 
-def _texts(paths: EventPaths) -> list[str]:
+def item_texts(paths: EventPaths) -> list[str]:
     """Names and descriptions of the items, to train the tokenizer on."""
     with paths.items.open(encoding="utf-8", newline="") as file:
         return [text for row in csv.DictReader(file) for text in (row["name"], row["description"])]

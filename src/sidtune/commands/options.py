@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from sidtune.base.errors import UserError
 from sidtune.config.search import Normalize
 
 
@@ -93,6 +95,12 @@ NoRank = Annotated[
     bool,
     typer.Option("--no-rank", help="Use the model's own order, without the ranker beside it."),
 ]
+Host = Annotated[
+    str,
+    typer.Option(
+        help="Address to listen at. The default is this machine alone; 0.0.0.0 is all networks."
+    ),
+]
 OtherProcesses = Annotated[
     bool,
     typer.Option(
@@ -102,3 +110,14 @@ OtherProcesses = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but warnings and errors.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+
+
+def needing_serve(command: str) -> None:
+    """Refuse a command where the libraries of a server are not installed."""
+    names = ("fastapi", "uvicorn", "prometheus_client")
+    missing = [name for name in names if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f"sidtune {command} needs {', '.join(missing)}, which is not installed",
+            "pip install 'sidtune[serve]'",
+        )

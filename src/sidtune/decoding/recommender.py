@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from sidtune.base.errors import UserError
 from sidtune.base.ragged import Ragged, place_of, row_of
+from sidtune.config.rank import SourceName
 from sidtune.config.search import BEAMS, Normalize, RankOptions
 from sidtune.decoding.answers import Answers, allowed_items, make_answers
 from sidtune.decoding.decoder import Decoder, make_decoder
@@ -33,13 +34,15 @@ SHOWN = 3
 @dataclass(frozen=True)
 class Recommendation:
     """A recommended item. Its score is the log-probability of its SID, or the ranker's score, which
-    compares within a list only.
+    compares within a list only. `sources` are the ranker's sources that named the item; empty
+    without a ranker.
     """
 
     item_id: str
     title: str
     sid: str
     score: float
+    sources: tuple[SourceName, ...] = ()
 
 
 class Recommender:
@@ -108,14 +111,16 @@ class Recommender:
         Raises:
             UserError: if none of them is in the catalogue.
         """
-        allowed = allowed_items(list(candidates), self.bundle.catalogue)
-        return Recommender(
-            self.prompts,
-            self.decoder,
-            self.bundle,
-            make_answers(self.bundle, self.prompts, allowed),
-            self.ranker,
-        )
+        return self.allowing(allowed_items(list(candidates), self.bundle.catalogue))
+
+    def allowing(self, allowed: NDArray[np.bool_]) -> Recommender:
+        """The same for a mask of items, `(items,)`, not all of them false."""
+        answers = make_answers(self.bundle, self.prompts, allowed)
+        return Recommender(self.prompts, self.decoder, self.bundle, answers, self.ranker)
+
+    def unranked(self) -> Recommender:
+        """The same model without its ranker."""
+        return Recommender(self.prompts, self.decoder, self.bundle, self.answers)
 
     def recommend(
         self,
@@ -165,11 +170,11 @@ class Recommender:
         lists = self.lists(history, options)
         asked = self.asked(history, lists, options)
         if self.ranker:
-            return list(self._recommendations(*self.ranker.rank(asked, k)))
+            return list(self._recommendations(*self.ranker.rank_named(asked, k)))
         assert asked.beams
         items, scores = asked.beams
         first = place_of(items) < k
-        named = self._recommendations(items.keep(first), scores[first])
+        named = self._recommendations(items.keep(first), scores[first], [()] * int(first.sum()))
         too_long = set(lists.too_long.tolist())
         return [None if row in too_long else answer for row, answer in enumerate(named)]
 
@@ -210,9 +215,9 @@ class Recommender:
                 f"history {int(np.argmin(lengths)) + 1} is empty", "Give at least one item."
             )
         ids = [str(item) for history in histories for item in history]
-        positions = self.bundle.catalogue.positions(pa.array(ids, pa.string()))
+        located = self.located([ids])
         unknown = list(
-            dict.fromkeys(item for item, at in zip(ids, positions, strict=True) if at < 0)
+            dict.fromkeys(item for item, at in zip(ids, located.values, strict=True) if at < 0)
         )
         if unknown:
             raise UserError(
@@ -220,21 +225,32 @@ class Recommender:
                 " in total)",
                 "Remove them; separate several ids by commas.",
             )
-        return Ragged.from_lengths(positions, lengths)
+        return Ragged.from_lengths(located.values, lengths)
+
+    def located(self, histories: Sequence[Sequence[str]]) -> Ragged:
+        """Catalogue positions of the items of histories, -1 for those that the catalogue does not
+        have.
+        """
+        flat = pa.array([item for history in histories for item in history], pa.string())
+        lengths = np.array([len(history) for history in histories], np.int64)
+        return Ragged.from_lengths(self.bundle.catalogue.positions(flat), lengths)
 
     def _recommendations(
-        self, items: Ragged, scores: NDArray[np.float32]
+        self,
+        items: Ragged,
+        scores: NDArray[np.float32],
+        sources: Sequence[tuple[SourceName, ...]],
     ) -> Iterator[list[Recommendation]]:
-        """Lists of catalogue positions with their scores, as items with their titles."""
-        for start, end in pairwise(items.offsets.tolist()):
-            found = zip(items.values[start:end].tolist(), scores[start:end].tolist(), strict=True)
-            yield [self._recommendation(item, score) for item, score in found]
-
-    def _recommendation(self, item: int, score: float) -> Recommendation:
+        """Lists of catalogue positions with scores and sources, as items with their titles."""
         catalogue = self.bundle.catalogue
-        return Recommendation(
-            catalogue.ids[item], catalogue.titles[item], "".join(catalogue.sids[item]), score
-        )
+        found = [
+            Recommendation(
+                catalogue.ids[item], catalogue.titles[item], "".join(catalogue.sids[item]), *rest
+            )
+            for item, *rest in zip(items.values.tolist(), scores.tolist(), sources, strict=True)
+        ]
+        for start, end in pairwise(items.offsets.tolist()):
+            yield found[start:end]
 
 
 def check_size(k: int, beams: int) -> None:

@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from sidtune.base.errors import UserError
-from sidtune.base.ragged import Ragged
 from sidtune.base.terminal import visible
 from sidtune.config.search import RankOptions
 from sidtune.decoding.answers import read_candidates
@@ -127,7 +125,7 @@ def answer(
     check_size(k, options.beams)
     waiting = iter(histories)
     while batch := list(islice(waiting, LINES_AT_ONCE)):
-        located = _located(recommender, [history for _, history in batch])
+        located = recommender.located([history for _, history in batch])
         known = located.keep(located.values >= 0)
         asked = np.flatnonzero(known.lengths)
         found = iter(recommender.answer(known.take(asked), k, options) if len(asked) else [])
@@ -137,23 +135,23 @@ def answer(
             yield Answer(user, unknown, items or [], fits=items is not None)
 
 
-def _located(recommender: Recommender, histories: list[Sequence[str]]) -> Ragged:
-    """Catalogue positions of the items of histories, -1 for those that the catalogue
-    does not have.
-    """
-    flat = pa.array([item for history in histories for item in history], pa.string())
-    return Ragged.from_lengths(
-        recommender.bundle.catalogue.positions(flat), np.array([len(h) for h in histories])
-    )
-
-
 def as_json(answer: Answer) -> dict[str, Any]:
     """The answer as JSON values; what the line did not give is left out."""
-    tree = asdict(answer)
+    tree = asdict(answer) | {"items": items_json(answer.items)}
     silent: dict[str, Any] = {"user_id": None, "unknown": [], "fits": True}
     return {
         name: value for name, value in tree.items() if name not in silent or value != silent[name]
     }
+
+
+def items_json(items: Iterable[Recommendation]) -> list[dict[str, Any]]:
+    """Items as JSON values; without a ranker there are no sources."""
+    trees = [dict(vars(item)) for item in items]
+    for tree in trees:
+        tree["sources"] = list(tree["sources"])
+        if not tree["sources"]:
+            del tree["sources"]
+    return trees
 
 
 def render(answer: Answer) -> Iterator[RenderableType]:

@@ -42,8 +42,16 @@ class Ranker:
         """The best items of each row, at most `depth`, and their scores, which compare within a
         row only.
         """
+        items, scores, _ = self.rank_named(asked, depth, bar=bar)
+        return items, scores
+
+    def rank_named(
+        self, asked: Asked, depth: int, *, bar: bool = False
+    ) -> tuple[Ragged, Floats, list[tuple[SourceName, ...]]]:
+        """What `rank` gives, and for each item of the lists the sources that named it."""
         table = tabulate(self.sources, asked, bar)
-        return table.pairs.best(self.scorer.scores(table), depth)
+        items, scores = table.pairs.best(self.scorer.scores(table), depth)
+        return items, scores, table.sources_of(items)
 
     def recounted(self, known: Known) -> Ranker:
         """With sources that are counted again on other training rows or over more items; what puts

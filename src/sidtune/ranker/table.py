@@ -58,6 +58,15 @@ class Table:
             owner=tuple(self.owner[place] for place in kept),
         )
 
+    def sources_of(self, items: Ragged) -> list[tuple[SourceName, ...]]:
+        """The sources that named each item of some lists of candidates, `(items,)` of them."""
+        keys = row_of(items) * self.pairs.items + items.values
+        named = self.named[np.searchsorted(self.pairs.keys, keys)]
+        return [
+            tuple(name for bit, name in enumerate(self.sources) if bits >> bit & 1)
+            for bits in named.tolist()
+        ]
+
     def of_rows(self, kept: NDArray[np.bool_]) -> Table:
         """The candidates of some rows, `(rows,)` marked; the others are left without any."""
         return self.only(kept[self.pairs.row])

@@ -39,6 +39,9 @@ ROOMS = (
     "pipeline",
     "reporting",
     "setup",
+    "exports",
+    "serving",
+    "playground",
     "commands",
 )
 # The package's own face and `python -m sidtune` stand above all rooms.
