@@ -15,6 +15,7 @@ from sidtune.config.logging import LoggingConfig
 from sidtune.config.loss import LossConfig
 from sidtune.config.model import ModelConfig
 from sidtune.config.rank import RankConfig
+from sidtune.config.rl import RlConfig
 from sidtune.config.section import ExpandedPath, Section
 from sidtune.config.sids import SidsConfig
 from sidtune.config.training import StageConfig, TrainingConfig
@@ -42,6 +43,7 @@ class Config(Section):
     stages: tuple[StageConfig, ...] = ()
     eval: EvalConfig = EvalConfig()
     rank: RankConfig = RankConfig()
+    rl: RlConfig = RlConfig()
     logging: LoggingConfig = LoggingConfig()
 
     @model_validator(mode="after")
