@@ -58,13 +58,26 @@ def dies(config: Config, step: int) -> None:
             reinforce(config)
 
 
-def test_a_killed_run_ends_as_if_left_alone(shop: Path) -> None:
-    whole, broken = (config_of(shop, name) for name in ("whole", "broken"))
+@pytest.mark.parametrize(
+    ("rl", "every"),
+    [
+        ({}, 2),
+        # The checkpoint lies between the updates of one rollout.
+        ({"rollout": "sample", "updates": 3, "add_target": True}, 4),
+    ],
+    ids=["beams", "sample"],
+)
+def test_a_killed_run_ends_as_if_left_alone(shop: Path, rl: dict[str, Any], every: int) -> None:
+    names = [f"whole {every}", f"broken {every}"]
+    whole, broken = (
+        parse_config(tree_of(shop, name, rl, eval={"every": every, "patience": None}), "test")
+        for name in names
+    )
     gain = reinforce(whole)
     assert gain is not None
-    dies(broken, 3)
+    dies(broken, every + 1)
     reinforce(broken)
-    left, right = ({"output_dir": str(shop / name)} for name in ("whole", "broken"))
+    left, right = ({"output_dir": str(shop / name)} for name in names)
     rest = tiny_tree(shop)
     same_result(rest | left, rest | right)
     logged = [entry for entry in metrics(reinforced(whole)) if "reward" in entry]

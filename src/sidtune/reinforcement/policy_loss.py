@@ -14,7 +14,6 @@ from sidtune.training.loss.variant import LossVariant
 # and at the time of the rollout, NaN where they are not needed.
 REWARD, LOSS, KL, LIKELIHOOD, REFERENCE, OLD = range(6)
 TERMS = 6
-CLIP = 0.2
 
 
 class PolicyLoss(LossVariant):
@@ -39,7 +38,7 @@ class PolicyLoss(LossVariant):
         divergence: the sum of k3 over labels, times their factors, and the sum of the factors.
     """
 
-    def __init__(self, config: LossConfig, prefixes: Prefixes | None, clip: float = CLIP) -> None:
+    def __init__(self, config: LossConfig, prefixes: Prefixes | None, clip: float) -> None:
         super().__init__(config, prefixes)
         self.clip = clip
         # Not a buffer: DDP would replace it by that of the first process.

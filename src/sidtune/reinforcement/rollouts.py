@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from sidtune.config.rl import RewardName
-from sidtune.decoding.decoder import Decoder
+from sidtune.config.rl import RlConfig
+from sidtune.config.search import MAX_TOKENS
+from sidtune.decoding.decoder import Decoder, State
 from sidtune.decoding.search import Search
+from sidtune.decoding.trie import Trie
 from sidtune.reinforcement.prompt_corpus import PromptCorpus
 from sidtune.reinforcement.rewards import mixed
 from sidtune.reinforcement.rewards.base import Floats, Groups, Shop
+from sidtune.reinforcement.sampling import sample
 
 
 @dataclass(frozen=True)
@@ -43,40 +46,84 @@ class Rollouts:
 
     Args:
         corpus: the prompts.
-        search: as wide as a group.
-        rewards: weights by name.
+        trie: the SIDs that may be answered.
+        options: how to ask.
         shop: what the rewards know.
+        seed: of samples, besides the number of the rollout and that of the prompt.
     """
 
     corpus: PromptCorpus
-    search: Search
-    rewards: Mapping[RewardName, float]
+    trie: Trie
+    options: RlConfig
     shop: Shop
+    seed: int
 
     @torch.no_grad()
-    def of(self, decoder: Decoder[Any], examples: NDArray[np.int64]) -> Rollout:
-        """The answers to some entries of the corpus.
+    def ask(self, decoder: Decoder[Any], examples: NDArray[np.int64], number: int) -> Rollout:
+        """The model's answers to some entries of the corpus.
 
         Args:
             decoder: of the model in evaluation mode.
+            number: of the rollout.
         """
         prompts = [self.corpus.prompt(int(example)) for example in examples]
-        lengths = np.array([len(prompt) for prompt in prompts], np.int64)
-        search = Search(
-            self.search.trie.to(decoder.device),
-            self.search.beams,
-            self.search.normalize,
-            self.search.max_tokens,
-        )
-        sids = np.full((len(prompts), search.beams), -1, np.int64)
+        normalize = "full" if self.options.over == "vocabulary" else "trie"
+        trie = self.trie.to(decoder.device)
+        search = Search(trie, self.options.group, normalize, MAX_TOKENS)
+        sids = np.full((len(prompts), self.options.group), -1, np.int64)
         entropy = np.zeros(len(prompts))
+        lengths = np.array([len(prompt) for prompt in prompts], np.int64)
         for batch in search.batches(decoder, lengths):
             state = decoder.start([prompts[row] for row in batch])
-            level = search.trie.levels[0]
-            allowed = decoder.head.logits(state.hidden, level.tokens).log_softmax(-1)
-            entropy[batch] = -(allowed.exp() * allowed).sum(-1).cpu().numpy()
-            found, _ = search.go_on(decoder, state)
+            entropy[batch] = _entropy(decoder, state, trie)
+            found = self._answers(search, decoder, state, examples[batch], number)
             sids[batch, : found.shape[1]] = found.cpu().numpy()
-        groups = Groups(sids, self.corpus.targets[examples])
-        rewards = mixed(self.rewards, groups, self.shop)
-        return Rollout(prompts, self.corpus.task_of[examples], groups, rewards, entropy)
+        return self.judged(examples, sids, entropy)
+
+    def judged(
+        self,
+        examples: NDArray[np.int64],
+        sids: NDArray[np.int64],
+        entropy: NDArray[np.float64],
+    ) -> Rollout:
+        """Answers with their rewards.
+
+        Args:
+            sids, entropy: of the model, as in `Groups` and `Rollout`.
+        """
+        targets = self.corpus.targets[examples]
+        groups = Groups(sids, targets)
+        if self.options.add_target:
+            groups = groups.with_targets()
+        prompts = [self.corpus.prompt(int(example)) for example in examples]
+        return Rollout(
+            prompts,
+            self.corpus.task_of[examples],
+            groups,
+            mixed(self.options.rewards, groups, self.shop),
+            entropy,
+        )
+
+    def _answers(
+        self,
+        search: Search,
+        decoder: Decoder[Any],
+        state: State,
+        examples: NDArray[np.int64],
+        number: int,
+    ) -> Tensor:
+        """Numbers of SIDs, `(prompts, at most group)`."""
+        if self.options.rollout == "beams":
+            return search.go_on(decoder, state)[0]
+        draws = [np.random.default_rng([self.seed, number, int(example)]) for example in examples]
+        options = self.options
+        return sample(search.trie, decoder, state, options.group, options.temperature, draws)
+
+
+def _entropy(decoder: Decoder[Any], state: State, trie: Trie) -> NDArray[np.float64]:
+    """Entropy of the first SID token, `(prompts,)`."""
+    logits = decoder.head.logits(state.hidden, trie.levels[0].tokens)
+    entropy: NDArray[np.float64] = (
+        torch.distributions.Categorical(logits=logits).entropy().double().cpu().numpy()
+    )
+    return entropy

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,9 @@ from sidtune.batching.steps import Steps
 from sidtune.config.evaluation import RankingConfig
 from sidtune.config.loss import LossConfig
 from sidtune.config.rl import STEPS
-from sidtune.config.search import MAX_TOKENS
 from sidtune.decoding.answers import Answers, make_answers
 from sidtune.decoding.prompts import Prompts
 from sidtune.decoding.recommender import refuse_other_folders
-from sidtune.decoding.search import Search
 from sidtune.decoding.trie import distinct_sids
 from sidtune.files.text import read_lines
 from sidtune.inputs import Inputs
@@ -51,6 +49,18 @@ BEAMS = 50
 # Columns of the table that training prints: title and key of the log.
 SHOWN = {"reward": "reward", "groups hit": "hit_groups", "KL": "kl"}
 WEIGHTS = ("*.safetensors", "*.bin")
+# What a resumed run must share; the identity of every run has the rest under other names.
+COMPARED = (
+    "group",
+    "rollout",
+    "temperature",
+    "add_target",
+    "rewards",
+    "beta",
+    "sft_weight",
+    "updates",
+    "clip",
+)
 
 
 @dataclass(frozen=True)
@@ -179,9 +189,8 @@ def _settings(inputs: Inputs) -> dict[str, Any]:
     weights = sorted(file for pattern in WEIGHTS for file in start.glob(pattern))
     # The reference is loaded from it.
     digests = [file_digest(file) for file in weights if file.name != "ranker.safetensors"]
-    compared = {"group", "rewards", "beta", "sft_weight"}
     return {
-        **{f"rl.{name}": value for name, value in rl.model_dump(include=compared).items()},
+        **{f"rl.{name}": value for name, value in rl.model_dump(include=set(COMPARED)).items()},
         "rl.start": digest(digests)[:12],
     }
 
@@ -214,7 +223,8 @@ def _steps(
     answers, token_ids = _answers(shared.inputs)
     sids, _ = distinct_sids(shared.inputs.catalogue.sids, token_ids)
     corpus = PromptCorpus(shared.training, sids, paths_of(answers.trie))
-    return Steps(corpus, make_plan(config, corpus), made.layout, made.rank, made.world_size)
+    plan = replace(make_plan(config, corpus), repeats=config.rl.updates)
+    return Steps(corpus, plan, made.layout, made.rank, made.world_size)
 
 
 @cache
@@ -234,16 +244,13 @@ def _trainer(
     """The Trainer, with a copy of the model to compare with."""
     assert isinstance(steps.corpus, PromptCorpus)
     rl, tasks = config.rl, len(shared.training)
-    variant = PolicyLoss(config.loss, shared.prefixes)
+    variant = PolicyLoss(config.loss, shared.prefixes, rl.clip)
     reference = LabelLoss(_frozen_copy(model), tasks, variant) if rl.beta else None
     answers, _ = _answers(shared.inputs)
-    search = Search(
-        answers.trie, rl.group, "full" if rl.over == "vocabulary" else "trie", MAX_TOKENS
-    )
     shop = Shop(steps.corpus.paths, cache(lambda: _sid_vectors(config, shared.inputs, answers)))
     if rl.rewards.get("semantic"):
         shop.vectors()
-    rollouts = Rollouts(steps.corpus, search, rl.rewards, shop)
+    rollouts = Rollouts(steps.corpus, answers.trie, rl, shop, config.seed)
     kind = partial(ReinforcementTrainer, reinforcement=Reinforcement(rollouts, rl, reference))
     return make_trainer(shared, config, model, steps, arguments, request, variant, kind, SHOWN)
 

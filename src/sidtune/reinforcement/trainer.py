@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.torch
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -14,11 +16,12 @@ from sidtune.batching.layouts import MicroBatch, idle_micro_batch
 from sidtune.batching.steps import Step
 from sidtune.config.rl import RlConfig
 from sidtune.decoding.decoder import Decoder, make_decoder
+from sidtune.model.checkpoint_files import refusing_damage
 from sidtune.reinforcement.grpo import teaches, wanted
-from sidtune.reinforcement.policy_loss import REFERENCE, PolicyLoss
-from sidtune.reinforcement.prompt_corpus import PromptCorpus
+from sidtune.reinforcement.policy_loss import OLD, REFERENCE, PolicyLoss
 from sidtune.reinforcement.rollouts import Rollout, Rollouts
-from sidtune.reinforcement.trees import edges_of
+from sidtune.reinforcement.trees import Edges, Placed, edges_of
+from sidtune.runs.checkpoints import folder_of
 from sidtune.training.guards.watch import LossWatch
 from sidtune.training.loss.label_loss import LabelLoss
 from sidtune.training.trainer import StepTrainer
@@ -63,6 +66,21 @@ class Reinforcement:
     reference: LabelLoss | None
 
 
+@dataclass(frozen=True)
+class Answered:
+    """Answers that one or more updates learn from.
+
+    Args:
+        rollout: the answers.
+        edges: the labels of the trees that they make.
+        placed: the same in micro-batches.
+    """
+
+    rollout: Rollout
+    edges: Edges
+    placed: list[Placed]
+
+
 class ReinforcementTrainer(StepTrainer):
     """As `StepTrainer`, with micro-batches that hold the current model's answers.
 
@@ -82,45 +100,89 @@ class ReinforcementTrainer(StepTrainer):
         if reinforcement.reference:
             reinforcement.reference.to(self.args.device).eval()
         self.decoder: Decoder[Any] | None = None
+        self.answered: Answered | None = None
 
     def training_step(  # type: ignore[override]
         self, model: nn.Module, inputs: Step, num_items_in_batch: Any = None
     ) -> Tensor:
-        """Ask for the answers of the step, and learn from them."""
-        self.language_model.eval()
-        number = self.state.global_step
-        self.decoder = self.decoder or make_decoder(self.language_model, self.accelerator.autocast)
-        rollout = self.reinforcement.rollouts.of(self.decoder, self.steps.share(number))
-        return super().training_step(model, self._step(rollout, number, inputs["examples"]))
-
-    def _step(self, rollout: Rollout, number: int, prompts: int) -> Step:
-        """The answers laid out, with the reference's log-probabilities."""
-        options, corpus = self.reinforcement.options, self.steps.corpus
-        assert isinstance(corpus, PromptCorpus)
-        asked = wanted(
-            rollout.groups, rollout.rewards, corpus.paths, options.beta, options.sft_weight
-        )
-        edges = edges_of(rollout.prompts, rollout.tasks, asked, corpus.paths)
-        layout = self.steps.layout
-        batches = edges.micro_batches(
-            replace(layout, prefixes=None), looks_at_prefixes=layout.prefixes is not None
-        )
-        self._watch(rollout, batches)
+        """Ask for answers, unless this update goes on with those of the last, and learn from
+        them.
+        """
+        number, updates = self.state.global_step, self.reinforcement.options.updates
+        if number % updates == 0 or self.answered is None:
+            self.answered = self._answered(number)
+        batches = [placed.told(self.answered.edges.terms) for placed in self.answered.placed]
         if not batches:
-            batches = [idle_micro_batch(corpus[int(self.steps.plan.step(number)[0])], layout)]
-        elif self.reinforcement.reference:
-            batches = [self._compared(batch) for batch in batches]
-        return Step(micro_batches=batches, label_count=prompts, examples=prompts)
+            first = self.steps.corpus[int(self.steps.plan.step(number)[0])]
+            batches = [idle_micro_batch(first, self.steps.layout)]
+        self._watch(self.answered.rollout, batches)
+        prompts = inputs["examples"]
+        step = Step(micro_batches=batches, label_count=prompts, examples=prompts)
+        return super().training_step(model, step)
 
-    def _compared(self, batch: MicroBatch) -> MicroBatch:
-        """The micro-batch with the log-probabilities of its labels under the reference."""
-        assert self.reinforcement.reference
-        assert batch.terms is not None
-        with self.accelerator.autocast():
-            known = self.reinforcement.reference.likelihoods(**batch.to(self.args.device))  # type: ignore[arg-type]
-        terms = batch.terms.copy()
-        terms[:, REFERENCE] = known.float().cpu().numpy()
-        return replace(batch, terms=terms)
+    def _answered(self, number: int) -> Answered:
+        """The answers of a step, laid out, with the log-probabilities that they are compared
+        with.
+        """
+        rollouts, options = self.reinforcement.rollouts, self.reinforcement.options
+        examples, kept = self.steps.share(number), self._kept(number)
+        if kept is None:
+            self.language_model.eval()
+            self.decoder = self.decoder or make_decoder(
+                self.language_model, self.accelerator.autocast
+            )
+            rollout = rollouts.ask(self.decoder, examples, number // options.updates)
+        else:
+            rollout = rollouts.judged(examples, kept["sids"].numpy(), kept["entropy"].numpy())
+        paths = rollouts.corpus.paths
+        asked = wanted(rollout.groups, rollout.rewards, paths, options.beta, options.sft_weight)
+        edges = edges_of(rollout.prompts, rollout.tasks, asked, paths)
+        answered = Answered(rollout, edges, edges.laid_out(self.steps.layout))
+        if self.reinforcement.reference:
+            self._compare(answered, self.reinforcement.reference, REFERENCE)
+        if kept is not None:
+            edges.terms[:, OLD] = kept["old"].numpy()
+        elif options.updates > 1:
+            self._compare(answered, self.loss_module, OLD)
+        return answered
+
+    def _compare(self, answered: Answered, model: LabelLoss, term: int) -> None:
+        """Write down the log-probabilities of all labels under a model."""
+        for batch, labels in answered.placed:
+            with self.accelerator.autocast():
+                known = model.likelihoods(**batch.to(self.args.device))  # type: ignore[arg-type]
+            answered.edges.terms[labels, term] = known.float().cpu().numpy()
+
+    # --- updates that follow the first on one rollout ---
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """Save the answers too, which the next update may go on with; called on every rank."""
+        super()._save_rng_state(output_dir)  # type: ignore[no-untyped-call]
+        if self.state.global_step % self.reinforcement.options.updates and self.answered:
+            rollout, terms = self.answered.rollout, self.answered.edges.terms
+            kept = {
+                "sids": torch.from_numpy(rollout.groups.sids),
+                "entropy": torch.from_numpy(rollout.entropy),
+                "old": torch.from_numpy(terms[:, OLD].copy()),
+            }
+            safetensors.torch.save_file(kept, Path(output_dir) / self._file)
+
+    def _kept(self, number: int) -> dict[str, Tensor] | None:
+        """The answers that the checkpoint holds which this step resumes from; None to ask anew."""
+        if number % self.reinforcement.options.updates == 0:
+            return None
+        file = folder_of(self.run, number) / self._file
+        if not file.is_file():
+            return None
+        with refusing_damage(file.parent):
+            kept = safetensors.torch.load_file(file)
+        return kept if len(kept["sids"]) == len(self.steps.share(number)) else None
+
+    @property
+    def _file(self) -> str:
+        return f"rollout-{self.args.process_index}.safetensors"
+
+    # --- logs ---
 
     def _watch(self, rollout: Rollout, batches: list[MicroBatch]) -> None:
         groups, counts = rollout.groups, self.counts

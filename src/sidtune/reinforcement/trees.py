@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +37,22 @@ class Wanted:
     likelihood: NDArray[np.float64]
 
 
+class Placed(NamedTuple):
+    """A micro-batch of edges.
+
+    Args:
+        batch: without terms.
+        labels: which of the edges its labels are, `(labels,)`.
+    """
+
+    batch: MicroBatch
+    labels: NDArray[np.int64]
+
+    def told(self, terms: NDArray[np.float32]) -> MicroBatch:
+        """The micro-batch with its share of the terms of all edges."""
+        return replace(self.batch, terms=terms[self.labels])
+
+
 @dataclass(frozen=True)
 class Edges:
     """Examples whose labels are the edges of the prompts' trees, each edge once.
@@ -54,25 +71,20 @@ class Edges:
     nodes: NDArray[np.int64]
     task: NDArray[np.int64]
 
-    def micro_batches(self, layout: Layout, looks_at_prefixes: bool) -> list[MicroBatch]:
-        """The examples laid out, with terms and, if the loss needs them, SID prefixes."""
-        return [
-            self._told(batch, looks_at_prefixes) for batch in layout.micro_batches(self.examples)
-        ]
+    def laid_out(self, layout: Layout) -> list[Placed]:
+        """The examples in micro-batches; with SID prefixes if the layout has them."""
+        batches = replace(layout, prefixes=None).micro_batches(self.examples)
+        return [self._placed(batch, layout.prefixes is not None) for batch in batches]
 
-    def _told(self, batch: MicroBatch, looks_at_prefixes: bool) -> MicroBatch:
+    def _placed(self, batch: MicroBatch, looks_at_prefixes: bool) -> Placed:
         # Labels of an example stand together and in order.
         opens = np.flatnonzero(np.diff(batch.tasks, prepend=-1))
         within = np.arange(len(batch.tasks)) - np.repeat(
             opens, np.diff(np.append(opens, len(batch.tasks)))
         )
-        label = self.first[batch.tasks] + within
-        return replace(
-            batch,
-            tasks=self.task[batch.tasks],
-            terms=self.terms[label],
-            nodes=self.nodes[label] if looks_at_prefixes else None,
-        )
+        labels = self.first[batch.tasks] + within
+        nodes = self.nodes[labels] if looks_at_prefixes else None
+        return Placed(replace(batch, tasks=self.task[batch.tasks], nodes=nodes), labels)
 
 
 def edges_of(

@@ -133,6 +133,10 @@ def dump_config(config: Config) -> str:
         tree["eval"]["ranking"] = {"every": None}
     if config.model.from_scratch:
         del tree["model"]["new_rows"]
+    if config.rl.rollout == "beams":
+        del tree["rl"]["temperature"]
+    if config.rl.updates == 1:
+        del tree["rl"]["clip"]
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel, set_seed
 
 from sidtune.base.ragged import Ragged
-from sidtune.batching.layouts import Layout, MicroBatch
+from sidtune.batching.layouts import Layout
 from sidtune.config.loss import LossConfig
 from sidtune.decoding.trie import build_trie
 from sidtune.model.tuning.frozen import freeze
@@ -23,7 +23,7 @@ from sidtune.reinforcement.grpo import advantages, teaches, wanted
 from sidtune.reinforcement.paths import paths_of
 from sidtune.reinforcement.policy_loss import OLD, REFERENCE, PolicyLoss
 from sidtune.reinforcement.rewards.base import Groups
-from sidtune.reinforcement.trees import Edges, edges_of
+from sidtune.reinforcement.trees import Edges, Placed, edges_of
 from sidtune.training.loss.label_loss import LabelLoss
 from sidtune.training.loss.variant import prefixes_of
 
@@ -122,14 +122,10 @@ def slow_loss(
     return torch.stack(losses).mean()
 
 
-def known(
-    batch: MicroBatch, loss: LabelLoss, column: int, model: PreTrainedModel, over: str
-) -> MicroBatch:
-    """The micro-batch with the log-probabilities of another model."""
+def likelihoods(placed: Placed, loss: LabelLoss, model: PreTrainedModel) -> Any:
+    """The log-probabilities of a micro-batch's labels under another model."""
     other = LabelLoss(model, 2, loss.variant)
-    terms = batch.terms.astype(np.float64)  # type: ignore[union-attr]
-    terms[:, column] = other.likelihoods(**batch.to(CPU))  # type: ignore[arg-type]
-    return replace(batch, terms=terms)
+    return other.likelihoods(**placed.batch.to(CPU)).numpy()  # type: ignore[arg-type]
 
 
 def tree_loss(
@@ -141,11 +137,13 @@ def tree_loss(
 ) -> Tensor:
     loss.train()
     total = torch.zeros((), dtype=torch.float64)
-    for batch in edges().micro_batches(layout, over == "allowed"):
-        batch = known(batch, loss, REFERENCE, reference, over)
+    found = edges()
+    terms: Any = found.terms.astype(np.float64)
+    for placed in found.laid_out(replace(layout, prefixes=PREFIXES if over == "allowed" else None)):
+        terms[placed.labels, REFERENCE] = likelihoods(placed, loss, reference)
         if old is not None:
-            batch = known(batch, loss, OLD, old, over)
-        part, _ = loss(**batch.to(CPU), scale=1 / len(PROMPTS))
+            terms[placed.labels, OLD] = likelihoods(placed, loss, old)
+        part, _ = loss(**placed.told(terms).to(CPU), scale=1 / len(PROMPTS))
         part.backward()
         total = total + part.detach()
     return total
@@ -192,7 +190,8 @@ def test_every_edge_is_a_label_once() -> None:
         expected += len({paths[sid][: n + 1] for sid in asked for n in range(len(paths[sid]))})
     assert len(found.terms) == expected
     for layout in LAYOUTS.values():
-        assert sum(len(batch.labels) for batch in found.micro_batches(layout, False)) == expected
+        labels = np.concatenate([placed.labels for placed in found.laid_out(layout)])
+        assert sorted(labels.tolist()) == list(range(expected))
 
 
 def test_a_group_without_signal_costs_nothing() -> None:
@@ -200,7 +199,7 @@ def test_a_group_without_signal_costs_nothing() -> None:
     asked = wanted(GROUPS, REWARDS, PATHS, BETA, sft_weight=0)
     assert sorted(set(asked.prompt.tolist())) == [0, 1, 3]
     nothing = wanted(GROUPS, np.zeros_like(REWARDS), PATHS, BETA, sft_weight=0)
-    assert edges_of(prompts, TASKS, nothing, PATHS).micro_batches(LAYOUTS["tree"], False) == []
+    assert edges_of(prompts, TASKS, nothing, PATHS).laid_out(LAYOUTS["tree"]) == []
 
 
 @pytest.mark.parametrize("architecture", ["gemma2", "qwen2"])

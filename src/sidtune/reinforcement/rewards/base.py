@@ -26,6 +26,14 @@ class Groups:
     sids: NDArray[np.int64]
     targets: NDArray[np.int64]
 
+    def with_targets(self) -> Groups:
+        """The groups with the target in place of the last answer where it is missing."""
+        sids = self.sids.copy()
+        missing = np.flatnonzero(~self.hits.any(axis=1))
+        last = self.there.sum(axis=1).clip(min=1) - 1
+        sids[missing, last[missing]] = self.targets[missing]
+        return Groups(sids, self.targets)
+
     @property
     def there(self) -> NDArray[np.bool_]:
         """Whether there is an answer, `(prompts, group)`."""
