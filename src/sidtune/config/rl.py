@@ -22,7 +22,7 @@ class RlConfig(Section):
     rollout: Literal["beams", "sample"] = "beams"
     temperature: Annotated[float, Field(gt=0)] = 1.0
     add_target: bool = False
-    rewards: dict[RewardName, float] = {"rule": 1.0}
+    rewards: dict[RewardName, float] | None = None
     over: Literal["vocabulary", "allowed"] = "vocabulary"
     beta: Annotated[float, Field(ge=0)] = 1e-3
     sft_weight: Annotated[float, Field(ge=0)] = 0.1
@@ -55,6 +55,11 @@ class RlConfig(Section):
 
     @model_validator(mode="after")
     def _something_is_rewarded(self) -> Self:
-        if not any(self.rewards.values()):
+        if not any(self.weights.values()):
             raise ValueError("rewards: give at least one reward a weight other than 0")
         return self
+
+    @property
+    def weights(self) -> dict[RewardName, float]:
+        """The weight of each reward; by default, only hits are rewarded."""
+        return {"rule": 1.0} if self.rewards is None else self.rewards

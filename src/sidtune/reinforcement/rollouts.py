@@ -100,7 +100,7 @@ class Rollouts:
             prompts,
             self.corpus.task_of[examples],
             groups,
-            mixed(self.options.rewards, groups, self.shop),
+            mixed(self.options.weights, groups, self.shop),
             entropy,
         )
 

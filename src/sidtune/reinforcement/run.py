@@ -55,7 +55,6 @@ COMPARED = (
     "rollout",
     "temperature",
     "add_target",
-    "rewards",
     "beta",
     "sft_weight",
     "updates",
@@ -169,7 +168,7 @@ def reinforce(
             f"--resume {resume} is not a checkpoint of {run.output_dir}",
             "Set rl.start to the model to start from, which is also the reference.",
         )
-    method = Method(_steps, _trainer, _settings, earlier=(start,))
+    method = Method(prompt_steps, reinforcement_trainer, _settings, earlier=(start,))
     result = train(run, resume, dry_run, trust_remote_code, other_processes, method)
     if result is None:
         return None
@@ -191,6 +190,7 @@ def _settings(inputs: Inputs) -> dict[str, Any]:
     digests = [file_digest(file) for file in weights if file.name != "ranker.safetensors"]
     return {
         **{f"rl.{name}": value for name, value in rl.model_dump(include=set(COMPARED)).items()},
+        "rl.rewards": rl.weights,
         "rl.start": digest(digests)[:12],
     }
 
@@ -214,7 +214,7 @@ def _refuse_other_catalogue(inputs: Inputs, start: Path) -> None:
         )
 
 
-def _steps(
+def prompt_steps(
     shared: Shared, config: Config, model: PreTrainedModel, arguments: TrainingArguments
 ) -> Steps:
     """The plan, over prompts."""
@@ -233,7 +233,7 @@ def _answers(inputs: Inputs) -> tuple[Answers, dict[str, int]]:
     return make_answers(inputs.bundle, prompts), prompts.token_ids
 
 
-def _trainer(
+def reinforcement_trainer(
     shared: Shared,
     config: Config,
     model: PreTrainedModel,
@@ -248,7 +248,7 @@ def _trainer(
     reference = LabelLoss(_frozen_copy(model), tasks, variant) if rl.beta else None
     answers, _ = _answers(shared.inputs)
     shop = Shop(steps.corpus.paths, cache(lambda: _sid_vectors(config, shared.inputs, answers)))
-    if rl.rewards.get("semantic"):
+    if rl.weights.get("semantic"):
         shop.vectors()
     rollouts = Rollouts(steps.corpus, answers.trie, rl, shop, config.seed)
     kind = partial(ReinforcementTrainer, reinforcement=Reinforcement(rollouts, rl, reference))
