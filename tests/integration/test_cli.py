@@ -29,6 +29,10 @@ OPTIONS = {
         "config overrides --dry-run --resume --processes --allow-other-processes"
         " --trust-remote-code --quiet"
     ),
+    "rl": (
+        "config overrides --dry-run --resume --processes --allow-other-processes"
+        " --trust-remote-code"
+    ),
     "sft": (
         "--base_model --train_file --eval_file --output_dir --sid_index_path --item_meta_path"
         " --sample --seed --batch_size --micro_batch_size --num_epochs --learning_rate --cutoff_len"

@@ -41,6 +41,8 @@ class MicroBatch:
         tokens: number of tokens that are not padding.
         nodes: `(labels,)`, the SID prefix that each label continues, -1 for labels that are not SID
             tokens; None if the layout has no prefixes.
+        terms: `(labels, …)`, what a loss needs to know of each label besides its logits; None for
+            most losses.
     """
 
     input_ids: NDArray[np.int64]
@@ -53,6 +55,7 @@ class MicroBatch:
     tasks: NDArray[np.int64]
     tokens: int
     nodes: NDArray[np.int64] | None = None
+    terms: NDArray[np.float32] | None = None
 
     def to(self, device: torch.device) -> dict[str, torch.Tensor | None]:
         """The model's inputs by name, as tensors on a device."""

@@ -31,6 +31,7 @@ class Plan:
             examples, whose prompts share a prefix.
         seed: of the shuffle.
         first: steps that earlier stages of the run take.
+        repeats: consecutive steps that have the same examples.
     """
 
     histories: NDArray[np.int64]
@@ -40,6 +41,7 @@ class Plan:
     group_by: Literal["example", "user"]
     seed: int
     first: int = 0
+    repeats: int = 1
 
     @property
     def examples_per_epoch(self) -> int:
@@ -51,14 +53,14 @@ class Plan:
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer updates of one epoch."""
-        return math.ceil(self.examples_per_epoch / self.batch_size)
+        return self.repeats * math.ceil(self.examples_per_epoch / self.batch_size)
 
     def step(self, number: int) -> NDArray[np.int64]:
         """The examples of a step, counted from 0 over all epochs of the stage, `(at most
         batch_size,)`.
         """
         epoch, index = divmod(self.first + number, self.steps_per_epoch)
-        start = index * self.batch_size
+        start = index // self.repeats * self.batch_size
         return _epoch(self, epoch)[start : start + self.batch_size]
 
 

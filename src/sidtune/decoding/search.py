@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sidtune.base.ragged import Ragged
 from sidtune.config.search import Normalize
-from sidtune.decoding.decoder import Decoder
+from sidtune.decoding.decoder import Decoder, State
 from sidtune.decoding.token_scores import Head
 from sidtune.decoding.trie import NOTHING, Level, Trie
 
@@ -67,15 +67,24 @@ class Search:
             Numbers of SIDs, best first, and their scores, both `(prompts, at most beams)`; -1 and
             minus infinity where there are no more.
         """
-        found = _Found.none(len(prompts), decoder.device)
+        return self.go_on(
+            decoder, decoder.start([prompts[row] for row in range(len(prompts))]), excluded
+        )
+
+    @torch.no_grad()
+    def go_on(
+        self, decoder: Decoder[Any], state: State, excluded: Ragged | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """As `run`, from the state that `decoder.start` returned for the prompts."""
+        users = len(state.lengths)
+        found = _Found.none(users, decoder.device)
         excluded_sids = None
         if excluded is not None:
             excluded_sids = torch.from_numpy(
                 excluded.rectangle(int(excluded.lengths.max(initial=0)))
             ).to(decoder.device)
-        state = decoder.start([prompts[row] for row in range(len(prompts))])
-        nodes = torch.zeros(len(prompts), 1, dtype=torch.long, device=decoder.device)
-        scores = torch.zeros(len(prompts), 1, device=decoder.device)
+        nodes = torch.zeros(users, 1, dtype=torch.long, device=decoder.device)
+        scores = torch.zeros(users, 1, device=decoder.device)
         for level in self.trie.levels:
             children, columns, candidates = self._candidates(
                 decoder.head, level, state.hidden, nodes, scores

@@ -96,7 +96,8 @@ class Corpus:
 
     def __init__(self, tasks: Sequence[EncodedTask]) -> None:
         self.tasks = list(tasks)
-        self._starts = np.cumsum([0, *(len(task) for task in tasks)])
+        self.sizes = [len(task) for task in tasks]
+        self._starts = np.cumsum([0, *self.sizes])
         self.lengths = _joined([task.lengths for task in tasks])
         self.label_counts = _joined([task.label_counts for task in tasks])
         self.histories = _joined([task.histories for task in tasks])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from sidtune.base.errors import did_you_mean
 from sidtune.config.data import DataConfig
@@ -15,6 +15,7 @@ from sidtune.config.logging import LoggingConfig
 from sidtune.config.loss import LossConfig
 from sidtune.config.model import ModelConfig
 from sidtune.config.rank import RankConfig
+from sidtune.config.rl import RlConfig
 from sidtune.config.section import ExpandedPath, Section
 from sidtune.config.sids import SidsConfig
 from sidtune.config.training import StageConfig, TrainingConfig
@@ -58,6 +59,7 @@ class Config(Section):
     )
     eval: EvalConfig = EvalConfig()
     rank: RankConfig = RankConfig()
+    rl: RlConfig = RlConfig()
     logging: LoggingConfig = LoggingConfig()
 
     @model_validator(mode="after")
@@ -73,6 +75,22 @@ class Config(Section):
         for name, task in self._chosen().items():
             if task.needs and getattr(self.data, task.needs) is None:
                 raise ValueError(f"tasks.{name} needs data.{task.needs}")
+        return self
+
+    @model_validator(mode="after")
+    def _tasks_of_rl_are_known(self) -> Self:
+        for name, given in (self.rl.tasks or {}).items():
+            if name not in TASKS:
+                raise ValueError(f"rl.tasks.{name}: unknown task{did_you_mean(name, TASKS)}")
+            needed = TASKS[name].needs
+            if needed and getattr(self.data, needed) is None:
+                raise ValueError(f"rl.tasks.{name} needs data.{needed}")
+            try:
+                TASKS[name].options.model_validate(given or {})
+            except ValidationError as error:
+                fault = error.errors()[0]
+                key = ".".join(map(str, fault["loc"]))
+                raise ValueError(f"rl.tasks.{name}.{key}: {fault['msg']}") from None
         return self
 
     @model_validator(mode="after")

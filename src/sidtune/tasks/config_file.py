@@ -135,6 +135,10 @@ def dump_config(config: Config) -> str:
         del tree["model"]["new_rows"]
     if "lora" not in config.tunings:
         del tree["model"]["lora"], tree["model"]["quantize"]
+    if config.rl.rollout == "beams":
+        del tree["rl"]["temperature"]
+    if config.rl.updates == 1:
+        del tree["rl"]["clip"]
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
 
 

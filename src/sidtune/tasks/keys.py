@@ -177,7 +177,10 @@ def _told(value: Schema, parts: Mapping[str, Schema]) -> str:
         many = f"list of {len(inner)}: " if "prefixItems" in value else "list of "
         return many + ", ".join(dict.fromkeys(_told(one, parts) for one in inner))
     if kind == "object":
-        return f"mapping from name to {_told(value.get('additionalProperties') or {}, parts)}"
+        inner = value.get("additionalProperties")
+        names = value.get("propertyNames")
+        key = _told(names, parts) if isinstance(names, dict) else "name"
+        return f"mapping from {key} to {_told(inner if isinstance(inner, dict) else {}, parts)}"
     words = {"integer": "whole number", "number": "number", "boolean": "true or false"}
     words |= {"string": value.get("format", "text"), "null": "null"}
     return words.get(str(kind), "any value") + _bounds(value)

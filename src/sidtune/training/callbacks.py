@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from rich.table import Table
@@ -15,6 +17,8 @@ from sidtune.runs.files import METRICS
 
 # Wide enough for a loss with four decimals, or for a million steps.
 NARROWEST = 7
+# Entries of the training log that the console shows, by title.
+LOSS_SHOWN: Mapping[str, str] = MappingProxyType({"train loss": "loss"})
 
 
 class LastStepEvaluation(TrainerCallback):
@@ -65,10 +69,13 @@ class ConsoleTable(TrainerCallback):
     Args:
         valid: names of the validation tasks, the evaluation task first.
         ranking: names of the ranking metrics that are shown.
+        shown: entries of the training log that are shown, by title.
     """
 
-    def __init__(self, valid: list[str], ranking: list[str]) -> None:
-        self.valid, self.ranking = valid, ranking
+    def __init__(
+        self, valid: list[str], ranking: list[str], shown: Mapping[str, str] = LOSS_SHOWN
+    ) -> None:
+        self.valid, self.ranking, self.shown = valid, ranking, shown
         self.widths: list[int] = []
         self.recent: list[dict[str, float]] = []
 
@@ -78,7 +85,7 @@ class ConsoleTable(TrainerCallback):
         """Called by Trainer."""
         if not state.is_world_process_zero:
             return
-        titles = ["step", "epoch", "train loss", *self.valid, *self.ranking, "examples/s", ""]
+        titles = ["step", "epoch", *self.shown, *self.valid, *self.ranking, "examples/s", ""]
         self.widths = [max(len(title), NARROWEST) for title in titles]
         ranked = f"; {' and '.join(self.ranking)} by item, on a sample" if self.ranking else ""
         console.print(f"[dim]validation loss by task, in nats per label{ranked}[/dim]")
@@ -107,11 +114,8 @@ class ConsoleTable(TrainerCallback):
         """Called by Trainer."""
         if not state.is_world_process_zero or metrics is None:
             return
-        cells = [
-            str(state.global_step),
-            f"{state.epoch or 0:.2f}",
-            _mean(self.recent, "loss", ".4f"),
-        ]
+        cells = [str(state.global_step), f"{state.epoch or 0:.2f}"]
+        cells += [_mean(self.recent, key, ".4f") for key in self.shown.values()]
         cells += [f"{metrics[f'eval_{name}_loss']:.4f}" for name in self.valid]
         ranked = [metrics.get(f"eval_{name}") for name in self.ranking]
         cells += ["–" if value is None else f"{value:.4f}" for value in ranked]
@@ -135,7 +139,8 @@ def _is_best(args: TrainingArguments, state: TrainerState, metrics: dict[str, fl
 
 
 def _mean(entries: list[dict[str, float]], key: str, form: str) -> str:
-    return format(sum(entry[key] for entry in entries) / len(entries), form) if entries else "–"
+    values = [entry[key] for entry in entries if key in entry]
+    return format(sum(values) / len(values), form) if values else "–"
 
 
 def _row(cells: list[str], widths: list[int]) -> Table:

@@ -69,7 +69,7 @@ def make_plan(config: Config, corpus: Corpus) -> Plan:
     training, options = config.training, config.task_options()
     return Plan(
         histories=corpus.histories,
-        task_sizes=[len(task) for task in corpus.tasks],
+        task_sizes=corpus.sizes,
         weights=[options[task.name].weight for task in corpus.tasks],
         batch_size=training.batch_size,
         group_by=training.group_by,

@@ -9,7 +9,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import PreTrainedModel, TrainingArguments
@@ -18,8 +17,6 @@ from sidtune.base.errors import UserError
 from sidtune.base.signals import StopRequest
 from sidtune.base.storage import refusing_failed_writes, write_text
 from sidtune.base.terminal import console, library_bars, starting, warn
-from sidtune.batching.prefixes import Prefixes
-from sidtune.batching.steps import Steps
 from sidtune.checks.run import refuse_errors
 from sidtune.distributed.environment import settle_environment
 from sidtune.distributed.launch import join_after_restart, pin_first_gpu
@@ -46,19 +43,16 @@ from sidtune.tasks.config import Config
 from sidtune.tasks.config_file import with_absolute_paths
 from sidtune.training.arguments import training_arguments
 from sidtune.training.describe import describe_model, describe_plan, describe_stage, make_plan
-from sidtune.training.guards.interruption import StopWhenAsked
 from sidtune.training.guards.memory import fit_max_tokens
 from sidtune.training.guards.out_of_memory import explaining_out_of_memory
 from sidtune.training.guards.same_base import SameBase
 from sidtune.training.identity import run_identity
-from sidtune.training.loss.label_loss import LabelLoss
-from sidtune.training.loss.variant import make_variant, sid_prefixes
-from sidtune.training.make_steps import make_steps
+from sidtune.training.loss.variant import sid_prefixes
+from sidtune.training.method import SUPERVISED, Method, Shared
 from sidtune.training.precision import settle
 from sidtune.training.records.card import training_of
 from sidtune.training.trainer import StepTrainer
-from sidtune.training.validation_ranking import ValidationRanking
-from sidtune.training.watching import callbacks, closing_bars
+from sidtune.training.watching import closing_bars
 
 
 @dataclass(frozen=True)
@@ -100,29 +94,13 @@ class Result:
         )
 
 
-@dataclass(frozen=True)
-class Shared:
-    """Data shared by the stages of a run.
-
-    Args:
-        training, valid: the encoded tasks.
-        identity: settings that a resumed run must share.
-        prefixes: SID prefixes, if the loss needs them.
-    """
-
-    inputs: Inputs
-    training: list[EncodedTask]
-    valid: list[EncodedTask]
-    identity: dict[str, Any]
-    prefixes: Prefixes | None
-
-
 def train(
     config: Config,
     resume: str = "auto",
     dry_run: bool = False,
     trust_remote_code: bool = False,
     other_processes: bool = False,
+    method: Method | None = None,
 ) -> Result | None:
     """Fine-tune as configured, stage by stage; returns the last stage's result, or None for a dry
     run.
@@ -132,11 +110,13 @@ def train(
         dry_run: do everything up to the first step, print the plan and stop.
         trust_remote_code: allow Python code shipped with the base to run.
         other_processes: resume even if a different number of processes wrote the checkpoint.
+        method: how to train; by default, supervised.
 
     Raises:
         UserError: for any mistake in configuration, data or model.
         Interrupted: after SIGTERM or SIGINT, once the step is finished and its checkpoint saved.
     """
+    method = method or SUPERVISED
     settle_environment()
     pin_first_gpu()
     join_after_restart()
@@ -146,8 +126,9 @@ def train(
         folders = [stage.output_dir for stage in stages]
         refuse_links(folders)
         arguments = training_arguments(config)
-        inputs.frame = by_first(lambda: settled_frame(inputs, folders), arguments)
-        shared = prepare(inputs)
+        settling = [*method.earlier, *folders]
+        inputs.frame = by_first(lambda: settled_frame(inputs, settling), arguments)
+        shared = prepare(inputs, method)
         if not dry_run:
             begun = output.begun(folders, resume, shared.identity, other_processes)
             start = by_first(lambda: held.enter_context(begun), arguments)
@@ -163,7 +144,7 @@ def train(
         shared = with_precision(shared, start)
         for number in range(start.stage, len(stages)):
             with explaining_out_of_memory(stages[number]):
-                result = run_stage(shared, stages, number, start, dry_run, request)
+                result = run_stage(shared, stages, number, start, dry_run, request, method)
             # A dry run leaves no weights for the next stage.
             start = Start(weights=None if dry_run else folders[number] / FINAL, stage=number + 1)
             # Trainer and model form a reference cycle, whose memory must be free for the next
@@ -186,7 +167,7 @@ def settled_frame(inputs: Inputs, folders: Sequence[Path]) -> Frame | None:
         return None
 
 
-def prepare(inputs: Inputs) -> Shared:
+def prepare(inputs: Inputs, method: Method) -> Shared:
     """Check and encode the data, and collect the run's identity; local rank 0 goes first."""
     arguments = training_arguments(inputs.config)
 
@@ -197,7 +178,7 @@ def prepare(inputs: Inputs) -> Shared:
         return inputs.mixture.train(), inputs.mixture.valid()
 
     training_tasks, valid_tasks = first_goes_ahead(encode, arguments)
-    identity = run_identity(inputs, arguments.world_size)
+    identity = run_identity(inputs, arguments.world_size) | method.settings(inputs)
     return Shared(inputs, training_tasks, valid_tasks, identity, sid_prefixes(inputs))
 
 
@@ -217,6 +198,7 @@ def run_stage(
     start: Start,
     dry_run: bool,
     request: StopRequest,
+    method: Method,
 ) -> Result | None:
     """Train one stage and write its result; most runs have only one.
 
@@ -240,7 +222,7 @@ def run_stage(
         )
     if arguments.bf16 and arguments.device.type == "cpu":
         attend_in_float32(model)
-    steps = make_steps(config, shared.training, model, vocabulary, arguments, shared.prefixes)
+    steps = method.steps(shared, config, model, arguments)
     steps.plan = following(steps.plan, stages[:number])
     if arguments.process_index == 0:
         describe_stage(number, len(stages))
@@ -260,7 +242,7 @@ def run_stage(
         write_settings(inputs.config, config, plan)
     arguments.eval_on_start = start.checkpoint is None
     arguments.max_steps = total_steps(config.training, steps.plan)
-    trainer = make_trainer(shared, config, model, steps, arguments, request)
+    trainer = method.trainer(shared, config, model, steps, arguments, request)
     fit_max_tokens(trainer, config.training)
     began = time.monotonic()
     with closing_bars(trainer):
@@ -315,33 +297,6 @@ def write_settings(run: Config, stage: Config, plan: Plan) -> None:
         write_text(file, json.dumps(asdict(plan)) + "\n")
 
 
-def make_trainer(
-    shared: Shared,
-    config: Config,
-    model: PreTrainedModel,
-    steps: Steps,
-    arguments: TrainingArguments,
-    request: StopRequest,
-) -> StepTrainer:
-    """The Trainer of one stage, with its configuration."""
-    inputs = shared.inputs
-    return StepTrainer(
-        model=LabelLoss(model, len(shared.training), make_variant(config.loss, shared.prefixes)),
-        arguments=arguments,
-        steps=steps,
-        tasks=[task.name for task in shared.training],
-        valid=shared.valid,
-        tokenizer=inputs.vocabulary.tokenizer,
-        identity=shared.identity,
-        save_total_limit=config.eval.save_total_limit,
-        bundle=lambda: inputs.bundle,
-        ranking=validation_ranking(inputs),
-        callbacks=[*callbacks(config, shared.valid), StopWhenAsked(request)],
-        decay_embeddings=config.training.decay_embeddings,
-        auto_tokens=config.training.layout != "padded" and config.training.max_tokens == "auto",
-    )
-
-
 def begin(model: PreTrainedModel, start: Start, inputs: Inputs) -> None:
     """Load start weights, enable gradient checkpointing, and set where `generate` stops."""
     if start.weights:
@@ -349,16 +304,6 @@ def begin(model: PreTrainedModel, start: Start, inputs: Inputs) -> None:
     if inputs.config.training.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     stop_at(model, inputs.mixture.encoder.closing)
-
-
-def validation_ranking(inputs: Inputs) -> ValidationRanking | None:
-    """Ranking metrics of the validation rows, if configured."""
-    if inputs.config.eval.ranking.every is None:
-        return None
-    rows, config = inputs.mixture.source("valid").rows, inputs.config
-    return ValidationRanking(
-        inputs.bundle, inputs.vocabulary.tokenizer, rows, config.eval.ranking, config.seed
-    )
 
 
 def stop_at(model: PreTrainedModel, closing: int) -> None:

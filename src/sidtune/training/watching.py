@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from transformers import EarlyStoppingCallback, TrainerCallback
 
@@ -17,15 +17,20 @@ from sidtune.training.records.trackers import trackers
 from sidtune.training.trainer import StepTrainer
 
 
-def callbacks(config: Config, valid: list[EncodedTask]) -> list[TrainerCallback]:
+def callbacks(
+    config: Config, valid: list[EncodedTask], shown: Mapping[str, str]
+) -> list[TrainerCallback]:
     """The callbacks of a run; the one that evaluates the last step comes before logs and early
     stopping.
+
+    Args:
+        shown: entries of the training log that the table on the console has, by title.
     """
     watching: list[TrainerCallback] = [
         LastStepEvaluation(),
         MetricsFile(config.output_dir),
         LossWatch(),
-        ConsoleTable([task.name for task in valid], _shown_metrics(config)),
+        ConsoleTable([task.name for task in valid], _shown_metrics(config), shown),
         LiveView(),
     ]
     watching += trackers(config)

@@ -36,7 +36,7 @@ def keys(section: type[BaseModel], prefix: str = "") -> dict[str, Any]:
             found |= keys(inner, f"{prefix}{name}.")
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             found |= keys(field.annotation, f"{prefix}{name}.")
-        elif name != "tasks":
+        elif prefix + name != "tasks":
             found[prefix + name] = "required" if field.is_required() else field.default
     return found
 

@@ -36,6 +36,7 @@ ROOMS = (
     "inputs",
     "checks",
     "training",
+    "reinforcement",
     "pipeline",
     "reporting",
     "setup",

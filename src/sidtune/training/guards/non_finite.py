@@ -133,7 +133,7 @@ def _one_by_one(
     gradients: bool,
 ) -> list[Suspect]:
     """This rank's examples of a step, each run alone."""
-    found, starts = [], np.cumsum([0, *(len(task) for task in steps.corpus.tasks)])
+    found, starts = [], np.cumsum([0, *steps.corpus.sizes])
     for index in steps.share(number).tolist():
         ids, _, task = steps.corpus[index]
         (batch,) = steps.layout.micro_batches([steps.corpus[index]])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -28,6 +28,7 @@ def blockwise_loss(
     scale: float,
     variant: LossVariant | None = None,
     nodes: Tensor | None = None,
+    terms: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The loss of labels from hidden states, for a model that returns its head's output unchanged.
 
@@ -37,7 +38,7 @@ def blockwise_loss(
         labels: `(labels,)` token ids.
         scale: factor on the summed loss.
         variant: the loss per label, `-log p(label)` by default.
-        nodes: `(labels,)`, as in `LossVariant.forward`.
+        nodes, terms: `(labels, …)`, as in `LossVariant.forward`.
 
     Returns:
         `scale` times the summed loss, differentiable, and the loss per label, `(labels,)`,
@@ -55,7 +56,7 @@ def blockwise_loss(
     with torch.autocast(device, enabled=False):
         loss, losses = _BlockwiseLoss.apply(  # type: ignore[no-untyped-call]
             *(hidden, base.weight, getattr(base, "bias", None), own, ids, labels, scale),
-            *(torch.is_grad_enabled(), variant, nodes),
+            *(torch.is_grad_enabled(), variant, nodes, terms),
         )
     return loss, losses
 
@@ -81,6 +82,7 @@ class _BlockwiseLoss(torch.autograd.Function):
         differentiate: bool,
         variant: LossVariant | None,
         nodes: Tensor | None,
+        terms: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         """See `blockwise_loss`; `own` and `ids` are a frozen model's SID rows and their ids."""
         given = (hidden, weight, bias, own)
@@ -100,8 +102,8 @@ class _BlockwiseLoss(torch.autograd.Function):
             if variant is None:
                 losses[part], slope = _likelihood(logits, labels[part], any(wanted))
             else:
-                of_nodes = None if nodes is None else nodes[part]
-                losses[part], slope = _judged(variant, logits, labels[part], of_nodes, any(wanted))
+                known = [None if values is None else values[part] for values in (nodes, terms)]
+                losses[part], slope = _judged(variant, logits, labels[part], known, any(wanted))
             if slope is not None:
                 _accumulate(gradients, slope, scale, hidden, matrix, own, ids, part)
         ctx.save_for_backward(*gradients)
@@ -117,7 +119,7 @@ class _BlockwiseLoss(torch.autograd.Function):
         made = [
             g if g is None or unchanged else g * incoming.to(g.dtype) for g in ctx.saved_tensors
         ]
-        return (*made, None, None, None, None, None, None)
+        return (*made, None, None, None, None, None, None, None)
 
 
 def _likelihood(
@@ -135,14 +137,22 @@ def _likelihood(
 
 
 def _judged(
-    variant: LossVariant, logits: Tensor, labels: Tensor, nodes: Tensor | None, differentiate: bool
+    variant: LossVariant,
+    logits: Tensor,
+    labels: Tensor,
+    known: Sequence[Tensor | None],
+    differentiate: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """A variant's loss per label, `(rows,)`, and its gradient by logits, `(rows, vocabulary)`."""
+    """A variant's loss per label, `(rows,)`, and its gradient by logits, `(rows, vocabulary)`.
+
+    Args:
+        known: `nodes` and `terms` of these rows.
+    """
     if not differentiate:
-        return variant(logits, labels, nodes), None
+        return variant(logits, labels, *known), None
     with torch.enable_grad():
         given = logits.detach().requires_grad_()
-        losses = variant(given, labels, nodes)
+        losses = variant(given, labels, *known)
         (slope,) = torch.autograd.grad(losses.sum(), given)
     return losses.detach(), slope
 

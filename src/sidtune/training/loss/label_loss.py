@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,20 @@ from sidtune.model.attention import attention_dtype, tree_mask
 from sidtune.model.output_head import ends_model
 from sidtune.training.loss.blockwise import blockwise_loss
 from sidtune.training.loss.variant import LossVariant
+
+
+class _Question(NamedTuple):
+    """What a forward pass asks of the output head, besides the hidden states: see `MicroBatch` and
+    `blockwise_loss`.
+    """
+
+    rows: Tensor
+    columns: Tensor
+    labels: Tensor
+    scale: float
+    variant: LossVariant | None
+    nodes: Tensor | None
+    terms: Tensor | None
 
 
 class LabelLoss(nn.Module):
@@ -37,9 +51,7 @@ class LabelLoss(nn.Module):
         super().__init__()
         self.model, self.tasks, self.variant = model, tasks, variant
         self._ends_model = ends_model(model)
-        self._asked: (
-            tuple[Tensor, Tensor, Tensor, float, LossVariant | None, Tensor | None] | None
-        ) = None
+        self._asked: _Question | None = None
         self._losses: Tensor | None = None
         head: Any = model.get_output_embeddings()
         head.forward = partial(self._answer, head)
@@ -55,6 +67,7 @@ class LabelLoss(nn.Module):
         labels: Tensor,
         tasks: Tensor,
         nodes: Tensor | None = None,
+        terms: Tensor | None = None,
         scale: float = 1.0,
     ) -> tuple[Tensor, Tensor]:
         """The loss of a micro-batch; arguments as in `MicroBatch`.
@@ -65,9 +78,41 @@ class LabelLoss(nn.Module):
         """
         # Evaluation uses the plain loss, since losses of different variants are not comparable.
         variant = self.variant if self.model.training else None
+        question = _Question(rows, columns, labels, scale, variant, nodes, terms)
+        loss, losses = self._ask(question, input_ids, attention_mask, position_ids, ends)
+        return loss, losses.new_zeros(self.tasks).index_add(0, tasks, losses)
+
+    @torch.no_grad()
+    def likelihoods(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        position_ids: Tensor | None,
+        ends: Tensor | None,
+        rows: Tensor,
+        columns: Tensor,
+        labels: Tensor,
+        nodes: Tensor | None = None,
+        **_: Tensor | None,
+    ) -> Tensor:
+        """The log-probability of each label, `(labels,)`, under the variant's normaliser, in
+        training mode or not; arguments as in `MicroBatch`.
+        """
+        question = _Question(rows, columns, labels, 1.0, self.variant, nodes, None)
+        return -self._ask(question, input_ids, attention_mask, position_ids, ends)[1]
+
+    def _ask(
+        self,
+        question: _Question,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        position_ids: Tensor | None,
+        ends: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """The scaled sum of the labels' losses, differentiable, and the loss of each, detached."""
         if ends is not None:
             attention_mask = tree_mask(ends, attention_dtype(self.model.dtype, ends.device))
-        self._asked = (rows, columns, labels, scale, variant, nodes)
+        self._asked = question
         try:
             output = self.model(
                 input_ids=input_ids,
@@ -77,17 +122,15 @@ class LabelLoss(nn.Module):
             ).logits
             if self._ends_model:
                 assert self._losses is not None
-                loss, losses = output[0], self._losses
-            else:
-                logits = output[0].to(torch.promote_types(output.dtype, torch.float32))
-                if variant is None:
-                    losses = F.cross_entropy(logits, labels, reduction="none")
-                else:
-                    losses = variant(logits, labels, nodes)
-                loss, losses = losses.sum() * scale, losses.detach()
+                return output[0], self._losses
         finally:
             self._asked = self._losses = None
-        return loss, losses.new_zeros(self.tasks).index_add(0, tasks, losses)
+        logits = output[0].to(torch.promote_types(output.dtype, torch.float32))
+        if question.variant is None:
+            losses = F.cross_entropy(logits, question.labels, reduction="none")
+        else:
+            losses = question.variant(logits, question.labels, question.nodes, question.terms)
+        return losses.sum() * question.scale, losses.detach()
 
     def _answer(self, head: Any, hidden: Tensor) -> Tensor:
         """`(batch, length, hidden)` → the loss `(1,)` or logits `(1, labels, vocabulary)`; outside

@@ -67,13 +67,20 @@ class LossVariant(nn.Module):
         self.register_buffer("tokens", torch.from_numpy(prefixes.tokens), persistent=False)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def forward(self, logits: Tensor, labels: Tensor, nodes: Tensor | None) -> Tensor:
+    def forward(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        nodes: Tensor | None,
+        terms: Tensor | None = None,
+    ) -> Tensor:
         """The loss of each label, `(labels,)`.
 
         Args:
             logits: `(labels, vocabulary)`, in float32 or wider.
             labels: `(labels,)` token ids.
             nodes: `(labels,)`, the SID prefix that each one continues, -1 for none.
+            terms: `(labels, …)`, what a subclass needs to know of each label.
         """
         if not self.has_prefixes:
             return self._over_vocabulary(logits, labels)

@@ -1,0 +1,65 @@
+"""`sidtune rl`: reinforce a finished run."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from sidtune.base.terminal import console, first_process, launched, quiet_libraries
+from sidtune.commands.options import (
+    ConfigFile,
+    OtherProcesses,
+    Overrides,
+    Processes,
+    Resume,
+    TrustRemoteCode,
+)
+
+
+def rl(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Do everything up to the first step and print the plan."),
+    ] = False,
+    resume: Resume = "auto",
+    processes: Processes = None,
+    allow_other_processes: OtherProcesses = False,
+    trust_remote_code: TrustRemoteCode = False,
+) -> None:
+    """Continue a finished run by reinforcement: the model answers with lists, and is rewarded for
+    where the target stands in them.
+
+    CONFIG.yaml is the file that the run was trained with; its section `rl` has the settings. The
+    result is an ordinary model folder, `output_dir` with `-rl` at its end.
+
+    Example: `sidtune rl recipes/amazon-industrial-rl.yaml rl.steps=200`
+    """
+    from sidtune.pipeline.defaults import load_run
+
+    loaded = load_run(config, overrides or [])
+    if processes and processes > 1 and not launched():
+        # Before training is imported, which those processes do.
+        from sidtune.distributed import launch
+
+        if status := launch.launch(processes, sys.argv[1:]):
+            raise typer.Exit(status)
+    else:
+        from sidtune.reinforcement.run import reinforce
+
+        quiet_libraries()
+        gain = reinforce(loaded, resume, dry_run, trust_remote_code, allow_other_processes)
+        if gain and first_process():
+            console.print(escape(gain.text))
+    if not dry_run and not launched():
+        from sidtune.pipeline.rank import rank_after, render
+        from sidtune.reinforcement.run import reinforced
+
+        quiet_libraries()
+        found = rank_after(reinforced(loaded), trust_remote_code)
+        for part in render(found) if found else ():
+            console.print(part)

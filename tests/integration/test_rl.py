@@ -1,0 +1,189 @@
+"""`sidtune rl`: from a finished run to an ordinary model folder, exactly resumable."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from tests.running import Crash, metrics, same_result
+from tests.tiny_data import tiny_config, tiny_tree
+from typer.testing import CliRunner
+
+from sidtune.base.errors import UserError
+from sidtune.commands.main import app
+from sidtune.decoding.recommender import Recommender
+from sidtune.model.checkpoint_files import load_weights
+from sidtune.reinforcement.run import reinforce, reinforced
+from sidtune.reinforcement.trainer import ReinforcementTrainer
+from sidtune.runs.checkpoints import FINAL, IDENTITY
+from sidtune.tasks.config import Config
+from sidtune.tasks.config_file import parse_config
+from sidtune.training.train import train
+
+RL = {"steps": 6, "prompts": 8, "group": 4, "learning_rate": 1e-3, "warmup": 1}
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a finished run of a configuration `tree`."""
+    folder = tmp_path_factory.mktemp("rl")
+    train(tiny_config(folder, tasks={"sid_next": None}, eval={"every": 10}))
+    return folder
+
+
+def tree_of(shop: Path, name: str, rl: dict[str, Any], **sections: Any) -> dict[str, Any]:
+    tree = tiny_tree(shop, tasks={"sid_next": None}, eval={"every": 2, "patience": None})
+    return tree | sections | {"rl": RL | rl | {"output_dir": str(shop / name)}}
+
+
+def config_of(shop: Path, name: str, **rl: Any) -> Config:
+    return parse_config(tree_of(shop, name, rl), "test")
+
+
+def dies(config: Config, step: int) -> None:
+    ordinary = ReinforcementTrainer.training_step
+
+    def dying(self: ReinforcementTrainer, *args: Any, **kwargs: Any) -> torch.Tensor:
+        if self.state.global_step == step:
+            raise Crash
+        return ordinary(self, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ReinforcementTrainer, "training_step", dying)
+        with pytest.raises(Crash):
+            reinforce(config)
+
+
+@pytest.mark.parametrize(
+    ("rl", "every"),
+    [
+        ({}, 2),
+        # The checkpoint lies between the updates of one rollout.
+        ({"rollout": "sample", "updates": 3, "add_target": True}, 4),
+    ],
+    ids=["beams", "sample"],
+)
+def test_a_killed_run_ends_as_if_left_alone(shop: Path, rl: dict[str, Any], every: int) -> None:
+    names = [f"whole {every}", f"broken {every}"]
+    whole, broken = (
+        parse_config(tree_of(shop, name, rl, eval={"every": every, "patience": None}), "test")
+        for name in names
+    )
+    gain = reinforce(whole)
+    assert gain is not None
+    dies(broken, every + 1)
+    reinforce(broken)
+    left, right = ({"output_dir": str(shop / name)} for name in names)
+    rest = tiny_tree(shop)
+    same_result(rest | left, rest | right)
+    logged = [entry for entry in metrics(reinforced(whole)) if "reward" in entry]
+    assert len(logged) == RL["steps"]
+    assert {"kl", "hit_groups", "taught_groups", "entropy", "tokens_saved"} <= logged[0].keys()
+    assert logged[0]["kl"] == pytest.approx(0, abs=1e-6)
+    assert logged[-1]["kl"] > 1e-6
+    assert gain.before.keys() >= {"ndcg@10", "hr@10"}
+
+
+def test_what_is_left_is_an_ordinary_model_that_answers(shop: Path) -> None:
+    config = config_of(shop, "folder", steps=2)
+    reinforce(config)
+    folder = shop / "folder"
+    assert len(Recommender.load(folder).recommend([["1", "2"]], k=3)[0]) == 3
+    start, end = load_weights(shop / "run" / FINAL), load_weights(folder / FINAL)
+    assert start.keys() == end.keys()
+    assert any(not torch.equal(start[name], end[name]) for name in start)
+    with pytest.raises(UserError, match="already contains this run, finished"):
+        reinforce(config)
+
+
+def test_the_layout_does_not_matter(shop: Path) -> None:
+    """Nor does the size of a micro-batch, up to rounding."""
+    ends = []
+    for name, training in (
+        ("tree", {"layout": "tree"}),
+        ("padded", {"layout": "padded", "micro_batch_size": 3}),
+        ("narrow", {"layout": "bucketed", "max_tokens": 60}),
+    ):
+        tree = tree_of(shop, name, {"over": "allowed", "steps": 3})
+        tree["training"] = training
+        reinforce(parse_config(tree, "test"))
+        ends.append(load_weights(shop / name / FINAL))
+    for other in ends[1:]:
+        for weight, value in ends[0].items():
+            torch.testing.assert_close(other[weight], value, rtol=1e-4, atol=2e-5)
+
+
+def test_without_signal_and_without_sft_nothing_moves(shop: Path) -> None:
+    """All groups hold every SID of the shop, and all answers are rewarded alike."""
+    tree = tree_of(shop, "still", {"steps": 1, "beta": 0, "sft_weight": 0, "group": 4})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "sidtune.reinforcement.rollouts.mixed", lambda weights, groups, shop: groups.sids * 0.0
+        )
+        reinforce(parse_config(tree, "test"))
+    start, end = load_weights(shop / "run" / FINAL), load_weights(shop / "still" / FINAL)
+    assert all(torch.equal(start[name], end[name]) for name in start)
+
+
+@pytest.mark.parametrize(
+    ("rl", "data", "message"),
+    [
+        ({"start": "nowhere"}, {}, "no such folder: nowhere"),
+        ({"tasks": {"sid_nxt": None}}, {}, "rl.tasks.sid_nxt: unknown task; did you mean sid_next"),
+        ({"tasks": {"fusion": None}}, {}, "no example of fusion answers with a SID"),
+        ({"rewards": {"rule": 0}}, {}, "give at least one reward a weight other than 0"),
+        ({"rewards": {"rules": 1}}, {}, "rl.rewards.rules"),
+        ({"steps": 3, "epochs": 1}, {}, "steps and epochs both set the length"),
+    ],
+)
+def test_mistakes_are_named(
+    shop: Path, rl: dict[str, Any], data: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError) as refusal:
+        reinforce(config_of(shop, "mistaken", **rl))
+    assert message in str(refusal.value)
+    assert not (shop / "mistaken" / "metrics.jsonl").exists()
+
+
+def test_another_catalogue_is_refused(shop: Path, tmp_path: Path) -> None:
+    tree = tree_of(shop, "other", {})
+    index = json.loads(Path(tree["data"]["index"]).read_text())
+    for ids, message in ((("0", "1"), "another catalogue"), (("0", None), "does not know 1 of")):
+        changed = dict(index)
+        changed[ids[0]] = index[ids[1]] if ids[1] else ["<a_0>", "<b_0>", "<c_99>"]
+        file = tmp_path / "index.json"
+        file.write_text(json.dumps(changed))
+        tree["data"]["index"] = str(file)
+        # Rows hold SIDs too, which then differ from the index: that is only a warning.
+        with pytest.raises(UserError, match=message):
+            reinforce(parse_config(tree, "test"))
+
+
+def test_a_changed_start_or_objective_is_another_run(shop: Path) -> None:
+    config = config_of(shop, "resumed", steps=4)
+    dies(config, 3)
+    with pytest.raises(UserError, match=r"rl\.beta: 0\.001 in the checkpoint, 0\.5 now"):
+        reinforce(config_of(shop, "resumed", steps=4, beta=0.5))
+    saved = json.loads((shop / "resumed" / "checkpoint-2" / IDENTITY).read_text())
+    assert {"rl.start", "rl.group", "rl.rewards", "rl.sft_weight"} <= saved.keys()
+    with pytest.raises(UserError, match=r"rl\.start"):
+        reinforce(config, resume=str(shop / "run"))
+
+
+def test_the_command(shop: Path) -> None:
+    file = shop / "config.yaml"
+    file.write_text(yaml.safe_dump(tree_of(shop, "by command", {"steps": 2})))
+    result = CliRunner().invoke(app, ["rl", str(file)])
+    assert result.exit_code == 0, result.output
+    text = " ".join(result.output.split())
+    assert "2 steps in" in text
+    assert "NDCG@10 0." in text
+    dry = CliRunner().invoke(
+        app, ["rl", str(file), "--dry-run", f"rl.output_dir={shop / 'another'}"]
+    )
+    assert dry.exit_code == 0
+    assert not (shop / "another").exists()
