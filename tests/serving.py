@@ -16,6 +16,7 @@ from sidtune.config.search import RankOptions
 from sidtune.decoding.recommender import Recommender
 from sidtune.serving.engine import Engine
 from sidtune.serving.server import bound
+from tests.asking import call
 
 SECONDS = 60
 
@@ -23,6 +24,13 @@ SECONDS = 60
 def engine_of(folder: Path, **options: Any) -> Engine:
     """The engine of a model's folder."""
     return Engine(Recommender.load(folder, device="cpu"), RankOptions(), **options)
+
+
+def recommended(folder: Path, histories: list[list[str]], *options: object) -> list[Any]:
+    """What `sidtune recommend` prints."""
+    lines = "".join(json.dumps({"history": history}) + "\n" for history in histories)
+    done = call("recommend", folder, "--input", "-", "--json", *options, stdin=lines)
+    return [json.loads(line)["items"] for line in done.output.splitlines()]
 
 
 def free_port() -> int:

@@ -39,7 +39,7 @@ class LoggingConfig(Section):
         default=True,
         description=(
             "leave `report.html` in the run's folder after training and evaluation, where"
-            " `sidtune[report]` is installed ([report.md](report.md))"
+            " `sidtune[report]` is installed"
         ),
     )
 

@@ -66,7 +66,7 @@ class ModelConfig(Section):
         default="full",
         description=(
             "`full` trains all parameters; `lora` trains low-rank adapters and the embedding rows"
-            " of the SID tokens ([lora.md](lora.md)); `frozen` trains only these rows"
+            " of the SID tokens; `frozen` trains only these rows"
         ),
     )
     lora: LoraConfig = LoraConfig()

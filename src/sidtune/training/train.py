@@ -51,8 +51,8 @@ from sidtune.training.loss.variant import sid_prefixes
 from sidtune.training.method import SUPERVISED, Method, Shared
 from sidtune.training.precision import settle
 from sidtune.training.records.card import training_of
+from sidtune.training.records.watching import closing_bars
 from sidtune.training.trainer import StepTrainer
-from sidtune.training.watching import closing_bars
 
 
 @dataclass(frozen=True)

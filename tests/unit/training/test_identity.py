@@ -118,6 +118,7 @@ HARMLESS = {
     "logging.trackers": "what is logged",
     "logging.project": "what is logged",
     "logging.run_name": "what is logged",
+    "logging.report": "what is written at the end",
 }
 MAY_CHANGE = {
     "training.layout": "padded",
