@@ -180,7 +180,9 @@ def _told(value: Schema, parts: Mapping[str, Schema]) -> str:
         inner = value.get("additionalProperties")
         names = value.get("propertyNames")
         key = _told(names, parts) if isinstance(names, dict) else "name"
-        return f"mapping from {key} to {_told(inner if isinstance(inner, dict) else {}, parts)}"
+        if not isinstance(inner, dict) or not inner:
+            return f"mapping from {key} to its settings"
+        return f"mapping from {key} to {_told(inner, parts)}"
     words = {"integer": "whole number", "number": "number", "boolean": "true or false"}
     words |= {"string": value.get("format", "text"), "null": "null"}
     return words.get(str(kind), "any value") + _bounds(value)

@@ -257,6 +257,7 @@ def test_harmless_keys_change_nothing(tmp_path: Path) -> None:
         "logging.trackers": ["tensorboard"],
         "logging.project": "p",
         "logging.run_name": "n",
+        "logging.report": False,
     }
     assert other.keys() | {"model.base"} == HARMLESS.keys()
     changed = tree
