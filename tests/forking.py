@@ -23,7 +23,7 @@ _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
     [
         "sidtune.training.train",
-        "sidtune.decoding.lists",
+        "sidtune.evaluation.evaluate",
         "transformers.models.qwen3.modeling_qwen3",
         "transformers.models.gpt2.modeling_gpt2",
         # Pyarrow imports it at its first array, where it is installed.
@@ -33,13 +33,12 @@ _context.set_forkserver_preload(
 )
 
 
-class Run:
-    """`sidtune train` in a process of its own.
+class Command:
+    """A command of `sidtune` in a process of its own.
 
     Args:
-        tree: the configuration.
+        arguments: the command line after `sidtune`.
         log: what the process says goes here, behind what others said.
-        options: of the command line.
         largest_file: in bytes; a disk that is full at that size.
         environment: variables of the process. With EXAMPLES, the ids of the examples of every step
             go to that file; with DIES_AT, the process kills itself after that many steps; OPENING
@@ -48,17 +47,14 @@ class Run:
 
     def __init__(
         self,
-        tree: dict[str, Any],
+        arguments: list[str],
         log: Path,
-        *options: str,
         largest_file: int | None = None,
         **environment: str,
     ) -> None:
-        file, self.log = log.with_suffix(".yaml"), log
-        file.write_text(yaml.safe_dump(tree))
+        self.log = log
         self.process: ForkServerProcess = _context.Process(
-            target=_train,
-            args=(["train", str(file), *options], str(log), largest_file, environment),
+            target=_command, args=(arguments, str(log), largest_file, environment)
         )
         self.process.start()
 
@@ -91,6 +87,46 @@ class Run:
         os.kill(self.process.pid, number)
 
 
+class Run(Command):
+    """`sidtune train` in a process of its own.
+
+    Args:
+        tree: the configuration.
+        options: of the command line.
+    """
+
+    def __init__(
+        self,
+        tree: dict[str, Any],
+        log: Path,
+        *options: str,
+        largest_file: int | None = None,
+        **environment: str,
+    ) -> None:
+        file = log.with_suffix(".yaml")
+        file.write_text(yaml.safe_dump(tree))
+        super().__init__(["train", str(file), *options], log, largest_file, **environment)
+
+
+def rank_environments(processes: int) -> list[dict[str, str]]:
+    """The variables that a launcher sets for each process."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    return [
+        {
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": port,
+            "WORLD_SIZE": str(processes),
+            "LOCAL_WORLD_SIZE": str(processes),
+            "CUDA_VISIBLE_DEVICES": "",
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+        }
+        for rank in range(processes)
+    ]
+
+
 def start_ranks(
     processes: int, tree: dict[str, Any], folder: Path, *options: str, **environment: str
 ) -> list[Run]:
@@ -98,28 +134,9 @@ def start_ranks(
     name = Path(tree["output_dir"]).name
     if processes == 1:
         return [Run(tree, folder / f"{name}.log", *options, **environment)]
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        shared = {
-            **environment,
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(probe.getsockname()[1]),
-        }
-    shared |= {
-        "WORLD_SIZE": str(processes),
-        "LOCAL_WORLD_SIZE": str(processes),
-        "CUDA_VISIBLE_DEVICES": "",
-    }
     return [
-        Run(
-            tree,
-            folder / f"{name}-rank{rank}.log",
-            *options,
-            **shared,
-            RANK=str(rank),
-            LOCAL_RANK=str(rank),
-        )
-        for rank in range(processes)
+        Run(tree, folder / f"{name}-rank{rank}.log", *options, **environment, **variables)
+        for rank, variables in enumerate(rank_environments(processes))
     ]
 
 
@@ -132,7 +149,7 @@ def recorded(file: Path) -> dict[int, list[int]]:
     return {step: sorted(examples) for step, examples in found.items()}
 
 
-def _train(
+def _command(
     arguments: list[str], log: str, largest_file: int | None, environment: dict[str, str]
 ) -> None:
     """In the forked process."""

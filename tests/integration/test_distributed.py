@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import yaml
 from tests.forking import start_ranks
 from tests.tiny_data import tiny_tree
 from tests.tiny_models import make_base
@@ -104,19 +100,3 @@ def test_a_batch_smaller_than_the_processes_is_refused(tmp_path: Path) -> None:
     assert ranks[1].ends(), "by itself, or since the first has gone"
     told = ["training.batch_size is 1, but there are 2 processes" in rank.said() for rank in ranks]
     assert told == [True, False], "said once, by the first rank"
-
-
-def test_processes_option_launches(tmp_path: Path) -> None:
-    tree = tiny_tree(tmp_path, training={"max_steps": 2, "batch_size": 16})
-    file = tmp_path / "run.yaml"
-    file.write_text(yaml.safe_dump(tree))
-    done = subprocess.run(
-        [sys.executable, "-m", "sidtune", "train", str(file), "--processes", "2"],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "over 2 process(es)" in " ".join(done.stdout.split())
-    assert (Path(tree["output_dir"]) / "final_checkpoint" / "model.safetensors").is_file()

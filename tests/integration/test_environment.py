@@ -5,14 +5,13 @@ nothing.
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
+from tests.forking import Command
 from tests.running import losses, run
 from tests.tiny_data import tiny_config, tiny_tree
 from typer.testing import CliRunner
@@ -44,10 +43,11 @@ def given(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
         monkeypatch.setenv(name, value)
 
 
-def shell(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "sidtune", *map(str, arguments)]
-    known = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **variables}
-    return subprocess.run(command, capture_output=True, text=True, env=known, timeout=300)
+def command(folder: Path, *arguments: object, **variables: str) -> tuple[int | None, str]:
+    """The exit status of a command in its own process, and what it said."""
+    log = folder / "command.log"
+    done = Command([*map(str, arguments)], log, CUDA_VISIBLE_DEVICES="", **variables)
+    return done.ends(), log.read_text()
 
 
 @pytest.mark.parametrize(
@@ -57,15 +57,17 @@ def shell(*arguments: object, **variables: str) -> subprocess.CompletedProcess[s
         {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "x", "MASTER_PORT": "1", "PMI_SIZE": "2"},
     ],
 )
-def test_a_process_that_no_launcher_started_says_what_is_wrong(variables: dict[str, str]) -> None:
+def test_a_process_that_no_launcher_started_says_what_is_wrong(
+    variables: dict[str, str], tmp_path: Path
+) -> None:
     """An operator sets RANK and WORLD_SIZE for each container; mpirun and Slurm have words of their
     own.
     """
-    done = shell("evaluate", "/nosuch", **variables)
-    assert done.returncode == 2
-    assert "error: " in done.stderr
-    assert "/nosuch" in done.stderr
-    assert "Traceback" not in done.stderr
+    status, said = command(tmp_path, "evaluate", "/nosuch", **variables)
+    assert status == 2
+    assert "error: " in said
+    assert "/nosuch" in said
+    assert "Traceback" not in said
 
 
 MISFITS = [
@@ -104,11 +106,11 @@ def test_variables_of_a_launcher_that_do_not_fit(
 def test_one_message(tmp_path: Path, variables: dict[str, str], said: str) -> None:
     file = tmp_path / "c.yaml"
     file.write_text(yaml.safe_dump(tiny_tree(tmp_path)))
-    done = shell("train", file, **variables)
-    assert done.returncode == 2
-    assert said in " ".join(done.stderr.split())
-    assert done.stderr.count("error: ") == 1
-    assert "Traceback" not in done.stderr
+    status, output = command(tmp_path, "train", file, **variables)
+    assert status == 2
+    assert said in " ".join(output.split())
+    assert output.count("error: ") == 1
+    assert "Traceback" not in output
     assert not (tmp_path / "run").exists()
 
 
@@ -119,8 +121,12 @@ def test_no_other_engine(
 ) -> None:
     given(monkeypatch, **{name: "1"})
     if command == "train":
-        (tmp_path / "c.yaml").write_text(yaml.safe_dump(tiny_tree(tmp_path)))
-    result = CliRunner().invoke(app, [command, str(tmp_path / "c.yaml")])
+        asked = tmp_path / "c.yaml"
+        asked.write_text(yaml.safe_dump(tiny_tree(tmp_path)))
+    else:
+        asked = tmp_path
+        (asked / "config.json").write_text("{}")
+    result = CliRunner().invoke(app, [command, str(asked)])
     assert f"{name}=1 selects {ENGINES[name]}" in str(result.exception)
 
 
@@ -221,5 +227,5 @@ def test_several_processes_that_no_launcher_started_are_single_ones(
 def test_a_run_under_a_launcher_of_one_process(tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text(yaml.safe_dump(tiny_tree(tmp_path, training={"max_steps": 2})))
-    done = shell("train", file, **LAUNCHED)
-    assert done.returncode == 0, done.stderr
+    status, said = command(tmp_path, "train", file, **LAUNCHED)
+    assert status == 0, said

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 import shutil
-import subprocess
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from tests.asking import call, message, plain_reference, plainly_ranked, results
+from tests.forking import Command, rank_environments
 from tests.rankers import BASELINES, SIMPLE
 from transformers import AutoModelForCausalLM
 from typer.main import get_command
@@ -240,17 +238,14 @@ def test_two_processes_find_what_one_finds(run: Path, tmp_path: Path) -> None:
     command = ["evaluate", str(run), "--max-tokens", "1", "--output"]
     alone = call(*command, tmp_path / "1")
     assert alone.exit_code == 0, alone.output
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    together = subprocess.run(
-        [*torchrun, "-m", "sidtune", *command, str(tmp_path / "2")],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        timeout=300,
-    )
-    assert together.returncode == 0, together.stderr[-2000:]
-    for done in (alone, together):
-        assert done.stdout.count("12 rows, 8 items") == 1, "one process speaks"
+    ranks = [
+        Command([*command, str(tmp_path / "2")], tmp_path / f"rank{rank}.log", **variables)
+        for rank, variables in enumerate(rank_environments(2))
+    ]
+    assert [rank.ends() for rank in ranks] == [0, 0], ranks[0].said()
+    together = "".join(rank.log.read_text() for rank in ranks)
+    for said in (alone.stdout, together):
+        assert said.count("12 rows, 8 items") == 1, "one process speaks"
     (one, mine), (two, theirs) = (results(tmp_path / processes) for processes in ("1", "2"))
     assert mine == theirs
     assert one["rankers"] == two["rankers"]

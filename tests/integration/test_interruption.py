@@ -256,9 +256,10 @@ def test_our_launcher_stops_the_others_and_says_what_happened(shop: Path) -> Non
     left = rank_of(launcher, 0)
     rank_of(launcher, 1).kill()
     began = time.monotonic()
-    _, said = launcher.communicate(timeout=60)
+    output, said = launcher.communicate(timeout=60)
     assert time.monotonic() - began < 60
     assert launcher.returncode == 137
+    assert "over 2 process(es)" in " ".join(output.split())
     assert "process 1 of 2 was killed by SIGKILL, so the others were stopped" in " ".join(
         said.split()
     )

@@ -18,6 +18,7 @@ from tests.tiny_data import tiny_config
 from sidtune import Recommender
 from sidtune.decoding.prompts import Prompts
 from sidtune.evaluation.reach import REACH_NAMES, reached
+from sidtune.opponents.baselines import Baselines
 from sidtune.pipeline.rank import rank_after, rank_run
 from sidtune.ranker.file import FILE, read_ranker
 from sidtune.runs.bundle import read_bundle
@@ -137,7 +138,7 @@ def test_targets_by_how_they_can_be_reached(trained: Config, run: Path) -> None:
             if beside
             else 4
         )
-    found = reached(rows["train"], rows["test"], len(catalogue.ids))
+    found = reached(rows["test"], Baselines.fit(rows["train"], None, len(catalogue.ids)))
     assert found.tolist() == expected
     assert [row["reach"] for row in lists] == [REACH_NAMES[place] for place in expected]
 

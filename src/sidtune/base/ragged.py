@@ -157,6 +157,11 @@ def place_of(lists: Ragged) -> NDArray[np.int64]:
     return np.arange(len(lists.values)) - np.repeat(lists.offsets[:-1], lists.lengths)
 
 
+def age_of(lists: Ragged) -> NDArray[np.int64]:
+    """How many values of its list come after each value, `(values,)`."""
+    return np.repeat(lists.lengths, lists.lengths) - 1 - place_of(lists)
+
+
 def _offsets(lengths: Sequence[int] | NDArray[np.integer]) -> NDArray[np.int64]:
     offsets = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])

@@ -15,6 +15,7 @@ from sidtune.decoding.recommender import Recommender
 from sidtune.evaluation.report import Report
 from sidtune.evaluation.tables import metrics_table
 from sidtune.model.new_base import create_base
+from sidtune.pipeline.defaults import Request
 from sidtune.pipeline.run import run
 from sidtune.runs.checkpoints import FINAL
 
@@ -46,7 +47,7 @@ def run_demo(folder: Path, users: int = 600) -> Report:
     )
     config = write_config(folder, paths)
     console.print(f"[bold]All stages[/bold]: sidtune run {escape(str(config))}")
-    report = run(config)
+    report = run(Request.read(config))
     console.print(metrics_table(report))
     model = folder / "run"
     console.print("[bold]Recommendations[/bold]")

@@ -54,8 +54,23 @@ Resume = Annotated[
 Processes = Annotated[
     int | None, typer.Option(min=1, help="Start this many processes, one per GPU.")
 ]
+
+
+def _with_model(folder: Path) -> Path:
+    # Before the model is loaded, whose imports take seconds.
+    from sidtune.runs.bundle import refuse_other_folders
+
+    refuse_other_folders(folder)
+    return folder
+
+
 ModelFolder = Annotated[
-    Path, typer.Argument(metavar="MODEL_OR_RUN", help="Run folder, or one of its checkpoints.")
+    Path,
+    typer.Argument(
+        metavar="MODEL_OR_RUN",
+        help="Run folder, or one of its checkpoints.",
+        callback=_with_model,
+    ),
 ]
 Split = Literal["test", "valid", "train"]
 Normalization = Annotated[

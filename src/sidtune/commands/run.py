@@ -23,11 +23,15 @@ def run(
 
     Example: `sidtune run shop.yaml`
     """
+    from sidtune.pipeline.defaults import Request
+
+    # Faults of a configuration are told before the other imports, which take seconds.
+    request = Request.read(config, overrides or [])
     from sidtune.evaluation.tables import render
     from sidtune.pipeline.run import run as room
 
     quiet_libraries()
-    report = room(config, overrides or [], processes or 1, trust_remote_code)
+    report = room(request, processes or 1, trust_remote_code)
     if as_json:
         typer.echo(json_text(report.as_json(), indent=1))
         return

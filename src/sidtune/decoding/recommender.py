@@ -24,8 +24,7 @@ from sidtune.model.load import load_trained
 from sidtune.ranker.file import read_ranker
 from sidtune.ranker.pairs import Asked, Beams
 from sidtune.ranker.ranker import Ranker
-from sidtune.runs.bundle import RECOMMENDER_FILE, Bundle, read_bundle
-from sidtune.runs.checkpoints import checkpoints
+from sidtune.runs.bundle import Bundle, read_bundle, refuse_other_folders
 from sidtune.tokenizer.load import load_tokenizer
 
 SHOWN = 3
@@ -245,29 +244,6 @@ def check_size(k: int, beams: int) -> None:
             f"k is {k}, but the search has only {beams} beams",
             "Use at least as many beams as items.",
         )
-
-
-def refuse_other_folders(folder: Path) -> None:
-    """Refuse a folder without a model, and suggest another one."""
-    if folder.is_file():
-        raise UserError(
-            f"{folder} is a file", "Give the run's folder: output_dir in its configuration."
-        )
-    if not folder.is_dir():
-        raise UserError(
-            f"no such folder: {folder}", "Give a run's folder, or one of its checkpoints."
-        )
-    if not (folder / "config.json").is_file():
-        found = checkpoints(folder)
-        inside = sorted(path.parent for path in folder.glob(f"*/{RECOMMENDER_FILE}"))
-        hint = (
-            f"Its run is not finished; give a checkpoint: {found[0]}"
-            if found
-            else "Give a run's folder."
-        )
-        if inside and not found:
-            hint = f"Did you mean {inside[0]}?"
-        raise UserError(f"{folder} contains no model", hint)
 
 
 def _best_device() -> str:

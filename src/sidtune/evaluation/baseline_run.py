@@ -124,7 +124,7 @@ def run_baselines(request: BaselineRequest) -> Report:
     settings["chosen"] = baselines.as_json()
     rankings |= baselines.rank(rows.history, rows.target, sid_of, BEAMS, **restriction)
     settings["ranking_seconds"] = round(time.monotonic() - began, 2)
-    reach = reached(train, rows, len(sid_of))
+    reach = reached(rows, baselines)
     report = make_report(settings, rows, sid_of, users, 0, rankings, reach)
     for name, ranking in rankings.items():
         alone = replace(report, rankers={name: report.rankers[name]})

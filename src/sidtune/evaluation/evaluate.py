@@ -28,7 +28,7 @@ from sidtune.data.catalogue import Catalogue
 from sidtune.data.rows import Rows, Split, drawn, load_rows
 from sidtune.decoding.answers import read_candidates
 from sidtune.decoding.lists import Lists
-from sidtune.decoding.recommender import Recommender, refuse_other_folders
+from sidtune.decoding.recommender import Recommender
 from sidtune.distributed.environment import settle_environment
 from sidtune.distributed.launch import pin_first_gpu
 from sidtune.evaluation.compare import SETTINGS
@@ -45,7 +45,9 @@ from sidtune.metrics.ranks import Ranking
 from sidtune.opponents.baselines import Baselines
 from sidtune.ranker.file import FILE
 from sidtune.ranker.pairs import Floats
+from sidtune.ranker.sources.vectors import Text
 from sidtune.ranker.texts import text_vectors
+from sidtune.runs.bundle import refuse_other_folders
 from sidtune.runs.output import CONFIG
 from sidtune.tasks.config_file import load_config
 from sidtune.tasks.source import load_split
@@ -118,12 +120,10 @@ def evaluate(request: EvaluationRequest) -> Report | None:
         rankings = {name: each.ranking for name, each in own.items()}
         reach = None
         if data.train:
-            train = data.train.load(recommender.bundle.catalogue)
-            found, settings["chosen"] = _baseline_rankings(
-                recommender, rows, train, data, request.options
+            found, reach, settings["chosen"] = _opponents(
+                recommender, rows, data.train, data, request.options
             )
             rankings |= found
-            reach = reached(train, rows, len(recommender.bundle.users))
         elif request.baselines:
             warn(
                 "no training rows are known, so baselines are skipped; give them with --train FILE"
@@ -267,28 +267,28 @@ def model_lists(
     return {"ranker": found.pop("ranker"), "model": model, **found}
 
 
-def _baseline_rankings(
-    recommender: Recommender,
-    rows: Rows,
-    train: Rows,
-    data: _Data,
-    options: RankOptions,
-) -> tuple[dict[str, Ranking], dict[str, Any]]:
-    """The baselines' rankings, and the settings that were chosen for them."""
+def _opponents(
+    recommender: Recommender, rows: Rows, train: _Place, data: _Data, options: RankOptions
+) -> tuple[dict[str, Ranking], NDArray[np.int64], dict[str, Any]]:
+    """The baselines' rankings, how each target can be reached, and the settings that were chosen.
+
+    Vectors of texts are those of the ranker, where there is one.
+    """
     sid_of, catalogue = recommender.answers.sid_of, recommender.bundle.catalogue
+    text = recommender.ranker.sources.get("text") if recommender.ranker else None
     restriction: dict[str, Any] = {
         "allowed": sid_of >= 0,
         "exclude_history": options.exclude_history,
     }
     baselines = Baselines.fit(
-        train,
+        train.load(catalogue),
         data.valid.load(catalogue) if data.valid else None,
         len(sid_of),
-        texts=data.texts(catalogue),
+        texts=text.near.vectors if isinstance(text, Text) else data.texts(catalogue),
         **restriction,
     )
     rankings = baselines.rank(rows.history, rows.target, sid_of, options.beams, **restriction)
-    return rankings, baselines.as_json()
+    return rankings, reached(rows, baselines), baselines.as_json()
 
 
 def _settings(

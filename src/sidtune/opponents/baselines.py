@@ -21,7 +21,12 @@ from sidtune.metrics.ranks import Ranking
 from sidtune.opponents.blend import Blend
 from sidtune.opponents.popular import Popular
 from sidtune.ranker.sources.co_occurrence import DECAY, conditional
-from sidtune.ranker.sources.transitions import Transitions, history_weights, tuned_transitions
+from sidtune.ranker.sources.transitions import (
+    Transitions,
+    TransitionSettings,
+    history_weights,
+    tuned_transitions,
+)
 from sidtune.ranker.sources.vectors import Neighbours
 
 CHUNK_SCORES = 4_000_000
@@ -37,12 +42,14 @@ class Baselines:
     Args:
         users: `(items,)`, training users of each item.
         together: P(j | i), `(items, items)`: of the users of item i, the share that also has j.
-        transitions: which items followed which.
+        direct: P(j | i), `(items, items)`: of the items that came directly after i, the share of j.
+        transitions: which items followed which, with the settings that were chosen.
         blend: transitions and text neighbours; None without texts.
     """
 
     users: NDArray[np.int64]
     together: sp.csr_array
+    direct: sp.csr_array
     transitions: Transitions
     blend: Blend | None = None
 
@@ -72,7 +79,8 @@ class Baselines:
         blend = None
         if texts is not None:
             blend = Blend.tuned(transitions, Neighbours.tuned(texts, valid), valid)
-        return cls(popularity(train, items), conditional(train, items), transitions, blend)
+        direct = Transitions.count(train, items, TransitionSettings()).matrix
+        return cls(popularity(train, items), conditional(train, items), direct, transitions, blend)
 
     def rank(
         self,

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
+import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from sidtune.base.ragged import Ragged
-from sidtune.data.rows import Rows, drawn
-from sidtune.metrics.metrics import gains
-from sidtune.ranker.pairs import Asked
+from sidtune.data.rows import Rows
 from sidtune.ranker.sources.transitions import Transitions
 from sidtune.ranker.sources.vectors import Neighbours
+from sidtune.ranker.tuning import best_setting
 
 WEIGHTS = tuple(tenths / 10 for tenths in range(1, 10))
 TEMPERATURES = (0.05, 0.1, 0.2)
-CUTOFF = 10
-FEWEST_ROWS, MOST_ROWS, TUNING_SCORES, TUNING_SEED = 500, 5_000, 50_000_000, 0
 
 Scores = NDArray[np.float64]
 
@@ -45,36 +44,31 @@ class Blend:
         """
         if valid is None or not len(valid.target):
             return cls(transitions, neighbours)
-        items = len(neighbours.vectors)
-        most = max(FEWEST_ROWS, min(MOST_ROWS, TUNING_SCORES // items))
-        rows = valid.take(drawn(len(valid.target), most, TUNING_SEED))
-        grid = list(product(WEIGHTS, TEMPERATURES))
-        gained, done = np.zeros(len(grid)), 0
-        for part in Asked(rows.history, items).chunks():
-            target = rows.target[done : done + len(part)]
-            follow = _followed(transitions, part.history)
-            cosines = neighbours.scores(part.history)
-            near = {temperature: _softmax(cosines, temperature) for temperature in TEMPERATURES}
-            for place, (weight, temperature) in enumerate(grid):
-                scores = weight * follow + (1 - weight) * near[temperature]
-                own = scores[np.arange(len(target)), target]
-                ranks = 1 + (scores > own[:, None]).sum(axis=1)
-                gained[place] += gains(ranks, CUTOFF).sum()
-            done += len(part)
-        return cls(transitions, neighbours, *grid[int(gained.argmax())])
+        grid = list(product(TEMPERATURES, WEIGHTS))
+
+        def scores(history: Ragged, shown: NDArray[np.integer]) -> Iterator[Scores]:
+            follow = _followed(transitions, history)[:, shown].toarray()
+            cosines = neighbours.means(history) @ neighbours.vectors[shown].T
+            for temperature in TEMPERATURES:
+                # As if all items were shown.
+                near = _softmax(cosines, temperature) * (len(shown) / len(neighbours.vectors))
+                for weight in WEIGHTS:
+                    yield weight * follow + (1 - weight) * near
+
+        temperature, weight = grid[best_setting(valid, len(neighbours.vectors), scores)]
+        return cls(transitions, neighbours, weight, temperature)
 
     def scores(self, history: Ragged) -> Scores:
         """The mean, `(rows, items)`."""
         near = _softmax(self.neighbours.scores(history), self.temperature)
-        mixed: Scores = self.weight * _followed(self.transitions, history)
+        mixed: Scores = self.weight * _followed(self.transitions, history).toarray()
         return mixed + (1 - self.weight) * near
 
 
-def _followed(transitions: Transitions, history: Ragged) -> Scores:
+def _followed(transitions: Transitions, history: Ragged) -> sp.csr_array:
     """Scores of transitions, those of a row scaled to sum to 1, `(rows, items)`."""
-    scores: Scores = transitions.scores(history).toarray()
-    scaled: Scores = scores / np.maximum(scores.sum(axis=1, keepdims=True), 1e-12)
-    return scaled
+    scores = transitions.scores(history)
+    return (sp.diags_array(1 / np.maximum(scores.sum(axis=1), 1e-12)) @ scores).tocsr()
 
 
 def _softmax(cosines: NDArray[np.float32], temperature: float) -> Scores:

@@ -19,7 +19,7 @@ from sidtune.config.search import RankOptions
 from sidtune.data.catalogue import Catalogue
 from sidtune.data.popularity import popularity
 from sidtune.data.rows import Split, drawn
-from sidtune.decoding.recommender import Recommender, refuse_other_folders
+from sidtune.decoding.recommender import Recommender
 from sidtune.evaluation.compare import interval_of
 from sidtune.metrics.metrics import Estimate, gains, hits, mean, proportion
 from sidtune.pipeline.later import Later, with_later
@@ -28,7 +28,7 @@ from sidtune.ranker.ranker import Fitted, fit_ranker
 from sidtune.ranker.scorers import Mixture, Trees
 from sidtune.ranker.sources.base import Known
 from sidtune.ranker.texts import text_vectors
-from sidtune.runs.bundle import read_bundle
+from sidtune.runs.bundle import read_bundle, refuse_other_folders
 from sidtune.runs.output import CONFIG
 from sidtune.tasks.config import Config
 from sidtune.tasks.config_file import load_config

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sidtune.encoding.build import load_catalogue
-from sidtune.model.new_base import create_base
 from sidtune.pipeline.sizes import size_for
-from sidtune.runs.output import BASES
+from sidtune.runs.checkpoints import BASES
 from sidtune.tasks.config import Config
 from sidtune.tasks.source import load_split
 from sidtune.templates import template_texts
@@ -40,6 +38,9 @@ class Recipe:
 
     def make_base(self) -> None:
         """Make the base model, unless it is there; its tokenizer knows the prompt templates."""
+        # It imports torch, and faults of a configuration are told before.
+        from sidtune.model.new_base import create_base
+
         if not self.base.is_dir():
             self.base.parent.mkdir(parents=True, exist_ok=True)
             create_base(self.base, template_texts(), self.hidden, LAYERS)
@@ -56,6 +57,8 @@ def _merged(keys: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
 
 def recipe_for(config: Config) -> Recipe:
     """The recipe for the training rows of a configuration; `data` and `output_dir` count."""
+    from sidtune.encoding.build import load_catalogue
+
     targets = len(load_split(config.data, load_catalogue(config), "train").target)
     size = size_for(targets)
     base = config.output_dir / BASES / f"{size.hidden}x{LAYERS}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +39,7 @@ from sidtune.tasks.config_file import parse_config, parse_part
 from sidtune.training.train import train
 
 
-def run(
-    path: Path,
-    overrides: Sequence[str] = (),
-    processes: int = 1,
-    trust_remote_code: bool = False,
-) -> Report:
+def run(request: Request, processes: int = 1, trust_remote_code: bool = False) -> Report:
     """Do every stage that is not yet done, and return the evaluation of the test rows (of the
     validation rows where there are none).
 
@@ -59,14 +53,13 @@ def run(
         UserError: for anything the user can mend; what earlier stages left stays.
         SystemExit: where one of several processes failed, with its status.
     """
-    request = Request.read(path, overrides)
     if wants_rows(request):
         request = _prepared(request)
     if wants_index(request):
         request = _indexed(request)
     if wants_model(request):
         request = _with_base(request)
-    config = parse_config(request.tree, str(path))
+    config = parse_config(request.tree, str(request.path))
     _train(request, config, processes, trust_remote_code)
     _rank(config, trust_remote_code)
     return _evaluate(config, processes, trust_remote_code)

@@ -142,10 +142,14 @@ class Pairs:
         """The place of each row's target by descending score, `(rows,)`, from 1; 0 where it is no
         candidate. Among equal scores the item that comes first in the catalogue is first.
         """
-        hit = self.hit(target)
-        ranks = np.zeros(self.rows, np.int64)
-        ranks[self.row[hit]] = self.places(scores)[hit] + 1
-        return ranks
+        hit, wanted = self.hit(target), target[self.row]
+        own = np.full(self.rows, np.nan)
+        own[self.row[hit]] = scores[hit]
+        # Counting those before it is many times as fast as sorting.
+        best = own[self.row]
+        before = (scores > best) | ((scores == best) & (self.item < wanted))
+        places = np.bincount(self.row[before], minlength=self.rows)
+        return np.where(np.isnan(own), 0, places + 1)
 
     def places(self, scores: NDArray[np.floating]) -> NDArray[np.int64]:
         """The place of each pair in its row by descending score, from 0, `(pairs,)`."""

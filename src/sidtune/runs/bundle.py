@@ -20,6 +20,7 @@ from sidtune.data.catalogue import Catalogue, refuse_unnameable
 from sidtune.encoding.frame import PLAIN, Frame
 from sidtune.files.parquet import read_parquet
 from sidtune.files.text import read_json_model
+from sidtune.runs.checkpoints import checkpoints
 from sidtune.runs.model_card import CARD, Prompted, Training, model_card
 from sidtune.tasks import TASKS
 from sidtune.templates import Template, as_tree, parse_template
@@ -273,3 +274,26 @@ def _read_catalogue(path: Path) -> tuple[Catalogue, NDArray[np.int64]]:
     catalogue = Catalogue(ids, titles, titles, [tuple(sid) for sid in sids])
     refuse_unnameable(catalogue, path)
     return catalogue, users
+
+
+def refuse_other_folders(folder: Path) -> None:
+    """Refuse a folder without a model, and suggest another one."""
+    if folder.is_file():
+        raise UserError(
+            f"{folder} is a file", "Give the run's folder: output_dir in its configuration."
+        )
+    if not folder.is_dir():
+        raise UserError(
+            f"no such folder: {folder}", "Give a run's folder, or one of its checkpoints."
+        )
+    if not (folder / "config.json").is_file():
+        found = checkpoints(folder)
+        inside = sorted(path.parent for path in folder.glob(f"*/{RECOMMENDER_FILE}"))
+        hint = (
+            f"Its run is not finished; give a checkpoint: {found[0]}"
+            if found
+            else "Give a run's folder."
+        )
+        if inside and not found:
+            hint = f"Did you mean {inside[0]}?"
+        raise UserError(f"{folder} contains no model", hint)

@@ -23,6 +23,8 @@ MANIFEST, IDENTITY, PREFIX, FINAL = (
     "checkpoint-",
     "final_checkpoint",
 )
+# Where base models lie that are made for a run, under its output_dir.
+BASES = "bases"
 PROCESSES, PRECISION = "processes", "training.precision"
 # Settings that may change when a run is resumed; each difference gives a warning.
 CHANGEABLE = {PRECISION} | {

@@ -22,6 +22,7 @@ from sidtune.model.base_files import weight_faults
 from sidtune.model.checkpoint_files import save_pretrained, save_training_state
 from sidtune.runs.bundle import RECOMMENDER_FILE, Bundle, read_frame, write_bundle
 from sidtune.runs.checkpoints import (
+    BASES,
     FINAL,
     IDENTITY,
     MANIFEST,
@@ -44,7 +45,6 @@ from sidtune.tasks.config import Config
 from sidtune.tasks.config_file import dump_config, with_absolute_paths
 
 # Folders that commands before training create in an output_dir.
-BASES = "bases"
 MADE_BEFORE = (PREPARED, SIDS, BASES)
 CONFIG = "config.yaml"
 

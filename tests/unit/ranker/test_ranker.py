@@ -29,7 +29,7 @@ BEAMS = beams_of(VALID, ITEMS)
 
 @pytest.fixture(scope="module")
 def fitted() -> Fitted:
-    return fit_ranker(known(TRAIN, VALID, ITEMS), VALID, BEAMS, RankConfig(trees=30))
+    return fit_ranker(known(TRAIN, VALID, ITEMS), VALID, BEAMS, RankConfig(trees=12))
 
 
 def test_it_ranks_better_than_each_source(fitted: Fitted) -> None:
@@ -42,7 +42,7 @@ def test_it_ranks_better_than_each_source(fitted: Fitted) -> None:
 
 
 def test_the_same_twice_and_whatever_the_rows_around(fitted: Fitted) -> None:
-    again = fit_ranker(known(TRAIN, VALID, ITEMS), VALID, BEAMS, RankConfig(trees=30))
+    again = fit_ranker(known(TRAIN, VALID, ITEMS), VALID, BEAMS, RankConfig(trees=12))
     for name, ranks in fitted.ranks.items():
         assert again.ranks[name].tolist() == ranks.tolist()
     whole = fitted.ranker.rank(asked(TEST, ITEMS, beams_of(TEST, ITEMS)), 10)

@@ -15,7 +15,7 @@ from sidtune.sids.quantizers.balanced import SLACK, assign_bounded
 
 @pytest.fixture(autouse=True)
 def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rq_vae, "STEPS", 400)
+    monkeypatch.setattr(rq_vae, "STEPS", 200)
     monkeypatch.setattr(rq_vae, "HIDDEN", (64, 32))
 
 

@@ -9,13 +9,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+import scipy.sparse as sp
+from sklearn.utils.extmath import randomized_svd
 
 from sidtune.base.errors import UserError
 from sidtune.base.ragged import Ragged
 from sidtune.config.sids import SidsConfig
 from sidtune.data.rows import Rows
 from sidtune.sids.items import Items, read_items
-from sidtune.sids.vectors import fit_vectors, place_vectors
+from sidtune.sids.vectors import co_occurrence, fit_vectors, place_vectors
 from sidtune.sids.vectors.co_occurrence import CoOccurrence
 from sidtune.sids.vectors.given import read_vectors
 from sidtune.sids.vectors.source import Source
@@ -152,6 +154,21 @@ def test_items_of_the_same_histories_are_alike() -> None:
     likeness = alike(vectors)
     assert likeness[:3, :3].min() > 0.99
     assert np.abs(likeness[:3, 3:]).max() < 0.01
+
+
+def test_behaviour_is_a_randomised_singular_value_decomposition(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    counts = sp.random_array((300, 300), density=0.05, rng=np.random.default_rng(0))
+    matrix = (counts + counts.T).tocsr().astype(np.float32)
+    monkeypatch.setattr(co_occurrence, "_pairs", lambda rows, items: None)
+    monkeypatch.setattr(co_occurrence, "_information", lambda pairs: matrix)
+    vectors = co_occurrence.behaviour(rows(([0], 1)), 300, 16, 0)
+    left, sizes, _ = randomized_svd(matrix, 16, n_iter=2, random_state=0)
+    expected = left * np.sqrt(sizes)
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    assert vectors is not None
+    assert vectors @ vectors.T == pytest.approx(expected @ expected.T, abs=1e-3)
 
 
 def test_items_without_company_share_the_vector_zero_and_are_counted(

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from sidtune.base.ragged import Ragged, place_of, row_of
+from sidtune.base.ragged import Ragged, age_of, row_of
 from sidtune.ranker.pairs import Asked, Floats, Pairs
 from sidtune.ranker.sources.base import Known, Source, Tensors
 
@@ -41,7 +41,7 @@ class History(Source):
     def features(self, asked: Asked, pairs: Pairs) -> Floats:
         """As `columns`."""
         history = asked.history
-        ages = np.repeat(history.lengths, history.lengths) - 1 - place_of(history)
+        ages = age_of(history)
         keys = row_of(history) * asked.items + history.values
         # Of several places of an item the latest.
         order = np.lexsort((ages, keys))

@@ -10,7 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from sidtune.base.ragged import Ragged, concatenate, place_of
+from sidtune.base.ragged import Ragged, age_of, concatenate, place_of
 from sidtune.data.popularity import popularity, tie_break
 from sidtune.data.rows import Rows, drawn
 from sidtune.data.sequences import whole
@@ -90,9 +90,8 @@ class Transitions:
 
 def history_weights(history: Ragged, items: int, decay: float) -> sp.csr_array:
     """`decay` to the power of the number of later items, `(rows, items)`; repeats add up."""
-    ages = np.repeat(history.lengths, history.lengths) - 1 - place_of(history)
     shape = (len(history), items)
-    return sp.csr_array((decay**ages, history.values, history.offsets), shape=shape)
+    return sp.csr_array((decay ** age_of(history), history.values, history.offsets), shape=shape)
 
 
 def last_weights(asked: Asked) -> sp.csr_array:

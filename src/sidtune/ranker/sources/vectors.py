@@ -10,15 +10,16 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sidtune.base.errors import UserError
 from sidtune.base.ragged import Ragged
 from sidtune.base.terminal import warn
-from sidtune.data.rows import Rows, drawn
-from sidtune.metrics.metrics import gains
+from sidtune.data.rows import Rows
 from sidtune.ranker.pairs import Asked, Floats, Pairs
 from sidtune.ranker.sources.base import Known, Source, Tensors
 from sidtune.ranker.sources.transitions import history_weights
+from sidtune.ranker.tuning import best_setting
 from sidtune.sids.vectors.co_occurrence import behaviour
 from sidtune.sids.vectors.source import unit
 
@@ -29,9 +30,6 @@ DECAYS = (0.1, 0.3, 0.5, 0.7, 0.9)
 USUAL_DECAY = 0.5
 # Of the softmax that makes shares of cosines.
 TEMPERATURE = 0.1
-CUTOFF = 10
-# Validation rows that the decay is chosen on: so many, and fewer where there are many items.
-FEWEST_ROWS, MOST_ROWS, TUNING_SCORES, TUNING_SEED = 300, 5_000, 100_000_000, 0
 DIMENSIONS, SEED = 64, 0
 PAIRS_AT_ONCE = 1 << 18
 
@@ -53,10 +51,14 @@ class Neighbours:
         """With the decay that has the best item-level NDCG@10 on validation rows."""
         if valid is None or not len(valid.target):
             return cls(vectors, USUAL_DECAY)
-        most = max(FEWEST_ROWS, min(MOST_ROWS, TUNING_SCORES // len(vectors)))
-        rows = valid.take(drawn(len(valid.target), most, TUNING_SEED))
+
+        def scores(history: Ragged, shown: NDArray[np.integer]) -> list[Floats]:
+            # One product for all decays reads the vectors once.
+            means = np.concatenate([one.means(history) for one in tried])
+            return np.split(means @ vectors[shown].T, len(tried))
+
         tried = [cls(vectors, decay) for decay in DECAYS]
-        return max(tried, key=lambda one: one.ndcg(rows))
+        return tried[best_setting(valid, len(vectors), scores)]
 
     def means(self, history: Ragged, decay: float | None = None) -> Floats:
         """The weighted mean of each history's vectors, length 1, `(rows, d)`."""
@@ -67,17 +69,6 @@ class Neighbours:
         """Cosines `(rows, items)`."""
         cosines: Floats = self.means(history) @ self.vectors.T
         return cosines
-
-    def ndcg(self, rows: Rows) -> float:
-        """NDCG@10 of the targets among all items."""
-        gained, done = 0.0, 0
-        for part in Asked(rows.history, len(self.vectors)).chunks():
-            target = rows.target[done : done + len(part)]
-            scores = self.scores(part.history)
-            own = scores[np.arange(len(target)), target]
-            gained += float(gains(1 + (scores > own[:, None]).sum(axis=1), CUTOFF).sum())
-            done += len(part)
-        return gained / done
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 from sidtune.config.sids import QuantizerKind
 from sidtune.sids.codebooks import Codebooks
 from sidtune.sids.kmeans import Codes, Floats
-from sidtune.sids.quantizers import balanced, product, residual_kmeans, rq_vae
+from sidtune.sids.quantizers import balanced, product, residual_kmeans
 
 
 class Quantizer(Protocol):
@@ -20,10 +20,27 @@ class Quantizer(Protocol):
     ) -> tuple[Codebooks, Codes]: ...
 
 
+def _rq_vae(
+    vectors: Floats, sizes: list[int], generator: np.random.Generator
+) -> tuple[Codebooks, Codes]:
+    """It needs torch, which takes seconds to import."""
+    from sidtune.sids.quantizers import rq_vae
+
+    return rq_vae.fit(vectors, sizes, generator)
+
+
+def _rq_kmeans_plus(
+    vectors: Floats, sizes: list[int], generator: np.random.Generator
+) -> tuple[Codebooks, Codes]:
+    from sidtune.sids.quantizers import rq_vae
+
+    return rq_vae.fit_plus(vectors, sizes, generator)
+
+
 QUANTIZERS: dict[QuantizerKind, Quantizer] = {
     "residual_kmeans": residual_kmeans.fit,
     "balanced": balanced.fit,
-    "rq_vae": rq_vae.fit,
-    "rq_kmeans_plus": rq_vae.fit_plus,
+    "rq_vae": _rq_vae,
+    "rq_kmeans_plus": _rq_kmeans_plus,
     "product": product.fit,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,6 +17,8 @@ from sidtune.sids.items import Items
 from sidtune.sids.kmeans import Floats
 
 INSTALL = "pip install 'sidtune[sids]'"
+# The module with the randomised singular value decomposition (Halko et al., 2011).
+SVD = "utils.extmath"
 SHORTEST = 1e-12
 
 
@@ -62,19 +65,18 @@ class Kind(Protocol):
         ...
 
 
-def import_svd() -> Any:
-    """scikit-learn's randomised singular value decomposition.
+def import_sklearn(module: str) -> Any:
+    """A module of scikit-learn, by its name within it.
 
     Raises:
         UserError: where it is not installed.
     """
     try:
-        from sklearn.utils.extmath import randomized_svd
+        return import_module(f"sklearn.{module}")
     except ImportError as error:
         raise UserError(
             f"vectors of items need scikit-learn, which is not installed ({error})", INSTALL
         ) from None
-    return randomized_svd
 
 
 def unit(vectors: Floats) -> Floats:

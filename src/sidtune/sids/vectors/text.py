@@ -14,7 +14,7 @@ from sidtune.base.terminal import warn
 from sidtune.config.sids import SidsConfig
 from sidtune.sids.items import Items
 from sidtune.sids.kmeans import Floats
-from sidtune.sids.vectors.source import INSTALL, Source, State, import_svd, unit
+from sidtune.sids.vectors.source import SVD, Source, State, import_sklearn, unit
 from sidtune.sids.vectors.words import terms
 
 # The commonest terms; more of them cost memory and are hardly seen.
@@ -25,6 +25,7 @@ MOST_ITEMS = 200_000
 RARE_FROM = 1_000
 ITEMS_AT_ONCE = 20_000
 POWER_ITERATIONS = 5
+COUNTER = "feature_extraction.text"
 
 
 class Text:
@@ -41,7 +42,7 @@ class Text:
         empty = sum(not text for text in items.texts)
         if empty:
             warn(f"{empty:,} of {len(items):,} items have no text at all; they share the vector 0")
-        vectorizer, projection = _import_counter(), import_svd()
+        vectorizer = import_sklearn(COUNTER).CountVectorizer
         generator = np.random.default_rng(options.seed)
         texts = _drawn(items.texts, generator)
         counter = vectorizer(
@@ -61,7 +62,7 @@ class Text:
         idf = (np.log((1 + len(texts)) / (1 + holders)) + 1).astype(np.float32)
         weighted = _weighted(counts, idf)
         rank = min(options.text_dimensions, *weighted.shape)
-        _, _, axes = projection(
+        _, _, axes = import_sklearn(SVD).randomized_svd(
             weighted,
             n_components=rank,
             n_iter=POWER_ITERATIONS,
@@ -75,7 +76,7 @@ class Text:
         """Vectors of other items by the terms and directions that were learned; unknown terms count
         for nothing.
         """
-        vectorizer = _import_counter()
+        vectorizer = import_sklearn(COUNTER).CountVectorizer
         counter = vectorizer(analyzer=terms, vocabulary=state.terms, dtype=np.float32)
         idf, axes = (np.asarray(state.tensors[name], np.float32) for name in ("idf", "axes"))
         parts = [
@@ -101,18 +102,3 @@ def _weighted(counts: Any, idf: Floats) -> Any:
     lengths = np.sqrt(np.asarray(weighted.multiply(weighted).sum(1)).ravel())
     scale = np.divide(1, lengths, out=np.zeros_like(lengths), where=lengths > 0)
     return (scipy.sparse.diags(scale.astype(np.float32)) @ weighted).tocsr()
-
-
-def _import_counter() -> Any:
-    """scikit-learn's counter of terms.
-
-    Raises:
-        UserError: where it is not installed.
-    """
-    try:
-        from sklearn.feature_extraction.text import CountVectorizer
-    except ImportError as error:
-        raise UserError(
-            f"SIDs from texts need scikit-learn, which is not installed ({error})", INSTALL
-        ) from None
-    return CountVectorizer

@@ -18,7 +18,7 @@ from sidtune.ranker.sources.model import Model
 from sidtune.ranker.sources.popularity import Popularity
 from sidtune.ranker.sources.sids import SidPrefixes
 from sidtune.ranker.sources.transitions import TransitionSource
-from sidtune.ranker.sources.vectors import Behaviour, Neighbours, Text
+from sidtune.ranker.sources.vectors import DECAYS, USUAL_DECAY, Behaviour, Neighbours, Text
 
 ITEMS = 12
 TRAIN, HELD = made_up(60, ITEMS, 0)
@@ -128,12 +128,18 @@ def cosines(vectors: np.ndarray, mean: np.ndarray) -> np.ndarray:
 def test_the_decay_is_the_one_that_ranks_validation_rows_best() -> None:
     vectors = np.eye(4, dtype=np.float32)
     vectors[3] = vectors[0]
-    # The target is like the oldest item, which only a slow decay remembers beside two others.
-    valid = rows_of([("u", [0, 1, 1, 2, 2, 0], 3)])
-    tried = {decay: Neighbours(vectors, decay).ndcg(valid) for decay in (0.1, 0.9)}
-    chosen = Neighbours.tuned(vectors, valid)
-    assert chosen.ndcg(valid) >= max(tried.values())
-    assert Neighbours.tuned(vectors, None).decay == 0.5
+    # The target is like the newest item and unlike those that repeat before it.
+    valid = rows_of([("u", [1, 1, 2, 2, 1, 2, 0], 3)])
+    places = {}
+    for decay in DECAYS:
+        mean = sum(decay**age * vectors[item] for age, item in enumerate([0, 2, 1, 2, 2, 1, 1]))
+        scores = cosines(vectors, mean)
+        places[decay] = int((scores > scores[3]).sum())
+    best = min(places.values())
+    assert best < max(places.values())
+    chosen = Neighbours.tuned(vectors, valid).decay
+    assert chosen == next(decay for decay, place in places.items() if place == best)
+    assert Neighbours.tuned(vectors, None).decay == USUAL_DECAY
 
 
 def test_shared_tokens_of_sids() -> None:
