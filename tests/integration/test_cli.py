@@ -162,12 +162,12 @@ def test_explain_and_schema() -> None:
     assert "`user`: groups of four" in flat(told)
     assert "values: user or example" in told
     assert "default: user" in told
-    (section, *keys) = json.loads(call("explain", "loss", "--json").output)
+    (section, *keys) = json.loads(call("explain", "loss", "--json").stdout)
     assert section["is_section"]
     assert [key["name"] for key in keys] == ["loss.over", "loss.label_smoothing"]
     everything = call("explain").output
     assert "loss: over, label_smoothing" in everything
-    assert json.loads(call("schema").output)["properties"]["output_dir"]["type"] == "string"
+    assert json.loads(call("schema").stdout)["properties"]["output_dir"]["type"] == "string"
 
 
 # --- init ---
@@ -237,7 +237,7 @@ def test_check_reads_the_test_rows_too(tmp_path: Path) -> None:
     result = call("check", file, "--json")
     assert result.exit_code == 1
     (warning,) = (
-        finding for finding in json.loads(result.output) if finding["severity"] == "warning"
+        finding for finding in json.loads(result.stdout) if finding["severity"] == "warning"
     )
     assert warning["where"] == str(test)
     assert "1 rows (user, history and target) are also in the training file" in warning["message"]
@@ -256,7 +256,7 @@ def test_check_lists_everything_at_once(tmp_path: Path) -> None:
     )
     result = call("check", file, "--json")
     assert result.exit_code == 2
-    findings = json.loads(result.output)
+    findings = json.loads(result.stdout)
     errors = [finding for finding in findings if finding["severity"] == "error"]
     assert [finding["severity"] for finding in findings] == sorted(
         (finding["severity"] for finding in findings), key=["error", "warning", "note"].index
@@ -285,7 +285,7 @@ def test_check_warns_of_leaks_and_disagreements(tmp_path: Path) -> None:
 def test_check_reports_faults_of_the_configuration_as_findings(tmp_path: Path) -> None:
     result = call("check", config_file(tmp_path), "training.epoch=1", "--json")
     assert result.exit_code == 2
-    (finding,) = json.loads(result.output)
+    (finding,) = json.loads(result.stdout)
     assert finding["severity"] == "error"
     assert "did you mean epochs" in finding["message"]
 
@@ -317,7 +317,7 @@ def test_check_of_broken_files(tmp_path: Path, break_it: Any, message: str) -> N
     break_it(load_config(file).data.model_dump(mode="json"))
     result = call("check", file)
     assert result.exit_code == 2
-    assert flat(result.output).count(message) == 1, "said once, however many checks it stops"
+    assert flat(result.stdout).count(message) == 1, "said once, however many checks it stops"
 
 
 # --- preview ---
@@ -336,7 +336,7 @@ def test_preview_shows_segments_and_labels(tmp_path: Path) -> None:
 
 def test_preview_as_json(tmp_path: Path) -> None:
     result = call("preview", config_file(tmp_path), "--json", "-n", "2")
-    examples = json.loads(result.output)
+    examples = json.loads(result.stdout)
     assert [example["form"] for example in examples[:4]] == ["sid_next"] * 2 + [
         "item_feature.sid_to_title"
     ] * 2

@@ -134,7 +134,7 @@ def test_a_checkpoint_can_be_evaluated_too(run: Path, folder: str) -> None:
     )
     done = call("evaluate", model, "--output", run / "elsewhere", "--split", "valid", "--json")
     assert done.exit_code == 0, done.output
-    assert json.loads(done.output) == results(run / "elsewhere", "valid")[0]
+    assert json.loads(done.stdout) == results(run / "elsewhere", "valid")[0]
 
 
 def test_neither_configuration_nor_training_rows_are_needed(config: Config, run: Path) -> None:
@@ -180,7 +180,7 @@ def test_without_baselines(config: Config, run: Path, tmp_path: Path) -> None:
     assert named.exit_code == 0, named.output
     compared = call("compare", run, tmp_path / "alone", "--json")
     assert compared.exit_code == 0, compared.output
-    assert all(found["difference"] == 0 for found in json.loads(compared.output)[0]["differences"])
+    assert all(found["difference"] == 0 for found in json.loads(compared.stdout)[0]["differences"])
     said = message("evaluate", run, "--no-baselines", "--train", config.data.train)
     assert "--train has no effect with --no-baselines" in said
 
@@ -305,7 +305,7 @@ def test_compare_two_runs(config: Config, run: Path, tmp_path: Path) -> None:
     for folder in (run, other):
         assert call("evaluate", folder).exit_code == 0
     done = call("compare", run, other, "--json")
-    (comparison,) = json.loads(done.output)
+    (comparison,) = json.loads(done.stdout)
     ranks = [
         np.array([p["item_rank"] for p in results(folder / "evaluation")[1]])
         for folder in (run, other)

@@ -93,7 +93,7 @@ def test_without_the_ranker_the_model_is_what_it_was(run: Path, tmp_path: Path) 
     beside, alone = results(run / "evaluation")[0], results(tmp_path / "alone")[0]
     assert list(alone["rankers"]) == ["model", *BASELINES]
     assert alone["rankers"]["model"] == beside["rankers"]["model"]
-    compared = json.loads(call("compare", run, tmp_path / "alone", "--json").output)[0]
+    compared = json.loads(call("compare", run, tmp_path / "alone", "--json").stdout)[0]
     first, second = (results(folder)[1] for folder in (run / "evaluation", tmp_path / "alone"))
     for group in compared["by_reach"]:
         own = [n for n, row in enumerate(first) if row["reach"] == group["reach"]]
@@ -116,11 +116,11 @@ def test_recommendations_come_from_the_ranker(run: Path) -> None:
     assert all(item.score >= 0 for item in first[0]), "weights of a mixture"
     assert all(item.score < 0 for item in second[0]), "log-probabilities"
     shown = call("recommend", run, "--history", "1,2", "-k", "4", "--json")
-    assert [item["item_id"] for item in json.loads(shown.output)["items"]] == [
+    assert [item["item_id"] for item in json.loads(shown.stdout)["items"]] == [
         item.item_id for item in first[0]
     ]
     told = call("recommend", run, "--history", "1,2", "-k", "4", "--json", "--no-rank")
-    assert [item["item_id"] for item in json.loads(told.output)["items"]] == [
+    assert [item["item_id"] for item in json.loads(told.stdout)["items"]] == [
         item.item_id for item in second[0]
     ]
 
@@ -177,7 +177,7 @@ def test_the_command_says_what_each_source_adds(run: Path) -> None:
     assert done.exit_code == 0, done.output
     for words in ("ranker: a weighted mean of sources", "without model", "weights:"):
         assert words in done.output
-    told = json.loads(call("rank", run, "--json").output)
+    told = json.loads(call("rank", run, "--json").stdout)
     assert told["lines"]["ranker"]["change"] is None
     assert told["lines"]["without model"]["change"] is not None
 

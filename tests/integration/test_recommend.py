@@ -20,7 +20,7 @@ from sidtune.tasks.config import Config
 
 def test_recommend_one_history(config: Config) -> None:
     done = call("recommend", config.output_dir, "--history", "3, 1", "-k", 4, "--json")
-    (line,) = done.output.splitlines()
+    (line,) = done.stdout.splitlines()
     items = json.loads(line)["items"]
     right = plainly_ranked(config, ["3", "1"])[:4]
     assert [entry["item_id"] for entry in items] == [item for item, _ in right]
@@ -53,7 +53,7 @@ def test_recommend_many_lines(
     done = call(
         "recommend", config.output_dir, "--input", tmp_path / "asked.jsonl", "-k", 2, "--json"
     )
-    answers = [json.loads(line) for line in done.output.splitlines()]
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
     assert [answer.get("user_id") for answer in answers] == ["a", "b", None, None, 0]
     assert [answer.get("unknown") for answer in answers] == [None, ["nobody"], ["none"], None, None]
     asked = [["1"], ["1", "2"], None, None, ["5", "5"]]

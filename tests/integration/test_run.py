@@ -43,7 +43,7 @@ def call(*arguments: object) -> tuple[int, list[str]]:
     if isinstance(result.exception, UserError):
         return 2, str(result.exception).splitlines()
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result.exit_code, result.output.splitlines()
+    return result.exit_code, result.stdout.splitlines()
 
 
 def stages(lines: list[str]) -> dict[str, str]:

@@ -85,7 +85,7 @@ def test_every_ranker_can_be_compared(config: Config, run: Path, tmp_path: Path)
     done = call("compare", run, *(out / name.replace(" ", "-") for name in BASELINES), "--json")
     assert done.exit_code == 0, done.output
     report = json.loads((out / "test.json").read_text())
-    for name, comparison in zip(BASELINES, json.loads(done.output), strict=True):
+    for name, comparison in zip(BASELINES, json.loads(done.stdout), strict=True):
         assert (comparison["rows"], comparison["unlike"]) == (12, [])
         for entry in comparison["differences"]:
             level = report["rankers"][name]["sid" if entry["level"] == "SID" else "item"]

@@ -25,7 +25,7 @@ def configured(folder: Path) -> tuple[Path, dict[str, Any]]:
 def made(config: Path, *overrides: str) -> dict[str, Any]:
     result = call("sids", config, *overrides, "--json")
     assert result.exit_code == 0, result.output
-    found: dict[str, Any] = json.loads(result.output)
+    found: dict[str, Any] = json.loads(result.stdout)
     return found
 
 
@@ -44,14 +44,14 @@ def test_sids_are_made_once_and_reported(tmp_path: Path) -> None:
     assert made(config)["unchanged"]
     assert not made(config, "sids.seed=7")["unchanged"]
     index = made(config)["index"]
-    assert json.loads(call("sids", "report", index, "--json").output)["items"] == 8
+    assert json.loads(call("sids", "report", index, "--json").stdout)["items"] == 8
     assert "Gini" in call("sids", "report", Path(index).parent).output
 
 
 def test_the_long_form_is_the_short_one(tmp_path: Path) -> None:
     config, _ = configured(tmp_path)
     assert (
-        made(config)["index"] == json.loads(call("sids", "fit", config, "--json").output)["index"]
+        made(config)["index"] == json.loads(call("sids", "fit", config, "--json").stdout)["index"]
     )
 
 
@@ -98,7 +98,7 @@ def test_a_trained_model_recommends_items_that_came_later(tmp_path: Path) -> Non
     assert after.catalogue.sids[:-1] == before.catalogue.sids
     assert after.users.tolist() == [*before.users.tolist(), 0]
     asked = call("recommend", run, "--history", "0,1", "-k", "9", "--json")
-    assert "later" in {item["item_id"] for item in json.loads(asked.output)["items"]}, asked.output
+    assert "later" in {item["item_id"] for item in json.loads(asked.stdout)["items"]}, asked.output
     # The sealed checkpoint stays as it was sealed.
     assert (run / "final_checkpoint" / CATALOGUE).read_bytes() == sealed
 

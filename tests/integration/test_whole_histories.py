@@ -143,7 +143,7 @@ def test_files_of_rows_replace_splits(trained: Path, tmp_path: Path) -> None:
 
 def test_recommended_items_have_no_titles(trained: Path) -> None:
     run = load_config(trained).output_dir
-    items = json.loads(call("recommend", run, "--history", "3,1", "-k", 3, "--json").output)[
+    items = json.loads(call("recommend", run, "--history", "3,1", "-k", 3, "--json").stdout)[
         "items"
     ]
     assert [item["title"] for item in items] == ["", "", ""]
@@ -156,7 +156,7 @@ def test_recommended_items_have_no_titles(trained: Path) -> None:
 
 
 def test_preview_shows_growing_histories(trained: Path) -> None:
-    examples = json.loads(call("preview", trained, "--json", "-n", 3).output)
+    examples = json.loads(call("preview", trained, "--json", "-n", 3).stdout)
     index = json.loads(load_config(trained).data.index.read_text())
     for row, example in enumerate(examples):
         items = walks()["u0"][: row + 1]

@@ -18,9 +18,8 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineMod
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from sidtune.base.errors import UserError
-from sidtune.decoding.recommender import refuse_other_folders
 from sidtune.files.pointers import SMALL_FILES
-from sidtune.runs.bundle import CATALOGUE, RECOMMENDER_FILE
+from sidtune.runs.bundle import CATALOGUE, RECOMMENDER_FILE, refuse_other_folders
 from sidtune.runs.files import CONFIG
 from sidtune.runs.model_card import CARD
 

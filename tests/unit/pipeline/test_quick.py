@@ -33,7 +33,7 @@ def test_an_index_is_trained_beside_random_sids(
         app, ["sids", "report", str(shop[0]), "--quick", str(shop[1]), "--json"]
     )
     assert result.exit_code == 0, result.output
-    found: dict[str, Any] = json.loads(result.output)["quick"]
+    found: dict[str, Any] = json.loads(result.stdout)["quick"]
     assert list(found) == ["index", "random_sids"]
     assert found["index"]["rows"] == found["random_sids"]["rows"] > 10
     for one in found.values():
