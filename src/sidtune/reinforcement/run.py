@@ -37,10 +37,10 @@ from sidtune.reinforcement.rollouts import Rollouts
 from sidtune.reinforcement.trainer import Reinforcement, ReinforcementTrainer
 from sidtune.runs.bundle import RECOMMENDER_FILE, read_bundle
 from sidtune.tasks.config import Config
+from sidtune.training.display.callbacks import METRICS
 from sidtune.training.loss.label_loss import LabelLoss
 from sidtune.training.make_steps import make_plan, make_steps
 from sidtune.training.method import Method, Shared, make_trainer
-from sidtune.training.records.callbacks import METRICS
 from sidtune.training.train import Result, train
 from sidtune.training.trainer import StepTrainer
 

@@ -15,12 +15,12 @@ from sidtune.batching.steps import Steps
 from sidtune.encoding.corpus import EncodedTask
 from sidtune.inputs import Inputs
 from sidtune.tasks.config import Config
+from sidtune.training.display.callbacks import LOSS_SHOWN
+from sidtune.training.display.watching import callbacks
 from sidtune.training.guards.interruption import StopWhenAsked
 from sidtune.training.loss.label_loss import LabelLoss
 from sidtune.training.loss.variant import LossVariant, make_variant
 from sidtune.training.make_steps import make_steps
-from sidtune.training.records.callbacks import LOSS_SHOWN
-from sidtune.training.records.watching import callbacks
 from sidtune.training.trainer import StepTrainer
 from sidtune.training.validation_ranking import ValidationRanking
 

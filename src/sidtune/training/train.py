@@ -42,7 +42,13 @@ from sidtune.runs.schedule import SHORTER_WARMUP, following, long_warmup, stage_
 from sidtune.tasks.config import Config
 from sidtune.tasks.config_file import with_absolute_paths
 from sidtune.training.arguments import training_arguments
-from sidtune.training.describe import describe_model, describe_plan, describe_stage, make_plan
+from sidtune.training.display.describe import (
+    describe_model,
+    describe_plan,
+    describe_stage,
+    make_plan,
+)
+from sidtune.training.display.watching import closing_bars
 from sidtune.training.guards.memory import fit_max_tokens
 from sidtune.training.guards.out_of_memory import explaining_out_of_memory
 from sidtune.training.guards.same_base import SameBase
@@ -51,7 +57,6 @@ from sidtune.training.loss.variant import sid_prefixes
 from sidtune.training.method import SUPERVISED, Method, Shared
 from sidtune.training.precision import settle
 from sidtune.training.records.card import training_of
-from sidtune.training.records.watching import closing_bars
 from sidtune.training.trainer import StepTrainer
 
 

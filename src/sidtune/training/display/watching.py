@@ -10,9 +10,9 @@ from transformers import EarlyStoppingCallback, TrainerCallback
 from sidtune.config.evaluation import METRIC_DEPTH
 from sidtune.encoding.corpus import EncodedTask
 from sidtune.tasks.config import Config
+from sidtune.training.display.callbacks import ConsoleTable, LastStepEvaluation, MetricsFile
+from sidtune.training.display.live import LiveView
 from sidtune.training.guards.watch import LossWatch
-from sidtune.training.records.callbacks import ConsoleTable, LastStepEvaluation, MetricsFile
-from sidtune.training.records.live import LiveView
 from sidtune.training.records.trackers import trackers
 from sidtune.training.trainer import StepTrainer
 
