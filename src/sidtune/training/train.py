@@ -43,7 +43,12 @@ from sidtune.runs.resumed import refuse_broken_state, refuse_links
 from sidtune.runs.schedule import SHORTER_WARMUP, following, long_warmup, stage_runs, total_steps
 from sidtune.tasks.config import Config
 from sidtune.training.arguments import training_arguments
-from sidtune.training.describe import describe_model, describe_plan, describe_stage, make_plan
+from sidtune.training.display.describe import (
+    describe_model,
+    describe_plan,
+    describe_stage,
+    make_plan,
+)
 from sidtune.training.guards.interruption import StopWhenAsked
 from sidtune.training.guards.memory import fit_max_tokens
 from sidtune.training.guards.out_of_memory import explaining_out_of_memory

@@ -13,8 +13,8 @@ from sidtune.config.evaluation import METRIC_DEPTH
 from sidtune.encoding.corpus import EncodedTask
 from sidtune.tasks.config import Config
 from sidtune.training.callbacks import ConsoleTable, LastStepEvaluation, MetricsFile
+from sidtune.training.display.live import LiveView
 from sidtune.training.guards.watch import LossWatch
-from sidtune.training.live import LiveView
 from sidtune.training.trainer import StepTrainer
 
 

@@ -89,6 +89,7 @@ HARMLESS = {
     "logging.tensorboard": "what is logged",
     "logging.wandb_project": "what is logged",
     "logging.wandb_run_name": "what is logged",
+    "logging.report": "what is shown of a run",
 }
 MAY_CHANGE = {
     "training.layout": "padded",
@@ -206,6 +207,7 @@ def test_harmless_keys_change_nothing(tmp_path: Path) -> None:
         "logging.tensorboard": True,
         "logging.wandb_project": "p",
         "logging.wandb_run_name": "n",
+        "logging.report": True,
     }
     assert other.keys() | {"model.base"} == HARMLESS.keys()
     changed = tree

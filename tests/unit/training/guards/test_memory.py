@@ -12,7 +12,7 @@ from sidtune.base.errors import UserError
 from sidtune.inputs import Inputs
 from sidtune.model.load import load_model
 from sidtune.training.arguments import training_arguments
-from sidtune.training.describe import state_bytes
+from sidtune.training.display.describe import state_bytes
 from sidtune.training.guards.memory import MOST, largest_micro_batch, tokens_that_fit
 from sidtune.training.make_steps import DEFAULT_MAX_TOKENS, make_steps, measures_memory
 

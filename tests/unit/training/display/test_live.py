@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from sidtune.base.terminal import SafeConsole
-from sidtune.training import live
-from sidtune.training.live import LiveView, smoothed, sparkline
+from sidtune.training.display import live
+from sidtune.training.display.live import LiveView, smoothed, sparkline
 
 ARGUMENTS: Any = SimpleNamespace(
     metric_for_best_model="eval_sid_next_loss", greater_is_better=False
