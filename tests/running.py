@@ -20,6 +20,7 @@ QUIET = {
     "waiting",
     "examples_per_second",
     "tokens_per_second",
+    "useful_tokens",
     "memory_gib",
     "train_runtime",
     "train_samples_per_second",

@@ -32,6 +32,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "encoding": {"cache_dir": str(folder / "cache")},
         "training": SHORT,
         "eval": {"ranking": {"every": 1, "sample": 10}, "every": 0.5},
+        "logging": {"report": False},
     }
     path = folder / "shop.yaml"
     path.write_text(yaml.safe_dump(tree))
