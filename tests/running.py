@@ -39,7 +39,7 @@ class Crash(Exception):
     """What a killed run looks like from inside."""
 
 
-def dies(config: Config, step: int, folder: Path | None = None) -> None:
+def dies(config: Config, step: int, folder: Path | None = None, resume: str = "auto") -> None:
     """Train until so many steps are made: there the run dies, or the stage of it that writes into a
     folder.
     """
@@ -53,7 +53,7 @@ def dies(config: Config, step: int, folder: Path | None = None) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(StepTrainer, "training_step", dying)
         with pytest.raises(Crash):
-            train(config)
+            train(config, resume=resume)
 
 
 def metrics(config: Config) -> list[dict[str, float]]:

@@ -66,7 +66,8 @@ def train(
     Args:
         config: as `load_config` gives it.
         resume: `auto` resumes from the newest complete checkpoint of the run; `never` starts a new
-            run; a path names a checkpoint to resume from, or weights to start from.
+            run; `extend` trains a finished run on, whose configuration has become longer; a path
+            names a checkpoint to resume from, or weights to start from.
         dry_run: do everything up to the first step, and print the plan.
         trust_remote_code: allow Python code shipped with the base to run.
         other_processes: resume even if a different number of processes wrote the checkpoint.

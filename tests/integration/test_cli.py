@@ -26,7 +26,7 @@ from sidtune.tasks.config_file import load_config
 
 OPTIONS = {
     "train": (
-        "config overrides --dry-run --resume --processes --allow-other-processes"
+        "config overrides --dry-run --resume --extend --processes --allow-other-processes"
         " --trust-remote-code --quiet"
     ),
     "rl": (

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
+from sidtune.base.errors import UserError
 from sidtune.base.terminal import console, first_process, launched, quiet_libraries, quietly
 from sidtune.commands.options import (
     ConfigFile,
@@ -32,6 +33,12 @@ def train(
         typer.Option("--dry-run", help="Do everything up to the first step and print the plan."),
     ] = False,
     resume: Resume = "auto",
+    extend: Annotated[
+        bool,
+        typer.Option(
+            "--extend", help="Train a finished run on to a larger training.epochs or max_steps."
+        ),
+    ] = False,
     processes: Processes = None,
     allow_other_processes: OtherProcesses = False,
     trust_remote_code: TrustRemoteCode = False,
@@ -43,10 +50,12 @@ def train(
     """
     from sidtune.pipeline.defaults import load_run
 
+    if extend and resume != "auto":
+        raise UserError(f"--extend has no effect with --resume {resume}", "Remove one of them.")
     with quietly(quiet):
         run_training(
             load_run(config, overrides or []),
-            resume,
+            "extend" if extend else resume,
             dry_run,
             processes,
             trust_remote_code,

@@ -43,6 +43,8 @@ RECORDED_LATER = (
     "eval.task_rows",
     "eval.patience",
 )
+# What says how long a run is; `--extend` may change it, also in the last of `stages`.
+LENGTHS = ("training.epochs", "training.max_steps")
 # Maximum size of a manifest or an identity in bytes, enough for ten thousand files.
 LONGEST_JSON = 1 << 20
 PARTIAL, DELETED = ".partial", ".deleted"
@@ -237,18 +239,29 @@ def read_identity(checkpoint: Path) -> dict[str, Any]:
     raise UserError(f"{checkpoint / IDENTITY} cannot be read", "Use another checkpoint.")
 
 
+def without_length(identity: dict[str, Any]) -> dict[str, Any]:
+    """An identity without what says how long the run is."""
+    kept = {name: value for name, value in identity.items() if name not in LENGTHS}
+    if stages := kept.get("stages"):
+        kept["stages"] = [*stages[:-1], {**stages[-1], "steps": None, "epochs": None}]
+    return kept
+
+
 def compare_identity(
-    checkpoint: Path, identity: dict[str, Any], other_processes: bool = False
+    checkpoint: Path, identity: dict[str, Any], other_processes: bool = False, longer: bool = False
 ) -> None:
     """Refuse to resume another run's checkpoint, and warn of changed settings that may change.
 
     Args:
         other_processes: whether the number of processes may differ.
+        longer: whether the length of the run may differ.
 
     Raises:
         UserError: lists what differs between the checkpoint's run and this one.
     """
     saved = read_identity(checkpoint)
+    if longer:
+        saved, identity = without_length(saved), without_length(identity)
     unknown = [name for name in RECORDED_LATER if name in identity and name not in saved]
     names = [
         name
@@ -266,16 +279,17 @@ def compare_identity(
             f"Use {saved.get(PROCESSES)} processes again, or add --allow-other-processes: the order"
             " of examples stays"
         )
+        one, other = without_length(saved), without_length(identity)
+        hint = (
+            "Restore them, or choose a new output_dir, where `--resume PATH` starts from its"
+            " weights only."
+        )
+        if names == [PROCESSES]:
+            hint = f"{again} the same, but results are not bit-identical."
+        elif all(one.get(name) == other.get(name) for name in names):
+            hint = f"Add --extend to train this run on to its new length. {hint}"
         raise UserError(
-            f"{checkpoint} belongs to a run with different settings or data:\n{shown}",
-            (
-                f"{again} the same, but results are not bit-identical."
-                if names == [PROCESSES]
-                else (
-                    "Restore them, or choose a new output_dir, where `--resume PATH` starts from"
-                    " its weights only."
-                )
-            ),
+            f"{checkpoint} belongs to a run with different settings or data:\n{shown}", hint
         )
 
 

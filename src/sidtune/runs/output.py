@@ -36,7 +36,9 @@ from sidtune.runs.checkpoints import (
     make_partial,
     newest_complete,
     publish,
+    read_identity,
     seal,
+    without_length,
 )
 from sidtune.runs.files import CONFIG
 from sidtune.runs.lock import locked
@@ -47,6 +49,8 @@ from sidtune.tasks.config_file import dump_config, with_absolute_paths
 
 # Folders that commands before training create in an output_dir.
 MADE_BEFORE = (PREPARED, SIDS, BASES)
+# In place of `auto`, for a run that is to become longer.
+EXTEND = "extend"
 
 
 class FinishedError(UserError):
@@ -62,12 +66,14 @@ class Start:
         weights: start from these weights, without optimizer state.
         skipped: newer checkpoints that are not complete.
         stage: number of stages that are finished.
+        extended: whether the run has become longer since the checkpoint.
     """
 
     checkpoint: Path | None = None
     weights: Path | None = None
     skipped: tuple[Skipped, ...] = ()
     stage: int = 0
+    extended: bool = False
 
 
 @contextmanager
@@ -104,7 +110,8 @@ def find_start(
 
     Args:
         folders: of the stages; the last is the run's own.
-        resume: `auto` (the newest complete checkpoint, if any), `never`, or a folder.
+        resume: `auto` (the newest complete checkpoint, if any), `extend` (the same, for a run that
+            has become longer), `never`, or a folder.
         other_processes: whether to resume a checkpoint that another number of processes wrote.
 
     Raises:
@@ -114,6 +121,8 @@ def find_start(
         _refuse_occupied(folders[-1], resume)
         return Start()
     stage = _begun(folders)
+    if resume == EXTEND:
+        return _extended(folders, stage, identity, other_processes)
     if resume != "auto":
         return _given(Path(resume), folders, stage, identity, other_processes)
     _refuse_finished(folders[stage], identity, other_processes)
@@ -176,6 +185,44 @@ def refuse_foreign(output_dir: Path) -> None:
             f"output_dir {output_dir} is not empty ({strange[0]})",
             "Choose a new or an empty folder.",
         )
+
+
+def _extended(
+    folders: Sequence[Path], stage: int, identity: dict[str, Any], other_processes: bool
+) -> Start:
+    """Where a run goes on that is to become longer: after its last step, with the optimizer's
+    state.
+    """
+    run = folders[-1]
+    newest, skipped = newest_complete(run)
+    if stage < len(folders) - 1 or newest is None:
+        raise UserError(
+            f"--extend: {run} has no complete checkpoint of the run's last part",
+            "Leave --extend out to begin or to resume the run. The weights of a finished run can"
+            " start another one: `--resume PATH` with a new output_dir.",
+        )
+    compare_identity(newest, identity, other_processes, longer=True)
+    if (run / FINAL).exists() and _length(run / FINAL) == _own_length(identity):
+        raise FinishedError(
+            f"{run} already contains this run, finished",
+            "Raise training.epochs or training.max_steps, or the length of the last stage.",
+        )
+    return Start(
+        checkpoint=newest,
+        skipped=tuple(skipped),
+        stage=stage,
+        extended=_length(newest) != _own_length(identity),
+    )
+
+
+def _length(folder: Path) -> dict[str, Any]:
+    return _own_length(read_identity(folder))
+
+
+def _own_length(identity: dict[str, Any]) -> dict[str, Any]:
+    """What an identity says of the length of its run."""
+    kept = without_length(identity)
+    return {name: value for name, value in identity.items() if value != kept.get(name)}
 
 
 def _begun(folders: Sequence[Path]) -> int:

@@ -46,6 +46,8 @@ class CheckpointingTrainer(Trainer):
     unchanged: Unchanged | None
     # The name of the checkpoint that the run continued from.
     _origin: str | None
+    # Whether the run has become longer since that checkpoint.
+    extended: bool = False
     _loader: StepLoader | None
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
@@ -137,7 +139,10 @@ class CheckpointingTrainer(Trainer):
                         torch.load(Path(checkpoint) / name, map_location="cpu", weights_only=True)
                     )
             best.restore(self.state, self.args, Path(checkpoint))
-            self._stay_stopped()
+            if self.extended:
+                self._follow_longer_schedule()
+            else:
+                self._stay_stopped()
             # The actions that led to this checkpoint are done. If no step is left, Trainer would
             # otherwise save this checkpoint over itself.
             self.control.should_log = self.control.should_evaluate = self.control.should_save = (
@@ -164,6 +169,20 @@ class CheckpointingTrainer(Trainer):
             [self.args.seed, self.state.global_step, self.args.process_index]
         )
         set_seed(int(drawn.generate_state(1)[0]))
+
+    def _follow_longer_schedule(self) -> None:
+        """Take the learning rate of a run of the new length at this step, and be patient anew."""
+        assert self.optimizer is not None
+        scheduler: Any = self.lr_scheduler
+        for group, peak, share in zip(
+            self.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True
+        ):
+            group["lr"] = peak * share(scheduler.last_epoch)
+        # What the logs show of the next step.
+        scheduler._last_lr = [group["lr"] for group in self.optimizer.param_groups]
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, EarlyStoppingCallback):
+                callback.early_stopping_patience_counter = 0
 
     def _stay_stopped(self) -> None:
         """Take no more steps if early stopping had already ended the run: only its result is

@@ -33,14 +33,12 @@ from sidtune.model.attention import attend_in_float32
 from sidtune.model.checkpoint_files import load_start
 from sidtune.model.load import base_dtype, load_model
 from sidtune.runs import output
-from sidtune.runs.adapters import write_adapter
-from sidtune.runs.checkpoints import FINAL, PRECISION
+from sidtune.runs.checkpoints import FINAL, PRECISION, step_of
 from sidtune.runs.files import PLAN, Plan
 from sidtune.runs.output import Start
 from sidtune.runs.resumed import refuse_broken_state, refuse_links
 from sidtune.runs.schedule import SHORTER_WARMUP, following, long_warmup, stage_runs, total_steps
 from sidtune.tasks.config import Config
-from sidtune.tasks.config_file import with_absolute_paths
 from sidtune.training.arguments import training_arguments
 from sidtune.training.display.describe import (
     describe_model,
@@ -111,7 +109,7 @@ def train(
     run.
 
     Args:
-        resume: `auto`, `never`, or the path of a checkpoint or of weights to start from.
+        resume: `auto`, `never`, `extend`, or the path of a checkpoint or of weights to start from.
         dry_run: do everything up to the first step, print the plan and stop.
         trust_remote_code: allow Python code shipped with the base to run.
         other_processes: resume even if a different number of processes wrote the checkpoint.
@@ -235,6 +233,7 @@ def run_stage(
         describe_plan(config, shared.training, steps, model, arguments)
         if message := long_warmup(config.training, total_steps(config.training, steps.plan)):
             warn(f"training.warmup: {message}. {SHORTER_WARMUP}")
+    arguments.max_steps = total_steps(config.training, steps.plan)
     announce(start, arguments)
     same_base = SameBase(model) if last and config.model.lora.save_adapter else None
     begin(model, start, inputs)
@@ -246,8 +245,8 @@ def run_stage(
         plan = make_plan(config, shared.training, steps, model, arguments)
         write_settings(inputs.config, config, plan)
     arguments.eval_on_start = start.checkpoint is None
-    arguments.max_steps = total_steps(config.training, steps.plan)
     trainer = method.trainer(shared, config, model, steps, arguments, request)
+    trainer.extended = start.extended
     fit_max_tokens(trainer, config.training)
     began = time.monotonic()
     with closing_bars(trainer):
@@ -260,8 +259,8 @@ def run_stage(
     def leave_result() -> None:
         if arguments.should_save and last:
             about = training_of(inputs, config, model, identity[PRECISION], result.outcome)
-            if same_base and same_base.holds_or_warns():
-                leave_adapter(model, config, inputs)
+            if same_base:
+                same_base.leave_adapter(config, inputs)
             output.write_result(
                 model,
                 vocabulary.tokenizer,
@@ -278,17 +277,6 @@ def run_stage(
 
     all_or_none(leave_result, arguments)
     return result
-
-
-def leave_adapter(model: PreTrainedModel, config: Config, inputs: Inputs) -> None:
-    """Write the adapter, with the rows of the SID tokens and all that the base does not have."""
-    vocabulary, base = inputs.vocabulary, with_absolute_paths(config.model).base
-    had = inputs.model_config.get_text_config().vocab_size
-    rows = model.config.get_text_config().vocab_size
-    tokens = {*vocabulary.sid_ids.tolist(), *vocabulary.new_ids.tolist(), *range(had, rows)}
-    write_adapter(
-        model, vocabulary.tokenizer, inputs.bundle, base, sorted(tokens), config.output_dir
-    )
 
 
 def write_settings(run: Config, stage: Config, plan: Plan) -> None:
@@ -322,11 +310,28 @@ def stop_at(model: PreTrainedModel, closing: int) -> None:
 
 
 def announce(start: Start, arguments: TrainingArguments) -> None:
-    """Print what the run starts from."""
+    """Print what the run starts from.
+
+    Raises:
+        UserError: for an extended run that would not become longer.
+    """
+    made = step_of(start.checkpoint) if start.extended and start.checkpoint else -1
+    if made >= arguments.max_steps:
+        raise UserError(
+            f"--extend: the run has made {made:,} steps, and its new length is"
+            f" {arguments.max_steps:,}",
+            "Raise training.epochs or training.max_steps, or the length of the last stage.",
+        )
     if arguments.process_index:
         return
     for folder, reason in start.skipped:
         console.print(f"Skipping {folder}, which is incomplete: {reason}.", markup=False)
+    if start.extended:
+        console.print(
+            f"Extending the run to {arguments.max_steps:,} steps: the optimizer's state is kept,"
+            " and the learning rate is from now on that of a run planned with this length.",
+            markup=False,
+        )
     if start.checkpoint:
         console.print(f"Resuming from {start.checkpoint}.", markup=False)
     if start.weights:

@@ -1,4 +1,4 @@
-"""Whether a run's frozen weights are those of `model.base`, which an adapter is saved for."""
+"""The adapter of a run, which fits frozen weights that are those of `model.base`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ from transformers import PreTrainedModel
 
 from sidtune.base.errors import UserError
 from sidtune.base.terminal import warn
+from sidtune.inputs import Inputs
+from sidtune.runs.adapters import write_adapter
+from sidtune.tasks.config import Config
+from sidtune.tasks.config_file import with_absolute_paths
 from sidtune.training.guards.untouched import Untouched
 
 
@@ -36,12 +40,25 @@ class SameBase:
                 f"Remove it, or use {weights} as model.base.",
             )
 
-    def holds_or_warns(self) -> bool:
-        """The same at the end of a run, which is not worth losing."""
-        same = self.holds()
-        if not same:
+    def leave_adapter(self, config: Config, inputs: Inputs) -> None:
+        """Write the adapter, with the rows of the SID tokens and all that the base does not have;
+        where the base has changed, warn instead, since a finished run is not worth losing.
+        """
+        if not self.holds():
             warn(
                 "no adapter was written: model.base is no longer what the run began with. The model"
                 " itself is complete"
             )
-        return same
+            return
+        vocabulary, base = inputs.vocabulary, with_absolute_paths(config.model).base
+        had = inputs.model_config.get_text_config().vocab_size
+        rows = self.model.config.get_text_config().vocab_size
+        tokens = {*vocabulary.sid_ids.tolist(), *vocabulary.new_ids.tolist(), *range(had, rows)}
+        write_adapter(
+            self.model,
+            vocabulary.tokenizer,
+            inputs.bundle,
+            base,
+            sorted(tokens),
+            config.output_dir,
+        )
