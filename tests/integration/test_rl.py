@@ -130,23 +130,49 @@ def test_without_signal_and_without_sft_nothing_moves(shop: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rl", "data", "message"),
+    ("rl", "message"),
     [
-        ({"start": "nowhere"}, {}, "no such folder: nowhere"),
-        ({"tasks": {"sid_nxt": None}}, {}, "rl.tasks.sid_nxt: unknown task; did you mean sid_next"),
-        ({"tasks": {"fusion": None}}, {}, "no example of fusion answers with a SID"),
-        ({"rewards": {"rule": 0}}, {}, "give at least one reward a weight other than 0"),
-        ({"rewards": {"rules": 1}}, {}, "rl.rewards.rules"),
-        ({"steps": 3, "epochs": 1}, {}, "steps and epochs both set the length"),
+        ({"start": "nowhere"}, "no such folder: nowhere"),
+        ({"temperature": 2.0}, "temperature has no effect with rollout: beams"),
+        ({"clip": 0.1}, "clip has no effect with updates: 1"),
+        ({"tasks": {"sid_nxt": None}}, "rl.tasks.sid_nxt: unknown task; did you mean sid_next"),
+        ({"tasks": {"fusion": None}}, "no example of fusion answers with a SID"),
+        ({"rewards": {"rule": 0}}, "give at least one reward a weight other than 0"),
+        ({"rewards": {"rules": 1}}, "rl.rewards.rules"),
+        ({"steps": 3, "epochs": 1}, "steps and epochs both set the length"),
     ],
 )
-def test_mistakes_are_named(
-    shop: Path, rl: dict[str, Any], data: dict[str, Any], message: str
-) -> None:
+def test_mistakes_are_named(shop: Path, rl: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError) as refusal:
         reinforce(config_of(shop, "mistaken", **rl))
     assert message in str(refusal.value)
     assert not (shop / "mistaken" / "metrics.jsonl").exists()
+
+
+def test_a_run_that_is_not_there_is_to_be_trained_first(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="Run `sidtune train` with this configuration first"):
+        reinforce(tiny_config(tmp_path))
+
+
+def test_out_of_memory_the_answers_are_laid_out_again(shop: Path) -> None:
+    """In smaller passes, and with what is asked of them: the result stays the same."""
+    ordinary, failures = ReinforcementTrainer._passes, []
+
+    def failing(self: ReinforcementTrainer, model: Any, step: Any) -> Any:
+        largest = max(batch.input_ids.size for batch in step["micro_batches"])
+        if largest > 80:
+            failures.append(largest)
+            raise torch.OutOfMemoryError
+        return ordinary(self, model, step)
+
+    reinforce(config_of(shop, "room enough", steps=2))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ReinforcementTrainer, "_passes", failing)
+        reinforce(config_of(shop, "little room", steps=2))
+    assert failures
+    left, right = (load_weights(shop / name / FINAL) for name in ("room enough", "little room"))
+    for name, value in left.items():
+        torch.testing.assert_close(right[name], value, rtol=1e-4, atol=2e-5)
 
 
 def test_another_catalogue_is_refused(shop: Path, tmp_path: Path) -> None:
