@@ -106,15 +106,13 @@ def test_the_layout_does_not_matter(shop: Path) -> None:
     for name, training in (
         ("tree", {"layout": "tree"}),
         ("padded", {"layout": "padded", "micro_batch_size": 3}),
-        ("narrow", {"layout": "bucketed", "max_tokens": 60}),
     ):
-        tree = tree_of(shop, name, {"over": "allowed", "steps": 3})
+        tree = tree_of(shop, name, {"over": "allowed", "steps": 2})
         tree["training"] = training
         reinforce(parse_config(tree, "test"))
         ends.append(load_weights(shop / name / FINAL))
-    for other in ends[1:]:
-        for weight, value in ends[0].items():
-            torch.testing.assert_close(other[weight], value, rtol=1e-4, atol=2e-5)
+    for weight, value in ends[0].items():
+        torch.testing.assert_close(ends[1][weight], value, rtol=1e-4, atol=2e-5)
 
 
 def test_without_signal_and_without_sft_nothing_moves(shop: Path) -> None:
