@@ -254,6 +254,8 @@ def build_trl(
         num_generations=GROUP,
         max_completion_length=len(paths[0]),
         beta=BETA,
+        # As published; by default TRL multiplies the divergence by the ratio.
+        use_bias_correction_kl=False,
         loss_type="grpo",
         learning_rate=RATE,
         lr_scheduler_type="constant",
@@ -369,7 +371,7 @@ def hear(worker: Any) -> dict[str, Any]:
     """The next line of a process."""
     line = worker.stdout.readline()
     if not line:
-        raise RuntimeError("a contestant ended early; see its log")
+        raise RuntimeError("a contestant ended early")
     heard: dict[str, Any] = json.loads(line)
     return heard
 

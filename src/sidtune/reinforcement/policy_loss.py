@@ -42,7 +42,7 @@ class PolicyLoss(LossVariant):
         super().__init__(config, prefixes)
         self.clip = clip
         # Not a buffer: DDP would replace it by that of the first process.
-        self.divergence = torch.zeros(2, dtype=torch.float64)
+        self.divergence = torch.zeros(2)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(
@@ -61,6 +61,6 @@ class PolicyLoss(LossVariant):
         gained = reward * ratio.clamp(max=1 + self.clip) + loss * ratio.clamp(min=1 - self.clip)
         further = torch.where(reference.isnan(), now.detach(), reference) - now
         divergence = kl * (further.exp() - further - 1)
-        seen = torch.stack([divergence.detach().sum(), kl.sum()]).double()
+        seen = torch.stack([divergence.detach().sum(), kl.sum()]).float()
         self.divergence = self.divergence.to(seen.device) + seen
         return divergence - gained - likelihood * now

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from sidtune.base.errors import UserError
 from sidtune.base.ragged import Ragged
+from sidtune.decoding.answers import Answers
 from sidtune.encoding.corpus import Corpus, EncodedTask
-from sidtune.reinforcement.paths import Paths
+from sidtune.reinforcement.paths import paths_of
 from sidtune.tasks import TASKS
 
 
@@ -22,18 +23,19 @@ class PromptCorpus(Corpus):
 
     Args:
         sids: the distinct SIDs as vocabulary ids, by number.
-        paths: the same, as the search follows them.
+        answers: the same, as the search follows them.
 
     Attributes:
+        paths: of the SIDs.
         targets: `(entries,)`, numbers of the SIDs.
 
     Raises:
         UserError: for a task none of whose examples answers with a SID.
     """
 
-    def __init__(self, tasks: Sequence[EncodedTask], sids: Ragged, paths: Paths) -> None:
+    def __init__(self, tasks: Sequence[EncodedTask], sids: Ragged, answers: Answers) -> None:
         super().__init__(tasks)
-        self.paths = paths
+        self.answers, self.paths = answers, paths_of(answers.trie)
         numbers = {tuple(sids[number].tolist()): number for number in range(len(sids))}
         tokens = np.unique(sids.values)
         found = [np.array(list(_entries(task, numbers, tokens)), np.int64) for task in tasks]
@@ -48,7 +50,7 @@ class PromptCorpus(Corpus):
         self.task_of = np.repeat(np.arange(len(tasks)), self.sizes)
         example, self._end, self.targets = np.concatenate(found).T
         self._example = example + self._starts[self.task_of]
-        self.label_counts = paths.lengths[self.targets]
+        self.label_counts = self.paths.lengths[self.targets]
         self.lengths = self._end + self.label_counts
         self.histories = self.histories[self._example]
 

@@ -29,7 +29,6 @@ from sidtune.decoding.trie import distinct_sids
 from sidtune.files.text import read_lines
 from sidtune.inputs import Inputs
 from sidtune.ranker.texts import text_vectors
-from sidtune.reinforcement.paths import paths_of
 from sidtune.reinforcement.policy_loss import PolicyLoss
 from sidtune.reinforcement.prompt_corpus import PromptCorpus
 from sidtune.reinforcement.rewards.base import Shop
@@ -161,6 +160,11 @@ def reinforce(
     """
     run = reinforced(config)
     start = Path(run.model.base)
+    if not config.rl.start and not start.exists():
+        raise UserError(
+            f"{start} does not exist, and reinforcement starts from a finished run",
+            "Run `sidtune train` with this configuration first, or set rl.start.",
+        )
     refuse_other_folders(start)
     given = resume not in ("auto", "never")
     if given and Path(resume).parent.resolve() != run.output_dir.resolve():
@@ -220,17 +224,12 @@ def prompt_steps(
     """The plan, over prompts."""
     vocabulary = shared.inputs.vocabulary
     made = make_steps(config, shared.training, model, vocabulary, arguments, shared.prefixes)
-    answers, token_ids = _answers(shared.inputs)
-    sids, _ = distinct_sids(shared.inputs.catalogue.sids, token_ids)
-    corpus = PromptCorpus(shared.training, sids, paths_of(answers.trie))
+    prompts = Prompts(shared.inputs.bundle, vocabulary.tokenizer)
+    sids, _ = distinct_sids(shared.inputs.catalogue.sids, prompts.token_ids)
+    answers = make_answers(shared.inputs.bundle, prompts)
+    corpus = PromptCorpus(shared.training, sids, answers)
     plan = replace(make_plan(config, corpus), repeats=config.rl.updates)
     return Steps(corpus, plan, made.layout, made.rank, made.world_size)
-
-
-@cache
-def _answers(inputs: Inputs) -> tuple[Answers, dict[str, int]]:
-    prompts = Prompts(inputs.bundle, inputs.vocabulary.tokenizer)
-    return make_answers(inputs.bundle, prompts), prompts.token_ids
 
 
 def reinforcement_trainer(
@@ -245,17 +244,17 @@ def reinforcement_trainer(
     assert isinstance(steps.corpus, PromptCorpus)
     rl, tasks = config.rl, len(shared.training)
     variant = PolicyLoss(config.loss, shared.prefixes, rl.clip)
-    reference = LabelLoss(_frozen_copy(model), tasks, variant) if rl.beta else None
-    answers, _ = _answers(shared.inputs)
-    shop = Shop(steps.corpus.paths, cache(lambda: _sid_vectors(config, shared.inputs, answers)))
+    reference = LabelLoss(frozen_copy(model), tasks, variant) if rl.beta else None
+    corpus, answers = steps.corpus, steps.corpus.answers
+    shop = Shop(corpus.paths, cache(lambda: _sid_vectors(config, shared.inputs, answers)))
     if rl.weights.get("semantic"):
         shop.vectors()
-    rollouts = Rollouts(steps.corpus, answers.trie, rl, shop, config.seed)
+    rollouts = Rollouts(corpus, answers.trie, rl, shop, config.seed)
     kind = partial(ReinforcementTrainer, reinforcement=Reinforcement(rollouts, rl, reference))
     return make_trainer(shared, config, model, steps, arguments, request, variant, kind, SHOWN)
 
 
-def _frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
+def frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
     """A copy of a model that nothing trains; what is not trained in the model is not copied."""
     kept = {id(weight): weight for weight in model.parameters() if not weight.requires_grad}
     return copy.deepcopy(model, kept).requires_grad_(False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sidtune.batching.layouts import MicroBatch, idle_micro_batch
+from sidtune.batching.layouts import idle_micro_batch
 from sidtune.batching.steps import Step
 from sidtune.config.rl import RlConfig
 from sidtune.decoding.decoder import Decoder, make_decoder
@@ -111,14 +111,23 @@ class ReinforcementTrainer(StepTrainer):
         number, updates = self.state.global_step, self.reinforcement.options.updates
         if number % updates == 0 or self.answered is None:
             self.answered = self._answered(number)
-        batches = [placed.told(self.answered.edges.terms) for placed in self.answered.placed]
+        self._watch(self.answered)
+        return super().training_step(model, self._step(self.answered, number))
+
+    def _step(self, answered: Answered, number: int) -> Step:
+        """The answers as a step."""
+        prompts = self.steps.plan.step(number)
+        batches = [placed.told(answered.edges.terms) for placed in answered.placed]
         if not batches:
-            first = self.steps.corpus[int(self.steps.plan.step(number)[0])]
-            batches = [idle_micro_batch(first, self.steps.layout)]
-        self._watch(self.answered.rollout, batches)
-        prompts = inputs["examples"]
-        step = Step(micro_batches=batches, label_count=prompts, examples=prompts)
-        return super().training_step(model, step)
+            batches = [idle_micro_batch(self.steps.corpus[int(prompts[0])], self.steps.layout)]
+        return Step(micro_batches=batches, label_count=len(prompts), examples=len(prompts))
+
+    def _lay_out(self, number: int) -> Step:
+        """See `StepTrainer`."""
+        assert self.answered
+        placed = self.answered.edges.laid_out(self.steps.layout)
+        self.answered = replace(self.answered, placed=placed)
+        return self._step(self.answered, number)
 
     def _answered(self, number: int) -> Answered:
         """The answers of a step, laid out, with the log-probabilities that they are compared
@@ -184,8 +193,9 @@ class ReinforcementTrainer(StepTrainer):
 
     # --- logs ---
 
-    def _watch(self, rollout: Rollout, batches: list[MicroBatch]) -> None:
-        groups, counts = rollout.groups, self.counts
+    def _watch(self, answered: Answered) -> None:
+        rollout, counts = answered.rollout, self.counts
+        groups = rollout.groups
         taught = teaches(rollout.rewards, groups.there)
         counts.prompts += len(taught)
         counts.answers += groups.there.sum()
@@ -193,7 +203,7 @@ class ReinforcementTrainer(StepTrainer):
         counts.hit += groups.hits.any(axis=1).sum()
         counts.taught += taught.sum()
         counts.entropy += rollout.entropy.sum()
-        counts.tokens += sum(batch.tokens for batch in batches)
+        counts.tokens += sum(placed.batch.tokens for placed in answered.placed)
         counts.padded += self._plain_tokens(rollout)
 
     def _plain_tokens(self, rollout: Rollout) -> int:

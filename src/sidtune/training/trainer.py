@@ -91,7 +91,9 @@ class StepTrainer(CheckpointingTrainer):
             self.add_callback(self.untouched)
         self.unchanged = Unchanged() if keeps_base else None
         # Not with several ranks: a retry on one would leave the others waiting in the all-reduce.
-        self.smaller_passes = SmallerPasses(steps, auto_tokens and arguments.world_size == 1)
+        self.smaller_passes = SmallerPasses(
+            steps, self._lay_out, auto_tokens and arguments.world_size == 1
+        )
         self._taken: tuple[Step, Tensor] | None = None
         # The name of the checkpoint that the run was resumed from.
         self._origin: str | None = None
@@ -135,10 +137,14 @@ class StepTrainer(CheckpointingTrainer):
         while (sums := self._passes_that_fit(model, step)) is None:
             model.zero_grad()
             torch.cuda.empty_cache()
-            step = self.steps[number]
+            step = self._lay_out(number)
         self._taken = step, sums
         loss: Tensor = sums.sum() * (self.args.world_size / step["label_count"])
         return loss
+
+    def _lay_out(self, number: int) -> Step:
+        """A step in the layout that there is now."""
+        return self.steps[number]
 
     def _passes_that_fit(self, model: nn.Module, step: Step) -> Tensor | None:
         """As `_passes`, or None if out of memory: a retry inside `except` would keep the failed

@@ -43,6 +43,8 @@ def test_loss_and_gradients_are_those_of_trl(tmp_path: Folder) -> None:
         num_generations=GROUP,
         per_device_train_batch_size=GROUP,
         beta=BETA,
+        # As published; by default TRL multiplies the divergence by the ratio.
+        use_bias_correction_kl=False,
         epsilon=CLIP,
         loss_type="grpo",
         use_cpu=True,

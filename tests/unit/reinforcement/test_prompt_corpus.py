@@ -15,7 +15,6 @@ from sidtune.decoding.answers import make_answers
 from sidtune.decoding.prompts import Prompts
 from sidtune.decoding.trie import distinct_sids
 from sidtune.inputs import Inputs
-from sidtune.reinforcement.paths import paths_of
 from sidtune.reinforcement.prompt_corpus import PromptCorpus
 
 
@@ -23,8 +22,8 @@ def corpus_of(folder: Path, **sections: Any) -> tuple[PromptCorpus, Inputs, Prom
     inputs = Inputs(tiny_config(folder, **sections))
     prompts = Prompts(inputs.bundle, inputs.vocabulary.tokenizer)
     sids, _ = distinct_sids(inputs.catalogue.sids, prompts.token_ids)
-    paths = paths_of(make_answers(inputs.bundle, prompts).trie)
-    return PromptCorpus(inputs.mixture.train(), sids, paths), inputs, prompts
+    answers = make_answers(inputs.bundle, prompts)
+    return PromptCorpus(inputs.mixture.train(), sids, answers), inputs, prompts
 
 
 @pytest.mark.parametrize("task", ["sid_next", "sid_sequence"])

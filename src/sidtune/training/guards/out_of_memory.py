@@ -4,7 +4,7 @@ change.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -21,17 +21,18 @@ class SmallerPasses:
 
     Args:
         steps: of the run; their layout is changed.
+        lay_out: makes a step, in the layout that `steps` has by then.
         allowed: false if the user set the size, or if there are other ranks, which would not retry
             too.
     """
 
-    def __init__(self, steps: Steps, allowed: bool) -> None:
-        self.steps, self.allowed, self.lowered = steps, allowed, False
+    def __init__(self, steps: Steps, lay_out: Callable[[int], Step], allowed: bool) -> None:
+        self.steps, self.lay_out, self.allowed, self.lowered = steps, lay_out, allowed, False
 
     def laid_out(self, step: Step, number: int) -> Step:
         """The step, laid out again if a loader worker prepared it with an earlier limit."""
         return (
-            self.steps[number]
+            self.lay_out(number)
             if self.lowered and _largest(step) > self.steps.layout.limit
             else step
         )
