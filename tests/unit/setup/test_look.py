@@ -95,7 +95,7 @@ def test_rows_are_chosen_before_events(tmp_path: Path) -> None:
     write_shop(tmp_path)
     for name in ("shop.item.json", "shop.index.json"):
         (tmp_path / name).unlink()
-    with pytest.raises(UserError, match="neither the items .* nor their SIDs"):
+    with pytest.raises(UserError, match=r"neither the items .* nor their SIDs"):
         choose(look(tmp_path))
 
 
