@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -66,7 +67,8 @@ def init(
     from sidtune.setup.choose import choose, with_events
     from sidtune.setup.look import look
 
-    name = folder.absolute().name or "shop"
+    # As a name of files: `$` would be a variable in a configuration.
+    name = re.sub(r"[^\w.-]+", "-", folder.absolute().name).strip("-") or "shop"
     file = output or Path(f"{name}.yaml")
     if file.exists():
         raise UserError(f"{file} is there already", "Give another name: --output FILE.")

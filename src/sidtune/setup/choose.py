@@ -73,12 +73,26 @@ def choose(tables: Sequence[Table]) -> Chosen:
     way = next((way for way in WAYS if way[0] in roles), None)
     if way is None:
         raise UserError(f"nothing to train on: {listed(tables)}", READABLE)
+    if way != ("events",) and not {"items", "index"} & roles.keys():
+        return _without_catalogue(way, roles)
     texts: tuple[Role, ...] = ("catalogue",) if way == ("events",) else ("items", "index")
     kept = {role: roles[role] for role in (*way, *texts) if role in roles}
     if way == ("events",) and "catalogue" not in kept and "items" in roles:
         kept["catalogue"] = roles["items"]
     filtered = way == ("events",) and kept["events"].rows >= FILTERED_FROM
     return Chosen(kept, k_core=K_CORE if filtered else 0)
+
+
+def _without_catalogue(way: tuple[Role, ...], roles: Mapping[Role, Table]) -> Chosen:
+    """Whole histories as events, of which `sidtune prepare` makes a catalogue."""
+    first = roles[way[0]]
+    if way != ("interactions",):
+        raise UserError(
+            f"{first.path}: rows, and neither the items (.item.json) nor their SIDs (.index.json)"
+            " are beside them",
+            "Put one of them beside the rows, or give the events that they were made of.",
+        )
+    return Chosen({"events": replace(first, role="events", format="sequences")})
 
 
 def with_events(file: Path, tables: Sequence[Table]) -> Chosen:

@@ -22,8 +22,8 @@ PARAMETERS = {128: 1_000_000, 256: 3_500_000}
 # A pretrained base: 6 operations a parameter and token; tokens of the default mixture for each
 # target after sharing prefixes; operations a second that are reached.
 TOKENS, GPU_SPEED, CORE_SPEED = 150, 5e13, 3e10
-# Weights, gradients and AdamW's state in float32.
-TRAINED_BYTES, FROZEN_BYTES = 16, 2
+# Weights, gradients and AdamW's state in float32; weights on disk in 16 bits.
+TRAINED_BYTES, SAVED_BYTES = 16, 2
 USABLE = 0.7
 NAMED_SIZE = re.compile(r"(\d+(?:\.\d+)?)([BbMm])(?![a-zA-Z])")
 
@@ -82,7 +82,7 @@ def base_parameters(base: str) -> int:
     folder = Path(base)
     if folder.is_dir():
         weights = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-        return weights // FROZEN_BYTES
+        return weights // SAVED_BYTES
     found = NAMED_SIZE.search(base.rpartition("/")[2])
     return int(float(found[1]) * (1e9 if found[2] in "bB" else 1e6)) if found else 0
 

@@ -13,9 +13,9 @@ import yaml
 
 from sidtune.pipeline.sizes import size_for
 from sidtune.setup.choose import Chosen
-from sidtune.setup.estimate import Estimate, base_parameters, fits
+from sidtune.setup.estimate import TRAINED_BYTES, Estimate, base_parameters, fits
 from sidtune.setup.look import Role, Table
-from sidtune.setup.machine import Machine
+from sidtune.setup.machine import GIB, Machine
 from sidtune.tasks.keys import all_keys
 
 EPOCHS = 3
@@ -151,11 +151,11 @@ def _notes(chosen: Chosen) -> dict[str, str]:
             f" size {size.hidden}, {size.epochs} epochs. To fine-tune a pretrained model instead:"
         )
         notes["training"] = "The length of training and the size of its steps, to change them:"
-    elif not fits(base_parameters(chosen.base), Machine(1, 1)):
+    elif parameters := base_parameters(chosen.base):
         notes["model.tuning"] = (
             "`full` trains all parameters, which takes about"
-            f" {base_parameters(chosen.base) * 16 / 2**30:.0f} GiB; `frozen` trains only the rows"
-            " of the SID tokens"
+            f" {parameters * TRAINED_BYTES / GIB:.0f} GiB; `frozen` trains only the rows of the SID"
+            " tokens"
         )
     return notes
 

@@ -92,6 +92,11 @@ def test_rows_are_chosen_before_events(tmp_path: Path) -> None:
     (tmp_path / "valid.csv").unlink()
     with pytest.raises(UserError, match="no file of validation rows"):
         choose(look(tmp_path))
+    write_shop(tmp_path)
+    for name in ("shop.item.json", "shop.index.json"):
+        (tmp_path / name).unlink()
+    with pytest.raises(UserError, match=r"neither the items .* nor their SIDs"):
+        choose(look(tmp_path))
 
 
 def test_nothing_to_train_on_says_what_was_found(tmp_path: Path) -> None:

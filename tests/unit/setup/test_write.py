@@ -49,8 +49,11 @@ def test_rows_and_sids_of_minionerec(tmp_path: Path) -> None:
 def test_whole_histories_without_texts_and_without_sids(tmp_path: Path) -> None:
     write_text(tmp_path, "a.inter.json", json.dumps({"u": ["1", "2", "3", "4"]}))
     tree = accepted(tmp_path, choose(look(tmp_path)))
-    assert tree["data"].keys() == {"interactions"}
     assert tree["sids"] == {"vectors": "co_occurrence"}
+    done = prepared(tmp_path, **tree["events"])
+    assert done.summary["result"]["items"] == 4, "SIDs need a catalogue, which this makes"
+    write_text(tmp_path, "a.index.json", json.dumps({str(n): [f"<a_{n}>"] for n in range(5)}))
+    assert accepted(tmp_path, choose(look(tmp_path)))["data"].keys() == {"interactions", "index"}
 
 
 def test_what_is_written_of_events_can_be_prepared(tmp_path: Path) -> None:
