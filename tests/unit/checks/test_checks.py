@@ -146,3 +146,11 @@ def test_a_warmup_as_long_as_its_run_is_warned_of(
         f"warmup takes {warmup} steps and training {steps}," in said
         for warmup, steps, _ in warned.values()
     )
+
+
+def test_layers_that_lora_cannot_find_are_named(tmp_path: Path) -> None:
+    lora = {"tuning": "lora", "lora": {"targets": ["q_proj", "qkv"]}}
+    (found,) = findings(tiny_config(tmp_path, model=lora), "no linear layer")
+    assert (found.severity, found.where) == ("error", "model.lora.targets")
+    assert "'qkv'" in found.message
+    assert "q_proj" in found.remedy

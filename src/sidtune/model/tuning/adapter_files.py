@@ -31,6 +31,8 @@ class AdapterSettings(BaseModel):
     model_config = ConfigDict(extra="ignore", strict=True)
 
     peft_type: str
+    # It would make PEFT import the module that a second key names.
+    megatron_config: None = None
     base_model_name_or_path: Annotated[str, Field(min_length=1)]
     trainable_token_indices: Annotated[
         dict[str, Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]],
