@@ -45,6 +45,7 @@ from sidtune.reinforcement.run import prompt_steps, reinforced, reinforcement_tr
 from sidtune.reinforcement.trainer import ReinforcementTrainer
 from sidtune.tasks.config_file import parse_config
 from sidtune.training.arguments import training_arguments
+from sidtune.training.callbacks import LastStepEvaluation
 from sidtune.training.method import Shared
 
 PROMPTS, GROUP, BETA, RATE = 32, 16, 1e-3, 1e-4
@@ -163,6 +164,7 @@ def build_ours(
     arguments.max_steps = steps
     trainer = reinforcement_trainer(shared, run, model, plan, arguments, StopRequest())
     assert isinstance(trainer, ReinforcementTrainer)
+    trainer.remove_callback(LastStepEvaluation)
     corpus, asked = plan.corpus, trainer._answered
     assert isinstance(corpus, PromptCorpus)
 
@@ -336,8 +338,7 @@ def compare(folder: Path, length: str, rounds: int) -> dict[str, float]:
                 reports[name].append(hear(worker))
     finally:
         for worker in workers.values():
-            worker.stdin.close()
-            worker.wait(60)
+            worker.kill()
     ours, theirs = reports["ours"], reports["trl"]
     assert ours[0]["answers"] == theirs[0]["answers"], "the answers of the first step differ"
     norms = ours[0]["norm"], theirs[0]["norm"]
