@@ -67,7 +67,8 @@ def convert(gguf: Path, folder: Path) -> None:
     if hasattr(model.config, "quantization_config"):
         # What is written is not quantised any more.
         del model.config.quantization_config
-    model.to(torch.bfloat16).save_pretrained(folder)
+    narrow: Any = model
+    narrow.to(torch.bfloat16).save_pretrained(folder)
     AutoTokenizer.from_pretrained(gguf.parent, **given).save_pretrained(folder)
 
 

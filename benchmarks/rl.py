@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from sidtune.training.callbacks import LastStepEvaluation
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl
 
 from contestants import GIB, own_channel
@@ -45,7 +46,6 @@ from sidtune.reinforcement.run import prompt_steps, reinforced, reinforcement_tr
 from sidtune.reinforcement.trainer import ReinforcementTrainer
 from sidtune.tasks.config_file import parse_config
 from sidtune.training.arguments import training_arguments
-from sidtune.training.callbacks import LastStepEvaluation
 from sidtune.training.method import Shared
 
 PROMPTS, GROUP, BETA, RATE = 32, 16, 1e-3, 1e-4
@@ -70,7 +70,7 @@ class Meter(TrainerCallback):
     def __init__(self, channel: Any, trainer: Trainer, answers: dict[str, Any]) -> None:
         self.channel, self.answers, self.began = channel, answers, 0.0
         self.norm = 0.0
-        clip = trainer._clip_grad_norm
+        clip: Any = trainer._clip_grad_norm
 
         def clipping(model: Any) -> Any:
             norm = clip(model)

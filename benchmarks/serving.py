@@ -102,12 +102,14 @@ def made_model(folder: Path) -> Path:
     from sidtune.commands.demo_shop import write_demo_events
     from sidtune.commands.demo_steps import item_texts, write_config
     from sidtune.model.new_base import create_base
+    from sidtune.pipeline.defaults import Request
     from sidtune.pipeline.run import run
 
     quiet_libraries()
     paths = write_demo_events(folder / "data", 0, 600)
     create_base(folder / "base", item_texts(paths), hidden=128, layers=4, vocab=2000)
-    run(write_config(folder, paths), ["training.max_steps=40", "eval.every=40"])
+    overrides = ["training.max_steps=40", "eval.every=40"]
+    run(Request.read(write_config(folder, paths), overrides))
     return folder / "run"
 
 

@@ -46,6 +46,7 @@ OPTIONS = {
     "evaluate": (
         "model --split --beams --normalize --limit --exclude-history --candidates --rows --train "
         "--no-baselines --no-rank --output --max-tokens --json --processes --trust-remote-code"
+        " --quiet"
     ),
     "baselines": (
         "config overrides --split --simple --seed --limit --exclude-history --candidates --output"

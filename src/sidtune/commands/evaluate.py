@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from sidtune.base.terminal import console, json_text, launched, quiet_libraries
+from sidtune.base.terminal import console, json_text, launched, quiet_libraries, quietly
 from sidtune.commands.options import (
     AsJson,
     Beams,
@@ -19,6 +19,7 @@ from sidtune.commands.options import (
     NoRank,
     Normalization,
     Processes,
+    Quiet,
     Split,
     TrustRemoteCode,
 )
@@ -62,6 +63,7 @@ def evaluate(
     as_json: AsJson = False,
     processes: Processes = None,
     trust_remote_code: TrustRemoteCode = False,
+    quiet: Quiet = False,
 ) -> None:
     """Rank the rows of a split over the whole catalogue: HR@K, NDCG@K and MRR of the ranker beside
     the model, of the model alone, and of simple baselines.
@@ -93,16 +95,17 @@ def evaluate(
         not no_baselines,
         not no_rank,
     )
-    report = room.evaluate(request)
-    if report and as_json:
-        typer.echo(json_text(report.as_json(), indent=1))
-    elif report:
-        for table in render(report):
-            console.print(table)
-        folder = escape(str(room.results_folder(request)))
-        console.print(
-            f"All metrics: {folder}/{split}.json. All ranked lists:"
-            f" {folder}/{split}.predictions.parquet"
-        )
-    if report and output is None:
-        leave_report(model, said=not as_json)
+    with quietly(quiet):
+        report = room.evaluate(request)
+        if report and as_json:
+            typer.echo(json_text(report.as_json(), indent=1))
+        elif report:
+            for table in render(report):
+                console.print(table)
+            folder = escape(str(room.results_folder(request)))
+            console.print(
+                f"All metrics: {folder}/{split}.json. All ranked lists:"
+                f" {folder}/{split}.predictions.parquet"
+            )
+        if report and output is None:
+            leave_report(model, said=not as_json)

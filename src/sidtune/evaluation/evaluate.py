@@ -49,11 +49,10 @@ from sidtune.ranker.pairs import Floats
 from sidtune.ranker.sources.vectors import Text
 from sidtune.ranker.texts import text_vectors
 from sidtune.runs.bundle import refuse_other_folders
-from sidtune.runs.files import CONFIG
+from sidtune.runs.files import CONFIG, EVALUATION
 from sidtune.tasks.config_file import load_config
 from sidtune.tasks.source import load_split
 
-FOLDER = "evaluation"
 LIMIT_SEED = 0
 
 
@@ -117,7 +116,7 @@ def evaluate(request: EvaluationRequest) -> Report | None:
     settings["ranking_seconds"] = round(time.monotonic() - began, 2)
     report = None
     if state.is_main_process:
-        found = _Ranked(recommender, rows, chosen, lists, request.options)
+        found = _Listed(recommender, rows, chosen, lists, request.options)
         report = _report(found, data, settings, folder, request)
     if state.num_processes > 1:
         # One that left early would tear the connection from under those that still close it.
@@ -127,7 +126,7 @@ def evaluate(request: EvaluationRequest) -> Report | None:
 
 
 @dataclass(frozen=True)
-class _Ranked:
+class _Listed:
     """The rows, with their numbers in the file, and the model's lists for them."""
 
     recommender: Recommender
@@ -138,7 +137,7 @@ class _Ranked:
 
 
 def _report(
-    found: _Ranked,
+    found: _Listed,
     data: _Data,
     settings: dict[str, Any],
     folder: Path,
@@ -271,7 +270,7 @@ class _Data:
 
 def results_folder(request: EvaluationRequest) -> Path:
     """Where the results lie."""
-    return request.output or request.model / FOLDER
+    return request.output or request.model / EVALUATION
 
 
 class ItemLists(NamedTuple):

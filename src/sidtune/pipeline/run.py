@@ -128,7 +128,7 @@ def _evaluate(config: Config, processes: int, trust_remote_code: bool) -> Report
     if (report := _evaluated(file, config.output_dir)) is None:
         if processes > 1:
             arguments = ["evaluate", str(config.output_dir), "--split", split]
-            _launch(processes, arguments, trust_remote_code)
+            _launch(processes, arguments + ["--quiet"] * console.quiet, trust_remote_code)
             report = read_report(file)
         else:
             report = evaluate(request)

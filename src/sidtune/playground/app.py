@@ -149,9 +149,14 @@ def _path(engine: Engine, question: PathQuestion) -> dict[str, Any]:
     history, item = located.take(np.array([0])), int(located[1][0])
     known = history.keep(history.values >= 0)
     if item < 0 or recommender.answers.sid_of[item] < 0:
-        raise UserError(f"item_id: {question.item_id!r} may not be recommended by this model")
+        raise UserError(
+            f"item_id: {question.item_id!r} may not be recommended by this model",
+            "Ask for an item of its catalogue, within the candidates.",
+        )
     if not len(known.values):
-        raise UserError("history: this model knows none of the items")
+        raise UserError(
+            "history: this model knows none of the items", "Give items of its catalogue."
+        )
     steps = sid_path(recommender, known, item, served.options.normalize)
     return {
         "steps": [asdict(step) for step in steps],

@@ -24,7 +24,6 @@ from sidtune.config.loss import LossConfig
 from sidtune.config.rl import STEPS
 from sidtune.decoding.answers import Answers, make_answers
 from sidtune.decoding.prompts import Prompts
-from sidtune.decoding.recommender import refuse_other_folders
 from sidtune.decoding.trie import distinct_sids
 from sidtune.files.text import read_lines
 from sidtune.inputs import Inputs
@@ -34,9 +33,10 @@ from sidtune.reinforcement.prompt_corpus import PromptCorpus
 from sidtune.reinforcement.rewards.base import Shop
 from sidtune.reinforcement.rollouts import Rollouts
 from sidtune.reinforcement.trainer import Reinforcement, ReinforcementTrainer
-from sidtune.runs.bundle import RECOMMENDER_FILE, read_bundle
+from sidtune.runs.bundle import RECOMMENDER_FILE, read_bundle, refuse_other_folders
+from sidtune.runs.files import METRICS
+from sidtune.sids.vectors.source import unit
 from sidtune.tasks.config import Config
-from sidtune.training.display.callbacks import METRICS
 from sidtune.training.loss.label_loss import LabelLoss
 from sidtune.training.make_steps import make_plan, make_steps
 from sidtune.training.method import Method, Shared, make_trainer
@@ -270,7 +270,7 @@ def _sid_vectors(config: Config, inputs: Inputs, answers: Answers) -> NDArray[np
         )
     summed = np.zeros((answers.trie.count, vectors.shape[1]), np.float32)
     np.add.at(summed, row_of(answers.items), vectors[answers.items.values])
-    return summed / np.linalg.norm(summed, axis=1, keepdims=True).clip(min=1e-12)
+    return unit(summed)
 
 
 def _ranking(folder: Path, step: int) -> dict[str, float]:

@@ -159,7 +159,7 @@ class ReinforcementTrainer(StepTrainer):
         """Write down the log-probabilities of all labels under a model."""
         for batch, labels in answered.placed:
             with self.accelerator.autocast():
-                known = model.likelihoods(**batch.to(self.args.device))  # type: ignore[arg-type]
+                known = model.likelihoods(**batch.to(self.args.device))
             answered.edges.terms[labels, term] = known.float().cpu().numpy()
 
     # --- updates that follow the first on one rollout ---
@@ -215,7 +215,7 @@ class ReinforcementTrainer(StepTrainer):
 
     def _count(self, step: Step, sums: Tensor) -> None:
         """Only prompts: a loss per task and label would say nothing."""
-        self._examples += step["examples"]
+        self._throughput.add(step)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add to training entries what was answered and how it was rewarded."""

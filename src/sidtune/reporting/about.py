@@ -11,7 +11,7 @@ from sidtune.reporting.record import Record, section_of
 
 FILES = ("interactions", "train", "valid", "test", "items", "index", "preferences", "instructions")
 # They name places, which say nothing of a result.
-PLACES = ("output_dir", "encoding.cache_dir", "logging.")
+LEFT_OUT = ("output_dir", "encoding.cache_dir", "logging.")
 MOST_DIFFERENCES = 60
 
 
@@ -34,7 +34,7 @@ def differences(records: Sequence[Record]) -> Section | None:
     rows = [
         [key, *(_value(tree.get(key)) for tree in trees)]
         for key in keys
-        if not key.startswith(PLACES) and len({_value(tree.get(key)) for tree in trees}) > 1
+        if not key.startswith(LEFT_OUT) and len({_value(tree.get(key)) for tree in trees}) > 1
     ]
     if not any(trees):
         return None

@@ -10,7 +10,7 @@ import numpy as np
 from sidtune.reporting.charts import steps
 from sidtune.reporting.page import Block, Chart, Section, Table
 from sidtune.reporting.record import Record
-from sidtune.runs.files import Plan
+from sidtune.runs.files import TrainingPlan
 from sidtune.sids.report.measure import collisions, level_use
 
 
@@ -27,7 +27,7 @@ def data(record: Record) -> Section | None:
     return Section("data", "Data", "", blocks) if blocks else None
 
 
-def _tasks(plan: Plan) -> Table:
+def _tasks(plan: TrainingPlan) -> Table:
     counts = ("tokens", "labels", "mean length", "longest", "truncated", "dropped")
     rows = [
         [
@@ -50,7 +50,7 @@ def _tasks(plan: Plan) -> Table:
     return Table(["task", "examples", "weight", *counts], rows, "Tasks", note)
 
 
-def _lengths(plan: Plan) -> Chart:
+def _lengths(plan: TrainingPlan) -> Chart:
     rows: list[dict[str, Any]] = []
     for name, task in plan.tasks.items():
         total = max(1, sum(task.by_length))

@@ -28,7 +28,7 @@ GROUPS = {
 PLACES = {"first": "first SID", "among": "best of the first ten", "listed": "best of all listed"}
 
 
-class Line(NamedTuple):
+class Named(NamedTuple):
     """A ranker as charts and tables call it."""
 
     name: str
@@ -53,7 +53,7 @@ def ranking(records: Sequence[Record]) -> Section | None:
     return Section("ranking", "Ranking", _intro(report), blocks)
 
 
-def shown(records: Sequence[Record]) -> list[Line]:
+def shown(records: Sequence[Record]) -> list[Named]:
     """All rankers of one run; of several runs, the first one and the model of each, and the best
     baseline of the first run.
     """
@@ -71,12 +71,12 @@ def shown(records: Sequence[Record]) -> list[Line]:
     return [*firsts, *models, *([best] if best else [])]
 
 
-def lines_of(report: Report) -> list[Line]:
+def lines_of(report: Report) -> list[Named]:
     """The rankers of an evaluation."""
-    return [Line(name, summary, name not in OWN) for name, summary in report.rankers.items()]
+    return [Named(name, summary, name not in OWN) for name, summary in report.rankers.items()]
 
 
-def best_baseline(lines: Sequence[Line]) -> Line | None:
+def best_baseline(lines: Sequence[Named]) -> Named | None:
     """The baseline with the highest NDCG, by item, at the cutoff of groups or the next smaller."""
     baselines = [line for line in lines if line.baseline]
     return max(baselines, key=lambda line: main(line.summary, "NDCG").value, default=None)
@@ -111,7 +111,7 @@ def levels(records: Sequence[Record]) -> Section | None:
     return Section("levels", "Where the SID is lost", intro, blocks)
 
 
-def _by_k(every: Sequence[Line], metric: str) -> Chart:
+def _by_k(every: Sequence[Named], metric: str) -> Chart:
     # All bands would hide each other.
     banded = {line.name for line in (every[0], best_baseline(every)) if line}
     rows: list[dict[str, Any]] = []
@@ -128,7 +128,7 @@ def _by_k(every: Sequence[Line], metric: str) -> Chart:
     return Chart(f"{metric}@K by item", drawing, note)
 
 
-def _table(every: Sequence[Line], level: str, title: str, folded: bool = False) -> Table:
+def _table(every: Sequence[Named], level: str, title: str, folded: bool = False) -> Table:
     cutoffs = [k for k in SHOWN_CUTOFFS if k in cutoffs_of(every[0].summary)]
     names = [f"HR@{k}" for k in cutoffs] + [f"NDCG@{k}" for k in cutoffs[1:]] + ["MRR"]
     rows = []
@@ -138,7 +138,7 @@ def _table(every: Sequence[Line], level: str, title: str, folded: bool = False) 
     return Table(["", *names], rows, title, folded=folded)
 
 
-def _groups(every: Sequence[Line], kind: str, title: str, note: str, k: int) -> list[Block]:
+def _groups(every: Sequence[Named], kind: str, title: str, note: str, k: int) -> list[Block]:
     """A chart of our own rankers and the best baseline, with a table of all."""
     found: dict[str, dict[str, Group]] = {
         line.name: {group.name: group for group in getattr(line.summary, kind)} for line in every

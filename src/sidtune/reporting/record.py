@@ -22,10 +22,9 @@ from sidtune.files.yaml_files import read_yaml
 from sidtune.metrics.metrics import metric_names
 from sidtune.ranker.figures import Ranked
 from sidtune.runs.bundle import CATALOGUE, read_bundle
-from sidtune.runs.files import CONFIG, METRICS, PLAN, RANKED, Plan
+from sidtune.runs.files import CONFIG, EVALUATION, METRICS, PLAN, RANKED, TrainingPlan
 
 SPLITS: tuple[Split, ...] = ("test", "valid", "train")
-EVALUATION = "evaluation"
 Entry = dict[str, float]
 T = TypeVar("T")
 # Whole numbers of a log may be larger than any float.
@@ -50,7 +49,7 @@ class Record:
     folder: Path
     name: str
     config: dict[str, Any] = field(default_factory=dict)
-    plans: list[Plan] = field(default_factory=list)
+    plans: list[TrainingPlan] = field(default_factory=list)
     entries: list[Entry] = field(default_factory=list)
     report: Report | None = None
     ranked: Ranked | None = None
@@ -162,8 +161,8 @@ def _report(file: Path, split: Split) -> Report:
     return found
 
 
-def _plan(file: Path) -> Plan:
-    found = _of_kind(Plan, file)
+def _plan(file: Path) -> TrainingPlan:
+    found = _of_kind(TrainingPlan, file)
     bins = len(found.length_edges) - 1
     if any(len(task.by_length) != bins for task in found.tasks.values()):
         raise UserError(f"{file}: by_length and length_edges do not match", DELETE)

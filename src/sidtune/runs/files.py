@@ -8,9 +8,11 @@ from typing import Annotated
 from pydantic import Field
 
 Count = Annotated[int, Field(ge=0, lt=2**62)]
-# The resolved configuration, log entries, the plan, the ranker's figures, and the report.
-CONFIG, METRICS, PLAN, RANKED, REPORT = (
+# The resolved configuration, the folder of evaluations, log entries, the plan, the ranker's
+# figures, and the report.
+CONFIG, EVALUATION, METRICS, PLAN, RANKED, REPORT = (
     "config.yaml",
+    "evaluation",
     "metrics.jsonl",
     "plan.json",
     "ranker.json",
@@ -39,7 +41,7 @@ class TaskPlan:
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """What training was going to do when it began, for reports.
 
     Args:

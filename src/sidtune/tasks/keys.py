@@ -177,12 +177,12 @@ def _told(value: Schema, parts: Mapping[str, Schema]) -> str:
         many = f"list of {len(inner)}: " if "prefixItems" in value else "list of "
         return many + ", ".join(dict.fromkeys(_told(one, parts) for one in inner))
     if kind == "object":
-        inner = value.get("additionalProperties")
+        settings = value.get("additionalProperties")
         names = value.get("propertyNames")
         key = _told(names, parts) if isinstance(names, dict) else "name"
-        if not isinstance(inner, dict) or not inner:
+        if not isinstance(settings, dict) or not settings:
             return f"mapping from {key} to its settings"
-        return f"mapping from {key} to {_told(inner, parts)}"
+        return f"mapping from {key} to {_told(settings, parts)}"
     words = {"integer": "whole number", "number": "number", "boolean": "true or false"}
     words |= {"string": value.get("format", "text"), "null": "null"}
     return words.get(str(kind), "any value") + _bounds(value)

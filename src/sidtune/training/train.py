@@ -34,7 +34,7 @@ from sidtune.model.checkpoint_files import load_start
 from sidtune.model.load import base_dtype, load_model
 from sidtune.runs import output
 from sidtune.runs.checkpoints import FINAL, PRECISION, step_of
-from sidtune.runs.files import PLAN, Plan
+from sidtune.runs.files import PLAN, TrainingPlan
 from sidtune.runs.output import Start
 from sidtune.runs.resumed import refuse_broken_state, refuse_links
 from sidtune.runs.schedule import SHORTER_WARMUP, following, long_warmup, stage_runs, total_steps
@@ -279,7 +279,7 @@ def run_stage(
     return result
 
 
-def write_settings(run: Config, stage: Config, plan: Plan) -> None:
+def write_settings(run: Config, stage: Config, plan: TrainingPlan) -> None:
     """Leave the configuration of the run and that of its stage, and the plan."""
     # The run's own first: a folder with a stage but no configuration would be refused as foreign.
     output.write_config(run)

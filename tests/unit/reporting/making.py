@@ -20,7 +20,7 @@ from sidtune.metrics.metrics import Estimate, proportion
 from sidtune.metrics.ranks import Ranking
 from sidtune.ranker.figures import Line, Ranked
 from sidtune.runs.bundle import Bundle, write_bundle
-from sidtune.runs.files import CONFIG, METRICS, PLAN, RANKED, Plan, TaskPlan
+from sidtune.runs.files import CONFIG, METRICS, PLAN, RANKED, TaskPlan, TrainingPlan
 from sidtune.templates import load_templates
 
 ITEMS, BEAMS, STEPS = 30, 10, 40
@@ -76,10 +76,10 @@ def entries(seed: int = 0) -> list[dict[str, float]]:
     return [*found, {"step": STEPS, "train_runtime": 12.5, "train_loss": 1.0}]
 
 
-def plan() -> Plan:
+def plan() -> TrainingPlan:
     task = TaskPlan(2.0, 10, 400, 40, 60, 3, 1, [4, 5, 1])
     tasks = dict.fromkeys(TASKS, task)
-    return Plan("qwen3", 5000, 4000, "cpu", 1, "fp32", STEPS, 20, [0, 20, 40, 61], tasks)
+    return TrainingPlan("qwen3", 5000, 4000, "cpu", 1, "fp32", STEPS, 20, [0, 20, 40, 61], tasks)
 
 
 def ranked() -> Ranked:

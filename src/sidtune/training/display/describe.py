@@ -16,7 +16,7 @@ from sidtune.batching.steps import Steps
 from sidtune.config.model import ModelConfig
 from sidtune.encoding.corpus import EncodedTask
 from sidtune.model.tuning import tuning_of
-from sidtune.runs.files import Plan, TaskPlan
+from sidtune.runs.files import TaskPlan, TrainingPlan
 from sidtune.runs.schedule import total_steps
 from sidtune.tasks.config import Config
 from sidtune.tokenizer.vocabulary import Vocabulary
@@ -97,13 +97,13 @@ def make_plan(
     steps: Steps,
     model: PreTrainedModel,
     arguments: TrainingArguments,
-) -> Plan:
+) -> TrainingPlan:
     """What a report says of the plan."""
     trained, total = tuning_of(model).parameter_counts(model)
     options, longest = config.task_options(), max(task.counts.longest for task in tasks)
     edges = np.unique(np.linspace(0, longest + 1, LENGTH_BINS + 1).round().astype(np.int64))
     device = arguments.device
-    return Plan(
+    return TrainingPlan(
         model=model.config.model_type,
         parameters=total,
         trained_parameters=trained,
