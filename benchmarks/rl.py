@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from sidtune.training.callbacks import LastStepEvaluation
+from sidtune.training.display.callbacks import LastStepEvaluation
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl
 
 from contestants import GIB, own_channel

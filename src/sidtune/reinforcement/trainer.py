@@ -159,14 +159,15 @@ class ReinforcementTrainer(StepTrainer):
         """Write down the log-probabilities of all labels under a model."""
         for batch, labels in answered.placed:
             with self.accelerator.autocast():
-                known = model.likelihoods(**batch.to(self.args.device))
+                placed: dict[str, Any] = batch.to(self.args.device)
+                known = model.likelihoods(**placed)
             answered.edges.terms[labels, term] = known.float().cpu().numpy()
 
     # --- updates that follow the first on one rollout ---
 
     def _save_rng_state(self, output_dir: str) -> None:
         """Save the answers too, which the next update may go on with; called on every rank."""
-        super()._save_rng_state(output_dir)  # type: ignore[no-untyped-call]
+        super()._save_rng_state(output_dir)
         if self.state.global_step % self.reinforcement.options.updates and self.answered:
             rollout, terms = self.answered.rollout, self.answered.edges.terms
             kept = {

@@ -178,8 +178,8 @@ def _told(value: Schema, parts: Mapping[str, Schema]) -> str:
         return many + ", ".join(dict.fromkeys(_told(one, parts) for one in inner))
     if kind == "object":
         settings = value.get("additionalProperties")
-        names = value.get("propertyNames")
-        key = _told(names, parts) if isinstance(names, dict) else "name"
+        called = value.get("propertyNames")
+        key = _told(called, parts) if isinstance(called, dict) else "name"
         if not isinstance(settings, dict) or not settings:
             return f"mapping from {key} to its settings"
         return f"mapping from {key} to {_told(settings, parts)}"
