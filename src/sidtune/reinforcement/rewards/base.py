@@ -42,7 +42,8 @@ class Groups:
     @property
     def hits(self) -> NDArray[np.bool_]:
         """Whether an answer is right, `(prompts, group)`."""
-        return self.sids == self.targets[:, None]
+        hits: NDArray[np.bool_] = self.sids == self.targets[:, None]
+        return hits
 
 
 @dataclass(frozen=True)
