@@ -79,7 +79,7 @@ def test_a_report_shows_what_training_ranker_and_evaluation_left(
     monkeypatch.setattr(page, "chart_library", lambda: "")
     done = call("report", run)
     assert done.exit_code == 0, done.output
-    assert done.output.strip() == f"Report: {run / 'report.html'}"
+    assert done.output.splitlines()[-1] == f"Report: {run / 'report.html'}"
     shown = (run / "report.html").read_text()
     ndcg = results(run / "evaluation")[0]["rankers"]["ranker"]["item"]["NDCG@10"]["value"]
     assert f"{ndcg:.4f}" in shown

@@ -15,9 +15,7 @@ from sidtune.commands.options import Split
 def report(
     runs: Annotated[
         list[Path],
-        typer.Argument(
-            metavar="RUN [RUN ...]", help="Run folders; of several, the first is the reference."
-        ),
+        typer.Argument(metavar="RUN", help="Run folders; of several, the first is the reference."),
     ],
     split: Annotated[
         Split | None,
@@ -38,6 +36,7 @@ def report(
     from sidtune.reporting.write import write_report
     from sidtune.runs.files import REPORT
 
+    console.print("Drawing the report, in about five seconds", style="dim")
     file = output or (runs[0] / REPORT if len(runs) == 1 else Path(REPORT))
     console.print(f"Report: {escape(str(write_report(runs, file, split)))}", soft_wrap=True)
 
