@@ -73,7 +73,7 @@ class Meter(TrainerCallback):
     def __init__(self, channel: Any, trainer: Trainer, answers: dict[str, Any]) -> None:
         self.channel, self.answers, self.began = channel, answers, 0.0
         self.norm = 0.0
-        clip = trainer._clip_grad_norm
+        clip: Any = trainer._clip_grad_norm
 
         def clipping(model: Any) -> Any:
             norm = clip(model)

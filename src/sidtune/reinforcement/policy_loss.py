@@ -53,7 +53,7 @@ class PolicyLoss(LossVariant):
         terms: Tensor | None = None,
     ) -> Tensor:
         """The loss of each label, `(labels,)`; without `terms`, minus its log-probability."""
-        now = -super().forward(logits, labels, nodes)
+        now: Tensor = -super().forward(logits, labels, nodes)
         if terms is None:
             return -now
         reward, loss, kl, likelihood, reference, old = terms.to(now.dtype).unbind(1)
@@ -63,4 +63,5 @@ class PolicyLoss(LossVariant):
         divergence = kl * (further.exp() - further - 1)
         seen = torch.stack([divergence.detach().sum(), kl.sum()]).float()
         self.divergence = self.divergence.to(seen.device) + seen
-        return divergence - gained - likelihood * now
+        loss_of_label: Tensor = divergence - gained - likelihood * now
+        return loss_of_label

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sidtune.config.rl import RlConfig
-from sidtune.config.search import MAX_TOKENS
+from sidtune.config.search import MAX_TOKENS, Normalize
 from sidtune.decoding.decoder import Decoder, State
 from sidtune.decoding.search import Search
 from sidtune.decoding.trie import Trie
@@ -67,7 +67,7 @@ class Rollouts:
             number: of the rollout.
         """
         prompts = [self.corpus.prompt(int(example)) for example in examples]
-        normalize = "full" if self.options.over == "vocabulary" else "trie"
+        normalize: Normalize = "full" if self.options.over == "vocabulary" else "trie"
         trie = self.trie.to(decoder.device)
         search = Search(trie, self.options.group, normalize, MAX_TOKENS)
         sids = np.full((len(prompts), self.options.group), -1, np.int64)
@@ -122,8 +122,8 @@ class Rollouts:
 
 def _entropy(decoder: Decoder[Any], state: State, trie: Trie) -> NDArray[np.float64]:
     """Entropy of the first SID token, `(prompts,)`."""
-    logits = decoder.head.logits(state.hidden, trie.levels[0].tokens)
-    entropy: NDArray[np.float64] = (
-        torch.distributions.Categorical(logits=logits).entropy().double().cpu().numpy()
-    )
-    return entropy
+    logs = decoder.head.logits(state.hidden, trie.levels[0].tokens).log_softmax(-1)
+    # A token that the model masks has a probability of zero, which counts for nothing.
+    entropy = -(logs.exp() * logs.clamp(min=torch.finfo(logs.dtype).min)).sum(-1)
+    found: NDArray[np.float64] = entropy.double().cpu().numpy()
+    return found

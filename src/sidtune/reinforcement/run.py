@@ -270,7 +270,8 @@ def _sid_vectors(config: Config, inputs: Inputs, answers: Answers) -> NDArray[np
         )
     summed = np.zeros((answers.trie.count, vectors.shape[1]), np.float32)
     np.add.at(summed, row_of(answers.items), vectors[answers.items.values])
-    return summed / np.linalg.norm(summed, axis=1, keepdims=True).clip(min=1e-12)
+    lengths: NDArray[np.float32] = np.linalg.norm(summed, axis=1, keepdims=True)
+    return summed / np.maximum(lengths, 1e-12)
 
 
 def _ranking(folder: Path, step: int) -> dict[str, float]:

@@ -166,7 +166,7 @@ class ReinforcementTrainer(StepTrainer):
 
     def _save_rng_state(self, output_dir: str) -> None:
         """Save the answers too, which the next update may go on with; called on every rank."""
-        super()._save_rng_state(output_dir)  # type: ignore[no-untyped-call]
+        super()._save_rng_state(output_dir)
         if self.state.global_step % self.reinforcement.options.updates and self.answered:
             rollout, terms = self.answered.rollout, self.answered.edges.terms
             kept = {
