@@ -35,6 +35,7 @@ from sidtune.reinforcement.rewards.base import Shop
 from sidtune.reinforcement.rollouts import Rollouts
 from sidtune.reinforcement.trainer import Reinforcement, ReinforcementTrainer
 from sidtune.runs.bundle import RECOMMENDER_FILE, read_bundle
+from sidtune.sids.vectors.source import unit
 from sidtune.tasks.config import Config
 from sidtune.training.callbacks import METRICS
 from sidtune.training.loss.label_loss import LabelLoss
@@ -270,8 +271,7 @@ def _sid_vectors(config: Config, inputs: Inputs, answers: Answers) -> NDArray[np
         )
     summed = np.zeros((answers.trie.count, vectors.shape[1]), np.float32)
     np.add.at(summed, row_of(answers.items), vectors[answers.items.values])
-    lengths: NDArray[np.float32] = np.linalg.norm(summed, axis=1, keepdims=True)
-    return summed / np.maximum(lengths, 1e-12)
+    return unit(summed)
 
 
 def _ranking(folder: Path, step: int) -> dict[str, float]:
