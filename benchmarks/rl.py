@@ -29,7 +29,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sidtune.training.display.callbacks import LastStepEvaluation
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl
 
 from contestants import GIB, own_channel
@@ -47,6 +46,7 @@ from sidtune.reinforcement.run import prompt_steps, reinforced, reinforcement_tr
 from sidtune.reinforcement.trainer import ReinforcementTrainer
 from sidtune.tasks.config_file import parse_config
 from sidtune.training.arguments import training_arguments
+from sidtune.training.display.callbacks import LastStepEvaluation
 from sidtune.training.method import Shared
 
 PROMPTS, GROUP, BETA, RATE = 32, 16, 1e-3, 1e-4
@@ -201,12 +201,14 @@ def build_trl(
     examples = np.concatenate([plan.plan.step(number) for number in range(steps)])
     prompts = {str(example): corpus.prompt(int(example)) for example in examples}
     targets = {str(example): paths[corpus.targets[example]] for example in examples}
-    by_prompt = {tuple(ids.tolist()): targets[name] for name, ids in prompts.items()}
+    # Two examples may have the same prompt and other targets, so answers go by name.
+    asked_names: list[str] = []
 
     class BeamTrainer(GRPOTrainer):  # type: ignore[misc]
         """Prompts as token ids, and answers by beam search."""
 
         def _tokenize_prompts(self, names: list[str]) -> tuple[Any, None, dict[str, Any]]:
+            asked_names[:] = names
             return [prompts[name].tolist() for name in names], None, {}
 
         def _generate_single_turn(
@@ -237,8 +239,8 @@ def build_trl(
                     )
                 found += output[:, width:].tolist()
             language_model.train()
-            for row, ids in enumerate(asked):
-                target = list(by_prompt[tuple(ids)])
+            for row, name in enumerate(asked_names[::count]):
+                target = list(targets[name])
                 group = slice(row * count, (row + 1) * count)
                 if target not in found[group]:
                     found[group.stop - 1] = target

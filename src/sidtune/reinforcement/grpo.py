@@ -35,8 +35,8 @@ def advantages(rewards: Floats, there: NDArray[np.bool_]) -> Floats:
 def teaches(rewards: Floats, there: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Whether a group's rewards differ, `(prompts,)`: the others have no gradient."""
     lowest = np.where(there, rewards, np.inf).min(axis=1)
-    differs: NDArray[np.bool_] = np.where(there, rewards, -np.inf).max(axis=1) > lowest
-    return differs
+    differ: NDArray[np.bool_] = np.where(there, rewards, -np.inf).max(axis=1) > lowest
+    return differ
 
 
 def wanted(groups: Groups, rewards: Floats, paths: Paths, beta: float, sft_weight: float) -> Wanted:

@@ -63,5 +63,5 @@ class PolicyLoss(LossVariant):
         divergence = kl * (further.exp() - further - 1)
         seen = torch.stack([divergence.detach().sum(), kl.sum()]).float()
         self.divergence = self.divergence.to(seen.device) + seen
-        each: Tensor = divergence - gained - likelihood * now
-        return each
+        loss_of_label: Tensor = divergence - gained - likelihood * now
+        return loss_of_label

@@ -122,7 +122,8 @@ class Rollouts:
 
 def _entropy(decoder: Decoder[Any], state: State, trie: Trie) -> NDArray[np.float64]:
     """Entropy of the first SID token, `(prompts,)`."""
-    logits = decoder.head.logits(state.hidden, trie.levels[0].tokens)
-    drawn: Any = torch.distributions.Categorical(logits=logits)
-    entropy: NDArray[np.float64] = drawn.entropy().double().cpu().numpy()
-    return entropy
+    logs = decoder.head.logits(state.hidden, trie.levels[0].tokens).log_softmax(-1)
+    # A token that the model masks has a probability of zero, which counts for nothing.
+    entropy = -(logs.exp() * logs.clamp(min=torch.finfo(logs.dtype).min)).sum(-1)
+    found: NDArray[np.float64] = entropy.double().cpu().numpy()
+    return found
