@@ -23,7 +23,7 @@ NAVIGATION = {
     "Results": ["evaluation", "ranking", "report"],
     "Use a model": ["serving", "publishing"],
     "Operation": ["performance", "reliability", "troubleshooting"],
-    "Coming from": ["minionerec"],
+    "Coming from": ["minionerec", "lc-rec", "recbole", "llama-factory"],
     "Python": ["python", "reference"],
     "Project": ["architecture", "../CONTRIBUTING", "../SECURITY", "../CHANGELOG"],
 }
