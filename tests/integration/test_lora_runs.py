@@ -293,3 +293,29 @@ def test_plain_peft_loads_the_adapter(
     make_base(tmp_path / "base", "gpt_neox")
     assert "cannot be loaded into its base" in message("merge", adapter, tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.long
+def test_an_adapter_after_a_frozen_stage_has_its_rows(tmp_path: Path) -> None:
+    """Merged, it is the run's own model; activations that are computed twice change nothing."""
+    make_base(tmp_path / "base", tied=False, dtype=torch.bfloat16)
+    stages = [{"tuning": "frozen", "steps": 2}, {"tuning": "lora", "steps": 4}]
+    seen = []
+    for again in (False, True):
+        tree = tiny_tree(
+            tmp_path,
+            output_dir=str(tmp_path / f"run-{again}"),  # type: ignore[arg-type]
+            stages=stages,  # type: ignore[arg-type]
+            model={"lora": {"rank": 4, "save_adapter": True}},
+            tasks=TASKS,
+            training={"workers": 0, "gradient_checkpointing": again},
+            eval={"every": 2},
+        )
+        del tree["training"]["epochs"]
+        config = parse_config(tree, "test")
+        run(config)
+        seen.append(metrics(config))
+    assert seen[0] == seen[1]
+    assert call("merge", config.output_dir, tmp_path / "out").exit_code == 0
+    same, own = load_weights(tmp_path / "out"), load_weights(config.output_dir)
+    assert all(torch.equal(same[name], value) for name, value in own.items())

@@ -277,7 +277,7 @@ def test_what_never_fits_is_one_message(
     assert ("training.gradient_checkpointing: true" in hint) != (
         "gradient_checkpointing" in training
     )
-    assert "model.tuning: frozen" in hint
+    assert "model.tuning: lora" in hint
     assert (small.failed == 1) == bool(training), "only `auto` tries again"
 
 

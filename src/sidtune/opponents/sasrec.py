@@ -86,7 +86,7 @@ def require_library() -> None:
     except ImportError as error:
         raise UserError(
             f"SASRec needs RePlay, which cannot be imported: {error}",
-            "Run pip install 'sidtune[baselines]', or use --simple for the four baselines without"
+            "Run pip install 'sidtune[baselines]', or use --simple for the simple baselines without"
             " extra library.",
         ) from error
 

@@ -278,8 +278,9 @@ def test_from_scratch_is_seeded_and_large_enough(tmp_path: Path) -> None:
 
 
 def test_frozen_needs_sid_tokens(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="nothing would be trained"):
-        loaded(make_base(tmp_path / "base"), sids=[], tuning="frozen")
+    for tuning in ("frozen", "lora"):
+        with pytest.raises(UserError, match="the index contains no SID token"):
+            loaded(make_base(tmp_path / "base"), sids=[], tuning=tuning)
 
 
 def test_a_base_that_does_not_say_its_dtype(tmp_path: Path) -> None:
