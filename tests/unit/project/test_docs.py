@@ -135,7 +135,7 @@ def test_there_are_recipes() -> None:
 
 def test_the_project_speaks_of_itself_alone() -> None:
     """No path of one machine in what is shipped."""
-    for folder in ("src", "docs", "recipes", "benchmarks"):
+    for folder in ("src", "docs", "recipes", "benchmarks", "examples"):
         for path in (ROOT / folder).rglob("*"):
             if path.suffix in {".py", ".md", ".yaml", ".json"}:
                 assert not re.search(r"/(root|work|home)/", path.read_text(encoding="utf-8")), path
