@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 FORGE = "https://github.com/sidtune/sidtune"
 NAVIGATION = {
-    "Begin": ["start", "own-data", "examples", "templates", "configuration"],
+    "Begin": ["start", "own-data", "examples", "templates", "configuration", "../README.zh-CN"],
     "Models": ["sids", "lora", "rl", "quality"],
     "Results": ["evaluation", "ranking", "report"],
     "Use a model": ["serving", "publishing"],

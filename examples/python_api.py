@@ -17,7 +17,7 @@ from transformers.utils import logging
 import sidtune
 
 logging.disable_progress_bar()
-FOLDER, USERS, EPOCHS = Path("python-api"), 400, 20
+FOLDER, USERS, EPOCHS = Path("python-api"), 400, 8
 
 # %% [markdown]
 # ## A shop
@@ -59,8 +59,7 @@ for name, value in {"item": items, "index": index, "inter": histories}.items():
 # %%
 base = FOLDER / "base"
 if not base.exists():
-    command = [sys.executable, "-m", "sidtune", "new-model", str(base), "--hidden", "64"]
-    subprocess.run([*command, "--layers", "2"], check=True)
+    subprocess.run([sys.executable, "-m", "sidtune", "new-model", str(base)], check=True)
 
 configuration = {
     "output_dir": str(FOLDER / "run"),
@@ -72,7 +71,7 @@ configuration = {
     },
     "tasks": {"sid_sequence": None},
     "encoding": {"cache_dir": str(FOLDER / "cache")},
-    "training": {"epochs": EPOCHS, "batch_size": 16, "learning_rate": 3.0e-3},
+    "training": {"epochs": EPOCHS, "batch_size": 16, "learning_rate": 2.0e-3},
     "eval": {"every": 0.25},
     "rank": {"fit": "never"},
 }

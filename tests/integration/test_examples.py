@@ -14,7 +14,7 @@ from tests.asking import call
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SCRIPT = EXAMPLES / "python_api.py"
-SIZES = 'FOLDER, USERS, EPOCHS = Path("python-api"), 400, 20'
+SIZES = 'FOLDER, USERS, EPOCHS = Path("python-api"), 400, 8'
 
 
 def in_this_process(command: list[str], check: bool) -> None:
