@@ -61,7 +61,7 @@ quality: $(VENV)/.ready ## The benchmarks behind docs/quality.md, in several day
 docs: $(VENV)/.ready ## Check the documentation, and build it as a site in site/
 	$(BIN)/python -m pip install --quiet -e ".[docs]"
 	$(BIN)/python docs/reference.py --check
-	$(BIN)/python -m pytest $(wildcard tests/unit/project/test_docs*.py) tests/unit/project/test_site.py
+	$(BIN)/python -m pytest tests/unit/project -k 'docs or site or code_blocks or languages'
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -c docs -d build/doctrees . site
 	@echo "The site: site/index.html"
 

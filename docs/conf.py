@@ -27,6 +27,8 @@ NAVIGATION = {
     "Python": ["python", "reference"],
     "Project": ["architecture", "../CONTRIBUTING", "../SECURITY", "../CHANGELOG"],
 }
+# Pages whose heading says too little in the sidebar.
+TITLES = {"../README.zh-CN": "简体中文"}
 FENCE = re.compile(r"^ *```.*?^ *```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(?<=\]\()[^)#:\s]+(?=[)#])")
 # What makes a browser load something from elsewhere.
@@ -88,9 +90,14 @@ def navigation() -> str:
     """The tables of contents of the sidebar, as MyST writes them."""
     tables = []
     for caption, pages in NAVIGATION.items():
-        names = "\n".join(f"docs/{page}".replace("docs/../", "") for page in pages)
-        tables.append(f"```{{toctree}}\n:hidden:\n:caption: {caption}\n\n{names}\n```\n")
+        entries = "\n".join(_entry(page) for page in pages)
+        tables.append(f"```{{toctree}}\n:hidden:\n:caption: {caption}\n\n{entries}\n```\n")
     return "\n" + "\n".join(tables)
+
+
+def _entry(page: str) -> str:
+    name = f"docs/{page}".replace("docs/../", "")
+    return f"{TITLES[page]} <{name}>" if page in TITLES else name
 
 
 def read(app: Sphinx, name: str, content: list[str]) -> None:
