@@ -58,9 +58,12 @@ quality: $(VENV)/.ready ## The benchmarks behind docs/quality.md, in several day
 	$(BIN)/python benchmarks/instruments.py
 	$(BIN)/python benchmarks/sids.py --folder runs/sids-benchmark
 
-docs: $(VENV)/.ready ## Check that the tables of keys are current, and that links and commands exist
+docs: $(VENV)/.ready ## Check the documentation, and build it as a site in site/
+	$(BIN)/python -m pip install --quiet -e ".[docs]"
 	$(BIN)/python docs/reference.py --check
-	$(BIN)/python -m pytest tests/unit/project/test_docs.py
+	$(BIN)/python -m pytest tests/unit/project -k 'docs or site or code_blocks or languages'
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -c docs -d build/doctrees . site
+	@echo "The site: site/index.html"
 
 clean: ## Remove the virtual environment and caches
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .coverage*
+	rm -rf $(VENV) build site .mypy_cache .pytest_cache .ruff_cache .coverage*
