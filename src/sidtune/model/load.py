@@ -148,14 +148,35 @@ def load_outline(
             raise fault
     held = base_dtype(config, trust_remote_code) if dtype is None else dtype
     own = torch.float32 if config.from_scratch else held
+    rows = rows_needed(model_config, vocabulary.tokenizer)
+    sid_ids = torch.from_numpy(vocabulary.sid_ids)
+    return outline(config, model_config, rows, sid_ids, own, seed, trust_remote_code)
+
+
+def outline(
+    config: ModelConfig,
+    model_config: PreTrainedConfig,
+    rows: int,
+    sid_ids: Tensor,
+    dtype: torch.dtype,
+    seed: int = 0,
+    trust_remote_code: bool = False,
+) -> PreTrainedModel:
+    """A model on the meta device, tuned as configured.
+
+    Args:
+        model_config: of the base; its rows are set to `rows`.
+        sid_ids: `(SID tokens,)` ids, ascending.
+        dtype: of frozen weights.
+    """
     _unquantised(model_config)
-    model_config.get_text_config().vocab_size = rows_needed(model_config, vocabulary.tokenizer)
+    model_config.get_text_config().vocab_size = rows
     with torch.device("meta"):
         model: Any = AutoModelForCausalLM.from_config(
-            model_config, dtype=own, trust_remote_code=trust_remote_code
+            model_config, dtype=dtype, trust_remote_code=trust_remote_code
         )
         tuning = TUNINGS[config.tuning]
-        tuning.apply(model, torch.from_numpy(vocabulary.sid_ids))
+        tuning.apply(model, sid_ids)
         set_dropout(model, config)
         tuning.adapt(model, config.lora, seed)
     return model  # type: ignore[no-any-return]

@@ -70,9 +70,23 @@ def estimate(
     model = load_outline(config.model, vocabulary, config.seed, inputs.trust_remote_code, dtype)
     if bf16 and device_type == "cpu":
         attend_in_float32(model)
+    quantize = config.model.quantize or _comes_as(inputs)
+    checkpointing = config.training.gradient_checkpointing
+    return memory_of(model, batch, bf16, checkpointing, quantize, processes)
+
+
+def memory_of(
+    model: PreTrainedModel,
+    batch: MicroBatch,
+    bf16: bool,
+    checkpointing: bool = False,
+    quantize: Kind | None = None,
+    processes: int = 1,
+) -> Memory:
+    """As `estimate`, of an outlined model, which cannot be used afterwards."""
     trained, _ = tuning_of(model).parameter_counts(model)
-    weights = weight_bytes(model, config.model.quantize or _comes_as(inputs))
-    traced = trace_pass(model, batch, bf16, config.training.gradient_checkpointing)
+    weights = weight_bytes(model, quantize)
+    traced = trace_pass(model, batch, bf16, checkpointing)
     return Memory(
         weights=weights,
         gradients=GRADIENT * trained,
