@@ -32,6 +32,14 @@ def train(
         bool,
         typer.Option("--dry-run", help="Do everything up to the first step and print the plan."),
     ] = False,
+    gpus: Annotated[
+        int | None,
+        typer.Option(min=1, help="With --dry-run: plan for this many GPUs, and say if it fits."),
+    ] = None,
+    gpu_memory: Annotated[
+        float | None,
+        typer.Option(min=1.0, metavar="GIB", help="With --gpus: memory of each GPU."),
+    ] = None,
     resume: Resume = "auto",
     extend: Annotated[
         bool,
@@ -52,6 +60,7 @@ def train(
 
     if extend and resume != "auto":
         raise UserError(f"--extend has no effect with --resume {resume}", "Remove one of them.")
+    refuse_idle_gpus(gpus, gpu_memory, dry_run)
     with quietly(quiet):
         run_training(
             load_run(config, overrides or []),
@@ -60,6 +69,23 @@ def train(
             processes,
             trust_remote_code,
             allow_other_processes,
+            (gpus, gpu_memory) if gpus and gpu_memory else None,
+        )
+
+
+def refuse_idle_gpus(gpus: int | None, gpu_memory: float | None, dry_run: bool) -> None:
+    """Raises `UserError` for GPUs to plan for without a dry run, or half described."""
+    if gpus is None and gpu_memory is None:
+        return
+    if not dry_run:
+        raise UserError(
+            "--gpus and --gpu-memory only plan, and have no effect without --dry-run",
+            "Add --dry-run, or start processes with --processes.",
+        )
+    if gpus is None or gpu_memory is None:
+        missing = "--gpus" if gpus is None else "--gpu-memory"
+        raise UserError(
+            f"{missing} is missing", "Give both, such as --dry-run --gpus 8 --gpu-memory 80."
         )
 
 
@@ -70,8 +96,13 @@ def run_training(
     processes: int | None,
     trust_remote_code: bool = False,
     other_processes: bool = False,
+    gpus: tuple[int, float] | None = None,
 ) -> None:
-    """Train, in this process or in several, and fit the ranker."""
+    """Train, in this process or in several, and fit the ranker.
+
+    Args:
+        gpus: of a dry run: number and GiB of the GPUs to plan for.
+    """
     if processes and processes > 1 and not launched():
         # Before training is imported, which those processes do.
         from sidtune.distributed import launch
@@ -79,10 +110,18 @@ def run_training(
         if status := launch.launch(processes, sys.argv[1:]):
             raise typer.Exit(status)
     else:
+        from sidtune.training.memory.fit import Gpus
         from sidtune.training.train import train as run
 
         quiet_libraries()
-        result = run(config, resume, dry_run, trust_remote_code, other_processes)
+        result = run(
+            config,
+            resume,
+            dry_run,
+            trust_remote_code,
+            other_processes,
+            gpus=Gpus(*gpus) if gpus else None,
+        )
         if result and first_process():
             console.print(escape(result.text))
     if not dry_run and not launched():

@@ -113,7 +113,8 @@ def agree(seen: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:
 
 @torch.no_grad()
 def runs_trees(model: PreTrainedModel, longest: int) -> bool:
-    """Whether a model gives a prefix tree the same logits as its sequences, tested on three.
+    """Whether a model gives a prefix tree the same logits as its sequences, tested on three; on the
+    meta device, where nothing is computed, whether its configuration says nothing against it.
 
     Args:
         longest: maximum tokens of a sequence; a sliding window must hold them all.
@@ -127,6 +128,8 @@ def runs_trees(model: PreTrainedModel, longest: int) -> bool:
         return False
     if window and window < longest:
         return False
+    if model.device.type == "meta":
+        return not getattr(model, "_is_stateful", False)
     with _evaluating(model):
         return _tree_equals_sequences(model)
 
@@ -134,7 +137,7 @@ def runs_trees(model: PreTrainedModel, longest: int) -> bool:
 @torch.no_grad()
 def takes_left_padding(model: PreTrainedModel) -> bool:
     """Whether left padding leaves the logits of a sequence unchanged, given its mask and position
-    ids.
+    ids; on the meta device, whether the model is not recurrent.
 
     Recurrent models may read the padding into their state, and others count positions from the
     first column.
@@ -147,6 +150,8 @@ def takes_left_padding(model: PreTrainedModel) -> bool:
     if getattr(model, "_is_stateful", False):
         return False
     device = model.device
+    if device.type == "meta":
+        return True
     ids = torch.arange(1, PROBED + 1, device=device)[None]
     mask = (torch.arange(2 * PROBED, device=device) >= PROBED).long()[None]
     positions = (mask.cumsum(1) - 1).clamp(min=0)

@@ -34,7 +34,8 @@ def set_dropout(model: PreTrainedModel, config: ModelConfig) -> None:
     Without configured rates, the base's own dropout is kept; with any, it is switched off first.
 
     Args:
-        model: on the CPU, already frozen if tuning is frozen.
+        model: on the CPU, already frozen if tuning is frozen; or on the meta device, where nothing
+            is computed, so that the places are not tested.
 
     Raises:
         UserError: for an architecture in which the place of a rate is not known.
@@ -43,7 +44,7 @@ def set_dropout(model: PreTrainedModel, config: ModelConfig) -> None:
     if residual is None and embedding is None:
         return
     _switch_off_own(model)
-    if _varies(model):
+    if not _is_outline(model) and _varies(model):
         raise _unknown(model, "its own dropout cannot be switched off", ", model.".join(RATES))
     if embedding:
         model.get_input_embeddings().register_forward_hook(_dropping(embedding))
@@ -64,12 +65,16 @@ def added_to_residual(model: PreTrainedModel) -> list[nn.Module]:
     if (
         not layers
         or len(found) < 2 * len(layers)
-        or not _nothing_else_is_added(model, layers, found)
+        or not (_is_outline(model) or _nothing_else_is_added(model, layers, found))
     ):
         raise _unknown(
             model, "what its layers add to the residual is not recognised", "residual_dropout"
         )
     return found
+
+
+def _is_outline(model: PreTrainedModel) -> bool:
+    return model.device.type == "meta"
 
 
 def _names(layer: nn.Module) -> tuple[str, str]:

@@ -123,6 +123,72 @@ def skeleton(base: str, trust_remote_code: bool = False) -> PreTrainedModel:
     return model  # type: ignore[no-any-return]
 
 
+def load_outline(
+    config: ModelConfig,
+    vocabulary: Vocabulary,
+    seed: int,
+    trust_remote_code: bool = False,
+    dtype: torch.dtype | None = None,
+) -> PreTrainedModel:
+    """The model as `load_model` returns it, on the meta device: shapes and types without values,
+    and quantised layers as if they were not.
+
+    Args:
+        dtype: of the frozen weights; None: the base's own.
+
+    Raises:
+        UserError: for a base that `load_model` refuses, as far as headers tell.
+    """
+    model_config = load_model_config(config.base, trust_remote_code)
+    beside = config.tuning == "lora"
+    if not config.from_scratch:
+        if fault := quantisation_fault(config.base, model_config, config.quantize, beside):
+            raise fault
+        for fault in weight_faults(config.base, SCRATCH):
+            raise fault
+    held = base_dtype(config, trust_remote_code) if dtype is None else dtype
+    own = torch.float32 if config.from_scratch else held
+    rows = rows_needed(model_config, vocabulary.tokenizer)
+    sid_ids = torch.from_numpy(vocabulary.sid_ids)
+    return outline(config, model_config, rows, sid_ids, own, seed, trust_remote_code)
+
+
+def outline(
+    config: ModelConfig,
+    model_config: PreTrainedConfig,
+    rows: int,
+    sid_ids: Tensor,
+    dtype: torch.dtype,
+    seed: int = 0,
+    trust_remote_code: bool = False,
+) -> PreTrainedModel:
+    """A model on the meta device, tuned as configured.
+
+    Args:
+        model_config: of the base; its rows are set to `rows`.
+        sid_ids: `(SID tokens,)` ids, ascending.
+        dtype: of frozen weights.
+    """
+    _unquantised(model_config)
+    model_config.get_text_config().vocab_size = rows
+    with torch.device("meta"):
+        model: Any = AutoModelForCausalLM.from_config(
+            model_config, dtype=dtype, trust_remote_code=trust_remote_code
+        )
+        tuning = TUNINGS[config.tuning]
+        tuning.apply(model, sid_ids)
+        set_dropout(model, config)
+        tuning.adapt(model, config.lora, seed)
+    return model  # type: ignore[no-any-return]
+
+
+def _unquantised(model_config: PreTrainedConfig) -> None:
+    """Remove the setting with which new weights, which are not quantised, could not be made."""
+    for config in (model_config, model_config.get_text_config()):
+        if hasattr(config, "quantization_config"):
+            del config.quantization_config
+
+
 def base_dtype(config: ModelConfig, trust_remote_code: bool = False) -> torch.dtype:
     """The data type of the base's weights, which the result is saved in."""
     dtype = load_model_config(config.base, trust_remote_code).dtype
@@ -142,10 +208,7 @@ def _build(
 ) -> PreTrainedModel:
     """A model of the base's architecture with random weights, those of new tokens included."""
     model_config.get_text_config().vocab_size = rows_needed(model_config, vocabulary.tokenizer)
-    for config in (model_config, model_config.get_text_config()):
-        if hasattr(config, "quantization_config"):
-            # The new weights are not quantised, and could not be loaded with this setting.
-            del config.quantization_config
+    _unquantised(model_config)
 
     def build() -> PreTrainedModel:
         model: Any = AutoModelForCausalLM.from_config(

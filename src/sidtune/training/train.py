@@ -31,7 +31,7 @@ from sidtune.encoding.frame import Frame
 from sidtune.inputs import Inputs
 from sidtune.model.attention import attend_in_float32
 from sidtune.model.checkpoint_files import load_start
-from sidtune.model.load import base_dtype, load_model
+from sidtune.model.load import base_dtype, load_model, load_outline
 from sidtune.runs import output
 from sidtune.runs.checkpoints import FINAL, PRECISION, step_of
 from sidtune.runs.files import PLAN, TrainingPlan
@@ -44,6 +44,7 @@ from sidtune.training.display.describe import (
     describe_model,
     describe_plan,
     describe_stage,
+    describe_state,
     make_plan,
 )
 from sidtune.training.display.watching import closing_bars
@@ -52,6 +53,8 @@ from sidtune.training.guards.out_of_memory import explaining_out_of_memory
 from sidtune.training.guards.same_base import SameBase
 from sidtune.training.identity import run_identity
 from sidtune.training.loss.variant import sid_prefixes
+from sidtune.training.memory.fit import Gpus
+from sidtune.training.memory.tables import describe_memory
 from sidtune.training.method import SUPERVISED, Method, Shared
 from sidtune.training.precision import settle
 from sidtune.training.records.card import training_of
@@ -104,6 +107,7 @@ def train(
     trust_remote_code: bool = False,
     other_processes: bool = False,
     method: Method | None = None,
+    gpus: Gpus | None = None,
 ) -> Result | None:
     """Fine-tune as configured, stage by stage; returns the last stage's result, or None for a dry
     run.
@@ -114,6 +118,7 @@ def train(
         trust_remote_code: allow Python code shipped with the base to run.
         other_processes: resume even if a different number of processes wrote the checkpoint.
         method: how to train; by default, supervised.
+        gpus: of a dry run: GPUs to plan for.
 
     Raises:
         UserError: for any mistake in configuration, data or model.
@@ -147,7 +152,7 @@ def train(
         shared = with_precision(shared, start)
         for number in range(start.stage, len(stages)):
             with explaining_out_of_memory(stages[number]):
-                result = run_stage(shared, stages, number, start, dry_run, request, method)
+                result = run_stage(shared, stages, number, start, dry_run, request, method, gpus)
             # A dry run leaves no weights for the next stage.
             start = Start(weights=None if dry_run else folders[number] / FINAL, stage=number + 1)
             # Trainer and model form a reference cycle, whose memory must be free for the next
@@ -202,6 +207,7 @@ def run_stage(
     dry_run: bool,
     request: StopRequest,
     method: Method,
+    gpus: Gpus | None,
 ) -> Result | None:
     """Train one stage and write its result; most runs have only one.
 
@@ -209,33 +215,30 @@ def run_stage(
         stages: configurations of all stages.
         number: index of this stage, from 0.
         request: whether this process was asked to stop.
+        gpus: of a dry run: GPUs to plan for.
     """
     config, inputs, identity = stages[number], shared.inputs, shared.identity
     vocabulary = inputs.vocabulary
     arguments, last = training_arguments(config, identity[PRECISION]), number == len(stages) - 1
-    with library_bars():
-        model = load_model(
-            config.model,
-            vocabulary,
-            config.seed,
-            inputs.trust_remote_code,
-            inputs.item_texts,
-            # Frozen weights of a narrower type would be multiplied in that type.
-            dtype=None if arguments.bf16 else torch.float32,
-        )
-    if arguments.bf16 and arguments.device.type == "cpu":
-        attend_in_float32(model)
+    # A plan needs no weights, except those that must be checked against the run.
+    outlined = dry_run and method is SUPERVISED and not start.weights
+    model = loaded(config, inputs, arguments, outlined)
     steps = method.steps(shared, config, model, arguments)
     steps.plan = following(steps.plan, stages[:number])
     if arguments.process_index == 0:
         describe_stage(number, len(stages))
         describe_model(model, vocabulary, config.model)
-        describe_plan(config, shared.training, steps, model, arguments)
+        describe_plan(config, shared.training, steps, arguments)
+        if dry_run and method is SUPERVISED:
+            describe_memory(config, shared, steps, arguments, gpus)
+        else:
+            describe_state(model)
         if message := long_warmup(config.training, total_steps(config.training, steps.plan)):
             warn(f"training.warmup: {message}. {SHORTER_WARMUP}")
     arguments.max_steps = total_steps(config.training, steps.plan)
     announce(start, arguments)
-    same_base = SameBase(model) if last and config.model.lora.save_adapter else None
+    keeps_adapter = last and config.model.lora.save_adapter and not outlined
+    same_base = SameBase(model) if keeps_adapter else None
     begin(model, start, inputs)
     if same_base:
         same_base.refuse_others(start.weights)
@@ -277,6 +280,22 @@ def run_stage(
 
     all_or_none(leave_result, arguments)
     return result
+
+
+def loaded(
+    config: Config, inputs: Inputs, arguments: TrainingArguments, outlined: bool
+) -> PreTrainedModel:
+    """The model of a stage; `outlined`: without its weights."""
+    # Frozen weights of a narrower type would be multiplied in that type.
+    dtype = None if arguments.bf16 else torch.float32
+    given = (config.model, inputs.vocabulary, config.seed, inputs.trust_remote_code)
+    if outlined:
+        return load_outline(*given, dtype)
+    with library_bars():
+        model = load_model(*given, inputs.item_texts, dtype)
+    if arguments.bf16 and arguments.device.type == "cpu":
+        attend_in_float32(model)
+    return model
 
 
 def write_settings(run: Config, stage: Config, plan: TrainingPlan) -> None:

@@ -11,7 +11,6 @@ from rich.table import Table
 from transformers import PreTrainedModel, TrainingArguments
 
 from sidtune.base.terminal import console
-from sidtune.batching.layouts import Layout
 from sidtune.batching.steps import Steps
 from sidtune.config.model import ModelConfig
 from sidtune.encoding.corpus import EncodedTask
@@ -20,14 +19,9 @@ from sidtune.runs.files import TaskPlan, TrainingPlan
 from sidtune.runs.schedule import total_steps
 from sidtune.tasks.config import Config
 from sidtune.tokenizer.vocabulary import Vocabulary
-from sidtune.training.make_steps import measures_memory
 
 # Bytes per trained parameter, in float32.
 BYTES = {"gradients": 4, "optimizer": 8}
-# Activations kept for the backward pass, in units of the hidden size per token and layer: about 34
-# bytes in 16 bits, so 17 values, for a block with a two- to four-fold MLP (Korthikanti et al.,
-# 2022, eq. 2, without attention scores).
-ACTIVATION_VALUES = 17
 GIB = 2**30
 SAMPLED_STEPS = 20
 LENGTH_BINS = 40
@@ -54,10 +48,9 @@ def describe_plan(
     config: Config,
     tasks: list[EncodedTask],
     steps: Steps,
-    model: PreTrainedModel,
     arguments: TrainingArguments,
 ) -> None:
-    """Print examples and tokens per task, the number of steps, and a memory estimate."""
+    """Print examples and tokens per task, and the number of steps."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("task")
     for title in (
@@ -88,7 +81,6 @@ def describe_plan(
     console.print(table)
     console.print(_steps_line(config, steps, arguments))
     console.print(_tokens_line(steps))
-    console.print(_memory_line(config, steps.layout, model, arguments.device.type))
 
 
 def make_plan(
@@ -169,20 +161,9 @@ def state_bytes(model: PreTrainedModel) -> int:
     return sum(weight.nbytes for weight in model.parameters()) + trained * sum(BYTES.values())
 
 
-def _memory_line(config: Config, layout: Layout, model: PreTrainedModel, device_type: str) -> str:
-    """A rough estimate of one process's peak memory."""
-    training, text = config.training, model.config.get_text_config()
-    state = state_bytes(model)
-    padded = training.micro_batch_size * config.encoding.cutoff_len
-    if measures_memory(training, device_type):
-        return (
-            f"estimated memory: {state / GIB:.2f} GiB for weights, gradients and optimizer;"
-            " activations use the rest"
-        )
-    tokens = padded if layout.name == "padded" else layout.limit
-    layers = 1 if training.gradient_checkpointing else text.num_hidden_layers
-    activations = 4 * ACTIVATION_VALUES * tokens * text.hidden_size * layers
-    return (
-        f"estimated memory: {state / GIB:.2f} GiB for weights, gradients and optimizer + up to "
-        f"{activations / GIB:.2f} GiB for activations at {tokens:,} tokens per forward pass"
+def describe_state(model: PreTrainedModel) -> None:
+    """Print the memory that one process holds between forward passes."""
+    console.print(
+        f"estimated memory: {state_bytes(model) / GIB:.2f} GiB for weights, gradients and"
+        " optimizer, and activations beside them, which a dry run estimates"
     )

@@ -1,0 +1,169 @@
+"""Whether a run fits on GPUs that are not at hand, and which settings would make it fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from transformers import TrainingArguments
+
+from sidtune.base.errors import UserError
+from sidtune.batching.layouts import MicroBatch
+from sidtune.batching.steps import Steps
+from sidtune.tasks.config import Config
+from sidtune.training.guards.memory import MOST, PROBED, USED_SHARE
+from sidtune.training.memory.estimate import Memory, estimate
+from sidtune.training.method import Shared
+
+GIB = 2**30
+# Steps whose passes are laid out to find the largest.
+LOOKED_AT = 8
+MOST_GPUS, MOST_GIB = 65_536, 4_096
+
+
+@dataclass(frozen=True)
+class Gpus:
+    """GPUs that a run is planned for, one process on each.
+
+    Args:
+        count: number of GPUs.
+        gib: memory of each, in GiB.
+    """
+
+    count: int
+    gib: float
+
+    @property
+    def room(self) -> float:
+        """Bytes that a process may hold: the rest is left to fragmentation and the CUDA context."""
+        return USED_SHARE * self.gib * GIB
+
+
+@dataclass(frozen=True)
+class Option:
+    """A way to run, and its memory.
+
+    Args:
+        changes: keys of the configuration and their values; empty for the run as configured.
+    """
+
+    changes: Mapping[str, Any]
+    memory: Memory
+
+    def fits(self, gpus: Gpus) -> bool:
+        """Whether it fits on each GPU."""
+        return self.memory.total <= gpus.room
+
+
+def as_configured(
+    config: Config, shared: Shared, steps: Steps, arguments: TrainingArguments
+) -> Memory:
+    """The memory of the run as configured, on this machine."""
+    processes, device = arguments.world_size, arguments.device.type
+    batch = largest_pass(steps, steps.layout.limit, processes)
+    return estimate(config, shared.inputs, batch, arguments.bf16, processes, device)
+
+
+def options(config: Config, shared: Shared, steps: Steps, gpus: Gpus) -> list[Option]:
+    """The run as configured on such GPUs and, where it does not fit, changes that take less memory.
+
+    Raises:
+        UserError: for more GPUs than a step has examples.
+    """
+    if config.training.batch_size < gpus.count:
+        raise UserError(
+            f"training.batch_size is {config.training.batch_size}, but --gpus is {gpus.count}",
+            "Every process needs at least one example per step: raise training.batch_size.",
+        )
+    found = [_tried({}, config, shared, steps, gpus)]
+    if not found[0].fits(gpus):
+        found += [
+            _tried(changes, config, shared, steps, gpus)
+            for changes in candidates(config, steps, len(config.stages) > 1)
+        ]
+    return found
+
+
+def candidates(config: Config, steps: Steps, staged: bool) -> Iterator[dict[str, Any]]:
+    """Changes that take less memory, one at a time and then together.
+
+    Args:
+        staged: whether the run has several stages, whose tuning is not changed.
+    """
+    training, model = config.training, config.model
+    pass_: dict[str, Any] = {}
+    if training.precision == "fp32":
+        pass_["training.precision"] = "bf16"
+    longest = int(steps.corpus.lengths.max())
+    if training.layout == "padded" and training.micro_batch_size > 1:
+        pass_["training.micro_batch_size"] = 1
+    elif training.layout != "padded" and training.max_tokens != "auto":
+        floor = max(PROBED[0], longest)
+        if training.max_tokens > floor:
+            pass_["training.max_tokens"] = floor
+    if not training.gradient_checkpointing:
+        pass_["training.gradient_checkpointing"] = True
+    yield from ({key: value} for key, value in pass_.items())
+    if len(pass_) > 1:
+        yield pass_
+    if staged or model.from_scratch:
+        return
+    lora = {} if model.tuning == "lora" else {"model.tuning": "lora"}
+    packed = lora | ({} if model.quantize or model.lora.dora else {"model.quantize": "nf4"})
+    for change in (lora, packed):
+        if change:
+            yield change
+            if pass_:
+                yield change | pass_
+
+
+def changed(config: Config, changes: Mapping[str, Any]) -> Config:
+    """The configuration with other values of some keys of `model` and `training`."""
+    sections: dict[str, dict[str, Any]] = {"model": {}, "training": {}}
+    for key, value in changes.items():
+        section, _, name = key.partition(".")
+        sections[section][name] = value
+    return config.model_copy(
+        update={
+            name: getattr(config, name).model_copy(update=update)
+            for name, update in sections.items()
+        }
+    )
+
+
+def _tried(
+    changes: dict[str, Any], config: Config, shared: Shared, steps: Steps, gpus: Gpus
+) -> Option:
+    """The memory of a changed run; with `max_tokens: auto`, of the larger of two sizes that fits,
+    else of the smaller one.
+    """
+    other = changed(config, changes)
+    training = other.training
+    if training.layout == "padded":
+        limits = [training.micro_batch_size]
+    elif training.max_tokens == "auto":
+        limits = [MOST, max(PROBED[0], int(steps.corpus.lengths.max()))]
+    else:
+        limits = [training.max_tokens]
+    bf16 = training.precision != "fp32"
+    for limit in limits:
+        batch = largest_pass(steps, limit, gpus.count)
+        memory = estimate(other, shared.inputs, batch, bf16, gpus.count, "cuda")
+        if memory.total <= gpus.room:
+            break
+    return Option(changes, memory)
+
+
+def largest_pass(steps: Steps, limit: int, processes: int) -> MicroBatch:
+    """The micro-batch with the most tokens among the first steps, in the shares of so many
+    processes.
+
+    Args:
+        limit: of the layout.
+    """
+    layout = replace(steps.layout, limit=limit)
+    laid_out = Steps(steps.corpus, steps.plan, layout, 0, processes)
+    looked_at = range(min(LOOKED_AT, steps.plan.steps_per_epoch))
+    batches = (batch for number in looked_at for batch in laid_out[number]["micro_batches"])
+    return max(batches, key=lambda batch: batch.input_ids.size)
