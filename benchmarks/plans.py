@@ -18,7 +18,7 @@ import time
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -102,7 +102,9 @@ def memory_rows(shape: str) -> list[dict[str, Any]]:
         for checkpointing in (False, True):
             config = ModelConfig(base="none", tuning=tuning, lora=LoraConfig(rank=RANK))
             sid_ids = torch.arange(VOCABULARY, VOCABULARY + SIDS)
-            kinds = (None, "nf4") if tuning == "lora" else (None,)
+            kinds: tuple[Literal["nf4"] | None, ...] = (
+                (None, "nf4") if tuning == "lora" else (None,)
+            )
             for kind in kinds:
                 model = outline(config, SHAPES[shape](), VOCABULARY + SIDS, sid_ids, torch.bfloat16)
                 parameters = sum(weight.numel() for weight in model.parameters())

@@ -30,7 +30,7 @@ def recommended(folder: Path, histories: list[list[str]], *options: object) -> l
     """What `sidtune recommend` prints."""
     lines = "".join(json.dumps({"history": history}) + "\n" for history in histories)
     done = call("recommend", folder, "--input", "-", "--json", *options, stdin=lines)
-    return [json.loads(line)["items"] for line in done.output.splitlines()]
+    return [json.loads(line)["items"] for line in done.stdout.splitlines()]
 
 
 def free_port() -> int:

@@ -35,7 +35,7 @@ class Model:
             raise RuntimeError("poison")
         self.batches.append(names)
         return [
-            UserError(name) if name == "unknown" else Reply([], [name], [], served.generation)
+            UserError(name, "") if name == "unknown" else Reply([], [name], [], served.generation)
             for name in names
         ]
 
@@ -185,7 +185,7 @@ def test_a_reload_that_fails_leaves_the_model(
     outcomes: list[str] = []
 
     def broken() -> Any:
-        raise UserError("no such folder: gone")
+        raise UserError("no such folder: gone", "Give another.")
 
     assert Reloader(engine, broken, outcomes.append).reload() is None
     assert engine.served.generation == 1

@@ -59,9 +59,7 @@ def print_options(options: list[Option], gpus: Gpus) -> None:
     if others:
         console.print(_options_table(options, gpus))
         if not any(option.fits(gpus) for option in others):
-            console.print(
-                "None of these fits: use a smaller base or larger GPUs."
-            )
+            console.print("None of these fits: use a smaller base or larger GPUs.")
 
 
 def _options_table(options: list[Option], gpus: Gpus) -> Table:

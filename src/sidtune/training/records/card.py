@@ -69,17 +69,25 @@ def _model(config: Config, model: PreTrainedModel) -> dict[str, str]:
 
 
 def _data(inputs: Inputs) -> dict[str, str]:
-    train, valid = (inputs.mixture.source(split).rows for split in ("train", "valid"))
+    # A second start on the same data reads no rows.
+    rows: dict[str, str] = inputs.mixture.remembered("rows-told", lambda: _rows(inputs))
     catalogue = inputs.catalogue
     depths = sorted({len(sid) for sid in catalogue.sids})
     depth = "–".join(str(one) for one in dict.fromkeys((depths[0], depths[-1])))
     return {
         "items": f"{len(catalogue.ids):,}",
+        **rows,
+        "SIDs": f"{len(set(catalogue.sids)):,} of {depth} tokens,"
+        f" {len(catalogue.sid_tokens):,} tokens in all",
+    }
+
+
+def _rows(inputs: Inputs) -> dict[str, str]:
+    train, valid = (inputs.mixture.source(split).rows for split in ("train", "valid"))
+    return {
         "training rows": f"{len(train.target):,} of {len(pc.unique(train.users.indices)):,} users",
         "validation rows": f"{len(valid.target):,}",
         "mean history": f"{train.history.lengths.mean():.1f} items",
-        "SIDs": f"{len(set(catalogue.sids)):,} of {depth} tokens,"
-        f" {len(catalogue.sid_tokens):,} tokens in all",
     }
 
 
