@@ -105,7 +105,7 @@ def memory_rows(shape: str) -> list[dict[str, Any]]:
             kinds: tuple[Literal["nf4"] | None, ...] = (
                 (None, "nf4") if tuning == "lora" else (None,)
             )
-            for kind in kinds:
+            for kind in (None, *quantised):
                 model = outline(config, SHAPES[shape](), VOCABULARY + SIDS, sid_ids, torch.bfloat16)
                 parameters = sum(weight.numel() for weight in model.parameters())
                 found = memory_of(model, one_pass(), True, checkpointing, kind)
