@@ -8,7 +8,7 @@ from transformers import TrainingArguments
 from sidtune.base.terminal import console
 from sidtune.batching.steps import Steps
 from sidtune.tasks.config import Config
-from sidtune.training.memory.estimate import Memory
+from sidtune.training.memory.estimate import Memory, Untraceable
 from sidtune.training.memory.fit import GIB, Gpus, Option, as_configured, options
 from sidtune.training.method import Shared
 
@@ -23,9 +23,16 @@ def describe_memory(
     arguments: TrainingArguments,
     gpus: Gpus | None,
 ) -> None:
-    """Print the memory of a stage, on this machine or on the GPUs that it is planned for."""
+    """Print the memory of a stage, on this machine or on the GPUs that it is planned for.
+
+    Raises:
+        Untraceable: for GPUs, and a model whose memory cannot be estimated.
+    """
     if gpus is None:
-        print_memory(as_configured(config, shared, steps, arguments))
+        try:
+            print_memory(as_configured(config, shared, steps, arguments))
+        except Untraceable as fault:
+            console.print(f"{fault.message}. {fault.hint}")
     else:
         found = options(config, shared, steps, gpus)
         print_memory(found[0].memory)
@@ -59,9 +66,7 @@ def print_options(options: list[Option], gpus: Gpus) -> None:
     if others:
         console.print(_options_table(options, gpus))
         if not any(option.fits(gpus) for option in others):
-            console.print(
-                "None of these fits: use a smaller base or larger GPUs."
-            )
+            console.print("None of these fits: use a smaller base or larger GPUs.")
 
 
 def _options_table(options: list[Option], gpus: Gpus) -> Table:
