@@ -36,7 +36,7 @@ def describe_memory(
     else:
         found = options(config, shared, steps, gpus)
         print_memory(found[0].memory)
-        print_options(found, gpus)
+        print_options(found, gpus, "fp32" if config.training.precision == "fp32" else "bf16")
 
 
 def print_memory(memory: Memory) -> None:
@@ -54,12 +54,12 @@ def print_memory(memory: Memory) -> None:
     console.print(table)
 
 
-def print_options(options: list[Option], gpus: Gpus) -> None:
+def print_options(options: list[Option], gpus: Gpus, precision: str) -> None:
     """Print whether a run fits, and what would make it fit."""
     configured, *others = options
     fits = configured.fits(gpus)
     console.print(
-        f"on {gpus.count} × {gpus.gib:g} GiB with DDP, of which {gpus.room / GIB:.1f} GiB are used"
+        f"on {gpus.count} × {gpus.gib:g} GiB with DDP in {precision}, of which {gpus.room / GIB:.1f} GiB are used"
         f" at most: {'fits' if fits else 'does not fit'} as configured"
         f" ({_gib(configured.memory.total)} GiB)"
     )

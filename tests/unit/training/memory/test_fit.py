@@ -87,7 +87,7 @@ def test_the_command_plans_without_weights(tmp_path: Path, monkeypatch: pytest.M
     result = call(tmp_path, "--dry-run", "--gpus", "2", "--gpu-memory", "80")
     assert result.exit_code == 0, result.output
     said = " ".join(result.output.split())
-    assert "on 2 × 80 GiB with DDP" in said
+    assert "on 2 × 80 GiB with DDP in bf16" in said
     assert "fits as configured" in said
     for part in ("weights", "gradients", "optimizer", "exchange", "activations", "logits"):
         assert part in said
