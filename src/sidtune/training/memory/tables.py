@@ -57,10 +57,10 @@ def print_memory(memory: Memory) -> None:
 def print_options(options: list[Option], gpus: Gpus, precision: str) -> None:
     """Print whether a run fits, and what would make it fit."""
     configured, *others = options
-    fits = configured.fits(gpus)
+    fits = "fits" if configured.fits(gpus) else "does not fit"
     console.print(
-        f"on {gpus.count} × {gpus.gib:g} GiB with DDP in {precision}, of which {gpus.room / GIB:.1f} GiB are used"
-        f" at most: {'fits' if fits else 'does not fit'} as configured"
+        f"on {gpus.count} × {gpus.gib:g} GiB with DDP in {precision}, of which"
+        f" {gpus.room / GIB:.1f} GiB are used at most: {fits} as configured"
         f" ({_gib(configured.memory.total)} GiB)"
     )
     if others:
