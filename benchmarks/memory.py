@@ -55,7 +55,7 @@ def main() -> None:
     """Measure every case, print the table, and leave the JSON."""
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.parse_args()
-    rows = []
+    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         in_process("shop", Path(folder))
         print(f"{'case':<32}{'estimated':>10}{'measured':>10}{'error':>8}", flush=True)

@@ -31,6 +31,7 @@ from sidtune.batching.plan import Plan
 from sidtune.batching.steps import Steps
 from sidtune.config.model import LoraConfig, ModelConfig
 from sidtune.model.load import outline
+from sidtune.model.tuning.quantised import Kind
 from sidtune.training.guards.memory import USED_SHARE
 from sidtune.training.memory.estimate import memory_of
 
@@ -102,7 +103,7 @@ def memory_rows(shape: str) -> list[dict[str, Any]]:
         for checkpointing in (False, True):
             config = ModelConfig(base="none", tuning=tuning, lora=LoraConfig(rank=RANK))
             sid_ids = torch.arange(VOCABULARY, VOCABULARY + SIDS)
-            kinds = (None, "nf4") if tuning == "lora" else (None,)
+            kinds: tuple[Kind | None, ...] = (None, "nf4") if tuning == "lora" else (None,)
             for kind in kinds:
                 model = outline(config, SHAPES[shape](), VOCABULARY + SIDS, sid_ids, torch.bfloat16)
                 parameters = sum(weight.numel() for weight in model.parameters())

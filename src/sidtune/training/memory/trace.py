@@ -78,7 +78,7 @@ def trace_pass(
     return PassMemory(max(before_head, live.peak), in_loss - at_head[0] if at_head else 0)
 
 
-class _Live(TorchDispatchMode):
+class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes of tensors that operations make, until they are released.
 
     Args:
@@ -86,7 +86,7 @@ class _Live(TorchDispatchMode):
     """
 
     def __init__(self, known: Iterable[Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._seen = {tensor.untyped_storage()._cdata for tensor in known}
         self.now = self.peak = self.restarted = 0
 

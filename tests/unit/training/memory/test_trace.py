@@ -50,7 +50,7 @@ def allocated_at_most(model: Any, batch: MicroBatch, bf16: bool) -> int:
     events = profiled.profiler.kineto_results.events()
     found = [event for event in events if event.name() == "[memory]"]
     found.sort(key=lambda event: event.start_ns())
-    return max(accumulate(event.nbytes() for event in found))
+    return int(max(accumulate(event.nbytes() for event in found)))
 
 
 @pytest.mark.parametrize(
