@@ -18,7 +18,7 @@ import time
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ from sidtune.batching.plan import Plan
 from sidtune.batching.steps import Steps
 from sidtune.config.model import LoraConfig, ModelConfig
 from sidtune.model.load import outline
+from sidtune.model.tuning.quantised import Kind
 from sidtune.training.guards.memory import USED_SHARE
 from sidtune.training.memory.estimate import memory_of
 
@@ -102,10 +103,8 @@ def memory_rows(shape: str) -> list[dict[str, Any]]:
         for checkpointing in (False, True):
             config = ModelConfig(base="none", tuning=tuning, lora=LoraConfig(rank=RANK))
             sid_ids = torch.arange(VOCABULARY, VOCABULARY + SIDS)
-            kinds: tuple[Literal["nf4"] | None, ...] = (
-                (None, "nf4") if tuning == "lora" else (None,)
-            )
-            for kind in (None, *quantised):
+            kinds: tuple[Kind | None, ...] = (None, "nf4") if tuning == "lora" else (None,)
+            for kind in kinds:
                 model = outline(config, SHAPES[shape](), VOCABULARY + SIDS, sid_ids, torch.bfloat16)
                 parameters = sum(weight.numel() for weight in model.parameters())
                 found = memory_of(model, one_pass(), True, checkpointing, kind)

@@ -26,8 +26,8 @@ from sidtune.tasks.config_file import load_config
 
 OPTIONS = {
     "train": (
-        "config overrides --dry-run --resume --extend --processes --allow-other-processes"
-        " --trust-remote-code --quiet"
+        "config overrides --dry-run --gpus --gpu-memory --resume --extend --processes"
+        " --allow-other-processes --trust-remote-code --quiet"
     ),
     "rl": (
         "config overrides --dry-run --resume --processes --allow-other-processes"

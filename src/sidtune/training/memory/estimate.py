@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from sidtune.base.errors import UserError
 from sidtune.batching.layouts import MicroBatch
 from sidtune.inputs import Inputs
 from sidtune.model.attention import attend_in_float32
@@ -24,6 +25,19 @@ GRADIENT, OPTIMIZER = 4, 8
 EXCHANGE = 4
 # bitsandbytes keeps one float32 scale for each block of nf4, and for each row of int8.
 BLOCK, SCALE = 64, 4
+
+
+class Untraceable(UserError):
+    """Raised for a model whose passes cannot be followed without values, such as those of
+    experts.
+    """
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(
+            f"the memory of a forward pass of {kind} models cannot be estimated, since it depends"
+            " on values",
+            "Try a few steps instead: training.max_steps=2.",
+        )
 
 
 @dataclass(frozen=True)
@@ -64,15 +78,26 @@ def estimate(
         bf16: whether forward passes run under bfloat16 autocast.
         processes: of the run; several exchange gradients.
         device_type: where it trains. On a CPU, attention stays in float32.
+
+    Raises:
+        Untraceable: for a model that cannot be followed without values.
     """
     dtype = None if bf16 else torch.float32
-    vocabulary = inputs.vocabulary
-    model = load_outline(config.model, vocabulary, config.seed, inputs.trust_remote_code, dtype)
-    if bf16 and device_type == "cpu":
-        attend_in_float32(model)
     quantize = config.model.quantize or _comes_as(inputs)
     checkpointing = config.training.gradient_checkpointing
-    return memory_of(model, batch, bf16, checkpointing, quantize, processes)
+    # Where it is planned, the kernels of a quantised base need not work.
+    plain = config.model.model_copy(update={"quantize": None})
+    given = (plain, inputs.vocabulary, config.seed, inputs.trust_remote_code, dtype)
+    try:
+        model = load_outline(*given)
+        if bf16 and device_type == "cpu":
+            attend_in_float32(model)
+        return memory_of(model, batch, bf16, checkpointing, quantize, processes)
+    except UserError:
+        raise
+    except Exception:
+        # PyTorch and the code of architectures have many exceptions for values that are missing.
+        raise Untraceable(inputs.model_config.model_type) from None
 
 
 def memory_of(

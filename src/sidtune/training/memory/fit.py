@@ -9,6 +9,7 @@ from typing import Any
 from transformers import TrainingArguments
 
 from sidtune.base.errors import UserError
+from sidtune.base.terminal import starting
 from sidtune.batching.layouts import MicroBatch
 from sidtune.batching.steps import Steps
 from sidtune.tasks.config import Config
@@ -19,7 +20,6 @@ from sidtune.training.method import Shared
 GIB = 2**30
 # Steps whose passes are laid out to find the largest.
 LOOKED_AT = 8
-MOST_GPUS, MOST_GIB = 65_536, 4_096
 
 
 @dataclass(frozen=True)
@@ -76,31 +76,34 @@ def options(config: Config, shared: Shared, steps: Steps, gpus: Gpus) -> list[Op
             f"training.batch_size is {config.training.batch_size}, but --gpus is {gpus.count}",
             "Every process needs at least one example per step: raise training.batch_size.",
         )
-    found = [_tried({}, config, shared, steps, gpus)]
-    if not found[0].fits(gpus):
-        found += [
-            _tried(changes, config, shared, steps, gpus)
-            for changes in candidates(config, steps, len(config.stages) > 1)
-        ]
-    return found
+    configured = _tried({}, config, shared, steps, gpus)
+    if configured.fits(gpus):
+        return [configured]
+    starting("Estimating what would make it fit")
+    longest = int(steps.corpus.lengths.max())
+    changes = candidates(
+        config, longest, configured.memory.tokens, bool(shared.inputs.config.stages)
+    )
+    return [configured, *(_tried(change, config, shared, steps, gpus) for change in changes)]
 
 
-def candidates(config: Config, steps: Steps, staged: bool) -> Iterator[dict[str, Any]]:
+def candidates(config: Config, longest: int, tokens: int, staged: bool) -> Iterator[dict[str, Any]]:
     """Changes that take less memory, one at a time and then together.
 
     Args:
+        longest: tokens of the longest example.
+        tokens: of the largest pass as configured.
         staged: whether the run has several stages, whose tuning is not changed.
     """
     training, model = config.training, config.model
     pass_: dict[str, Any] = {}
     if training.precision == "fp32":
         pass_["training.precision"] = "bf16"
-    longest = int(steps.corpus.lengths.max())
     if training.layout == "padded" and training.micro_batch_size > 1:
         pass_["training.micro_batch_size"] = 1
     elif training.layout != "padded" and training.max_tokens != "auto":
         floor = max(PROBED[0], longest)
-        if training.max_tokens > floor:
+        if tokens > floor:
             pass_["training.max_tokens"] = floor
     if not training.gradient_checkpointing:
         pass_["training.gradient_checkpointing"] = True

@@ -8,7 +8,7 @@ from transformers import TrainingArguments
 from sidtune.base.terminal import console
 from sidtune.batching.steps import Steps
 from sidtune.tasks.config import Config
-from sidtune.training.memory.estimate import Memory
+from sidtune.training.memory.estimate import Memory, Untraceable
 from sidtune.training.memory.fit import GIB, Gpus, Option, as_configured, options
 from sidtune.training.method import Shared
 
@@ -23,13 +23,20 @@ def describe_memory(
     arguments: TrainingArguments,
     gpus: Gpus | None,
 ) -> None:
-    """Print the memory of a stage, on this machine or on the GPUs that it is planned for."""
+    """Print the memory of a stage, on this machine or on the GPUs that it is planned for.
+
+    Raises:
+        Untraceable: for GPUs, and a model whose memory cannot be estimated.
+    """
     if gpus is None:
-        print_memory(as_configured(config, shared, steps, arguments))
+        try:
+            print_memory(as_configured(config, shared, steps, arguments))
+        except Untraceable as fault:
+            console.print(f"{fault.message}. {fault.hint}")
     else:
         found = options(config, shared, steps, gpus)
         print_memory(found[0].memory)
-        print_options(found, gpus)
+        print_options(found, gpus, "fp32" if config.training.precision == "fp32" else "bf16")
 
 
 def print_memory(memory: Memory) -> None:
@@ -47,13 +54,13 @@ def print_memory(memory: Memory) -> None:
     console.print(table)
 
 
-def print_options(options: list[Option], gpus: Gpus) -> None:
+def print_options(options: list[Option], gpus: Gpus, precision: str) -> None:
     """Print whether a run fits, and what would make it fit."""
     configured, *others = options
-    fits = configured.fits(gpus)
+    fits = "fits" if configured.fits(gpus) else "does not fit"
     console.print(
-        f"on {gpus.count} × {gpus.gib:g} GiB with DDP, of which {gpus.room / GIB:.1f} GiB are used"
-        f" at most: {'fits' if fits else 'does not fit'} as configured"
+        f"on {gpus.count} × {gpus.gib:g} GiB with DDP in {precision}, of which"
+        f" {gpus.room / GIB:.1f} GiB are used at most: {fits} as configured"
         f" ({_gib(configured.memory.total)} GiB)"
     )
     if others:

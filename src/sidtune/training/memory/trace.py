@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -49,9 +50,10 @@ def trace_pass(
         model.to_empty(device=device)
         model.train()
         if checkpointing:
-            model.gradient_checkpointing_enable(
-                gradient_checkpointing_kwargs={"use_reentrant": False}
-            )
+            with warnings.catch_warnings(action="ignore"):
+                model.gradient_checkpointing_enable(
+                    gradient_checkpointing_kwargs={"use_reentrant": False}
+                )
         trained = [weight for weight in model.parameters() if weight.requires_grad]
         for weight in trained:
             weight.grad = torch.empty_like(weight)
