@@ -62,7 +62,7 @@ docs: $(VENV)/.ready ## Check the documentation, and build it as a site in site/
 	$(BIN)/python -m pip install --quiet -e ".[docs]"
 	$(BIN)/python docs/reference.py --check
 	$(BIN)/python -m pytest tests/unit/project -k 'docs or site or code_blocks or languages'
-	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -c docs -d build/doctrees . site
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --fresh-env --quiet -c docs -d build/doctrees . site
 	@echo "The site: site/index.html"
 
 clean: ## Remove the virtual environment and caches

@@ -18,17 +18,18 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 FORGE = "https://github.com/sidtune/sidtune"
 NAVIGATION = {
-    "Begin": ["start", "own-data", "examples", "templates", "configuration", "../README.zh-CN"],
+    "Begin": ["start", "own-data", "examples", "templates", "configuration"],
     "Models": ["sids", "lora", "rl", "quality"],
     "Results": ["evaluation", "ranking", "report"],
     "Use a model": ["serving", "publishing"],
     "Operation": ["performance", "reliability", "troubleshooting"],
     "Coming from": ["minionerec", "lc-rec", "recbole", "llama-factory"],
     "Python": ["python", "reference"],
+    "简体中文": ["../README.zh-CN", "start.zh-CN"],
     "Project": ["architecture", "../CONTRIBUTING", "../SECURITY", "../CHANGELOG"],
 }
 # Pages whose heading says too little in the sidebar.
-TITLES = {"../README.zh-CN": "简体中文"}
+TITLES = {"../README.zh-CN": "概览"}
 FENCE = re.compile(r"^ *```.*?^ *```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(?<=\]\()[^)#:\s]+(?=[)#])")
 # What makes a browser load something from elsewhere.

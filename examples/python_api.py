@@ -1,7 +1,7 @@
 # %% [markdown]
 # # sidtune from Python
 #
-# A made-up shop, a small model from scratch, an evaluation and recommendations, in about a minute
+# A made-up shop, a small model from scratch, an evaluation and recommendations, in a minute or two
 # on a CPU. `python examples/python_api.py` runs the same as a script.
 
 # %%

@@ -21,8 +21,8 @@ from sidtune.templates import FORMS
 
 ROOT = Path(__file__).parents[3]
 # In Chinese a paragraph is one line, since forges turn a line break into a blank.
-CHINESE = ROOT / "README.zh-CN.md"
-PAGES = [ROOT / "README.md", CHINESE, *sorted((ROOT / "docs").glob("*.md"))]
+CHINESE = [*ROOT.glob("*.zh-CN.md"), *(ROOT / "docs").glob("*.zh-CN.md")]
+PAGES = [*sorted(ROOT.glob("README*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 FIGURES = sorted((ROOT / "docs" / "figures").glob("*.py"))
 # What each figure must say.
@@ -194,7 +194,7 @@ def test_every_promise_names_tests_that_exist() -> None:
 
 
 @pytest.mark.parametrize(
-    "page", [*sorted({*PAGES} - {CHINESE}), ROOT / "CHANGELOG.md"], ids=lambda page: page.name
+    "page", [*sorted({*PAGES} - {*CHINESE}), ROOT / "CHANGELOG.md"], ids=lambda page: page.name
 )
 def test_prose_ends_at_a_hundred_characters(page: Path) -> None:
     """Tables, links and quoted output are exempt."""

@@ -1,5 +1,5 @@
-"""README says the same in both languages: headings, code, links and figures agree section by
-section.
+"""Pages in Chinese say what those in English say: headings, code, links and figures agree section
+by section.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).parents[3]
-ENGLISH, CHINESE = ROOT / "README.md", ROOT / "README.zh-CN.md"
-# As forges write them; each page links to the other.
-SWITCH = {"README.md", "README.zh-CN.md"}
+IN_CHINESE = ".zh-CN.md"
+CHINESE = sorted([*ROOT.glob(f"*{IN_CHINESE}"), *(ROOT / "docs").glob(f"*{IN_CHINESE}")])
 SCALES = {" million": 10**6, " billion": 10**9, " 万": 10**4, " 亿": 10**8}
 BLOCK = re.compile(r"^ *```.*?^ *```$|^    \S[^\n]*$", re.MULTILINE | re.DOTALL)
 NUMBER = re.compile(r"(?<![\w.])\d+(?:,\d{3})*(?:\.\d+)?")
@@ -57,14 +56,20 @@ def spans(section: Section) -> Counter[str]:
 
 
 def links(section: Section, page: list[Section]) -> Counter[str]:
-    """Where its links lead; those inside the page by the number of the heading."""
+    """Where its links lead, in whatever language; those inside the page by the number of the
+    heading.
+    """
     anchors = {part.anchor: f"heading {place}" for place, part in enumerate(page)}
     targets = re.findall(r"\]\(([^)\s]+)\)", prose(section))
     return Counter(
-        anchors[target] if target.startswith("#") else target
+        anchors[target] if target.startswith("#") else target.replace(IN_CHINESE, ".md")
         for target in targets
-        if target not in SWITCH
     )
+
+
+def rows(section: Section) -> list[int]:
+    """The number of cells of each row of its tables."""
+    return [row.count("|") for row in re.findall(r"^\|.*$", prose(section), re.MULTILINE)]
 
 
 def figures(section: Section) -> Counter[float]:
@@ -78,31 +83,39 @@ def figures(section: Section) -> Counter[float]:
     return found
 
 
-PAGES = [sections(path.read_text(encoding="utf-8")) for path in (ENGLISH, CHINESE)]
-PAIRS = list(zip(*PAGES, strict=False))
+def english(path: Path) -> Path:
+    return path.with_name(path.name.replace(IN_CHINESE, ".md"))
 
 
-def test_headings_agree_in_number_and_order() -> None:
-    english, chinese = ([section.level for section in page] for page in PAGES)
-    assert english == chinese
-    assert len(english) > 5
+def test_there_are_pages_in_chinese() -> None:
+    assert {"README.md", "start.md"} <= {english(path).name for path in CHINESE}
 
 
-@pytest.mark.parametrize(("english", "chinese"), PAIRS, ids=[pair[0].anchor for pair in PAIRS])
-def test_code_links_and_figures_agree(english: Section, chinese: Section) -> None:
-    assert code(english) == code(chinese)
-    assert links(english, PAGES[0]) == links(chinese, PAGES[1])
-    assert figures(english) == figures(chinese)
-    assert spans(english) == spans(chinese)
-    tables = [
-        re.findall(r"^\| .*$", prose(section), re.MULTILINE) for section in (english, chinese)
-    ]
-    assert len(tables[0]) == len(tables[1])
+@pytest.mark.parametrize("path", CHINESE, ids=lambda path: path.name)
+def test_pages_agree_section_by_section(path: Path) -> None:
+    theirs = sections(path.read_text(encoding="utf-8"))
+    ours = sections(english(path).read_text(encoding="utf-8"))
+    assert [section.level for section in ours] == [section.level for section in theirs]
+    for one, other in zip(ours, theirs, strict=True):
+        # Each page links to the other below its title, and not to itself.
+        assert links(one, ours) == links(other, theirs), one.anchor
+        assert code(one) == code(other), one.anchor
+        assert spans(one) == spans(other), one.anchor
+        assert figures(one) == figures(other), one.anchor
+        assert rows(one) == rows(other), one.anchor
 
 
-def test_each_page_links_to_the_other_at_its_top() -> None:
-    for path, other in ((ENGLISH, CHINESE), (CHINESE, ENGLISH)):
-        assert f"]({other.name})" in path.read_text(encoding="utf-8").split("\n\n")[1]
+@pytest.mark.parametrize("path", CHINESE, ids=lambda path: path.name)
+def test_each_page_links_to_the_other_below_its_title(path: Path) -> None:
+    for page, other in ((path, english(path)), (english(path), path)):
+        assert f"]({other.name})" in page.read_text(encoding="utf-8").split("\n\n")[1]
+
+
+@pytest.mark.parametrize("path", CHINESE, ids=lambda path: path.name)
+def test_links_lead_to_pages_in_chinese_where_there_are(path: Path) -> None:
+    text = path.read_text(encoding="utf-8").split("\n\n", 2)[2]
+    for target in re.findall(r"\]\(([^)#\s]+\.md)", text):
+        assert english(path).parent / target not in map(english, CHINESE), target
 
 
 @pytest.mark.parametrize(
