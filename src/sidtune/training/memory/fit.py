@@ -110,10 +110,11 @@ def candidates(config: Config, longest: int, tokens: int, staged: bool) -> Itera
     yield from ({key: value} for key, value in pass_.items())
     if len(pass_) > 1:
         yield pass_
-    if staged or model.from_scratch:
+    if staged or model.from_scratch or model.tuning == "frozen":
         return
     lora = {} if model.tuning == "lora" else {"model.tuning": "lora"}
-    packed = lora | ({} if model.quantize or model.lora.dora else {"model.quantize": "nf4"})
+    unpackable = model.quantize or model.lora.dora or model.lora.save_adapter
+    packed = {} if unpackable else lora | {"model.quantize": "nf4"}
     for change in (lora, packed):
         if change:
             yield change
