@@ -22,7 +22,7 @@ NAVIGATION = {
     "Models": ["sids", "lora", "rl", "quality"],
     "Results": ["evaluation", "ranking", "report"],
     "Use a model": ["serving", "publishing"],
-    "Operation": ["performance", "reliability", "troubleshooting"],
+    "Operation": ["performance", "scale", "reliability", "troubleshooting"],
     "Coming from": ["minionerec", "lc-rec", "recbole", "llama-factory"],
     "Python": ["python", "reference"],
     "简体中文": ["../README.zh-CN", "start.zh-CN"],
