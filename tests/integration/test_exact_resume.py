@@ -27,7 +27,6 @@ DEATHS = {6: 4, 13: 12}
 ORDINARY = {
     ("full", "tree", "by user", 2),
     ("frozen", "bucketed", "by example", 2),
-    ("full", "padded", "by example", 1),
 }
 CASES = [
     pytest.param(*case, marks=[] if case in ORDINARY else pytest.mark.long)

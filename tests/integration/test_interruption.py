@@ -266,6 +266,7 @@ def test_our_launcher_stops_the_others_and_says_what_happened(shop: Path) -> Non
     assert not left.is_running()
 
 
+@pytest.mark.long
 def test_torchrun_starts_again_and_goes_on_by_itself(shop: Path, alone: dict[str, Any]) -> None:
     tree = small(shop, "restarted", every=4)
     torchrun = (

@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -120,8 +121,11 @@ def smaller_base(*arguments: Any, **shape: Any) -> NewBase:
     return create_base(*arguments, **shape | {"hidden": 32, "layers": 1})
 
 
-@pytest.mark.parametrize("encoding", ENCODINGS)
-@pytest.mark.parametrize("name", COMMANDS)
+# The demo takes long, and prints what the others do.
+PRINTS = [pair for pair in product(COMMANDS, ENCODINGS) if pair != ("demo", "latin-1")]
+
+
+@pytest.mark.parametrize(("name", "encoding"), PRINTS)
 def test_every_command_prints(
     name: str, encoding: str, shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

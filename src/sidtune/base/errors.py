@@ -24,7 +24,8 @@ class UserError(Exception):
     STATUS = 2
 
     def __init__(self, message: str, hint: str) -> None:
-        super().__init__(message)
+        # Both, since an error is pickled by its arguments on its way to other processes.
+        super().__init__(message, hint)
         left = len(message) - LONGEST_MESSAGE
         self.message = (
             message if left <= 0 else f"{message[:LONGEST_MESSAGE]} … ({left:,} more characters)"

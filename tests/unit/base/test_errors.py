@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidtune.base.errors import did_you_mean
+from sidtune.base.errors import PeerLost, UserError, did_you_mean
 
 COLUMNS = ["user_id", "history_titles", "history_sids", "item_id", "history_item_title"]
 
@@ -37,6 +39,14 @@ def test_only_what_is_near_in_spelling_is_suggested(
     word: str, known: list[str], suggested: str | None
 ) -> None:
     assert did_you_mean(word, known) == (f"; did you mean {suggested}?" if suggested else "")
+
+
+@pytest.mark.parametrize("kind", [UserError, PeerLost])
+def test_an_error_reaches_other_processes_as_it_is(kind: type[UserError]) -> None:
+    error = kind("what", "what next")
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is kind
+    assert (again.message, again.hint, str(again)) == ("what", "what next", str(error))
 
 
 @given(st.sampled_from(["learning_rate", "history", "item_feature", "max_steps"]), st.data())
