@@ -16,11 +16,6 @@ settings.register_profile("suite", deadline=None)
 settings.load_profile("suite")
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """One more than cores, since tests of several processes wait for each other."""
-    return (os.cpu_count() or 1) + 1
-
-
 def pytest_collection_finish() -> None:
     """Leave what was imported to no collection of garbage: every run collects twice, which takes
     longer than its steps where torch and all tests are looked through.

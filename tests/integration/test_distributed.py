@@ -48,7 +48,7 @@ def metrics(tree: dict[str, Any]) -> list[dict[str, float]]:
     ("tuning", "group_by", "loss"),
     [
         ("full", "example", {}),
-        ("full", "user", {}),
+        pytest.param("full", "user", {}, marks=pytest.mark.long),
         ("frozen", "user", {"over": "allowed"}),
     ],
 )

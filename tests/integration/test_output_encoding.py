@@ -122,7 +122,10 @@ def smaller_base(*arguments: Any, **shape: Any) -> NewBase:
 
 
 # The demo takes long, and prints what the others do.
-PRINTS = [pair for pair in product(COMMANDS, ENCODINGS) if pair != ("demo", "latin-1")]
+PRINTS = [
+    pytest.param(*pair, marks=pytest.mark.long if pair[0] == "demo" else [])
+    for pair in product(COMMANDS, ENCODINGS)
+]
 
 
 @pytest.mark.parametrize(("name", "encoding"), PRINTS)

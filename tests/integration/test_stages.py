@@ -332,6 +332,7 @@ def test_a_dry_run_names_every_plan(tmp_path: Path, capsys: Any) -> None:
     )
 
 
+@pytest.mark.long
 def test_two_processes_train_stages_like_one(tmp_path: Path) -> None:
     make_base(tmp_path / "base", tied=False)
     trees = []
