@@ -218,7 +218,6 @@ def run_stage(
         gpus: of a dry run: GPUs to plan for.
     """
     config, inputs, identity = stages[number], shared.inputs, shared.identity
-    vocabulary = inputs.vocabulary
     arguments, last = training_arguments(config, identity[PRECISION]), number == len(stages) - 1
     # A plan needs no weights, except those that must be checked against the run.
     outlined = dry_run and method is SUPERVISED and not start.weights
@@ -227,14 +226,13 @@ def run_stage(
     steps.plan = following(steps.plan, stages[:number])
     if arguments.process_index == 0:
         describe_stage(number, len(stages))
-        describe_model(model, vocabulary, config.model)
+        describe_model(model, inputs.vocabulary, config.model)
         describe_plan(config, shared.training, steps, arguments)
         if dry_run and method is SUPERVISED:
             describe_memory(config, shared, steps, arguments, gpus)
         else:
             describe_state(model)
-        if message := long_warmup(config.training, total_steps(config.training, steps.plan)):
-            warn(f"training.warmup: {message}. {SHORTER_WARMUP}")
+        warn_of_long_warmup(config, total_steps(config.training, steps.plan))
     arguments.max_steps = total_steps(config.training, steps.plan)
     announce(start, arguments)
     keeps_adapter = last and config.model.lora.save_adapter and not outlined
@@ -256,30 +254,43 @@ def run_stage(
         trainer.train(resume_from_checkpoint=str(start.checkpoint) if start.checkpoint else None)
     if trainer.untouched:
         trainer.untouched.verify(trainer.state.global_step)
-
     result = summarise_run(trainer, config, time.monotonic() - began)
 
-    def leave_result() -> None:
-        if arguments.should_save and last:
-            about = training_of(inputs, config, model, identity[PRECISION], result.outcome)
-            if same_base:
-                same_base.leave_adapter(config, inputs)
-            output.write_result(
-                model,
-                vocabulary.tokenizer,
-                inputs.bundle,
-                config.output_dir,
-                identity,
-                base_dtype(config.model, inputs.trust_remote_code),
-                about,
-            )
-        elif arguments.should_save:
-            output.write_stage(
-                model, vocabulary.tokenizer, inputs.bundle, config.output_dir, identity
-            )
-
-    all_or_none(leave_result, arguments)
+    all_or_none(
+        lambda: leave_result(shared, config, model, arguments, last, same_base, result), arguments
+    )
     return result
+
+
+def warn_of_long_warmup(config: Config, steps: int) -> None:
+    """Say that the learning rate rises for a large part of the stage, if it does."""
+    if message := long_warmup(config.training, steps):
+        warn(f"training.warmup: {message}. {SHORTER_WARMUP}")
+
+
+def leave_result(
+    shared: Shared,
+    config: Config,
+    model: PreTrainedModel,
+    arguments: TrainingArguments,
+    last: bool,
+    same_base: SameBase | None,
+    result: Result,
+) -> None:
+    """Write what a stage leaves: the run's model after the last one, weights for the next one after
+    the others.
+    """
+    if not arguments.should_save:
+        return
+    inputs, identity, tokenizer = shared.inputs, shared.identity, shared.inputs.vocabulary.tokenizer
+    if not last:
+        output.write_stage(model, tokenizer, inputs.bundle, config.output_dir, identity)
+        return
+    about = training_of(inputs, config, model, identity[PRECISION], result.outcome)
+    if same_base:
+        same_base.leave_adapter(config, inputs)
+    dtype = base_dtype(config.model, inputs.trust_remote_code)
+    output.write_result(model, tokenizer, inputs.bundle, config.output_dir, identity, dtype, about)
 
 
 def loaded(
