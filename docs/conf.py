@@ -21,7 +21,7 @@ NAVIGATION = {
     "Begin": ["start", "own-data", "examples", "templates", "configuration"],
     "Models": ["sids", "lora", "rl", "quality"],
     "Results": ["evaluation", "ranking", "report"],
-    "Use a model": ["serving", "publishing"],
+    "Use a model": ["serving", "export", "publishing"],
     "Operation": ["performance", "scale", "reliability", "troubleshooting"],
     "Coming from": ["minionerec", "lc-rec", "recbole", "llama-factory"],
     "Python": ["python", "reference"],

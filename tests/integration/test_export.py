@@ -28,7 +28,7 @@ def trained(ranked: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_folder_answers_as_the_model_does(trained: Path, tmp_path: Path) -> None:
-    done = call("export", trained, tmp_path / "new" / "engine")
+    done = call("export", trained, tmp_path / "new" / "engine", "--to", "flashrec")
     assert done.exit_code == 0, done.output
     mine, theirs = (
         Recommender.load(folder, device="cpu") for folder in (trained, tmp_path / "new" / "engine")
@@ -98,7 +98,7 @@ def test_weights_are_those_of_the_model(trained: Path, tmp_path: Path) -> None:
 
 def test_what_cannot_be_exported(run: Path, tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
-    assert "exists" in message("export", run, tmp_path / "there")
+    assert "exists" in message("export", run, tmp_path / "there", "--to", "flashrec")
     bundle, config = run / "sid_recommender.json", run / "config.json"
     bundle.write_text(json.dumps(json.loads(bundle.read_text()) | {"prompt_ids": None}))
     with pytest.raises(UserError, match="the prompts hold more of a history than its SIDs"):

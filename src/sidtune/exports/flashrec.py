@@ -7,14 +7,11 @@ Written for FlashRec 0.1.2: `flashrec.search.trie.build_trie_from_sid2vid_file` 
 
 from __future__ import annotations
 
-import json
-import os
 import shlex
 import shutil
-import uuid
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,25 +21,21 @@ import torch
 from numpy.typing import NDArray
 
 from sidtune.base.errors import UserError
-from sidtune.base.ragged import Ragged
-from sidtune.base.storage import refusing_failed_writes
 from sidtune.data.catalogue import Catalogue
 from sidtune.decoding.prompts import Prompts
 from sidtune.exports.codebooks import Codebooks, codebooks_of
+from sidtune.exports.folder import new_folder, write_json
 from sidtune.exports.older_files import older_config, older_tokenizer_config, renumbered
+from sidtune.exports.prompt import PROMPT, prompt_parts, refuse_other_texts
 from sidtune.files.text import read_json_object
-from sidtune.ranker.file import FILE as RANKER
-from sidtune.runs.bundle import CATALOGUE, RECOMMENDER_FILE, Bundle, read_bundle
+from sidtune.runs.bundle import read_bundle
 from sidtune.tokenizer.load import load_tokenizer
 
-SIDS, PROMPT, COMMAND = "sids.json", "prompt.json", "serve.sh"
+SIDS, COMMAND = "sids.json", "serve.sh"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 # Rows of these belong to tokens.
 BY_TOKEN = ("model.embed_tokens.weight", "lm_head.weight")
 MODEL_TYPE = "qwen3"
-COPIED = (CATALOGUE, RECOMMENDER_FILE, RANKER, "generation_config.json")
-# Histories that are tokenised as text to compare with training's ids.
-COMPARED = 200
 
 
 @dataclass(frozen=True)
@@ -72,8 +65,6 @@ def export_flashrec(model: Path, folder: Path) -> Exported:
     Raises:
         UserError: for what FlashRec cannot serve, and a folder that exists.
     """
-    if folder.exists():
-        raise UserError(f"{folder} exists", "Choose a new folder.")
     bundle = read_bundle(model)
     config = read_json_object(model / "config.json")
     if config.get("model_type") != MODEL_TYPE:
@@ -84,61 +75,21 @@ def export_flashrec(model: Path, folder: Path) -> Exported:
     tokenizer = load_tokenizer(str(model), trust_remote_code=False)
     prompts = Prompts(bundle, tokenizer)
     codebooks = codebooks_of(bundle.catalogue.sids, prompts.token_ids)
-    prompt = _prompt(bundle, prompts, tokenizer)
-    aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
-    size = sum(file.stat().st_size for file in model.glob("*.safetensors"))
-    with refusing_failed_writes(folder, size):
-        try:
-            aside.mkdir(parents=True)
-            _write_weights(model, aside, codebooks, codebooks.order(prompts.token_ids))
-            _write_json(aside / "config.json", older_config(config))
-            _write_tokenizer(model, aside, codebooks)
-            _write_json(aside / SIDS, _items_by_codes(bundle.catalogue, codebooks))
-            _write_json(aside / PROMPT, prompt)
-            script = " \\\n  ".join(_command(Path("."), codebooks, prompt))
-            text = f'#!/bin/sh\ncd "$(dirname "$0")" && exec {script} "$@"\n'
-            (aside / COMMAND).write_text(text, encoding="utf-8")
-            (aside / COMMAND).chmod(0o755)
-            for name in COPIED:
-                if (model / name).is_file():
-                    shutil.copyfile(model / name, aside / name)
-            os.rename(aside, folder)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
+    prompt = prompt_parts(bundle, prompts, tokenizer)
+    # FlashRec tokenises a prompt as one text.
+    refuse_other_texts(bundle, prompts, tokenizer, prompt)
+    with new_folder(model, folder) as aside:
+        _write_weights(model, aside, codebooks, codebooks.order(prompts.token_ids))
+        write_json(aside / "config.json", older_config(config))
+        _write_tokenizer(model, aside, codebooks)
+        write_json(aside / SIDS, _items_by_codes(bundle.catalogue, codebooks))
+        write_json(aside / PROMPT, prompt)
+        script = " \\\n  ".join(_command(Path("."), codebooks, prompt))
+        text = f'#!/bin/sh\ncd "$(dirname "$0")" && exec {script} "$@"\n'
+        (aside / COMMAND).write_text(text, encoding="utf-8")
+        (aside / COMMAND).chmod(0o755)
     command = _command(folder, codebooks, prompt)
     return Exported(folder, codebooks, len(set(bundle.catalogue.sids)), command)
-
-
-def _prompt(bundle: Bundle, prompts: Prompts, tokenizer: Any) -> dict[str, Any]:
-    """The texts around a history; checked, since FlashRec tokenises a prompt as one text."""
-    around = bundle.prompt_ids
-    if around is None:
-        raise UserError(
-            "the prompts hold more of a history than its SIDs, such as titles",
-            "Train with a template whose prompt is {history_sids} and text of its own.",
-        )
-    texts = {
-        name: tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        for name, ids in asdict(around).items()
-    }
-    catalogue, chance = bundle.catalogue, np.random.default_rng(0)
-    length = min(bundle.longest_history, 5)
-    drawn = chance.integers(len(catalogue.ids), size=(COMPARED, length))
-    expected, rows = prompts.encode(Ragged.from_lists(drawn.tolist()))
-    for place, row in enumerate(rows.tolist()):
-        sids = ["".join(catalogue.sids[item]) for item in drawn[row]]
-        text = texts["before"] + texts["separator"].join(sids) + texts["after"]
-        if tokenizer.encode(text, add_special_tokens=False) != expected[place].tolist():
-            raise UserError(
-                f"as one text, the prompts are tokenised differently than in training: {text:.200}",
-                "Train with a template that stands in one segment.",
-            )
-    return {
-        **texts,
-        "token_ids": asdict(around),
-        "end_of_sid": prompts.closing,
-        "longest_history": bundle.longest_history,
-    }
 
 
 def _write_weights(
@@ -164,8 +115,8 @@ def _write_weights(
 def _write_tokenizer(model: Path, aside: Path, codebooks: Codebooks) -> None:
     definition = read_json_object(model / "tokenizer.json")
     settings = read_json_object(model / "tokenizer_config.json")
-    _write_json(aside / "tokenizer.json", renumbered(definition, codebooks.ids))
-    _write_json(aside / "tokenizer_config.json", older_tokenizer_config(settings))
+    write_json(aside / "tokenizer.json", renumbered(definition, codebooks.ids))
+    write_json(aside / "tokenizer_config.json", older_tokenizer_config(settings))
 
 
 def _items_by_codes(catalogue: Catalogue, codebooks: Codebooks) -> dict[str, list[str]]:
@@ -195,7 +146,3 @@ def _command(folder: Path, codebooks: Codebooks, prompt: Mapping[str, Any]) -> l
         "--length-penalty 0",
         "--quantization none",
     ]
-
-
-def _write_json(path: Path, tree: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(tree, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
