@@ -182,7 +182,8 @@ def test_init_writes_what_run_takes_and_names_it(
     result = call("init", "shop", "--yes")
     assert result.exit_code == 0, result.output
     said = flat(result.output)
-    assert "train.csv: train" in said
+    assert "train.csv: training rows, about" in said
+    assert "index.json: semantic IDs, about 8 items" in said
     assert "All stages will take roughly" in said
     assert "Next: sidtune run shop.yaml" in said
     assert Request.read(Path("shop.yaml")).tree["data"]["train"] == "shop/train.csv"

@@ -259,7 +259,7 @@ def test_our_launcher_stops_the_others_and_says_what_happened(shop: Path) -> Non
     output, said = launcher.communicate(timeout=60)
     assert time.monotonic() - began < 60
     assert launcher.returncode == 137
-    assert "over 2 process(es)" in " ".join(output.split())
+    assert "over 2 processes" in " ".join(output.split())
     assert "process 1 of 2 was killed by SIGKILL, so the others were stopped" in " ".join(
         said.split()
     )

@@ -74,6 +74,8 @@ _errors = SafeConsole(
     highlight=False, emoji=False, stderr=True, width=None if sys.stderr.isatty() else LOG_WIDTH
 )
 T = TypeVar("T")
+# Said before PyTorch and its like are imported.
+STARTING = "Loading libraries: some seconds"
 
 
 def _replaced(error: UnicodeError) -> tuple[str, int]:

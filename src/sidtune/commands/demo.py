@@ -15,7 +15,7 @@ def demo(
         Path, typer.Option(help="Folder for data, base model and run; must not exist or be empty.")
     ] = Path("demo"),
 ) -> None:
-    """Train, evaluate and recommend on generated data, on the CPU, in under three minutes.
+    """Train, evaluate and recommend on generated data, on the CPU, in minutes.
 
     Example: `sidtune demo --output /tmp/demo`
     """

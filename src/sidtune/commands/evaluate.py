@@ -9,7 +9,15 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from sidtune.base.terminal import console, json_text, launched, quiet_libraries, quietly
+from sidtune.base.terminal import (
+    STARTING,
+    console,
+    json_text,
+    launched,
+    quiet_libraries,
+    quietly,
+    starting,
+)
 from sidtune.commands.options import (
     AsJson,
     Beams,
@@ -77,6 +85,8 @@ def evaluate(
         from sidtune.distributed import launch
 
         raise typer.Exit(launch.launch(processes, sys.argv[1:]))
+    with quietly(quiet):
+        starting(STARTING)
     from sidtune.evaluation import evaluate as room
     from sidtune.evaluation.tables import render
 

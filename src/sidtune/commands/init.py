@@ -18,7 +18,7 @@ from sidtune.base.terminal import console
 
 if TYPE_CHECKING:
     from sidtune.setup.choose import Chosen
-    from sidtune.setup.look import Table
+    from sidtune.setup.look import Role, Table
 
 Folder = Annotated[Path, typer.Argument(metavar="[DIR]", help="The folder of your files.")]
 Output = Annotated[
@@ -30,6 +30,17 @@ Events = Annotated[
 Column = Annotated[
     str | None, typer.Option(metavar="COLUMN", help="Column of the events with this meaning.")
 ]
+# What a file is, and what it holds so many of.
+ROLES: dict[Role, tuple[str, str]] = {
+    "events": ("events", "rows"),
+    "catalogue": ("a catalogue", "items"),
+    "train": ("training rows", ""),
+    "valid": ("validation rows", ""),
+    "test": ("test rows", ""),
+    "interactions": ("whole histories", "training targets"),
+    "items": ("a catalogue", "items"),
+    "index": ("semantic IDs", "items"),
+}
 Yes = Annotated[
     bool, typer.Option("--yes", "-y", help="Ask nothing: take the flags and the defaults.")
 ]
@@ -87,9 +98,12 @@ def _told(tables: Sequence[Table]) -> list[str]:
     """A line for each file."""
     lines = []
     for table in tables:
-        what = table.role or table.note or "a table; no columns of users, items and times are known"
+        unit = ""
+        what = table.note or "a table; no columns of users, items and times are known"
+        if table.role:
+            what, unit = ROLES[table.role]
         known = f" of {table.format}" if table.format else ""
-        rows = f", about {table.rows:,} rows" if table.role and table.rows else ""
+        rows = f", about {table.rows:,} {unit}".rstrip() if table.role and table.rows else ""
         columns = f" ({', '.join(table.names)[:100]})" if not table.role and table.names else ""
         lines.append(f"{table.path.name}: {what}{known}{rows}{columns}")
     return lines

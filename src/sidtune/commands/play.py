@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from sidtune.base.terminal import console, quiet_libraries
+from sidtune.base.terminal import STARTING, console, quiet_libraries, starting
 from sidtune.commands.options import (
     Beams,
     Host,
@@ -37,6 +37,7 @@ def play(
     Example: `sidtune play runs/shop runs/other`
     """
     needing_serve("play")
+    starting(STARTING)
     from sidtune.decoding.recommender import Recommender
     from sidtune.playground.app import playground_app
     from sidtune.serving.engine import Engine

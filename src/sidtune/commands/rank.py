@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from sidtune.base.errors import UserError
-from sidtune.base.terminal import console, json_text, quiet_libraries, starting
+from sidtune.base.terminal import STARTING, console, json_text, quiet_libraries, starting
 from sidtune.commands.options import AsJson, ModelFolder, TrustRemoteCode
 
 Events = Annotated[
@@ -40,6 +40,7 @@ def rank(
 
     Example: `sidtune rank runs/shop`
     """
+    starting(STARTING)
     from sidtune.pipeline.rank import count_later, rank_run, render
 
     quiet_libraries()

@@ -48,14 +48,14 @@ def recommend(
 
     Example: `sidtune recommend runs/shop --history 12,7 -k 5`
     """
-    from sidtune.decoding import stream
-
     if (history is None) == (source is None):
         raise UserError(
             "give either --history or --input", "sidtune recommend MODEL --history 12,7"
         )
-    quiet_libraries()
     starting(f"Loading {model}")
+    from sidtune.decoding import stream
+
+    quiet_libraries()
     recommender = stream.load(model, candidates, trust_remote_code, not no_rank)
     asked = stream.histories(recommender, history, source)
     for answer in stream.answer(

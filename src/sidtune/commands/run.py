@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import typer
 from rich.markup import escape
 
-from sidtune.base.terminal import console, json_text, quiet_libraries, quietly
+from sidtune.base.terminal import STARTING, console, json_text, quiet_libraries, quietly, starting
 from sidtune.commands.options import (
     AsJson,
     ConfigFile,
@@ -38,6 +39,8 @@ def run(
 
     # Faults of a configuration are told before the other imports, which take seconds.
     request = Request.read(config, overrides or [])
+    with quietly(quiet):
+        starting(STARTING)
     from sidtune.evaluation.tables import render
     from sidtune.pipeline.run import run as room
 
@@ -50,5 +53,17 @@ def run(
             return
         for table in render(report):
             console.print(table)
-        folder = escape(str(report.settings["model"]))
-        console.print(f"Model: {folder}. Recommend: `sidtune recommend {folder} --history ID,ID,…`")
+        _say_next(Path(report.settings["model"]))
+
+
+def _say_next(model: Path) -> None:
+    """Commands that work as they stand, with two popular items for a history."""
+    from sidtune.runs.bundle import read_bundle
+
+    bundle = read_bundle(model)
+    popular = (-bundle.users).argsort(kind="stable")[:2].tolist()
+    items = ",".join(bundle.catalogue.ids[item] for item in popular)
+    folder = shlex.quote(str(model))
+    console.print(f"Model: {escape(str(model))}. Next:", soft_wrap=True)
+    for command in (f"recommend {folder} --history {shlex.quote(items)}", f"play {folder}"):
+        console.print(f"  sidtune {escape(command)}", soft_wrap=True)

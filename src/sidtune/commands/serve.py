@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from sidtune.base.terminal import console, quiet_libraries
+from sidtune.base.terminal import STARTING, console, quiet_libraries, starting
 from sidtune.commands.options import (
     Beams,
     Host,
@@ -48,6 +48,7 @@ def serve(
     Example: `sidtune serve runs/shop --port 8000`
     """
     needing_serve("serve")
+    starting(STARTING)
     from sidtune.decoding.recommender import Recommender
     from sidtune.serving.app import serving_app
     from sidtune.serving.engine import Engine

@@ -9,7 +9,15 @@ import typer
 from rich.markup import escape
 
 from sidtune.base.errors import UserError
-from sidtune.base.terminal import console, first_process, launched, quiet_libraries, quietly
+from sidtune.base.terminal import (
+    STARTING,
+    console,
+    first_process,
+    launched,
+    quiet_libraries,
+    quietly,
+    starting,
+)
 from sidtune.commands.options import (
     ConfigFile,
     OtherProcesses,
@@ -110,6 +118,7 @@ def run_training(
         if status := launch.launch(processes, sys.argv[1:]):
             raise typer.Exit(status)
     else:
+        starting(STARTING)
         from sidtune.training.memory.fit import Gpus
         from sidtune.training.train import train as run
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -17,6 +18,8 @@ from sidtune.runs.files import METRICS
 
 # Wide enough for a loss with four decimals, or for a million steps.
 NARROWEST = 7
+# The columns of throughput and of the word "best".
+RATE, MARK = "examples per s", ""
 # Entries of the training log that the console shows, by title.
 LOSS_SHOWN: Mapping[str, str] = MappingProxyType({"train loss": "loss"})
 
@@ -76,7 +79,7 @@ class ConsoleTable(TrainerCallback):
         self, valid: list[str], ranking: list[str], shown: Mapping[str, str] = LOSS_SHOWN
     ) -> None:
         self.valid, self.ranking, self.shown = valid, ranking, shown
-        self.widths: list[int] = []
+        self.titles: list[str] = []
         self.recent: list[dict[str, float]] = []
 
     def on_train_begin(
@@ -85,11 +88,14 @@ class ConsoleTable(TrainerCallback):
         """Called by Trainer."""
         if not state.is_world_process_zero:
             return
-        titles = ["step", "epoch", *self.shown, *self.valid, *self.ranking, "examples/s", ""]
-        self.widths = [max(len(title), NARROWEST) for title in titles]
+        titles = ["step", "epoch", *self.shown, *self.valid, *self.ranking, RATE, MARK]
+        # On a narrow terminal; `metrics.jsonl` has all of them.
+        spare = [RATE, "epoch", *reversed(self.valid[1:])]
+        self.titles = fitting(titles, spare, console.width)
         ranked = f"; {' and '.join(self.ranking)} by item, on a sample" if self.ranking else ""
         console.print(f"[dim]validation loss by task, in nats per label{ranked}[/dim]")
-        console.print(_row(titles, self.widths), style="bold")
+        for line in zip(*folded(self.titles), strict=True):
+            console.print(_row(line, self.titles), style="bold")
 
     def on_log(
         self,
@@ -114,14 +120,14 @@ class ConsoleTable(TrainerCallback):
         """Called by Trainer."""
         if not state.is_world_process_zero or metrics is None:
             return
-        cells = [str(state.global_step), f"{state.epoch or 0:.2f}"]
-        cells += [_mean(self.recent, key, ".4f") for key in self.shown.values()]
-        cells += [f"{metrics[f'eval_{name}_loss']:.4f}" for name in self.valid]
-        ranked = [metrics.get(f"eval_{name}") for name in self.ranking]
-        cells += ["–" if value is None else f"{value:.4f}" for value in ranked]
-        cells.append(_mean(self.recent, "examples_per_second", ".0f"))
-        cells.append("best" if _is_best(args, state, metrics) else "")
-        console.print(_row(cells, self.widths))
+        cells = {"step": str(state.global_step), "epoch": f"{state.epoch or 0:.2f}"}
+        cells |= {title: _mean(self.recent, key, ".4f") for title, key in self.shown.items()}
+        cells |= {name: f"{metrics[f'eval_{name}_loss']:.4f}" for name in self.valid}
+        ranked = {name: metrics.get(f"eval_{name}") for name in self.ranking}
+        cells |= {name: "–" if value is None else f"{value:.4f}" for name, value in ranked.items()}
+        cells[RATE] = _mean(self.recent, "examples_per_second", ".0f")
+        cells[MARK] = "best" if _is_best(args, state, metrics) else ""
+        console.print(_row([cells[title] for title in self.titles], self.titles))
         self.recent.clear()
 
 
@@ -143,10 +149,36 @@ def _mean(entries: list[dict[str, float]], key: str, form: str) -> str:
     return format(sum(values) / len(values), form) if values else "–"
 
 
-def _row(cells: list[str], widths: list[int]) -> Table:
+def fitting(titles: Sequence[str], spare: Sequence[str], width: int) -> list[str]:
+    """The titles of a row's columns, without the first of the spare ones where it is too wide."""
+    kept = list(titles)
+    for title in spare:
+        if sum(_width(title) + 1 for title in kept) <= width:
+            break
+        kept.remove(title)
+    return kept
+
+
+def folded(titles: Sequence[str]) -> list[list[str]]:
+    """Each title on as many lines as the longest of them needs, the last one filled."""
+    parts = [_parts(title) for title in titles]
+    lines = max(map(len, parts))
+    return [[""] * (lines - len(part)) + part for part in parts]
+
+
+def _parts(title: str) -> list[str]:
+    """`sid_sequence_reversed` as `sid_`, `sequence_`, `reversed`."""
+    return re.findall(r"[^_ ]+_?", title) or [""]
+
+
+def _width(title: str) -> int:
+    return len("best") if title == MARK else max(NARROWEST, *map(len, _parts(title)))
+
+
+def _row(cells: Sequence[str], titles: Sequence[str]) -> Table:
     """One row of a table that is printed row by row, hence with fixed column widths."""
     table = Table.grid(padding=(0, 1))
-    for width in widths:
-        table.add_column(justify="right", width=width, no_wrap=True)
+    for title in titles:
+        table.add_column(justify="right", width=_width(title), no_wrap=True)
     table.add_row(*cells)
     return table

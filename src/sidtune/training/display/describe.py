@@ -39,8 +39,8 @@ def describe_model(model: PreTrainedModel, vocabulary: Vocabulary, config: Model
     rows = model.config.get_text_config().vocab_size
     console.print(
         f"{model.config.model_type} · {config.tuning} tuning · {trainable:,} of {total:,}"
-        f" parameters trained · {len(vocabulary.sid_ids):,} SID tokens ({vocabulary.counts}) of"
-        f" {rows:,} rows"
+        f" parameters trained · {len(vocabulary.sid_ids):,} SID tokens ({vocabulary.counts}) ·"
+        f" vocabulary {rows:,}"
     )
 
 
@@ -52,33 +52,28 @@ def describe_plan(
 ) -> None:
     """Print examples and tokens per task, and the number of steps."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("task")
-    for title in (
-        "examples",
-        "weight",
-        "tokens",
-        "labels",
-        "mean",
-        "longest",
-        "truncated",
-        "dropped",
-    ):
-        table.add_column(title, justify="right")
+    table.add_column("task", no_wrap=True)
+    for title in ("examples", "weight", "tokens", "labels", "mean", "longest"):
+        table.add_column(title, justify="right", no_wrap=True)
     options = config.task_options()
     for task in tasks:
         counts = task.counts
-        numbers = [counts.examples, options[task.name].weight, counts.tokens, counts.labels]
-        numbers += [
-            round(counts.tokens / max(1, counts.examples)),
-            counts.longest,
-            counts.truncated,
-            counts.dropped,
-        ]
         table.add_row(
             task.name,
-            *(f"{number:,g}" if isinstance(number, float) else f"{number:,}" for number in numbers),
+            f"{counts.examples:,}",
+            f"{options[task.name].weight:,g}",
+            f"{counts.tokens:,}",
+            f"{counts.labels:,}",
+            f"{counts.tokens / max(1, counts.examples):,.0f}",
+            f"{counts.longest:,}",
         )
     console.print(table)
+    for task in tasks:
+        if task.counts.truncated or task.counts.dropped:
+            console.print(
+                f"{task.name}: {task.counts.truncated:,} examples truncated to"
+                f" encoding.cutoff_len, {task.counts.dropped:,} dropped that do not fit even so"
+            )
     console.print(_steps_line(config, steps, arguments))
     console.print(_tokens_line(steps))
 
@@ -125,9 +120,10 @@ def _steps_line(config: Config, steps: Steps, arguments: TrainingArguments) -> s
         else math.ceil(total * config.eval.every)
     )
     precision = "bf16 autocast" if arguments.bf16 else "fp32"
+    shared = f" over {arguments.world_size} processes" if arguments.world_size > 1 else ""
     return (
         f"{total:,} steps = {total / plan.steps_per_epoch:.4g} epochs of {plan.steps_per_epoch:,} ·"
-        f" {training.batch_size} examples per step over {arguments.world_size} process(es) ·"
+        f" {training.batch_size} examples per step{shared} ·"
         f" {precision} on {arguments.device.type} · evaluation and checkpoint every {every:,} steps"
     )
 
