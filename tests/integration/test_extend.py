@@ -36,7 +36,7 @@ def test_an_extended_run_is_the_longer_run(tmp_path: Path, capsys: Any) -> None:
     config = parse_config(longer, "test")
     with pytest.raises(UserError, match=r"training.max_steps: 4 in the checkpoint, 8") as refusal:
         train(config)
-    assert "Add --extend" in refusal.value.hint
+    assert "`sidtune train --extend`" in refusal.value.hint
     capsys.readouterr()
     dies(config, 7, resume="extend")
     said = " ".join(capsys.readouterr().out.split())
