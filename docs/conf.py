@@ -73,7 +73,7 @@ def for_the_site(page: Path, text: str) -> str:
 
     def moved(found: re.Match[str]) -> str:
         target = (page.parent / found[0]).resolve()
-        if not target.exists() or target.suffix in {".md", ".rst", ".svg", ".png"}:
+        if not target.exists() or target.suffix in {".md", ".rst", ".svg", ".webp"}:
             return found[0]
         kind = "tree" if target.is_dir() else "blob"
         return f"{FORGE}/{kind}/main/{target.relative_to(ROOT).as_posix()}"

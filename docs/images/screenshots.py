@@ -19,6 +19,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
 
+import yaml
 from playwright.sync_api import Browser, Page, sync_playwright
 from rich.console import Console
 
@@ -29,6 +30,8 @@ from sidtune.training.display import callbacks, live
 FOLDER = Path(__file__).parent
 TYPED = ("tent", "sleeping bag", "gas stove")
 COLUMNS = 80
+# Pixels of a picture for each of the page.
+SHARPNESS = 1.5
 # Of the training that the terminal shows, the part that is done.
 DONE = 0.7
 
@@ -48,18 +51,18 @@ def playground(folders: list[Path]) -> Iterator[str]:
 
 def save(page: Page, name: str) -> None:
     """What the page shows, as WebP, which is a third of PNG."""
-    session = page.context.new_cdp_session(page)
-    taken = session.send("Page.captureScreenshot", {"format": "webp", "quality": 82})
+    session, size = page.context.new_cdp_session(page), page.viewport_size
+    clip = {"x": 0, "y": page.evaluate("scrollY"), "scale": SHARPNESS, **(size or {})}
+    options = {"format": "webp", "quality": 80, "clip": clip}
+    taken = session.send("Page.captureScreenshot", options)
     (FOLDER / f"{name}.webp").write_bytes(base64.b64decode(taken["data"]))
 
 
 def opened(
     browser: Browser, width: int, height: int, scheme: Literal["light", "dark"], address: str
 ) -> Page:
-    """A page of a size, with twice as many pixels each way."""
-    page = browser.new_page(
-        viewport={"width": width, "height": height}, color_scheme=scheme, device_scale_factor=2
-    )
+    """A page of a size."""
+    page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
     page.goto(address)
     return page
 
@@ -97,7 +100,7 @@ def draw_report(browser: Browser, run: Path) -> None:
     for name, width, height in pages:
         scheme: Literal["light", "dark"] = "dark" if name == "dark" else "light"
         page = opened(browser, width, height, scheme, address)
-        page.wait_for_selector("svg.marks")
+        page.wait_for_selector(".chart svg, svg.marks")
         page.locator("h2").nth(1).evaluate("heading => heading.scrollIntoView()")
         page.wait_for_timeout(500)
         save(page, f"report-{name}")
@@ -110,6 +113,8 @@ def draw_terminal(run: Path) -> None:
     report = read_report(run / "evaluation" / "test.json")
     plan = json.loads((run / "plan.json").read_text(encoding="utf-8"))
     entries = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    plan["batch_size"] = config["training"]["batch_size"]
     console.print("[bold]$[/bold] sidtune run shop.yaml")
     view = replayed([entry for entry in entries if entry["step"] <= DONE * plan["steps"]], plan)
     console.print(view.render())
@@ -139,10 +144,16 @@ def replayed(entries: list[dict[str, Any]], plan: dict[str, Any]) -> live.LiveVi
     )
     control: Any = None
     table, view = callbacks.ConsoleTable(tasks, []), live.LiveView()
+    # The time that is left follows from the log, not from how long drawing takes.
+    now = [0.0]
+    view.bar.get_time = lambda: now[0]
     view.live = SimpleNamespace(start=lambda: None, stop=lambda: None)  # type: ignore[assignment]
     table.on_train_begin(arguments, state, control)
     view.on_train_begin(arguments, state, control)
     for entry in entries:
+        if "examples_per_second" in entry:
+            steps = entry["step"] - state.global_step
+            now[0] += steps * plan["batch_size"] / entry["examples_per_second"]
         state.global_step, state.epoch = entry["step"], entry.get("epoch", 0.0)
         for callback in (table, view):
             callback.on_log(arguments, state, control, entry)

@@ -110,12 +110,15 @@ def show_recommendations(paths: EventPaths, model: Path) -> None:
 
 def _next_steps(config: Path, model: Path) -> None:
     recipe, run_folder = escape(str(config)), escape(str(model))
-    console.print(
-        "\n[bold]Done.[/bold] The checkpoint is an ordinary Hugging Face folder:"
-        f" {run_folder}/{FINAL}\n\nNext:\n"
-        f"  sidtune preview {recipe}    # the examples as the model reads them, labels marked\n"
-        f"  sidtune check {recipe}      # all errors, warnings and notes\n"
-        f"  sidtune evaluate {run_folder}        # all metrics with 95% intervals, also by group\n"
-        f"  sidtune recommend {run_folder} --history 12,7\n"
-        "Your own data: docs/own-data.md."
-    )
+    commands = {
+        f"sidtune play {run_folder}": "try it in the browser",
+        f"sidtune recommend {run_folder} --history 12,7": "a list for a history",
+        f"sidtune evaluate {run_folder}": "figures by group too",
+        f"sidtune preview {recipe}": "what the model reads",
+    }
+    width = max(map(len, commands))
+    console.print(f"\n[bold]Done.[/bold] {run_folder}/{FINAL} is an ordinary Hugging Face folder.")
+    console.print("\nNext:")
+    for command, what in commands.items():
+        console.print(f"  {command:{width}}  # {what}", soft_wrap=True)
+    console.print("Your own data: sidtune init DIR (docs/start.md)")

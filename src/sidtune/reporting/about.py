@@ -97,7 +97,7 @@ def _data(record: Record) -> Iterator[tuple[str, str]]:
         sids = record.catalogue.sids
         yield "catalogue", f"{len(sids):,} items, {len(set(sids)):,} SIDs of {_depths(sids)} tokens"
     if report := record.report:
-        yield "evaluated", f"{report.rows:,} rows of {report.settings.get('split', '–')}"
+        yield "evaluated", f"{report.rows:,} {report.settings.get('split', '')} rows"
 
 
 def duration(seconds: float) -> str:

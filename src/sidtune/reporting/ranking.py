@@ -249,7 +249,7 @@ def _stage(tokens: int, depth: int) -> str:
 
 def _intro(report: Report) -> str:
     parts = [
-        f"{report.rows:,} rows of {report.settings.get('split', '–')} against {report.items:,}"
+        f"{report.rows:,} {report.settings.get('split', '')} rows against {report.items:,}"
         " items. Intervals are of 95%."
     ]
     if report.colliding:

@@ -167,12 +167,19 @@ def folded(titles: Sequence[str]) -> list[list[str]]:
 
 
 def _parts(title: str) -> list[str]:
-    """`sid_sequence_reversed` as `sid_`, `sequence_`, `reversed`."""
-    return re.findall(r"[^_ ]+_?", title) or [""]
+    """Lines of the column's width: `title_to_sid` as `title_`, `to_sid`."""
+    lines: list[str] = []
+    for part in re.findall(r"[^_ ]+[_ ]?", title):
+        if lines and len((lines[-1] + part).rstrip()) <= _width(title):
+            lines[-1] += part
+        else:
+            lines.append(part)
+    return [line.rstrip() for line in lines] or [""]
 
 
 def _width(title: str) -> int:
-    return len("best") if title == MARK else max(NARROWEST, *map(len, _parts(title)))
+    parts = title.replace("_", "_ ").split()
+    return len("best") if title == MARK else max(NARROWEST, *map(len, parts))
 
 
 def _row(cells: Sequence[str], titles: Sequence[str]) -> Table:

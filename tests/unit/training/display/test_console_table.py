@@ -57,8 +57,9 @@ def test_columns_are_left_out_only_where_they_do_not_fit() -> None:
 
 
 def test_titles_are_folded_at_underscores_and_spaces() -> None:
-    assert folded(["sid_sequence_reversed", "train loss", ""]) == [
+    assert folded(["sid_sequence_reversed", "title_to_sid", "examples per s", ""]) == [
         ["sid_", "sequence_", "reversed"],
-        ["", "train", "loss"],
+        ["", "title_", "to_sid"],
+        ["", "examples", "per s"],
         ["", "", ""],
     ]
