@@ -13,7 +13,7 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from sidtune.base.errors import UserError
+from sidtune.base.errors import UserError, some
 from sidtune.base.ragged import Ragged, place_of, row_of
 from sidtune.config.rank import SourceName
 from sidtune.config.search import BEAMS, Normalize, RankOptions
@@ -27,8 +27,6 @@ from sidtune.ranker.pairs import Asked, Beams
 from sidtune.ranker.ranker import Ranker
 from sidtune.runs.bundle import Bundle, read_bundle, refuse_other_folders
 from sidtune.tokenizer.load import load_tokenizer
-
-SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -221,9 +219,9 @@ class Recommender:
         )
         if unknown:
             raise UserError(
-                f"not in the catalogue: {', '.join(map(repr, unknown[:SHOWN]))} ({len(unknown):,}"
-                " in total)",
-                "Remove them; separate several ids by commas.",
+                f"not in the catalogue: {some([repr(item) for item in unknown])}",
+                "Remove them; separate several ids by commas. `sidtune play MODEL` finds ids by"
+                " words of titles.",
             )
         return Ragged.from_lengths(located.values, lengths)
 

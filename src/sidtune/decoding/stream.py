@@ -24,6 +24,8 @@ from sidtune.files.text import LONGEST_RECORD, decoded_lines, parse_json, read_l
 
 # Lines per batch: enough for full forward passes, few enough to answer soon.
 LINES_AT_ONCE = 1024
+# Titles of a history that are shown beside its list.
+TITLES_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,14 @@ class Answer:
         unknown: items of the history that are not in the catalogue; they are ignored.
         items: best first; empty if no item of the history is known, or the prompt is too long.
         fits: whether the prompt fits the model's `cutoff_len`.
+        latest: titles of the latest items of the history, oldest first.
     """
 
     user_id: Any
     unknown: list[str]
     items: list[Recommendation]
     fits: bool = True
+    latest: tuple[str, ...] = ()
 
 
 def load(
@@ -123,6 +127,7 @@ def answer(
     passed over.
     """
     check_size(k, options.beams)
+    titles = recommender.bundle.catalogue.titles
     waiting = iter(histories)
     while batch := list(islice(waiting, LINES_AT_ONCE)):
         located = recommender.located([history for _, history in batch])
@@ -132,12 +137,14 @@ def answer(
         for row, (user, history) in enumerate(batch):
             unknown = [item for item, place in zip(history, located[row], strict=True) if place < 0]
             items = next(found) if known.lengths[row] else []
-            yield Answer(user, unknown, items or [], fits=items is not None)
+            latest = tuple(titles[place] for place in known[row][-TITLES_SHOWN:])
+            yield Answer(user, unknown, items or [], items is not None, latest)
 
 
 def as_json(answer: Answer) -> dict[str, Any]:
     """The answer as JSON values; what the line did not give is left out."""
     tree = asdict(answer) | {"items": items_json(answer.items)}
+    del tree["latest"]
     silent: dict[str, Any] = {"user_id": None, "unknown": [], "fits": True}
     return {
         name: value for name, value in tree.items() if name not in silent or value != silent[name]
@@ -178,6 +185,8 @@ def _table(answer: Answer) -> Table:
 
 def _remarks(answer: Answer) -> list[str]:
     said = [] if answer.user_id is None else [str(answer.user_id)]
+    if answer.latest:
+        said.append(f"after {'; '.join(answer.latest)}")
     if not answer.fits:
         said.append("the prompt of this history is too long for the model")
     if answer.unknown:
