@@ -259,6 +259,14 @@ def test_a_model_that_fails_is_500(
 # --- what is told about a server ---
 
 
+def test_what_a_stranger_forgets_is_said(client: TestClient) -> None:
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    answer = client.post("/recommend", content='{"history": ["1"]}', headers=form)
+    assert answer.status_code == 422
+    assert "Content-Type: application/json" in answer.json()["hint"]
+    assert "/openapi.json" in client.get("/").json()["hint"]
+
+
 def test_openapi_describes_requests_and_answers(client: TestClient) -> None:
     tree = client.get("/openapi.json").json()
     operation = tree["paths"]["/recommend"]["post"]

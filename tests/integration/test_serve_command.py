@@ -98,6 +98,7 @@ def test_a_server_is_reloaded_and_stopped_without_a_lost_request(
     assert not faults
     assert min(counts.values()) > 0
     assert f"POST http://127.0.0.1:{port}/recommend" in done.output
+    assert f"curl http://127.0.0.1:{port}/recommend -H" in done.output
     assert "reloaded: generation 2, 8 items" in done.output
 
 

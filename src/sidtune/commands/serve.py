@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from typing import Annotated
 
 import typer
@@ -74,5 +76,10 @@ def serve(
     items, sources = len(recommender.bundle.catalogue.ids), recommender.ranker
     ranked = f"ranked by {len(sources.sources)} sources" if sources else "in the model's own order"
     console.print(f"Serving {items:,} items, {ranked}. Ctrl-C stops, SIGHUP reloads the model.")
-    console.print(f"POST {url(listener)}/recommend", soft_wrap=True)
+    console.print(f"POST {url(listener)}/recommend, for example:", soft_wrap=True)
+    body = json.dumps({"history": recommender.bundle.catalogue.ids[:1], "k": 3})
+    header = "-H 'Content-Type: application/json'"
+    console.print(
+        escape(f"  curl {url(listener)}/recommend {header} -d {shlex.quote(body)}"), soft_wrap=True
+    )
     run(serving_app(engine, metrics, limits, host), listener, timeout, reloader.demand)

@@ -78,7 +78,8 @@ def _table(*headings: str) -> Table:
 
 
 def _notes(report: Report) -> Iterator[str]:
-    yield f"{report.colliding:.1%} of the targets share their SID with another item"
+    if report.colliding:
+        yield f"{report.colliding:.1%} of the targets share their SID with another item"
     left_out = [str(k) for k in CUTOFFS if k > report.settings["beams"]]
     if left_out:
         yield (

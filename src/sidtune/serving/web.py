@@ -111,7 +111,11 @@ def _invalid(request: Request, error: Exception) -> JSONResponse:
         place = faults[0]["loc"][-1]
         reason = faults[0].get("ctx", {}).get("error", "")
         return _answer(400, f"the body is not JSON: {reason} at character {place}")
-    return _answer(422, _told(faults), "See /openapi.json.")
+    told = _told(faults)
+    kind = request.headers.get("content-type", "")
+    if faults[0]["loc"] == ("body",) and not kind.startswith("application/json"):
+        return _answer(422, told, "Send it with the header Content-Type: application/json.")
+    return _answer(422, told, "See /openapi.json.")
 
 
 def _told(faults: Sequence[Any]) -> str:
@@ -127,6 +131,8 @@ def _told(faults: Sequence[Any]) -> str:
 def _refused(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     hint = error.hint if isinstance(error, Refusal) else ""
+    if error.status_code == 404:
+        hint = "/openapi.json lists what there is."
     return _answer(error.status_code, error.detail, hint, error.headers)
 
 
