@@ -55,16 +55,21 @@ def spans(section: Section) -> Counter[str]:
     return Counter(" ".join(span.split()) for span in re.findall(r"`([^`]+)`", prose(section)))
 
 
-def links(section: Section, page: list[Section]) -> Counter[str]:
-    """Where its links lead, in whatever language; those inside the page by the number of the
-    heading.
+def links(section: Section, path: Path) -> Counter[str]:
+    """Where its links lead, in whatever language; those to a heading of a page that is there in
+    both languages by the number of the heading.
     """
-    anchors = {part.anchor: f"heading {place}" for place, part in enumerate(page)}
     targets = re.findall(r"\]\(([^)\s]+)\)", prose(section))
-    return Counter(
-        anchors[target] if target.startswith("#") else target.replace(IN_CHINESE, ".md")
-        for target in targets
-    )
+    return Counter(_leading(target, path) for target in targets)
+
+
+def _leading(target: str, path: Path) -> str:
+    name, sign, heading = target.partition("#")
+    page = (path.parent / name).resolve() if name else path
+    if sign and english(page) in map(english, CHINESE):
+        anchors = [part.anchor for part in sections(page.read_text(encoding="utf-8"))]
+        return f"{english(page).name}, heading {anchors.index(sign + heading)}"
+    return target.replace(IN_CHINESE, ".md")
 
 
 def rows(section: Section) -> list[int]:
@@ -93,12 +98,11 @@ def test_there_are_pages_in_chinese() -> None:
 
 @pytest.mark.parametrize("path", CHINESE, ids=lambda path: path.name)
 def test_pages_agree_section_by_section(path: Path) -> None:
-    theirs = sections(path.read_text(encoding="utf-8"))
-    ours = sections(english(path).read_text(encoding="utf-8"))
+    theirs, ours = (sections(page.read_text(encoding="utf-8")) for page in (path, english(path)))
     assert [section.level for section in ours] == [section.level for section in theirs]
     for one, other in zip(ours, theirs, strict=True):
         # Each page links to the other below its title, and not to itself.
-        assert links(one, ours) == links(other, theirs), one.anchor
+        assert links(one, english(path)) == links(other, path), one.anchor
         assert code(one) == code(other), one.anchor
         assert spans(one) == spans(other), one.anchor
         assert figures(one) == figures(other), one.anchor
