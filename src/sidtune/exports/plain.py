@@ -78,7 +78,8 @@ def export_plain(model: Path, folder: Path, engine: Engine) -> PlainExport:
         write_json(aside / PROMPT, prompt)
         items = {item: list(paths[item]) for item in _by_users(bundle)}
         write_json(aside / ITEMS, {"levels": trie.levels, "items": items}, indent=None)
-        safetensors.numpy.save_file(trie.tensors(), aside / TRIE)
+        # As bytes: `save_file` would hide the file from other users.
+        (aside / TRIE).write_bytes(safetensors.numpy.save(trie.tensors()))
         if engine == "sglang":
             (aside / LINES).write_text(_lines(bundle), encoding="utf-8")
         elif trie.count <= GRAMMAR_SIDS:

@@ -117,7 +117,8 @@ def rank_after(config: Config, trust_remote_code: bool = False) -> Ranked | None
     if config.rank.fit == "never" or config.data.rows_file("valid") is None:
         return None
     console.print(
-        "Fitting the ranker on validation rows (about a minute; rank.fit: never skips it)"
+        "Fitting the ranker on validation rows (about a minute, and more of thousands of rows;"
+        " rank.fit: never skips it)"
     )
     return rank_run(config.output_dir, trust_remote_code)
 
