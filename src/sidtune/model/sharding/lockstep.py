@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import nn
 from transformers import PreTrainedModel
 
-from sidtune.model.sharding.shards import is_sharded
+from sidtune.model.sharding.shards import computing, is_sharded
 
 
 @contextmanager
@@ -47,7 +47,7 @@ def lockstep(model: PreTrainedModel) -> Iterator[None]:
     finally:
         hook.remove()
     token = torch.zeros(1, 1, dtype=torch.long, device=device)
-    with torch.no_grad():
+    with torch.no_grad(), computing(model):
         while running(0):
             sharded(input_ids=token, use_cache=False)
     sharded.set_reshard_after_forward(True, recurse=False)

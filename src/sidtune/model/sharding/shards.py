@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -15,6 +16,9 @@ from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
 from sidtune.base.errors import UserError
 from sidtune.model.dropout import decoder_layers
 
+# An attribute of sharded models.
+GATHERED_NARROW = "_gathered_in_bfloat16"
+
 
 def is_sharded(model: nn.Module) -> bool:
     """Whether the parameters of a model are divided among processes."""
@@ -24,6 +28,15 @@ def is_sharded(model: nn.Module) -> bool:
 def whole(tensor: Tensor) -> Tensor:
     """A tensor in one piece; of a divided one, every process must ask at the same time."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def computing(model: nn.Module) -> AbstractContextManager[Any]:
+    """The context for passes outside of training: bfloat16 autocast for a model whose layers are
+    gathered in that type, which hidden states in float32 do not fit.
+    """
+    if not getattr(model, GATHERED_NARROW, False):
+        return nullcontext()
+    return torch.autocast(next(model.parameters()).device.type, torch.bfloat16)
 
 
 def own_bytes(tensor: Tensor) -> int:
@@ -62,6 +75,7 @@ def shard(model: PreTrainedModel, device: torch.device, bf16: bool) -> None:
         fully_shard(layer, mesh=mesh, mp_policy=policy)
     # By default the last group would stay in one piece after a pass without gradients.
     fully_shard(model, mesh=mesh, reshard_after_forward=True)
+    setattr(model, GATHERED_NARROW, bf16)
     _materialise(model, device)
 
 
