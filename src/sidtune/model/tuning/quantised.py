@@ -46,6 +46,16 @@ def quantised_layers(model: PreTrainedModel) -> dict[str, Any]:
     }
 
 
+def keep_trainable(model: PreTrainedModel) -> None:
+    """Let quantised layers stay as they are in passes without gradients.
+
+    On CPUs with AVX512_BF16, bitsandbytes packs weights anew in the first such pass, and no gradient
+    flows through products with packed weights.
+    """
+    for layer in quantised_layers(model).values():
+        layer.support_avx512bf16_for_cpu = False
+
+
 @torch.no_grad()
 def whole_weight(layer: Any) -> Tensor:
     """What a quantised layer multiplies by, `(outputs, inputs)` float32."""

@@ -80,6 +80,28 @@ def test_training_over_quantised_weights(tmp_path: Path, kind: Kind) -> None:
 
 
 @KINDS
+def test_a_pass_without_gradients_leaves_later_gradients_alone(tmp_path: Path, kind: Kind) -> None:
+    """Some CPUs have kernels for inference alone, with weights in another order."""
+    base = make_base(tmp_path / "base", "qwen2", dtype=torch.bfloat16)
+    _, vocabulary = load(base)
+    model = quantise(base, vocabulary, kind)
+    move(model)
+    ids = batch(vocabulary)
+
+    def gradients() -> list[torch.Tensor]:
+        model.zero_grad()
+        loss_of(model.train(), ids).backward()
+        return [weight.grad.clone() for weight in model.parameters() if weight.grad is not None]
+
+    before = gradients()
+    with torch.no_grad():
+        model.eval()(ids)
+    after = gradients()
+    assert len(before) == len(after) > 14
+    assert all(torch.equal(now, then) for now, then in zip(after, before, strict=True))
+
+
+@KINDS
 def test_a_quantised_state_comes_back_and_another_base_is_refused(
     tmp_path: Path, kind: Kind
 ) -> None:
