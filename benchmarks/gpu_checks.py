@@ -69,7 +69,7 @@ class Checks:
         """A run over quantised weights, where their kernels work."""
         if fault := kernel_fault(kind):
             return fault.message
-        losses = self.losses(f"lora-{kind}", "lora", {"quantize": kind}, precision="bf16")
+        losses = self.losses(f"lora-{kind}", "lora", kind, precision="bf16")
         assert losses[-1] < losses[0], losses
         return None
 
@@ -82,14 +82,14 @@ class Checks:
 
     def sharded_lora(self) -> Skipped:
         """A sharded run with adapters and layers that are computed twice."""
-        options = {"distributed": "fsdp2", "gradient_checkpointing": True}
+        options: dict[str, Any] = {"distributed": "fsdp2", "gradient_checkpointing": True}
         losses = self.losses("sharded-lora", "lora", precision="bf16", **options)
         assert losses[-1] < losses[0], losses
         return None
 
     def sharded_resumes(self) -> Skipped:
         """A sharded run that was killed ends like one that was not."""
-        options = {"precision": "fp32", "distributed": "fsdp2"}
+        options: dict[str, Any] = {"precision": "fp32", "distributed": "fsdp2"}
         whole = self.losses("undisturbed", "full", **options)
         with pytest.MonkeyPatch.context() as patch:
             ordinary = StepTrainer.training_step
@@ -107,12 +107,12 @@ class Checks:
         return None
 
     def losses(
-        self, name: str, tuning: TuningName, model: dict[str, Any] | None = None, **training: Any
+        self, name: str, tuning: TuningName, quantize: Kind | None = None, **training: Any
     ) -> list[float]:
         """Train, and return the loss of every step."""
         tree = {
             "output_dir": str(self.folder / name),
-            "model": {"base": str(self.base), "tuning": tuning, **(model or {})},
+            "model": {"base": str(self.base), "tuning": tuning, "quantize": quantize},
             "data": self.shop,
             "tasks": {"sid_next": {}},
             "encoding": {"cache_dir": str(self.folder / "cache")},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from tests.asking import message
 from tests.forking import start_ranks
 from tests.integration.test_distributed import metrics
+from tests.running import same_result
 from tests.tiny_data import tiny_tree
 from tests.tiny_models import make_base
 
@@ -129,3 +131,95 @@ def test_lora_resumes_in_one_process(tmp_path: Path) -> None:
     refused = "shards of a run with training.distributed: fsdp2"
     assert refused in message("evaluate", checkpoint)
     assert refused in message("recommend", checkpoint, "--history", "3,1")
+
+
+PRODUCT = [
+    pytest.param(*case, marks=pytest.mark.long)
+    for case in product(
+        ("full", "frozen", "lora"), ("tree", "bucketed", "padded"), (True, False), (2, 4)
+    )
+]
+
+
+@pytest.mark.parametrize(("tuning", "layout", "tied", "processes"), PRODUCT)
+def test_killed_sharded_runs_end_like_those_left_alone(
+    tmp_path: Path, tuning: str, layout: str, tied: bool, processes: int
+) -> None:
+    """To the bit where as many processes go on; up to rounding, one process and other numbers."""
+    make_base(tmp_path / "base", "qwen3", tied)
+    training = {"layout": layout}
+    if layout == "padded":
+        training["max_tokens"] = None
+
+    def tree(name: str, distributed: str = "fsdp2") -> Tree:
+        made = tree_of(tmp_path, name, distributed, training=training, model={"tuning": tuning})
+        made["training"] = {k: v for k, v in made["training"].items() if v is not None}
+        return made
+
+    one, whole, killed, moved = tree("one", "auto"), tree("whole"), tree("killed"), tree("moved")
+    run(1, one, tmp_path)
+    run(processes, whole, tmp_path)
+    equal_up_to_rounding(whole, one)
+    for death in (5, 7):
+        dies(processes, killed, tmp_path, death)
+    run(processes, killed, tmp_path)
+    same_result(killed, whole)
+    dies(processes, moved, tmp_path, 5)
+    run(6 - processes, moved, tmp_path, "--allow-other-processes")
+    equal_up_to_rounding(moved, one)
+
+
+@pytest.mark.long
+def test_sharded_stages_follow_each_other(tmp_path: Path) -> None:
+    """Each starts at the loss of the one before, in bfloat16 over a bfloat16 base."""
+    make_base(tmp_path / "base", dtype=torch.bfloat16)
+    stages = [
+        {"tuning": "frozen", "steps": 2, "learning_rate": 0.05},
+        {"tuning": "lora", "steps": 4},
+        {"tuning": "full", "steps": 2},
+    ]
+    trees = []
+    for name, distributed in (("one", "auto"), ("two", "fsdp2")):
+        tree = tree_of(
+            tmp_path, name, distributed, training={"precision": "bf16"}, eval={"every": 2}
+        )
+        tree |= {"stages": stages}
+        tree["model"]["lora"] = {"rank": 4}
+        del tree["training"]["epochs"], tree["training"]["max_steps"]
+        run(len(trees) + 1, tree, tmp_path)
+        trees.append(tree)
+    for stage in ("stage-1", "stage-2", ""):
+        left, right = (
+            metrics({"output_dir": str(Path(tree["output_dir"]) / stage)}) for tree in trees
+        )
+        assert len(left) == len(right) > 3
+        for mine, theirs in zip(left, right, strict=True):
+            assert mine == pytest.approx(theirs, rel=2e-2)
+
+
+BROKEN = """
+import torch
+import sidtune.training.stage_model as stage_model
+
+load = stage_model.load_model
+
+def loading(*args, **kwargs):
+    model = load(*args, **kwargs)
+    # A token of the first title: examples without it are sound.
+    with torch.no_grad():
+        model.get_input_embeddings().weight[TOKEN] = float("nan")
+    return model
+
+stage_model.load_model = loading
+"""
+
+
+@pytest.mark.long
+def test_weights_that_are_not_finite_are_explained(tmp_path: Path) -> None:
+    tree = tree_of(tmp_path, "broken", "fsdp2")
+    ranks = start_ranks(2, tree, tmp_path, OPENING=BROKEN.replace("TOKEN", "300"))
+    assert [rank.ends() for rank in ranks] == [2, 2]
+    said = ranks[0].said()
+    assert "step 1: the loss is not finite" in said
+    assert "The weights themselves are not finite" in said
+    assert (tmp_path / "broken" / "non_finite.jsonl").read_text()

@@ -49,8 +49,8 @@ def quantised_layers(model: PreTrainedModel) -> dict[str, Any]:
 def keep_trainable(model: PreTrainedModel) -> None:
     """Let quantised layers stay as they are in passes without gradients.
 
-    On CPUs with AVX512_BF16, bitsandbytes packs weights anew in the first such pass, and no gradient
-    flows through products with packed weights.
+    On CPUs with AVX512_BF16, bitsandbytes packs weights anew in the first such pass, and products
+    with packed weights have no gradient.
     """
     for layer in quantised_layers(model).values():
         layer.support_avx512bf16_for_cpu = False
