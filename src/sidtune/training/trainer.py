@@ -36,6 +36,18 @@ from sidtune.training.validation_ranking import ValidationRanking
 EVALUATION_EXAMPLES = 512
 
 
+class Wrapped(nn.Module):
+    """A module inside another: what Trainer finds wrapped it leaves as it is."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """As the module inside."""
+        return self.module(*args, **kwargs)
+
+
 class StepTrainer(CheckpointingTrainer):
     """Trains on `Steps`: one item of the loader is this rank's micro-batches of one optimizer
     update.
@@ -104,9 +116,6 @@ class StepTrainer(CheckpointingTrainer):
         self._loader: StepLoader | None = None
         self._task_losses = torch.zeros(len(tasks), 2, dtype=torch.float64)
         self._throughput = Throughput()
-        if self.sharded:
-            # Or it would be wrapped in DDP.
-            self.accelerator.prepare_model(model, device_placement=False, evaluation_mode=True)
         if arguments.world_size > 1:
             self._draw_anew()
 
@@ -117,6 +126,16 @@ class StepTrainer(CheckpointingTrainer):
         finally:
             if self._loader:
                 self._loader.close()
+
+    def _wrap_model(self, model: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:
+        """Wrap a sharded model, with autocast, in a module that Trainer does not wrap in DDP."""
+        if not self.sharded:
+            wrapped: nn.Module = super()._wrap_model(model, *args, **kwargs)
+            return wrapped
+        if isinstance(model, Wrapped):
+            return model
+        given = {"device_placement": False, "evaluation_mode": True}
+        return Wrapped(self.accelerator.prepare_model(model, **given))
 
     # --- the step ---
 
