@@ -5,14 +5,14 @@ The models have the shapes of Qwen2.5-0.5B and 1.5B with their 151,936 vocabular
 weights. They train the default mixture over a made-up shop in bfloat16 autocast. The contestants
 run one after the other, each in its own process, because together they do not fit on the GPU. The
 script also checks on the GPU that `max_tokens: auto` works, that all layouts have equal losses, and
-that a training run with evaluation succeeds.
+that a training run with evaluation succeeds. First come the checks of `gpu_checks.py`.
 
 For full tuning, MFU is (6 P T + 6 V H L) / (seconds × peak): P parameters of the blocks, T computed
 tokens without padding, V vocabulary rows of width H, L labels, and the dense bfloat16 peak of the
 data sheet. Attention is not counted. Frozen tuning computes no gradient of the weights, so 4
 replaces 6.
 
-    python benchmarks/gpu.py [--out FILE] [--smoke]
+    python benchmarks/gpu.py [--out FILE] [--smoke] [--checks]
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, set_seed
 
 from contestants import CONTESTANTS, Job, Report, Tuning, config_of
+from gpu_checks import Checks
 from side_by_side import MICRO_BATCH, Worker
 from sidtune.base.terminal import quiet_libraries
 from sidtune.commands.demo_shop import write_demo_data
@@ -80,9 +81,14 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         setting = Setting(device, Path(folder), 16 if options.smoke else BATCH)
         write_demo_data(setting.folder / "shop", users=60 if options.smoke else USERS)
+        checks = Checks(shop_files(setting), base_of(setting, "smoke"), setting.folder / "checks")
+        outcome["checks"] = checks.run()
+        failed = "FAIL" in outcome["checks"].values()
+        if options.checks:
+            return int(failed)
         outcome["end to end"] = end_to_end(setting)
         print(f"end to end: {outcome['end to end']}", flush=True)
-        wrong = 0
+        wrong = int(failed)
         for shape, tuning in product(
             ["smoke"] if options.smoke else ["0.5B", "1.5B"], get_args(Tuning)
         ):
@@ -99,6 +105,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=OUTCOME, help="output JSON file")
     parser.add_argument(
         "--smoke", action="store_true", help="test the script on the CPU with a tiny shape"
+    )
+    parser.add_argument(
+        "--checks", action="store_true", help="make the checks, and measure nothing"
     )
     return parser.parse_args()
 

@@ -3,7 +3,10 @@
 # torch, transformers, accelerate, pyarrow, typer and the package's other dependencies must be importable; unpacked
 # wheels in the folder named by WHEELS count. TRL is measured if it is installed.
 #
-#   benchmarks/gpu.sh [--out FILE] [--smoke]
+#   benchmarks/gpu.sh [--out FILE] [--smoke] [--checks]
+#
+# It begins with checks of LoRA, quantised bases and sharding (FSDP2) on one rank, a PASS, FAIL or SKIP line each;
+# --checks makes these alone. bitsandbytes is optional: without it, quantised bases are skipped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PYTHONPATH="$PWD/src:$PWD/benchmarks${WHEELS:+:$WHEELS}" HF_HUB_OFFLINE=1

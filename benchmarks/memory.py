@@ -159,7 +159,7 @@ def measure(folder: Path, *case: str) -> dict[str, float]:
     from sidtune.training.make_steps import make_steps
     from sidtune.training.memory.estimate import estimate
     from sidtune.training.memory.fit import largest_pass
-    from sidtune.training.train import begin, loaded
+    from sidtune.training.stage_model import begin, loaded
 
     inputs = inputs_of(folder, *case[:3])
     config, vocabulary = inputs.config, inputs.vocabulary
@@ -167,7 +167,7 @@ def measure(folder: Path, *case: str) -> dict[str, float]:
     tasks = inputs.mixture.train()
     idle = resident("VmRSS")
     model = loaded(config, inputs, arguments, outlined=False)
-    begin(model, Start(), inputs)
+    begin(model, Start(), config, inputs, arguments)
     steps = make_steps(config, tasks, model, vocabulary, arguments)
     batch = largest_pass(steps, steps.layout.limit, 1)
     loss_module = LabelLoss(model, 1).train()

@@ -17,6 +17,7 @@ import resource
 import time
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from sidtune.config.model import LoraConfig, ModelConfig
 from sidtune.model.load import outline
 from sidtune.model.tuning.quantised import Kind
 from sidtune.training.guards.memory import USED_SHARE
-from sidtune.training.memory.estimate import memory_of
+from sidtune.training.memory.estimate import memory_of, sharded_memory_of
 
 OUTCOME = Path(__file__).with_suffix(".json")
 GIB = 2**30
@@ -67,6 +68,8 @@ SHAPES: dict[str, Any] = {
 }
 RANK, WIDTH, PASS_TOKENS, LABEL_SHARE = 32, 1024, 8192, 0.2
 CARDS = (24, 80)
+# Numbers of GPUs that weights are divided among.
+SHARDS = (2, 8, 64)
 # Dense bfloat16 products per second, as their makers state them: RTX 4090 and H100.
 FLOPS = {24: 165e12, 80: 989e12}
 MFU = 0.4
@@ -85,9 +88,19 @@ def main() -> None:
     planner = [planned(rows) for rows in MEASURED]
     steps = [simulated(gpus, size) for gpus, size in WORLDS]
     memory = [row for shape in SHAPES for row in memory_rows(shape)]
+    sharded = [row for shape in ("1.5B", "8B") for row in sharded_rows(shape)]
     hours = [row for shape in SHAPES for row in hour_rows(shape, memory, steps)]
     OUTCOME.write_text(
-        json.dumps({"planner": planner, "steps": steps, "memory": memory, "hours": hours}, indent=1)
+        json.dumps(
+            {
+                "planner": planner,
+                "steps": steps,
+                "memory": memory,
+                "sharded": sharded,
+                "hours": hours,
+            },
+            indent=1,
+        )
         + "\n",
         encoding="utf-8",
     )
@@ -122,6 +135,31 @@ def memory_rows(shape: str) -> list[dict[str, Any]]:
                     }
                 )
                 print(json.dumps(rows[-1]), flush=True)
+    return rows
+
+
+def sharded_rows(shape: str) -> list[dict[str, Any]]:
+    """Estimates of one shape with all weights trained and sharded, in GiB on each GPU."""
+    rows = []
+    config = ModelConfig(base="none", tuning="full")
+    sid_ids = torch.arange(VOCABULARY, VOCABULARY + SIDS)
+    for gpus, checkpointing in product(SHARDS, (False, True)):
+        model = outline(config, SHAPES[shape](), VOCABULARY + SIDS, sid_ids, torch.bfloat16)
+        found = sharded_memory_of(model, one_pass(), True, checkpointing, gpus)
+        rows.append(
+            {
+                "shape": shape,
+                "gpus": gpus,
+                "checkpointing": checkpointing,
+                "shards": (found.weights + found.gradients + found.optimizer) / GIB,
+                "gathered": found.exchange / GIB,
+                "activations": found.activations / GIB,
+                "logits": found.logits / GIB,
+                "total": found.total / GIB,
+                "fits": [card for card in CARDS if found.total <= USED_SHARE * card * GIB],
+            }
+        )
+        print(json.dumps(rows[-1]), flush=True)
     return rows
 
 

@@ -15,8 +15,13 @@ from sidtune.tasks.config_file import load_config
 from sidtune.training.train import train
 
 RECIPES = Path(__file__).parents[2] / "recipes"
-# The architecture of each recipe's base.
-TWINS = {"qwen-0.5b-24gb": "qwen2", "smollm2-cpu": "llama"}
+# The architecture of each recipe's base, and whether its embeddings are tied.
+TWINS = {
+    "qwen-0.5b-24gb": ("qwen2", True),
+    "qwen-1.5b-80gb": ("qwen2", True),
+    "qwen-8b-8x80gb": ("qwen3", False),
+    "smollm2-cpu": ("llama", True),
+}
 SHOP = {
     "items": "Industrial_and_Scientific.item.json",
     "index": "Industrial_and_Scientific.index.json",
@@ -29,7 +34,7 @@ def twin(recipe: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
     for name, path in write_shop(shop).items():
         Path(path).rename(shop / SHOP.get(name, f"{name}.csv"))
     monkeypatch.setenv("SIDTUNE_DATA", str(folder))
-    base = make_base(folder / "base", TWINS[recipe])
+    base = make_base(folder / "base", *TWINS[recipe])
     own = (f"model.base={base}", f"output_dir={folder / 'run'}", "rank.fit=never")
     return load_config(RECIPES / f"{recipe}.yaml", [*own, f"encoding.cache_dir={folder / 'cache'}"])
 

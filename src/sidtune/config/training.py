@@ -96,6 +96,15 @@ class TrainingConfig(Section):
         description="recompute activations in the backward pass instead of keeping them",
     )
     compile: bool = Field(default=False, description="`torch.compile` the model")
+    distributed: Literal["auto", "ddp", "fsdp2"] = Field(
+        default="auto",
+        description=(
+            "how several processes share the work. `ddp`: each holds the whole model, and gradients"
+            " are exchanged. `fsdp2`: weights, gradients and optimizer state are divided among them"
+            " (PyTorch's `fully_shard`), for models that one GPU cannot hold. `auto`: `ddp` where"
+            " there are several"
+        ),
+    )
 
     @model_validator(mode="after")
     def _one_bound(self) -> Self:
@@ -104,6 +113,12 @@ class TrainingConfig(Section):
             idle, used = used, idle
         if idle in self.model_fields_set and used not in self.model_fields_set:
             raise ValueError(f"{idle} has no effect with layout: {self.layout}; use {used}")
+        return self
+
+    @model_validator(mode="after")
+    def _sharded_models_are_not_compiled(self) -> Self:
+        if self.distributed == "fsdp2" and self.compile:
+            raise ValueError("compile is not supported with distributed: fsdp2; remove one of them")
         return self
 
     @model_validator(mode="after")

@@ -18,6 +18,7 @@ from sidtune.decoding.answers import Answers
 from sidtune.decoding.decoder import Decoder
 from sidtune.decoding.prompts import Prompts
 from sidtune.decoding.search import Search
+from sidtune.model.sharding.lockstep import lockstep
 
 # Number of histories encoded at once.
 ROWS_AT_ONCE = 65_536
@@ -102,13 +103,14 @@ def _rank_chunk(
     sids = torch.zeros(len(history), search.beams, dtype=torch.long, device=decoder.device)
     scores = torch.zeros(len(history), search.beams, device=decoder.device)
     share = search.batches(decoder, asked.lengths)[rank::world_size]
-    for batch in progress(share, "ranking", sum(map(len, share)), len) if bar else share:
-        found, their_scores = search.run(
-            decoder, asked.take(batch), exhausted and exhausted.take(batch)
-        )
-        place = torch.from_numpy(rows[batch]).to(decoder.device)
-        sids[place, : found.shape[1]] = found + 1
-        scores[place, : found.shape[1]] = their_scores
+    with lockstep(decoder.head.model):
+        for batch in progress(share, "ranking", sum(map(len, share)), len) if bar else share:
+            found, their_scores = search.run(
+                decoder, asked.take(batch), exhausted and exhausted.take(batch)
+            )
+            place = torch.from_numpy(rows[batch]).to(decoder.device)
+            sids[place, : found.shape[1]] = found + 1
+            scores[place, : found.shape[1]] = their_scores
     if shared:
         dist.all_reduce(sids)
         dist.all_reduce(scores)

@@ -14,7 +14,7 @@ from sidtune.base.terminal import LAUNCHER, first_process, is_given, launched, w
 # Read by accelerate: these select another engine, which Trainer would use instead of ours.
 ENGINES = {
     "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
-    "ACCELERATE_USE_FSDP": "FSDP",
+    "ACCELERATE_USE_FSDP": "accelerate's FSDP",
     "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
     "ACCELERATE_USE_PARALLELISM_CONFIG": "tensor, context or sequence parallelism",
     "ACCELERATE_USE_SAGEMAKER": "SageMaker's data parallelism",
@@ -53,7 +53,8 @@ def settle_environment() -> None:
         if _switch(name):
             raise UserError(
                 f"{name}={os.environ[name]} selects {engine}, which sidtune does not support",
-                f"Unset {name}. {OTHERWISE}",
+                f"Unset {name}. {OTHERWISE} training.distributed: fsdp2 divides a model among"
+                " them.",
             )
         os.environ.pop(name, None)
     for name, (decides, harmless) in DECIDED.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -44,6 +44,21 @@ def by_first(find: Callable[[], T], arguments: TrainingArguments) -> T:
     if isinstance(found[0], UserError):
         raise found[0]
     return found[0]  # type: ignore[return-value]
+
+
+@contextmanager
+def alone_if_needed() -> Iterator[None]:
+    """A process group within the context: the launcher's, or one of this process alone."""
+    if dist.is_initialized():
+        yield
+        return
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    store: Any = dist  # whose exports are not declared for mypy
+    dist.init_process_group(backend, store=store.HashStore(), rank=0, world_size=1)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
 
 
 def all_or_none(

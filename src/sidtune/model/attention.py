@@ -13,6 +13,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from sidtune.model.probe import attempt
+from sidtune.model.sharding.shards import computing
 
 # Layer types, as named in Transformers' configurations, that respect an explicit mask.
 MASKABLE_LAYERS = {"full_attention", "sliding_attention"}
@@ -130,7 +131,7 @@ def runs_trees(model: PreTrainedModel, longest: int) -> bool:
         return False
     if model.device.type == "meta":
         return not getattr(model, "_is_stateful", False)
-    with _evaluating(model):
+    with _evaluating(model), computing(model):
         return _tree_equals_sequences(model)
 
 
@@ -157,10 +158,11 @@ def takes_left_padding(model: PreTrainedModel) -> bool:
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     padded = torch.cat([torch.zeros_like(ids), ids], dim=1)
     given = {"attention_mask": mask, "position_ids": positions, "use_cache": False}
-    with _evaluating(model):
+    with _evaluating(model), computing(model):
+        dtype = attention_dtype(model.dtype, device)
         expected = model(input_ids=ids, use_cache=False).logits[0]
         seen = attempt(lambda: model(input_ids=padded, **given).logits[0, PROBED:])
-    return seen is not None and agree(seen, expected, model.dtype)
+    return seen is not None and agree(seen, expected, dtype)
 
 
 @contextmanager
@@ -181,7 +183,8 @@ def _tree_equals_sequences(model: PreTrainedModel) -> bool:
     The two have `PROBED` more tokens after the prefix, so that distances counted in columns of the
     row are detected.
     """
-    size, device, dtype = PROBED, model.device, model.dtype
+    size, device = PROBED, model.device
+    dtype = attention_dtype(model.dtype, device)
     row = torch.arange(1, 4 * size + 1, device=device)[None]
     prefix, left, right, apart = torch.arange(4 * size, device=device).view(4, size)
     sequences = (torch.cat([prefix, left]), torch.cat([prefix, right]), apart)

@@ -26,6 +26,7 @@ from sidtune.model.checkpoint_files import (
     weight_map,
 )
 from sidtune.model.tuning.quantised import Kind, kernel_fault
+from sidtune.tokenizer.load import SHARDS, sharded
 
 BITSANDBYTES = "bitsandbytes"
 # Older tools describe quantised weights in files of their own.
@@ -161,6 +162,8 @@ def _names_its_weights(folder: Path) -> bool:
 
 
 def _none(folder: Path, without: str) -> Fault:
+    if (folder / SHARDS).is_dir():
+        return sharded("the folder")
     others = sorted(path.name for kind in OTHER_WEIGHTS for path in folder.glob(kind))
     found = f"; it contains {some(others)}, which is not supported" if others else ""
     return (

@@ -59,7 +59,7 @@ def added_to_residual(model: PreTrainedModel) -> list[nn.Module]:
     Raises:
         UserError: where they are not recognised.
     """
-    layers = _decoder_layers(model)
+    layers = decoder_layers(model)
     parts = [getattr(layer, name, None) for layer in layers for name in _names(layer)]
     found = [part for part in parts if isinstance(part, nn.Module)]
     if (
@@ -82,7 +82,8 @@ def _names(layer: nn.Module) -> tuple[str, str]:
     return next(known, ADDED[0])
 
 
-def _decoder_layers(model: PreTrainedModel) -> list[nn.Module]:
+def decoder_layers(model: PreTrainedModel) -> list[nn.Module]:
+    """The decoder layers of a model, in order; empty where they are not recognised."""
     depth = model.config.get_text_config().num_hidden_layers
     lists = (
         module

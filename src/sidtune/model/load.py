@@ -36,6 +36,7 @@ def load_model(
     trust_remote_code: bool = False,
     texts: ItemTexts | None = None,
     dtype: torch.dtype | None = None,
+    widen: bool = True,
 ) -> PreTrainedModel:
     """The model ready to train: rows for all tokens, trained parameters in float32, the rest frozen
     as configured.
@@ -43,6 +44,7 @@ def load_model(
     Args:
         texts: titles and SIDs of the items; only used for `new_rows: text`.
         dtype: of the frozen weights; None: the base's own.
+        widen: whether full tuning makes all weights float32, before they are sharded.
 
     Raises:
         UserError: for frozen tuning without SID tokens, for a base whose weights are missing,
@@ -50,7 +52,7 @@ def load_model(
             tokenizer with ids that the model has no rows for, and for dropout that the architecture
             does not support.
     """
-    model = _undropped(config, vocabulary, seed, trust_remote_code, texts, dtype)
+    model = _undropped(config, vocabulary, seed, trust_remote_code, texts, dtype, widen)
     set_dropout(model, config)
     TUNINGS[config.tuning].adapt(model, config.lora, seed)
     return model
@@ -63,6 +65,7 @@ def _undropped(
     trust_remote_code: bool,
     texts: ItemTexts | None,
     dtype: torch.dtype | None,
+    widen: bool,
 ) -> PreTrainedModel:
     """The model as `load_model` returns it, but with the base's own dropout and no adapters."""
     model_config = load_model_config(config.base, trust_remote_code)
@@ -82,7 +85,8 @@ def _undropped(
     added = _make_room(model, rows_needed(model_config, vocabulary.tokenizer))
     assert texts is not None or config.new_rows == "mean"
     _initialise(model, vocabulary, added, texts if config.new_rows == "text" else None, seed)
-    TUNINGS[config.tuning].apply(model, torch.from_numpy(vocabulary.sid_ids))
+    if widen or config.tuning != "full":
+        TUNINGS[config.tuning].apply(model, torch.from_numpy(vocabulary.sid_ids))
     return model
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from transformers import PreTrainedModel
 
+from sidtune.model.sharding.shards import computing
 from sidtune.model.tuning.frozen import SidHead
 
 
@@ -47,7 +48,8 @@ def ends_model(model: PreTrainedModel) -> bool:
     watch = head.register_forward_hook(mark)
     try:
         token = torch.zeros(1, 1, dtype=torch.long, device=head_device(head))
-        logits = model(input_ids=token, use_cache=False).logits
+        with computing(model):
+            logits = model(input_ids=token, use_cache=False).logits
     finally:
         watch.remove()
     if isinstance(logits, FakeTensor):

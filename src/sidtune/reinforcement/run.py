@@ -158,6 +158,11 @@ def reinforce(
         UserError: for any mistake in configuration, data or model.
         Interrupted: after SIGTERM or SIGINT, once the step is finished and its checkpoint saved.
     """
+    if config.training.distributed == "fsdp2":
+        raise UserError(
+            "training.distributed: fsdp2 is not supported by reinforcement",
+            "Add training.distributed=ddp, or auto for one process.",
+        )
     run = reinforced(config)
     start = Path(run.model.base)
     if not config.rl.start and not start.exists():

@@ -24,6 +24,7 @@ from sidtune.runs.checkpoints import checkpoints
 from sidtune.runs.model_card import CARD, Prompted, Training, model_card
 from sidtune.tasks import TASKS
 from sidtune.templates import Template, as_tree, parse_template
+from sidtune.tokenizer.load import SHARDS, sharded
 
 CATALOGUE, RECOMMENDER_FILE = "sid_catalogue.parquet", "sid_recommender.json"
 SCHEMA = pa.schema(
@@ -286,8 +287,10 @@ def refuse_other_folders(folder: Path) -> None:
         raise UserError(
             f"no such folder: {folder}", "Give a run's folder, or one of its checkpoints."
         )
+    if (folder / SHARDS).is_dir():
+        raise UserError(*sharded(folder))
     if not (folder / "config.json").is_file():
-        found = checkpoints(folder)
+        found = [one for one in checkpoints(folder) if not (one / SHARDS).is_dir()]
         inside = sorted(path.parent for path in folder.glob(f"*/{RECOMMENDER_FILE}"))
         hint = (
             f"Its run is not finished; give a checkpoint: {found[0]}"

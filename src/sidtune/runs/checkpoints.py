@@ -56,6 +56,7 @@ UNSAID = {
     "model.new_rows": "mean",
     "eval.task": "sid_next",
     "training.decay_embeddings": True,
+    "training.distributed": "ddp",
     "loss": "plain cross-entropy",
     "eval.metric": "loss",
 }

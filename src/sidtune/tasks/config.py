@@ -173,6 +173,11 @@ class Config(Section):
                     "model.quantize needs tuning: lora, in a run of one stage: quantised weights"
                     " cannot be trained, and no stage can start from trained ones"
                 )
+            if self.training.distributed == "fsdp2":
+                raise ValueError(
+                    "model.quantize: not with training.distributed: fsdp2, which cannot divide"
+                    " quantised weights; use ddp"
+                )
             if self.model.lora.dora or self.model.lora.save_adapter:
                 raise ValueError(
                     "model.quantize: not with lora.dora; and not with lora.save_adapter, since the"

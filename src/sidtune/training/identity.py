@@ -30,6 +30,7 @@ def run_identity(inputs: Inputs, world_size: int) -> dict[str, Any]:
         **({"stages": stages} if stages else {"model.tuning": config.model.tuning}),
         **({"model.quantize": config.model.quantize} if config.model.quantize else {}),
         **({"model.lora": lora} if "lora" in config.tunings else {}),
+        **({"training.distributed": "fsdp2"} if training.distributed == "fsdp2" else {}),
         **({} if config.model.new_rows == "mean" else {"model.new_rows": config.model.new_rows}),
         "model.from_scratch": config.model.from_scratch,
         "seed": config.seed,

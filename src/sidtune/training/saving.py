@@ -22,11 +22,14 @@ from sidtune.model.checkpoint_files import (
     save_training_state,
     unchanged_files,
 )
+from sidtune.model.sharding import saved as sharded
 from sidtune.model.unchanged import Unchanged
 from sidtune.runs import best, checkpoints
 from sidtune.runs.bundle import Bundle, write_bundle
 from sidtune.runs.resumed import STATE
 from sidtune.training.guards.untouched import Untouched
+
+SCHEDULER = "scheduler.pt"
 
 
 class CheckpointingTrainer(Trainer):
@@ -44,6 +47,8 @@ class CheckpointingTrainer(Trainer):
     bundle: Callable[[], Bundle]
     untouched: Untouched | None
     unchanged: Unchanged | None
+    # Whether the model's parameters are divided among processes.
+    sharded: bool
     # The name of the checkpoint that the run continued from.
     _origin: str | None
     # Whether the run has become longer since that checkpoint.
@@ -62,19 +67,41 @@ class CheckpointingTrainer(Trainer):
         partial = checkpoints.partial_of(final)
         self._together(lambda: self._if_saving(lambda: checkpoints.make_partial(final)), partial)
         self._together(lambda: self._save_rng_state(str(partial)), partial)
-        self._together(lambda: self._if_saving(lambda: self._save_state(partial, final)), partial)
+        known: dict[str, str] = {}
+        if self.sharded:
+            self._together(lambda: known.update(self._save_shards(partial)), partial)
+        self._together(
+            lambda: self._if_saving(lambda: self._save_state(partial, final, known)), partial
+        )
 
-    def _save_state(self, partial: Path, final: Path) -> None:
-        known = save_training_state(self.language_model, self.tokenizer, partial, self.unchanged)
+    def _save_shards(self, partial: Path) -> dict[str, str]:
+        assert self.optimizer is not None
+        return sharded.save_shards(self.language_model, self.optimizer, partial, self.unchanged)
+
+    def _save_state(self, partial: Path, final: Path, known: dict[str, str]) -> None:
+        if self.sharded:
+            assert self.lr_scheduler is not None
+            torch.save(self.lr_scheduler.state_dict(), partial / SCHEDULER)
+        else:
+            model, tokenizer = self.language_model, self.tokenizer
+            known = save_training_state(model, tokenizer, partial, self.unchanged)
+            self._save_optimizer_and_scheduler(str(partial))
         write_bundle(self.bundle(), partial)
-        self._save_optimizer_and_scheduler(str(partial))
         self._save_trainer_state(partial)
         manifest = checkpoints.seal(partial, self.identity, known)
         checkpoints.publish(partial, final)
-        if self.unchanged:
-            self.unchanged.remember(final, manifest, unchanged_files(final))
+        self._remember_unchanged(final, manifest)
         chosen = self.state.best_model_checkpoint
         checkpoints.rotate(final, self.save_total_limit, Path(chosen) if chosen else None)
+
+    def _remember_unchanged(self, checkpoint: Path, manifest: checkpoints.Manifest) -> None:
+        """Let the next checkpoint link the files of weights that never change."""
+        if self.unchanged and self.sharded:
+            prefix = f"{sharded.FROZEN}/"
+            own = {n.removeprefix(prefix): e for n, e in manifest.items() if n.startswith(prefix)}
+            self.unchanged.remember(checkpoint / sharded.FROZEN, own, sorted(own))
+        elif self.unchanged:
+            self.unchanged.remember(checkpoint, manifest, unchanged_files(checkpoint))
 
     def _if_saving(self, work: Callable[[], object]) -> None:
         if self.args.should_save:
@@ -104,6 +131,7 @@ class CheckpointingTrainer(Trainer):
         kept = [value for state in self.optimizer.state.values() for value in state.values()]
         tensors = [*self.language_model.parameters(), *kept]
         shared = self.unchanged.bytes if self.unchanged else 0
+        # Of a sharded tensor, `nbytes` is that of the whole.
         return sum(tensor.nbytes for tensor in tensors if isinstance(tensor, Tensor)) - shared
 
     def _save_trainer_state(self, folder: Path) -> None:
@@ -117,27 +145,17 @@ class CheckpointingTrainer(Trainer):
         self, resume_from_checkpoint: str, model: nn.Module | None = None
     ) -> None:
         checkpoint = Path(resume_from_checkpoint)
-        load_training_state(self.language_model, checkpoint)
+        self._load_weights(checkpoint)
         if self.unchanged and self.args.should_save:
             # This process has already verified the checksum of every file.
-            self.unchanged.remember(
-                checkpoint, checkpoints.read_manifest(checkpoint), unchanged_files(checkpoint)
-            )
+            self._remember_unchanged(checkpoint, checkpoints.read_manifest(checkpoint))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """Load through the CPU: under gloo, older Trainers load onto `cpu:0`, which torch does not
         know.
         """
         if checkpoint is not None:
-            saved: dict[str, Any] = {
-                "optimizer.pt": self.optimizer,
-                "scheduler.pt": self.lr_scheduler,
-            }
-            for name, state in saved.items():
-                with refusing_damage(Path(checkpoint)):
-                    state.load_state_dict(
-                        torch.load(Path(checkpoint) / name, map_location="cpu", weights_only=True)
-                    )
+            self._load_states(Path(checkpoint))
             best.restore(self.state, self.args, Path(checkpoint))
             if self.extended:
                 self._follow_longer_schedule()
@@ -149,6 +167,29 @@ class CheckpointingTrainer(Trainer):
                 False
             )
             self._origin = Path(checkpoint).name
+
+    def _load_states(self, checkpoint: Path) -> None:
+        """Load the states of optimizer and schedule."""
+        saved: dict[str, Any] = {} if self.sharded else {"optimizer.pt": self.optimizer}
+        for name, state in (saved | {SCHEDULER: self.lr_scheduler}).items():
+            with refusing_damage(checkpoint):
+                state.load_state_dict(
+                    torch.load(checkpoint / name, map_location="cpu", weights_only=True)
+                )
+        if self.sharded:
+            assert self.optimizer is not None
+            sharded.load_optimizer_shards(self.language_model, self.optimizer, checkpoint)
+            scheduler: Any = self.lr_scheduler
+            for group, rate in zip(
+                self.optimizer.param_groups, scheduler.get_last_lr(), strict=True
+            ):
+                group["lr"] = rate
+
+    def _load_weights(self, checkpoint: Path) -> None:
+        if self.sharded:
+            sharded.load_shards(self.language_model, checkpoint)
+        else:
+            load_training_state(self.language_model, checkpoint)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """Restore the random state, or reseed if the number of processes has changed."""
@@ -200,7 +241,7 @@ class CheckpointingTrainer(Trainer):
                 self._loader.end_at(self.state.global_step)
 
     def _load_best_model(self) -> None:
-        load_training_state(self.language_model, best.verified(self.state, self.args))
+        self._load_weights(best.verified(self.state, self.args))
 
     @property
     def run(self) -> Path:

@@ -16,12 +16,13 @@ from transformers import PreTrainedModel, TrainingArguments
 from sidtune.base.errors import UserError
 from sidtune.base.signals import StopRequest
 from sidtune.base.storage import refusing_failed_writes, write_text
-from sidtune.base.terminal import console, library_bars, starting, warn
+from sidtune.base.terminal import console, starting, warn
 from sidtune.checks.run import refuse_errors
 from sidtune.distributed.environment import settle_environment
 from sidtune.distributed.launch import join_after_restart, pin_first_gpu
 from sidtune.distributed.processes import (
     all_or_none,
+    alone_if_needed,
     by_first,
     first_goes_ahead,
     noticing_lost_peers,
@@ -29,9 +30,7 @@ from sidtune.distributed.processes import (
 from sidtune.encoding.corpus import EncodedTask
 from sidtune.encoding.frame import Frame
 from sidtune.inputs import Inputs
-from sidtune.model.attention import attend_in_float32
-from sidtune.model.checkpoint_files import load_start
-from sidtune.model.load import base_dtype, load_model, load_outline
+from sidtune.model.load import base_dtype
 from sidtune.runs import output
 from sidtune.runs.checkpoints import FINAL, PRECISION, step_of
 from sidtune.runs.files import PLAN, TrainingPlan
@@ -58,6 +57,7 @@ from sidtune.training.memory.tables import describe_memory
 from sidtune.training.method import SUPERVISED, Method, Shared
 from sidtune.training.precision import settle
 from sidtune.training.records.card import training_of
+from sidtune.training.stage_model import begin, in_one_piece, loaded
 from sidtune.training.trainer import StepTrainer
 
 
@@ -150,6 +150,8 @@ def train(
         if start.checkpoint:
             refuse_broken_state(start.checkpoint)
         shared = with_precision(shared, start)
+        if config.training.distributed == "fsdp2":
+            held.enter_context(alone_if_needed())
         for number in range(start.stage, len(stages)):
             with explaining_out_of_memory(stages[number]):
                 result = run_stage(shared, stages, number, start, dry_run, request, method, gpus)
@@ -221,6 +223,8 @@ def run_stage(
     arguments, last = training_arguments(config, identity[PRECISION]), number == len(stages) - 1
     # A plan needs no weights, except those that must be checked against the run.
     outlined = dry_run and method is SUPERVISED and not start.weights
+    if not dry_run:
+        refuse_idle_sharing(config, arguments)
     model = loaded(config, inputs, arguments, outlined)
     steps = method.steps(shared, config, model, arguments)
     steps.plan = following(steps.plan, stages[:number])
@@ -237,9 +241,9 @@ def run_stage(
     announce(start, arguments)
     keeps_adapter = last and config.model.lora.save_adapter and not outlined
     same_base = SameBase(model) if keeps_adapter else None
-    begin(model, start, inputs)
+    begin(model, start, config, inputs, arguments)
     if same_base:
-        same_base.refuse_others(start.weights)
+        same_base.refuse_others(model, start.weights)
     if dry_run:
         return None
     if arguments.should_save:
@@ -255,11 +259,21 @@ def run_stage(
     if trainer.untouched:
         trainer.untouched.verify(trainer.state.global_step)
     result = summarise_run(trainer, config, time.monotonic() - began)
-
+    dtype = base_dtype(config.model, inputs.trust_remote_code) if last else None
+    whole = in_one_piece(model, config, inputs, dtype if config.model.tuning == "full" else None)
     all_or_none(
-        lambda: leave_result(shared, config, model, arguments, last, same_base, result), arguments
+        lambda: leave_result(shared, config, whole, arguments, dtype, same_base, result), arguments
     )
     return result
+
+
+def refuse_idle_sharing(config: Config, arguments: TrainingArguments) -> None:
+    """Raises `UserError` for a single process that is to exchange gradients."""
+    if config.training.distributed == "ddp" and arguments.world_size == 1:
+        raise UserError(
+            "training.distributed is ddp, but there is one process",
+            "Start several with --processes N, or use training.distributed: auto.",
+        )
 
 
 def warn_of_long_warmup(config: Config, steps: int) -> None:
@@ -273,46 +287,27 @@ def leave_result(
     config: Config,
     model: PreTrainedModel,
     arguments: TrainingArguments,
-    last: bool,
+    dtype: torch.dtype | None,
     same_base: SameBase | None,
     result: Result,
 ) -> None:
     """Write what a stage leaves: the run's model after the last one, weights for the next one after
     the others.
+
+    Args:
+        model: in one piece.
+        dtype: of the run's model; None after a stage that is not the last.
     """
     if not arguments.should_save:
         return
     inputs, identity, tokenizer = shared.inputs, shared.identity, shared.inputs.vocabulary.tokenizer
-    if not last:
+    if dtype is None:
         output.write_stage(model, tokenizer, inputs.bundle, config.output_dir, identity)
         return
     about = training_of(inputs, config, model, identity[PRECISION], result.outcome)
     if same_base:
-        same_base.leave_adapter(config, inputs)
-    dtype = base_dtype(config.model, inputs.trust_remote_code)
+        same_base.leave_adapter(model, config, inputs)
     output.write_result(model, tokenizer, inputs.bundle, config.output_dir, identity, dtype, about)
-
-
-def loaded(
-    config: Config, inputs: Inputs, arguments: TrainingArguments, outlined: bool
-) -> PreTrainedModel:
-    """The model of a stage; `outlined`: without its weights."""
-    # Frozen weights of a narrower type would be multiplied in that type.
-    dtype = None if arguments.bf16 else torch.float32
-    given = (config.model, inputs.vocabulary, config.seed, inputs.trust_remote_code)
-    if outlined:
-        try:
-            return load_outline(*given, dtype)
-        except UserError:
-            raise
-        except Exception:
-            # Some architectures compute with values while they are built: these are loaded.
-            pass
-    with library_bars():
-        model = load_model(*given, inputs.item_texts, dtype)
-    if arguments.bf16 and arguments.device.type == "cpu":
-        attend_in_float32(model)
-    return model
 
 
 def write_settings(run: Config, stage: Config, plan: TrainingPlan) -> None:
@@ -324,25 +319,6 @@ def write_settings(run: Config, stage: Config, plan: TrainingPlan) -> None:
     file = stage.output_dir / PLAN
     with refusing_failed_writes(file):
         write_text(file, json.dumps(asdict(plan)) + "\n")
-
-
-def begin(model: PreTrainedModel, start: Start, inputs: Inputs) -> None:
-    """Load start weights, enable gradient checkpointing, and set where `generate` stops."""
-    if start.weights:
-        load_start(model, start.weights, torch.from_numpy(inputs.vocabulary.sid_ids))
-    if inputs.config.training.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    stop_at(model, inputs.mixture.encoder.closing)
-
-
-def stop_at(model: PreTrainedModel, closing: int) -> None:
-    """Add the token that closes every response to those at which `generate` stops."""
-    settings = model.generation_config
-    assert settings is not None
-    known = settings.eos_token_id
-    stops = known if isinstance(known, list) else [] if known is None else [known]
-    if closing not in stops:
-        settings.eos_token_id = [*stops, closing]
 
 
 def announce(start: Start, arguments: TrainingArguments) -> None:

@@ -16,9 +16,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from sidtune.batching.layouts import MicroBatch
+from sidtune.batching.layouts import MicroBatch, idle_micro_batch
 from sidtune.batching.steps import Step, StepLoader, Steps, shared_out
+from sidtune.distributed.processes import largest
 from sidtune.encoding.corpus import Corpus, EncodedTask
+from sidtune.model.sharding.lockstep import lockstep
+from sidtune.model.sharding.shards import is_sharded, whole
 from sidtune.model.tuning import tuning_of
 from sidtune.model.unchanged import Unchanged
 from sidtune.runs.bundle import Bundle
@@ -31,6 +34,18 @@ from sidtune.training.throughput import Throughput, peak_gib
 from sidtune.training.validation_ranking import ValidationRanking
 
 EVALUATION_EXAMPLES = 512
+
+
+class Wrapped(nn.Module):
+    """A module inside another: what Trainer finds wrapped it leaves as it is."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """As the module inside."""
+        return self.module(*args, **kwargs)
 
 
 class StepTrainer(CheckpointingTrainer):
@@ -73,6 +88,7 @@ class StepTrainer(CheckpointingTrainer):
         auto_tokens: bool = False,
     ) -> None:
         by_name = {task.name: task for task in valid}
+        self.sharded = is_sharded(model.model)
         super().__init__(
             model=model,
             args=arguments,
@@ -92,7 +108,7 @@ class StepTrainer(CheckpointingTrainer):
         self.unchanged = Unchanged() if keeps_base else None
         # Not with several ranks: a retry on one would leave the others waiting in the all-reduce.
         self.smaller_passes = SmallerPasses(
-            steps, self._lay_out, auto_tokens and arguments.world_size == 1
+            steps, self._lay_out, auto_tokens and arguments.world_size == 1 and not self.sharded
         )
         self._taken: tuple[Step, Tensor] | None = None
         # The name of the checkpoint that the run was resumed from.
@@ -110,6 +126,16 @@ class StepTrainer(CheckpointingTrainer):
         finally:
             if self._loader:
                 self._loader.close()
+
+    def _wrap_model(self, model: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:
+        """Wrap a sharded model, with autocast, in a module that Trainer does not wrap in DDP."""
+        if not self.sharded:
+            wrapped: nn.Module = super()._wrap_model(model, *args, **kwargs)
+            return wrapped
+        if isinstance(model, Wrapped):
+            return model
+        given = {"device_placement": False, "evaluation_mode": True}
+        return Wrapped(self.accelerator.prepare_model(model, **given))
 
     # --- the step ---
 
@@ -164,6 +190,8 @@ class StepTrainer(CheckpointingTrainer):
         # DDP averages gradients over ranks, but the loss is a sum over ranks.
         scale = self.args.world_size / step["label_count"]
         micro_batches = step["micro_batches"]
+        if self.sharded:
+            micro_batches = self._as_many_as_others(micro_batches)
         sums = torch.zeros(len(self.task_names), device=self.args.device)
         for index, micro_batch in enumerate(micro_batches):
             last = index == len(micro_batches) - 1
@@ -173,11 +201,19 @@ class StepTrainer(CheckpointingTrainer):
                 self.accelerator.backward(non_finite.carrying_faults(part, sums) if last else part)
         return sums
 
+    def _as_many_as_others(self, micro_batches: list[MicroBatch]) -> list[MicroBatch]:
+        """The passes of this rank, and as many without labels as it takes to run as many as the
+        busiest rank: parameters are gathered, and gradients exchanged, in every pass.
+        """
+        missing = largest(len(micro_batches), self.args) - len(micro_batches)
+        idle = idle_micro_batch(self.steps.corpus[0], self.steps.layout)
+        return [*micro_batches, *[idle] * missing]
+
     def _clip_grad_norm(self, model: nn.Module) -> Any:
         """Count the step, and stop before the optimizer updates weights if the gradient is not
         finite.
         """
-        norm = super()._clip_grad_norm(model)  # type: ignore[no-untyped-call]
+        norm = whole(super()._clip_grad_norm(model))  # type: ignore[no-untyped-call]
         assert self._taken is not None
         # The only device synchronisation of a step; afterwards the norm can be read at no cost.
         self._count(*self._taken)
@@ -249,14 +285,15 @@ class StepTrainer(CheckpointingTrainer):
             everything, corpus.lengths, self.args.process_index, self.args.world_size
         )
         total = torch.zeros(2, dtype=torch.float64)
-        for start in range(0, len(share), EVALUATION_EXAMPLES):
-            examples = [corpus[int(i)] for i in share[start : start + EVALUATION_EXAMPLES]]
-            for micro_batch in layout.micro_batches(examples):
-                loss = self._forward(micro_batch).sum().item()
-                self.control = self.callback_handler.on_prediction_step(
-                    self.args, self.state, self.control
-                )
-                total += torch.tensor([loss, len(micro_batch.labels)], dtype=torch.float64)
+        with lockstep(self.language_model):
+            for start in range(0, len(share), EVALUATION_EXAMPLES):
+                examples = [corpus[int(i)] for i in share[start : start + EVALUATION_EXAMPLES]]
+                for micro_batch in layout.micro_batches(examples):
+                    loss = self._forward(micro_batch).sum().item()
+                    self.control = self.callback_handler.on_prediction_step(
+                        self.args, self.state, self.control
+                    )
+                    total += torch.tensor([loss, len(micro_batch.labels)], dtype=torch.float64)
         loss, labels = self._summed(total).tolist()
         return float(loss / labels)
 

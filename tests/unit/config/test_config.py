@@ -138,6 +138,17 @@ def test_malformed_overrides(tmp_path: Path, override: str) -> None:
             r"model.quantize: not with lora.dora",
         ),
         (
+            changed(
+                model={"base": "b", "tuning": "lora", "quantize": "nf4"},
+                training={"distributed": "fsdp2"},
+            ),
+            r"model.quantize: not with training.distributed: fsdp2",
+        ),
+        (
+            changed(training={"distributed": "fsdp2", "compile": True}),
+            r"compile is not supported with distributed: fsdp2",
+        ),
+        (
             changed(model={"base": "b", "tuning": "lora", "lora": {"targets": []}}),
             r"model.lora.targets: .*'all-linear'.*at least 1 item",
         ),

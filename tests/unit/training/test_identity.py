@@ -53,6 +53,7 @@ COMPARED: dict[str, tuple[Any, dict[str, Any]]] = {
     "training.learning_rate": (0.5, {}),
     "training.min_lr_ratio": (0.9, {}),
     "training.weight_decay": (0.5, {}),
+    "training.distributed": ("fsdp2", {}),
     "training.decay_embeddings": (False, {"training": {"weight_decay": 0.5}}),
     "loss.over": ("allowed", {}),
     "loss.label_smoothing": (0.1, {}),

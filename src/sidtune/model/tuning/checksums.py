@@ -3,19 +3,37 @@
 from __future__ import annotations
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 WORD_BYTES = 8
 NARROW = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def checksum(values: Tensor, left_out: Tensor | None = None) -> Tensor:
+    """As `checksum_of`, also of a tensor whose rows are divided among processes; then every process
+    must ask at the same time.
+    """
+    if not isinstance(values, DTensor):
+        return checksum_of(values, left_out)
+    own, mesh = values.to_local(), values.device_mesh
+    first = min(mesh.get_local_rank() * -(-len(values) // mesh.size()), len(values))
+    if left_out is not None:
+        left_out = left_out[(left_out >= first) & (left_out < first + len(own))] - first
+    total = checksum_of(own, left_out, first)
+    dist.all_reduce(total, group=mesh.get_group())
+    return total
+
+
+def checksum_of(values: Tensor, left_out: Tensor | None = None, first: int = 0) -> Tensor:
     """A checksum that changes with any single bit, or when rows are swapped: a weighted sum of the
     rows' word sums, modulo 2⁶⁴.
 
     Args:
         values: `(rows, …)` of any type.
         left_out: `(n,)` rows to leave out.
+        first: number of the first row, where these are some rows of a tensor.
 
     Returns:
         `()`, int64.
@@ -31,4 +49,5 @@ def checksum(values: Tensor, left_out: Tensor | None = None) -> Tensor:
     if left_out is not None:
         sums[left_out] = 0
     # Odd factors are invertible modulo 2⁶⁴, so a change in any one row changes the sum.
-    return (sums * torch.arange(1, 2 * len(sums), 2, device=sums.device)).sum()
+    numbers = torch.arange(first, first + len(sums), device=sums.device)
+    return (sums * (2 * numbers + 1)).sum()

@@ -14,6 +14,7 @@ from sidtune.base.terminal import console
 from sidtune.batching.steps import Steps
 from sidtune.config.model import ModelConfig
 from sidtune.encoding.corpus import EncodedTask
+from sidtune.model.sharding.shards import own_bytes
 from sidtune.model.tuning import tuning_of
 from sidtune.runs.files import TaskPlan, TrainingPlan
 from sidtune.runs.schedule import total_steps
@@ -21,7 +22,8 @@ from sidtune.tasks.config import Config
 from sidtune.tokenizer.vocabulary import Vocabulary
 
 # Bytes per trained parameter, in float32.
-BYTES = {"gradients": 4, "optimizer": 8}
+FLOAT32 = 4
+BYTES = {"gradients": FLOAT32, "optimizer": 2 * FLOAT32}
 GIB = 2**30
 SAMPLED_STEPS = 20
 LENGTH_BINS = 40
@@ -150,11 +152,12 @@ def _tokens_line(steps: Steps) -> str:
 
 
 def state_bytes(model: PreTrainedModel) -> int:
-    """Bytes of all weights in their own dtypes, plus gradients and optimizer state of the trained
-    ones.
+    """Bytes that this process holds: all weights or its shards of them in their own dtypes, plus
+    gradients and optimizer state of the trained ones.
     """
-    trained, _ = tuning_of(model).parameter_counts(model)
-    return sum(weight.nbytes for weight in model.parameters()) + trained * sum(BYTES.values())
+    trained = sum(own_bytes(weight) for weight in model.parameters() if weight.requires_grad)
+    each = sum(BYTES.values()) // FLOAT32
+    return sum(own_bytes(weight) for weight in model.parameters()) + trained * each
 
 
 def describe_state(model: PreTrainedModel) -> None:

@@ -21,6 +21,7 @@ from transformers import PreTrainedTokenizerFast
 
 from sidtune.base.errors import UserError
 from sidtune.batching.steps import Steps
+from sidtune.model.sharding.shards import is_sharded, whole
 from sidtune.runs.checkpoints import checkpoints
 from sidtune.tokenizer.faults import decode
 from sidtune.training.loss.label_loss import LabelLoss
@@ -85,13 +86,16 @@ def explained(
         run: the output folder.
     """
     broken = [
-        name for name, weight in loss_module.model.named_parameters() if not weight.isfinite().all()
+        name
+        for name, weight in loss_module.model.named_parameters()
+        if not whole(weight.detach()).isfinite().all()
     ]
+    sharded = is_sharded(loss_module.model)
     own = _one_by_one(loss_module, steps, number, precision, tokenizer, gradients=False)
-    suspects: list[Suspect] = gather_object(own)
+    suspects: list[Suspect] = own if sharded else gather_object(own)
     if all(suspect.finite for suspect in suspects):
         own = _one_by_one(loss_module, steps, number, precision, tokenizer, gradients=True)
-        suspects = gather_object(own)
+        suspects = own if sharded else gather_object(own)
     # If each is finite alone, only their sum is not: list all of them.
     blamed = [suspect for suspect in suspects if not suspect.finite] or suspects
     if steps.rank == 0:
@@ -132,9 +136,13 @@ def _one_by_one(
     tokenizer: PreTrainedTokenizerFast,
     gradients: bool,
 ) -> list[Suspect]:
-    """This rank's examples of a step, each run alone."""
+    """This rank's examples of a step, each run alone; with a sharded model all of the step's, since
+    processes run their passes together.
+    """
     found, starts = [], np.cumsum([0, *steps.corpus.sizes])
-    for index in steps.share(number).tolist():
+    sharded = is_sharded(loss_module.model)
+    examples = steps.plan.step(number) if sharded else steps.share(number)
+    for index in examples.tolist():
         ids, _, task = steps.corpus[index]
         (batch,) = steps.layout.micro_batches([steps.corpus[index]])
         with torch.set_grad_enabled(gradients), precision():
@@ -148,6 +156,12 @@ def _one_by_one(
 
 def _gradient_norm(loss_module: LabelLoss, loss: Tensor) -> float:
     trained = [weight for weight in loss_module.parameters() if weight.requires_grad]
+    if is_sharded(loss_module.model):
+        # Their gradients are made by hooks, and averaged over processes that run the same example.
+        torch.autograd.backward(loss)
+        norm = whole(torch.nn.utils.get_total_norm([w.grad for w in trained if w.grad is not None]))
+        loss_module.zero_grad()
+        return norm.item()
     gradients = torch.autograd.grad(loss, trained, allow_unused=True)
     return torch.nn.utils.get_total_norm([g for g in gradients if g is not None]).item()
 

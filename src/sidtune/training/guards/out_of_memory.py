@@ -93,6 +93,8 @@ def advice(config: Config) -> str:
             " ranking"
         )
     then.append(f"a lower encoding.cutoff_len, now {config.encoding.cutoff_len}")
+    if training.distributed != "fsdp2" and not (training.compile or config.model.quantize):
+        then.append("training.distributed: fsdp2 with several GPUs")
     if config.model.tuning == "full":
         then.append("model.tuning: lora")
     elif config.model.tuning == "lora" and not config.model.quantize:

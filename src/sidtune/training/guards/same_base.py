@@ -24,27 +24,29 @@ class SameBase:
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
-        self.model = model
         self.expected = Untouched(model).checksums().cpu()
 
-    def holds(self) -> bool:
+    def holds(self, model: PreTrainedModel) -> bool:
         """Whether they are still the same."""
-        return torch.equal(Untouched(self.model).checksums().cpu(), self.expected)
+        return torch.equal(Untouched(model).checksums().cpu(), self.expected)
 
-    def refuse_others(self, weights: Path | None) -> None:
+    def refuse_others(self, model: PreTrainedModel, weights: Path | None) -> None:
         """Raises `UserError` where the weights that the run starts from have changed them."""
-        if weights and not self.holds():
+        if weights and not self.holds(model):
             raise UserError(
                 f"model.lora.save_adapter: {weights} differs from model.base in more than the rows"
                 " of the SID tokens, so an adapter could not describe the run",
                 f"Remove it, or use {weights} as model.base.",
             )
 
-    def leave_adapter(self, config: Config, inputs: Inputs) -> None:
+    def leave_adapter(self, model: PreTrainedModel, config: Config, inputs: Inputs) -> None:
         """Write the adapter, with the rows of the SID tokens and all that the base does not have;
         where the base has changed, warn instead, since a finished run is not worth losing.
+
+        Args:
+            model: in one piece.
         """
-        if not self.holds():
+        if not self.holds(model):
             warn(
                 "no adapter was written: model.base is no longer what the run began with. The model"
                 " itself is complete"
@@ -52,10 +54,10 @@ class SameBase:
             return
         vocabulary, base = inputs.vocabulary, with_absolute_paths(config.model).base
         had = inputs.model_config.get_text_config().vocab_size
-        rows = self.model.config.get_text_config().vocab_size
+        rows = model.config.get_text_config().vocab_size
         tokens = {*vocabulary.sid_ids.tolist(), *vocabulary.new_ids.tolist(), *range(had, rows)}
         write_adapter(
-            self.model,
+            model,
             vocabulary.tokenizer,
             inputs.bundle,
             base,

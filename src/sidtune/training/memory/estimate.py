@@ -13,6 +13,7 @@ from sidtune.base.errors import UserError
 from sidtune.batching.layouts import MicroBatch
 from sidtune.inputs import Inputs
 from sidtune.model.attention import attend_in_float32
+from sidtune.model.dropout import decoder_layers
 from sidtune.model.load import load_outline
 from sidtune.model.tuning import tuning_of
 from sidtune.model.tuning.quantised import Kind
@@ -21,7 +22,7 @@ from sidtune.training.memory.trace import trace_pass
 
 # Bytes per trained parameter, all in float32: its gradient, and AdamW's two moments.
 GRADIENT, OPTIMIZER = 4, 8
-# DDP exchanges gradients through buckets of their size.
+# DDP exchanges gradients through buckets of their size; FSDP2 gathers parameters.
 EXCHANGE = 4
 # bitsandbytes keeps one float32 scale for each block of nf4, and for each row of int8.
 BLOCK, SCALE = 64, 4
@@ -44,6 +45,7 @@ class Untraceable(UserError):
 class Memory:
     """Bytes of one process at its peak; `tokens` is the size of the pass, padding included.
 
+    `exchange` is what communication holds: DDP's buckets, or what FSDP2 gathers for a pass.
     `activations` is all that a pass holds at its peak besides `logits`, so it includes what the
     backward pass computes with.
     """
@@ -92,6 +94,8 @@ def estimate(
         model = load_outline(*given)
         if bf16 and device_type == "cpu":
             attend_in_float32(model)
+        if config.training.distributed == "fsdp2":
+            return sharded_memory_of(model, batch, bf16, checkpointing, processes)
         return memory_of(model, batch, bf16, checkpointing, quantize, processes)
     except UserError:
         raise
@@ -121,6 +125,55 @@ def memory_of(
         logits=traced.logits,
         tokens=batch.input_ids.size,
     )
+
+
+def sharded_memory_of(
+    model: PreTrainedModel, batch: MicroBatch, bf16: bool, checkpointing: bool, processes: int
+) -> Memory:
+    """As `memory_of`, of a process that holds one shard of every parameter."""
+    trained, _ = tuning_of(model).parameter_counts(model)
+    weights, exchange = weight_bytes(model, None), gathered_bytes(model, bf16)
+    if bf16:
+        # Layers are gathered in this type, so autocast makes no copies of their weights.
+        for layer in decoder_layers(model):
+            layer.to(torch.bfloat16)
+    traced = trace_pass(model, batch, bf16, checkpointing)
+    return Memory(
+        weights=-(-weights // processes),
+        gradients=-(-GRADIENT * trained // processes),
+        optimizer=-(-OPTIMIZER * trained // processes),
+        exchange=exchange,
+        activations=traced.peak - traced.logits,
+        logits=traced.logits,
+        tokens=batch.input_ids.size,
+    )
+
+
+def gathered_bytes(model: PreTrainedModel, bf16: bool) -> int:
+    """Bytes of parameters that are in one piece at a time, and of their gradients before they are
+    divided.
+
+    That is all that does not belong to a layer, and two layers: the next is gathered while one is
+    computed. What arrives is copied once; so are gradients, in float32, before they leave.
+    """
+    layers = [list(layer.parameters()) for layer in decoder_layers(model)]
+    inside = {id(weight) for layer in layers for weight in layer}
+    ends = [weight for weight in model.parameters() if id(weight) not in inside]
+    arrives = sum(weight.nbytes for weight in ends)
+    leaves = sum(GRADIENT * weight.numel() for weight in ends if weight.requires_grad)
+    most = 0
+    for layer in layers:
+        each = [2 if bf16 else weight.element_size() for weight in layer]
+        sizes = [size * weight.numel() for size, weight in zip(each, layer, strict=True)]
+        own = [
+            size + GRADIENT * weight.numel()
+            for size, weight in zip(sizes, layer, strict=True)
+            if weight.requires_grad
+        ]
+        most = max(most, 2 * 2 * sum(sizes) + sum(own))
+    # The gradient of the output head lasts until that of the embedding is there, and is copied
+    # then.
+    return arrives + leaves + max(most, leaves, arrives)
 
 
 def weight_bytes(model: PreTrainedModel, quantize: Kind | None) -> int:

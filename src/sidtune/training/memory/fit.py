@@ -18,6 +18,7 @@ from sidtune.training.memory.estimate import Memory, estimate
 from sidtune.training.method import Shared
 
 GIB = 2**30
+SHARING = "training.distributed"
 # Steps whose passes are laid out to find the largest.
 LOOKED_AT = 8
 
@@ -82,44 +83,60 @@ def options(config: Config, shared: Shared, steps: Steps, gpus: Gpus) -> list[Op
     starting("Estimating what would make it fit")
     longest = int(steps.corpus.lengths.max())
     changes = candidates(
-        config, longest, configured.memory.tokens, bool(shared.inputs.config.stages)
+        config, longest, configured.memory.tokens, bool(shared.inputs.config.stages), gpus.count
     )
     return [configured, *(_tried(change, config, shared, steps, gpus) for change in changes)]
 
 
-def candidates(config: Config, longest: int, tokens: int, staged: bool) -> Iterator[dict[str, Any]]:
+def candidates(
+    config: Config, longest: int, tokens: int, staged: bool, count: int
+) -> Iterator[dict[str, Any]]:
     """Changes that take less memory, one at a time and then together.
 
     Args:
         longest: tokens of the longest example.
         tokens: of the largest pass as configured.
         staged: whether the run has several stages, whose tuning is not changed.
+        count: number of GPUs.
     """
     training, model = config.training, config.model
-    pass_: dict[str, Any] = {}
-    if training.precision == "fp32":
-        pass_["training.precision"] = "bf16"
-    if training.layout == "padded" and training.micro_batch_size > 1:
-        pass_["training.micro_batch_size"] = 1
-    elif training.layout != "padded" and training.max_tokens != "auto":
-        floor = max(PROBED[0], longest)
-        if tokens > floor:
-            pass_["training.max_tokens"] = floor
-    if not training.gradient_checkpointing:
-        pass_["training.gradient_checkpointing"] = True
+    sharded = training.distributed == "fsdp2"
+    pass_ = dict(_smaller_passes(config, longest, tokens))
     yield from ({key: value} for key, value in pass_.items())
     if len(pass_) > 1:
         yield pass_
+    if count > 1 and not (sharded or model.quantize or training.compile):
+        yield {SHARING: "fsdp2"}
+        if pass_:
+            yield {SHARING: "fsdp2"} | pass_
     if staged or model.from_scratch or model.tuning == "frozen":
         return
     lora = {} if model.tuning == "lora" else {"model.tuning": "lora"}
     unpackable = model.quantize or model.lora.dora or model.lora.save_adapter
+    # Quantised weights cannot be divided.
     packed = {} if unpackable else lora | {"model.quantize": "nf4"}
+    if packed and sharded:
+        packed[SHARING] = "ddp"
     for change in (lora, packed):
         if change:
             yield change
             if pass_:
                 yield change | pass_
+
+
+def _smaller_passes(config: Config, longest: int, tokens: int) -> Iterator[tuple[str, Any]]:
+    """Keys and values with which a pass holds less; arguments as in `candidates`."""
+    training = config.training
+    if training.precision == "fp32":
+        yield "training.precision", "bf16"
+    if training.layout == "padded" and training.micro_batch_size > 1:
+        yield "training.micro_batch_size", 1
+    elif training.layout != "padded" and training.max_tokens != "auto":
+        floor = max(PROBED[0], longest)
+        if tokens > floor:
+            yield "training.max_tokens", floor
+    if not training.gradient_checkpointing:
+        yield "training.gradient_checkpointing", True
 
 
 def changed(config: Config, changes: Mapping[str, Any]) -> Config:

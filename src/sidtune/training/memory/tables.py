@@ -7,6 +7,7 @@ from transformers import TrainingArguments
 
 from sidtune.base.terminal import console
 from sidtune.batching.steps import Steps
+from sidtune.config.training import TrainingConfig
 from sidtune.tasks.config import Config
 from sidtune.training.memory.estimate import Memory, Untraceable
 from sidtune.training.memory.fit import GIB, Gpus, Option, as_configured, options
@@ -36,7 +37,7 @@ def describe_memory(
     else:
         found = options(config, shared, steps, gpus)
         print_memory(found[0].memory)
-        print_options(found, gpus, "fp32" if config.training.precision == "fp32" else "bf16")
+        print_options(found, gpus, config.training)
 
 
 def print_memory(memory: Memory) -> None:
@@ -54,12 +55,14 @@ def print_memory(memory: Memory) -> None:
     console.print(table)
 
 
-def print_options(options: list[Option], gpus: Gpus, precision: str) -> None:
+def print_options(options: list[Option], gpus: Gpus, training: TrainingConfig) -> None:
     """Print whether a run fits, and what would make it fit."""
     configured, *others = options
+    sharing = "FSDP2" if training.distributed == "fsdp2" else "DDP"
+    precision = "fp32" if training.precision == "fp32" else "bf16"
     fits = "fits" if configured.fits(gpus) else "does not fit"
     console.print(
-        f"on {gpus.count} × {gpus.gib:g} GiB with DDP in {precision}, of which"
+        f"on {gpus.count} × {gpus.gib:g} GiB with {sharing} in {precision}, of which"
         f" {gpus.room / GIB:.1f} GiB are used at most: {fits} as configured"
         f" ({_gib(configured.memory.total)} GiB)"
     )

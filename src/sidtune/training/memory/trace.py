@@ -64,7 +64,8 @@ def trace_pass(
         gradients = [weight.grad for weight in trained if weight.grad is not None]
         inputs = [value for value in given.values() if value is not None]
         live = _Live([*model.parameters(), *model.buffers(), *gradients, *inputs])
-        loss_module: Any = LabelLoss(model, int(batch.tasks.max(initial=0)) + 1)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            loss_module: Any = LabelLoss(model, int(batch.tasks.max(initial=0)) + 1)
         at_head: list[int] = []
         watch = model.get_output_embeddings().register_forward_pre_hook(
             lambda *_: at_head.append(live.restart_peak())

@@ -14,7 +14,7 @@ from sidtune.base.errors import UserError
 from sidtune.commands.main import app
 from sidtune.inputs import Inputs
 from sidtune.model.load import load_outline
-from sidtune.training import train as training
+from sidtune.training import stage_model
 from sidtune.training.arguments import training_arguments
 from sidtune.training.make_steps import make_steps
 from sidtune.training.memory.fit import Gpus, candidates, largest_pass, options
@@ -32,13 +32,15 @@ def prepared(folder: Path, **sections: Any) -> tuple[Any, Shared, Any]:
 
 def test_candidates_change_one_thing_and_then_all(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, training={"max_tokens": 4096, "precision": "fp32"})
-    bf16, smaller, again, together = list(candidates(config, 90, 3900, staged=True))
+    bf16, smaller, again, together = list(candidates(config, 90, 3900, staged=True, count=1))
     assert bf16 == {"training.precision": "bf16"}
     assert smaller == {"training.max_tokens": 1024}
     assert again == {"training.gradient_checkpointing": True}
     assert together == bf16 | smaller | again
     packed = {"model.tuning": "lora", "model.quantize": "nf4"}
-    assert list(candidates(config, 90, 3900, staged=False))[4:] == [
+    assert list(candidates(config, 90, 3900, staged=False, count=8))[4:] == [
+        {"training.distributed": "fsdp2"},
+        {"training.distributed": "fsdp2"} | together,
         {"model.tuning": "lora"},
         {"model.tuning": "lora"} | together,
         packed,
@@ -46,7 +48,7 @@ def test_candidates_change_one_thing_and_then_all(tmp_path: Path) -> None:
     ]
     # A pass cannot be smaller than the longest example, nor be made smaller than it is.
     for longest, tokens in ((3900, 3900), (90, 1000)):
-        assert smaller not in candidates(config, longest, tokens, staged=True)
+        assert smaller not in candidates(config, longest, tokens, staged=True, count=1)
 
 
 def test_what_is_tried_where_a_run_does_not_fit_takes_less_memory(
@@ -56,7 +58,10 @@ def test_what_is_tried_where_a_run_does_not_fit_takes_less_memory(
     # An adapter that is saved by itself cannot stand beside a quantised base.
     model = {"tuning": "lora", "lora": {"save_adapter": True}}
     prepare = prepared(tmp_path, model=model, training=padded)
-    configured, again = options(*prepare, Gpus(2, 1e-5))
+    configured, again, sharded, both = options(*prepare, Gpus(2, 1e-5))
+    assert sharded.changes == {"training.distributed": "fsdp2"}
+    assert 2 * sharded.memory.gradients == configured.memory.gradients
+    assert both.memory.total < sharded.memory.total
     assert configured.memory.exchange == configured.memory.gradients > 0
     assert again.changes == {"training.gradient_checkpointing": True}
     assert again.memory.total < configured.memory.total
@@ -84,7 +89,7 @@ def test_the_command_plans_without_weights(tmp_path: Path, monkeypatch: pytest.M
     def refused(*_: Any) -> None:
         raise AssertionError("weights were loaded")
 
-    monkeypatch.setattr(training, "load_model", refused)
+    monkeypatch.setattr(stage_model, "load_model", refused)
     result = call(tmp_path, "--dry-run", "--gpus", "2", "--gpu-memory", "80")
     assert result.exit_code == 0, result.output
     said = " ".join(result.output.split())

@@ -1,0 +1,1 @@
+"""Weights that are divided among processes: by PyTorch's `fully_shard` (FSDP2)."""
