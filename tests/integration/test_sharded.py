@@ -139,7 +139,7 @@ def test_lora_resumes_in_one_process(tmp_path: Path) -> None:
 
 def test_what_has_no_effect_or_is_not_supported_is_refused(tmp_path: Path) -> None:
     alone = parse_config(tree_of(tmp_path, "run", "ddp"), "test")
-    with pytest.raises(UserError, match="training.distributed is ddp, but there is one process"):
+    with pytest.raises(UserError, match="is ddp, but there is one process"):
         train(alone)
     with pytest.raises(UserError, match="fsdp2 is not supported by reinforcement"):
         reinforce(parse_config(tree_of(tmp_path, "run", "fsdp2"), "test"))
