@@ -17,8 +17,12 @@ from tests.running import same_result
 from tests.tiny_data import tiny_tree
 from tests.tiny_models import make_base
 
+from sidtune.base.errors import UserError
 from sidtune.model.checkpoint_files import load_weights
+from sidtune.reinforcement.run import reinforce
 from sidtune.runs.checkpoints import FINAL, newest_complete
+from sidtune.tasks.config_file import parse_config
+from sidtune.training.train import train
 
 Tree = dict[str, Any]
 # What each process holds when the run ends, and who reads the base.
@@ -131,6 +135,14 @@ def test_lora_resumes_in_one_process(tmp_path: Path) -> None:
     refused = "shards of a run with training.distributed: fsdp2"
     assert refused in message("evaluate", checkpoint)
     assert refused in message("recommend", checkpoint, "--history", "3,1")
+
+
+def test_what_has_no_effect_or_is_not_supported_is_refused(tmp_path: Path) -> None:
+    alone = parse_config(tree_of(tmp_path, "run", "ddp"), "test")
+    with pytest.raises(UserError, match="is ddp, but there is one process"):
+        train(alone)
+    with pytest.raises(UserError, match="fsdp2 is not supported by reinforcement"):
+        reinforce(parse_config(tree_of(tmp_path, "run", "fsdp2"), "test"))
 
 
 PRODUCT = [

@@ -144,4 +144,5 @@ class LabelLoss(nn.Module):
             return type(head).forward(head, picked[None])  # type: ignore[no-any-return]
         loss: Tensor
         loss, self._losses = blockwise_loss(picked, head, *question)
-        return loss[None]
+        # A copy, no view: FSDP2 hooks into what a module returns.
+        return loss[None].clone()
