@@ -103,7 +103,7 @@ def test_an_outline_is_the_model_without_values(
 @pytest.mark.parametrize("kind", ["nf4", "int8"])
 def test_quantised_weights_are_counted_as_they_are_held(tmp_path: Path, kind: Any) -> None:
     pytest.importorskip("bitsandbytes")
-    base = make_base(tmp_path / "base", "qwen3", dtype=torch.bfloat16)
+    base = make_base(tmp_path / "base", "qwen3", dtype=torch.bfloat16, width=128)
     model = {"base": str(base), "tuning": "lora", "quantize": kind}
     config = tiny_config(tmp_path, model=model)
     given = (config.model, Inputs(config).vocabulary, config.seed)
