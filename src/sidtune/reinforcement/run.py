@@ -95,14 +95,10 @@ def reinforced(config: Config) -> Config:
     rl = config.rl
     start = rl.start or config.output_dir
     output_dir = rl.output_dir or config.output_dir.with_name(f"{config.output_dir.name}-rl")
-    model = {
-        "base": str(start),
-        "from_scratch": False,
-        "new_rows": "mean",
-        # Log-probabilities are compared with those of the rollout and of the reference.
-        "residual_dropout": 0.0,
-        "embedding_dropout": 0.0,
-    }
+    model = {"base": str(start), "from_scratch": False, "new_rows": "mean"}
+    if rl.updates > 1:
+        # Clipping looks at the ratio to the rollout's probabilities, which dropout would blur.
+        model |= {"residual_dropout": 0.0, "embedding_dropout": 0.0}
     training = {
         "batch_size": rl.prompts,
         "max_steps": rl.steps or (None if rl.epochs else STEPS),
