@@ -167,6 +167,29 @@ def test_dropout_is_the_updates_alone(shop: Path) -> None:
     assert first[0.5, 2]["kl"] == pytest.approx(0, abs=1e-6)
 
 
+def test_what_is_evaluated_and_saved_is_averaged_with_the_start(shop: Path) -> None:
+    """A run that starts from the result evaluates it as the run did that left it."""
+    whole = config_of(shop, "trained alone", steps=2, keep_start=0)
+    averaged = config_of(shop, "averaged", steps=2, keep_start=0.25)
+    for config in (whole, averaged):
+        gain = reinforce(config)
+        assert gain
+        assert gain.result.best_step == 2
+    start, trained, result = (
+        load_weights(shop / name / FINAL) for name in ("run", "trained alone", "averaged")
+    )
+    for name, value in result.items():
+        expected = 0.25 * start[name] + 0.75 * trained[name]
+        torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-6)
+    again = config_of(shop, "again", steps=1, start=str(shop / "averaged"))
+    reinforce(again)
+    evaluated = [
+        [entry for entry in metrics(reinforced(config)) if "eval_ndcg@10" in entry]
+        for config in (averaged, again)
+    ]
+    assert evaluated[1][0] == pytest.approx(evaluated[0][-1] | {"step": 0, "epoch": 0}, rel=1e-5)
+
+
 @pytest.mark.parametrize(
     ("rl", "message"),
     [

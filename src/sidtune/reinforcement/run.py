@@ -32,7 +32,7 @@ from sidtune.reinforcement.policy_loss import PolicyLoss
 from sidtune.reinforcement.prompt_corpus import PromptCorpus
 from sidtune.reinforcement.rewards.base import Shop
 from sidtune.reinforcement.rollouts import Rollouts
-from sidtune.reinforcement.trainer import Reinforcement, ReinforcementTrainer
+from sidtune.reinforcement.trainer import Reinforcement, ReinforcementTrainer, trained_weights
 from sidtune.runs.bundle import RECOMMENDER_FILE, read_bundle, refuse_other_folders
 from sidtune.runs.files import METRICS
 from sidtune.sids.vectors.source import unit
@@ -56,6 +56,7 @@ COMPARED = (
     "add_target",
     "beta",
     "sft_weight",
+    "keep_start",
     "updates",
     "clip",
 )
@@ -236,7 +237,7 @@ def reinforcement_trainer(
     arguments: TrainingArguments,
     request: StopRequest,
 ) -> StepTrainer:
-    """The Trainer, with a copy of the model to compare with."""
+    """The Trainer, with a copy of the model to compare with and one to average with."""
     assert isinstance(steps.corpus, PromptCorpus)
     rl, tasks = config.rl, len(shared.training)
     variant = PolicyLoss(config.loss, shared.prefixes, rl.clip)
@@ -246,7 +247,9 @@ def reinforcement_trainer(
     if rl.weights.get("semantic"):
         shop.vectors()
     rollouts = Rollouts(corpus, answers.trie, rl, shop, config.seed)
-    kind = partial(ReinforcementTrainer, reinforcement=Reinforcement(rollouts, rl, reference))
+    start = [weight.clone() for weight in trained_weights(model)] if rl.keep_start else []
+    means = Reinforcement(rollouts, rl, reference, start)
+    kind = partial(ReinforcementTrainer, reinforcement=means)
     return make_trainer(shared, config, model, steps, arguments, request, variant, kind, SHOWN)
 
 

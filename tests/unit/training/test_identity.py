@@ -105,6 +105,7 @@ HARMLESS = {
     "rl.rewards": "as `rl.start`",
     "rl.over": "as `rl.start`",
     "rl.beta": "as `rl.start`",
+    "rl.keep_start": "as `rl.start`",
     "rl.sft_weight": "as `rl.start`",
     "rl.updates": "as `rl.start`",
     "rl.clip": "as `rl.start`",
