@@ -226,7 +226,7 @@ def build_trl(
             found: list[list[int]] = []
             for start in range(0, len(asked), GENERATE_BATCH):
                 batch = asked[start : start + GENERATE_BATCH]
-                beams, _ = constrained_beams(language_model, batch, allowed, count, len(paths[0]))
+                beams = constrained_beams(language_model, batch, allowed, count, len(paths[0]))[0]
                 found += beams.flatten(0, 1).tolist()
             language_model.train()
             answers["rollout"] = time.perf_counter() - began
