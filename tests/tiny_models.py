@@ -98,9 +98,9 @@ def make_tokenizer(kind: str = "byte") -> PreTrainedTokenizerFast:
     )
 
 
-def make_config(architecture: str, tied: bool, rows: int) -> PreTrainedConfig:
-    """A configuration of about twenty thousand parameters; a shape of `DECODERS` says by itself
-    what is tied.
+def make_config(architecture: str, tied: bool, rows: int, width: int = 32) -> PreTrainedConfig:
+    """A configuration of about twenty thousand parameters where the width is 32; a shape of
+    `DECODERS` says by itself what is tied, and how wide it is.
     """
     tokens = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
     if architecture in DECODERS:
@@ -109,16 +109,17 @@ def make_config(architecture: str, tied: bool, rows: int) -> PreTrainedConfig:
             architecture, vocab_size=rows, **undropped | tokens | DECODERS[architecture]
         )
     shape = {
-        "hidden_size": 32,
-        "intermediate_size": 48,
+        "hidden_size": width,
+        "intermediate_size": width * 3 // 2,
         "num_hidden_layers": 2,
         "num_attention_heads": 2,
     }
     if architecture == "gpt2":
-        shape = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 1024}
+        shape = {"n_embd": width, "n_layer": 2, "n_head": 2, "n_positions": 1024}
         shape |= {"attn_pdrop": 0.0, "resid_pdrop": 0.0, "embd_pdrop": 0.0}
     else:
-        shape |= {"num_key_value_heads": 1, "head_dim": 16, "max_position_embeddings": 1024}
+        shape |= {"num_key_value_heads": 1, "head_dim": width // 2}
+        shape |= {"max_position_embeddings": 1024}
     if architecture == "qwen3_moe":
         shape |= {"moe_intermediate_size": 16, "num_experts": 4, "num_experts_per_tok": 2}
     return AutoConfig.for_model(
@@ -136,12 +137,13 @@ def make_base(
     dtype: torch.dtype = torch.float32,
     spare: int = 0,
     kind: str = "byte",
+    width: int = 32,
 ) -> Path:
     """Save a complete base: random weights and a tokenizer, with `spare` rows that no token has."""
     tokenizer = make_tokenizer(kind)
     set_seed(0)
     model: PreTrainedModel = AutoModelForCausalLM.from_config(
-        make_config(architecture, tied, len(tokenizer) + spare)
+        make_config(architecture, tied, len(tokenizer) + spare, width)
     )
     # Wider than usual, so that outputs differ enough to compare.
     with torch.no_grad():

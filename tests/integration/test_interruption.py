@@ -249,6 +249,7 @@ def wait_for_checkpoint(tree: dict[str, Any], launcher: subprocess.Popen[str]) -
         time.sleep(0.01)
 
 
+@pytest.mark.long
 def test_our_launcher_stops_the_others_and_says_what_happened(shop: Path) -> None:
     tree = small(shop, "launched", every=4)
     launcher = start(shop, tree, options=("--processes", "2"))

@@ -184,7 +184,7 @@ def test_two_processes_train_like_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["nf4", "int8"])
 def test_a_quantised_run_resumes_exactly(tmp_path: Path, kind: str) -> None:
     pytest.importorskip("bitsandbytes")
-    make_base(tmp_path / "base", dtype=torch.bfloat16)
+    make_base(tmp_path / "base", dtype=torch.bfloat16, width=128)
 
     def tree(name: str) -> dict[str, Any]:
         return tiny_tree(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from sidtune.base.terminal import messages_for_errors
 from sidtune.commands import (
     baselines,
@@ -66,5 +68,7 @@ def main() -> None:
     """Entry point. A `UserError` prints one message and exits with status 2; an interrupted run
     exits with 75.
     """
+    # It says at its import which of its kernels are missing, whether or not they are wanted.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     with messages_for_errors():
         app()

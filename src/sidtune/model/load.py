@@ -22,7 +22,7 @@ from sidtune.model.base_files import SCRATCH, quantisation_fault, weight_faults
 from sidtune.model.dropout import set_dropout
 from sidtune.model.initialise import ItemTexts, mean_rows, text_rows
 from sidtune.model.tuning import TUNINGS
-from sidtune.model.tuning.quantised import settings
+from sidtune.model.tuning.quantised import make_trainable, settings
 from sidtune.tokenizer.load import load_model_config
 from sidtune.tokenizer.vocabulary import Vocabulary
 
@@ -78,6 +78,7 @@ def _undropped(
         # Loaded on the CPU, as any base; by itself, Transformers would load it on a GPU.
         options["device_map"] = {"": "cpu"}
     model = _load(config.base, trust_remote_code, **options)
+    make_trainable(model)
     added = _make_room(model, rows_needed(model_config, vocabulary.tokenizer))
     assert texts is not None or config.new_rows == "mean"
     _initialise(model, vocabulary, added, texts if config.new_rows == "text" else None, seed)

@@ -17,7 +17,7 @@ from sidtune.ranker import ranker as room
 from sidtune.ranker import scorers
 from sidtune.ranker.file import FILE, read_ranker, write_ranker
 from sidtune.ranker.ranker import Fitted, fit_ranker
-from sidtune.ranker.scorers import Mixture, Trees
+from sidtune.ranker.scorers import Mixture, Trees, import_lightgbm
 from sidtune.ranker.table import tabulate
 from sidtune.ranker.tree_text import refuse_broken_trees
 
@@ -168,6 +168,8 @@ def test_another_catalogue_is_refused(fitted: Fitted, tmp_path: Path) -> None:
         ("\nend of trees", "", "cut off"),
         ("feature_names=", "feature_names=other ", "other features"),
         ("leaf_value=", "leaf_value=nan ", "leaf_value"),
+        ("leaf_value=", "leaf_value=inf ", "leaf_value"),
+        ("threshold=", "threshold=nan ", "threshold"),
     ],
 )
 def test_broken_trees_do_not_reach_lightgbm(fitted: Fitted, old: str, new: str, said: str) -> None:
@@ -176,6 +178,15 @@ def test_broken_trees_do_not_reach_lightgbm(fitted: Fitted, old: str, new: str, 
     refuse_broken_trees(text, columns)
     with pytest.raises(ValueError, match=said):
         refuse_broken_trees(text.replace(old, new, 2), columns)
+
+
+def test_a_split_of_what_is_there_from_what_is_missing() -> None:
+    lightgbm = import_lightgbm()
+    there = np.array([[0.0], [1.0], [np.nan]] * 40)
+    data = lightgbm.Dataset(there, np.isnan(there[:, 0]).astype(float), feature_name=["flag"])
+    text = lightgbm.train({"verbose": -1}, data, 1).model_to_string()
+    assert "\nthreshold=inf" in text
+    refuse_broken_trees(text, ["flag"])
 
 
 def test_a_walk_through_trees_ends(fitted: Fitted) -> None:

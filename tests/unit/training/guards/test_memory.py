@@ -1,19 +1,29 @@
-"""Tokens that fit: the arithmetic, and what is measured; the measuring itself needs a GPU."""
+"""Tokens that fit: the arithmetic, what is measured, and the measuring with a made-up GPU."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from tests.running import run
 from tests.tiny_data import tiny_config
 from tests.tiny_models import make_base
 
 from sidtune.base.errors import UserError
+from sidtune.batching.layouts import MicroBatch
+from sidtune.batching.steps import Steps
 from sidtune.inputs import Inputs
 from sidtune.model.load import load_model
 from sidtune.training.arguments import training_arguments
 from sidtune.training.display.describe import state_bytes
-from sidtune.training.guards.memory import MOST, largest_micro_batch, tokens_that_fit
+from sidtune.training.guards import memory
+from sidtune.training.guards.memory import (
+    ADAM_BYTES,
+    MOST,
+    USED_SHARE,
+    largest_micro_batch,
+    tokens_that_fit,
+)
 from sidtune.training.make_steps import DEFAULT_MAX_TOKENS, make_steps, measures_memory
 
 
@@ -89,6 +99,40 @@ def test_only_a_gpu_is_measured(tmp_path: Path) -> None:
     assert not measures_memory(config.training, "cpu")
     assert not measures_memory(config.training.model_copy(update={"max_tokens": 4096}), "cuda")
     assert not measures_memory(config.training.model_copy(update={"layout": "padded"}), "cuda")
+
+
+def test_a_run_measures_and_uses_what_fits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All of it on the CPU, with a made-up GPU: a pass takes a thousand bytes a token."""
+    config = tiny_config(tmp_path, training={"layout": "tree", "max_steps": 2, "workers": 0})
+    measured: list[int] = []
+
+    def noted(steps: Steps, limit: int) -> MicroBatch:
+        batch = largest_micro_batch(steps, limit)
+        measured.append(batch.input_ids.size)
+        return batch
+
+    model = load_model(config.model, Inputs(config).vocabulary, config.seed)
+    trained = sum(weight.numel() for weight in model.parameters())
+    room = 1_000_000
+    for name, value in {
+        "mem_get_info": lambda _: ((room + ADAM_BYTES * trained) / USED_SHARE - 500, None),
+        "memory_reserved": lambda _: 500,
+        "memory_allocated": lambda _: 0,
+        "reset_peak_memory_stats": lambda _: None,
+        "max_memory_allocated": lambda _: 1_000 * measured[-1],
+        "get_rng_state": lambda _: None,
+        "set_rng_state": lambda *_: None,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    monkeypatch.setattr(memory, "measures_memory", lambda *_: True)
+    monkeypatch.setattr(memory, "largest_micro_batch", noted)
+    run(config)
+    assert len(measured) == 2
+    assert "measured that 768 tokens per forward pass fit" in " ".join(
+        capsys.readouterr().out.split()
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
