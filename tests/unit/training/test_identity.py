@@ -245,6 +245,7 @@ def test_harmless_keys_change_nothing(tmp_path: Path) -> None:
         "rl.rewards": {"prefix": 1.0},
         "rl.over": "allowed",
         "rl.beta": 0.5,
+        "rl.keep_start": 0.5,
         "rl.sft_weight": 0.5,
         "rl.updates": 2,
         "rl.clip": 0.1,
