@@ -179,7 +179,7 @@ def build_ours(
         answers["rollout"] = time.perf_counter() - began
         return rollout
 
-    Rollouts.ask = timed  # type: ignore[method-assign]
+    Rollouts.ask = timed  # type: ignore[assignment,method-assign]
 
     def answered(number: int) -> Any:
         found = asked(number)
