@@ -18,8 +18,8 @@ $(VENV)/.ready: pyproject.toml
 	$(BIN)/python -m pip install --quiet -e ".[dev]"
 	@touch $@
 
-demo: $(VENV)/.ready ## The main job on made-up data, on the CPU, in minutes
-	$(BIN)/sidtune demo
+demo: $(VENV)/.ready ## The main job on made-up data, on the CPU, in minutes; RL=1 reinforces the model too
+	$(BIN)/sidtune demo $(if $(RL),--rl)
 
 SUITE := pytest --numprocesses logical --maxprocesses 8 --dist worksteal
 

@@ -182,43 +182,60 @@ def ours(model: PreTrainedModel, answers: Answers, users: Ragged, normalize: Nor
 
 
 def generate(model: PreTrainedModel, answers: Answers, users: Ragged) -> Iterator[Beams]:
-    """The usual way: a dictionary from prefix to allowed tokens, looked up for every beam at every
-    step.
-    """
+    """The usual way, in batches."""
     paths = sid_paths(answers)
+    allowed = allowed_after(paths)
+    for start in range(0, len(users), GENERATE_BATCH):
+        prompts = [users[row] for row in range(start, min(start + GENERATE_BATCH, len(users)))]
+        found, scored = constrained_beams(model, prompts, allowed, BEAMS, len(paths[0]))
+        yield from (
+            ([tuple(path) for path in beams], row)
+            for beams, row in zip(found.tolist(), scored.tolist(), strict=True)
+        )
+
+
+def allowed_after(paths: Sequence[SidPath]) -> dict[SidPath, list[int]]:
+    """The tokens that may follow each prefix of a SID."""
     allowed: dict[SidPath, set[int]] = {}
     for path in paths:
         for at in range(len(path)):
             allowed.setdefault(path[:at], set()).add(path[at])
-    lists = {prefix: sorted(tokens) for prefix, tokens in allowed.items()}
-    for start in range(0, len(users), GENERATE_BATCH):
-        ids, mask = left_padded(
-            [users[row] for row in range(start, min(start + GENERATE_BATCH, len(users)))]
-        )
-        width = ids.shape[1]
-        with torch.no_grad():
-            output: Any = model.generate(  # type: ignore[operator]
-                ids,
-                attention_mask=mask,
-                num_beams=BEAMS,
-                num_return_sequences=BEAMS,
-                max_new_tokens=len(paths[0]),
-                do_sample=False,
-                length_penalty=0.0,
-                eos_token_id=None,
-                pad_token_id=0,
-                prefix_allowed_tokens_fn=lambda _, row, width=width: lists[
-                    tuple(row[width:].tolist())
-                ],
-                return_dict_in_generate=True,
-                output_scores=True,
-            )
-        written = output.sequences[:, width:].view(len(ids), BEAMS, -1).tolist()
-        scores = output.sequences_scores.view(len(ids), BEAMS).tolist()
-        yield from (
-            ([tuple(path) for path in beams], row)
-            for beams, row in zip(written, scores, strict=True)
-        )
+    return {prefix: sorted(tokens) for prefix, tokens in allowed.items()}
+
+
+@torch.no_grad()
+def constrained_beams(
+    model: Any, prompts: list[Any], allowed: dict[SidPath, list[int]], beams: int, depth: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The usual way: `generate` with a dictionary from prefix to allowed tokens, looked up for each
+    beam at every step.
+
+    Args:
+        prompts: token ids.
+        allowed: of `allowed_after`.
+        depth: tokens of a SID.
+
+    Returns:
+        Tokens of the SIDs, `(prompts, beams, depth)`, and their scores, `(prompts, beams)`.
+    """
+    ids, mask = left_padded(prompts)
+    width = ids.shape[1]
+    output = model.generate(
+        ids,
+        attention_mask=mask,
+        num_beams=beams,
+        num_return_sequences=beams,
+        max_new_tokens=depth,
+        do_sample=False,
+        length_penalty=0.0,
+        eos_token_id=None,
+        pad_token_id=0,
+        prefix_allowed_tokens_fn=lambda _, row: allowed[tuple(row[width:].tolist())],
+        return_dict_in_generate=True,
+        output_scores=True,
+    )
+    found = output.sequences[:, width:].view(len(ids), beams, -1)
+    return found, output.sequences_scores.view(len(ids), beams)
 
 
 def left_padded(prompts: list[Any]) -> tuple[torch.Tensor, torch.Tensor]:

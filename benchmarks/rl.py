@@ -2,13 +2,12 @@
 
 The baseline is a plain subclass of GRPOTrainer (`build_trl`) that generates by constrained beam
 search with `generate` and `prefix_allowed_tokens_fn`, as MiniOneRec's trainer does. Both start from
-the same random weights (two million parameters), and ask for 16 answers to each of the same 32
-prompts of amazon-industrial. The target is put into groups that miss it, so every group has a
-gradient: sidtune skips those that have none, TRL does not. Both measure the divergence from a
-reference. Each runs in its own process, and they make their steps in turn, so that other load
-affects both alike. The reported ratio is the median over rounds. At the first step, answers must be
-the same but for a few that are tied with the last, and so must the gradient norm, or the script
-fails.
+the same random weights (two million parameters), and ask for 16 answers to each of the same prompts
+of amazon-industrial. The target is put into groups that miss it, so every group has a gradient:
+sidtune skips those that have none, TRL does not. Both measure the divergence from a reference. Each
+runs in its own process, and they make their steps in turn, so that other load affects both alike.
+The reported ratio is the median over rounds. At the first step, answers must be the same but for a
+few that are tied with the last, and so must the gradient norm, or the script fails.
 
     SIDTUNE_DATA=folder python benchmarks/rl.py [--rounds N] [--only 34|155]
 """
@@ -18,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import resource
 import statistics
 import subprocess
@@ -32,7 +32,7 @@ import torch
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl
 
 from contestants import GIB, own_channel
-from decoding import LONG_WORDING, left_padded
+from decoding import LONG_WORDING, allowed_after, constrained_beams
 from side_by_side import FILES
 from sidtune.base.signals import StopRequest
 from sidtune.base.terminal import quiet_libraries
@@ -42,6 +42,7 @@ from sidtune.inputs import Inputs
 from sidtune.model.load import load_model
 from sidtune.model.new_base import create_base
 from sidtune.reinforcement.prompt_corpus import PromptCorpus
+from sidtune.reinforcement.rollouts import Rollouts
 from sidtune.reinforcement.run import prompt_steps, reinforced, reinforcement_trainer
 from sidtune.reinforcement.trainer import ReinforcementTrainer
 from sidtune.tasks.config_file import parse_config
@@ -49,11 +50,12 @@ from sidtune.training.arguments import training_arguments
 from sidtune.training.display.callbacks import LastStepEvaluation
 from sidtune.training.method import Shared
 
-PROMPTS, GROUP, BETA, RATE = 32, 16, 1e-3, 1e-4
+GROUP, BETA, RATE, ROUNDS = 16, 1e-3, 1e-4, 3
 # Of TRL: rows of a forward pass with gradients, and prompts of a call of `generate`.
 MICRO_BATCH, GENERATE_BATCH = 64, 8
-# Tokens of a prompt, on average, by the wording.
+# Tokens of a prompt, on average: its wording, and the prompts of a step.
 LENGTHS = {"34": None, "155": LONG_WORDING}
+PROMPTS = {"34": 16, "155": 8}
 PREDICTION = (
     "Written down before the first run: with 34 tokens, TRL computes 16 prompts of a group three"
     " times (rollout, reference, update) and ours one and a bit; 8 to 12 times. With 155 tokens the"
@@ -139,7 +141,7 @@ def prepared(folder: Path, length: str, steps: int) -> tuple[Shared, Steps, PreT
         "template": {"file": str(template)} if LENGTHS[length] else {},
         "rl": {
             "start": str(folder / "base"),
-            "prompts": PROMPTS,
+            "prompts": PROMPTS[length],
             "group": GROUP,
             "steps": steps,
             "beta": BETA,
@@ -168,8 +170,16 @@ def build_ours(
     trainer = reinforcement_trainer(shared, run, model, plan, arguments, StopRequest())
     assert isinstance(trainer, ReinforcementTrainer)
     trainer.remove_callback(LastStepEvaluation)
-    corpus, asked = plan.corpus, trainer._answered
+    corpus, asked, ask = plan.corpus, trainer._answered, Rollouts.ask
     assert isinstance(corpus, PromptCorpus)
+
+    def timed(*given: Any) -> Any:
+        began = time.perf_counter()
+        rollout = ask(*given)
+        answers["rollout"] = time.perf_counter() - began
+        return rollout
+
+    Rollouts.ask = timed  # type: ignore[assignment,method-assign]
 
     def answered(number: int) -> Any:
         found = asked(number)
@@ -184,20 +194,14 @@ def build_ours(
 def build_trl(
     shared: Shared, plan: Steps, model: PreTrainedModel, steps: int, answers: dict[str, Any]
 ) -> Trainer:
-    """TRL's GRPOTrainer with constrained beam search: a dictionary from prefix to allowed tokens,
-    looked up for every beam at every step.
-    """
+    """TRL's GRPOTrainer with the constrained beam search of `benchmarks/decoding.py`."""
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer
 
     corpus = plan.corpus
     assert isinstance(corpus, PromptCorpus)
     paths = [tuple(path[path >= 0].tolist()) for path in corpus.paths.tokens]
-    allowed: dict[tuple[int, ...], set[int]] = {}
-    for path in paths:
-        for at in range(len(path)):
-            allowed.setdefault(path[:at], set()).add(path[at])
-    lists = {prefix: sorted(tokens) for prefix, tokens in allowed.items()}
+    allowed = allowed_after(paths)
     examples = np.concatenate([plan.plan.step(number) for number in range(steps)])
     prompts = {str(example): corpus.prompt(int(example)) for example in examples}
     targets = {str(example): paths[corpus.targets[example]] for example in examples}
@@ -215,30 +219,17 @@ def build_trl(
             self, prompt_ids: Any, images: Any, fields: Any, count: int, *_: Any, **__: Any
         ) -> tuple[list[list[int]], None]:
             """Every prompt stands there once for each of its answers."""
+            began = time.perf_counter()
             language_model: Any = self.accelerator.unwrap_model(self.model)
             language_model.eval()
-            asked, found = prompt_ids[::count], []
+            asked: list[Any] = [np.array(one, np.int64) for one in prompt_ids[::count]]
+            found: list[list[int]] = []
             for start in range(0, len(asked), GENERATE_BATCH):
                 batch = asked[start : start + GENERATE_BATCH]
-                ids, mask = left_padded([np.array(one, np.int64) for one in batch])
-                width = ids.shape[1]
-                with torch.no_grad():
-                    output = language_model.generate(
-                        ids,
-                        attention_mask=mask,
-                        num_beams=count,
-                        num_return_sequences=count,
-                        max_new_tokens=len(paths[0]),
-                        do_sample=False,
-                        length_penalty=0.0,
-                        eos_token_id=None,
-                        pad_token_id=0,
-                        prefix_allowed_tokens_fn=lambda _, row, width=width: lists[
-                            tuple(row[width:].tolist())
-                        ],
-                    )
-                found += output[:, width:].tolist()
+                beams = constrained_beams(language_model, batch, allowed, count, len(paths[0]))[0]
+                found += beams.flatten(0, 1).tolist()
             language_model.train()
+            answers["rollout"] = time.perf_counter() - began
             for row, name in enumerate(asked_names[::count]):
                 target = list(targets[name])
                 group = slice(row * count, (row + 1) * count)
@@ -257,7 +248,7 @@ def build_trl(
     arguments = GRPOConfig(
         output_dir=str(folder / "trl"),
         per_device_train_batch_size=MICRO_BATCH,
-        gradient_accumulation_steps=PROMPTS * GROUP // MICRO_BATCH,
+        gradient_accumulation_steps=plan.plan.batch_size * GROUP // MICRO_BATCH,
         num_generations=GROUP,
         max_completion_length=len(paths[0]),
         beta=BETA,
@@ -304,15 +295,17 @@ def main() -> int:
         create_base(Path(folder) / "base", read_texts(data / FILES["items"]))
         for length in [options.only] if options.only else LENGTHS:
             results[length] = compare(Path(folder), length, options.rounds)
-    print(f"{'prompt':>8} {'TRL, s':>8} {'ours, s':>8} {'ratio':>7} {'memory above idle':>20}")
+    print("seconds of a step, of its rollout in parentheses, and memory above idle")
+    print(f"{'prompt':>8} {'TRL':>16} {'ours':>16} {'ratio':>7} {'memory':>20}")
     for length, row in results.items():
         memory = f"{row['trl_gib']:.2f} → {row['ours_gib']:.2f} GiB"
         ratio = f"{row['ratio']:.1f}x"
-        print(f"{length:>8} {row['trl']:>8.2f} {row['ours']:>8.2f} {ratio:>7} {memory:>20}")
+        times = [f"{row[name]:.2f} ({row[f'{name}_rollout']:.2f})" for name in ("trl", "ours")]
+        print(f"{length:>8} {times[0]:>16} {times[1]:>16} {ratio:>7} {memory:>20}")
     known = json.loads(OUTCOME.read_text(encoding="utf-8")) if OUTCOME.is_file() else {}
     tree = {
         "prediction": PREDICTION,
-        "threads": torch.get_num_threads(),
+        "group": GROUP,
         "results": known.get("results", {}) | results,
     }
     OUTCOME.write_text(json.dumps(tree, indent=1) + "\n", encoding="utf-8")
@@ -329,15 +322,19 @@ def main() -> int:
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--only", choices=list(LENGTHS))
     parser.add_argument("--worker", choices=["ours", "trl"])
     parser.add_argument("--folder")
     return parser.parse_args()
 
 
-def compare(folder: Path, length: str, rounds: int) -> dict[str, float]:
-    """Seconds of a step of both, the median of the ratios, and peak memory above idle."""
+def compare(folder: Path, length: str, rounds: int) -> dict[str, Any]:
+    """Seconds of a step of both, the median of the ratios, and peak memory above idle.
+
+    Under `load`: how many processes ran or waited, in the minute before and in the last one.
+    """
+    load = os.getloadavg()[0]
     reports: dict[str, list[dict[str, Any]]] = {}
     workers = {name: start(name, folder, length, rounds) for name in ("ours", "trl")}
     try:
@@ -358,8 +355,15 @@ def compare(folder: Path, length: str, rounds: int) -> dict[str, float]:
     # The first step warms up.
     pairs = list(zip(ours[1:], theirs[1:], strict=True))
     return {
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "threads": torch.get_num_threads(),
+        "load": [round(load, 2), round(os.getloadavg()[0], 2)],
+        "prompts": PROMPTS[length],
+        "rounds": rounds,
         "ours": statistics.median(mine["seconds"] for mine, _ in pairs),
+        "ours_rollout": statistics.median(mine["rollout"] for mine, _ in pairs),
         "trl": statistics.median(their["seconds"] for _, their in pairs),
+        "trl_rollout": statistics.median(their["rollout"] for _, their in pairs),
         "ratio": statistics.median(their["seconds"] / mine["seconds"] for mine, their in pairs),
         "ours_gib": ours[-1]["above_idle_gib"],
         "trl_gib": theirs[-1]["above_idle_gib"],

@@ -88,7 +88,7 @@ class Command:
 
 
 class Run(Command):
-    """`sidtune train` in a process of its own.
+    """`sidtune train`, or another command that takes a configuration, in a process of its own.
 
     Args:
         tree: the configuration.
@@ -100,12 +100,13 @@ class Run(Command):
         tree: dict[str, Any],
         log: Path,
         *options: str,
+        command: str = "train",
         largest_file: int | None = None,
         **environment: str,
     ) -> None:
         file = log.with_suffix(".yaml")
         file.write_text(yaml.safe_dump(tree))
-        super().__init__(["train", str(file), *options], log, largest_file, **environment)
+        super().__init__([command, str(file), *options], log, largest_file, **environment)
 
 
 def rank_environments(processes: int) -> list[dict[str, str]]:
@@ -128,14 +129,26 @@ def rank_environments(processes: int) -> list[dict[str, str]]:
 
 
 def start_ranks(
-    processes: int, tree: dict[str, Any], folder: Path, *options: str, **environment: str
+    processes: int,
+    tree: dict[str, Any],
+    folder: Path,
+    *options: str,
+    command: str = "train",
+    **environment: str,
 ) -> list[Run]:
     """The processes of one run, as a launcher would start them; a single one as a user would."""
     name = Path(tree["output_dir"]).name
     if processes == 1:
-        return [Run(tree, folder / f"{name}.log", *options, **environment)]
+        return [Run(tree, folder / f"{name}.log", *options, command=command, **environment)]
     return [
-        Run(tree, folder / f"{name}-rank{rank}.log", *options, **environment, **variables)
+        Run(
+            tree,
+            folder / f"{name}-rank{rank}.log",
+            *options,
+            command=command,
+            **environment,
+            **variables,
+        )
         for rank, variables in enumerate(rank_environments(processes))
     ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -65,7 +66,7 @@ OPTIONS = {
     "export": "model folder --to",
     "compare": "runs --split --json",
     "report": "runs --split --output",
-    "demo": "--output",
+    "demo": "--output --rl",
     "run": "config overrides --processes --trust-remote-code --quiet --json",
     "push": "model repo --public --yes",
     "explain": "key --json",
@@ -539,7 +540,7 @@ def test_quiet_training_prints_warnings_alone(
 def test_the_demo_leaves_a_model_and_says_what_is_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    report = run_demo(tmp_path / "demo", users=6)
+    report = run_demo(tmp_path / "demo", users=6, rl=True)
     output = flat(capsys.readouterr().out)
     assert list(report.rankers) == ["ranker", "model", "ranker without model", *BASELINES]
     assert output.count("last bought:") == 3
@@ -547,6 +548,12 @@ def test_the_demo_leaves_a_model_and_says_what_is_next(
     assert (tmp_path / "demo" / "run" / "final_checkpoint" / "config.json").is_file()
     for words in ("Done.", "prepare:", "sids:", "train:", "NDCG@10", "sidtune preview"):
         assert words in output
+    row = r"((?: [01]\.\d{4}){4})"
+    gained = re.search(f"HR@50 supervised{row} reinforced{row}", output)
+    assert gained
+    logged = (tmp_path / "demo" / "run-rl" / "metrics.jsonl").read_text().splitlines()
+    before = next(filter(None, (json.loads(line).get("eval_hr@50") for line in logged)))
+    assert gained[1].split()[3] == f"{before:.4f}"
     report_file = tmp_path / "demo" / "run" / "report.html"
     assert output.endswith(f"Report: {report_file}")
     assert "Where the SID is lost" in report_file.read_text()

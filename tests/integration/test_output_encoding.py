@@ -134,7 +134,7 @@ def test_every_command_prints(
 ) -> None:
     if name == "compare":
         said(monkeypatch, "utf-8", "evaluate", shop / "run")
-    monkeypatch.setattr(demo_steps.run_demo, "__defaults__", (20,))
+    monkeypatch.setattr(demo_steps.run_demo, "__defaults__", (20, False))
     monkeypatch.setattr(demo_steps, "create_base", smaller_base)
     arguments = [part.format(shop=shop, out=tmp_path) for part in COMMANDS[name]]
     out, err, status = said(monkeypatch, encoding, *arguments)

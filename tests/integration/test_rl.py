@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from tests.forking import start_ranks
 from tests.running import Crash, metrics, same_result
 from tests.tiny_data import tiny_config, tiny_tree
 from typer.testing import CliRunner
@@ -115,6 +116,28 @@ def test_the_layout_does_not_matter(shop: Path) -> None:
         torch.testing.assert_close(ends[1][weight], value, rtol=1e-4, atol=2e-5)
 
 
+def test_two_uneven_processes_equal_one(shop: Path, tmp_path: Path) -> None:
+    """Of three prompts one rank has one, which at some step teaches nothing."""
+    rl = {"prompts": 3, "rollout": "sample", "updates": 2, "sft_weight": 0, "max_grad_norm": 1e6}
+    alone, together = (tree_of(shop, name, rl) for name in ("alone", "together"))
+    one, two = (reinforced(parse_config(tree, "test")) for tree in (alone, together))
+    reinforce(parse_config(alone, "test"))
+    assert [rank.ends() for rank in start_ranks(2, together, tmp_path, command="rl")] == [0, 0]
+    logged = metrics(one)
+    assert any(0 < entry.get("taught_groups", 0) < 1 for entry in logged)
+    assert max(entry.get("grad_norm", 0) for entry in logged) > 1e-3
+    for left, right in zip(logged, metrics(two), strict=True):
+        # The opening that all prompts share is computed once in each process.
+        for entry in (left, right):
+            entry.pop("tokens_saved", None)
+        assert right == pytest.approx(left, rel=2e-3, abs=1e-5)
+    start = load_weights(shop / "run" / FINAL)
+    mine, theirs = (load_weights(run.output_dir / FINAL) for run in (one, two))
+    assert any(not torch.equal(value, start[name]) for name, value in mine.items())
+    for name, value in mine.items():
+        torch.testing.assert_close(theirs[name], value, rtol=1e-3, atol=1e-4)
+
+
 def test_without_signal_and_without_sft_nothing_moves(shop: Path) -> None:
     """All groups hold every SID of the shop, and all answers are rewarded alike."""
     tree = tree_of(shop, "still", {"steps": 1, "beta": 0, "sft_weight": 0, "group": 4})
@@ -125,6 +148,46 @@ def test_without_signal_and_without_sft_nothing_moves(shop: Path) -> None:
         reinforce(parse_config(tree, "test"))
     start, end = load_weights(shop / "run" / FINAL), load_weights(shop / "still" / FINAL)
     assert all(torch.equal(start[name], end[name]) for name in start)
+
+
+def test_dropout_is_the_updates_alone(shop: Path) -> None:
+    """At the first step, answers are the same as without, and their probabilities are not the
+    reference's.
+    """
+    first = {}
+    for rate, updates in ((0.0, 1), (0.5, 1), (0.5, 2)):
+        tree = tree_of(shop, f"dropout {rate} {updates}", {"steps": 1, "updates": updates})
+        tree["model"] = tree["model"] | {"residual_dropout": rate, "embedding_dropout": rate}
+        config = parse_config(tree, "test")
+        reinforce(config)
+        first[rate, updates] = next(e for e in metrics(reinforced(config)) if "reward" in e)
+    assert len({(entry["reward"], entry["entropy"]) for entry in first.values()}) == 1
+    assert first[0.5, 1]["kl"] > 1e-3
+    assert first[0.0, 1]["kl"] == pytest.approx(0, abs=1e-6)
+    assert first[0.5, 2]["kl"] == pytest.approx(0, abs=1e-6)
+
+
+def test_what_is_evaluated_and_saved_is_averaged_with_the_start(shop: Path) -> None:
+    """A run that starts from the result evaluates it as the run did that left it."""
+    whole = config_of(shop, "trained alone", steps=2, keep_start=0)
+    averaged = config_of(shop, "averaged", steps=2, keep_start=0.25)
+    for config in (whole, averaged):
+        gain = reinforce(config)
+        assert gain
+        assert gain.result.best_step == 2
+    start, trained, result = (
+        load_weights(shop / name / FINAL) for name in ("run", "trained alone", "averaged")
+    )
+    for name, value in result.items():
+        expected = 0.25 * start[name] + 0.75 * trained[name]
+        torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-6)
+    again = config_of(shop, "again", steps=1, start=str(shop / "averaged"))
+    reinforce(again)
+    evaluated = [
+        [entry for entry in metrics(reinforced(config)) if "eval_ndcg@10" in entry]
+        for config in (averaged, again)
+    ]
+    assert evaluated[1][0] == pytest.approx(evaluated[0][-1] | {"step": 0, "epoch": 0}, rel=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import yaml
 from rich.markup import escape
+from rich.table import Table
 
 from sidtune.base.errors import UserError
 from sidtune.base.terminal import console
@@ -16,20 +17,22 @@ from sidtune.decoding.recommender import Recommender
 from sidtune.evaluation.report import Report
 from sidtune.evaluation.tables import metrics_table
 from sidtune.model.new_base import create_base
-from sidtune.pipeline.defaults import Request
+from sidtune.pipeline.defaults import Request, load_run
 from sidtune.pipeline.run import run
+from sidtune.reinforcement.run import reinforce
 from sidtune.runs.checkpoints import FINAL
 
 SEED = 0
 SHOWN_USERS = 3
 
 
-def run_demo(folder: Path, users: int = 600) -> Report:
+def run_demo(folder: Path, users: int = 600, rl: bool = False) -> Report:
     """Generate a shop and a base model, and run all stages; print what they did.
 
     Args:
         folder: must be new or empty.
         users: number of users in the generated data.
+        rl: reinforce the model too.
 
     Raises:
         UserError: if the folder is not empty, or a library is missing.
@@ -52,6 +55,8 @@ def run_demo(folder: Path, users: int = 600) -> Report:
     console.print(f"[bold]All stages[/bold]: sidtune run {escape(str(config))}")
     report = run(Request.read(config))
     console.print(metrics_table(report))
+    if rl:
+        _reinforce(config)
     model = folder / "run"
     console.print("[bold]Recommendations[/bold]")
     show_recommendations(paths, model)
@@ -79,10 +84,27 @@ def write_config(folder: Path, paths: EventPaths) -> Path:
         "encoding": {"cache_dir": str(folder / "cache"), "cutoff_len": 256},
         "training": {"epochs": 1, "batch_size": 64, "learning_rate": 2e-3},
         "eval": {"every": 0.2},
+        "rl": {"epochs": 1, "prompts": 64},
     }
     config = folder / "demo.yaml"
     config.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
     return config
+
+
+def _reinforce(file: Path) -> None:
+    """Reinforce the model, and print a table of what that changed on validation rows."""
+    console.print(f"[bold]Reinforcement[/bold]: sidtune rl {escape(str(file))} rank.fit=never")
+    gain = reinforce(load_run(file, ["rank.fit=never"]))
+    assert gain
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("model alone, validation rows")
+    names = ("hr@1", "hr@10", "ndcg@10", "hr@50")
+    for name in names:
+        table.add_column(name.upper(), justify="right")
+    for title, metrics in (("supervised", gain.before), ("reinforced", gain.after)):
+        table.add_row(title, *(f"{metrics[name]:.4f}" for name in names))
+    console.print(table)
+    console.print(f"   the reinforced model: {escape(str(gain.result.folder))}", soft_wrap=True)
 
 
 def item_texts(paths: EventPaths) -> list[str]:

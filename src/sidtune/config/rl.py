@@ -71,6 +71,13 @@ class RlConfig(Section):
     sft_weight: Annotated[float, Field(ge=0)] = Field(
         default=0.1, description="weight of the supervised loss of the targets"
     )
+    keep_start: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.4,
+        description=(
+            "share of the start in what is evaluated and saved: its weights are averaged with"
+            " the trained ones. It keeps the ends of the lists; 0 saves the trained weights alone"
+        ),
+    )
     updates: Annotated[int, Field(ge=1, le=100)] = Field(
         default=1, description="optimizer updates that learn from the same answers"
     )

@@ -32,7 +32,7 @@ from sidtune.reinforcement.policy_loss import PolicyLoss
 from sidtune.reinforcement.prompt_corpus import PromptCorpus
 from sidtune.reinforcement.rewards.base import Shop
 from sidtune.reinforcement.rollouts import Rollouts
-from sidtune.reinforcement.trainer import Reinforcement, ReinforcementTrainer
+from sidtune.reinforcement.trainer import Reinforcement, ReinforcementTrainer, trained_weights
 from sidtune.runs.bundle import RECOMMENDER_FILE, read_bundle, refuse_other_folders
 from sidtune.runs.files import METRICS
 from sidtune.sids.vectors.source import unit
@@ -56,6 +56,7 @@ COMPARED = (
     "add_target",
     "beta",
     "sft_weight",
+    "keep_start",
     "updates",
     "clip",
 )
@@ -95,14 +96,10 @@ def reinforced(config: Config) -> Config:
     rl = config.rl
     start = rl.start or config.output_dir
     output_dir = rl.output_dir or config.output_dir.with_name(f"{config.output_dir.name}-rl")
-    model = {
-        "base": str(start),
-        "from_scratch": False,
-        "new_rows": "mean",
-        # Log-probabilities are compared with those of the rollout and of the reference.
-        "residual_dropout": 0.0,
-        "embedding_dropout": 0.0,
-    }
+    model = {"base": str(start), "from_scratch": False, "new_rows": "mean"}
+    if rl.updates > 1:
+        # Clipping looks at the ratio to the rollout's probabilities, which dropout would blur.
+        model |= {"residual_dropout": 0.0, "embedding_dropout": 0.0}
     training = {
         "batch_size": rl.prompts,
         "max_steps": rl.steps or (None if rl.epochs else STEPS),
@@ -245,7 +242,7 @@ def reinforcement_trainer(
     arguments: TrainingArguments,
     request: StopRequest,
 ) -> StepTrainer:
-    """The Trainer, with a copy of the model to compare with."""
+    """The Trainer, with a copy of the model to compare with and one to average with."""
     assert isinstance(steps.corpus, PromptCorpus)
     rl, tasks = config.rl, len(shared.training)
     variant = PolicyLoss(config.loss, shared.prefixes, rl.clip)
@@ -255,7 +252,9 @@ def reinforcement_trainer(
     if rl.weights.get("semantic"):
         shop.vectors()
     rollouts = Rollouts(corpus, answers.trie, rl, shop, config.seed)
-    kind = partial(ReinforcementTrainer, reinforcement=Reinforcement(rollouts, rl, reference))
+    start = [weight.clone() for weight in trained_weights(model)] if rl.keep_start else []
+    means = Reinforcement(rollouts, rl, reference, start)
+    kind = partial(ReinforcementTrainer, reinforcement=means)
     return make_trainer(shared, config, model, steps, arguments, request, variant, kind, SHOWN)
 
 

@@ -59,11 +59,13 @@ class Reinforcement:
         rollouts: asks for answers.
         options: of the objective.
         reference: the model that the divergence is measured from; None without `beta`.
+        start: the weights that are trained, as they were; empty without `keep_start`.
     """
 
     rollouts: Rollouts
     options: RlConfig
     reference: LabelLoss | None
+    start: list[Tensor]
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,11 @@ class Answered:
     rollout: Rollout
     edges: Edges
     placed: list[Placed]
+
+
+def trained_weights(model: nn.Module) -> list[Tensor]:
+    """The weights that are trained, without their history."""
+    return [weight.detach() for weight in model.parameters() if weight.requires_grad]
 
 
 class ReinforcementTrainer(StepTrainer):
@@ -162,6 +169,36 @@ class ReinforcementTrainer(StepTrainer):
                 placed: dict[str, Any] = batch.to(self.args.device)
                 known = model.likelihoods(**placed)
             answered.edges.terms[labels, term] = known.float().cpu().numpy()
+
+    # --- what is evaluated and saved ---
+
+    def _average(self) -> list[Tensor]:
+        """Average the weights with those of the start, and return them as they were before.
+
+        The sources are WiSE-FT (Wortsman et al., 2022, “Robust fine-tuning of zero-shot models”)
+        and, for reinforcement, WARP (Ramé et al., 2024, section 3.3).
+        """
+        start, share = self.reinforcement.start, self.reinforcement.options.keep_start
+        trained = trained_weights(self.language_model) if start else []
+        before = [weight.clone() for weight in trained]
+        for weight, first in zip(trained, start, strict=True):
+            weight.lerp_(first.to(weight.device), share)
+        return before
+
+    @torch.no_grad()
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """As `StepTrainer`, of the averaged weights."""
+        before = self._average()
+        try:
+            return super().evaluate(*args, **kwargs)
+        finally:
+            for weight, value in zip(trained_weights(self.language_model), before, strict=False):
+                weight.copy_(value)
+
+    @torch.no_grad()
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        self._average()
 
     # --- updates that follow the first on one rollout ---
 
