@@ -128,7 +128,7 @@ def test_training_says_which_rows_are_new(
     known = len(AutoTokenizer.from_pretrained(make_base(tmp_path / "base")))
     run(with_tokens(tmp_path, False, known, model={"base": str(tmp_path / "base")}))
     shown = " ".join(capsys.readouterr().out.split())
-    assert "13 SID tokens (13 new, 13 of them only in the tokenizer) of" in shown
+    assert "13 SID tokens (13 new, 13 of them only in the tokenizer) · vocabulary" in shown
 
 
 def test_from_scratch_trains_every_row(tmp_path: Path) -> None:

@@ -189,13 +189,13 @@ def test_early_stopping_and_the_best_model(tmp_path: Path) -> None:
 
 
 def test_a_dry_run_writes_nothing_and_names_the_plan(tmp_path: Path, capsys: Any) -> None:
-    config = tiny_config(tmp_path)
+    config = tiny_config(tmp_path, encoding={"cutoff_len": 40})
     assert train(config, dry_run=True) is None
     output = " ".join(capsys.readouterr().out.split())
     assert not config.output_dir.exists()
     for word in (
-        "truncated",
-        "dropped",
+        "examples truncated to encoding.cutoff_len",
+        "dropped that do not fit even so",
         "longest",
         "steps",
         "epochs",
