@@ -36,7 +36,6 @@ CHECKS: list[Check] = [
     options.idle_options,
     options.precision,
     options.loss,
-    options.output,
 ]
 # Checks that read every row; their findings are cached. All others run at every start.
 ROW_CHECKS = (
@@ -53,15 +52,16 @@ ROW_CHECKS = (
 )
 
 
-# Training repeats these with exact numbers once it has its plan.
-BEFORE_A_PLAN: list[Check] = [options.warmup]
+# Training says these itself: with exact numbers once it has its plan, and whether a finished run is
+# this very one.
+BEFORE_TRAINING: list[Check] = [options.warmup, options.output]
 
 
 def run_checks(inputs: Inputs) -> list[Finding]:
     """The findings of all checks, errors first; a check that fails becomes an error, and the others
     still run.
     """
-    return _findings(inputs, [*CHECKS, *BEFORE_A_PLAN])
+    return _findings(inputs, [*CHECKS, *BEFORE_TRAINING])
 
 
 def refuse_errors(inputs: Inputs) -> None:

@@ -156,7 +156,7 @@ def render(ranked: Ranked) -> Iterator[RenderableType]:
         yield f"no {', no '.join(ranked.absent)}: nothing is known of it here"
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("validation rows")
-    for heading in ("HR@10", "HR@50", "NDCG@10", "ranker more", "95%"):
+    for heading in ("HR@10", "HR@50", "NDCG@10", "ranker leads", "95%"):
         table.add_column(heading, justify="right")
     for name, line in ranked.lines.items():
         more = ["", ""] if line.change is None else [f"{line.change.value:+.4f}", _signed(line)]
