@@ -167,21 +167,31 @@ def test_dropout_is_the_updates_alone(shop: Path) -> None:
     assert first[0.5, 2]["kl"] == pytest.approx(0, abs=1e-6)
 
 
-def test_what_is_evaluated_and_saved_is_averaged_with_the_start(shop: Path) -> None:
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+def test_what_is_evaluated_and_saved_is_averaged_with_the_start(shop: Path, tuning: str) -> None:
     """A run that starts from the result evaluates it as the run did that left it."""
-    whole = config_of(shop, "trained alone", steps=2, keep_start=0)
-    averaged = config_of(shop, "averaged", steps=2, keep_start=0.25)
+
+    def config_of_run(name: str, **rl: Any) -> Config:
+        tree = tree_of(shop, f"{name}, {tuning}", rl)
+        tree["model"] |= {"tuning": tuning}
+        if tuning == "lora":
+            tree["model"] |= {"lora": {"rank": 4}}
+        return parse_config(tree, "test")
+
+    whole = config_of_run("trained alone", steps=2, keep_start=0)
+    averaged = config_of_run("averaged", steps=2, keep_start=0.25)
     for config in (whole, averaged):
         gain = reinforce(config)
         assert gain
         assert gain.result.best_step == 2
     start, trained, result = (
-        load_weights(shop / name / FINAL) for name in ("run", "trained alone", "averaged")
+        load_weights(folder / FINAL)
+        for folder in (shop / "run", *(reinforced(each).output_dir for each in (whole, averaged)))
     )
     for name, value in result.items():
         expected = 0.25 * start[name] + 0.75 * trained[name]
         torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-6)
-    again = config_of(shop, "again", steps=1, start=str(shop / "averaged"))
+    again = config_of_run("again", steps=1, start=str(reinforced(averaged).output_dir))
     reinforce(again)
     evaluated = [
         [entry for entry in metrics(reinforced(config)) if "eval_ndcg@10" in entry]

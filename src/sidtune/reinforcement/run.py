@@ -32,7 +32,7 @@ from sidtune.reinforcement.policy_loss import PolicyLoss
 from sidtune.reinforcement.prompt_corpus import PromptCorpus
 from sidtune.reinforcement.rewards.base import Shop
 from sidtune.reinforcement.rollouts import Rollouts
-from sidtune.reinforcement.trainer import Reinforcement, ReinforcementTrainer, trained_weights
+from sidtune.reinforcement.trainer import Reinforcement, ReinforcementTrainer, averaged_weights
 from sidtune.runs.bundle import RECOMMENDER_FILE, read_bundle, refuse_other_folders
 from sidtune.runs.files import METRICS
 from sidtune.sids.vectors.source import unit
@@ -252,7 +252,7 @@ def reinforcement_trainer(
     if rl.weights.get("semantic"):
         shop.vectors()
     rollouts = Rollouts(corpus, answers.trie, rl, shop, config.seed)
-    start = [weight.clone() for weight in trained_weights(model)] if rl.keep_start else []
+    start = [weight.clone() for weight in averaged_weights(model)] if rl.keep_start else []
     means = Reinforcement(rollouts, rl, reference, start)
     kind = partial(ReinforcementTrainer, reinforcement=means)
     return make_trainer(shared, config, model, steps, arguments, request, variant, kind, SHOWN)

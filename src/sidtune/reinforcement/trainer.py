@@ -59,7 +59,7 @@ class Reinforcement:
         rollouts: asks for answers.
         options: of the objective.
         reference: the model that the divergence is measured from; None without `beta`.
-        start: the weights that are trained, as they were; empty without `keep_start`.
+        start: the weights that are averaged, as they were; empty without `keep_start`.
     """
 
     rollouts: Rollouts
@@ -83,9 +83,15 @@ class Answered:
     placed: list[Placed]
 
 
-def trained_weights(model: nn.Module) -> list[Tensor]:
-    """The weights that are trained, without their history."""
-    return [weight.detach() for weight in model.parameters() if weight.requires_grad]
+def averaged_weights(model: nn.Module) -> list[Tensor]:
+    """The trained weights that are averaged, without their history. Of an adapter's product B·A
+    only B, which is 0 at the start, so that the product is the average.
+    """
+    return [
+        weight.detach()
+        for name, weight in model.named_parameters()
+        if weight.requires_grad and ".lora_A." not in name
+    ]
 
 
 class ReinforcementTrainer(StepTrainer):
@@ -179,7 +185,7 @@ class ReinforcementTrainer(StepTrainer):
         and, for reinforcement, WARP (Ramé et al., 2024, section 3.3).
         """
         start, share = self.reinforcement.start, self.reinforcement.options.keep_start
-        trained = trained_weights(self.language_model) if start else []
+        trained = averaged_weights(self.language_model) if start else []
         before = [weight.clone() for weight in trained]
         for weight, first in zip(trained, start, strict=True):
             weight.lerp_(first.to(weight.device), share)
@@ -192,7 +198,7 @@ class ReinforcementTrainer(StepTrainer):
         try:
             return super().evaluate(*args, **kwargs)
         finally:
-            for weight, value in zip(trained_weights(self.language_model), before, strict=False):
+            for weight, value in zip(averaged_weights(self.language_model), before, strict=False):
                 weight.copy_(value)
 
     @torch.no_grad()
