@@ -34,7 +34,7 @@ from sidtune.config.model import LoraConfig, ModelConfig
 from sidtune.model.load import outline
 from sidtune.model.tuning.quantised import Kind
 from sidtune.training.guards.memory import USED_SHARE
-from sidtune.training.memory.estimate import memory_of, sharded_memory_of
+from sidtune.training.memory.estimate import Memory, memory_of, sharded_memory_of
 
 OUTCOME = Path(__file__).with_suffix(".json")
 GIB = 2**30
@@ -128,11 +128,8 @@ def memory_rows(shape: str) -> list[dict[str, Any]]:
                         "tuning": f"{tuning}, {kind}" if kind else tuning,
                         "checkpointing": checkpointing,
                         "state": found.state / GIB,
-                        "activations": found.activations / GIB,
-                        "logits": found.logits / GIB,
-                        "total": found.total / GIB,
-                        "fits": [card for card in CARDS if found.total <= USED_SHARE * card * GIB],
                     }
+                    | of_pass(found)
                 )
                 print(json.dumps(rows[-1]), flush=True)
     return rows
@@ -153,14 +150,21 @@ def sharded_rows(shape: str) -> list[dict[str, Any]]:
                 "checkpointing": checkpointing,
                 "shards": (found.weights + found.gradients + found.optimizer) / GIB,
                 "gathered": found.exchange / GIB,
-                "activations": found.activations / GIB,
-                "logits": found.logits / GIB,
-                "total": found.total / GIB,
-                "fits": [card for card in CARDS if found.total <= USED_SHARE * card * GIB],
             }
+            | of_pass(found)
         )
         print(json.dumps(rows[-1]), flush=True)
     return rows
+
+
+def of_pass(found: Memory) -> dict[str, Any]:
+    """What a pass adds to the state, all of it in GiB, and the cards that hold it."""
+    return {
+        "activations": found.activations / GIB,
+        "logits": found.logits / GIB,
+        "total": found.total / GIB,
+        "fits": [card for card in CARDS if found.total <= USED_SHARE * card * GIB],
+    }
 
 
 def one_pass() -> MicroBatch:

@@ -60,9 +60,7 @@ def _say_next(model: Path) -> None:
     """Commands that work as they stand, with two popular items for a history."""
     from sidtune.runs.bundle import read_bundle
 
-    bundle = read_bundle(model)
-    popular = (-bundle.users).argsort(kind="stable")[:2].tolist()
-    items = ",".join(bundle.catalogue.ids[item] for item in popular)
+    items = ",".join(read_bundle(model).by_users[:2])
     folder = shlex.quote(str(model))
     console.print(f"Model: {escape(str(model))}. Next:", soft_wrap=True)
     for command in (f"recommend {folder} --history {shlex.quote(items)}", f"play {folder}"):

@@ -115,6 +115,11 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def backend() -> str:
+    """The library with which processes talk: NCCL between GPUs, otherwise gloo."""
+    return "nccl" if torch.cuda.is_available() else "gloo"
+
+
 def join_after_restart() -> None:
     """After a torchrun restart on one machine, initialise the process group under keys of this
     attempt.
@@ -137,7 +142,7 @@ def join_after_restart() -> None:
         os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False
     )
     dist.init_process_group(
-        "nccl" if torch.cuda.is_available() else "gloo",
+        backend(),
         store=stores.PrefixStore(f"attempt-{attempt}", store),
         rank=int(os.environ["RANK"]),
         world_size=int(os.environ["WORLD_SIZE"]),

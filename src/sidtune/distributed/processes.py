@@ -12,6 +12,7 @@ import torch.distributed as dist
 from transformers import TrainingArguments
 
 from sidtune.base.errors import PeerLost, UserError
+from sidtune.distributed.launch import backend
 
 T = TypeVar("T")
 # Ranks wait while the first one encodes: long enough for millions of rows.
@@ -52,9 +53,8 @@ def alone_if_needed() -> Iterator[None]:
     if dist.is_initialized():
         yield
         return
-    backend = "nccl" if torch.cuda.is_available() else "gloo"
     store: Any = dist  # whose exports are not declared for mypy
-    dist.init_process_group(backend, store=store.HashStore(), rank=0, world_size=1)
+    dist.init_process_group(backend(), store=store.HashStore(), rank=0, world_size=1)
     try:
         yield
     finally:

@@ -76,7 +76,8 @@ def export_plain(model: Path, folder: Path, engine: Engine) -> PlainExport:
             if path.is_file():
                 shutil.copyfile(path, aside / path.name)
         write_json(aside / PROMPT, prompt)
-        items = {item: list(paths[item]) for item in _by_users(bundle)}
+        # The order of items that share a SID.
+        items = {item: list(paths[item]) for item in bundle.by_users}
         write_json(aside / ITEMS, {"levels": trie.levels, "items": items}, indent=None)
         # As bytes: `save_file` would hide the file from other users.
         (aside / TRIE).write_bytes(safetensors.numpy.save(trie.tensors()))
@@ -86,12 +87,6 @@ def export_plain(model: Path, folder: Path, engine: Engine) -> PlainExport:
             (aside / GRAMMAR).write_text(lark_grammar(trie), encoding="utf-8")
         shutil.copyfile(client.__file__, aside / SCRIPT)
     return PlainExport(folder, trie, _commands(folder, engine, bundle.catalogue.ids[0]))
-
-
-def _by_users(bundle: Bundle) -> list[str]:
-    """Item ids, those with most training users first: the order of items that share a SID."""
-    order = (-bundle.users).argsort(kind="stable")
-    return [bundle.catalogue.ids[place] for place in order.tolist()]
 
 
 def _lines(bundle: Bundle) -> str:

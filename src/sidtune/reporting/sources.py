@@ -65,6 +65,6 @@ def _table(lines: dict[str, Line]) -> Table:
         label = name if name == "ranker" or name.startswith(WITHOUT) else f"{name} alone"
         figures = (f"{found.value:.4f}" for found in (line.hr, line.ndcg, line.far))
         rows.append([label, *figures, *more])
-    head = ["", "HR@10", "NDCG@10", "HR@50", "HR@10, ranker leads by", "95%"]
+    head = ["", "HR@10", "NDCG@10", "HR@50", "HR@10, ranker leads", "95%"]
     title = "Ranker, ranker without a source, and sources alone"
     return Table(head, rows, title, width="double")

@@ -86,6 +86,12 @@ class Bundle:
     frame: Frame = PLAIN
     prompt_ids: PromptIds | None = None
 
+    @property
+    def by_users(self) -> list[str]:
+        """Item ids, those with most training users first."""
+        order = (-self.users).argsort(kind="stable")
+        return [self.catalogue.ids[place] for place in order.tolist()]
+
 
 def _only_blanks(text: str) -> str:
     if text.strip():
