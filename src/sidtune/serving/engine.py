@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
 from sidtune.base.errors import UserError
@@ -120,11 +120,19 @@ class Engine:
         self._thread.join()
 
     def _work(self) -> None:
+        """Answer batch after batch. A batch is counted before its answers go out, so that whoever
+        has an answer finds it counted.
+        """
         while (batch := self._take()) is not None:
             if batch:
                 start = time.perf_counter()
-                self._answer(batch)
+                outcomes = self._outcomes([query for query, _ in batch])
                 self._on_batch(len(batch), time.perf_counter() - start)
+                for (_, future), outcome in zip(batch, outcomes, strict=True):
+                    if isinstance(outcome, Exception):
+                        future.set_exception(outcome)
+                    else:
+                        future.set_result(outcome)
 
     def _take(self) -> list[Waiting] | None:
         """The next batch, without queries that were cancelled; None when all is done."""
@@ -136,22 +144,17 @@ class Engine:
             taken = [self._waiting.popleft() for _ in range(size)]
         return [(query, future) for query, future in taken if future.set_running_or_notify_cancel()]
 
-    def _answer(self, batch: list[Waiting]) -> None:
-        """Answer a batch; where that fails, each query alone, so that none spoils the others."""
+    def _outcomes(self, queries: Sequence[Query]) -> list[Reply | UserError | ModelFailed]:
+        """The answers to a batch; where that fails, to each query alone, so that none spoils the
+        others.
+        """
         try:
-            replies = self._served.answer([query for query, _ in batch])
+            replies = self._served.answer(queries)
         except Exception:
-            if len(batch) > 1:
-                for one in batch:
-                    self._answer([one])
-                return
+            if len(queries) > 1:
+                return [outcome for query in queries for outcome in self._outcomes([query])]
             log.exception("the model failed")
             self._failures += 1
-            batch[0][1].set_exception(ModelFailed())
-            return
+            return [ModelFailed()]
         self._failures = 0
-        for (_, future), reply in zip(batch, replies, strict=True):
-            if isinstance(reply, UserError):
-                future.set_exception(reply)
-            else:
-                future.set_result(reply)
+        return [*replies]

@@ -82,20 +82,25 @@ class Measured:
         self.app, self.metrics, self.path = app, metrics, path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the application and look at the status that it sends."""
+        """Run the application; a request is counted just before its answer is sent."""
         if scope["type"] != "http" or scope["path"] != self.path:
             await self.app(scope, receive, send)
             return
-        start, status = time.perf_counter(), 500
+        start, counted = time.perf_counter(), False
+
+        def count(status: int) -> None:
+            nonlocal counted
+            counted = True
+            self.metrics.requests.labels(str(status)).inc()
+            self.metrics.seconds.observe(time.perf_counter() - start)
 
         async def watched(message: Message) -> None:
-            nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
+                count(message["status"])
             await send(message)
 
         try:
             await self.app(scope, receive, watched)
         finally:
-            self.metrics.requests.labels(str(status)).inc()
-            self.metrics.seconds.observe(time.perf_counter() - start)
+            if not counted:
+                count(500)

@@ -89,6 +89,19 @@ def test_who_waits_while_the_model_is_busy_goes_together(
     assert sizes == [1, 3, 2]
 
 
+def test_a_batch_is_counted_before_its_answers_go_out(
+    model: Model, start: Callable[..., Engine]
+) -> None:
+    waiting: list[Future[Reply]] = []
+    seen: list[list[bool]] = []
+    engine = start(on_batch=lambda size, seconds: seen.append([f.done() for f in waiting]))
+    waiting.append(model.shut(engine))
+    waiting += [engine.submit(Query((name,))) for name in ("poison", "b")]
+    model.gate.set()
+    assert names([waiting[0], waiting[2]]) == ["first", "b"]
+    assert seen == [[False, False, False], [True, False, False]]
+
+
 def test_a_full_queue_takes_no_more(model: Model, start: Callable[..., Engine]) -> None:
     engine = start(queue=2)
     model.shut(engine)
