@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sidtune.base.errors import UserError
 from sidtune.base.ragged import Ragged
-from sidtune.base.terminal import warn
+from sidtune.base.terminal import progress, warn
 from sidtune.config.rank import RankConfig, SourceName
 from sidtune.data.rows import Rows
 from sidtune.ranker.pairs import Asked, Beams, Floats
@@ -146,11 +146,11 @@ def _ranks(
     table: Table, rows: Rows, kind: type[Trees] | type[Mixture], options: RankConfig
 ) -> dict[str, NDArray[np.int64]]:
     folds = _folds(rows)
-    found = {"ranker": _cross_fitted(table, rows.target, folds, kind, options)}
-    for name in table.sources:
-        if len(table.sources) > 1:
-            rest = table.without(name)
-            found[f"without {name}"] = _cross_fitted(rest, rows.target, folds, kind, options)
+    found: dict[str, NDArray[np.int64]] = {}
+    without = table.sources if len(table.sources) > 1 else ()
+    for name in progress((None, *without), "fitting the ranker", 1 + len(without)):
+        part, title = (table.without(name), f"without {name}") if name else (table, "ranker")
+        found[title] = _cross_fitted(part, rows.target, folds, kind, options)
     for name in table.sources:
         if SOURCES[name].mixes:
             scores = np.nan_to_num(table.of(name)[:, 0], nan=-np.inf)

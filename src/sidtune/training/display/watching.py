@@ -12,6 +12,7 @@ from sidtune.encoding.corpus import EncodedTask
 from sidtune.tasks.config import Config
 from sidtune.training.display.callbacks import ConsoleTable, LastStepEvaluation, MetricsFile
 from sidtune.training.display.live import LiveView
+from sidtune.training.display.time_left import TimeLeft
 from sidtune.training.guards.watch import LossWatch
 from sidtune.training.records.trackers import trackers
 from sidtune.training.trainer import StepTrainer
@@ -32,6 +33,7 @@ def callbacks(
         LossWatch(),
         ConsoleTable([task.name for task in valid], _shown_metrics(config), shown),
         LiveView(),
+        TimeLeft(),
     ]
     watching += trackers(config)
     if config.eval.patience:
