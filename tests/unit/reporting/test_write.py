@@ -81,6 +81,7 @@ def test_a_run_has_every_section_and_its_figures(runs: list[Path], one: Path) ->
         assert words in shown
     assert "/far/away" not in shown, "where files lie is nobody's business"
     assert "sid_next 10 2 400 40 40 60 3 1" in shown
+    assert "transitions from the latest item 70.0%" in shown
 
 
 def test_examples_are_shown_by_title_with_the_target_marked(runs: list[Path], one: Path) -> None:
