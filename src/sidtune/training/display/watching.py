@@ -27,13 +27,14 @@ def callbacks(
     Args:
         shown: entries of the training log that the table on the console has, by title.
     """
+    time_left = TimeLeft()
     watching: list[TrainerCallback] = [
         LastStepEvaluation(),
         MetricsFile(config.output_dir),
         LossWatch(),
         ConsoleTable([task.name for task in valid], _shown_metrics(config), shown),
-        LiveView(),
-        TimeLeft(),
+        time_left,
+        LiveView(time_left),
     ]
     watching += trackers(config)
     if config.eval.patience:

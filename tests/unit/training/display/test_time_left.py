@@ -31,7 +31,8 @@ class Run:
         self.now += seconds
         self.call("on_evaluate")
 
-    def step(self, seconds: float, evaluated: bool = False) -> None:
+    def step(self, seconds: float, evaluated: bool = False, waited: float = 0.0) -> None:
+        self.now += waited
         self.call("on_step_begin")
         self.now += seconds
         self.state.global_step += 1
@@ -98,3 +99,22 @@ def test_little_is_not_worth_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(90):
         run.step(0.04)
     assert len(run.said) == 1
+
+
+def test_what_is_left_follows_later_steps_and_evaluations(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(monkeypatch)
+    assert run.view.seconds is None
+    run.evaluation(10.0)
+    for _ in range(29):
+        run.step(1.0)
+    assert run.view.seconds == pytest.approx(71 * 1 + 4 * 10)
+    run.step(1.0, evaluated=True)
+    run.evaluation(20.0)
+    run.now += 4.0
+    run.call("on_save")
+    # Loading the first data after an evaluation is no part of a step; waiting for data later is.
+    run.step(1.0, waited=7.0)
+    assert run.view.seconds == pytest.approx(69 * 1 + 3 * 24)
+    for _ in range(50):
+        run.step(2.0, waited=1.0)
+    assert run.view.seconds == pytest.approx(19 * 3 + 2 * 24), "the latest steps count"
