@@ -84,7 +84,7 @@ def test_surplus_items_choose_one_after_the_other(seed: int, items: int) -> None
     room = {prefix: max(0, 2 - len(inside)) for prefix, inside in members.items()}
     for item in surplus:
         choices = [prefix for prefix, left in room.items() if left]
-        prefixes[item] = min(choices, key=lambda prefix: cost(item, prefix))  # noqa: B023
+        prefixes[item] = min(choices, key=lambda prefix: cost(item, prefix))
         room[prefixes[item]] -= 1
     assert found.surplus == len(surplus)
     assert [tuple(row) for row in found.codes[:, :2].tolist()] == list(prefixes.values())
