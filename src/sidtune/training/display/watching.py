@@ -30,10 +30,11 @@ def callbacks(
     time_left = TimeLeft()
     watching: list[TrainerCallback] = [
         LastStepEvaluation(),
+        # It says what begins before the table has a heading.
+        time_left,
         MetricsFile(config.output_dir),
         LossWatch(),
         ConsoleTable([task.name for task in valid], _shown_metrics(config), shown),
-        time_left,
         LiveView(time_left),
     ]
     watching += trackers(config)
