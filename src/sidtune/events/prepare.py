@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,6 +40,8 @@ PREPARED, SUMMARY, CATALOGUE = "prepared", "summary.json", "catalogue.parquet"
 PARTIAL = ".partial-"
 # A user with more events is more likely a program or a shared account.
 MANY_EVENTS = 10_000
+# The folders in which this process prepares just now.
+_ASIDE: set[Path] = set()
 
 
 @dataclass(frozen=True)
@@ -305,22 +308,31 @@ def _aside(home: Path) -> Iterator[Path]:
         home.mkdir(parents=True, exist_ok=True)
         mark = f"{PARTIAL}{platform.node()}-"
         for left in home.glob(f"{mark}*"):
-            if not _runs(left.name.removeprefix(mark)):
+            if left not in _ASIDE and not _in_use(left.name.removeprefix(mark)):
                 shutil.rmtree(left, ignore_errors=True)
-        folder = home / f"{mark}{os.getpid()}"
-        folder.mkdir()
+        folder = Path(tempfile.mkdtemp(prefix=f"{mark}{os.getpid()}-", dir=home))
+    _ASIDE.add(folder)
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        _ASIDE.discard(folder)
 
 
-def _runs(process: str) -> bool:
+def _in_use(name: str) -> bool:
+    """Whether the process that a folder is named after may still run. One that has this process's
+    number, as in a container that was started again, does not.
+    """
+    number = name.split("-")[0]
+    if not number.isdecimal():
+        return True
+    if int(number) == os.getpid():
+        return False
     try:
-        os.kill(int(process), 0)
+        os.kill(int(number), 0)
     except ProcessLookupError:
         return False
-    except (ValueError, PermissionError):
+    except (OverflowError, PermissionError):
         return True
     return True
 

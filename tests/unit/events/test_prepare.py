@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import platform
 import tempfile
 from pathlib import Path
 
@@ -323,3 +325,12 @@ def test_nothing_changed_nothing_done(tmp_path: Path) -> None:
         first.folder.name,
         other.folder.name,
     }
+
+
+def test_what_a_process_of_the_same_number_left_is_removed(tmp_path: Path) -> None:
+    home = tmp_path / "run" / "prepared"
+    left = [home / f".partial-{platform.node()}-{os.getpid()}{end}" for end in ("", "-abcdefgh")]
+    for folder in left:
+        folder.mkdir(parents=True)
+    done = prepared(tmp_path, files=str(write_events(tmp_path, [("u", "a", START, 5.0)] * 3)))
+    assert [*home.iterdir()] == [done.folder]
