@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from sidtune.base.errors import UserError
 from sidtune.data.item_files import read_records
-from sidtune.files.ids import Names, as_id, canonical
+from sidtune.files.ids import Names, as_id, canonical, is_text
 from sidtune.files.literals import MissingCommasError, parse_list
 from sidtune.files.text import read_json_object
 
@@ -81,6 +81,16 @@ class Catalogue:
         ids.
         """
         return self._names.positions(ids)
+
+    def find(self, ids: Sequence[str]) -> NDArray[np.int32]:
+        """The same for any strings: one that is no text, with half of a surrogate pair, is
+        unknown.
+        """
+        try:
+            return self.positions(pa.array(ids, pa.large_string()))
+        except UnicodeEncodeError:
+            texts = [item if is_text(item) else None for item in ids]
+            return self.positions(pa.array(texts, pa.large_string()))
 
 
 def read_catalogue(items: Path | None, index: Path) -> Catalogue:
