@@ -31,7 +31,7 @@ from sidtune.events.rows import Names, Written, write_rows, write_sequences
 from sidtune.events.source import Given, Source, find_source, given_events
 from sidtune.events.splits import Cuts, find_cuts
 from sidtune.events.steps import choose, order_of
-from sidtune.events.summary import Steps, some
+from sidtune.events.summary import Steps
 from sidtune.events.times import Clock, set_clock
 
 # Raised whenever the same inputs make other files.
@@ -291,7 +291,7 @@ def _warnings(steps: Steps, items: Items | None, written: Written, names: Names)
             f"{items.counts['without_id']:,} rows of the catalogue have no id that can be used"
         )
     if written.longest > MANY_EVENTS:
-        user = some([names.users[written.longest_user].as_py()])
+        user = names.users[written.longest_user].as_py()[:60]
         found.append(
             f"user {user} has {written.longest:,} events; is it a person? events.latest keeps the"
             " latest ones"

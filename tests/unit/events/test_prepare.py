@@ -94,6 +94,16 @@ def test_cut_dates(tmp_path: Path) -> None:
     assert [row[2] for row in rows(done, "test")] == ["e"]
 
 
+def test_a_cut_within_a_second(tmp_path: Path) -> None:
+    lines = ["user_id,item_id,time"]
+    lines += [f"u,{item},2020-01-01T00:00:00.{part}" for part, item in enumerate("abcde")]
+    path = write_text(tmp_path, "events.csv", "\n".join(lines))
+    split = {"valid": "2020-01-01T00:00:00.300Z", "test": "2020-01-01T00:00:00.400Z"}
+    done = prepared(tmp_path, files=str(path), split=split)
+    found = {name: [row[2] for row in rows(done, name)] for name in ("train", "valid", "test")}
+    assert found == {"train": ["b", "c"], "valid": ["d"], "test": ["e"]}
+
+
 def test_a_position_orders_equal_times(tmp_path: Path) -> None:
     text = "user_id,item_id,time,position\nu,a,2020-01-01,3\nu,b,2020-01-01,1\nu,c,2020-01-01,2\n"
     done = prepared(tmp_path, files=str(write_text(tmp_path, "e.csv", text)))
