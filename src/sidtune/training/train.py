@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, TrainingArguments
 
 from sidtune.base.errors import UserError
 from sidtune.base.signals import StopRequest
-from sidtune.base.storage import refusing_failed_writes, write_text
+from sidtune.base.storage import write_text
 from sidtune.base.terminal import console, starting, warn
 from sidtune.checks.run import refuse_errors
 from sidtune.distributed.environment import settle_environment
@@ -316,9 +316,7 @@ def write_settings(run: Config, stage: Config, plan: TrainingPlan) -> None:
     output.write_config(run)
     if stage.output_dir != run.output_dir:
         output.write_config(stage)
-    file = stage.output_dir / PLAN
-    with refusing_failed_writes(file):
-        write_text(file, json.dumps(asdict(plan)) + "\n")
+    write_text(stage.output_dir / PLAN, json.dumps(asdict(plan)) + "\n")
 
 
 def announce(start: Start, arguments: TrainingArguments) -> None:
