@@ -159,7 +159,7 @@ def known_items(ids: Sequence[str], catalogue: Catalogue) -> tuple[NDArray[np.bo
         UserError: if no id is in the catalogue.
     """
     positions = catalogue.find(ids)
-    unknown = [ids[place] for place in np.flatnonzero(positions < 0)]
+    unknown = [ids[place] for place in np.flatnonzero(positions < 0).tolist()]
     if len(unknown) == len(ids):
         raise UserError(
             f"candidates: none of the {len(ids):,} ids is in the catalogue: {some(unknown)}",
