@@ -335,5 +335,20 @@ def sid_token(level: int, code: int) -> str:
     return f"<{name}_{code}>"
 
 
+def prefix_numbers(sids: Sequence[tuple[str, ...]], depth: int | None = None) -> NDArray[np.int32]:
+    """The number of each item's first token, first two tokens and so on, `(items, depth)`, from 0
+    at each depth; of a SID that is shorter, the whole.
+
+    Args:
+        depth: by default that of the deepest SID.
+    """
+    depth = max(map(len, sids)) if depth is None else depth
+    numbers = np.empty((len(sids), depth), np.int32)
+    for level in range(depth):
+        seen: dict[tuple[str, ...], int] = {}
+        numbers[:, level] = [seen.setdefault(sid[: level + 1], len(seen)) for sid in sids]
+    return numbers
+
+
 def _first(ids: Sequence[str]) -> str:
     return ", ".join(ids[:SHOWN]) + (" …" if len(ids) > SHOWN else "")

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sidtune.data.catalogue import prefix_numbers
 from sidtune.sids.kmeans import Floats, chunks
 
 SID = tuple[str, ...]
@@ -30,7 +31,7 @@ def measure(sids: Sequence[SID], titles: Sequence[str], vectors: Floats | None) 
         titles: of the items; may all be empty.
         vectors: `(n, d)`, by which items are alike; None where there are none.
     """
-    groups = prefix_groups(sids)
+    groups = prefix_numbers(sids)
     figures: dict[str, Any] = {
         "items": len(sids),
         "levels": [level_use(sids, level) for level in range(groups.shape[1])],
@@ -83,19 +84,6 @@ def collisions(sids: Sequence[SID]) -> dict[str, Any]:
     }
 
 
-def prefix_groups(sids: Sequence[SID]) -> NDArray[np.int64]:
-    """For each item the number of its prefix of each length, `(n, levels)`; a shorter SID is a
-    prefix of its own.
-    """
-    depth = max(map(len, sids))
-    numbers: list[dict[SID, int]] = [{} for _ in range(depth)]
-    found = np.empty((len(sids), depth), np.int64)
-    for item, sid in enumerate(sids):
-        for level, known in enumerate(numbers):
-            found[item, level] = known.setdefault(sid[: level + 1], len(known))
-    return found
-
-
 class Neighbours(NamedTuple):
     """Some items `(queries,)`, and those that are nearest to each `(queries, few)`."""
 
@@ -104,7 +92,7 @@ class Neighbours(NamedTuple):
 
 
 def likeness(
-    groups: NDArray[np.int64], vectors: Floats, near: Neighbours
+    groups: NDArray[np.int32], vectors: Floats, near: Neighbours
 ) -> dict[str, list[float]]:
     """By length of prefix: what share of the vectors' variance is left within items of one prefix
     (`distortion`), and what share of an item's nearest neighbours has its prefix
@@ -134,7 +122,7 @@ def common_prefixes(sids: Sequence[SID], titles: Sequence[str]) -> list[dict[str
     ]
 
 
-def _within(centred: Floats, group: NDArray[np.int64]) -> float:
+def _within(centred: Floats, group: NDArray[np.int32]) -> float:
     """Squared distances of vectors from the means of their groups, summed."""
     order = np.argsort(group, kind="stable")
     starts = np.flatnonzero(np.diff(group[order], prepend=-1))
@@ -168,7 +156,7 @@ def neighbours(vectors: Floats) -> Neighbours:
     return Neighbours(asked, near)
 
 
-def _neighbours_kept(groups: NDArray[np.int64], near: Neighbours) -> list[float]:
+def _neighbours_kept(groups: NDArray[np.int32], near: Neighbours) -> list[float]:
     if not near.near.size:
         return [1.0] * groups.shape[1]
     shares: list[float] = (groups[near.near] == groups[near.asked][:, None]).mean((0, 1)).tolist()
