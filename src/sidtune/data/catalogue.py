@@ -342,12 +342,21 @@ def prefix_numbers(sids: Sequence[tuple[str, ...]], depth: int | None = None) ->
     Args:
         depth: by default that of the deepest SID.
     """
-    depth = max(map(len, sids)) if depth is None else depth
-    numbers = np.empty((len(sids), depth), np.int32)
-    for level in range(depth):
-        seen: dict[tuple[str, ...], int] = {}
-        numbers[:, level] = [seen.setdefault(sid[: level + 1], len(seen)) for sid in sids]
-    return numbers
+    found = np.zeros((len(sids), max(map(len, sids)) if depth is None else depth), np.int32)
+    prefix = np.zeros(len(sids), np.int64)
+    for level in range(found.shape[1]):
+        codes: dict[str, int] = {}
+        following = np.fromiter(
+            (
+                codes.setdefault(sid[level], len(codes) + 1) if level < len(sid) else 0
+                for sid in sids
+            ),
+            np.int64,
+            len(sids),
+        )
+        prefix = np.unique(prefix * (len(codes) + 1) + following, return_inverse=True)[1]
+        found[:, level] = prefix
+    return found
 
 
 def _first(ids: Sequence[str]) -> str:
