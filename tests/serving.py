@@ -33,14 +33,6 @@ def recommended(folder: Path, histories: list[list[str]], *options: object) -> l
     return [json.loads(line)["items"] for line in done.stdout.splitlines()]
 
 
-def free_port() -> int:
-    """A port that nobody listens at."""
-    listener = bound("127.0.0.1", 0)
-    port: int = listener.getsockname()[1]
-    listener.close()
-    return port
-
-
 @contextmanager
 def running(app: Any) -> Iterator[str]:
     """The address of a server in a thread of its own."""

@@ -153,5 +153,5 @@ def _entropy(decoder: Decoder[Any], state: State, trie: Trie) -> NDArray[np.floa
     logs = decoder.head.logits(state.hidden, trie.levels[0].tokens).log_softmax(-1)
     # A token that the model masks has a probability of zero, which counts for nothing.
     entropy = -(logs.exp() * logs.clamp(min=torch.finfo(logs.dtype).min)).sum(-1)
-    found: NDArray[np.float64] = entropy.double().cpu().numpy()
+    found: NDArray[np.float64] = entropy.cpu().double().numpy()
     return found

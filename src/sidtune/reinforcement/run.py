@@ -40,7 +40,8 @@ from sidtune.tasks.config import Config
 from sidtune.training.loss.label_loss import LabelLoss
 from sidtune.training.make_steps import make_plan, make_steps
 from sidtune.training.method import Method, Shared, make_trainer
-from sidtune.training.train import Result, train
+from sidtune.training.records.result import Result
+from sidtune.training.train import train
 from sidtune.training.trainer import StepTrainer
 
 # Lists this long are ranked on validation rows, for HR@50.
