@@ -18,7 +18,7 @@ from sidtune.serving.engine import Engine
 from sidtune.serving.server import bound
 from tests.asking import call
 
-SECONDS = 60
+SECONDS = 120
 
 
 def engine_of(folder: Path, **options: Any) -> Engine:
