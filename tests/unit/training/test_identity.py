@@ -54,6 +54,7 @@ COMPARED: dict[str, tuple[Any, dict[str, Any]]] = {
     "training.min_lr_ratio": (0.9, {}),
     "training.weight_decay": (0.5, {}),
     "training.distributed": ("fsdp2", {}),
+    "training.optimizer_state": ("bf16", {}),
     "training.decay_embeddings": (False, {"training": {"weight_decay": 0.5}}),
     "loss.over": ("allowed", {}),
     "loss.label_smoothing": (0.1, {}),
@@ -86,6 +87,7 @@ HARMLESS = {
     "encoding.cache_dir": "a cache",
     "training.workers": "steps are the same whoever prepares them",
     "training.gradient_checkpointing": "the same activations, computed twice",
+    "training.offload_optimizer": "the same state, in another place",
     "eval.ranking.every": (
         "metrics that nothing is chosen by; with another eval.metric than loss it must be 1"
     ),
@@ -228,6 +230,7 @@ def test_harmless_keys_change_nothing(tmp_path: Path) -> None:
         "encoding.cache_dir": str(tmp_path / "cache2"),
         "training.workers": 0,
         "training.gradient_checkpointing": True,
+        "training.offload_optimizer": True,
         "eval.ranking.every": 2,
         "eval.save_total_limit": 3,
         "rank.fit": "auto",
