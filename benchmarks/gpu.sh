@@ -5,8 +5,9 @@
 #
 #   benchmarks/gpu.sh [--out FILE] [--smoke] [--checks]
 #
-# It begins with checks of LoRA, quantised bases and sharding (FSDP2) on one rank, a PASS, FAIL or SKIP line each;
-# --checks makes these alone. bitsandbytes is optional: without it, quantised bases are skipped.
+# It begins with checks of LoRA, quantised bases, the optimizer's state (bf16, 8bit, offloaded) and sharding (FSDP2)
+# on one rank, a PASS, FAIL or SKIP line each; --checks makes these alone. bitsandbytes is optional: without it,
+# quantised bases and 8bit are skipped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PYTHONPATH="$PWD/src:$PWD/benchmarks${WHEELS:+:$WHEELS}" HF_HUB_OFFLINE=1

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from sidtune.config.model import TuningName
+from sidtune.model.optimizer.moments import moments_fault
 from sidtune.model.tuning.quantised import Kind, kernel_fault
 from sidtune.tasks.config_file import parse_config
 from sidtune.training.train import train
@@ -53,6 +54,12 @@ class Checks:
             "lora": lambda: self.learns("lora", precision="bf16"),
             "lora, nf4": lambda: self.quantised("nf4"),
             "lora, int8": lambda: self.quantised("int8"),
+            "optimizer state in bf16": lambda: self.learns("full", optimizer_state="bf16"),
+            "optimizer state in 8bit": self.eight_bits,
+            "optimizer state offloaded equals that on the GPU to the bit": self.offloaded,
+            "optimizer state in 8bit, offloaded, fsdp2 on one rank": lambda: self.eight_bits(
+                offload_optimizer=True, distributed="fsdp2"
+            ),
             "fsdp2 on one rank equals one process": self.sharded_equals_whole,
             "fsdp2 on one rank, lora, bf16": self.sharded_lora,
             "fsdp2 on one rank resumes to the bit": self.sharded_resumes,
@@ -61,7 +68,8 @@ class Checks:
 
     def learns(self, tuning: TuningName, **training: Any) -> Skipped:
         """A run ends, and its loss falls."""
-        losses = self.losses(f"{tuning}-{len(training)}", tuning, **training)
+        name = "-".join([tuning, *(f"{key}-{value}" for key, value in training.items())])
+        losses = self.losses(name, tuning, **training)
         assert losses[-1] < losses[0], losses
         return None
 
@@ -71,6 +79,19 @@ class Checks:
             return fault.message
         losses = self.losses(f"lora-{kind}", "lora", kind, precision="bf16")
         assert losses[-1] < losses[0], losses
+        return None
+
+    def eight_bits(self, **training: Any) -> Skipped:
+        """A run whose optimizer's state has eight bits, where bitsandbytes' kernels work."""
+        if fault := moments_fault("8bit"):
+            return fault.message
+        return self.learns("full", optimizer_state="8bit", **training)
+
+    def offloaded(self) -> Skipped:
+        """The losses with the optimizer's state in main memory are those without."""
+        here = self.losses("state-here", "full", precision="fp32")
+        there = self.losses("state-there", "full", precision="fp32", offload_optimizer=True)
+        assert there == here, (here, there)
         return None
 
     def sharded_equals_whole(self) -> Skipped:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -31,7 +31,9 @@ from sidtune.batching.layouts import Example, Layout, MicroBatch
 from sidtune.batching.plan import Plan
 from sidtune.batching.steps import Steps
 from sidtune.config.model import LoraConfig, ModelConfig
+from sidtune.config.training import StateKind
 from sidtune.model.load import outline
+from sidtune.model.optimizer.moments import optimizer_bytes
 from sidtune.model.tuning.quantised import Kind
 from sidtune.training.guards.memory import USED_SHARE
 from sidtune.training.memory.estimate import Memory, memory_of, sharded_memory_of
@@ -89,6 +91,7 @@ def main() -> None:
     steps = [simulated(gpus, size) for gpus, size in WORLDS]
     memory = [row for shape in SHAPES for row in memory_rows(shape)]
     sharded = [row for shape in ("1.5B", "8B") for row in sharded_rows(shape)]
+    states = [row for shape in SHAPES for row in state_rows(shape)]
     hours = [row for shape in SHAPES for row in hour_rows(shape, memory, steps)]
     OUTCOME.write_text(
         json.dumps(
@@ -97,6 +100,7 @@ def main() -> None:
                 "steps": steps,
                 "memory": memory,
                 "sharded": sharded,
+                "states": states,
                 "hours": hours,
             },
             indent=1,
@@ -153,6 +157,21 @@ def sharded_rows(shape: str) -> list[dict[str, Any]]:
             }
             | of_pass(found)
         )
+        print(json.dumps(rows[-1]), flush=True)
+    return rows
+
+
+def state_rows(shape: str) -> list[dict[str, Any]]:
+    """What the optimizer holds of one shape with all weights trained, in GiB, and what a step
+    copies to the GPU and back where that is offloaded.
+    """
+    config = ModelConfig(base="none", tuning="full")
+    sid_ids = torch.arange(VOCABULARY, VOCABULARY + SIDS)
+    model = outline(config, SHAPES[shape](), VOCABULARY + SIDS, sid_ids, torch.bfloat16)
+    rows = []
+    for kind in get_args(StateKind):
+        size = optimizer_bytes(model, kind) / GIB
+        rows.append({"shape": shape, "state": kind, "gib": size, "copied": 2 * size})
         print(json.dumps(rows[-1]), flush=True)
     return rows
 

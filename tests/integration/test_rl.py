@@ -62,20 +62,23 @@ def dies(config: Config, step: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rl", "every"),
+    ("rl", "every", "state"),
     [
-        ({}, 2),
+        ({}, 2, "fp32"),
         # The checkpoint lies between the updates of one rollout.
-        ({"rollout": "sample", "updates": 3, "hint": 1, "add_target": True}, 4),
+        ({"rollout": "sample", "updates": 3, "hint": 1, "add_target": True}, 4, "fp32"),
+        ({}, 3, "bf16"),
     ],
-    ids=["beams", "sample"],
+    ids=["beams", "sample", "state of the optimizer in bfloat16"],
 )
-def test_a_killed_run_ends_as_if_left_alone(shop: Path, rl: dict[str, Any], every: int) -> None:
+def test_a_killed_run_ends_as_if_left_alone(
+    shop: Path, rl: dict[str, Any], every: int, state: str
+) -> None:
     names = [f"whole {every}", f"broken {every}"]
-    whole, broken = (
-        parse_config(tree_of(shop, name, rl, eval={"every": every, "patience": None}), "test")
-        for name in names
-    )
+    trees = [tree_of(shop, name, rl, eval={"every": every, "patience": None}) for name in names]
+    for tree in trees:
+        tree["training"]["optimizer_state"] = state
+    whole, broken = (parse_config(tree, "test") for tree in trees)
     gain = reinforce(whole)
     assert gain is not None
     dies(broken, every + 1)

@@ -8,7 +8,9 @@ from sidtune.base.errors import UserError
 from sidtune.checks.finding import Finding
 from sidtune.inputs import Inputs
 from sidtune.model.base_files import SCRATCH, quantisation_fault, weight_faults
+from sidtune.model.bf16 import device_type
 from sidtune.model.load import skeleton
+from sidtune.model.optimizer.moments import moments_fault
 from sidtune.model.tuning.lora import target_names
 
 # Rotary positions that depend on the longest sequence of a forward pass.
@@ -72,6 +74,19 @@ def weights(inputs: Inputs) -> Iterator[Finding]:
     beside = inputs.config.tunings == {"lora"}
     if quantised := quantisation_fault(config.base, inputs.model_config, config.quantize, beside):
         yield Finding("error", config.base, quantised.message, [], quantised.hint)
+
+
+def optimizer(inputs: Inputs) -> Iterator[Finding]:
+    """Whether the optimizer's state can be held as configured, and in another place than before."""
+    training = inputs.config.training
+    if fault := moments_fault(training.optimizer_state):
+        yield Finding("error", "training.optimizer_state", fault.message, [], fault.hint)
+    if training.offload_optimizer and device_type() == "cpu":
+        yield Finding(
+            "warning",
+            "training.offload_optimizer",
+            "no effect on the memory of a training on a CPU, whose state is in main memory anyway",
+        )
 
 
 def vocabulary(inputs: Inputs) -> Iterator[Finding]:

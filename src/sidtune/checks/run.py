@@ -33,6 +33,7 @@ CHECKS: list[Check] = [
     model.model,
     model.weights,
     model.adapters,
+    model.optimizer,
     model.vocabulary,
     encoding.templates,
     whole_text.clock,

@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 from sidtune.config.model import TuningName
 from sidtune.config.section import MOST, Positive, Section, Share
 
+StateKind = Literal["fp32", "bf16", "8bit"]
+
 
 class TrainingConfig(Section):
     """Batch size, memory limits, optimizer and schedule."""
@@ -89,6 +91,22 @@ class TrainingConfig(Section):
             " only from a hidden size of 256 on, because it is slower for smaller models. The"
             " choice is kept with the run, and resuming on another machine uses it. On a CPU"
             " attention stays in float32"
+        ),
+    )
+    optimizer_state: StateKind = Field(
+        default="fp32",
+        description=(
+            "how AdamW's two moments are held between steps. `fp32`: 8 bytes for each trained"
+            " parameter; `bf16`: 4, rounded at random so that means are right; `8bit`: about 2,"
+            " in blocks that have a scale each, by bitsandbytes"
+            " (`pip install 'sidtune[quantize]'`)"
+        ),
+    )
+    offload_optimizer: bool = Field(
+        default=False,
+        description=(
+            "hold AdamW's moments in main memory instead of on the GPU. The result is the same to"
+            " the bit, and every step takes the time to copy them there and back"
         ),
     )
     gradient_checkpointing: bool = Field(

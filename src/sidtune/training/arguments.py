@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from transformers import TrainingArguments
 
 from sidtune.base.errors import UserError
 from sidtune.config.logging import PROJECT
+from sidtune.config.training import TrainingConfig
+from sidtune.model.optimizer.adamw import CompactAdamW
 from sidtune.tasks.config import Config
 from sidtune.training.precision import Precision, choose
 from sidtune.training.records.trackers import require_trackers
@@ -68,3 +72,21 @@ def training_arguments(config: Config, precision: Precision | None = None) -> Tr
             "Every process needs at least one example per step: raise training.batch_size.",
         )
     return arguments
+
+
+def compact_optimizer(
+    training: TrainingConfig, arguments: TrainingArguments
+) -> tuple[type[CompactAdamW], dict[str, Any]] | None:
+    """Class and options of an optimizer whose state is not held as PyTorch's would be; None where
+    it is.
+    """
+    if training.optimizer_state == "fp32" and not training.offload_optimizer:
+        return None
+    return CompactAdamW, {
+        "kind": training.optimizer_state,
+        "offload": training.offload_optimizer,
+        "seed": arguments.seed,
+        "lr": arguments.learning_rate,
+        "betas": (arguments.adam_beta1, arguments.adam_beta2),
+        "eps": arguments.adam_epsilon,
+    }

@@ -20,6 +20,7 @@ def run_identity(inputs: Inputs, world_size: int) -> dict[str, Any]:
         f"eval.ranking.{name}": getattr(config.eval.ranking, name)
         for name in ("sample", "beams", "normalize")
     }
+    state = training.optimizer_state
     stages = [stage.model_dump() for stage in config.stages]
     # Which files are written at the end may change.
     lora = config.model.lora.model_dump(mode="json", exclude={"save_adapter"})
@@ -41,6 +42,7 @@ def run_identity(inputs: Inputs, world_size: int) -> dict[str, Any]:
         "training.weight_decay": training.weight_decay,
         **({} if config.loss == LossConfig() else {"loss": config.loss.model_dump(mode="json")}),
         **({} if training.decay_embeddings else {"training.decay_embeddings": False}),
+        **({} if state == "fp32" else {"training.optimizer_state": state}),
         **({} if config.eval.metric == "loss" else {"eval.metric": config.eval.metric} | ranked),
         **{
             f"training.{name}": getattr(training, name)

@@ -15,6 +15,7 @@ from sidtune.batching.steps import Steps
 from sidtune.encoding.corpus import EncodedTask
 from sidtune.inputs import Inputs
 from sidtune.tasks.config import Config
+from sidtune.training.arguments import compact_optimizer
 from sidtune.training.display.callbacks import LOSS_SHOWN
 from sidtune.training.display.watching import callbacks
 from sidtune.training.guards.interruption import StopWhenAsked
@@ -115,6 +116,7 @@ def make_trainer(
         callbacks=[*callbacks(config, shared.valid, shown), StopWhenAsked(request)],
         decay_embeddings=config.training.decay_embeddings,
         auto_tokens=config.training.layout != "padded" and config.training.max_tokens == "auto",
+        optimizer=compact_optimizer(config.training, arguments),
     )
 
 

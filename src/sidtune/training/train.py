@@ -196,7 +196,7 @@ def run_stage(
         if dry_run and method is SUPERVISED:
             describe_memory(config, shared, steps, arguments, gpus)
         else:
-            describe_state(model)
+            describe_state(model, config.training)
         warn_of_long_warmup(config, total_steps(config.training, steps.plan))
     arguments.max_steps = total_steps(config.training, steps.plan)
     announce(start, arguments)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from transformers import PreTrainedTokenizerFast, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
@@ -69,6 +70,7 @@ class StepTrainer(CheckpointingTrainer):
         ranking: ranks a validation sample, if any.
         decay_embeddings: whether weight decay applies to token embeddings too.
         auto_tokens: whether forward passes may shrink when one runs out of GPU memory.
+        optimizer: class and options; None for PyTorch's AdamW.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class StepTrainer(CheckpointingTrainer):
         callbacks: list[TrainerCallback],
         decay_embeddings: bool = True,
         auto_tokens: bool = False,
+        optimizer: tuple[type[Optimizer], dict[str, Any]] | None = None,
     ) -> None:
         by_name = {task.name: task for task in valid}
         self.sharded = is_sharded(model.model)
@@ -95,6 +98,7 @@ class StepTrainer(CheckpointingTrainer):
             train_dataset=steps,
             eval_dataset=by_name,
             callbacks=callbacks,
+            optimizer_cls_and_kwargs=optimizer,
         )
         # It prints log entries as raw dicts; our own callbacks show them instead.
         self.remove_callback(PrinterCallback)

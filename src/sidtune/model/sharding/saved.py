@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 
 from sidtune.base.errors import UserError
 from sidtune.files.shards import SHARDS
+from sidtune.model.optimizer.adamw import CompactAdamW
 from sidtune.model.unchanged import Unchanged
 
 # Whose exports are not declared for mypy.
@@ -77,8 +78,13 @@ def load_optimizer_shards(model: PreTrainedModel, optimizer: Optimizer, checkpoi
     Raises:
         UserError: as `load_shards`.
     """
+    # Without accelerate's wrapper.
+    inner = getattr(optimizer, "optimizer", optimizer)
     for group in optimizer.param_groups:
         for weight in group["params"]:
+            if isinstance(inner, CompactAdamW):
+                inner.begun(weight)
+                continue
             # As AdamW makes it at its first step.
             made: Any = {
                 "exp_avg": torch.zeros_like(weight),

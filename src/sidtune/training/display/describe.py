@@ -13,7 +13,9 @@ from transformers import PreTrainedModel, TrainingArguments
 from sidtune.base.terminal import console
 from sidtune.batching.steps import Steps
 from sidtune.config.model import ModelConfig
+from sidtune.config.training import TrainingConfig
 from sidtune.encoding.corpus import EncodedTask
+from sidtune.model.optimizer.moments import optimizer_bytes
 from sidtune.model.sharding.shards import own_bytes
 from sidtune.model.tuning import tuning_of
 from sidtune.runs.files import TaskPlan, TrainingPlan
@@ -21,9 +23,6 @@ from sidtune.runs.schedule import total_steps
 from sidtune.tasks.config import Config
 from sidtune.tokenizer.vocabulary import Vocabulary
 
-# Bytes per trained parameter, in float32.
-FLOAT32 = 4
-BYTES = {"gradients": FLOAT32, "optimizer": 2 * FLOAT32}
 GIB = 2**30
 SAMPLED_STEPS = 20
 LENGTH_BINS = 40
@@ -151,18 +150,20 @@ def _tokens_line(steps: Steps) -> str:
     )
 
 
-def state_bytes(model: PreTrainedModel) -> int:
-    """Bytes that this process holds: all weights or its shards of them in their own dtypes, plus
-    gradients and optimizer state of the trained ones.
+def held_bytes(model: PreTrainedModel, training: TrainingConfig) -> int:
+    """Bytes that this process holds where it trains: all weights or its shards of them in their own
+    dtypes, gradients of the trained ones, and the optimizer's state unless it is offloaded.
     """
-    trained = sum(own_bytes(weight) for weight in model.parameters() if weight.requires_grad)
-    each = sum(BYTES.values()) // FLOAT32
-    return sum(own_bytes(weight) for weight in model.parameters()) + trained * each
+    weights = sum(own_bytes(weight) for weight in model.parameters())
+    gradients = sum(own_bytes(weight) for weight in model.parameters() if weight.requires_grad)
+    state = 0 if training.offload_optimizer else optimizer_bytes(model, training.optimizer_state)
+    return weights + gradients + state
 
 
-def describe_state(model: PreTrainedModel) -> None:
+def describe_state(model: PreTrainedModel, training: TrainingConfig) -> None:
     """Print the memory that one process holds between forward passes."""
+    state = " (its state is in main memory)" if training.offload_optimizer else ""
     console.print(
-        f"estimated memory: {state_bytes(model) / GIB:.2f} GiB for weights, gradients and"
-        " optimizer, and activations beside them, which a dry run estimates"
+        f"estimated memory: {held_bytes(model, training) / GIB:.2f} GiB for weights, gradients and"
+        f" optimizer{state}, and activations beside them, which a dry run estimates"
     )

@@ -17,6 +17,7 @@ from sidtune.base.terminal import console
 from sidtune.batching.layouts import MicroBatch
 from sidtune.batching.steps import Steps
 from sidtune.config.training import TrainingConfig
+from sidtune.model.optimizer.moments import optimizer_bytes
 from sidtune.model.sharding.shards import is_sharded, own_bytes
 from sidtune.training.make_steps import measures_memory
 from sidtune.training.trainer import StepTrainer
@@ -27,7 +28,6 @@ PROBED, LONGEST_MULTIPLES = (1024, 4096), (2, 6)
 # Leaves room for allocator fragmentation and variation between steps.
 USED_SHARE = 0.85
 MOST, MULTIPLE = 65_536, 256
-FLOAT32, ADAM_BYTES, EXCHANGE_BYTES = 4, 8, 4
 
 
 def fit_max_tokens(trainer: StepTrainer, training: TrainingConfig) -> None:
@@ -38,9 +38,11 @@ def fit_max_tokens(trainer: StepTrainer, training: TrainingConfig) -> None:
     if not measures_memory(training, device.type):
         return
     model = trainer.language_model
-    trained = sum(own_bytes(w) for w in model.parameters() if w.requires_grad) // FLOAT32
+    state = 0 if training.offload_optimizer else optimizer_bytes(model, training.optimizer_state)
+    # DDP's buckets are as large as the gradients, which are in float32 like the weights.
     exchanged = steps.world_size > 1 and not is_sharded(model)
-    later = trained * (ADAM_BYTES + (EXCHANGE_BYTES if exchanged else 0))
+    trained = sum(own_bytes(w) for w in model.parameters() if w.requires_grad)
+    later = state + (trained if exchanged else 0)
     free, _ = torch.cuda.mem_get_info(device)
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     room = USED_SHARE * (free + unused) + torch.cuda.memory_allocated(device) - later

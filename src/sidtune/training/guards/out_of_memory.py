@@ -87,6 +87,8 @@ def advice(config: Config) -> str:
     else:
         first = f"Lower training.max_tokens, now {training.max_tokens}: the loss stays the same."
     then = [] if training.gradient_checkpointing else ["training.gradient_checkpointing: true"]
+    if config.model.tuning == "full" and not training.offload_optimizer:
+        then.append("training.offload_optimizer: true")
     if config.eval.ranking.every:
         then.append(
             f"a lower eval.ranking.beams, now {config.eval.ranking.beams}, if it happened while"
@@ -96,6 +98,8 @@ def advice(config: Config) -> str:
     if training.distributed != "fsdp2" and not (training.compile or config.model.quantize):
         then.append("training.distributed: fsdp2 with several GPUs")
     if config.model.tuning == "full":
+        if training.optimizer_state != "8bit" and not training.offload_optimizer:
+            then.append("training.optimizer_state: 8bit")
         then.append("model.tuning: lora")
     elif config.model.tuning == "lora" and not config.model.quantize:
         then.append("model.quantize: nf4")

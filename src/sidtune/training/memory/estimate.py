@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,17 +11,19 @@ from transformers import PreTrainedModel
 
 from sidtune.base.errors import UserError
 from sidtune.batching.layouts import MicroBatch
+from sidtune.config.training import StateKind
 from sidtune.inputs import Inputs
 from sidtune.model.attention import attend_in_float32
 from sidtune.model.dropout import decoder_layers
 from sidtune.model.load import load_outline
+from sidtune.model.optimizer.moments import optimizer_bytes
 from sidtune.model.tuning import tuning_of
 from sidtune.model.tuning.quantised import Kind
 from sidtune.tasks.config import Config
 from sidtune.training.memory.trace import trace_pass
 
-# Bytes per trained parameter, all in float32: its gradient, and AdamW's two moments.
-GRADIENT, OPTIMIZER = 4, 8
+# Bytes of the gradient of a trained parameter, in float32.
+GRADIENT = 4
 # DDP exchanges gradients through buckets of their size; FSDP2 gathers parameters.
 EXCHANGE = 4
 # bitsandbytes keeps one float32 scale for each block of nf4, and for each row of int8.
@@ -38,6 +40,7 @@ class Untraceable(UserError):
 class Memory:
     """Bytes of one process at its peak; `tokens` is the size of the pass, padding included.
 
+    `offloaded` is in main memory, and in no sum: the optimizer's state, if it is offloaded.
     `exchange` is what communication holds: DDP's buckets, or what FSDP2 gathers for a pass.
     `activations` is all that a pass holds at its peak besides `logits`, so it includes what the
     backward pass computes with.
@@ -50,11 +53,16 @@ class Memory:
     activations: int
     logits: int
     tokens: int
+    offloaded: int = 0
 
     @property
     def state(self) -> int:
         """What is held between passes."""
         return self.weights + self.gradients + self.optimizer + self.exchange
+
+    def moved(self) -> Memory:
+        """The same with the optimizer's state in main memory."""
+        return replace(self, optimizer=0, offloaded=self.optimizer)
 
     @property
     def total(self) -> int:
@@ -87,9 +95,12 @@ def estimate(
         model = load_outline(*given)
         if bf16 and device_type == "cpu":
             attend_in_float32(model)
+        kind = config.training.optimizer_state
         if config.training.distributed == "fsdp2":
-            return sharded_memory_of(model, batch, bf16, checkpointing, processes)
-        return memory_of(model, batch, bf16, checkpointing, quantize, processes)
+            made = sharded_memory_of(model, batch, bf16, checkpointing, processes, kind)
+        else:
+            made = memory_of(model, batch, bf16, checkpointing, quantize, processes, kind)
+        return made.moved() if config.training.offload_optimizer else made
     except UserError:
         raise
     except Exception:
@@ -108,15 +119,16 @@ def memory_of(
     checkpointing: bool = False,
     quantize: Kind | None = None,
     processes: int = 1,
+    kind: StateKind = "fp32",
 ) -> Memory:
     """As `estimate`, of an outlined model, which cannot be used afterwards."""
     trained, _ = tuning_of(model).parameter_counts(model)
-    weights = weight_bytes(model, quantize)
+    weights, optimizer = weight_bytes(model, quantize), optimizer_bytes(model, kind)
     traced = trace_pass(model, batch, bf16, checkpointing)
     return Memory(
         weights=weights,
         gradients=GRADIENT * trained,
-        optimizer=OPTIMIZER * trained,
+        optimizer=optimizer,
         exchange=EXCHANGE * trained if processes > 1 else 0,
         activations=traced.peak - traced.logits,
         logits=traced.logits,
@@ -125,11 +137,17 @@ def memory_of(
 
 
 def sharded_memory_of(
-    model: PreTrainedModel, batch: MicroBatch, bf16: bool, checkpointing: bool, processes: int
+    model: PreTrainedModel,
+    batch: MicroBatch,
+    bf16: bool,
+    checkpointing: bool,
+    processes: int,
+    kind: StateKind = "fp32",
 ) -> Memory:
     """As `memory_of`, of a process that holds one shard of every parameter."""
     trained, _ = tuning_of(model).parameter_counts(model)
     weights, exchange = weight_bytes(model, None), gathered_bytes(model, bf16)
+    optimizer = optimizer_bytes(model, kind)
     if bf16:
         # Layers are gathered in this type, so autocast makes no copies of their weights.
         for layer in decoder_layers(model):
@@ -138,7 +156,7 @@ def sharded_memory_of(
     return Memory(
         weights=-(-weights // processes),
         gradients=-(-GRADIENT * trained // processes),
-        optimizer=-(-OPTIMIZER * trained // processes),
+        optimizer=-(-optimizer // processes),
         exchange=exchange,
         activations=traced.peak - traced.logits,
         logits=traced.logits,

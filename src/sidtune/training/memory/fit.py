@@ -19,6 +19,7 @@ from sidtune.training.method import Shared
 
 GIB = 2**30
 SHARING = "training.distributed"
+STATE, OFFLOAD = "training.optimizer_state", "training.offload_optimizer"
 # Steps whose passes are laid out to find the largest.
 LOOKED_AT = 8
 
@@ -105,10 +106,16 @@ def candidates(
     yield from ({key: value} for key, value in pass_.items())
     if len(pass_) > 1:
         yield pass_
+    states = list(_smaller_states(config))
+    for state in states:
+        yield state
+        if pass_:
+            yield state | pass_
     if count > 1 and not (sharded or model.quantize or training.compile):
         yield {SHARING: "fsdp2"}
         if pass_:
             yield {SHARING: "fsdp2"} | pass_
+        yield from ({SHARING: "fsdp2"} | pass_ | state for state in states)
     if staged or model.from_scratch or model.tuning == "frozen":
         return
     lora = {} if model.tuning == "lora" else {"model.tuning": "lora"}
@@ -122,6 +129,15 @@ def candidates(
             yield change
             if pass_:
                 yield change | pass_
+
+
+def _smaller_states(config: Config) -> Iterator[dict[str, Any]]:
+    """Changes with which a GPU holds less of the optimizer's state, where there is much of it."""
+    if config.training.offload_optimizer or "full" not in config.tunings:
+        return
+    if config.training.optimizer_state != "8bit":
+        yield {STATE: "8bit"}
+    yield {OFFLOAD: True}
 
 
 def _smaller_passes(config: Config, longest: int, tokens: int) -> Iterator[tuple[str, Any]]:

@@ -53,6 +53,11 @@ def print_memory(memory: Memory) -> None:
         f" {memory.tokens:,} tokens per forward pass)"
     )
     console.print(table)
+    if memory.offloaded:
+        console.print(
+            f"and {_gib(memory.offloaded)} GiB of main memory for the optimizer's state, which is"
+            " offloaded"
+        )
 
 
 def print_options(options: list[Option], gpus: Gpus, training: TrainingConfig) -> None:

@@ -15,15 +15,9 @@ from sidtune.batching.steps import Steps
 from sidtune.inputs import Inputs
 from sidtune.model.load import load_model
 from sidtune.training.arguments import training_arguments
-from sidtune.training.display.describe import state_bytes
+from sidtune.training.display.describe import held_bytes
 from sidtune.training.guards import memory
-from sidtune.training.guards.memory import (
-    ADAM_BYTES,
-    MOST,
-    USED_SHARE,
-    largest_micro_batch,
-    tokens_that_fit,
-)
+from sidtune.training.guards.memory import MOST, USED_SHARE, largest_micro_batch, tokens_that_fit
 from sidtune.training.make_steps import DEFAULT_MAX_TOKENS, make_steps, measures_memory
 
 
@@ -117,7 +111,7 @@ def test_a_run_measures_and_uses_what_fits(
     trained = sum(weight.numel() for weight in model.parameters())
     room = 1_000_000
     for name, value in {
-        "mem_get_info": lambda _: ((room + ADAM_BYTES * trained) / USED_SHARE - 500, None),
+        "mem_get_info": lambda _: ((room + 8 * trained) / USED_SHARE - 500, None),
         "memory_reserved": lambda _: 500,
         "memory_allocated": lambda _: 0,
         "reset_peak_memory_stats": lambda _: None,
@@ -150,5 +144,10 @@ def test_the_estimate_counts_each_weight_in_its_own_type(
     full = load_model(config.model.model_copy(update={"tuning": "full"}), vocabulary, config.seed)
     values = sum(weight.numel() for weight in full.parameters())
     rows = len(vocabulary.sid_ids) * full.config.hidden_size * (1 if tied else 2)
-    assert state_bytes(full) == 16 * values
-    assert state_bytes(frozen) == dtype.itemsize * values + 16 * rows
+    training = config.training
+    assert held_bytes(full, training) == 16 * values
+    assert held_bytes(frozen, training) == dtype.itemsize * values + 16 * rows
+    narrow = training.model_copy(update={"optimizer_state": "bf16"})
+    assert held_bytes(full, narrow) == 12 * values
+    moved = training.model_copy(update={"offload_optimizer": True})
+    assert held_bytes(full, moved) == 8 * values

@@ -14,11 +14,14 @@ from tests.tiny_models import make_base
 from torch.profiler import ProfilerActivity, profile
 
 from sidtune.batching.layouts import MicroBatch
+from sidtune.config.training import StateKind
 from sidtune.inputs import Inputs
 from sidtune.model.load import load_model, load_outline
+from sidtune.model.optimizer.adamw import CompactAdamW
 from sidtune.model.tuning.quantised import quantised_layers
 from sidtune.training.loss.label_loss import LabelLoss
 from sidtune.training.memory.estimate import Untraceable, estimate, weight_bytes
+from sidtune.training.memory.fit import changed
 from sidtune.training.memory.trace import trace_pass
 
 ROWS, WIDTH, EVERY = 4, 192, 8
@@ -98,6 +101,29 @@ def test_an_outline_is_the_model_without_values(
     outlined = load_outline(*given, dtype=dtype)
     assert outlined.device.type == "meta"
     assert described(outlined) == described(load_model(*given, dtype=dtype))
+
+
+@pytest.mark.parametrize("kind", ["fp32", "bf16", "8bit"])
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+def test_the_optimizers_state_is_counted_as_it_is_held(
+    tmp_path: Path, kind: StateKind, tuning: str
+) -> None:
+    base = str(make_base(tmp_path / "base", width=64))
+    training = {"optimizer_state": kind}
+    config = tiny_config(tmp_path, model={"base": base, "tuning": tuning}, training=training)
+    inputs = Inputs(config)
+    model = load_model(config.model, inputs.vocabulary, config.seed)
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    optimizer = CompactAdamW(trained, kind, False, 0, lr=1e-3)
+    states = [optimizer.begun(weight) for weight in trained]
+    held = sum(v.nbytes for state in states for name, v in state.items() if name != "step")
+    found = estimate(config, inputs, tree_batch(), False, 1, "cpu")
+    assert found.optimizer == held
+    moved = changed(config, {"training.offload_optimizer": True})
+    there = estimate(moved, inputs, tree_batch(), False, 1, "cpu")
+    assert (there.optimizer, there.offloaded, there.total) == (0, held, found.total - held)
+    shards = changed(moved, {"training.distributed": "fsdp2"})
+    assert estimate(shards, inputs, tree_batch(), False, 4, "cpu").offloaded == -(-held // 4)
 
 
 @pytest.mark.parametrize("kind", ["nf4", "int8"])

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from tests.tiny_data import tiny_config, tiny_tree
+from tests.tiny_models import make_base
 from typer.testing import CliRunner
 
 from sidtune.base.errors import UserError
@@ -32,15 +33,19 @@ def prepared(folder: Path, **sections: Any) -> tuple[Any, Shared, Any]:
 
 def test_candidates_change_one_thing_and_then_all(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, training={"max_tokens": 4096, "precision": "fp32"})
-    bf16, smaller, again, together = list(candidates(config, 90, 3900, staged=True, count=1))
+    bf16, smaller, again, together, *states = candidates(config, 90, 3900, staged=True, count=1)
     assert bf16 == {"training.precision": "bf16"}
     assert smaller == {"training.max_tokens": 1024}
     assert again == {"training.gradient_checkpointing": True}
     assert together == bf16 | smaller | again
+    eight, moved = {"training.optimizer_state": "8bit"}, {"training.offload_optimizer": True}
+    assert states == [eight, eight | together, moved, moved | together]
     packed = {"model.tuning": "lora", "model.quantize": "nf4"}
-    assert list(candidates(config, 90, 3900, staged=False, count=8))[4:] == [
+    assert list(candidates(config, 90, 3900, staged=False, count=8))[8:] == [
         {"training.distributed": "fsdp2"},
         {"training.distributed": "fsdp2"} | together,
+        {"training.distributed": "fsdp2"} | together | eight,
+        {"training.distributed": "fsdp2"} | together | moved,
         {"model.tuning": "lora"},
         {"model.tuning": "lora"} | together,
         packed,
@@ -66,6 +71,26 @@ def test_what_is_tried_where_a_run_does_not_fit_takes_less_memory(
     assert again.changes == {"training.gradient_checkpointing": True}
     assert again.memory.total < configured.memory.total
     assert not again.fits(Gpus(2, 1e-5))
+
+
+def test_a_smaller_state_of_the_optimizer_is_tried(tmp_path: Path) -> None:
+    padded = {"layout": "padded", "micro_batch_size": 1, "precision": "bf16"}
+    base = str(make_base(tmp_path / "wide", width=64))
+    full, lora = {"base": base, "tuning": "full"}, {"base": base, "tuning": "lora"}
+    tried = options(*prepared(tmp_path, model=full, training=padded), Gpus(1, 1e-5))
+    found = {" ".join(option.changes): option.memory for option in tried}
+    configured, moved = found[""], found["training.offload_optimizer"]
+    assert configured.optimizer == 2 * configured.gradients == moved.offloaded
+    assert (moved.optimizer, configured.offloaded) == (0, 0)
+    assert moved.total == configured.total - configured.optimizer
+    assert found["training.optimizer_state"].total < configured.total
+    # It would do nothing more.
+    again = candidates(
+        tiny_config(tmp_path, model=full, training={"offload_optimizer": True}), 9, 9, True, 1
+    )
+    assert not any("training.optimizer_state" in change for change in again)
+    config = tiny_config(tmp_path, model=lora)
+    assert not any("training.offload_optimizer" in c for c in candidates(config, 9, 9, True, 1))
 
 
 def test_the_largest_pass_is_that_of_a_ranks_share(tmp_path: Path) -> None:
