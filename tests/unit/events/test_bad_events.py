@@ -59,6 +59,14 @@ def refused(
         ),
         ("user,item,time\nu,a,1\nu,b,2\n", "look like an order and not like dates"),
         (
+            "user,item,time\nu,a,03/04/2020\nu,b,05/06/2020\n",
+            "none tells whether the day or the month comes first",
+        ),
+        (
+            "user,item,time\nu,a,27/04/2020\nu,b,1500000000\n",
+            "several units: 1 in s since 1970, 1 in dates as text",
+        ),
+        (
             "user,item,time\nu,a,yesterday\n",
             "input left no event: 1 events read; 1 dropped .* no time, or one that",
         ),
