@@ -21,7 +21,6 @@ from sidtune.files.ids import as_id
 from sidtune.files.literals import parse_list
 
 TITLE_COLUMNS = ("title", "name")
-HTML_SIGNS = set("<&")
 TAG = re.compile(r"</?[a-zA-Z][^<>]{0,1000}>|<!--")
 
 
@@ -125,7 +124,7 @@ def _plain(value: Any) -> str:
         if isinstance(value, str) and not value.lstrip().startswith("[")
         else " ".join(_texts(value))
     )
-    if HTML_SIGNS & set(text) and HTML.search(text):
+    if ("<" in text or "&" in text) and HTML.search(text):
         text = html.unescape(TAG.sub(" ", text))
     return " ".join(text.split())
 
