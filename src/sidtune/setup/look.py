@@ -240,6 +240,8 @@ def _plain(file: Path) -> Table | None:
         return Table(file, "events", names=names)
     if identity and title and not user:
         return Table(file, "catalogue", names=names)
+    if any(name.strip().isdigit() for name in names):
+        return Table(file, names=names, note="its first line has numbers, not names of columns")
     return Table(file, names=names, note=_lacking(user, item, times))
 
 

@@ -352,3 +352,12 @@ def test_importing_sidtune_needs_no_extra() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_a_log_of_days_is_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for a_day, warned in ((3, True), (1, False)):
+        events = "".join(f"u,{n},2020-01-{1 + n // a_day:02}\n" for n in range(9))
+        path = write_text(tmp_path, f"{a_day}.csv", f"user,item,time\n{events}")
+        prepared(tmp_path, files=str(path))
+        said = "9 of 9 events have the time of another event" in capsys.readouterr().err
+        assert said == warned
