@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING
@@ -30,6 +31,11 @@ ISO = r"^\s*([0-9]{4})[-/.年]([0-9]{1,2})[-/.月]([0-9]{1,2})日?" + CLOCK
 YEAR_LAST = r"^\s*([0-9]{1,2})[-/.]([0-9]{1,2})[-/.]([0-9]{4})" + CLOCK
 TEXTS = ("day_first", "month_first")
 WHOLE = r"^\s*-?[0-9]{1,19}\s*$"
+
+
+def micros_of(moment: datetime) -> int:
+    """Microseconds since 1970 of a point in time."""
+    return round(moment.timestamp() * SECOND)
 
 
 @dataclass(frozen=True)

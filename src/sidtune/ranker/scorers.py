@@ -144,6 +144,19 @@ class Mixture:
         return scores
 
 
+def fit_scorer(
+    kind: type[Trees] | type[Mixture],
+    table: Table,
+    target: NDArray[np.integer],
+    options: RankConfig,
+) -> Scorer:
+    """A scorer of this kind; a mixture where no target is a candidate, which teaches trees
+    nothing.
+    """
+    chosen = kind if table.pairs.hit(target).any() else Mixture
+    return chosen.fit(table, target, options)
+
+
 def _learned(table: Table, target: NDArray[np.integer]) -> Table:
     pairs, hit = table.pairs, table.pairs.hit(target)
     held = np.zeros(pairs.rows, bool)
@@ -186,7 +199,7 @@ def _shares(name: SourceName, table: Table) -> NDArray[np.float64]:
 
 
 def _summing(count: int, total: int) -> Iterator[tuple[int, ...]]:
-    """All ways to give `count` sources whole weights that sum to `total`."""
+    """All ways to give `count` sources, at least one, whole weights that sum to `total`."""
     for given in product(range(total + 1), repeat=count - 1):
         if sum(given) <= total:
             yield (*given, total - sum(given))

@@ -10,7 +10,6 @@ from sidtune.base.errors import UserError
 from sidtune.base.terminal import warn
 from sidtune.config.sids import SidsConfig, VectorKind
 from sidtune.data.catalogue import Catalogue
-from sidtune.data.rows import Rows
 from sidtune.ranker.pairs import Floats
 from sidtune.sids.items import Items, read_items
 from sidtune.sids.vectors import VECTORS
@@ -42,7 +41,7 @@ def text_vectors(
     if kind == "text" and not any(items.texts):
         return None
     try:
-        vectors, _ = VECTORS[kind]().fit(Source(items, options, _no_rows))
+        vectors, _ = VECTORS[kind]().fit(Source(items, options))
     except UserError as error:
         warn(f"text neighbours are left out: {error.message}. {error.hint or ''}".rstrip())
         return None
@@ -58,7 +57,3 @@ def _matching(items: Items, catalogue: Catalogue) -> Items:
         ["" if place is None else items.titles[place] for place in found],
         ["" if place is None else items.texts[place] for place in found],
     )
-
-
-def _no_rows() -> Rows:
-    raise AssertionError("vectors of texts read no rows")
