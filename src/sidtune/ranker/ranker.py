@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sidtune.base.errors import UserError
 from sidtune.base.ragged import Ragged
-from sidtune.base.terminal import warn
+from sidtune.base.terminal import progress, warn
 from sidtune.config.rank import RankConfig, SourceName
 from sidtune.data.rows import Rows
 from sidtune.metrics.metrics import gains
@@ -185,10 +185,10 @@ def _ranks(
 ) -> dict[str, NDArray[np.int64]]:
     """Of a ranker without each source, and of each source that can rank alone."""
     found: dict[str, NDArray[np.int64]] = {}
-    for name in table.sources:
-        rest = table.without(name)
-        if _can_rank(rest.owner):
-            found[f"without {name}"] = _cross_fitted(rest, rows.target, folds, kind, options)
+    without = [name for name in table.sources if _can_rank({*table.owner} - {name})]
+    for name in progress(without, "fitting the ranker", len(without)):
+        part = table.without(name)
+        found[f"without {name}"] = _cross_fitted(part, rows.target, folds, kind, options)
     for name in table.sources:
         if SOURCES[name].mixes:
             scores = np.nan_to_num(table.of(name)[:, 0], nan=-np.inf)
