@@ -190,6 +190,7 @@ LOOKED_AT = {
     "a.inter.json": json_bytes({"u": ["1", "2", "3", "4"]}),
     "a.index.json": json_bytes({"1": ["<a_1>", "<b_2>"], "2": ["<a_1>", "<b_3>"]}),
     "a.item.json": json_bytes({"1": {"title": "A"}}),
+    "a_attributes.json": json_bytes({"1": [5, "ü"], "2": []}),
     "s.txt": b"1 2 3\n2 3\n",
     "log.csv": b"user_id,item_id,time\nu,1,2020-01-01\n",
     "train.parquet": parquet_bytes(
@@ -208,6 +209,12 @@ def _of_format(name: str, file: str, content: bytes) -> Reader:
             assert {"user", "item"} <= set(table.column_names) or name == "recbole"
 
     return Reader(lambda: {file: content}, read)
+
+
+def _read_attributes(folder: Path) -> None:
+    for table in FORMATS["sequences"].items(folder / "a.json"):
+        table.validate(full=True)
+        assert "id" in table.column_names
 
 
 PREFERENCE = {"user": "u", "user_preference": "mugs", "split": "valid"}
@@ -627,6 +634,9 @@ READERS: dict[str, Reader] = {
     "events in sequences": _of_format("sequences", "e.txt", "u 1 2 1\nv ü\n".encode()),
     "events in an object": _of_format(
         "sequences", "e.inter.json", json_bytes({"u": ["1", 2.0], "v": ["ü"]})
+    ),
+    "attributes of items": Reader(
+        lambda: {"a.json": json_bytes({"1": [5, "ü"], "2": []})}, _read_attributes
     ),
     "files of a folder": Reader(lambda: LOOKED_AT, _look),
     "preferences.json": Reader(lambda: {"p.json": json_bytes([PREFERENCE] * 2)}, _read_preferences),

@@ -41,6 +41,8 @@ ROLES: dict[Role, tuple[str, str]] = {
     "items": ("a catalogue", "items"),
     "index": ("semantic IDs", "items"),
 }
+# Of the files that are left aside.
+SHOWN = 12
 Yes = Annotated[
     bool, typer.Option("--yes", "-y", help="Ask nothing: take the flags and the defaults.")
 ]
@@ -85,17 +87,23 @@ def init(
         raise UserError(f"{file} is there already", "Give another name: --output FILE.")
     console.print(f"Looking at the files of {escape(str(folder))} and at this machine …")
     tables = look(folder)
-    for line in _told(tables):
+    for line in _told(tables, folder):
         console.print(f"  {escape(line)}", soft_wrap=True)
     chosen = with_events(events, tables) if events else choose(tables)
     given = {"user": user, "item": item, "time": time}
     chosen = replace(chosen, columns={role: name for role, name in given.items() if name})
     chosen = _asked(chosen, base, k_core, split, yes)
+    if chosen.others:
+        names = ", ".join(str(table.path.relative_to(folder)) for table in chosen.others[:SHOWN])
+        console.print(
+            f"  left aside: {escape(names)}. To use them instead, give them a folder of their own",
+            soft_wrap=True,
+        )
     _write(chosen, name, file)
 
 
-def _told(tables: Sequence[Table]) -> list[str]:
-    """A line for each file."""
+def _told(tables: Sequence[Table], folder: Path) -> list[str]:
+    """A line for each file of a folder."""
     lines = []
     for table in tables:
         unit = ""
@@ -105,7 +113,7 @@ def _told(tables: Sequence[Table]) -> list[str]:
         known = f" of {table.format}" if table.format else ""
         rows = f", about {table.rows:,} {unit}".rstrip() if table.role and table.rows else ""
         columns = f" ({', '.join(table.names)[:100]})" if not table.role and table.names else ""
-        lines.append(f"{table.path.name}: {what}{known}{rows}{columns}")
+        lines.append(f"{table.path.relative_to(folder)}: {what}{known}{rows}{columns}")
     return lines
 
 

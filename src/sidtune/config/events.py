@@ -114,12 +114,13 @@ class EventsConfig(Section):
     type: Column | None = Field(
         default=None, description="column of the type of an event. null: found by the usual names"
     )
-    time_unit: Literal["auto", "s", "ms", "us", "ns", "order"] = Field(
+    time_unit: Literal["auto", "s", "ms", "us", "ns", "order", "day_first", "month_first"] = Field(
         default="auto",
         description=(
             "`s`, `ms`, `us` or `ns` since 1970, for times that are numbers; `order`: numbers"
-            " that are no dates. `auto` tells units apart by size, and refuses several units in"
-            " one column"
+            " that are no dates; `day_first` or `month_first`: texts such as 03/04/2020. `auto`"
+            " tells units apart by size, day and month by days above 12, and refuses several units"
+            " in one column"
         ),
     )
     start: Moment | None = Field(

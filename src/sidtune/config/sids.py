@@ -16,6 +16,18 @@ Weight = Annotated[float, Field(gt=0, le=1e6)]
 CodebookSize = Annotated[int, Field(ge=2, le=65_536)]
 
 MOST_SIDS = 2**62
+# Text columns that are read beside the title; case, blanks and signs of a name do not matter.
+# Those of Amazon's and MovieLens's files, then what shops call the same.
+USUAL_COLUMNS = (
+    *("brand", "store", "author", "artist", "main_category", "category", "categories", "genres"),
+    *("feature", "features", "description"),
+    *("genre", "class", "type", "tags", "keywords", "topics", "subcategory", "category_name"),
+    *("brand_name", "product_type", "department", "section", "authors", "artists", "publisher"),
+    *("director", "actors", "developer", "manufacturer", "color", "colour", "material"),
+    *("subtitle", "summary", "abstract", "overview", "product_description"),
+    *("品牌", "类目", "类别", "分类", "类型", "标签", "关键词", "描述", "简介", "摘要"),
+    *("商品类目", "商品分类", "商品描述", "店铺", "作者", "出版社", "导演", "演员", "主演", "歌手"),
+)
 
 # Keys, and the kinds of vectors that read them.
 READ_BY: dict[str, tuple[VectorKind, ...]] = {
@@ -37,9 +49,9 @@ class SidsConfig(Section):
     columns: tuple[str, ...] | None = Field(
         default=None,
         description=(
-            "text columns read beside the title. null: those present among brand, store, author,"
-            " artist, main_category, category, categories, genres, feature, features and"
-            " description"
+            "text columns read beside the title. null: those present among "
+            + ", ".join(USUAL_COLUMNS)
+            + "; case, blanks and signs of a name do not matter"
         ),
     )
     vectors: VectorKind | dict[VectorKind, Weight] = Field(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,11 @@ from sidtune.files.row_files import kind_of
 from sidtune.files.text import read_json_object
 
 ID_COLUMNS = ("item_id", "id")
+
+
+def plain_name(name: str) -> str:
+    """A column's name without what people write differently: case, blanks and signs."""
+    return re.sub(r"[\W_]+", "", name).casefold()
 
 
 def read_records(path: Path) -> dict[str, Any]:

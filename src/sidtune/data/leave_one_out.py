@@ -53,7 +53,8 @@ def load_leave_one_out(path: Path, catalogue: Catalogue, split: Split, longest: 
     if not len(rows.target):
         raise UserError(
             f"{path} {NO_ROWS[split]}",
-            "Add longer histories, or use data.train and data.valid instead.",
+            "Add longer histories, split events by time (events.split: global_time), or use"
+            " data.train and data.valid instead.",
         )
     return rows
 

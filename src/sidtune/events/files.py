@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import ibis.expr.types as ir
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
+# What spreadsheets put between the columns of a .csv in some countries, and what others do.
+OTHER_DELIMITERS = (";", "\t", "|")
 JSON_LINES = (".jsonl", ".ndjson")
 KINDS = (".parquet", *DELIMITERS, *JSON_LINES)
 # Of JSON Lines, so many records say which fields there are.
@@ -90,7 +92,7 @@ def text_table(connection: Any, files: Sequence[Path], kind: str) -> ir.Table:
     Args:
         connection: Ibis's, to DuckDB.
     """
-    names = column_names(files[0], kind)
+    names, delimiter = column_names(files[0], kind), delimiter_of(files[0], kind)
     columns = dict.fromkeys(names, "VARCHAR")
     paths = [glob.escape(str(file)) for file in files]
     if kind in JSON_LINES:
@@ -98,7 +100,7 @@ def text_table(connection: Any, files: Sequence[Path], kind: str) -> ir.Table:
             paths, format="newline_delimited", columns=columns, maximum_object_size=LONGEST_RECORD
         )
     for file in files[1:]:
-        if (others := column_names(file, kind)) != names:
+        if (others := column_names(file, kind)) != names or delimiter_of(file, kind) != delimiter:
             raise UserError(
                 f"{file} has the columns {', '.join(others)[:200]}, and {files[0]} has"
                 f" {', '.join(names)[:200]}",
@@ -109,7 +111,7 @@ def text_table(connection: Any, files: Sequence[Path], kind: str) -> ir.Table:
         columns=columns,
         header=True,
         auto_detect=False,
-        delim=DELIMITERS[kind],
+        delim=delimiter,
         quote='"',
         escape='"',
         max_line_size=LONGEST_LINE,
@@ -126,7 +128,8 @@ def column_names(path: Path, kind: str) -> list[str]:
         records = islice(read_jsonl(path), RECORDS_LOOKED_AT)
         return list(dict.fromkeys(name for _, record in records for name in record))
     try:
-        names = next(csv.reader(read_lines(path, LONGEST_RECORD), delimiter=DELIMITERS[kind]), [])
+        lines = read_lines(path, LONGEST_RECORD)
+        names = next(csv.reader(lines, delimiter=delimiter_of(path, kind)), [])
     except csv.Error as error:
         raise UserError(
             f"{path}: not a readable table: {error} in the header",
@@ -137,6 +140,19 @@ def column_names(path: Path, kind: str) -> list[str]:
             what = f"the column {name!r} stands twice" if name.strip() else "a column has no name"
             raise UserError(f"{path}: {what}", "Name every column once, in the first line.")
     return names
+
+
+def delimiter_of(path: Path, kind: str) -> str:
+    """What stands between the columns of a CSV or TSV: in a .csv whose header has no comma, what it
+    has instead.
+    """
+    usual = DELIMITERS.get(kind, ",")
+    if kind != ".csv":
+        return usual
+    header = next(read_lines(path, LONGEST_RECORD), "")
+    if usual in header:
+        return usual
+    return max(OTHER_DELIMITERS, key=header.count) if set(OTHER_DELIMITERS) & set(header) else usual
 
 
 def digests(files: Sequence[Path]) -> Iterator[str]:

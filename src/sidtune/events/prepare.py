@@ -40,6 +40,8 @@ PREPARED, SUMMARY, CATALOGUE = "prepared", "summary.json", "catalogue.parquet"
 PARTIAL = ".partial-"
 # A user with more events is more likely a program or a shared account.
 MANY_EVENTS = 10_000
+# Where a greater share of events have the time of another of their user, their order says little.
+MANY_TIES = 0.5
 # The folders in which this process prepares just now.
 _ASIDE: set[Path] = set()
 
@@ -295,6 +297,12 @@ def _warnings(steps: Steps, items: Items | None, written: Written, names: Names)
         found.append(
             f"user {user} has {written.longest:,} events; is it a person? events.latest keeps the"
             " latest ones"
+        )
+    if written.ties > steps.left * MANY_TIES:
+        found.append(
+            f"{written.ties:,} of {steps.left:,} events have the time of another event of their"
+            " user and are ordered by item id there, so what came next is partly arbitrary; with a"
+            " column that orders them, events.position, it is not"
         )
     return found
 

@@ -67,7 +67,11 @@ class Steps:
 
 def _remedy(name: str) -> str:
     if name == "input":
-        return "Are the columns the right ones? events.user, events.item and events.time name them."
+        return (
+            "Are the columns the right ones? events.user, events.item and events.time name them."
+            " Times are numbers since 1970, or dates such as 2020-04-27 08:05, 2020/4/27,"
+            " 27.04.2020, 4/27/2020 and 20200427."
+        )
     if name.startswith("catalogue"):
         return (
             "Are catalogue.id and catalogue.title the right columns, and the ids those of the"

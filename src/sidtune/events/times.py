@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import reduce
+from operator import or_
 from typing import TYPE_CHECKING
 
 from sidtune.base.errors import UserError
@@ -16,13 +18,18 @@ if TYPE_CHECKING:
 UNITS = ("s", "ms", "us", "ns")
 SMALLEST = {"s": 10**8, "ms": 10**11, "us": 10**14, "ns": 10**17}
 SECOND = 1_000_000
+# What a time of the day takes at the end of a date in digits: 235959.
+DAY_DIGITS = 1_000_000
 # 2100-01-01. What lies behind it is a unit or a default that was mistaken for a date.
 LATEST = 4_102_444_800 * SECOND
-ISO = (
-    r"^\s*([0-9]{4})-([0-9]{1,2})-([0-9]{1,2})"
-    r"(?:[T ]([0-9]{1,2}):([0-9]{2})(?::([0-9]{2})(?:[.,]([0-9]{1,9}))?)?)?"
+CLOCK = (
+    r"(?:[T ]\s*([0-9]{1,2}):([0-9]{2})(?::([0-9]{2})(?:[.,]([0-9]{1,9}))?)?)?"
     r"\s*(Z|z|UTC|[+-][0-9]{2}(?::?[0-9]{2})?)?\s*$"
 )
+ISO = r"^\s*([0-9]{4})[-/.年]([0-9]{1,2})[-/.月]([0-9]{1,2})日?" + CLOCK
+# The year last: whether day or month comes first, the values tell.
+YEAR_LAST = r"^\s*([0-9]{1,2})[-/.]([0-9]{1,2})[-/.]([0-9]{4})" + CLOCK
+TEXTS = ("day_first", "month_first")
 WHOLE = r"^\s*-?[0-9]{1,19}\s*$"
 
 
@@ -36,13 +43,17 @@ class Clock:
     """How the times of a table are read.
 
     Args:
-        unit: of its numbers; `order` where they only count, and None where there are no numbers.
+        unit: of its numbers; `digits` where they are dates such as 20150427, `order` where they
+            only count, and None where there are no numbers.
         least: the smallest number that is a time; 0, say, stands for a missing time where the unit
             was found out.
+        text: the column of texts with the year last, `day_first` or `month_first`, if there are
+            such.
     """
 
     unit: str | None
     least: int = 0
+    text: str | None = None
 
     @property
     def dated(self) -> bool:
@@ -58,6 +69,10 @@ class Clock:
         number, real, moment = table["number"], table["real"], table["moment"]
         if self.unit == "order":
             return number.coalesce(real.cast("int64"))
+        if self.unit == "digits":
+            return _of_digits(table)
+        if self.text:
+            moment = moment.coalesce(table[self.text])
         bounded = moment.between(0, LATEST).ifelse(moment, ibis.null("int64"))
         if self.unit is None:
             return bounded
@@ -71,12 +86,13 @@ class Clock:
 
     def given(self, table: ir.Table) -> ir.BooleanValue:
         """Whether there is a time at all, in range or not."""
-        return table["number"].notnull() | table["real"].notnull() | table["moment"].notnull()
+        names = ["number", "real", "moment", *([self.text] if self.text else [])]
+        return reduce(or_, (table[name].notnull() for name in names))
 
 
 def time_columns(engine: Engine, column: ir.Value) -> dict[str, ir.Value]:
-    """The column of times as `number` (whole), `real`, `moment` (microseconds) and `zoned`, null
-    where it is not that.
+    """The column of times as `number` (whole), `real`, `moment` (microseconds), `day_first` and
+    `month_first` (the same of texts with the year last) and `zoned`, null where it is not that.
 
     Raises:
         UserError: for a type that is no time.
@@ -88,6 +104,8 @@ def time_columns(engine: Engine, column: ir.Value) -> dict[str, ir.Value]:
         "number": ibis.null("int64"),
         "real": ibis.null("float64"),
         "moment": ibis.null("int64"),
+        "day_first": ibis.null("int64"),
+        "month_first": ibis.null("int64"),
         "zoned": ibis.null("boolean"),
     }
     if kind.is_integer():
@@ -104,7 +122,7 @@ def time_columns(engine: Engine, column: ir.Value) -> dict[str, ir.Value]:
         found |= _of_text(column)
     else:
         raise UserError(
-            f"the column of times is of type {kind}", "Write dates, numbers, or text in ISO 8601."
+            f"the column of times is of type {kind}", "Write dates, numbers, or dates as text."
         )
     return found
 
@@ -115,14 +133,53 @@ def _of_text(column: ir.Value) -> dict[str, ir.Value]:
     text = trimmed(column)
     whole = text.re_search(WHOLE)
     real = text.try_cast("float64")
-    parts = [text.re_extract(ISO, group) for group in range(9)]
-    number = [part.nullif("").try_cast("int64") for part in parts]
-    year, month, day = number[1:4]
-    hour, minute, second = (part.fill_null(0) for part in number[4:7])
+    # Null where the year is not last, so that most texts are looked at once.
+    turned = text.re_search(YEAR_LAST).ifelse(text, ibis.null("string"))
+    year, month, day, *clock = _parts(text, ISO)
+    first, second, last, *turned_clock = _parts(turned, YEAR_LAST)
+    zoned = (_zone(text, ISO) | _zone(turned, YEAR_LAST)).fill_null(False)
+    return {
+        "number": whole.ifelse(text.try_cast("int64"), ibis.null("int64")),
+        "real": (whole | real.isnan() | real.isinf()).ifelse(ibis.null("float64"), real),
+        "moment": _moment(year, month, day, *clock),
+        "day_first": _moment(last, second, first, *turned_clock),
+        "month_first": _moment(last, first, second, *turned_clock),
+        "zoned": (text.re_search(ISO) | turned.notnull()).ifelse(zoned, ibis.null("boolean")),
+    }
+
+
+def _parts(text: ir.StringValue, pattern: str) -> list[ir.Value]:
+    """Three numbers of a date, then hours, minutes, seconds, microseconds, and seconds of the
+    zone.
+    """
+    import ibis
+
+    parts = [text.re_extract(pattern, group) for group in range(9)]
+    date = [part.nullif("").try_cast("int64") for part in parts[1:4]]
+    clock = [part.nullif("").try_cast("int64").fill_null(0) for part in parts[4:7]]
     fraction = ibis.coalesce(
         (parts[7] + "000000").substr(0, 6).try_cast("int64"), ibis.literal(0, "int64")
     )
-    zone = parts[8].nullif("")
+    return [*date, *clock, fraction, _offset(parts[8].nullif(""))]
+
+
+def _zone(text: ir.StringValue, pattern: str) -> ir.BooleanValue:
+    return text.re_extract(pattern, 8).nullif("").notnull()
+
+
+def _moment(
+    year: ir.Value,
+    month: ir.Value,
+    day: ir.Value,
+    hour: ir.Value,
+    minute: ir.Value,
+    second: ir.Value,
+    fraction: ir.Value,
+    offset: ir.Value,
+) -> ir.IntegerValue:
+    """Microseconds since 1970; null where there is no such day or no such time of the day."""
+    import ibis
+
     in_range = (
         month.between(1, 12)
         & (day >= 1)
@@ -131,13 +188,23 @@ def _of_text(column: ir.Value) -> dict[str, ir.Value]:
         & minute.between(0, 59)
         & second.between(0, 60)
     )
-    seconds = ((_days(year, month, day) * 24 + hour) * 60 + minute) * 60 + second - _offset(zone)
-    return {
-        "number": whole.ifelse(text.try_cast("int64"), ibis.null("int64")),
-        "real": (whole | real.isnan() | real.isinf()).ifelse(ibis.null("float64"), real),
-        "moment": in_range.ifelse(seconds * SECOND + fraction, ibis.null("int64")),
-        "zoned": (parts[0] != "").ifelse(zone.notnull(), ibis.null("boolean")),
-    }
+    seconds = ((_days(year, month, day) * 24 + hour) * 60 + minute) * 60 + second - offset
+    return in_range.ifelse(seconds * SECOND + fraction, ibis.null("int64"))
+
+
+def _of_digits(table: ir.Table) -> ir.IntegerValue:
+    """Numbers whose digits are a date, 20150427, or a date and a time, 20150427235959."""
+    import ibis
+
+    given = table["number"].coalesce(table["real"].cast("int64"))
+    timed = given.between(19700101 * DAY_DIGITS, 20991231 * DAY_DIGITS + 235_959)
+    date = timed.ifelse(given // DAY_DIGITS, given)
+    clock = timed.ifelse(given % DAY_DIGITS, 0)
+    known = date.between(19700101, 20991231)
+    date = known.ifelse(date, ibis.null("int64"))
+    parts = (date // 10_000, date // 100 % 100, date % 100)
+    times = (clock // 10_000, clock // 100 % 100, clock % 100)
+    return _moment(*parts, *times, ibis.literal(0, "int64"), ibis.literal(0, "int64"))
 
 
 def trimmed(text: ir.StringValue) -> ir.StringValue:
@@ -188,8 +255,8 @@ def set_clock(engine: Engine, table: ir.Table, unit: str, column: str) -> Clock:
         column: where they come from, for messages.
 
     Raises:
-        UserError: for times in several units, with and without zones, and for numbers that only
-            count.
+        UserError: for times in several units, with and without zones, for numbers that only
+            count, and for days and months that cannot be told apart.
     """
     number = table["number"].cast("float64").coalesce(table["real"])
     bounds = [*SMALLEST.values(), float("inf")]
@@ -199,6 +266,11 @@ def set_clock(engine: Engine, table: ir.Table, unit: str, column: str) -> Clock:
     counts |= {
         "order": number.between(0, SMALLEST["s"] - 1).sum(),
         "moment": table["moment"].count(),
+        "numbers": number.count(),
+        "digits": _of_digits(table).count(),
+        "day_first": table["day_first"].count(),
+        "month_first": table["month_first"].count(),
+        "other": (table["day_first"] != table["month_first"]).sum(),
         "zoned": (table["zoned"]).sum(),
         "plain": (~table["zoned"]).sum(),
     }
@@ -206,10 +278,13 @@ def set_clock(engine: Engine, table: ir.Table, unit: str, column: str) -> Clock:
         name: int(count or 0)
         for name, count in engine.fetch(table.aggregate(**counts)).to_pylist()[0].items()
     }
+    text = _order_of_text(found, unit, column)
+    if unit == "auto" and found["digits"] == found["numbers"] > 0 and not found["moment"]:
+        return Clock("digits")
     _refuse_mixtures(found, unit, column)
     units = {name: found[name] for name in UNITS if found[name]}
-    if unit != "auto":
-        return Clock(unit)
+    if unit not in ("auto", *TEXTS):
+        return Clock(unit, text=text)
     if not units and found["order"]:
         raise UserError(
             f"{column}: the times look like an order and not like dates: all numbers are below"
@@ -217,7 +292,27 @@ def set_clock(engine: Engine, table: ir.Table, unit: str, column: str) -> Clock:
             "Say what they are: events.time_unit: order, or s for seconds since 1970.",
         )
     chosen = next(iter(units), None)
-    return Clock(chosen, SMALLEST[chosen] if chosen else 0)
+    return Clock(chosen, SMALLEST[chosen] if chosen else 0, text)
+
+
+def _order_of_text(found: dict[str, int], unit: str, column: str) -> str | None:
+    """Whether day or month comes first in texts with the year last; None where there are none. What
+    is found is added to `found["moment"]`.
+    """
+    if not found["day_first"] and not found["month_first"]:
+        return None
+    if unit in TEXTS:
+        order = unit
+    elif found["day_first"] == found["month_first"] and found["other"]:
+        raise UserError(
+            f"{column}: dates such as 03/04/2020, and none tells whether the day or the month comes"
+            " first",
+            "Say it: events.time_unit: day_first, or month_first.",
+        )
+    else:
+        order = max(TEXTS, key=lambda name: found[name])
+    found["moment"] += found[order]
+    return order
 
 
 def _ranges(bounds: list[float]) -> list[tuple[str, float, float]]:
@@ -231,7 +326,7 @@ def _refuse_mixtures(found: dict[str, int], unit: str, column: str) -> None:
             "Write all of them with a zone, or all of them in UTC without one.",
         )
     kinds = {f"{name} since 1970": found[name] for name in UNITS if found[name]}
-    if unit != "auto":
+    if unit not in ("auto", *TEXTS):
         kinds = {f"numbers ({unit})": sum(found[name] for name in (*UNITS, "order"))}
     if found["moment"]:
         kinds["dates as text"] = found["moment"]

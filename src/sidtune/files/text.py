@@ -146,8 +146,21 @@ def decoded_lines(stream: BinaryIO, where: str, longest: int | None = None) -> I
         except UnicodeDecodeError as error:
             raise UserError(
                 f"{where}: not UTF-8: byte 0x{line[error.start]:02x} in line {number}",
-                f"Convert it first, for example: iconv -f LATIN1 -t UTF-8 {Path(where).name}",
+                "Convert it first, for example:"
+                f" iconv -f {_likely(line)} -t UTF-8 {Path(where).name}",
             ) from None
+
+
+def _likely(line: bytes) -> str:
+    """The encoding that a line which is not UTF-8 seems to have: that of Chinese texts, or Latin 1.
+
+    GB 2312 has the common characters, each in two bytes that Latin 1 hardly has side by side.
+    """
+    try:
+        line.decode("gb2312")
+    except UnicodeDecodeError:
+        return "LATIN1"
+    return "GB18030"
 
 
 def read_text(path: Path) -> str:

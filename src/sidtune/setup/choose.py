@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Literal
 
@@ -36,6 +38,7 @@ class Chosen:
         k_core: the fewest events of users and items; 0 keeps all.
         split: of the events.
         base: the pretrained model to fine-tune; None for a small one from scratch.
+        others: files of the same roles that are not used, as where a folder has several shops.
     """
 
     tables: Mapping[Role, Table]
@@ -43,6 +46,7 @@ class Chosen:
     k_core: int = 0
     split: Split = "leave_one_out"
     base: str | None = None
+    others: tuple[Table, ...] = ()
 
     @property
     def targets(self) -> int:
@@ -56,21 +60,19 @@ class Chosen:
 
 
 def choose(tables: Sequence[Table]) -> Chosen:
-    """The files to train on: rows before whole histories before events, the largest of its role.
+    """The files to train on: rows before whole histories before events, the largest of its role,
+    and what has names like it.
 
     Raises:
         UserError: says what was found where nothing can be trained on.
     """
-    roles: dict[Role, Table] = {}
-    for table in sorted(tables, key=lambda table: table.rows):
-        if table.role:
-            roles[table.role] = table
+    roles = _of_roles(tables)
     if "train" in roles and "valid" not in roles:
         raise UserError(
             f"{roles['train'].path}: training rows, and no file of validation rows beside it",
             "Put a valid.csv beside it; docs/configuration.md says what rows are.",
         )
-    way = next((way for way in WAYS if way[0] in roles), None)
+    way = _way(roles)
     if way is None:
         raise UserError(f"nothing to train on: {listed(tables)}", READABLE)
     if way != ("events",) and not {"items", "index"} & roles.keys():
@@ -80,7 +82,36 @@ def choose(tables: Sequence[Table]) -> Chosen:
     if way == ("events",) and "catalogue" not in kept and "items" in roles:
         kept["catalogue"] = roles["items"]
     filtered = way == ("events",) and kept["events"].rows >= FILTERED_FROM
-    return Chosen(kept, k_core=K_CORE if filtered else 0)
+    known = {table.role for table in kept.values()}
+    others = [table for table in tables if table.role in known and table not in kept.values()]
+    return Chosen(kept, k_core=K_CORE if filtered else 0, others=tuple(others))
+
+
+def _way(roles: Container[Role]) -> tuple[Role, ...] | None:
+    return next((way for way in WAYS if way[0] in roles), None)
+
+
+def _of_roles(tables: Sequence[Table]) -> dict[Role, Table]:
+    """One file for each role: the largest of what is trained on, and of the others those whose
+    names begin like it: a folder may hold several shops.
+    """
+    ordered = sorted(tables, key=lambda table: table.rows)
+    largest = {table.role: table for table in ordered if table.role}
+    way = _way(largest)
+    if way is None:
+        return largest
+    words = _words(largest[way[0]])
+
+    def likeness(table: Table) -> tuple[int, int]:
+        pairs = zip(words, _words(table), strict=False)
+        return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs)), table.rows
+
+    rest = {table.role: table for table in sorted(ordered, key=likeness) if table.role}
+    return {**rest, way[0]: largest[way[0]]}
+
+
+def _words(table: Table) -> list[str]:
+    return [word for word in re.split(r"[\W_]+", table.path.name.lower()) if word]
 
 
 def _without_catalogue(way: tuple[Role, ...], roles: Mapping[Role, Table]) -> Chosen:
@@ -126,7 +157,7 @@ def listed(tables: Sequence[Table]) -> str:
     """What the files are, in a line."""
     told = [
         f"{table.path.name} ({table.role or table.note or ', '.join(table.names)[:60]})"
-        for table in tables
+        for table in sorted(tables, key=lambda table: not (table.role or table.names))
     ]
     more = f" and {len(told) - SHOWN} more" if len(told) > SHOWN else ""
     return "; ".join(told[:SHOWN]) + more

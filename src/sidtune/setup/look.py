@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby, islice
+from itertools import groupby, islice, takewhile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +20,7 @@ from sidtune.events.readers import FORMATS, amazon
 from sidtune.files.ids import id_list
 from sidtune.files.row_files import GENERIC, MINIONEREC, kind_of
 from sidtune.files.text import opened, read_json_object, read_lines
-from sidtune.setup.counting import about_rows
+from sidtune.setup.counting import about_events, about_rows
 
 Role = Literal["events", "catalogue", "train", "valid", "test", "interactions", "items", "index"]
 # Words in the name of a file of rows.
@@ -33,6 +34,8 @@ LARGEST_DOCUMENT = 1 << 29
 LONGEST_LINE = 1 << 20
 MOST_FILES = 1_000
 SEQUENCE_LINES = 20
+# Ends the names of S3-Rec's files of items that users do not have.
+NEGATIVES = "_sample"
 
 
 @dataclass(frozen=True)
@@ -73,9 +76,11 @@ def look(folder: Path) -> list[Table]:
             f"{folder} cannot be read: {error.strerror or error}", "Check its permissions."
         ) from None
     if not files:
-        raise UserError(f"{folder} has no file", "Give the folder of your files.")
+        deeper = next((file.parent for file in folder.rglob("*") if file.is_file()), None)
+        hint = f"Its files lie deeper: give {deeper}, or a folder above." if deeper else ""
+        raise UserError(f"{folder} has no file", hint or "Give the folder of your files.")
     found = sorted((look_at(file) for file in files), key=_alike)
-    return [_joined(list(group)) for _, group in groupby(found, key=_alike)]
+    return [table for _, group in groupby(found, key=_alike) for table in _joined(list(group))]
 
 
 def look_at(file: Path) -> Table:
@@ -86,7 +91,7 @@ def look_at(file: Path) -> Table:
             return Table(file, note="not used")
         return replace(table, rows=table.rows or about_rows(file))
     except UserError as error:
-        return Table(file, note=error.message.splitlines()[0])
+        return Table(file, note=f"{error.message.splitlines()[0]}. {error.hint or ''}".strip())
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -107,14 +112,24 @@ def _alike(table: Table) -> tuple[str, ...]:
     return (str(table.path.parent), table.role or "", kind, table.format or "", *table.names, apart)
 
 
-def _joined(tables: Sequence[Table]) -> Table:
-    """Files of the same columns as one table, by a pattern that matches no other file."""
-    first = tables[0]
-    pattern = first.path.parent / f"*{''.join(first.path.suffixes[-2:])}"
-    matching = set(first.path.parent.glob(pattern.name))
-    if len(tables) > 1 and matching == {table.path for table in tables}:
-        return replace(first, path=pattern, rows=sum(table.rows for table in tables))
-    return max(tables, key=lambda table: table.rows)
+def _joined(tables: Sequence[Table]) -> list[Table]:
+    """Files of the same columns as one table, by a pattern that matches no other file; each by
+    itself where there is none.
+    """
+    folder, paths = tables[0].path.parent, {table.path for table in tables}
+    first = tables[0].path
+    ending = "".join(first.suffixes[-2 if first.suffix == ".gz" else -1 :])
+    names = (path.name for path in paths)
+    begin = "".join(same[0] for same in takewhile(_equal, zip(*names, strict=False)))
+    patterns = [f"*{ending}", f"{glob.escape(begin)}*{ending}"] if len(tables) > 1 else []
+    found = next((name for name in patterns if set(folder.glob(name)) == paths), None)
+    if found is None:
+        return list(tables)
+    return [replace(tables[0], path=folder / found, rows=sum(table.rows for table in tables))]
+
+
+def _equal(values: Sequence[str]) -> bool:
+    return len(set(values)) == 1
 
 
 def _recbole(file: Path) -> Table | None:
@@ -171,6 +186,8 @@ def _document(file: Path) -> Table | None:
         )
     content = read_json_object(file)
     values = list(content.values())
+    if "attributes" in file.name.lower() and all(isinstance(value, list) for value in values):
+        return Table(file, "catalogue", "sequences", ("id", "title"), len(values))
     if all(isinstance(value, dict) for value in values):
         return Table(file, "items", names=tuple(values[0]), rows=len(values))
     if not all(isinstance(value, list) and value for value in values):
@@ -198,9 +215,13 @@ def _sequences(file: Path) -> Table | None:
     lines = [line.split() for line in islice(read_lines(file), SEQUENCE_LINES)]
     if not all(len(line) > 1 and all(word.isdigit() for word in line) for line in lines):
         return None
-    items = sum(len(line) - 1 for line in lines) / len(lines)
-    names = ("user", "item", "position")
-    return Table(file, "events", "sequences", names, round(about_rows(file) * items))
+    if file.stem.endswith(NEGATIVES) and _whole(file).exists():
+        return Table(file, note="drawn items that S3-Rec evaluates with; not used")
+    return Table(file, "events", "sequences", ("user", "item", "position"), about_events(file))
+
+
+def _whole(file: Path) -> Path:
+    return file.with_name(file.name.replace(f"{NEGATIVES}.", "."))
 
 
 def _plain(file: Path) -> Table | None:
@@ -219,7 +240,19 @@ def _plain(file: Path) -> Table | None:
         return Table(file, "events", names=names)
     if identity and title and not user:
         return Table(file, "catalogue", names=names)
-    return Table(file, names=names)
+    if any(name.strip().isdigit() for name in names):
+        return Table(file, names=names, note="its first line has numbers, not names of columns")
+    return Table(file, names=names, note=_lacking(user, item, times))
+
+
+def _lacking(user: str | None, item: str | None, times: list[str | None]) -> str:
+    """What a table that could be one of events lacks; nothing where it is none."""
+    missing = [
+        role
+        for role, there in (("users", user), ("items", item), ("times", any(times)))
+        if not there
+    ]
+    return "" if len(missing) > 1 else f"a table without a column of {missing[0]} that is known"
 
 
 def _columns(file: Path) -> tuple[str, ...] | None:
@@ -235,10 +268,12 @@ def _columns(file: Path) -> tuple[str, ...] | None:
 
 
 def _split_of(file: Path) -> Role | None:
-    stem = file.name.lower()
-    return next(
-        (split for split, words in SPLITS.items() if any(word in stem for word in words)), None
-    )
+    """The split of a file of rows: by its name, or by its folder, as in MiniOneRec's data."""
+    for name, whole in ((file.name.lower(), False), (file.absolute().parent.name.lower(), True)):
+        for split, words in SPLITS.items():
+            if any(word == name if whole else word in name for word in words):
+                return split
+    return None
 
 
 # The first that knows a file decides.

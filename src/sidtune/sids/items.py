@@ -13,28 +13,14 @@ from typing import Any
 
 from sidtune.base.errors import UserError, did_you_mean
 from sidtune.base.terminal import warn
+from sidtune.config.sids import USUAL_COLUMNS
 from sidtune.data.catalogue import Catalogue, refuse_unnameable
 from sidtune.data.html import HTML
-from sidtune.data.item_files import read_records
+from sidtune.data.item_files import ID_COLUMNS, plain_name, read_records
 from sidtune.files.ids import as_id
 from sidtune.files.literals import parse_list
 
 TITLE_COLUMNS = ("title", "name")
-# Read beside the title unless `sids.columns` says otherwise; names as Amazon's and MovieLens's
-# files have them.
-USUAL_COLUMNS = (
-    "brand",
-    "store",
-    "author",
-    "artist",
-    "main_category",
-    "category",
-    "categories",
-    "genres",
-    "feature",
-    "features",
-    "description",
-)
 TAG = re.compile(r"</?[a-zA-Z][^<>]{0,1000}>|<!--")
 
 
@@ -46,20 +32,25 @@ class Items:
         ids: item ids, all distinct.
         titles: one title an item, empty where there is none.
         texts: title and other columns of each item, one to a line, plain text.
+        columns: those that the texts were read from.
+        others: columns that were not read.
     """
 
     ids: list[str]
     titles: list[str]
     texts: list[str]
+    columns: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def take(self, places: Sequence[int]) -> Items:
         """The items at these places, in that order."""
-        return Items(
-            *([column[place] for place in places] for column in (self.ids, self.titles, self.texts))
+        ids, titles, texts = (
+            [column[place] for place in places] for column in (self.ids, self.titles, self.texts)
         )
+        return Items(ids, titles, texts, self.columns, self.others)
 
     def as_catalogue(self) -> Catalogue:
         """The same items without SIDs, for reading rows that mention them."""
@@ -87,17 +78,19 @@ def read_items(path: Path, columns: Sequence[str] | None = None) -> Items:
     ids, records = list(found), list(found.values())
     if columns is not None:
         _refuse_unknown(columns, records, path)
-    has = {name for record in records for name in record}
+    has = list(dict.fromkeys(str(name) for record in records for name in record))
     titles = [
         _plain(next((record[name] for name in TITLE_COLUMNS if name in record), None))
         for record in records
     ]
-    names = [name for name in (USUAL_COLUMNS if columns is None else columns) if name in has]
+    names = list(_usual(has)) if columns is None else [name for name in columns if name in has]
     texts = [
         "\n".join(filter(None, (title, *(_plain(record.get(name)) for name in names))))
         for title, record in zip(titles, records, strict=True)
     ]
-    items = Items(ids, titles, texts)
+    used = (*(name for name in TITLE_COLUMNS[:1] if any(titles)), *names)
+    others = [name for name in has if name not in (*used, *TITLE_COLUMNS, *ID_COLUMNS)]
+    items = Items(ids, titles, texts, used, tuple(others))
     refuse_unnameable(items.as_catalogue(), path)
     if empty := sum(not title for title in titles):
         warn(
@@ -105,6 +98,15 @@ def read_items(path: Path, columns: Sequence[str] | None = None) -> Items:
             " rest of what is known"
         )
     return items
+
+
+def _usual(names: Sequence[str]) -> Iterator[str]:
+    """The usual columns among these, in the order of `USUAL_COLUMNS`."""
+    plain: dict[str, list[str]] = {}
+    for name in names:
+        plain.setdefault(plain_name(name), []).append(name)
+    for usual in USUAL_COLUMNS:
+        yield from plain.pop(plain_name(usual), ())
 
 
 def _refuse_unknown(columns: Iterable[str], records: Sequence[dict[str, Any]], path: Path) -> None:

@@ -59,6 +59,14 @@ def refused(
         ),
         ("user,item,time\nu,a,1\nu,b,2\n", "look like an order and not like dates"),
         (
+            "user,item,time\nu,a,03/04/2020\nu,b,05/06/2020\n",
+            "none tells whether the day or the month comes first",
+        ),
+        (
+            "user,item,time\nu,a,27/04/2020\nu,b,1500000000\n",
+            "several units: 1 in s since 1970, 1 in dates as text",
+        ),
+        (
             "user,item,time\nu,a,yesterday\n",
             "input left no event: 1 events read; 1 dropped .* no time, or one that",
         ),
@@ -344,3 +352,12 @@ def test_importing_sidtune_needs_no_extra() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_a_log_of_days_is_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for a_day, warned in ((3, True), (1, False)):
+        events = "".join(f"u,{n},2020-01-{1 + n // a_day:02}\n" for n in range(9))
+        path = write_text(tmp_path, f"{a_day}.csv", f"user,item,time\n{events}")
+        prepared(tmp_path, files=str(path))
+        said = "9 of 9 events have the time of another event" in capsys.readouterr().err
+        assert said == warned

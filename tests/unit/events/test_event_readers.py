@@ -109,6 +109,14 @@ def test_movielens(tmp_path: Path, layout: str) -> None:
     assert column(done, "genres")[0] == "Comedy, Romance"
 
 
+def test_attributes_without_names_are_words_of_a_title(tmp_path: Path) -> None:
+    path = write_text(tmp_path, "s_item2attributes.json", '{"7": [1, 12], "8": []}')
+    (table,) = FORMATS["sequences"].items(path)
+    assert table.to_pydict() == {"id": ["7", "8"], "title": ["a1 a12", "item 8"]}
+    with pytest.raises(UserError, match="item 7: expected an object, or a list of attributes"):
+        list(FORMATS["sequences"].items(write_text(tmp_path, "b.json", '{"7": "red"}')))
+
+
 def test_movielens_in_latin_1(tmp_path: Path) -> None:
     path = tmp_path / "movies.dat"
     path.write_bytes("1::Cité::Drama\n".encode("latin-1"))

@@ -122,6 +122,68 @@ def test_positions_alone_are_an_order_and_no_dates(tmp_path: Path) -> None:
             prepared(tmp_path, files=str(path), **keys)
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "seconds"),
+    [
+        ("27-04-2015", "03-04-2015 08:05", [1428048300, 1430092800]),
+        ("4/27/2015", "4/3/2015 8:05", [1428048300, 1430092800]),
+        ("27.04.2015 00:00:00+02:00", "03.04.2015 08:05:00+02:00", [1428041100, 1430085600]),
+        ("2015/4/27", "2015/4/3 8:05", [1428048300, 1430092800]),
+        ("2015年4月27日", "2015年4月3日 8:05", [1428048300, 1430092800]),
+        ("20150427", "20150403", [1428019200, 1430092800]),
+        ("20150427000000", "20150403080500", [1428048300, 1430092800]),
+        ("20150427", "20150403.0", [1428019200, 1430092800]),
+    ],
+)
+def test_dates_are_read_as_people_write_them(
+    tmp_path: Path, first: str, second: str, seconds: list[int]
+) -> None:
+    text = f"user,item,time\nu,a,{first}\nu,b,{second}\n"
+    done = prepared(tmp_path, files=str(write_text(tmp_path, "e.csv", text)))
+    assert sequences(done) == {"u": ["b", "a"]}
+    times = pyarrow.parquet.read_table(done.folder / "interactions.parquet")["times"]
+    assert [[time // 1_000_000 for time in row] for row in _micros(times)] == [seconds]
+
+
+@pytest.mark.parametrize(
+    ("order", "items"), [("day_first", ["a", "b"]), ("month_first", ["b", "a"])]
+)
+def test_day_and_month_that_no_value_tells_apart(
+    tmp_path: Path, order: str, items: list[str]
+) -> None:
+    path = write_text(tmp_path, "e.csv", "user,item,time\nu,a,03/04/2020\nu,b,02/05/2020\n")
+    assert sequences(prepared(tmp_path, files=str(path), time_unit=order)) == {"u": items}
+
+
+def test_few_wrong_dates_among_many_are_counted(tmp_path: Path) -> None:
+    text = "user,item,time\nu,a,27/04/2020\nu,b,28/05/2020\nu,c,04/27/2020\nu,d,31/02/2020\n"
+    done = prepared(tmp_path, files=str(write_text(tmp_path, "e.csv", text)))
+    assert dropped(done) == {"input": 2}
+    assert sequences(done) == {"u": ["a", "b"]}
+
+
+def _micros(column: pa.ChunkedArray) -> list[list[int]]:
+    return [
+        [int(value) for value in row]
+        for row in column.combine_chunks().cast(pa.list_(pa.int64())).to_pylist()
+    ]
+
+
+@pytest.mark.parametrize("sign", [";", "\t", "|"])
+def test_a_csv_may_have_other_signs_between_its_columns(tmp_path: Path, sign: str) -> None:
+    text = "user,item,time\nu,a,2020-01-02\nu,b,2020-01-01\n".replace(",", sign)
+    items = 'id,title\na,"Mug; blue|red"\nb,Tent\n'.replace(",", sign)
+    write_text(tmp_path, "items.csv", items)
+    done = prepared(
+        tmp_path,
+        {"file": str(tmp_path / "items.csv")},
+        files=str(write_text(tmp_path, "e.csv", text)),
+    )
+    assert sequences(done) == {"u": ["b", "a"]}
+    titles = pyarrow.parquet.read_table(done.folder / "catalogue.parquet")["title"].to_pylist()
+    assert titles == ["Mug; blue|red", "Tent"]
+
+
 def test_types_and_weights(tmp_path: Path) -> None:
     text = "user_id,item_id,time,event_type\n" + "".join(
         f"u,{item},2020-01-01 00:00:0{place},{kind}\n"

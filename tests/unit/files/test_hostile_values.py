@@ -21,9 +21,30 @@ from sidtune.decoding.stream import read_histories
 from sidtune.encoding.corpus import cached_task
 from sidtune.encoding.remember import remembered
 from sidtune.files.literals import parse_list
-from sidtune.files.text import read_json
+from sidtune.files.text import read_json, read_lines
 from sidtune.runs.bundle import CATALOGUE, read_bundle
 from sidtune.runs.output import refuse_foreign
+
+# --- encodings ---
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding", "likely"),
+    [
+        ("用户ID,商品ID", "gb18030", "GB18030"),
+        ("Café,naïve", "latin-1", "LATIN1"),
+        ("Ä", "latin-1", "LATIN1"),
+    ],
+)
+def test_text_of_another_encoding_says_how_to_convert_it(
+    tmp_path: Path, text: str, encoding: str, likely: str
+) -> None:
+    path = tmp_path / "items.csv"
+    path.write_bytes(text.encode(encoding))
+    with pytest.raises(UserError, match="not UTF-8") as refusal:
+        list(read_lines(path))
+    assert f"iconv -f {likely} -t UTF-8 items.csv" in refusal.value.hint
+
 
 # --- ids ---
 

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import safetensors.numpy
-from tests.unit.ranker.making import asked, beams_of, catalogue, known, made_up
+from tests.unit.ranker.making import Row, asked, beams_of, catalogue, known, made_up, rows_of
 
 from sidtune.base.errors import UserError
 from sidtune.config.rank import RankConfig
@@ -94,6 +94,35 @@ def test_few_rows_are_mixed_by_weight() -> None:
     assert gained["ranker"] > 0
 
 
+def test_where_most_have_the_same_the_ranker_is_not_behind_popularity() -> None:
+    # Nothing tells what follows but how often items are bought: trees learn noise.
+    random = np.random.default_rng(5)
+    chances = 1 / np.arange(1, ITEMS + 1)
+
+    def bought(users: int, begin: int) -> list[Row]:
+        walks = random.choice(ITEMS, (users, 5), p=chances / chances.sum())
+        return [
+            (f"u{begin + n}", walk[:-1].tolist(), int(walk[-1])) for n, walk in enumerate(walks)
+        ]
+
+    train, valid, test = (rows_of(bought(count, count)) for count in (1_500, 600, 2_000))
+    found = fit_ranker(known(train, valid, ITEMS, texts=False), valid, None, RankConfig())
+    wanted = asked(test, ITEMS)
+    lists, _ = found.ranker.rank(wanted, ITEMS)
+    popular = np.argsort(-found.ranker.sources["popularity"].tensors()["users"], kind="stable")
+    places = np.empty(ITEMS, int)
+    places[popular] = np.arange(1, ITEMS + 1)
+    own = [lists[row].tolist().index(item) + 1 for row, item in enumerate(test.target)]
+    assert gains(np.array(own), 10).mean() >= gains(places[test.target], 10).mean() - 0.005
+
+
+def test_weights_are_tried_in_fifths_and_then_beside_the_best() -> None:
+    assert sorted(scorers._summing(2, 2)) == [(0, 2), (1, 1), (2, 0)]
+    assert set(scorers._next_to((0, 4, 6))) == {
+        *((0, 4, 6), (0, 3, 7), (0, 5, 5), (1, 3, 6), (1, 4, 5)),
+    }
+
+
 def test_without_lightgbm_sources_are_mixed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -132,7 +161,7 @@ def test_a_source_with_nothing_to_say_drops_out() -> None:
 @pytest.mark.parametrize("first", ["transitions", "model"])
 def test_only_one_source_ranks_alone(count: int, first: str) -> None:
     rows, beams = VALID.take(np.arange(count)), BEAMS.take(np.arange(count))
-    options = RankConfig(sources=(first, "sids", "popularity"), trees=5)
+    options = RankConfig(sources=(first, "sids", "history"), trees=5)
     found = fit_ranker(known(TRAIN, rows, ITEMS), rows, beams, options)
     assert f"without {first}" not in found.ranks
     assert "without sids" in found.ranks
@@ -140,7 +169,7 @@ def test_only_one_source_ranks_alone(count: int, first: str) -> None:
 
 
 def test_no_source_ranks_alone() -> None:
-    options = RankConfig(sources=("text", "popularity"))
+    options = RankConfig(sources=("text", "history"))
     with pytest.raises(UserError, match="nothing is known here of text"):
         fit_ranker(known(TRAIN, VALID, ITEMS, texts=False), VALID, None, options)
 

@@ -30,6 +30,7 @@ SAMPLES = {
     "old.json": (str({"reviewerID": "A", "asin": "B", "reviewText": "Don't"}), "events", "amazon"),
     "meta.jsonl": ('{"asin": "B1", "title": "A tent"}\n', "catalogue", "amazon"),
     "Shop.txt": ("1 7 8 9\n2 7 9\n", "events", "sequences"),
+    "Shop_item2attributes.json": ('{"7": [1, 2], "8": []}', "catalogue", "sequences"),
     "shop.inter.json": ('{"u1": [7, 8, 9, 7], "u2": ["7", "9"]}', "interactions", None),
     "shop.index.json": ('{"7": ["<a_1>", "<b_2>"], "8": ["<a_1>", "<b_2>"]}', "index", None),
     "codes.index.json": ('{"7": [1, 2], "8": [1, 3]}', "index", None),
@@ -40,6 +41,10 @@ SAMPLES = {
     "log.csv": ("customer,sku,ts\nu,1,2020-01-01\n", "events", None),
     "log.tsv.gz": ("user_id\titem_id\ttime\nu\t1\t2020-01-01\n", "events", None),
     "items.csv": ("sku,name,brand\n1,A tent,Acme\n", "catalogue", None),
+    "购买.csv": ("用户ID,商品ID,时间\nu,1,2020/1/1 8:05\n", "events", None),
+    "商品.csv": ("商品ID,商品名称\n1,帐篷\n", "catalogue", None),
+    "semicolons.csv": ("customer;sku;ts\nu;1;2020-01-01\n", "events", None),
+    "tabs.csv": ("sku\tname, brand\n1\tA tent, Acme\n", None, None),
     "other.csv": ("colour,shape\nred,round\n", None, None),
     "notes.md": ("Some notes.\n", None, None),
     "info.txt": ("<a_1><b_2>\tA tent\t7\n", None, None),
@@ -79,8 +84,14 @@ def test_files_of_one_table_become_a_pattern(tmp_path: Path) -> None:
     assert events.rows == 6
     pyarrow.parquet.write_table(pa.table({"sku": ["1"], "name": ["A"]}), parts / "items.parquet")
     events, items = sorted(look(tmp_path), key=lambda table: table.rows, reverse=True)
-    assert events.path.name == "part-0.parquet", "a pattern would take the items too"
+    assert events.path.name == "part-*.parquet", "the short pattern would take the items too"
     assert items.role == "catalogue"
+    pyarrow.parquet.write_table(pa.table({"sku": ["1"], "name": ["A"]}), parts / "part-x.parquet")
+    chosen = choose(look(tmp_path))
+    assert chosen.tables["events"].path.name == "part-2.parquet", "no pattern fits"
+    assert {"part-0.parquet", "part-1.parquet"} <= {one.path.name for one in chosen.others}, (
+        "they are told"
+    )
 
 
 def test_rows_are_chosen_before_events(tmp_path: Path) -> None:
@@ -99,11 +110,52 @@ def test_rows_are_chosen_before_events(tmp_path: Path) -> None:
         choose(look(tmp_path))
 
 
+def test_minionerec_names_splits_by_folders_and_may_have_two_shops(tmp_path: Path) -> None:
+    for shop, rows in (("Small_Shop", 1), ("Large_Shop", 3)):
+        for split in ("train", "valid", "test"):
+            text = "user_id,history_item_id,item_id\n" + "u,[1],2\n" * rows
+            write_text(tmp_path / "data" / split, f"{shop}_5_2016.csv", text)
+        # The larger index belongs to the smaller shop.
+        ids = {str(n): ["<a_1>", f"<b_{n}>"] for n in range(9 - rows)}
+        write_text(tmp_path / "data" / "index", f"{shop}.index.json", json.dumps(ids))
+    chosen = choose(look(tmp_path / "data"))
+    assert {role: table.path.name for role, table in chosen.tables.items()} == {
+        **dict.fromkeys(("train", "valid", "test"), "Large_Shop_5_2016.csv"),
+        "index": "Large_Shop.index.json",
+    }
+    assert {table.path.parent.name for table in chosen.tables.values()} == {
+        *("train", "valid", "test", "index")
+    }
+    assert {table.path.name.split("_")[0] for table in chosen.others} == {"Small"}
+
+
+def test_s3_rec_has_attributes_and_drawn_items_beside_the_events(tmp_path: Path) -> None:
+    write_text(tmp_path, "Shop.txt", "1 7 8 9\n2 7 9\n")
+    write_text(tmp_path, "Shop_sample.txt", "1 5 6 7 8 9 10\n2 5 6 7 8 9 10\n")
+    write_text(tmp_path, "Shop_item2attributes.json", '{"7": [1, 2], "8": [], "9": [2]}')
+    chosen = choose(look(tmp_path))
+    assert {role: table.path.name for role, table in chosen.tables.items()} == {
+        "events": "Shop.txt",
+        "catalogue": "Shop_item2attributes.json",
+    }
+    assert chosen.tables["events"].rows == 5
+
+
+def test_a_table_that_lacks_one_column_says_which(tmp_path: Path) -> None:
+    write_text(tmp_path, "log.csv", "user_id,item_id\nu,1\n")
+    with pytest.raises(UserError, match=r"log\.csv \(a table without a column of times"):
+        choose(look(tmp_path))
+
+
 def test_nothing_to_train_on_says_what_was_found(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such folder"):
         look(tmp_path / "nosuch")
     with pytest.raises(UserError, match="has no file"):
         look(tmp_path)
+    write_text(tmp_path / "a" / "b", "log.csv", SAMPLES["log.csv"][0])
+    with pytest.raises(UserError, match="has no file") as refusal:
+        look(tmp_path)
+    assert str(tmp_path / "a" / "b") in refusal.value.hint
     write_text(tmp_path, "other.csv", SAMPLES["other.csv"][0])
     with pytest.raises(UserError, match=r"other\.csv \(colour, shape\)") as refusal:
         choose(look(tmp_path))

@@ -319,6 +319,15 @@ def test_texts_of_a_json_catalogue(tmp_path: Path) -> None:
     assert read_items(tmp_path / "shop.item.json", ["price"]).texts == ["Mug & Cup\n3", "1984"]
 
 
+def test_usual_columns_are_known_however_they_are_written(tmp_path: Path) -> None:
+    record = {"title": "Mug", "Category": "Cups", "BRAND": "Acme", "品牌": "某", "price": 3}
+    (tmp_path / "shop.item.json").write_text(json.dumps({"7": record}))
+    found = read_items(tmp_path / "shop.item.json")
+    assert found.texts == ["Mug\nAcme\nCups\n某"]
+    assert found.columns == ("title", "BRAND", "Category", "品牌")
+    assert found.others == ("price",)
+
+
 def test_a_parquet_catalogue_says_the_same(tmp_path: Path) -> None:
     table = pa.table({"item_id": [7, 8], "title": ["Mug", None], "genres": [["A", "B"], None]})
     pyarrow.parquet.write_table(table, tmp_path / "catalogue.parquet")

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -32,14 +33,11 @@ def sequences(path: Path) -> Iterator[pa.Table]:
 
 
 def items(path: Path) -> Iterator[pa.Table]:
-    """LC-Rec's `.item.json`: id → record; its fields are columns."""
-    records = read_json_object(path)
-    for item, record in records.items():
-        if not isinstance(record, dict):
-            raise UserError(
-                f"{path}: item {item}: expected an object, found {record!r:.60}",
-                'Each item has an object of its texts: {"7": {"title": …}}.',
-            )
+    """LC-Rec's `.item.json`: id → record; its fields are columns. Or S3-Rec's attributes: id →
+    numbers, whose names are not known; they are words of a title.
+    """
+    given = read_json_object(path)
+    records = {item: _record(path, item, value) for item, value in given.items()}
     names = list(
         dict.fromkeys(name for record in records.values() for name in record if name != "id")
     )
@@ -48,6 +46,20 @@ def items(path: Path) -> Iterator[pa.Table]:
         for item, record in records.items()
     )
     return record_tables(rows, ["id", *names])
+
+
+def _record(path: Path, item: str, value: object) -> dict[str, Any]:
+    if isinstance(value, dict):
+        return value
+    attributes = id_list(value)
+    if attributes is None:
+        raise UserError(
+            f"{path}: item {item}: expected an object, or a list of attributes, found"
+            f" {value!r:.60}",
+            'Each item has an object of its texts: {"7": {"title": …}}.',
+        )
+    words = [f"a{name}" for name in attributes]
+    return {"title": " ".join(words) or f"item {item}"}
 
 
 def _users(path: Path) -> Iterator[tuple[str, list[str]]]:

@@ -29,6 +29,7 @@ class Popularity(Source):
     users: NDArray[np.int64]
 
     columns: ClassVar = {"training_users": "number of its training users"}
+    mixes: ClassVar = True
 
     @classmethod
     def fit(cls, known: Known) -> Popularity:
@@ -53,3 +54,8 @@ class Popularity(Source):
     def features(self, asked: Asked, pairs: Pairs) -> Floats:
         """As `columns`."""
         return self.users[pairs.item, None].astype(np.float32)
+
+    @staticmethod
+    def share(features: Floats) -> Floats:
+        """The number of users."""
+        return features[:, 0]
