@@ -1,17 +1,12 @@
-"""Measure the ranker: what it reaches without a model in three public shops, and what it costs.
+"""Measure the ranker without a model: what it reaches in public shops, and what it costs.
 
     SIDTUNE_DATA=folder python benchmarks/rank.py quality
     SIDTUNE_DATA=folder python benchmarks/rank.py later
-    python benchmarks/rank.py model --runs runs/first runs/second runs/third
     python benchmarks/rank.py cost
 
 `quality` fits the ranker on validation rows without a model, and ranks the test rows once, with all
 sources and without the number of training users (see docs/ranking.md), beside each source alone.
 Histories are kept in amazon-industrial and left out in the other two shops.
-
-`model` ranks the test rows of finished runs of one shop and several seeds: by the model, by the
-ranker, and by the ranker without the model. Differences are paired over rows, each the mean over
-the runs.
 
 `later` splits MovieLens by dates: 80% of the events for training, 10% for validation, 10% for test.
 The ranker is fitted on the validation rows, and the test rows are ranked twice: as it is, and after
@@ -30,7 +25,6 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -44,14 +38,10 @@ from commands import sidtune
 from sidtune.base.ragged import Ragged
 from sidtune.base.terminal import quiet_libraries
 from sidtune.config.rank import RankConfig
-from sidtune.config.search import RankOptions
 from sidtune.data.catalogue import Catalogue
 from sidtune.data.popularity import popularity
 from sidtune.data.rows import Rows, drawn, stacked
-from sidtune.decoding.recommender import Recommender
 from sidtune.encoding.build import load_catalogue
-from sidtune.evaluation.compare import interval_of
-from sidtune.evaluation.evaluate import model_lists
 from sidtune.metrics.metrics import gains, hits, mean, proportion
 from sidtune.opponents.baselines import Baselines
 from sidtune.pipeline.defaults import load_run
@@ -61,7 +51,7 @@ from sidtune.ranker.scorers import Trees
 from sidtune.ranker.sources.base import Known
 from sidtune.ranker.table import tabulate
 from sidtune.ranker.texts import text_vectors
-from sidtune.tasks.config_file import load_config, parse_config
+from sidtune.tasks.config_file import parse_config
 from sidtune.tasks.source import load_split
 
 OUTCOME = Path(__file__).with_suffix(".json")
@@ -70,20 +60,14 @@ PREDICTION = (
     " keeps at most 200 entries an item; ranking at 100,000 items under 5 ms a user, most of it the"
     " products with the vectors of texts and of behaviour."
 )
-METRICS: dict[str, Callable[[NDArray[np.int64]], NDArray[np.float64]]] = {
-    "HR@10": lambda ranks: hits(ranks, 10),
-    "NDCG@10": lambda ranks: gains(ranks, 10),
-    "HR@50": lambda ranks: hits(ranks, 50),
-}
 FIT_SEED, DIMENSIONS, SEQUENCE, WALK = 0, 128, 10, 50
 
 
 def main() -> None:
     """Measure one part and keep the other part of the JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", choices=["quality", "model", "later", "cost"])
+    parser.add_argument("part", choices=["quality", "later", "cost"])
     parser.add_argument("--shops", nargs="+", default=list(SHOPS))
-    parser.add_argument("--runs", nargs="+", type=Path, default=[], help="with model")
     parser.add_argument(
         "--items", type=int, nargs="+", default=[100_000, 1_000_000], help="with cost"
     )
@@ -97,9 +81,6 @@ def main() -> None:
         for shop in options.shops:
             found[shop] = quality(shop, data)
             print(json.dumps({shop: found[shop]}, indent=1), flush=True)
-    elif options.part == "model":
-        kept["model"] = model(options.runs)
-        print(json.dumps(kept["model"], indent=1))
     elif options.part == "later":
         kept["later"] = later(Path(os.environ.get("SIDTUNE_DATA", "../shared/data")))
         print(json.dumps(kept["later"], indent=1))
@@ -179,31 +160,6 @@ def quality(shop: str, data: Path) -> dict[str, Any]:
         "test": {name: figures(ranks) for name, ranks in found.items()},
         "validation": {name: figures(ranks) for name, ranks in fitted.ranks.items()},
         "rows": {"train": len(train.target), "valid": len(rows.target), "test": len(test.target)},
-    }
-
-
-def model(runs: list[Path]) -> dict[str, Any]:
-    """Figures of each run, and what the model adds to the ranker."""
-    every: dict[str, list[NDArray[np.int64]]] = {}
-    for run in runs:
-        recommender = Recommender.load(run)
-        rows = load_split(
-            load_config(run / "config.yaml").data, recommender.bundle.catalogue, "test"
-        )
-        lists = recommender.lists(rows.history, RankOptions())
-        for name, found in model_lists(recommender, rows, lists, RankOptions()).items():
-            every.setdefault(name, []).append(found.ranking.item_ranks)
-    with_model, without = every["ranker"], every["ranker without model"]
-    added = {}
-    for metric, values in METRICS.items():
-        pairs = zip(with_model, without, strict=True)
-        more = np.stack([values(first) - values(second) for first, second in pairs]).mean(axis=0)
-        low, high = interval_of(more)
-        ends = {"value": float(more.mean()), "low": low, "high": high}
-        added[metric] = {name: round(end, 4) for name, end in ends.items()}
-    return {
-        "runs": {name: [figures(each) for each in ranks] for name, ranks in every.items()},
-        "model_adds": added,
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,6 +12,7 @@ from sidtune.base.errors import UserError
 from sidtune.base.ragged import Ragged
 from sidtune.base.terminal import warn
 from sidtune.config.rank import RankConfig, SourceName
+from sidtune.config.search import BEAMS
 from sidtune.data.rows import Rows
 from sidtune.ranker.pairs import Asked, Beams, Floats
 from sidtune.ranker.scorers import INSTALL, Mixture, Scorer, Trees, has_lightgbm
@@ -32,11 +33,13 @@ class Ranker:
         sources: by name, in the order of `SOURCES`.
         scorer: reads the features of all of them.
         without_model: the same for all but the model; None where the model is no source.
+        beams: of the model's lists that it was fitted on.
     """
 
     sources: Mapping[SourceName, Source]
     scorer: Scorer
     without_model: Scorer | None = None
+    beams: int = BEAMS
 
     def rank(self, asked: Asked, depth: int, *, bar: bool = False) -> tuple[Ragged, Floats]:
         """The best items of each row, at most `depth`, and their scores, which compare within a
@@ -128,8 +131,8 @@ def fit_ranker(known: Known, rows: Rows, beams: Beams | None, options: RankConfi
     items = len(known.catalogue.ids)
     table = tabulate(sources, Asked(rows.history, items, beams))
     kind = _kind(len(rows.target))
-    without = kind.fit(table.without("model"), rows.target, options) if beams else None
-    ranker = Ranker(sources, kind.fit(table, rows.target, options), without)
+    without = kind.fit(table.without("model"), rows.target, options) if "model" in sources else None
+    ranker = Ranker(sources, kind.fit(table, rows.target, options), without, options.beams)
     return Fitted(ranker, _ranks(table, rows, kind, options), absent)
 
 
@@ -145,12 +148,16 @@ def _kind(rows: int) -> type[Trees] | type[Mixture]:
 def _ranks(
     table: Table, rows: Rows, kind: type[Trees] | type[Mixture], options: RankConfig
 ) -> dict[str, NDArray[np.int64]]:
-    folds = _folds(rows)
-    found = {"ranker": _cross_fitted(table, rows.target, folds, kind, options)}
+
+    def fit(part: Table) -> Scorer:
+        return kind.fit(part, rows.target, options)
+
+    folds = folds_of(rows)
+    found = {"ranker": cross_fitted(table, rows.target, folds, fit)}
     for name in table.sources:
         if len(table.sources) > 1:
             rest = table.without(name)
-            found[f"without {name}"] = _cross_fitted(rest, rows.target, folds, kind, options)
+            found[f"without {name}"] = cross_fitted(rest, rows.target, folds, fit)
     for name in table.sources:
         if SOURCES[name].mixes:
             scores = np.nan_to_num(table.of(name)[:, 0], nan=-np.inf)
@@ -162,26 +169,30 @@ def _ranks(
     return found
 
 
-def _cross_fitted(
+def cross_fitted(
     table: Table,
     target: NDArray[np.integer],
     folds: NDArray[np.int64],
-    kind: type[Trees] | type[Mixture],
-    options: RankConfig,
+    fit: Callable[[Table], Scorer],
 ) -> NDArray[np.int64]:
-    """Ranks of targets by scorers that were fitted on the rows of other users."""
+    """Ranks of targets by scorers that were fitted on the rows of other users.
+
+    Args:
+        folds: of `folds_of`.
+        fit: learns from a part of the table.
+    """
     ranks = np.zeros(len(target), np.int64)
     for fold in range(FOLDS):
         inside = folds == fold
-        made = kind.fit(table.of_rows(~inside), target, options)
+        made = fit(table.of_rows(~inside))
         part = table.of_rows(inside)
         ranks[inside] = part.pairs.ranks(made.scores(part), target)[inside]
     return ranks
 
 
-def _folds(rows: Rows) -> NDArray[np.int64]:
+def folds_of(rows: Rows, seed: int = FOLD_SEED) -> NDArray[np.int64]:
     """A number below `FOLDS` for each row, the same for all rows of a user."""
     users = rows.users.dictionary_encode().indices.to_numpy()
-    folds = np.random.default_rng(FOLD_SEED).permutation(int(users.max()) + 1) % FOLDS
+    folds = np.random.default_rng(seed).permutation(int(users.max()) + 1) % FOLDS
     found: NDArray[np.int64] = folds[users]
     return found
