@@ -6,7 +6,7 @@
 
 `quality` fits the ranker on validation rows without a model, and ranks the test rows once, with all
 sources and without the number of training users (see docs/ranking.md), beside each source alone.
-Histories are kept in amazon-industrial and left out in the other two shops.
+Histories are kept in amazon-industrial and left out in the other shops.
 
 `later` splits MovieLens by dates: 80% of the events for training, 10% for validation, 10% for test.
 The ranker is fitted on the validation rows, and the test rows are ranked twice: as it is, and after
@@ -25,7 +25,9 @@ import resource
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,7 @@ from sidtune.ranker.scorers import Trees
 from sidtune.ranker.sources.base import Known
 from sidtune.ranker.table import tabulate
 from sidtune.ranker.texts import text_vectors
+from sidtune.tasks.config import Config
 from sidtune.tasks.config_file import parse_config
 from sidtune.tasks.source import load_split
 
@@ -60,6 +63,7 @@ PREDICTION = (
     " keeps at most 200 entries an item; ranking at 100,000 items under 5 ms a user, most of it the"
     " products with the vectors of texts and of behaviour."
 )
+Shop = Callable[[Path, Path], Config]
 FIT_SEED, DIMENSIONS, SEQUENCE, WALK = 0, 128, 10, 50
 
 
@@ -92,51 +96,73 @@ def main() -> None:
     OUTCOME.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
 
 
-def industrial(data: Path) -> dict[str, str]:
+def industrial(data: Path, scratch: Path) -> Config:
     """Rows as they are published, texts."""
     folder = data / "amazon-industrial"
     splits = {split: str(folder / f"{split}.csv") for split in ("train", "valid", "test")}
     name = "Industrial_and_Scientific"
-    return {
-        "index": str(folder / f"{name}.index.json"),
-        "items": str(folder / f"{name}.item.json"),
-        **splits,
-    }
+    return _config(
+        {
+            "index": str(folder / f"{name}.index.json"),
+            "items": str(folder / f"{name}.item.json"),
+            **splits,
+        }
+    )
 
 
-def whole(folder: str, name: str) -> Any:
+def whole(folder: str, name: str) -> Shop:
     """Whole histories, leave-one-out."""
 
-    def files(data: Path) -> dict[str, str]:
-        return {
-            "index": str(data / folder / f"{name}.index.json"),
-            "interactions": str(data / folder / f"{name}.inter.json"),
-        }
+    def config(data: Path, scratch: Path) -> Config:
+        return _config(
+            {
+                "index": str(data / folder / f"{name}.index.json"),
+                "interactions": str(data / folder / f"{name}.inter.json"),
+            }
+        )
 
-    return files
+    return config
+
+
+def movielens(data: Path, scratch: Path, **events: Any) -> Config:
+    """Raw events and a catalogue, prepared, with SIDs of `sidtune sids`."""
+    place = data.absolute() / "movielens-small"
+    tree = {
+        "output_dir": str(scratch / "run"),
+        "events": {"files": str(place / "ratings.csv"), **events},
+        "catalogue": {"file": str(place / "movies.csv")},
+    }
+    file = scratch / "shop.yaml"
+    file.write_text(yaml.safe_dump(tree), encoding="utf-8")
+    for command in ("prepare", "sids"):
+        sidtune(command, str(file))
+    return load_run(file, model=False)
+
+
+def _config(data: dict[str, str]) -> Config:
+    tree = {"output_dir": "unused", "model": {"base": "unused"}, "data": data}
+    return parse_config(tree, "the benchmark")
 
 
 # The files of a shop, and whether histories are left out of the lists.
-SHOPS = {
+SHOPS: dict[str, tuple[Shop, bool]] = {
     "amazon-industrial": (industrial, False),
     "instruments": (whole("instruments", "Instruments"), True),
     "amazon-beauty": (whole("amazon-beauty", "Beauty"), True),
+    "movielens-small": (partial(movielens, k_core=5), True),
 }
 
 
 def quality(shop: str, data: Path) -> dict[str, Any]:
     """Figures of the test rows, looked at once."""
-    files, exclude = SHOPS[shop]
-    config = parse_config(
-        {"output_dir": "unused", "model": {"base": "unused"}, "data": files(data)}, shop
-    )
-    catalogue = load_catalogue(config)
-    train, valid, test = (load_split(config.data, catalogue, s) for s in ("train", "valid", "test"))
-    items = len(catalogue.ids)
-    texts = attributes(data, catalogue) if shop == "amazon-beauty" else None
-    if texts is None:
-        texts = text_vectors(config.data.items, config.sids, catalogue)
-    known = Known(catalogue, train, valid, popularity(train, items), texts)
+    place, exclude = SHOPS[shop]
+    with tempfile.TemporaryDirectory() as scratch:
+        known, test = shop_of(place(data, Path(scratch)))
+    catalogue, items = known.catalogue, len(known.catalogue.ids)
+    if shop == "amazon-beauty":
+        known = replace(known, texts=attributes(data, catalogue))
+    train, valid, texts = known.train, known.valid, known.texts
+    assert valid
     options = RankConfig()
     rows = valid.take(drawn(len(valid.target), options.rows, FIT_SEED))
     began = time.monotonic()
@@ -165,26 +191,11 @@ def quality(shop: str, data: Path) -> dict[str, Any]:
 
 def later(data: Path) -> dict[str, Any]:
     """Test rows before and after later events are counted in, all and by what the target is."""
-    with tempfile.TemporaryDirectory() as folder:
-        place = data.absolute() / "movielens-small"
-        tree = {
-            "output_dir": f"{folder}/run",
-            "events": {"files": str(place / "ratings.csv"), "split": "global_time"},
-            "catalogue": {"file": str(place / "movies.csv")},
-        }
-        file = Path(folder) / "shop.yaml"
-        file.write_text(yaml.safe_dump(tree), encoding="utf-8")
-        for command in ("prepare", "sids"):
-            sidtune(command, str(file))
-        config = load_run(file, model=False)
-        catalogue = load_catalogue(config)
-        train, valid, test = (
-            load_split(config.data, catalogue, split) for split in ("train", "valid", "test")
-        )
-        items = len(catalogue.ids)
-        texts = text_vectors(config.data.items, config.sids, catalogue)
-    users = popularity(train, items)
-    known = Known(catalogue, train, valid, users, texts)
+    with tempfile.TemporaryDirectory() as scratch:
+        config = movielens(data, Path(scratch), split="global_time")
+        known, test = shop_of(config)
+    train, valid, users, items = known.train, known.valid, known.users, len(known.catalogue.ids)
+    assert valid
     rows = valid.take(drawn(len(valid.target), RankConfig().rows, FIT_SEED))
     before = fit_ranker(known, rows, None, RankConfig()).ranker
     both = stacked([train, valid])
@@ -205,6 +216,15 @@ def later(data: Path) -> dict[str, Any]:
             if mask.any():
                 found[name][when] = figures(ranks[mask])
     return found
+
+
+def shop_of(config: Config) -> tuple[Known, Rows]:
+    """What sources are fitted on, and the test rows."""
+    catalogue = load_catalogue(config)
+    train, valid, test = (load_split(config.data, catalogue, s) for s in ("train", "valid", "test"))
+    texts = text_vectors(config.data.items, config.sids, catalogue)
+    users = popularity(train, len(catalogue.ids))
+    return Known(catalogue, train, valid, users, texts), test
 
 
 def attributes(data: Path, catalogue: Catalogue) -> Floats | None:
