@@ -35,7 +35,6 @@ USUAL_COLUMNS = (
     "features",
     "description",
 )
-HTML_SIGNS = set("<&")
 TAG = re.compile(r"</?[a-zA-Z][^<>]{0,1000}>|<!--")
 
 
@@ -123,7 +122,7 @@ def _plain(value: Any) -> str:
         if isinstance(value, str) and not value.lstrip().startswith("[")
         else " ".join(_texts(value))
     )
-    if HTML_SIGNS & set(text) and HTML.search(text):
+    if ("<" in text or "&" in text) and HTML.search(text):
         text = html.unescape(TAG.sub(" ", text))
     return " ".join(text.split())
 

@@ -87,17 +87,19 @@ def means(points: Floats, codes: Codes, k: int, before: Floats) -> Floats:
     centroid.
     """
     counts = np.bincount(codes, minlength=k)
-    places = np.arange(len(codes) + 1)
-    of_cluster = scipy.sparse.csc_matrix(
-        (np.ones(len(codes), np.float32), codes, places), shape=(k, len(codes))
-    )
-    sums = np.asarray(of_cluster.tocsr() @ points)
+    sums = sums_by(codes, k) @ points
     found: Floats = (sums / np.maximum(counts, 1)[:, None]).astype(np.float32)
     empty = np.flatnonzero(counts == 0)
     if len(empty):
         apart = ((points - before[codes]) ** 2).sum(1)
         found[empty] = points[np.argsort(-apart, kind="stable")[: len(empty)]]
     return found
+
+
+def sums_by(codes: NDArray[np.integer], k: int) -> scipy.sparse.csr_matrix:
+    """What sums the rows `(n, d)` of each of `k` clusters by a product `(k, n) @ (n, d)`."""
+    ones, places = np.ones(len(codes), np.float32), np.arange(len(codes) + 1)
+    return scipy.sparse.csc_matrix((ones, codes, places), shape=(k, len(codes))).tocsr()
 
 
 def _few_distinct(points: Floats, k: int) -> Floats | None:

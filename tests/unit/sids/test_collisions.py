@@ -4,7 +4,7 @@ any input.
 
 from __future__ import annotations
 
-from itertools import permutations
+from itertools import permutations, product
 
 import numpy as np
 import pytest
@@ -58,6 +58,36 @@ def test_surplus_finds_the_prefix_that_comparing_all_finds() -> None:
         if [a, b] != nearest[0, :2].tolist()
     }
     assert tuple(found[:2].tolist()) == min(cost, key=cost.__getitem__)
+
+
+@given(st.integers(0, 2**31), st.integers(2, 24))
+def test_surplus_items_choose_one_after_the_other(seed: int, items: int) -> None:
+    generator = np.random.default_rng(seed)
+    books = Codebooks([generator.normal(size=(size, 3)).astype(np.float32) for size in (4, 3, 2)])
+    latents = (0.3 * generator.normal(size=(items, 3))).astype(np.float32)
+    nearest = books.encode(latents)
+    found = resolve(latents, books, nearest)
+
+    def cost(item: int, prefix: tuple[int, int]) -> float:
+        a, b = (level[code] for level, code in zip(books.levels[:2], prefix, strict=True))
+        return float(((latents[item] - a - b) ** 2).sum())
+
+    prefixes = {item: (int(a), int(b)) for item, (a, b, _) in enumerate(nearest)}
+    members = {
+        prefix: sorted(
+            (item for item, own in prefixes.items() if own == prefix),
+            key=lambda item, prefix=prefix: cost(item, prefix),
+        )
+        for prefix in product(range(4), range(3))
+    }
+    surplus = sorted(item for inside in members.values() for item in inside[2:])
+    room = {prefix: max(0, 2 - len(inside)) for prefix, inside in members.items()}
+    for item in surplus:
+        choices = [prefix for prefix, left in room.items() if left]
+        prefixes[item] = min(choices, key=lambda prefix: cost(item, prefix))
+        room[prefixes[item]] -= 1
+    assert found.surplus == len(surplus)
+    assert [tuple(row) for row in found.codes[:, :2].tolist()] == list(prefixes.values())
 
 
 def least(latents: np.ndarray, books: Codebooks) -> float:

@@ -12,11 +12,13 @@ from scipy.optimize import linear_sum_assignment
 from sidtune.base.errors import UserError
 from sidtune.sids.codebooks import Codebooks
 from sidtune.sids.collisions.outcome import Outcome
-from sidtune.sids.kmeans import Codes, Floats, distances
+from sidtune.sids.kmeans import Codes, Floats, chunks, distances
 
 # All prefixes are compared for an item without room where there are no more than these.
 MOST_PREFIXES = 1 << 22
-ITEMS_AT_ONCE, FIRST_CODES_AT_ONCE = 4_096, 32
+# Of items times the prefixes behind a first code, so many are looked at together.
+ROOM_AT_ONCE, FIRST_CODES_AT_ONCE = 1 << 20, 8
+NOWHERE = -1
 
 
 def resolve(latents: Floats, books: Codebooks, codes: Codes) -> Outcome:
@@ -55,8 +57,8 @@ def resolve_beside(latents: Floats, books: Codebooks, codes: Codes, taken: Codes
             homeless.extend(members[-spare:].tolist())
         room.take(prefix, len(members) - max(spare, 0))
     surplus = np.array(sorted(homeless), np.intp)
-    for start in range(0, len(surplus), ITEMS_AT_ONCE):
-        items = surplus[start : start + ITEMS_AT_ONCE]
+    for some in chunks(len(surplus), int(np.prod(books.sizes[1:-1], dtype=object)), ROOM_AT_ONCE):
+        items = surplus[some]
         settled[items, :-1] = room.settle(latents[items], codes[items])
     for prefix, members in _groups(room.number(settled[:, :-1])):
         _settle(members, latents, books, settled, room.used(prefix))
@@ -146,18 +148,26 @@ class _Room:
             first < levels - 1 and np.prod(self.sizes[first:levels], dtype=object) > MOST_PREFIXES
         ):
             first += 1
-        found = np.empty((len(latents), levels), np.int32)
-        products = self._products(latents, codes, first)
-        for row, own in enumerate(codes):
-            prefix = self._nearest(own[:first], [each[row] for each in products])
-            for fixed in range(first - 1, -1, -1):
-                if prefix is None:
-                    one = self._products(latents[row : row + 1], codes[row : row + 1], fixed)
-                    prefix = self._nearest(own[:fixed], [each[0] for each in one])
-            assert prefix is not None, "there are more SIDs than items"
-            found[row] = prefix
-            self.take(int(self.number(found[row : row + 1])[0]), 1)
+        # What is nearest for all of them now stays so for each until it is full.
+        found = (
+            np.empty((len(latents), levels), np.int32)
+            if first
+            else self._nearest(codes[0, :0], self._products(latents, codes, 0))
+        )
+        for row, number in enumerate(self.number(found).tolist()):
+            if first or not self.left(number):
+                found[row] = self._nearest_to_one(latents[row : row + 1], codes[row], first)
+                number = int(self.number(found[row : row + 1])[0])
+            self.take(number, 1)
         return found
+
+    def _nearest_to_one(self, latent: Floats, own: Codes, first: int) -> Codes:
+        """The prefix for one latent, with as many of its first codes as there is room behind."""
+        for fixed in range(first, -1, -1):
+            found: Codes = self._nearest(own[:fixed], self._products(latent, own[None], fixed))[0]
+            if found[-1] != NOWHERE:
+                return found
+        raise AssertionError("there are more SIDs than items")
 
     def _products(self, latents: Floats, codes: Codes, fixed: int) -> list[Floats]:
         """For each level from `fixed` on but the last, what its codes add to the squared distances
@@ -166,32 +176,42 @@ class _Room:
         left = self.books.left_over(latents, codes, fixed) if fixed else latents
         return [-2 * (left @ book.T) for book in self.books.levels[fixed : len(self.sizes) - 1]]
 
-    def _nearest(self, fixed: Codes, products: list[Floats]) -> Codes | None:
-        """The prefix with room of the lowest squared distance behind the fixed codes; None where
-        there is none.
+    def _nearest(self, fixed: Codes, products: list[Floats]) -> Codes:
+        """The prefixes `(n, levels - 1)` with room of the lowest squared distance behind the fixed
+        codes; `NOWHERE` where there is none.
         """
         lengths, least = self._open(fixed)
-        head, rest = products[0], np.zeros(1, np.float32)
+        head, rest = products[0], np.zeros((len(products[0]), 1), np.float32)
         for each in products[1:]:
-            rest = (rest[:, None] + each).ravel()
+            rest = (rest[:, :, None] + each[:, None]).reshape(len(rest), -1)
         # No prefix of a first code costs less than this, so most first codes need no look.
-        bounds = head + least + rest.min()
-        order = np.argsort(bounds, kind="stable")
-        best, cost = -1, np.float32(np.inf)
-        for start in range(0, len(order), FIRST_CODES_AT_ONCE):
-            some = order[start : start + FIRST_CODES_AT_ONCE]
-            if bounds[some[0]] > cost:
-                break
-            costs = lengths[some] + rest
-            costs += head[some, None]
-            place = int(costs.argmin())
-            row, column = divmod(place, len(rest))
-            if costs[row, column] < cost:
-                best, cost = int(some[row]) * len(rest) + column, costs[row, column]
-        if best < 0:
-            return None
+        bounds = head + least + rest.min(1, keepdims=True)
+        order = np.argsort(bounds, axis=1, kind="stable")
+        best = np.full(len(head), NOWHERE)
+        cost = np.full(len(head), np.inf, np.float32)
+        rows = np.arange(len(head))
+        for start in range(0, bounds.shape[1], FIRST_CODES_AT_ONCE):
+            rows = rows[bounds[rows, order[rows, start]] <= cost[rows]]
+            for some in chunks(len(rows), FIRST_CODES_AT_ONCE * rest.shape[1]):
+                at = rows[some]
+                firsts = order[at, start : start + FIRST_CODES_AT_ONCE]
+                costs = lengths[firsts]
+                costs += rest[at, None]
+                costs += head[at[:, None], firsts][:, :, None]
+                flat = costs.reshape(len(at), -1)
+                place = flat.argmin(1)
+                lowest = flat[np.arange(len(at)), place]
+                code, behind = np.divmod(place, rest.shape[1])
+                better = lowest < cost[at]
+                cost[at[better]] = lowest[better]
+                found = firsts[np.arange(len(at)), code] * rest.shape[1] + behind
+                best[at[better]] = found[better]
         sizes = self.sizes[len(fixed) : len(self.sizes) - 1]
-        return np.append(fixed, np.unravel_index(best, sizes)).astype(np.int32)
+        prefixes = np.full((len(best), len(self.sizes) - 1), NOWHERE, np.int32)
+        there = best != NOWHERE
+        prefixes[there, : len(fixed)] = fixed
+        prefixes[there, len(fixed) :] = np.stack(np.unravel_index(best[there], sizes), axis=1)
+        return prefixes
 
     def _open(self, fixed: Codes) -> tuple[Floats, Floats]:
         """Squared lengths of prefixes behind the fixed codes, infinite for those without room,

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sidtune.sids.kmeans import Floats, chunks
+from sidtune.sids.kmeans import Floats, chunks, sums_by
 
 SID = tuple[str, ...]
 SEED = 0
@@ -19,6 +19,7 @@ SEED = 0
 QUERIES, NEIGHBOURS = 2_000, 10
 # Fewer in a catalogue where they would have more pairs than this with all items.
 MOST_PAIRS, PAIRS_AT_ONCE = 2 * 10**8, 1 << 26
+COLUMNS_AT_ONCE = 64
 PREFIXES_SHOWN, TITLES_SHOWN = 5, 5
 
 
@@ -87,12 +88,20 @@ def prefix_groups(sids: Sequence[SID]) -> NDArray[np.int64]:
     """For each item the number of its prefix of each length, `(n, levels)`; a shorter SID is a
     prefix of its own.
     """
-    depth = max(map(len, sids))
-    numbers: list[dict[SID, int]] = [{} for _ in range(depth)]
-    found = np.empty((len(sids), depth), np.int64)
-    for item, sid in enumerate(sids):
-        for level, known in enumerate(numbers):
-            found[item, level] = known.setdefault(sid[: level + 1], len(known))
+    found = np.zeros((len(sids), max(map(len, sids))), np.int64)
+    prefix = np.zeros(len(sids), np.int64)
+    for level in range(found.shape[1]):
+        codes: dict[str, int] = {}
+        following = np.fromiter(
+            (
+                codes.setdefault(sid[level], len(codes) + 1) if level < len(sid) else 0
+                for sid in sids
+            ),
+            np.int64,
+            len(sids),
+        )
+        prefix = np.unique(prefix * (len(codes) + 1) + following, return_inverse=True)[1]
+        found[:, level] = prefix
     return found
 
 
@@ -113,7 +122,7 @@ def likeness(
     centred = vectors - vectors.mean(0, dtype=np.float64).astype(np.float32)
     whole = max(_energy(centred), 1e-12)
     return {
-        "distortion": [_within(centred, level) / whole for level in groups.T],
+        "distortion": [max(1 - _between(centred, level) / whole, 0.0) for level in groups.T],
         "neighbours_kept": _neighbours_kept(groups, near),
     }
 
@@ -134,18 +143,14 @@ def common_prefixes(sids: Sequence[SID], titles: Sequence[str]) -> list[dict[str
     ]
 
 
-def _within(centred: Floats, group: NDArray[np.int64]) -> float:
-    """Squared distances of vectors from the means of their groups, summed."""
-    order = np.argsort(group, kind="stable")
-    starts = np.flatnonzero(np.diff(group[order], prepend=-1))
-    counts = np.diff(np.append(starts, len(group)))
-    total = 0.0
-    for at in range(0, centred.shape[1], 32):
-        sums = np.add.reduceat(centred[order, at : at + 32], starts, axis=0)
-        total += _energy(centred[:, at : at + 32]) - float(
-            (sums.astype(np.float64) ** 2 / counts[:, None]).sum()
-        )
-    return max(total, 0.0)
+def _between(centred: Floats, group: NDArray[np.int64]) -> float:
+    """Squared lengths of the means of groups, summed over the vectors."""
+    counts = np.bincount(group)
+    summing, found = sums_by(group, len(counts)), np.zeros(len(counts))
+    for at in range(0, centred.shape[1], COLUMNS_AT_ONCE):
+        sums = summing @ centred[:, at : at + COLUMNS_AT_ONCE]
+        found += np.einsum("ij,ij->i", sums, sums, dtype=np.float64)
+    return float((found / counts.clip(min=1)).sum())
 
 
 def _energy(vectors: Floats) -> float:
