@@ -237,13 +237,8 @@ def attributes(data: Path, catalogue: Catalogue) -> Floats | None:
     given = json.loads((data / "amazon-beauty" / "Beauty.attributes.json").read_text("utf-8"))
     texts = [" ".join(f"attribute{n}" for n in given.get(item, [])) for item in catalogue.ids]
     items = Items(catalogue.ids, texts, texts)
-    vectors, _ = Text().fit(Source(items, SidsConfig(), no_rows))
+    vectors, _ = Text().fit(Source(items, SidsConfig()))
     return vectors
-
-
-def no_rows() -> Rows:
-    """Vectors of texts read none."""
-    raise AssertionError
 
 
 def figures(ranks: NDArray[np.int64]) -> dict[str, Any]:

@@ -19,6 +19,9 @@ from typing import Any
 
 import yaml
 
+# Seconds that a run may take: one that ends late on a busy machine is no fault.
+PATIENCE = 300
+
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
     [
@@ -60,7 +63,7 @@ class Command:
 
     def ends(self) -> int | None:
         """The exit status, minus the signal that killed it."""
-        if self.runs_for(90):
+        if self.runs_for(PATIENCE):
             self.process.kill()
             raise AssertionError(f"does not end: {self.said()}")
         return self.process.exitcode
@@ -72,7 +75,7 @@ class Command:
 
     def comes_to(self, step: int, tree: dict[str, Any]) -> None:
         """Wait until a step is logged."""
-        metrics, until = Path(tree["output_dir"]) / "metrics.jsonl", time.monotonic() + 60
+        metrics, until = Path(tree["output_dir"]) / "metrics.jsonl", time.monotonic() + PATIENCE
         while not (metrics.exists() and f'"step": {step},' in metrics.read_text()):
             assert self.process.is_alive(), self.said()
             assert time.monotonic() < until, self.said()

@@ -13,7 +13,8 @@ from sidtune.model.checkpoint_files import load_weights
 from sidtune.runs.checkpoints import FINAL
 from sidtune.tasks.config import Config
 from sidtune.tasks.config_file import parse_config
-from sidtune.training.train import Result, train
+from sidtune.training.records.result import Result
+from sidtune.training.train import train
 from sidtune.training.trainer import StepTrainer
 
 QUIET = {

@@ -18,7 +18,7 @@ from sidtune.serving.engine import Engine
 from sidtune.serving.server import bound
 from tests.asking import call
 
-SECONDS = 60
+SECONDS = 120
 
 
 def engine_of(folder: Path, **options: Any) -> Engine:
@@ -31,14 +31,6 @@ def recommended(folder: Path, histories: list[list[str]], *options: object) -> l
     lines = "".join(json.dumps({"history": history}) + "\n" for history in histories)
     done = call("recommend", folder, "--input", "-", "--json", *options, stdin=lines)
     return [json.loads(line)["items"] for line in done.stdout.splitlines()]
-
-
-def free_port() -> int:
-    """A port that nobody listens at."""
-    listener = bound("127.0.0.1", 0)
-    port: int = listener.getsockname()[1]
-    listener.close()
-    return port
 
 
 @contextmanager

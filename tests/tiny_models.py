@@ -130,6 +130,17 @@ def make_config(architecture: str, tied: bool, rows: int, width: int = 32) -> Pr
     )
 
 
+def random_model(config: PreTrainedConfig, spread: float = 0.1) -> PreTrainedModel:
+    """A model of random weights, wider than usual, so that outputs differ enough to compare."""
+    set_seed(0)
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(0, spread)
+    return model
+
+
 def make_base(
     folder: Path,
     architecture: str = "qwen3",
@@ -141,15 +152,7 @@ def make_base(
 ) -> Path:
     """Save a complete base: random weights and a tokenizer, with `spare` rows that no token has."""
     tokenizer = make_tokenizer(kind)
-    set_seed(0)
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(
-        make_config(architecture, tied, len(tokenizer) + spare, width)
-    )
-    # Wider than usual, so that outputs differ enough to compare.
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                parameter.normal_(0, 0.1)
+    model: Any = random_model(make_config(architecture, tied, len(tokenizer) + spare, width))
     model.to(dtype).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from sidtune.checks.finding import Finding
     from sidtune.data.rows import Split
     from sidtune.evaluation.report import Report
-    from sidtune.training.train import Result
+    from sidtune.training.records.result import Result
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 import yaml
-from tests.forking import Run, recorded, start_ranks
+from tests.forking import PATIENCE, Run, recorded, start_ranks
 from tests.running import metrics, same_result
 from tests.tiny_data import tiny_tree
 
@@ -103,9 +103,7 @@ def test_a_run_that_loses_a_process_ends_and_goes_on_exactly(
     ranks = start_ranks(2, tree, shop)
     ranks[0].comes_to(9, tree)
     ranks[1].signal(signal.SIGKILL)
-    began = time.monotonic()
     assert ranks[0].ends() == 1
-    assert time.monotonic() - began < 60
     assert "another process of this run has ended" in ranks[0].said()
     assert "Traceback" not in ranks[0].said()
     assert saved(tree)
@@ -242,7 +240,7 @@ def rank_of(launcher: subprocess.Popen[str], number: int) -> psutil.Process:
 
 
 def wait_for_checkpoint(tree: dict[str, Any], launcher: subprocess.Popen[str]) -> None:
-    until = time.monotonic() + 120
+    until = time.monotonic() + PATIENCE
     while not checkpoints(Path(tree["output_dir"])):
         assert launcher.poll() is None, launcher.communicate()
         assert time.monotonic() < until
@@ -256,9 +254,7 @@ def test_our_launcher_stops_the_others_and_says_what_happened(shop: Path) -> Non
     wait_for_checkpoint(tree, launcher)
     left = rank_of(launcher, 0)
     rank_of(launcher, 1).kill()
-    began = time.monotonic()
-    output, said = launcher.communicate(timeout=60)
-    assert time.monotonic() - began < 60
+    output, said = launcher.communicate(timeout=PATIENCE)
     assert launcher.returncode == 137
     assert "over 2 processes" in " ".join(output.split())
     assert "process 1 of 2 was killed by SIGKILL, so the others were stopped" in " ".join(
@@ -280,7 +276,7 @@ def test_torchrun_starts_again_and_goes_on_by_itself(shop: Path, alone: dict[str
     launcher = start(shop, tree, *torchrun)
     wait_for_checkpoint(tree, launcher)
     rank_of(launcher, 1).kill()
-    output, said = launcher.communicate(timeout=240)
+    output, said = launcher.communicate(timeout=PATIENCE)
     assert launcher.returncode == 0, said
     assert "Resuming from" in output
     same_result(tree, alone)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.forking import Run
+from tests.forking import PATIENCE, Run
 from tests.running import same_result
 from tests.tiny_data import tiny_tree
 
@@ -81,7 +81,7 @@ def test_killed_runs_end_like_one_that_was_left_alone(
         while not (folder / FINAL).exists():
             run = Run(tree, tmp_path / f"{number}.log")
             # Towards the end of the test runs are let finish.
-            patience = chance.uniform(0, 1.1 * seconds) if killed < kills else 120
+            patience = chance.uniform(0, 1.1 * seconds) if killed < kills else PATIENCE
             if run.runs_for(patience):
                 run.signal(signal.SIGKILL)
             # It may have come to its end just before.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -87,6 +88,7 @@ def test_a_path_sums_to_the_score_by_a_plain_model(client: TestClient, config: C
     [
         ({"model": 2}, "model: there are 2"),
         ({"item_id": "x"}, "item_id: 'x' may not be recommended"),
+        ({"item_id": "\ud800"}, r"item_id: '\ud800' may not be recommended"),
         ({"candidates": ["2"]}, "item_id: '1' may not be recommended"),
         ({"history": ["x"]}, "history: this model knows none of the items"),
         ({"history": []}, "history: List should have at least 1 item"),
@@ -94,7 +96,8 @@ def test_a_path_sums_to_the_score_by_a_plain_model(client: TestClient, config: C
 )
 def test_a_path_that_there_is_not(client: TestClient, change: dict[str, Any], said: str) -> None:
     asked = {"history": ["3"], "item_id": "1"} | change
-    response = client.post("/api/path", json=asked)
+    json_type = {"Content-Type": "application/json"}
+    response = client.post("/api/path", content=json.dumps(asked), headers=json_type)
     assert response.status_code == 422
     assert said in response.json()["error"]
 

@@ -162,6 +162,7 @@ def test_a_catalogue_that_is_not_the_models(config: Config, run: Path) -> None:
         ([], "give either --history or --input"),
         (["--history", "1", "--input", "x"], "give either --history or --input"),
         (["--history", "1,nobody"], "not in the catalogue: 'nobody'"),
+        (["--history", "1,\udcff"], r"not in the catalogue: '\udcff'"),
         (["--history", " , "], "history 1 is empty"),
         (["--history", "1", "-k", "60"], "k is 60, but the search has only 50 beams"),
         (["--input", "nothing.jsonl"], "no such file: nothing.jsonl"),

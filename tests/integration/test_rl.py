@@ -18,6 +18,8 @@ from sidtune.base.errors import UserError
 from sidtune.commands.main import app
 from sidtune.decoding.recommender import Recommender
 from sidtune.model.checkpoint_files import load_weights
+from sidtune.reinforcement.rewards.base import Groups
+from sidtune.reinforcement.rollouts import Rollout, Rollouts
 from sidtune.reinforcement.run import reinforce, reinforced
 from sidtune.reinforcement.trainer import ReinforcementTrainer
 from sidtune.runs.checkpoints import FINAL, IDENTITY
@@ -64,7 +66,7 @@ def dies(config: Config, step: int) -> None:
     [
         ({}, 2),
         # The checkpoint lies between the updates of one rollout.
-        ({"rollout": "sample", "updates": 3, "add_target": True}, 4),
+        ({"rollout": "sample", "updates": 3, "hint": 1, "add_target": True}, 4),
     ],
     ids=["beams", "sample"],
 )
@@ -150,6 +152,30 @@ def test_without_signal_and_without_sft_nothing_moves(shop: Path) -> None:
     assert all(torch.equal(start[name], end[name]) for name in start)
 
 
+@pytest.mark.parametrize("rollout", ["beams", "sample"])
+def test_groups_that_miss_are_asked_again_with_a_hint(shop: Path, rollout: str) -> None:
+    ordinary, kept = Rollouts.judged, list[Groups]()
+    first: list[int] = []
+
+    def keeping(self: Rollouts, *args: Any) -> Rollout:
+        answered = ordinary(self, *args)
+        kept.append(answered.groups)
+        first[:] = self.corpus.paths.tokens[:, 0].tolist()
+        return answered
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Rollouts, "judged", keeping)
+        for hint in (0, 1):
+            rl = {"rollout": rollout, "steps": 1, "prompts": 16, "group": 2, "hint": hint}
+            reinforce(config_of(shop, f"hint {hint} {rollout}", **rl))
+    plain, hinted = kept
+    missed = ~plain.hits.any(axis=1)
+    assert 0 < missed.sum() < len(missed)
+    assert (hinted.sids[~missed] == plain.sids[~missed]).all()
+    for sids, target in zip(hinted.sids[missed], hinted.targets[missed], strict=True):
+        assert {first[sid] for sid in sids if sid >= 0} == {first[target]}
+
+
 def test_dropout_is_the_updates_alone(shop: Path) -> None:
     """At the first step, answers are the same as without, and their probabilities are not the
     reference's.
@@ -213,6 +239,7 @@ def test_what_is_evaluated_and_saved_is_averaged_with_the_start(shop: Path, tuni
         ({"tasks": {"fusion": None}}, "no example of fusion answers with a SID"),
         ({"rewards": {"rule": 0}}, "give at least one reward a weight other than 0"),
         ({"rewards": {"rules": 1}}, "rl.rewards.rules"),
+        ({"hint": 3}, "rl.hint: 3 gives the whole target away: the longest SID has 3 tokens"),
         ({"steps": 3, "epochs": 1}, "steps and epochs both set the length"),
     ],
 )

@@ -15,7 +15,7 @@ import pytest
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.serving import engine_of, recommended
+from tests.serving import SECONDS, engine_of, recommended
 
 from sidtune.serving.app import serving_app
 from sidtune.serving.engine import Engine
@@ -25,7 +25,7 @@ from sidtune.serving.queries import Served
 from sidtune.tasks.config import Config
 
 HISTORIES = [["3", "1"], ["1"], ["5", "5"], ["0", "2", "4", "6"], ["7"], ["2", "1", "2"]]
-LIMITS = Limits(body=3_000, history=20, candidates=5, seconds=20)
+LIMITS = Limits(body=3_000, history=20, candidates=5, seconds=SECONDS)
 
 
 def client_of(folder: Path, limits: Limits = LIMITS) -> TestClient:
@@ -199,7 +199,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
 
     def waiting(served: Served, queries: Any) -> Any:
         made.busy.set()
-        made.opened.wait(20)
+        made.opened.wait(SECONDS)
         return answer(served, queries)
 
     monkeypatch.setattr(Served, "answer", waiting)
@@ -209,11 +209,11 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
 
 def test_overload_is_503_with_a_time_to_come_back(config: Config, gate: Gate) -> None:
     with (
-        client_of(config.output_dir, Limits(queue=2, batch=1)) as client,
+        client_of(config.output_dir, Limits(queue=2, batch=1, seconds=SECONDS)) as client,
         ThreadPoolExecutor(9) as pool,
     ):
         asked = [pool.submit(client.post, "/recommend", json={"history": ["1"]})]
-        assert gate.busy.wait(20)
+        assert gate.busy.wait(SECONDS)
         asked += [pool.submit(client.post, "/recommend", json={"history": ["1"]}) for _ in range(8)]
         for future in islice(as_completed(asked), 6):
             assert future.result().headers["Retry-After"] == "1"
@@ -232,11 +232,11 @@ def test_overload_is_503_with_a_time_to_come_back(config: Config, gate: Gate) ->
 
 
 def test_a_request_that_takes_too_long_is_503(config: Config, gate: Gate) -> None:
-    with client_of(config.output_dir, Limits(seconds=0.1)) as client:
+    with client_of(config.output_dir, Limits(seconds=0.5)) as client:
         response = client.post("/recommend", json={"history": ["1"]})
         assert response.status_code == 503
         assert response.headers["Retry-After"] == "1"
-        assert "no answer within 0.1 seconds" in response.json()["error"]
+        assert "no answer within 0.5 seconds" in response.json()["error"]
         gate.opened.set()
 
 

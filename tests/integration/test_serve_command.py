@@ -12,24 +12,39 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.asking import call, message
-from tests.serving import Client, free_port, recommended
+from tests.serving import SECONDS, Client, recommended
 
+from sidtune.serving.server import bound
 from sidtune.tasks.config import Config
 
 HISTORIES = [["3", "1"], ["1"], ["0", "2", "4", "6"]]
 
 
+@pytest.fixture
+def port(monkeypatch: pytest.MonkeyPatch) -> Future[int]:
+    """Where the command listens, once it does: a free port that nobody can take before."""
+    found: Future[int] = Future()
+
+    def noted(host: str, number: int) -> socket.socket:
+        listener = bound(host, number)
+        found.set_result(listener.getsockname()[1])
+        return listener
+
+    monkeypatch.setattr("sidtune.serving.server.bound", noted)
+    return found
+
+
 def test_a_server_is_reloaded_and_stopped_without_a_lost_request(
-    config: Config, ranked: Path, tmp_path: Path
+    config: Config, ranked: Path, tmp_path: Path, port: Future[int]
 ) -> None:
     """Clients ask without pause while the folder becomes another one, SIGHUP and SIGTERM come."""
-    model, port = tmp_path / "model", free_port()
+    model = tmp_path / "model"
     model.symlink_to(config.output_dir)
     expected = {
         generation: [
@@ -42,7 +57,7 @@ def test_a_server_is_reloaded_and_stopped_without_a_lost_request(
     counts = {1: 0, 2: 0}
 
     def ask(worker: int, again: Callable[[], bool]) -> None:
-        client = Client(port)
+        client = Client(port.result(SECONDS))
         client.wait()
         while again():
             status, answer = client.post("/recommend", {"history": HISTORIES[worker]})
@@ -58,7 +73,7 @@ def test_a_server_is_reloaded_and_stopped_without_a_lost_request(
 
     def drive() -> None:
         try:
-            Client(port).wait()
+            Client(port.result(SECONDS)).wait()
             with ThreadPoolExecutor(3) as pool:
                 workers = [
                     pool.submit(ask, each, lambda: not reloaded.is_set()) for each in range(3)
@@ -69,7 +84,7 @@ def test_a_server_is_reloaded_and_stopped_without_a_lost_request(
                 for worker in workers:
                     worker.result()
                 # In flight when the server is asked to stop.
-                last = [Client(port) for _ in range(3)]
+                last = [Client(port.result()) for _ in range(3)]
                 for client in last:
                     client.wait()
                 answers = [
@@ -91,20 +106,20 @@ def test_a_server_is_reloaded_and_stopped_without_a_lost_request(
 
     driver = threading.Thread(target=drive)
     driver.start()
-    done = call("serve", model, "--port", port)
+    done = call("serve", model, "--port", 0)
     stopping.set()
     driver.join()
     assert done.exit_code == 0, done.output
     assert not faults
     assert min(counts.values()) > 0
-    assert f"POST http://127.0.0.1:{port}/recommend" in done.output
-    assert f"curl http://127.0.0.1:{port}/recommend -H" in done.output
+    assert f"POST http://127.0.0.1:{port.result()}/recommend" in done.output
+    assert f"curl http://127.0.0.1:{port.result()}/recommend -H" in done.output
     assert "reloaded: generation 2, 8 items" in done.output
 
 
 def test_mistakes_of_the_command(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    port = free_port()
-    with socket.create_server(("127.0.0.1", port)):
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        port = holder.getsockname()[1]
         said = message("serve", config.output_dir, "--port", port)
     assert f"cannot listen at 127.0.0.1, port {port}" in said
     assert "no such folder" in message("serve", "nothing", "--port", 0)
@@ -129,9 +144,12 @@ def test_an_hour_of_load(ranked: Path) -> None:
     `SIDTUNE_LOAD_SECONDS` makes it shorter.
     """
     seconds = float(os.environ.get("SIDTUNE_LOAD_SECONDS", "3600"))
-    port, until = free_port(), time.monotonic() + seconds
-    command = [sys.executable, "-m", "sidtune", "serve", str(ranked), "--port", str(port)]
-    server = subprocess.Popen(command)
+    command = [sys.executable, "-m", "sidtune", "serve", str(ranked), "--port", "0"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert server.stdout
+    lines = (re.search(r"^POST http://127.0.0.1:(\d+)/", line) for line in server.stdout)
+    port = next(int(line[1]) for line in lines if line)
+    until = time.monotonic() + seconds
     counts: Counter[int] = Counter()
 
     def ask(worker: int) -> None:

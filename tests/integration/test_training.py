@@ -233,7 +233,7 @@ def test_waiting_for_steps_is_logged(tmp_path: Path, monkeypatch: pytest.MonkeyP
     ]
     shares = [line["waiting"] for line in lines if "loss" in line]
     assert len(shares) == 2
-    assert all(0.1 < share < 1 for share in shares)
+    assert all(0.01 < share < 1 for share in shares)
 
 
 @pytest.mark.parametrize("tuning", ["full", "frozen"])

@@ -29,21 +29,56 @@ def flush(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file as a whole: whoever reads it, and whatever dies, finds the old text or the new
-    one.
+    """Replace a file by a text, as `replacing` does."""
+    with replacing(path) as aside:
+        aside.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def replacing(path: Path, needed: int = 0) -> Iterator[Path]:
+    """A file to write to, which takes the place of `path` at the end of the block: whoever reads
+    it, and whatever dies, finds the old file or the new one.
+
+    Args:
+        needed: as in `refusing_failed_writes`.
+
+    Raises:
+        UserError: where it cannot be written; the old file stays then.
     """
-    descriptor, aside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with open(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(descriptor)
-        # What `open` would have given it.
-        os.chmod(aside, 0o666 & ~_umask())
-        os.replace(aside, path)
-    finally:
-        Path(aside).unlink(missing_ok=True)
-    flush(path.parent)
+    with refusing_failed_writes(path, needed):
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        os.close(descriptor)
+        aside = Path(name)
+        try:
+            yield aside
+            os.chmod(aside, _mode(path))
+            flush(aside)
+            os.replace(aside, path)
+        finally:
+            aside.unlink(missing_ok=True)
+        flush(path.parent)
+
+
+@contextmanager
+def new_folder(folder: Path, needed: int = 0) -> Iterator[Path]:
+    """A folder to write to, which gets its name, new or that of an empty folder, at the end of the
+    block; nothing is left of a block that fails.
+
+    Args:
+        needed: as in `refusing_failed_writes`.
+
+    Raises:
+        UserError: where it cannot be written.
+    """
+    with refusing_failed_writes(folder, needed):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        try:
+            os.chmod(aside, 0o777 & ~_umask())
+            yield aside
+            os.rename(aside, folder)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 @contextmanager
@@ -83,6 +118,13 @@ def _reason(error: Exception) -> str | None:
     if isinstance(error, safetensors.SafetensorError) or any(sign in text for sign in SIGNS):
         return text.splitlines()[0][:200]
     return None
+
+
+def _mode(path: Path) -> int:
+    """What `open` would leave a file that is written with."""
+    if path.is_file() and not path.is_symlink():
+        return path.stat().st_mode & 0o777
+    return 0o666 & ~_umask()
 
 
 def _umask() -> int:

@@ -11,6 +11,7 @@ from sidtune.batching.plan import Plan
 from sidtune.checks.finding import Finding
 from sidtune.inputs import Inputs
 from sidtune.model.bf16 import emulated
+from sidtune.runs.checkpoints import FINAL
 from sidtune.runs.schedule import SHORTER_WARMUP, long_warmup, stage_runs
 from sidtune.tasks import TASKS
 
@@ -108,6 +109,6 @@ def _steps_per_epoch(inputs: Inputs) -> int:
 
 def output(inputs: Inputs) -> Iterator[Finding]:
     folder: Path = inputs.config.output_dir
-    if (folder / "final_checkpoint").exists():
+    if (folder / FINAL).exists():
         message, remedy = "contains a finished run", "Choose another output_dir to train again."
         yield Finding("warning", f"output_dir {folder}", message, [], remedy)

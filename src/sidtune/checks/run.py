@@ -14,6 +14,19 @@ from sidtune.checks import data, encoding, leaks, model, options, whole_text
 from sidtune.checks.finding import Check, Finding, Severity
 from sidtune.inputs import Inputs
 
+# Checks that read every row; their findings are cached. All others run at every start.
+ROW_CHECKS: list[Check] = [
+    data.interactions,
+    data.train_rows,
+    data.valid_rows,
+    data.test_rows,
+    leaks.leakage,
+    encoding.encoding,
+    encoding.instructions,
+    encoding.sequences,
+    whole_text.chat_template,
+    whole_text.whole_prompt,
+]
 CHECKS: list[Check] = [
     data.catalogue,
     data.titles,
@@ -23,33 +36,11 @@ CHECKS: list[Check] = [
     model.vocabulary,
     encoding.templates,
     whole_text.clock,
-    data.interactions,
-    data.train_rows,
-    data.valid_rows,
-    data.test_rows,
-    leaks.leakage,
-    encoding.encoding,
-    encoding.instructions,
-    encoding.sequences,
-    whole_text.chat_template,
-    whole_text.whole_prompt,
+    *ROW_CHECKS,
     options.idle_options,
     options.precision,
     options.loss,
 ]
-# Checks that read every row; their findings are cached. All others run at every start.
-ROW_CHECKS = (
-    data.interactions,
-    data.train_rows,
-    data.valid_rows,
-    data.test_rows,
-    leaks.leakage,
-    encoding.encoding,
-    encoding.instructions,
-    encoding.sequences,
-    whole_text.chat_template,
-    whole_text.whole_prompt,
-)
 
 
 # Training says these itself: with exact numbers once it has its plan, and whether a finished run is

@@ -50,6 +50,13 @@ class RlConfig(Section):
         default=False,
         description="put the target in place of the last answer where it is missing",
     )
+    hint: Annotated[int, Field(ge=0, le=32)] = Field(
+        default=0,
+        description=(
+            "first tokens of the target that are given to groups that miss it, which are then"
+            " asked again; 0: none"
+        ),
+    )
     rewards: dict[RewardName, float] | None = Field(
         default=None,
         description=(

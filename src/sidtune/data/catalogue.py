@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from sidtune.base.errors import UserError
 from sidtune.data.item_files import read_records
-from sidtune.files.ids import Names, as_id, canonical
+from sidtune.files.ids import Names, as_id, canonical, is_text
 from sidtune.files.literals import MissingCommasError, parse_list
 from sidtune.files.text import read_json_object
 
@@ -81,6 +81,16 @@ class Catalogue:
         ids.
         """
         return self._names.positions(ids)
+
+    def find(self, ids: Sequence[str]) -> NDArray[np.int32]:
+        """The same for any strings: one that is no text, with half of a surrogate pair, is
+        unknown.
+        """
+        try:
+            return self.positions(pa.array(ids, pa.large_string()))
+        except UnicodeEncodeError:
+            texts = [item if is_text(item) else None for item in ids]
+            return self.positions(pa.array(texts, pa.large_string()))
 
 
 def read_catalogue(items: Path | None, index: Path) -> Catalogue:
@@ -323,6 +333,30 @@ def sid_token(level: int, code: int) -> str:
         level, letter = divmod(level, len(ascii_lowercase))
         name, level = ascii_lowercase[letter] + name, level - 1
     return f"<{name}_{code}>"
+
+
+def prefix_numbers(sids: Sequence[tuple[str, ...]], depth: int | None = None) -> NDArray[np.int32]:
+    """The number of each item's first token, first two tokens and so on, `(items, depth)`, from 0
+    at each depth; of a SID that is shorter, the whole.
+
+    Args:
+        depth: by default that of the deepest SID.
+    """
+    found = np.zeros((len(sids), max(map(len, sids)) if depth is None else depth), np.int32)
+    prefix = np.zeros(len(sids), np.int64)
+    for level in range(found.shape[1]):
+        codes: dict[str, int] = {}
+        following = np.fromiter(
+            (
+                codes.setdefault(sid[level], len(codes) + 1) if level < len(sid) else 0
+                for sid in sids
+            ),
+            np.int64,
+            len(sids),
+        )
+        prefix = np.unique(prefix * (len(codes) + 1) + following, return_inverse=True)[1]
+        found[:, level] = prefix
+    return found
 
 
 def _first(ids: Sequence[str]) -> str:

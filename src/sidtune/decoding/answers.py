@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
-from sidtune.base.errors import UserError
+from sidtune.base.errors import UserError, some
 from sidtune.base.ragged import Ragged, place_of, row_of
 from sidtune.base.terminal import warn
 from sidtune.data.catalogue import Catalogue
@@ -19,8 +18,6 @@ from sidtune.decoding.trie import Trie, build_trie, distinct_sids
 from sidtune.files.text import read_lines
 from sidtune.metrics.ranks import Ranking
 from sidtune.runs.bundle import Bundle
-
-SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -136,28 +133,41 @@ def read_candidates(path: Path) -> list[str]:
     return [line.strip() for line in read_lines(path) if line.strip()]
 
 
-def allowed_items(ids: Sequence[str], catalogue: Catalogue) -> NDArray[np.bool_]:
+def allowed_items(ids: Iterable[str], catalogue: Catalogue) -> NDArray[np.bool_]:
     """Mask of items with the given ids, `(items,)`; unknown ids are counted in a warning.
 
     Raises:
         UserError: if no id is in the catalogue.
     """
     names = list(dict.fromkeys(ids))
-    positions = catalogue.positions(pa.array(names, pa.string()))
-    unknown = [name for name, position in zip(names, positions, strict=True) if position < 0]
-    shown = ", ".join(unknown[:SHOWN])
-    if len(unknown) == len(names):
-        raise UserError(
-            f"candidates: none of the {len(names):,} ids is in the catalogue: {shown}",
-            "Give item ids, one id per line.",
-        )
+    allowed, unknown = known_items(names, catalogue)
     if unknown:
         warn(
-            f"candidates: {len(unknown):,} of {len(names):,} ids are not in the catalogue: {shown}"
+            f"candidates: {len(unknown):,} of {len(names):,} ids are not in the catalogue:"
+            f" {some(unknown)}"
+        )
+    return allowed
+
+
+def known_items(ids: Sequence[str], catalogue: Catalogue) -> tuple[NDArray[np.bool_], list[str]]:
+    """Mask of items with the given ids, `(items,)`, and the ids that the catalogue does not have.
+
+    Args:
+        ids: each once.
+
+    Raises:
+        UserError: if no id is in the catalogue.
+    """
+    positions = catalogue.find(ids)
+    unknown = [ids[place] for place in np.flatnonzero(positions < 0).tolist()]
+    if len(unknown) == len(ids):
+        raise UserError(
+            f"candidates: none of the {len(ids):,} ids is in the catalogue: {some(unknown)}",
+            "Give ids of items that the model was trained with.",
         )
     allowed = np.zeros(len(catalogue.ids), bool)
     allowed[positions[positions >= 0]] = True
-    return allowed
+    return allowed, unknown
 
 
 def _first(hits: NDArray[np.bool_]) -> NDArray[np.int64]:

@@ -289,11 +289,13 @@ class WholeSequences(_Runner):
 
 
 def _probe(decoder: Decoder[S]) -> S:
-    """Three beams two tokens behind a short prompt, two of them from one parent."""
-    state = decoder.start([np.array([1, 2, 3, 4, 5], np.int32)])
+    """Three beams two tokens behind each of two short prompts that open alike, two of the beams
+    from one parent.
+    """
+    state = decoder.start([np.array(prompt, np.int32) for prompt in ([1, 2, 3, 4, 5], [1, 2, 3])])
     for parents, tokens in (([0, 0, 0], [6, 7, 8]), ([2, 0, 2], [9, 10, 11])):
         state = decoder.extend(
-            state, *(torch.tensor([row], device=decoder.device) for row in (parents, tokens))
+            state, *(torch.tensor([row] * 2, device=decoder.device) for row in (parents, tokens))
         )
     return state
 
@@ -311,7 +313,11 @@ def _dtype(cache: DynamicCache) -> torch.dtype:
 
 
 def _opening(prompts: Sequence[NDArray[np.int32]]) -> int:
-    """How many tokens all prompts open with; at least one is left to each."""
+    """How many tokens all prompts open with; at least one is left to each. 0 for a single prompt,
+    which one pass reads whole.
+    """
+    if len(prompts) == 1:
+        return 0
     most = min(len(prompt) for prompt in prompts) - 1
     same = np.all([prompt[:most] == prompts[0][:most] for prompt in prompts], axis=0)
     return int(np.argmin(np.append(same, False)))

@@ -113,7 +113,7 @@ def _step(
     start = int(level.starts[node])
     columns = level.columns[start : start + len(scores)]
     tokens = [names[number] for number in level.tokens[columns].tolist()]
-    values = scores.double().cpu().numpy()
+    values = scores.cpu().double().numpy()
     order = np.argsort(-values, kind="stable")
     chosen = child - start
     return Step(

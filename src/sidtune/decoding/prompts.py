@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerFast
 
-from sidtune.base.errors import UserError
+from sidtune.base.errors import UserError, some
 from sidtune.base.ragged import Ragged
 from sidtune.data.rows import Rows
 from sidtune.data.sequences import one_by_one
@@ -19,8 +19,6 @@ from sidtune.tasks.base import Part, history_columns
 from sidtune.tasks.sid_sequence import refuse_nested, sequence_part
 from sidtune.tokenizer.segments import segment_tokenizers
 from sidtune.tokenizer.vocabulary import refuse_special
-
-SHOWN = 3
 
 
 class Prompts:
@@ -137,6 +135,6 @@ def _refuse_unknown(sid_tokens: list[str], added: dict[str, int]) -> None:
     if unknown:
         raise UserError(
             f"the tokenizer does not know {len(unknown):,} of the catalogue's {len(sid_tokens):,}"
-            f" SID tokens, such as {', '.join(unknown[:SHOWN])}",
+            f" SID tokens, such as {some(unknown)}",
             "The model was trained with another index: use model and catalogue of the same run.",
         )

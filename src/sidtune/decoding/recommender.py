@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
@@ -110,7 +109,7 @@ class Recommender:
         Raises:
             UserError: if none of them is in the catalogue.
         """
-        return self.allowing(allowed_items(list(candidates), self.bundle.catalogue))
+        return self.allowing(allowed_items(candidates, self.bundle.catalogue))
 
     def allowing(self, allowed: NDArray[np.bool_]) -> Recommender:
         """The same for a mask of items, `(items,)`, not all of them false."""
@@ -247,9 +246,9 @@ class Recommender:
         """Catalogue positions of the items of histories, -1 for those that the catalogue does not
         have.
         """
-        flat = pa.array([item for history in histories for item in history], pa.string())
+        flat = [item for history in histories for item in history]
         lengths = np.array([len(history) for history in histories], np.int64)
-        return Ragged.from_lengths(self.bundle.catalogue.positions(flat), lengths)
+        return Ragged.from_lengths(self.bundle.catalogue.find(flat), lengths)
 
     def _recommendations(
         self,

@@ -14,7 +14,7 @@ from sidtune.base.ragged import Ragged
 from sidtune.config.search import Normalize
 from sidtune.decoding.decoder import Decoder, State
 from sidtune.decoding.token_scores import Head
-from sidtune.decoding.trie import NOTHING, Level, Trie
+from sidtune.decoding.trie import NOTHING, Hint, Level, Trie
 
 NEVER = -torch.inf
 # Numbers of candidates and logits held at once, besides the tokens.
@@ -73,9 +73,17 @@ class Search:
 
     @torch.no_grad()
     def go_on(
-        self, decoder: Decoder[Any], state: State, excluded: Ragged | None = None
+        self,
+        decoder: Decoder[Any],
+        state: State,
+        excluded: Ragged | None = None,
+        hint: Hint | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """As `run`, from the state that `decoder.start` returned for the prompts."""
+        """As `run`, from the state that `decoder.start` returned for the prompts.
+
+        Args:
+            hint: how the SIDs that may be returned begin.
+        """
         users = len(state.lengths)
         found = _Found.none(users, decoder.device)
         excluded_sids = None
@@ -85,10 +93,12 @@ class Search:
             ).to(decoder.device)
         nodes = torch.zeros(users, 1, dtype=torch.long, device=decoder.device)
         scores = torch.zeros(users, 1, device=decoder.device)
-        for level in self.trie.levels:
+        for depth, level in enumerate(self.trie.levels):
             children, columns, candidates = self._candidates(
                 decoder.head, level, state.hidden, nodes, scores
             )
+            if hint:
+                candidates = candidates.masked_fill(hint.forbids(level, depth, children), NEVER)
             if excluded_sids is not None:
                 candidates = _without(candidates, children, level.exhausted(excluded_sids))
             sids = torch.where(children >= 0, level.sids[children], NOTHING)

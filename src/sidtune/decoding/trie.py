@@ -96,6 +96,25 @@ class Trie:
         return Trie([level.to(device) for level in self.levels], self.count)
 
 
+@dataclass(frozen=True)
+class Hint:
+    """For each prompt a SID whose first tokens are given: others are not looked for.
+
+    Args:
+        sids: `(users,)`, their numbers.
+        tokens: how many are given; of a shorter SID, all.
+    """
+
+    sids: Tensor
+    tokens: int
+
+    def forbids(self, level: Level, depth: int, children: Tensor) -> Tensor:
+        """Whether children of a level lead away from what is given, `(users, children)`."""
+        given = level.child_of[self.sids]
+        away = (children != given[:, None]) & (given >= 0)[:, None]
+        return away & (depth < self.tokens)
+
+
 def distinct_sids(
     sids: Sequence[tuple[str, ...]], token_ids: dict[str, int]
 ) -> tuple[Ragged, NDArray[np.int64]]:

@@ -24,7 +24,8 @@ def remembered(
         compute: called only if there is no valid entry.
     """
     path = cache_dir / f"{name}-{digest(fingerprint)[:32]}.json"
-    found = _read(path)
+    with writing_cache(cache_dir):
+        found = _read(path)
     if found:
         return found["value"]
     value = compute()

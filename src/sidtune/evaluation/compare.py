@@ -31,7 +31,7 @@ LEVELS = {"SID": "sid_rank", "item": "item_rank"}
 # What lists depend on besides the model and its rows.
 SETTINGS = ("beams", "normalize", "exclude_history", "candidates_sha256", "history", "sids_sha256")
 REACH, REACH_METRICS = "reach", ("HR@10", "NDCG@10")
-METRICS = ("HR@1", "HR@5", "HR@10", "NDCG@5", "NDCG@10", "MRR")
+METRICS = ("HR@1", "HR@5", "HR@10", "HR@50", "NDCG@5", "NDCG@10", "MRR")
 RESAMPLES = 10_000
 SEED = 0
 INTERVAL = (0.025, 0.975)

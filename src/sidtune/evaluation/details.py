@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sidtune.base.ragged import Ragged
-from sidtune.data.catalogue import Catalogue
+from sidtune.data.catalogue import Catalogue, prefix_numbers
 from sidtune.data.rows import Rows
 from sidtune.decoding.answers import Answers
 from sidtune.decoding.lists import Lists
@@ -16,7 +16,6 @@ from sidtune.evaluation.report import LONGEST_COUNTED, Example, Level
 from sidtune.files.ids import as_texts
 from sidtune.metrics.metrics import GROUP_CUTOFF, proportion
 from sidtune.metrics.ranks import Ranking
-from sidtune.sids.report.measure import prefix_groups
 
 EXAMPLES_SEED = 0
 # Rows shown whose target is first, stands in the list's first places, and does not.
@@ -32,7 +31,7 @@ def agreement(
     Args:
         target: `(rows,)` catalogue positions.
     """
-    groups = prefix_groups(catalogue.sids)
+    groups = prefix_numbers(catalogue.sids)
     # Any item of a SID tells its tokens.
     of_sid = groups[answers.items.values[answers.items.offsets[:-1]]]
     listed = lists.sids >= 0

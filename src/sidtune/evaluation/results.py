@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pyarrow.parquet
 from pydantic import TypeAdapter, ValidationError
 
 from sidtune.base.errors import UserError
-from sidtune.base.storage import refusing_failed_writes, write_text
+from sidtune.base.storage import replacing, write_text
 from sidtune.evaluation.compare import read_settings
 from sidtune.evaluation.report import Report
 from sidtune.files.text import read_json_object
@@ -64,17 +63,15 @@ def refuse_other_settings(summary: Path, settings: dict[str, Any], names: Sequen
 
 def write_results(folder: Path, split: str, report: Report, predictions: pa.Table) -> None:
     """Leave the lists and, last, the figures."""
-    publish(
-        folder / f"{split}.predictions.parquet",
-        lambda to: pyarrow.parquet.write_table(predictions, to),
-    )
+    with replacing(folder / f"{split}.predictions.parquet") as aside:
+        pyarrow.parquet.write_table(predictions, aside)
     write_report(folder, split, report)
 
 
 def write_report(folder: Path, split: str, report: Report) -> None:
     """Leave the figures."""
     text = json.dumps(report.as_json(), indent=1, ensure_ascii=False) + "\n"
-    publish(folder / f"{split}.json", lambda to: to.write_text(text, encoding="utf-8"))
+    write_text(folder / f"{split}.json", text)
 
 
 def read_report(file: Path) -> Report | None:
@@ -95,14 +92,4 @@ def write_on_card(model: Path, split: str, report: Report) -> None:
         return
     renewed = with_results(card.read_text(encoding="utf-8"), split, report.as_json())
     if renewed:
-        with refusing_failed_writes(card):
-            write_text(card, renewed)
-
-
-def publish(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file aside and rename it: nobody sees half of it."""
-    aside = path.with_name(f".{path.name}.partial")
-    # A link that stands there would be written through.
-    aside.unlink(missing_ok=True)
-    write(aside)
-    os.replace(aside, path)
+        write_text(card, renewed)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 from sidtune.config.events import EventsConfig
 from sidtune.events.engine import Engine
 from sidtune.events.summary import Steps
-from sidtune.events.times import SECOND, Clock, trimmed
+from sidtune.events.times import Clock, micros_of, trimmed
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -147,11 +146,11 @@ def _reasons(table: ir.Table, config: EventsConfig, timing: Timing, judged: bool
         found.append(("input", "no position", time.isnull()))
     if config.start:
         found.append(
-            ("events.start", f"before {config.start:%Y-%m-%d}", time < _micros(config.start))
+            ("events.start", f"before {config.start:%Y-%m-%d}", time < micros_of(config.start))
         )
     if config.end:
         found.append(
-            ("events.end", f"at or after {config.end:%Y-%m-%d}", time >= _micros(config.end))
+            ("events.end", f"at or after {config.end:%Y-%m-%d}", time >= micros_of(config.end))
         )
     if config.types:
         known = trimmed(table["type"]).isin(list(config.types)).fill_null(False)
@@ -199,7 +198,3 @@ def _counted(engine: Engine, events: ir.Table, reasons: list[Reason]) -> Steps:
         name, _, why = verdict.partition(": ")
         steps.add(name, why, counts[verdict])
     return steps
-
-
-def _micros(moment: datetime) -> int:
-    return int(moment.timestamp()) * SECOND + moment.microsecond

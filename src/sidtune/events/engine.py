@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from sidtune.base.errors import UserError
+from sidtune.base.resources import cores, memory
 from sidtune.config.events import SparkEngine
 from sidtune.events.files import text_table
 
@@ -59,15 +60,11 @@ class DuckDB:
     def __init__(self, folder: Path) -> None:
         import ibis
 
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * MEMORY_SHARE
+        limit = int(memory() * MEMORY_SHARE)
         self.connection = ibis.duckdb.connect(
             temp_directory=str(folder),
-            threads=(
-                len(os.sched_getaffinity(0))
-                if hasattr(os, "sched_getaffinity")
-                else os.cpu_count() or 1
-            ),
-            memory_limit=f"{int(memory / 2**20)}MiB",
+            threads=cores(),
+            **({"memory_limit": f"{limit // 2**20}MiB"} if limit else {}),
             preserve_insertion_order=False,
             # Nothing is fetched from anywhere.
             autoinstall_known_extensions=False,

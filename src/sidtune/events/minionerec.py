@@ -6,9 +6,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +13,7 @@ from typing import Any
 import pyarrow.parquet
 
 from sidtune.base.errors import UserError
-from sidtune.base.storage import refusing_failed_writes
+from sidtune.base.storage import new_folder
 from sidtune.config.events import HISTORY_OF_ROWS
 from sidtune.events.catalogue import ID, TITLE
 from sidtune.events.prepare import CATALOGUE
@@ -46,15 +43,8 @@ def write_minionerec(prepared: Path, folder: Path, index: Path | None) -> None:
         raise UserError("MiniOneRec's files need titles", "Name the catalogue by catalogue.file.")
     items = {row.pop(ID): row for row in table.to_pylist()}
     sids = _sids(index, items) if index else None
-    with refusing_failed_writes(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        try:
-            os.chmod(aside, 0o755)
-            _write(prepared, aside, items, sids)
-            os.rename(aside, folder)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
+    with new_folder(folder) as aside:
+        _write(prepared, aside, items, sids)
 
 
 def _write(

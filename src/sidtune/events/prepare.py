@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from sidtune.events.rows import Names, Written, write_rows, write_sequences
 from sidtune.events.source import Given, Source, find_source, given_events
 from sidtune.events.splits import Cuts, find_cuts
 from sidtune.events.steps import choose, order_of
-from sidtune.events.summary import Steps, some
+from sidtune.events.summary import Steps
 from sidtune.events.times import Clock, set_clock
 
 # Raised whenever the same inputs make other files.
@@ -39,6 +40,8 @@ PREPARED, SUMMARY, CATALOGUE = "prepared", "summary.json", "catalogue.parquet"
 PARTIAL = ".partial-"
 # A user with more events is more likely a program or a shared account.
 MANY_EVENTS = 10_000
+# The folders in which this process prepares just now.
+_ASIDE: set[Path] = set()
 
 
 @dataclass(frozen=True)
@@ -288,7 +291,7 @@ def _warnings(steps: Steps, items: Items | None, written: Written, names: Names)
             f"{items.counts['without_id']:,} rows of the catalogue have no id that can be used"
         )
     if written.longest > MANY_EVENTS:
-        user = some([names.users[written.longest_user].as_py()])
+        user = names.users[written.longest_user].as_py()[:60]
         found.append(
             f"user {user} has {written.longest:,} events; is it a person? events.latest keeps the"
             " latest ones"
@@ -305,22 +308,31 @@ def _aside(home: Path) -> Iterator[Path]:
         home.mkdir(parents=True, exist_ok=True)
         mark = f"{PARTIAL}{platform.node()}-"
         for left in home.glob(f"{mark}*"):
-            if not _runs(left.name.removeprefix(mark)):
+            if left not in _ASIDE and not _in_use(left.name.removeprefix(mark)):
                 shutil.rmtree(left, ignore_errors=True)
-        folder = home / f"{mark}{os.getpid()}"
-        folder.mkdir()
+        folder = Path(tempfile.mkdtemp(prefix=f"{mark}{os.getpid()}-", dir=home))
+    _ASIDE.add(folder)
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        _ASIDE.discard(folder)
 
 
-def _runs(process: str) -> bool:
+def _in_use(name: str) -> bool:
+    """Whether the process that a folder is named after may still run. One that has this process's
+    number, as in a container that was started again, does not.
+    """
+    number = name.split("-")[0]
+    if not number.isdecimal():
+        return True
+    if int(number) == os.getpid():
+        return False
     try:
-        os.kill(int(process), 0)
+        os.kill(int(number), 0)
     except ProcessLookupError:
         return False
-    except (ValueError, PermissionError):
+    except (OverflowError, PermissionError):
         return True
     return True
 

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from sidtune.base.errors import UserError
 from sidtune.config.events import SHARES, CutDates, EventsConfig
 from sidtune.events.engine import Engine
+from sidtune.events.steps import number_of
+from sidtune.events.times import micros_of
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -64,12 +66,8 @@ def find_cuts(engine: Engine, events: ir.Table, config: EventsConfig) -> tuple[C
         UserError: where there is no target, or too few for every split.
     """
     if isinstance(config.split, CutDates):
-        valid, test = (
-            int(moment.timestamp()) * 1_000_000
-            for moment in (config.split.valid, config.split.test)
-        )
-        return Cut(valid, 0), Cut(test, 0)
-    count = _number(engine, events) - _number(engine, _firsts(events))
+        return Cut(micros_of(config.split.valid), 0), Cut(micros_of(config.split.test), 0)
+    count = number_of(engine, events) - number_of(engine, _firsts(events))
     train, valid, test = config.shares or SHARES
     whole = train + valid + test
     first, second = count * train // whole, count * (train + valid) // whole
@@ -134,7 +132,3 @@ def _containing(counts: NDArray[np.int64], place: int) -> tuple[int, int]:
 def _firsts(events: ir.Table) -> ir.Table:
     """Each user's first time."""
     return events.group_by("user").aggregate(time=lambda table: table["time"].min())
-
-
-def _number(engine: Engine, table: ir.Table) -> int:
-    return int(engine.fetch(table.aggregate(n=table.count()))["n"][0].as_py())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -75,10 +74,3 @@ def _remedy(name: str) -> str:
             " events?"
         )
     return f"Change or leave out {name}."
-
-
-def some(values: Sequence[object], most: int = 5) -> str:
-    """The first values, for a message."""
-    return ", ".join(str(value)[:60] for value in values[:most]) + (
-        " …" if len(values) > most else ""
-    )

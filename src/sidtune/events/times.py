@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from sidtune.base.errors import UserError
@@ -23,6 +24,11 @@ ISO = (
     r"\s*(Z|z|UTC|[+-][0-9]{2}(?::?[0-9]{2})?)?\s*$"
 )
 WHOLE = r"^\s*-?[0-9]{1,19}\s*$"
+
+
+def micros_of(moment: datetime) -> int:
+    """Microseconds since 1970 of a point in time."""
+    return round(moment.timestamp() * SECOND)
 
 
 @dataclass(frozen=True)

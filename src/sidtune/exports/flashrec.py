@@ -24,7 +24,7 @@ from sidtune.base.errors import UserError
 from sidtune.data.catalogue import Catalogue
 from sidtune.decoding.prompts import Prompts
 from sidtune.exports.codebooks import Codebooks, codebooks_of
-from sidtune.exports.folder import new_folder, write_json
+from sidtune.exports.folder import export_folder, write_json
 from sidtune.exports.older_files import older_config, older_tokenizer_config, renumbered
 from sidtune.exports.prompt import PROMPT, prompt_parts, refuse_other_texts
 from sidtune.files.text import read_json_object
@@ -78,7 +78,7 @@ def export_flashrec(model: Path, folder: Path) -> Exported:
     prompt = prompt_parts(bundle, prompts, tokenizer)
     # FlashRec tokenises a prompt as one text.
     refuse_other_texts(bundle, prompts, tokenizer, prompt)
-    with new_folder(model, folder) as aside:
+    with export_folder(model, folder) as aside:
         _write_weights(model, aside, codebooks, codebooks.order(prompts.token_ids))
         write_json(aside / "config.json", older_config(config))
         _write_tokenizer(model, aside, codebooks)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from sidtune.base.errors import UserError
-from sidtune.base.storage import refusing_failed_writes
+from sidtune.base.storage import new_folder
 from sidtune.ranker.file import FILE as RANKER
 from sidtune.runs.bundle import CATALOGUE, RECOMMENDER_FILE
 
@@ -21,7 +19,7 @@ COPIED = (CATALOGUE, RECOMMENDER_FILE, RANKER, "generation_config.json")
 
 
 @contextmanager
-def new_folder(model: Path, folder: Path) -> Iterator[Path]:
+def export_folder(model: Path, folder: Path) -> Iterator[Path]:
     """A folder aside that becomes `folder` at the end of the block, with `COPIED` of the model.
 
     Raises:
@@ -29,18 +27,12 @@ def new_folder(model: Path, folder: Path) -> Iterator[Path]:
     """
     if folder.exists():
         raise UserError(f"{folder} exists", "Choose a new folder.")
-    aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
     size = sum(file.stat().st_size for file in model.glob("*.safetensors"))
-    with refusing_failed_writes(folder, size):
-        try:
-            aside.mkdir(parents=True)
-            for name in COPIED:
-                if (model / name).is_file():
-                    shutil.copyfile(model / name, aside / name)
-            yield aside
-            os.rename(aside, folder)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
+    with new_folder(folder, size) as aside:
+        for name in COPIED:
+            if (model / name).is_file():
+                shutil.copyfile(model / name, aside / name)
+        yield aside
 
 
 def write_json(path: Path, tree: Mapping[str, Any], indent: int | None = 1) -> None:

@@ -18,7 +18,7 @@ import safetensors.numpy
 from sidtune.base.errors import UserError
 from sidtune.decoding.prompts import Prompts
 from sidtune.exports import client
-from sidtune.exports.folder import new_folder, write_json
+from sidtune.exports.folder import export_folder, write_json
 from sidtune.exports.grammar import lark_grammar
 from sidtune.exports.prompt import PROMPT, prompt_parts
 from sidtune.exports.token_trie import TokenTrie, item_paths, token_trie
@@ -71,7 +71,7 @@ def export_plain(model: Path, folder: Path, engine: Engine) -> PlainExport:
     weights = sorted(path for pattern in WEIGHTS for path in model.glob(pattern))
     if not weights:
         raise UserError(f"{model} has no {WEIGHTS[0]}", "Give a run's folder.")
-    with new_folder(model, folder) as aside:
+    with export_folder(model, folder) as aside:
         for path in [*weights, *(model / name for name in SMALL_FILES)]:
             if path.is_file():
                 shutil.copyfile(path, aside / path.name)

@@ -138,6 +138,15 @@ def canonical(ids: pa.Array) -> pa.Array:
     )
 
 
+def is_text(name: str) -> bool:
+    """Whether a string can be written as UTF-8: it holds no half of a surrogate pair."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def as_users(users: pa.Array) -> pa.Array:
     """User ids, of type `CODES` or plain text, as codes with one name per user: `7.0`
     is user `7`.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from transformers import (
 )
 
 from sidtune.base.errors import UserError
+from sidtune.base.resources import memory
 from sidtune.config.model import ModelConfig
 from sidtune.model.base_files import SCRATCH, quantisation_fault, weight_faults
 from sidtune.model.dropout import set_dropout
@@ -243,11 +243,11 @@ def _build(
 
 def _refuse_huge(base: str, needed: int) -> None:
     """Refuse weights of `needed` bytes if the machine has less memory."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if needed > memory:
+    there = memory()
+    if there and needed > there:
         raise UserError(
             f"the config.json of {base} describes weights of {needed / 2**30:,.1f} GiB in float32, "
-            f"but this machine has {memory / 2**30:,.1f} GiB of memory",
+            f"but this machine has {there / 2**30:,.1f} GiB of memory",
             "Choose a smaller base.",
         )
 

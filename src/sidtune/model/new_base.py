@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +10,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM, set_seed
 
 from sidtune.base.errors import UserError
+from sidtune.base.storage import new_folder
 from sidtune.base.terminal import console
 
 EOS, PAD, TURN, END_OF_TURN = "<|endoftext|>", "<|pad|>", "<|im_start|>", "<|im_end|>"
@@ -56,19 +55,15 @@ def create_base(
         seed: of the weights.
 
     Raises:
-        UserError: for a folder that is not empty, and invalid sizes.
+        UserError: for a folder that is not empty or cannot be written, and invalid sizes.
     """
     _check(folder, texts, hidden, layers, vocab)
     tokenizer = _tokenizer(texts, vocab)
     set_seed(seed)
     model = Qwen3ForCausalLM(_config(tokenizer, hidden, layers)).float()
-    aside = folder.with_name(f".{folder.name}.partial")
-    aside.unlink() if aside.is_symlink() else shutil.rmtree(aside, ignore_errors=True)
-    model.save_pretrained(aside)
-    tokenizer.save_pretrained(aside)
-    if folder.is_dir():
-        folder.rmdir()
-    os.rename(aside, folder)
+    with new_folder(folder) as aside:
+        model.save_pretrained(aside)
+        tokenizer.save_pretrained(aside)
     return NewBase(model.num_parameters(), len(tokenizer))
 
 

@@ -31,11 +31,13 @@ class Request(NamedTuple):
         path: the configuration file.
         overrides: `section.key=value` texts.
         tree: the file with the overrides.
+        prepared: where the rows of `tree` come from; None where they are not those of `events`.
     """
 
     path: Path
     overrides: Sequence[str]
     tree: Tree
+    prepared: Prepared | None = None
 
     @classmethod
     def read(cls, path: Path, overrides: Sequence[str] = ()) -> Request:
@@ -119,7 +121,7 @@ def with_rows(request: Request) -> Request:
 def with_prepared(request: Request, made: Prepared) -> Request:
     """The same with these rows, and these items where there is a catalogue of texts."""
     given = request.tree.get("data") or {}
-    filled = request.with_data(**made.rows)
+    filled = request.with_data(**made.rows)._replace(prepared=made)
     if not given.get("items") and request.tree.get("catalogue"):
         return filled.with_data(items=made.catalogue)
     return filled
@@ -131,7 +133,8 @@ def sids_run(request: Request) -> SidsRun:
     sids, data = tree.get("sids") or {}, tree.get("data") or {}
     if wants_rows(request) or not tree.get("events") or sids.get("catalogue") or data.get("items"):
         return parse_sids(tree, str(request.path))
-    made = find_prepared(parse_part(tree, PrepareConfig, str(request.path)))
+    # Found once: every file of events is read as a whole for it.
+    made = request.prepared or find_prepared(parse_part(tree, PrepareConfig, str(request.path)))
     catalogue = {"catalogue": str(made.catalogue)} if made else {}
     return parse_sids({**tree, "sids": {**sids, **catalogue}}, str(request.path))
 

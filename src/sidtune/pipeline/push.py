@@ -127,14 +127,15 @@ def _copy(path: Path, target: Path) -> None:
 
 
 def _refuse_local_paths(folder: Path, model: Path) -> None:
-    places = {str(path).encode() for path in _local_paths(model) if len(path.parts) > 2}
+    places = [path for path in _local_paths(model) if len(path.parts) > 2]
     for file in sorted(folder.iterdir()):
         with file.open("rb") as stream:
             content = stream.read(LOOKED_AT)
         for place in places:
-            if place in content:
+            # As it is, or as JSON and YAML write other letters than ASCII.
+            if os.fsencode(place) in content or json.dumps(str(place))[1:-1].encode() in content:
                 raise UserError(
-                    f"{file.name} holds a path of this machine: {place.decode(errors='replace')}",
+                    f"{file.name} holds a path of this machine: {place}",
                     f"Remove it from {model / file.name}; nothing was uploaded.",
                 )
 

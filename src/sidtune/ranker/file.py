@@ -4,8 +4,6 @@ text.
 
 from __future__ import annotations
 
-import os
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -18,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sidtune.base.errors import UserError
 from sidtune.base.hashing import digest
-from sidtune.base.storage import flush, refusing_failed_writes
+from sidtune.base.storage import replacing
 from sidtune.config.rank import SourceName
 from sidtune.data.catalogue import Catalogue
 from sidtune.ranker.ranker import Ranker
@@ -93,17 +91,9 @@ def write_ranker(ranker: Ranker, catalogue: Catalogue, folder: Path) -> Path:
         for part, tensor in source.tensors().items()
     }
     path = folder / FILE
-    aside = folder / f".{FILE}.{uuid.uuid4().hex[:8]}"
     needed = sum(tensor.nbytes for tensor in tensors.values())
-    with refusing_failed_writes(path, needed):
-        try:
-            metadata = {ENTRY: told.model_dump_json()}
-            safetensors.numpy.save_file(tensors, aside, metadata=metadata)
-            flush(aside)
-            os.replace(aside, path)
-            flush(folder)
-        finally:
-            aside.unlink(missing_ok=True)
+    with replacing(path, needed) as aside:
+        safetensors.numpy.save_file(tensors, aside, metadata={ENTRY: told.model_dump_json()})
     return path
 
 

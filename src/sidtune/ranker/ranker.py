@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,7 +15,7 @@ from sidtune.config.rank import RankConfig, SourceName
 from sidtune.config.search import BEAMS
 from sidtune.data.rows import Rows
 from sidtune.ranker.pairs import Asked, Beams, Floats
-from sidtune.ranker.scorers import INSTALL, Mixture, Scorer, Trees, has_lightgbm
+from sidtune.ranker.scorers import INSTALL, Mixture, Scorer, Trees, fit_scorer, has_lightgbm
 from sidtune.ranker.sources import SOURCES
 from sidtune.ranker.sources.base import Known, Source
 from sidtune.ranker.table import Table, tabulate
@@ -32,7 +32,8 @@ class Ranker:
     Args:
         sources: by name, in the order of `SOURCES`.
         scorer: reads the features of all of them.
-        without_model: the same for all but the model; None where the model is no source.
+        without_model: the same for all but the model; None where the model is no source, or no
+            other can rank alone.
         beams: of the model's lists that it was fitted on.
     """
 
@@ -90,7 +91,8 @@ class Fitted:
     Args:
         ranker: fitted on all of them.
         ranks: by name, the place of each row's target in lists of a ranker that was fitted on other
-            users: of the whole `ranker`, and of one without each source; of the `model` alone, and
+            users: of the whole `ranker`, and of one without each source, where one of the others
+            can rank alone; of the `model` alone, and
             of each other source that can rank alone.
         absent: sources that were asked for and have nothing to say.
     """
@@ -125,15 +127,32 @@ def fit_ranker(known: Known, rows: Rows, beams: Beams | None, options: RankConfi
     Args:
         rows: validation rows, in which no event of `known.train` is held out.
         beams: the model's lists for them; None without a model.
+
+    Raises:
+        UserError: where nothing is known of any source that can rank alone.
     """
     names = tuple(name for name in options.used if beams or name != "model")
     sources, absent = fit_sources(known, names)
+    if not _can_rank(sources):
+        raise UserError(
+            f"rank.sources: nothing is known here of {', '.join(absent) or 'any'}, and no other"
+            " of them ranks alone",
+            "Add `model` or `transitions` to rank.sources, or set rank.fit: never.",
+        )
     items = len(known.catalogue.ids)
     table = tabulate(sources, Asked(rows.history, items, beams))
     kind = _kind(len(rows.target))
-    without = kind.fit(table.without("model"), rows.target, options) if "model" in sources else None
-    ranker = Ranker(sources, kind.fit(table, rows.target, options), without, options.beams)
+    rest = table.without("model")
+    alone = "model" in sources and _can_rank(rest.owner)
+    without = fit_scorer(kind, rest, rows.target, options) if alone else None
+    whole = fit_scorer(kind, table, rows.target, options)
+    ranker = Ranker(sources, whole, without, options.beams)
     return Fitted(ranker, _ranks(table, rows, kind, options), absent)
+
+
+def _can_rank(sources: Iterable[SourceName]) -> bool:
+    """Whether one of them can rank without the others."""
+    return any(SOURCES[name].mixes for name in sources)
 
 
 def _kind(rows: int) -> type[Trees] | type[Mixture]:
@@ -150,13 +169,13 @@ def _ranks(
 ) -> dict[str, NDArray[np.int64]]:
 
     def fit(part: Table) -> Scorer:
-        return kind.fit(part, rows.target, options)
+        return fit_scorer(kind, part, rows.target, options)
 
     folds = folds_of(rows)
     found = {"ranker": cross_fitted(table, rows.target, folds, fit)}
     for name in table.sources:
-        if len(table.sources) > 1:
-            rest = table.without(name)
+        rest = table.without(name)
+        if _can_rank(rest.owner):
             found[f"without {name}"] = cross_fitted(rest, rows.target, folds, fit)
     for name in table.sources:
         if SOURCES[name].mixes:

@@ -139,6 +139,19 @@ class Mixture:
         return scores
 
 
+def fit_scorer(
+    kind: type[Trees] | type[Mixture],
+    table: Table,
+    target: NDArray[np.integer],
+    options: RankConfig,
+) -> Scorer:
+    """A scorer of this kind; a mixture where no target is a candidate, which teaches trees
+    nothing.
+    """
+    chosen = kind if table.pairs.hit(target).any() else Mixture
+    return chosen.fit(table, target, options)
+
+
 def _learned(table: Table, target: NDArray[np.integer], seed: int) -> Table:
     pairs, hit = table.pairs, table.pairs.hit(target)
     held = np.zeros(pairs.rows, bool)
@@ -181,7 +194,7 @@ def _shares(name: SourceName, table: Table) -> NDArray[np.float64]:
 
 
 def _in_tenths(count: int) -> Iterator[tuple[int, ...]]:
-    """All ways to give `count` sources weights in tenths that sum to 1."""
+    """All ways to give `count` sources, at least one, weights in tenths that sum to 1."""
     for given in product(range(TENTHS + 1), repeat=count - 1):
         if sum(given) <= TENTHS:
             yield (*given, TENTHS - sum(given))

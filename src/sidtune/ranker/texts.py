@@ -11,7 +11,6 @@ from sidtune.base.errors import UserError
 from sidtune.base.terminal import warn
 from sidtune.config.sids import SidsConfig, VectorKind
 from sidtune.data.catalogue import Catalogue
-from sidtune.data.rows import Rows
 from sidtune.ranker.pairs import Floats
 from sidtune.sids.items import Items, read_items
 from sidtune.sids.vectors import VECTORS
@@ -47,7 +46,7 @@ def text_vectors(
     if kind == "text" and not any(wanted.texts):
         return None
     try:
-        vectors, _ = VECTORS[kind]().fit(Source(wanted, options, _no_rows))
+        vectors, _ = VECTORS[kind]().fit(Source(wanted, options))
     except UserError as error:
         warn(f"text neighbours are left out: {error.message}. {error.hint or ''}".rstrip())
         return None
@@ -70,7 +69,3 @@ def _matching(items: Items, places: NDArray[np.int64], catalogue: Catalogue) -> 
         ["" if place < 0 else items.titles[place] for place in places.tolist()],
         ["" if place < 0 else items.texts[place] for place in places.tolist()],
     )
-
-
-def _no_rows() -> Rows:
-    raise AssertionError("vectors of texts read no rows")

@@ -14,7 +14,7 @@ from sidtune.config.rl import RlConfig
 from sidtune.config.search import MAX_TOKENS, Normalize
 from sidtune.decoding.decoder import Decoder, State
 from sidtune.decoding.search import Search
-from sidtune.decoding.trie import Trie
+from sidtune.decoding.trie import NOTHING, Hint, Trie
 from sidtune.reinforcement.prompt_corpus import PromptCorpus
 from sidtune.reinforcement.rewards import mixed
 from sidtune.reinforcement.rewards.base import Floats, Groups, Shop
@@ -66,18 +66,11 @@ class Rollouts:
             decoder: of the model in evaluation mode.
             number: of the rollout.
         """
-        prompts = [self.corpus.prompt(int(example)) for example in examples]
-        normalize: Normalize = "full" if self.options.over == "vocabulary" else "trie"
-        trie = self.trie.to(decoder.device)
-        search = Search(trie, self.options.group, normalize, MAX_TOKENS)
-        sids = np.full((len(prompts), self.options.group), -1, np.int64)
-        entropy = np.zeros(len(prompts))
-        lengths = np.array([len(prompt) for prompt in prompts], np.int64)
-        for batch in search.batches(decoder, lengths):
-            state = decoder.start([prompts[row] for row in batch])
-            entropy[batch] = _entropy(decoder, state, trie)
-            found = self._answers(search, decoder, state, examples[batch], number)
-            sids[batch, : found.shape[1]] = found.cpu().numpy()
+        asking = _Asking(self, decoder, examples, number)
+        sids, entropy = asking.answers(np.arange(len(examples)))
+        if self.options.hint:
+            missing = np.flatnonzero((sids != self.corpus.targets[examples][:, None]).all(axis=1))
+            sids[missing], _ = asking.answers(missing, self.options.hint)
         return self.judged(examples, sids, entropy)
 
     def judged(
@@ -104,20 +97,55 @@ class Rollouts:
             entropy,
         )
 
-    def _answers(
-        self,
-        search: Search,
-        decoder: Decoder[Any],
-        state: State,
-        examples: NDArray[np.int64],
-        number: int,
+
+@dataclass(frozen=True)
+class _Asking:
+    """One question to the model for each of some examples."""
+
+    rollouts: Rollouts
+    decoder: Decoder[Any]
+    examples: NDArray[np.int64]
+    number: int
+
+    def answers(
+        self, rows: NDArray[np.int64], hint: int = 0
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Numbers of SIDs, as in `Groups`, and entropies, as in `Rollout`, of some of the examples.
+
+        Args:
+            hint: so many first tokens of the target are given.
+        """
+        options, corpus = self.rollouts.options, self.rollouts.corpus
+        prompts = [corpus.prompt(int(example)) for example in self.examples[rows]]
+        normalize: Normalize = "full" if options.over == "vocabulary" else "trie"
+        trie = self.rollouts.trie.to(self.decoder.device)
+        search = Search(trie, options.group, normalize, MAX_TOKENS)
+        sids = np.full((len(rows), options.group), NOTHING, np.int64)
+        entropy = np.zeros(len(rows))
+        for batch in search.batches(self.decoder, np.array(list(map(len, prompts)), np.int64)):
+            examples = self.examples[rows[batch]]
+            targets = torch.from_numpy(corpus.targets[examples]).to(self.decoder.device)
+            given = Hint(targets, hint) if hint else None
+            state = self.decoder.start([prompts[row] for row in batch])
+            entropy[batch] = _entropy(self.decoder, state, trie)
+            found = self._found(search, state, examples, given)
+            sids[batch, : found.shape[1]] = found.cpu().numpy()
+        return sids, entropy
+
+    def _found(
+        self, search: Search, state: State, examples: NDArray[np.int64], hint: Hint | None
     ) -> Tensor:
         """Numbers of SIDs, `(prompts, at most group)`."""
-        if self.options.rollout == "beams":
-            return search.go_on(decoder, state)[0]
-        draws = [np.random.default_rng([self.seed, number, int(example)]) for example in examples]
-        options = self.options
-        return sample(search.trie, decoder, state, options.group, options.temperature, draws)
+        options = self.rollouts.options
+        if options.rollout == "beams":
+            return search.go_on(self.decoder, state, hint=hint)[0]
+        # Groups that are asked again draw anew.
+        again = [hint.tokens] if hint else []
+        seeds = [[self.rollouts.seed, self.number, int(example), *again] for example in examples]
+        draws = [np.random.default_rng(seed) for seed in seeds]
+        return sample(
+            search.trie, self.decoder, state, options.group, options.temperature, draws, hint
+        )
 
 
 def _entropy(decoder: Decoder[Any], state: State, trie: Trie) -> NDArray[np.float64]:
@@ -125,5 +153,5 @@ def _entropy(decoder: Decoder[Any], state: State, trie: Trie) -> NDArray[np.floa
     logs = decoder.head.logits(state.hidden, trie.levels[0].tokens).log_softmax(-1)
     # A token that the model masks has a probability of zero, which counts for nothing.
     entropy = -(logs.exp() * logs.clamp(min=torch.finfo(logs.dtype).min)).sum(-1)
-    found: NDArray[np.float64] = entropy.double().cpu().numpy()
+    found: NDArray[np.float64] = entropy.cpu().double().numpy()
     return found

@@ -40,7 +40,8 @@ from sidtune.tasks.config import Config
 from sidtune.training.loss.label_loss import LabelLoss
 from sidtune.training.make_steps import make_plan, make_steps
 from sidtune.training.method import Method, Shared, make_trainer
-from sidtune.training.train import Result, train
+from sidtune.training.records.result import Result
+from sidtune.training.train import train
 from sidtune.training.trainer import StepTrainer
 
 # Lists this long are ranked on validation rows, for HR@50.
@@ -54,6 +55,7 @@ COMPARED = (
     "rollout",
     "temperature",
     "add_target",
+    "hint",
     "beta",
     "sft_weight",
     "keep_start",
@@ -191,6 +193,12 @@ def _settings(inputs: Inputs) -> dict[str, Any]:
     """What a resumed run must share besides the settings of training."""
     rl, start = inputs.config.rl, Path(inputs.config.model.base)
     _refuse_other_catalogue(inputs, start)
+    longest = max(map(len, inputs.catalogue.sids))
+    if rl.hint >= longest:
+        raise UserError(
+            f"rl.hint: {rl.hint} gives the whole target away: the longest SID has {longest} tokens",
+            f"Set rl.hint to {longest - 1} or less.",
+        )
     weights = sorted(file for pattern in WEIGHTS for file in start.glob(pattern))
     # The reference is loaded from it.
     digests = [file_digest(file) for file in weights if file.name != "ranker.safetensors"]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sidtune.decoding.decoder import Decoder, State
-from sidtune.decoding.trie import NOTHING, Trie
+from sidtune.decoding.trie import NOTHING, Hint, Trie
 
 NEVER = -torch.inf
 
@@ -23,6 +23,7 @@ def sample(
     count: int,
     temperature: float,
     draws: Sequence[np.random.Generator],
+    hint: Hint | None = None,
 ) -> Tensor:
     """Distinct SIDs of each prompt, drawn one after the other from the model's distribution over
     the SIDs that are left.
@@ -37,6 +38,7 @@ def sample(
         state: what `decoder.start` returned.
         count: SIDs drawn at the most.
         draws: one generator for each prompt, so that a draw does not depend on the batch.
+        hint: how the SIDs that may be drawn begin.
 
     Returns:
         Numbers of SIDs, the most probable first, `(prompts, count)`; -1 where there are no more.
@@ -46,8 +48,11 @@ def sample(
     likely = torch.zeros(users, 1, device=device)
     perturbed = torch.zeros(users, 1, device=device)
     whole = _Whole.none(users, device)
-    for level in trie.levels:
+    for depth, level in enumerate(trie.levels):
         children, columns = level.expand(nodes)
+        if hint:
+            away = hint.forbids(level, depth, children.flatten(1)).view_as(children)
+            children = children.masked_fill(away, NOTHING)
         logits = decoder.head.logits(state.hidden, level.tokens).view(*nodes.shape, -1)
         logits = (logits.gather(-1, columns) / temperature).masked_fill(children < 0, NEVER)
         logs = (likely[..., None] + logits.log_softmax(-1)).masked_fill(children < 0, NEVER)

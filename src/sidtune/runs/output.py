@@ -318,8 +318,7 @@ def write_config(config: Config) -> None:
     folder.
     """
     config.output_dir.mkdir(parents=True, exist_ok=True)
-    with refusing_failed_writes(config.output_dir / CONFIG):
-        write_text(config.output_dir / CONFIG, dump_config(with_absolute_paths(config)))
+    write_text(config.output_dir / CONFIG, dump_config(with_absolute_paths(config)))
 
 
 def write_result(

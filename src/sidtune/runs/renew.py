@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from sidtune.base.errors import UserError
-from sidtune.base.storage import flush, refusing_failed_writes
+from sidtune.base.storage import replacing
 from sidtune.data.catalogue import Catalogue
 from sidtune.runs.bundle import CATALOGUE, Bundle, read_bundle, write_catalogue
 from sidtune.runs.checkpoints import MANIFEST
@@ -56,17 +54,8 @@ def renewed(
 
 def renew_catalogue(folder: Path, bundle: Bundle) -> None:
     """Replace the catalogue in a model's folder atomically."""
-    with refusing_failed_writes(folder / CATALOGUE):
-        descriptor, aside = tempfile.mkstemp(prefix=f".{CATALOGUE}.", dir=folder)
-        os.close(descriptor)
-        try:
-            write_catalogue(bundle, Path(aside))
-            os.chmod(aside, (folder / CATALOGUE).stat().st_mode & 0o777)
-            flush(Path(aside))
-            os.replace(aside, folder / CATALOGUE)
-        finally:
-            Path(aside).unlink(missing_ok=True)
-        flush(folder)
+    with replacing(folder / CATALOGUE) as aside:
+        write_catalogue(bundle, aside)
 
 
 def _refuse_other_sids(own: Catalogue, sid_of: dict[str, tuple[str, ...]], folder: Path) -> None:

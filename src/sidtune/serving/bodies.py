@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from sidtune.files.ids import id_list
+from sidtune.files.ids import id_list, is_text
 
 ID = {"anyOf": [{"type": "string"}, {"type": "integer"}]}
 
@@ -16,10 +16,8 @@ def _ids(value: Any) -> list[str]:
     found = id_list(value)
     if found is None:
         raise ValueError("expected a list of item ids, each text or a whole number")
-    try:
-        "".join(found).encode()
-    except UnicodeEncodeError:
-        raise ValueError("an id holds half of a surrogate pair, which is no text") from None
+    if not all(map(is_text, found)):
+        raise ValueError("an id holds half of a surrogate pair, which is no text")
     return found
 
 

@@ -44,7 +44,7 @@ class BodyLimit:
             return
         left = self.limits.body
         declared = Headers(scope=scope).get("content-length", "0")
-        too_large = declared.isdigit() and int(declared) > left
+        too_large = declared.isdecimal() and (len(declared) > 18 or int(declared) > left)
         loop = asyncio.get_running_loop()
         until = loop.time() + self.limits.seconds
         done = False

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import pyarrow as pa
 
 from sidtune.base.errors import UserError, some
 from sidtune.base.ragged import Ragged
 from sidtune.config.search import RankOptions
+from sidtune.decoding.answers import known_items
 from sidtune.decoding.recommender import Recommendation, Recommender
 
 # Lists of candidates whose tries are kept.
@@ -157,17 +157,8 @@ class Served:
         recommender = self.recommender if rank else self.recommender.unranked()
         if candidates is None:
             return recommender, []
-        ids = sorted(candidates)
         catalogue = self.recommender.bundle.catalogue
-        positions = catalogue.positions(pa.array(ids, pa.string()))
-        unknown = [ids[place] for place in np.flatnonzero(positions < 0)]
-        if len(unknown) == len(ids):
-            raise UserError(
-                f"candidates: none of the {len(ids):,} ids is in the catalogue: {some(unknown)}",
-                "Give ids of items that the model was trained with.",
-            )
-        allowed = np.zeros(len(catalogue.ids), bool)
-        allowed[positions[positions >= 0]] = True
+        allowed, unknown = known_items(sorted(candidates), catalogue)
         return recommender.allowing(allowed), unknown
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import socket
 from collections.abc import Callable
@@ -25,12 +26,16 @@ def bound(host: str, port: int) -> socket.socket:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError as error:
+        with contextlib.ExitStack() as unless_bound:
+            listener = unless_bound.enter_context(socket.socket(family, kind, protocol))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            unless_bound.pop_all()
+    except (OSError, UnicodeError) as error:
+        # A name that no resolver takes, with an empty or a long label, is a UnicodeError.
+        reason = getattr(error, "strerror", None) or error
         raise UserError(
-            f"cannot listen at {host}, port {port}: {error.strerror or error}",
+            f"cannot listen at {host}, port {port}: {reason}",
             "Choose another --port or --host.",
         ) from None
     return listener

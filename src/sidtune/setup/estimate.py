@@ -6,9 +6,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from sidtune.base.storage import GIB
 from sidtune.pipeline.sizes import size_for
 from sidtune.setup.choose import Chosen
-from sidtune.setup.machine import GIB, Machine
+from sidtune.setup.machine import Machine
 
 # Small models from scratch on one core (the recipes of docs/quality.md): seconds a label at hidden
 # size 128, and a ranked row.

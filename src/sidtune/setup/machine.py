@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
-GIB = 2**30
+from sidtune.base.resources import cores, memory
+from sidtune.base.storage import GIB
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,6 @@ def this_machine() -> Machine:
     """What is visible to this process; imports torch, which knows the GPUs."""
     import torch
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     gpus: tuple[int, ...] = ()
     name = ""
     if torch.cuda.is_available():
@@ -51,11 +50,4 @@ def this_machine() -> Machine:
         gpus, name = tuple(int(one.total_memory) for one in found), str(found[0].name)
     elif torch.backends.mps.is_available():
         gpus, name = (0,), "Apple GPU"
-    return Machine(cores or 1, _memory(), gpus, name)
-
-
-def _memory() -> int:
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):
-        return 0
+    return Machine(cores(), memory(), gpus, name)

@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from sidtune.base.storage import GIB
 from sidtune.pipeline.sizes import size_for
 from sidtune.setup.choose import Chosen
 from sidtune.setup.estimate import TRAINED_BYTES, Estimate, base_parameters, fits
 from sidtune.setup.look import Role, Table
-from sidtune.setup.machine import GIB, Machine
+from sidtune.setup.machine import Machine
 from sidtune.tasks.keys import all_keys
 
 EPOCHS = 3

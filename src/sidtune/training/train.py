@@ -7,7 +7,7 @@ import gc
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, TrainingArguments
 
 from sidtune.base.errors import UserError
 from sidtune.base.signals import StopRequest
-from sidtune.base.storage import refusing_failed_writes, write_text
+from sidtune.base.storage import write_text
 from sidtune.base.terminal import console, starting, warn
 from sidtune.checks.run import refuse_errors
 from sidtune.distributed.environment import settle_environment
@@ -57,47 +57,8 @@ from sidtune.training.memory.tables import describe_memory
 from sidtune.training.method import SUPERVISED, Method, Shared
 from sidtune.training.precision import settle
 from sidtune.training.records.card import training_of
+from sidtune.training.records.result import Result, result_of
 from sidtune.training.stage_model import begin, in_one_piece, loaded
-from sidtune.training.trainer import StepTrainer
-
-
-@dataclass(frozen=True)
-class Result:
-    """The result of a finished run.
-
-    Args:
-        folder: the trained model, an ordinary Hugging Face folder.
-        steps: number of optimizer updates.
-        best_step: step of the saved model.
-        metric: metric by which the saved model was selected.
-        task: the evaluation task.
-        first_loss, best_loss: its validation loss, in nats per label, before training and of the
-            saved model.
-        seconds: duration of training and evaluation.
-    """
-
-    folder: Path
-    steps: int
-    best_step: int
-    metric: str
-    task: str
-    first_loss: float
-    best_loss: float
-    seconds: float
-
-    @property
-    def text(self) -> str:
-        """A one-line summary."""
-        return f"{self.outcome}. Model: {self.folder}"
-
-    @property
-    def outcome(self) -> str:
-        """What came out, without a path."""
-        return (
-            f"{self.steps:,} steps in {self.seconds:.0f} s; best by {self.metric} at step"
-            f" {self.best_step:,}: {self.task} validation loss {self.first_loss:.4f} →"
-            f" {self.best_loss:.4f}"
-        )
 
 
 def train(
@@ -258,7 +219,7 @@ def run_stage(
         trainer.train(resume_from_checkpoint=str(start.checkpoint) if start.checkpoint else None)
     if trainer.untouched:
         trainer.untouched.verify(trainer.state.global_step)
-    result = summarise_run(trainer, config, time.monotonic() - began)
+    result = result_of(trainer.state, config, time.monotonic() - began)
     dtype = base_dtype(config.model, inputs.trust_remote_code) if last else None
     whole = in_one_piece(model, config, inputs, dtype if config.model.tuning == "full" else None)
     all_or_none(
@@ -316,9 +277,7 @@ def write_settings(run: Config, stage: Config, plan: TrainingPlan) -> None:
     output.write_config(run)
     if stage.output_dir != run.output_dir:
         output.write_config(stage)
-    file = stage.output_dir / PLAN
-    with refusing_failed_writes(file):
-        write_text(file, json.dumps(asdict(plan)) + "\n")
+    write_text(stage.output_dir / PLAN, json.dumps(asdict(plan)) + "\n")
 
 
 def announce(start: Start, arguments: TrainingArguments) -> None:
@@ -356,21 +315,3 @@ def announce(start: Start, arguments: TrainingArguments) -> None:
             f"Starting from the weights in {start.weights}: {anew} start from scratch.",
             markup=False,
         )
-
-
-def summarise_run(trainer: StepTrainer, config: Config, seconds: float) -> Result:
-    """Read the result from the log history."""
-    name = f"eval_{config.evaluation_task}_loss"
-    losses = {entry["step"]: entry[name] for entry in trainer.state.log_history if name in entry}
-    first, last = min(losses), max(losses)
-    best = trainer.state.best_global_step or last
-    return Result(
-        folder=config.output_dir,
-        steps=trainer.state.global_step,
-        best_step=int(best),
-        metric=config.eval.metric,
-        task=config.evaluation_task,
-        first_loss=losses[first],
-        best_loss=losses[best],
-        seconds=seconds,
-    )

@@ -239,7 +239,7 @@ class StepTrainer(CheckpointingTrainer):
             for batch in step["micro_batches"]
         ]
         counts = torch.from_numpy(np.sum(labels, axis=0))
-        self._task_losses += torch.stack([sums.double().cpu(), counts.double()], dim=1)
+        self._task_losses += torch.stack([sums.cpu().double(), counts.double()], dim=1)
         self._throughput.add(step)
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:

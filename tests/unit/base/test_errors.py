@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidtune.base.errors import PeerLost, UserError, did_you_mean
+from sidtune.runs.output import FinishedError
+from sidtune.training.memory.estimate import Untraceable
 
 COLUMNS = ["user_id", "history_titles", "history_sids", "item_id", "history_item_title"]
 
@@ -41,7 +43,7 @@ def test_only_what_is_near_in_spelling_is_suggested(
     assert did_you_mean(word, known) == (f"; did you mean {suggested}?" if suggested else "")
 
 
-@pytest.mark.parametrize("kind", [UserError, PeerLost])
+@pytest.mark.parametrize("kind", [UserError, PeerLost, FinishedError, Untraceable])
 def test_an_error_reaches_other_processes_as_it_is(kind: type[UserError]) -> None:
     error = kind("what", "what next")
     again = pickle.loads(pickle.dumps(error))

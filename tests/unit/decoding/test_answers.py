@@ -81,3 +81,10 @@ def test_unknown_candidates_are_counted(capsys: pytest.CaptureFixture[str]) -> N
 def test_a_list_without_any_item_is_refused(ids: list[str]) -> None:
     with pytest.raises(UserError, match="none of"):
         allowed_items(ids, CATALOGUE)
+
+
+def test_what_is_no_text_is_unknown(capsys: pytest.CaptureFixture[str]) -> None:
+    """As a name comes from the command line, or from JSON."""
+    found = allowed_items(["s", "\udcff"], CATALOGUE)
+    assert [CATALOGUE.ids[place] for place in np.flatnonzero(found)] == ["s"]
+    assert "1 of 2 ids" in capsys.readouterr().err

@@ -24,7 +24,7 @@ from sidtune.batching.layouts import Example, Layout
 from sidtune.config.search import Normalize
 from sidtune.config.training import TrainingConfig
 from sidtune.data.rows import read_rows
-from sidtune.decoding.decoder import WholeSequences, make_decoder
+from sidtune.decoding.decoder import SharedPrompts, WholeSequences, make_decoder
 from sidtune.decoding.recommender import Recommender
 from sidtune.decoding.search import Search
 from sidtune.decoding.trie import build_trie
@@ -93,6 +93,24 @@ def layouts_of(model: PreTrainedModel) -> list[Layout]:
         {"layout": "tree"},
     ]
     return [make_layout(TrainingConfig(**config), model, 64, PAD) for config in configs]
+
+
+@pytest.mark.parametrize(("prompts", "passes"), [(PROMPTS[:1], 1), ([[5, 6, 7], [5, 6]], 2)])
+def test_what_prompts_open_with_is_read_first_unless_there_is_one(
+    prompts: list[list[int]], passes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, ordinary = list[int](), SharedPrompts._cached
+
+    def counted(self: SharedPrompts, *arguments: Any, **options: Any) -> Any:
+        read.append(1)
+        return ordinary(self, *arguments, **options)
+
+    decoder = make_decoder(model_of("qwen3"))
+    assert isinstance(decoder, SharedPrompts)
+    monkeypatch.setattr(SharedPrompts, "_cached", counted)
+    with torch.no_grad():
+        decoder.start([np.array(prompt, np.int32) for prompt in prompts])
+    assert len(read) == passes
 
 
 @pytest.mark.parametrize("architecture", [*DECODERS, *ARCHITECTURES])

@@ -16,7 +16,7 @@ from sidtune.base.ragged import Ragged
 from sidtune.config.search import Normalize
 from sidtune.decoding.decoder import Decoder, SharedPrompts, WholeSequences, make_decoder
 from sidtune.decoding.search import Search
-from sidtune.decoding.trie import build_trie
+from sidtune.decoding.trie import Hint, build_trie
 from sidtune.model.checkpoint_files import save_pretrained
 from sidtune.model.tuning.frozen import freeze, sid_rows
 
@@ -91,6 +91,24 @@ def test_with_fewer_beams_it_is_the_textbook_search(
         assert differs, (
             "a greedy search misses the best somewhere, or the search was not narrowed at all"
         )
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 3])
+def test_a_hint_leaves_the_sids_that_begin_with_it(tmp_path: Folder, tokens: int) -> None:
+    model, sids = model_of(tmp_path), random_sids(2, DEPTHS["mixed"], 40)
+    paths, decoder = closed(sids, CLOSING), make_decoder(model)
+    for target in range(0, len(sids), 5):
+        state = decoder.start([np.array(prompt, np.int32) for prompt in PROMPTS])
+        hint = Hint(torch.full((len(PROMPTS),), target), tokens)
+        answers = search_of(sids, 64, "full").go_on(decoder, state, hint=hint)
+        for prompt, numbers, scores in zip(PROMPTS, *answers, strict=True):
+            mine = zip(numbers.tolist(), scores.tolist(), strict=True)
+            allowed = [
+                (sid, score)
+                for sid, score in Reference(model, prompt, paths, "full").best()
+                if paths[sid][:tokens] == paths[target][:tokens]
+            ]
+            assert_same([(sid, score) for sid, score in mine if sid >= 0], allowed)
 
 
 @pytest.mark.parametrize("beams", [3, 6, 20])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import platform
 import tempfile
 from pathlib import Path
 
@@ -90,6 +92,16 @@ def test_cut_dates(tmp_path: Path) -> None:
     assert [row[2] for row in rows(done, "train")] == ["b", "c"]
     assert [row[2] for row in rows(done, "valid")] == ["d"]
     assert [row[2] for row in rows(done, "test")] == ["e"]
+
+
+def test_a_cut_within_a_second(tmp_path: Path) -> None:
+    lines = ["user_id,item_id,time"]
+    lines += [f"u,{item},2020-01-01T00:00:00.{part}" for part, item in enumerate("abcde")]
+    path = write_text(tmp_path, "events.csv", "\n".join(lines))
+    split = {"valid": "2020-01-01T00:00:00.300Z", "test": "2020-01-01T00:00:00.400Z"}
+    done = prepared(tmp_path, files=str(path), split=split)
+    found = {name: [row[2] for row in rows(done, name)] for name in ("train", "valid", "test")}
+    assert found == {"train": ["b", "c"], "valid": ["d"], "test": ["e"]}
 
 
 def test_a_position_orders_equal_times(tmp_path: Path) -> None:
@@ -323,3 +335,12 @@ def test_nothing_changed_nothing_done(tmp_path: Path) -> None:
         first.folder.name,
         other.folder.name,
     }
+
+
+def test_what_a_process_of_the_same_number_left_is_removed(tmp_path: Path) -> None:
+    home = tmp_path / "run" / "prepared"
+    left = [home / f".partial-{platform.node()}-{os.getpid()}{end}" for end in ("", "-abcdefgh")]
+    for folder in left:
+        folder.mkdir(parents=True)
+    done = prepared(tmp_path, files=str(write_events(tmp_path, [("u", "a", START, 5.0)] * 3)))
+    assert [*home.iterdir()] == [done.folder]

@@ -16,7 +16,8 @@ from tests.tiny_data import tiny_tree
 from sidtune.base.errors import UserError
 from sidtune.commands.demo_shop import write_demo_events
 from sidtune.config.events import PrepareConfig
-from sidtune.events.prepare import Prepared, prepare
+from sidtune.events.prepare import Prepared, find_prepared, prepare
+from sidtune.pipeline import defaults
 from sidtune.pipeline.defaults import Request, load_run, load_sids, recipe_of, with_index, with_rows
 from sidtune.pipeline.recipe import LAYERS
 from sidtune.sids.fit import make
@@ -120,14 +121,24 @@ def test_a_file_that_says_too_little(tmp_path: Path, tree: dict[str, Any], words
         load_run(tmp_path / "c.yaml")
 
 
-def test_events_without_a_catalogue_get_sids_by_behaviour(tmp_path: Path) -> None:
+def test_events_without_a_catalogue_get_sids_by_behaviour(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = write_config(tmp_path, sids={"vectors": "co_occurrence"}, model={"base": "bases/any"})
     tree = yaml.safe_load(path.read_text())
     del tree["catalogue"]
     path.write_text(yaml.safe_dump(tree))
     done = prepare(PrepareConfig.model_validate({k: tree[k] for k in ("output_dir", "events")}))
     made = make(load_sids(path))
+    looked: list[PrepareConfig] = []
+
+    def counted(config: PrepareConfig) -> Prepared | None:
+        looked.append(config)
+        return find_prepared(config)
+
+    monkeypatch.setattr(defaults, "find_prepared", counted)
     data = load_run(path).data
+    assert len(looked) == 1, "it reads all files of events"
     assert data.items is None
     assert data.index == made.folder / "index.json"
     assert data.interactions == done.rows["interactions"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -136,6 +137,19 @@ def test_a_path_of_this_machine_is_refused(
         assert "_name_or_path" not in (upload.folder / "config.json").read_text()
     (model / "config.json").write_text(settings)
     assert not upload.folder.exists()
+
+
+def test_a_path_that_json_writes_otherwise_is_refused(model: Path, tmp_path: Path) -> None:
+    run_of = shutil.copytree(model, tmp_path / "größe" / "run")
+    settings = json.loads((run_of / "config.json").read_text(encoding="utf-8"))
+    escaped = json.dumps(settings | {"trained_on": f"{run_of}/train.csv"})
+    assert "größe" not in escaped
+    (run_of / "config.json").write_text(escaped, encoding="utf-8")
+    with (
+        pytest.raises(UserError, match=r"config.json holds a path of this machine"),
+        gathered(run_of),
+    ):
+        pass
 
 
 @pytest.mark.parametrize(("status", "hint"), [(401, "hf auth login"), (500, "later")])

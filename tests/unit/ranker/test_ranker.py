@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import safetensors.numpy
 from tests.unit.ranker.making import asked, beams_of, catalogue, known, made_up
@@ -56,8 +58,6 @@ def test_lists_hold_what_may_be_listed(fitted: Fitted) -> None:
     wanted = asked(TEST, ITEMS, beams_of(TEST, ITEMS))
     allowed = np.arange(ITEMS) < 20
     for change in ({"allowed": allowed}, {"exclude_history": True}):
-        from dataclasses import replace
-
         lists, scores = fitted.ranker.rank(replace(wanted, **change), 10)
         assert lists.lengths.max() == 10
         for row in range(len(lists)):
@@ -126,6 +126,32 @@ def test_a_source_with_nothing_to_say_drops_out() -> None:
     found = fit_ranker(known(TRAIN, few, ITEMS, texts=False), few, None, RankConfig())
     assert found.absent == ("text",)
     assert "model" not in found.ranker.sources
+
+
+@pytest.mark.parametrize("count", [50, 600])
+@pytest.mark.parametrize("first", ["transitions", "model"])
+def test_only_one_source_ranks_alone(count: int, first: str) -> None:
+    rows, beams = VALID.take(np.arange(count)), BEAMS.take(np.arange(count))
+    options = RankConfig(sources=(first, "sids", "popularity"), trees=5)
+    found = fit_ranker(known(TRAIN, rows, ITEMS), rows, beams, options)
+    assert f"without {first}" not in found.ranks
+    assert "without sids" in found.ranks
+    assert (found.ranker.without_model is None) == (first == "model")
+
+
+def test_no_source_ranks_alone() -> None:
+    options = RankConfig(sources=("text", "popularity"))
+    with pytest.raises(UserError, match="nothing is known here of text"):
+        fit_ranker(known(TRAIN, VALID, ITEMS, texts=False), VALID, None, options)
+
+
+def test_trees_need_targets_among_the_candidates() -> None:
+    """All rows are of one user, whom a fold leaves nobody to learn from."""
+    rows = replace(VALID, users=pa.array(["one"] * len(VALID.users)))
+    options = RankConfig(sources=("transitions", "co_occurrence"), trees=5)
+    found = fit_ranker(known(TRAIN, rows, ITEMS), rows, None, options)
+    assert isinstance(found.ranker.scorer, Trees)
+    assert set(found.ranks) >= {"ranker", "transitions"}
 
 
 def test_no_user_is_ranked_by_trees_that_have_seen_them() -> None:

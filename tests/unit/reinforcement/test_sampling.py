@@ -4,6 +4,8 @@ batch.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from sidtune.base.ragged import Ragged
 from sidtune.decoding.decoder import SharedPrompts
-from sidtune.decoding.trie import build_trie
+from sidtune.decoding.trie import Hint, build_trie
 from sidtune.reinforcement.sampling import sample
 
 CLOSING, PROMPT, DRAWS, COUNT = 1, [5, 17, 240], 6_000, 3
@@ -32,12 +34,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedModel:
     return model.eval()
 
 
-def drawn(model: PreTrainedModel, prompts: list[list[int]], seeds: range, **options: float) -> list:  # type: ignore[type-arg]
+def drawn(model: PreTrainedModel, prompts: list[list[int]], seeds: range, **options: Any) -> list:  # type: ignore[type-arg]
     decoder = SharedPrompts(model)
     state = decoder.start([np.array(prompt, np.int32) for prompt in prompts])
     draws = [np.random.default_rng([7, seed]) for seed in seeds]
     given = {"count": COUNT, "temperature": 1.0, **options}
-    return sample(TRIE, decoder, state, draws=draws, **given).tolist()  # type: ignore[arg-type]
+    return sample(TRIE, decoder, state, draws=draws, **given).tolist()
 
 
 def chances(model: PreTrainedModel, temperature: float) -> np.ndarray:  # type: ignore[type-arg]
@@ -86,6 +88,17 @@ def test_answers_are_distinct_and_in_the_order_of_their_probability(
 def test_with_room_for_all_every_sid_is_drawn_once(model: PreTrainedModel) -> None:
     (answers,) = drawn(model, [PROMPT], range(1), count=10)
     assert sorted(sid for sid in answers if sid >= 0) == list(range(len(SIDS)))
+
+
+def test_behind_a_hint_every_sid_that_begins_with_it_is_drawn_once(
+    model: PreTrainedModel,
+) -> None:
+    paths = closed(SIDS, CLOSING)
+    for target, path in enumerate(paths):
+        hint = Hint(torch.tensor([target]), 1)
+        (answers,) = drawn(model, [PROMPT], range(1), count=10, hint=hint)
+        expected = [sid for sid, other in enumerate(paths) if other[0] == path[0]]
+        assert sorted(sid for sid in answers if sid >= 0) == expected
 
 
 def test_a_draw_does_not_depend_on_its_batch(model: PreTrainedModel) -> None:

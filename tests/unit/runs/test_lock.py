@@ -23,7 +23,7 @@ from sidtune.runs.lock import locked
 with locked(Path(sys.argv[1])):
     if os.fork():
         print("held", flush=True)
-    time.sleep(30)
+    time.sleep(600)
 """
 
 

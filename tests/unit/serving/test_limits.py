@@ -34,7 +34,7 @@ def received(*parts: bytes, declared: str | None = None, ends: bool = True) -> b
             if not message["more_body"]:
                 return
 
-    headers = [] if declared is None else [(b"content-length", declared.encode())]
+    headers = [] if declared is None else [(b"content-length", declared.encode("latin-1"))]
     scope = {"type": "http", "headers": headers}
     asyncio.run(BodyLimit(application, LIMITS)(scope, receive, None))  # type: ignore[arg-type]
     return bytes(read)
@@ -49,11 +49,13 @@ def status(*parts: bytes, **options: Any) -> int:
 def test_a_body_within_the_limits_passes() -> None:
     assert received(b"01234", b"56789") == b"0123456789"
     assert received(b"", declared="0") == b""
+    assert received(b"01", declared="\xb2") == b"01", "no number is no length"
 
 
 def test_a_body_that_is_too_large_is_refused() -> None:
     assert status(b"01234", b"56789", b"x") == 413
     assert status(b"", declared="11") == 413
+    assert status(b"", declared="1" * 5_000) == 413
     assert status(b"0123456789x", declared="3") == 413
 
 

@@ -11,11 +11,12 @@ import yaml
 from tests.made_events import START, prepared, write_events, write_text
 from tests.tiny_data import write_shop
 
+from sidtune.base.storage import GIB
 from sidtune.pipeline.defaults import Request
 from sidtune.setup.choose import Chosen, choose
 from sidtune.setup.estimate import base_parameters, duration, estimate, fits
 from sidtune.setup.look import Table, look
-from sidtune.setup.machine import GIB, Machine
+from sidtune.setup.machine import Machine
 from sidtune.setup.write import text_of
 
 LAPTOP = Machine(2, 8 * GIB)

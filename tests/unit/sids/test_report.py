@@ -10,6 +10,7 @@ import pytest
 from tests.unit.sids.test_fit import run, shop
 
 from sidtune.base.errors import UserError
+from sidtune.data.catalogue import prefix_numbers
 from sidtune.sids.fit import make
 from sidtune.sids.report.measure import (
     collisions,
@@ -18,7 +19,6 @@ from sidtune.sids.report.measure import (
     likeness,
     measure,
     neighbours,
-    prefix_groups,
 )
 from sidtune.sids.report.run import report
 
@@ -49,7 +49,7 @@ def test_collisions_by_hand() -> None:
 
 
 def test_prefixes_of_sids_of_several_depths() -> None:
-    assert prefix_groups([("a",), ("a", "b"), ("a",), ("c", "b")]).tolist() == [
+    assert prefix_numbers([("a",), ("a", "b"), ("a",), ("c", "b")]).tolist() == [
         [0, 0],
         [0, 1],
         [0, 0],

@@ -89,11 +89,6 @@ def load_optimizer_shards(model: PreTrainedModel, optimizer: Optimizer, checkpoi
     _read(_state(model, optimizer), checkpoint / TRAINED)
 
 
-def frozen_files(checkpoint: Path) -> list[str]:
-    """The names of the files of weights that never change."""
-    return sorted(file.name for file in (checkpoint / FROZEN).glob("*.safetensors"))
-
-
 def _weights(model: PreTrainedModel, trained: bool) -> dict[str, Tensor]:
     return {
         f"{WEIGHT}.{name}": weight.detach()

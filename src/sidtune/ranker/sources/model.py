@@ -10,8 +10,9 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from sidtune.base.ragged import Ragged, place_of, repeat, row_of
+from sidtune.data.catalogue import prefix_numbers
 from sidtune.ranker.pairs import Asked, Beams, Floats, Pairs
-from sidtune.ranker.prefixes import prefix_mass, prefix_numbers
+from sidtune.ranker.prefixes import prefix_mass
 from sidtune.ranker.sources.base import Known, Source, Tensors
 
 # Prefixes of so many tokens, below which the probability of the listed SIDs is summed.

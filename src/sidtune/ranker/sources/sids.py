@@ -10,8 +10,9 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from sidtune.data.catalogue import prefix_numbers
 from sidtune.ranker.pairs import Asked, Floats, Pairs
-from sidtune.ranker.prefixes import prefix_mass, prefix_numbers
+from sidtune.ranker.prefixes import prefix_mass
 from sidtune.ranker.sources.base import Known, Source, Tensors
 from sidtune.ranker.sources.transitions import history_weights
 

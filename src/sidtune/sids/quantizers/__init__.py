@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -21,26 +22,18 @@ class Quantizer(Protocol):
 
 
 def _rq_vae(
-    vectors: Floats, sizes: list[int], generator: np.random.Generator
+    vectors: Floats, sizes: list[int], generator: np.random.Generator, *, skip: bool
 ) -> tuple[Codebooks, Codes]:
     """It needs torch, which takes seconds to import."""
     from sidtune.sids.quantizers import rq_vae
 
-    return rq_vae.fit(vectors, sizes, generator)
-
-
-def _rq_kmeans_plus(
-    vectors: Floats, sizes: list[int], generator: np.random.Generator
-) -> tuple[Codebooks, Codes]:
-    from sidtune.sids.quantizers import rq_vae
-
-    return rq_vae.fit_plus(vectors, sizes, generator)
+    return rq_vae.fit(vectors, sizes, generator, skip=skip)
 
 
 QUANTIZERS: dict[QuantizerKind, Quantizer] = {
     "residual_kmeans": residual_kmeans.fit,
     "balanced": balanced.fit,
-    "rq_vae": _rq_vae,
-    "rq_kmeans_plus": _rq_kmeans_plus,
+    "rq_vae": partial(_rq_vae, skip=False),
+    "rq_kmeans_plus": partial(_rq_vae, skip=True),
     "product": product.fit,
 }

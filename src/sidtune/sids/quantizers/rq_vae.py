@@ -79,24 +79,14 @@ class ResidualVae(nn.Module):
 
 
 def fit(
-    vectors: Floats, sizes: list[int], generator: np.random.Generator
+    vectors: Floats, sizes: list[int], generator: np.random.Generator, *, skip: bool
 ) -> tuple[Codebooks, Codes]:
-    """Codebooks of an RQ-VAE that starts from residual k-means of its encoder's outputs."""
-    return _fit(vectors, sizes, generator, skip=False)
+    """Codebooks of an RQ-VAE that starts from residual k-means of its encoder's outputs; with
+    `skip`, residual k-means refined by gradients (RQ-KMeans+).
 
-
-def fit_plus(
-    vectors: Floats, sizes: list[int], generator: np.random.Generator
-) -> tuple[Codebooks, Codes]:
-    """Residual k-means refined by gradients, with an encoder that adds to the vectors
-    (RQ-KMeans+).
+    Args:
+        skip: as `ResidualVae`.
     """
-    return _fit(vectors, sizes, generator, skip=True)
-
-
-def _fit(
-    vectors: Floats, sizes: list[int], generator: np.random.Generator, skip: bool
-) -> tuple[Codebooks, Codes]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(generator.integers(2**31)))
         dimensions = vectors.shape[1]

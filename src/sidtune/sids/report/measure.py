@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sidtune.data.catalogue import prefix_numbers
 from sidtune.sids.kmeans import Floats, chunks, sums_by
 
 SID = tuple[str, ...]
@@ -31,7 +32,7 @@ def measure(sids: Sequence[SID], titles: Sequence[str], vectors: Floats | None) 
         titles: of the items; may all be empty.
         vectors: `(n, d)`, by which items are alike; None where there are none.
     """
-    groups = prefix_groups(sids)
+    groups = prefix_numbers(sids)
     figures: dict[str, Any] = {
         "items": len(sids),
         "levels": [level_use(sids, level) for level in range(groups.shape[1])],
@@ -84,27 +85,6 @@ def collisions(sids: Sequence[SID]) -> dict[str, Any]:
     }
 
 
-def prefix_groups(sids: Sequence[SID]) -> NDArray[np.int64]:
-    """For each item the number of its prefix of each length, `(n, levels)`; a shorter SID is a
-    prefix of its own.
-    """
-    found = np.zeros((len(sids), max(map(len, sids))), np.int64)
-    prefix = np.zeros(len(sids), np.int64)
-    for level in range(found.shape[1]):
-        codes: dict[str, int] = {}
-        following = np.fromiter(
-            (
-                codes.setdefault(sid[level], len(codes) + 1) if level < len(sid) else 0
-                for sid in sids
-            ),
-            np.int64,
-            len(sids),
-        )
-        prefix = np.unique(prefix * (len(codes) + 1) + following, return_inverse=True)[1]
-        found[:, level] = prefix
-    return found
-
-
 class Neighbours(NamedTuple):
     """Some items `(queries,)`, and those that are nearest to each `(queries, few)`."""
 
@@ -113,7 +93,7 @@ class Neighbours(NamedTuple):
 
 
 def likeness(
-    groups: NDArray[np.int64], vectors: Floats, near: Neighbours
+    groups: NDArray[np.int32], vectors: Floats, near: Neighbours
 ) -> dict[str, list[float]]:
     """By length of prefix: what share of the vectors' variance is left within items of one prefix
     (`distortion`), and what share of an item's nearest neighbours has its prefix
@@ -143,7 +123,7 @@ def common_prefixes(sids: Sequence[SID], titles: Sequence[str]) -> list[dict[str
     ]
 
 
-def _between(centred: Floats, group: NDArray[np.int64]) -> float:
+def _between(centred: Floats, group: NDArray[np.int32]) -> float:
     """Squared lengths of the means of groups, summed over the vectors."""
     counts = np.bincount(group)
     summing, found = sums_by(group, len(counts)), np.zeros(len(counts))
@@ -173,7 +153,7 @@ def neighbours(vectors: Floats) -> Neighbours:
     return Neighbours(asked, near)
 
 
-def _neighbours_kept(groups: NDArray[np.int64], near: Neighbours) -> list[float]:
+def _neighbours_kept(groups: NDArray[np.int32], near: Neighbours) -> list[float]:
     if not near.near.size:
         return [1.0] * groups.shape[1]
     shares: list[float] = (groups[near.near] == groups[near.asked][:, None]).mean((0, 1)).tolist()

@@ -68,10 +68,5 @@ def _vectors(items: Items, file: Path | None) -> Floats | None:
     if file:
         return read_vectors(file, items)
     if any(items.texts):
-        options = SidsConfig()
-
-        def no_rows() -> Any:
-            raise AssertionError("texts need no rows")
-
-        return Text().fit(Source(items, options, no_rows))[0]
+        return Text().fit(Source(items, SidsConfig()))[0]
     return None

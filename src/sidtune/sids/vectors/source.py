@@ -22,6 +22,11 @@ SVD = "utils.extmath"
 SHORTEST = 1e-12
 
 
+def no_rows() -> Rows:
+    """Stands for rows where a kind of vectors reads none, such as texts."""
+    raise AssertionError("these vectors are made without rows")
+
+
 @dataclass(frozen=True)
 class Source:
     """What vectors are made from.
@@ -35,7 +40,7 @@ class Source:
 
     items: Items
     options: SidsConfig
-    rows: Callable[[], Rows]
+    rows: Callable[[], Rows] = no_rows
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from sidtune.base.errors import UserError
+from sidtune.base.storage import write_text
 from sidtune.batching.steps import Steps
 from sidtune.model.sharding.shards import is_sharded, whole
 from sidtune.runs.checkpoints import checkpoints
@@ -103,7 +104,7 @@ def explained(
             json.dumps({name: _in_json(value) for name, value in asdict(one).items()})
             for one in blamed
         ]
-        (run / FILE).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        write_text(run / FILE, "".join(f"{line}\n" for line in lines))
     # A rank that exited now would bring down rank 0 while it writes the file.
     PartialState().wait_for_everyone()
     return _error(number + 1, suspects, blamed, broken, run)

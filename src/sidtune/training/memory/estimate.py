@@ -33,13 +33,6 @@ class Untraceable(UserError):
     experts.
     """
 
-    def __init__(self, kind: str) -> None:
-        super().__init__(
-            f"the memory of a forward pass of {kind} models cannot be estimated, since it depends"
-            " on values",
-            "Try a few steps instead: training.max_steps=2.",
-        )
-
 
 @dataclass(frozen=True)
 class Memory:
@@ -101,7 +94,11 @@ def estimate(
         raise
     except Exception:
         # PyTorch and the code of architectures have many exceptions for values that are missing.
-        raise Untraceable(inputs.model_config.model_type) from None
+        raise Untraceable(
+            f"the memory of a forward pass of {inputs.model_config.model_type} models cannot be"
+            " estimated, since it depends on values",
+            "Try a few steps instead: training.max_steps=2.",
+        ) from None
 
 
 def memory_of(

@@ -1,1 +1,1 @@
-"""What is told of a run elsewhere: to trackers, and on the model card."""
+"""What is told of a run: its result, to trackers, and on the model card."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.tiny_models import ARCHITECTURES, make_base, make_config
+from tests.tiny_models import ARCHITECTURES, make_base, make_config, random_model
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -46,12 +46,7 @@ def make_model(
     frozen: bool = False,
     dtype: torch.dtype = torch.float64,
 ) -> PreTrainedModel:
-    set_seed(0)
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(make_config(architecture, tied, ROWS))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                parameter.normal_(0, 0.1)
+    model = random_model(make_config(architecture, tied, ROWS))
     if frozen:
         freeze(model, SID_IDS)
     return model.to(dtype)  # type: ignore[arg-type, no-any-return]

@@ -17,9 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.slow_search import Path, closed, random_sids
 from tests.tiny_data import tiny_config
-from tests.tiny_models import make_base, make_config
+from tests.tiny_models import make_base, make_config, random_model
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedModel, set_seed
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from sidtune.base.ragged import Ragged
 from sidtune.batching.layouts import Example, Layout, idle_micro_batch
@@ -30,10 +30,10 @@ from sidtune.decoding.search import Search
 from sidtune.decoding.trie import build_trie
 from sidtune.inputs import Inputs
 from sidtune.model.tuning.frozen import freeze
+from sidtune.training.identity import run_identity
 from sidtune.training.loss import blockwise
 from sidtune.training.loss.label_loss import LabelLoss
 from sidtune.training.loss.variant import LossVariant, make_variant, prefixes_of
-from sidtune.training.train import run_identity
 
 ROWS, CLOSING, PAD, TASKS, CPU = 140, 1, 2, 3, torch.device("cpu")
 # Three items of a vocabulary of six: closing, text, and four SID tokens.
@@ -174,12 +174,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 def make_model(
     architecture: str = "gpt2", tied: bool = True, frozen: bool = False
 ) -> PreTrainedModel:
-    set_seed(0)
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(make_config(architecture, tied, ROWS))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                parameter.normal_(0, 0.2)
+    model = random_model(make_config(architecture, tied, ROWS), spread=0.2)
     if frozen:
         freeze(model, torch.arange(100, 118))
     return model.double()  # type: ignore[no-any-return]

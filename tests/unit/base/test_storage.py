@@ -1,0 +1,76 @@
+"""Files and folders are there as a whole, or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from sidtune.base.errors import UserError
+from sidtune.base.storage import new_folder, replacing, write_text
+
+
+def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    file = tmp_path / "file.txt"
+    write_text(file, "old")
+    file.chmod(0o640)
+    with replacing(file) as aside:
+        aside.write_text("new")
+        assert file.read_text() == "old"
+    assert file.read_text() == "new"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o640, "as if it had been opened"
+    assert [*tmp_path.iterdir()] == [file]
+
+
+def test_a_new_file_has_the_mode_of_any_other(tmp_path: Path) -> None:
+    (tmp_path / "opened").touch()
+    write_text(tmp_path / "written", "text")
+    modes = {file.stat().st_mode for file in tmp_path.iterdir()}
+    assert len(modes) == 1
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
+    file = tmp_path / "file.txt"
+    write_text(file, "old")
+    refused = pytest.raises(UserError, match=r"file\.txt could not be written: no room")
+    with refused, replacing(file) as aside:
+        aside.write_text("ne")
+        raise OSError(errno.ENOSPC, "no room")
+    assert file.read_text() == "old"
+    assert [*tmp_path.iterdir()] == [file]
+    with pytest.raises(UserError, match="could not be written: No such file"):
+        write_text(tmp_path / "nowhere" / "file.txt", "new")
+
+
+def test_a_folder_is_there_when_it_is_complete(tmp_path: Path) -> None:
+    folder = tmp_path / "some" / "folder"
+    with new_folder(folder) as aside:
+        (aside / "file").touch()
+        assert not folder.exists()
+    assert [*folder.iterdir()] == [folder / "file"]
+    (tmp_path / "plain").mkdir()
+    assert folder.stat().st_mode == (tmp_path / "plain").stat().st_mode
+    with new_folder(tmp_path / "plain") as aside:
+        (aside / "file").touch()
+    assert (tmp_path / "plain" / "file").is_file(), "an empty folder is replaced"
+
+
+def test_a_folder_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    with (
+        pytest.raises(UserError, match="could not be written: no room"),
+        new_folder(tmp_path / "a"),
+    ):
+        raise OSError(28, "no room")
+    with pytest.raises(KeyboardInterrupt), new_folder(tmp_path / "a"):
+        raise KeyboardInterrupt
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    with (
+        pytest.raises(UserError, match=os.strerror(errno.ENOTEMPTY)),
+        new_folder(tmp_path / "full"),
+    ):
+        pass
+    assert [*tmp_path.iterdir()] == [tmp_path / "full"]
