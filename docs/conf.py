@@ -25,7 +25,17 @@ NAVIGATION = {
     "Operation": ["performance", "scale", "reliability", "troubleshooting"],
     "Coming from": ["minionerec", "lc-rec", "recbole", "llama-factory"],
     "Python": ["python", "reference"],
-    "简体中文": ["../README.zh-CN", "start.zh-CN", "own-data.zh-CN", "evaluation.zh-CN"],
+    "简体中文": [
+        "../README.zh-CN",
+        "start.zh-CN",
+        "own-data.zh-CN",
+        "templates.zh-CN",
+        "sids.zh-CN",
+        "lora.zh-CN",
+        "evaluation.zh-CN",
+        "serving.zh-CN",
+        "troubleshooting.zh-CN",
+    ],
     "Project": ["architecture", "../CONTRIBUTING", "../SECURITY", "../CHANGELOG"],
 }
 # Pages whose heading says too little in the sidebar.

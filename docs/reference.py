@@ -1,7 +1,8 @@
-"""Writes the tables of configuration.md from the help of the keys; `--check` only compares.
+"""Writes the tables of configuration.md from the help of the keys, and the ranker's features into
+ranking.md; `--check` only compares.
 
-A table stands between `<!-- keys: SECTION -->` and `<!-- end of keys -->`; all other text is the
-page's own.
+A table stands between `<!-- keys: SECTION -->` and `<!-- end of keys -->`, or between
+`<!-- features -->` and `<!-- end of features -->`; all other text is a page's own.
 """
 
 from __future__ import annotations
@@ -11,18 +12,20 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from sidtune.ranker.sources import SOURCES
 from sidtune.tasks import DEFAULT_TASKS, TASKS
 from sidtune.tasks.keys import Key, all_keys, option_keys
 
-PAGE = Path(__file__).with_name("configuration.md")
+FOLDER = Path(__file__).parent
 TABLE = re.compile(r"(<!-- keys: (?P<name>.+?) -->\n).*?(?=<!-- end of keys -->)", re.DOTALL)
 TOP, EVERY_TASK = "top level", "tasks.TASK"
+FEATURES = re.compile(r"(<!-- features -->\n).*?(?=<!-- end of features -->)", re.DOTALL)
 
 
 def draw(text: str) -> str:
-    """The page with its tables as they should be."""
+    """The page of the keys with its tables as they should be."""
     if missing := set(sections()) - {found["name"] for found in TABLE.finditer(text)}:
-        raise SystemExit(f"{PAGE}: no table of {', '.join(sorted(missing))}")
+        raise SystemExit(f"configuration.md: no table of {', '.join(sorted(missing))}")
     return TABLE.sub(lambda found: "\n".join([found[1], *table(found["name"]), "", ""]), text)
 
 
@@ -70,13 +73,26 @@ def _tasks() -> Iterator[str]:
         yield f"| `{name}` | {task.help} | {'yes' if name in DEFAULT_TASKS else 'no'} |"
 
 
+def draw_features(text: str) -> str:
+    """The page of the ranker with its table of features as it should be."""
+    lines = ["| feature | what it is |", "| --- | --- |"]
+    for source in SOURCES.values():
+        lines += [f"| `{name}` | {what} |" for name, what in source.columns.items()]
+    return FEATURES.sub(lambda found: "\n".join([found[1], *lines, "", ""]), text)
+
+
+PAGES = {"configuration.md": draw, "ranking.md": draw_features}
+
+
 def main() -> None:
-    """Write the page, or compare it."""
-    text = PAGE.read_text(encoding="utf-8")
-    if "--check" not in sys.argv[1:]:
-        PAGE.write_text(draw(text), encoding="utf-8")
-    elif draw(text) != text:
-        raise SystemExit(f"{PAGE} is not current: run python {Path(__file__).name} in docs/")
+    """Write the pages, or compare them."""
+    for name, drawn in PAGES.items():
+        page = FOLDER / name
+        text = page.read_text(encoding="utf-8")
+        if "--check" not in sys.argv[1:]:
+            page.write_text(drawn(text), encoding="utf-8")
+        elif drawn(text) != text:
+            raise SystemExit(f"{page} is not current: run python {Path(__file__).name} in docs/")
 
 
 if __name__ == "__main__":

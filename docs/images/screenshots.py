@@ -26,6 +26,7 @@ from rich.console import Console
 from sidtune.evaluation.results import read_report
 from sidtune.evaluation.tables import metrics_table
 from sidtune.training.display import callbacks, live
+from sidtune.training.display.time_left import TimeLeft
 
 FOLDER = Path(__file__).parent
 TYPED = ("tent", "sleeping bag", "gas stove")
@@ -143,17 +144,15 @@ def replayed(entries: list[dict[str, Any]], plan: dict[str, Any]) -> live.LiveVi
         log_history=[],
     )
     control: Any = None
-    table, view = callbacks.ConsoleTable(tasks, []), live.LiveView()
-    # The time that is left follows from the log, not from how long drawing takes.
-    now = [0.0]
-    view.bar.get_time = lambda: now[0]
+    time_left = TimeLeft()
+    table, view = callbacks.ConsoleTable(tasks, []), live.LiveView(time_left)
     view.live = SimpleNamespace(start=lambda: None, stop=lambda: None)  # type: ignore[assignment]
     table.on_train_begin(arguments, state, control)
     view.on_train_begin(arguments, state, control)
     for entry in entries:
         if "examples_per_second" in entry:
-            steps = entry["step"] - state.global_step
-            now[0] += steps * plan["batch_size"] / entry["examples_per_second"]
+            each = plan["batch_size"] / entry["examples_per_second"]
+            time_left.seconds = (plan["steps"] - entry["step"]) * each
         state.global_step, state.epoch = entry["step"], entry.get("epoch", 0.0)
         for callback in (table, view):
             callback.on_log(arguments, state, control, entry)

@@ -145,8 +145,13 @@ def test_the_page_in_a_browser(config: Config, ranked: Path, tmp_path: Path) -> 
         page.keyboard.press("Enter")
         page.wait_for_selector(".path .branch.chosen")
         assert cards.nth(0).locator(".path h3").count() == 3
+        held: list[Any] = []
+        page.route("**/api/recommend", lambda route: held.append(route))
         page.locator("#exclude").focus()
         page.keyboard.press("Space")
+        sync_api.expect(page.locator("#status")).to_have_text("Ranking …")
+        held[0].continue_()
+        page.unroute("**/api/recommend")
         sync_api.expect(cards.nth(0).locator("ol > li")).to_have_count(7)
         assert page.title() == "sidtune play"
         assert page.locator("#status").inner_text().startswith("7 and 7 items in")

@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -16,6 +17,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.segment import Segment
 
+from sidtune.base.durations import duration
 from sidtune.base.errors import Interrupted, OneProcessError, UserError
 
 # Where nobody looks, lines are not folded at eighty characters: logs are read with other tools.
@@ -74,6 +76,8 @@ _errors = SafeConsole(
     highlight=False, emoji=False, stderr=True, width=None if sys.stderr.isatty() else LOG_WIDTH
 )
 T = TypeVar("T")
+# Seconds of a work after which the rest is foretold, and of a rest that is not worth a line.
+ENOUGH, LITTLE = 2.0, 5.0
 # Said before PyTorch and its like are imported.
 STARTING = "Loading libraries: some seconds"
 
@@ -192,7 +196,7 @@ def progress_bar() -> Progress:
 
     Rich takes one bar at a time.
     """
-    drawn = console.is_terminal and threading.current_thread() is threading.main_thread()
+    drawn = console.is_terminal and _in_main_thread()
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -205,12 +209,26 @@ def progress_bar() -> Progress:
 def progress(
     items: Iterable[T], description: str, total: int, size: Callable[[T], int] = lambda _: 1
 ) -> Iterator[T]:
-    """Yield the items while a bar advances by the size of each."""
+    """Yield the items while a bar advances by the size of each. Where none is drawn, a line says
+    once how long it takes, if that is long.
+    """
+    began, done, said = time.monotonic(), 0, False
     with progress_bar() as bar:
         task = bar.add_task(description, total=total)
         for item in items:
             yield item
             bar.advance(task, size(item))
+            done += size(item)
+            spent = time.monotonic() - began
+            if said or not done or spent < ENOUGH:
+                continue
+            said, left = True, spent / done * (total - done)
+            if bar.disable and left >= LITTLE and _in_main_thread():
+                starting(f"{description}: about {duration(left)} more")
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 def visible(text: str) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sidtune.base.terminal import quiet_libraries
+from sidtune.base.terminal import quiet_libraries, starting
 
 
 def demo(
@@ -22,6 +22,7 @@ def demo(
 
     Example: `sidtune demo --output /tmp/demo`
     """
+    starting(f"About {'five' if rl else 'four'} minutes on two cores")
     from sidtune.commands.demo_steps import run_demo
 
     quiet_libraries()

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 from rich.markup import escape
 
-from sidtune.base.terminal import console, quiet_libraries
+from sidtune.base.terminal import console, quiet_libraries, starting
 from sidtune.commands.options import ModelFolder
 
 
@@ -25,6 +25,7 @@ def export(
 
     Example: `sidtune export runs/shop exports/shop --to vllm`
     """
+    starting(f"Writing {folder}: some seconds, and more with a large model")
     quiet_libraries()
     if to == "flashrec":
         _flashrec(model, folder)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from sidtune.base.terminal import console, quiet_libraries
+from sidtune.base.terminal import console, quiet_libraries, starting
 from sidtune.commands.options import TrustRemoteCode
 
 
@@ -33,6 +33,7 @@ def merge(
 
     Example: `sidtune merge runs/shop/adapter models/shop`
     """
+    starting("Merging: some seconds, and more with a large base")
     from sidtune.runs.adapters import merge_adapter
 
     quiet_libraries()

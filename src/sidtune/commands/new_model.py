@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from sidtune.base.terminal import console, quiet_libraries
+from sidtune.base.terminal import console, quiet_libraries, starting
 
 
 def new_model(
@@ -42,6 +42,7 @@ def new_model(
 
     Example: `sidtune new-model bases/small --items data/shop.item.json`
     """
+    starting("Making a base: some seconds, and more to train a tokenizer on many texts")
     from sidtune.data.catalogue import read_texts
     from sidtune.model.new_base import create_base
     from sidtune.templates import template_texts

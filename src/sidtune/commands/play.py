@@ -41,18 +41,22 @@ def play(
     from sidtune.decoding.recommender import Recommender
     from sidtune.playground.app import playground_app
     from sidtune.serving.engine import Engine
+    from sidtune.serving.reload import try_out
     from sidtune.serving.server import bound, run, url
 
     quiet_libraries()
     folders = [model, other] if other else [model]
-    listener = bound(host, port)
+    listener, options = bound(host, port), RankOptions(beams, normalize)
     engines = []
     for folder in folders:
         console.print(f"Loading {escape(str(folder))} …")
         recommender = Recommender.load(folder, trust_remote_code=trust_remote_code)
-        options = RankOptions(beams, normalize)
         recommender.settled(options, said=True)
+        try_out(recommender, options)
         engines.append(Engine(recommender, options))
     app = playground_app(engines, [str(folder) for folder in folders], host)
-    console.print(f"Open {url(listener)} in a browser. Ctrl-C stops.", soft_wrap=True)
-    run(app, listener, seconds=5)
+
+    def announce() -> None:
+        console.print(f"Open {url(listener)} in a browser. Ctrl-C stops.", soft_wrap=True)
+
+    run(app, listener, 5, announce)

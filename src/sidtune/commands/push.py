@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
 import typer
@@ -36,17 +37,23 @@ def push(
     room.refuse_name(repo)
     with room.gathered(model) as upload:
         for name, size in upload.files.items():
-            console.print(f"  {escape(name)}  {size / MEGABYTE:,.2f} MB")
-        whole = sum(upload.files.values()) / MEGABYTE
+            console.print(f"  {escape(name)}  {_size(size)}")
+        whole = _size(sum(upload.files.values()))
         kind = "public" if public else "private"
-        question = f"Upload these {whole:,.1f} MB to {repo} ({kind}, if it is new)?"
+        question = f"Upload these {whole} to {repo} ({kind}, if it is new)?"
         if not yes and not typer.confirm(question):
             console.print("Nothing was uploaded.")
             raise typer.Exit(1)
-        starting(f"Uploading {whole:,.1f} MB")
+        starting(f"Uploading {whole}")
         address = room.push(upload, repo, private=not public)
     console.print(f"Uploaded: {escape(address)}", soft_wrap=True)
     console.print(
         f'Use it: Recommender.load(huggingface_hub.snapshot_download("{escape(repo)}"))',
         soft_wrap=True,
     )
+
+
+def _size(count: int) -> str:
+    if count < MEGABYTE / 10:
+        return f"{math.ceil(count / 1_000)} kB"
+    return f"{count / MEGABYTE:,.1f} MB"

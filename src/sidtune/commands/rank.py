@@ -63,9 +63,6 @@ def rank(
         else:
             console.print(text)
         return
-    starting(
-        "Ranking validation rows and fitting the ranker on them: about a minute, and more of many"
-    )
     found = rank_run(model, trust_remote_code, given_options(model, overrides or []))
     if as_json:
         typer.echo(json_text(found.as_json(), indent=1))

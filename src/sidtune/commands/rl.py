@@ -8,7 +8,14 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from sidtune.base.terminal import console, first_process, launched, quiet_libraries
+from sidtune.base.terminal import (
+    STARTING,
+    console,
+    first_process,
+    launched,
+    quiet_libraries,
+    starting,
+)
 from sidtune.commands.options import (
     ConfigFile,
     OtherProcesses,
@@ -49,6 +56,7 @@ def rl(
         if status := launch.launch(processes, sys.argv[1:]):
             raise typer.Exit(status)
     else:
+        starting(STARTING)
         from sidtune.reinforcement.run import reinforce
 
         quiet_libraries()

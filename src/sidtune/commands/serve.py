@@ -76,11 +76,15 @@ def serve(
     reloader = Reloader(engine, load, metrics.on_reload)
     items, sources = len(recommender.bundle.catalogue.ids), recommender.ranker
     ranked = f"ranked by {len(sources.sources)} sources" if sources else "in the model's own order"
-    console.print(f"Serving {items:,} items, {ranked}. Ctrl-C stops, SIGHUP reloads the model.")
-    console.print(f"POST {url(listener)}/recommend, for example:", soft_wrap=True)
     body = json.dumps({"history": recommender.bundle.catalogue.ids[:1], "k": 3})
-    header = "-H 'Content-Type: application/json'"
-    console.print(
-        escape(f"  curl {url(listener)}/recommend {header} -d {shlex.quote(body)}"), soft_wrap=True
+    example = (
+        f"  curl {url(listener)}/recommend -H 'Content-Type: application/json'"
+        f" -d {shlex.quote(body)}"
     )
-    run(serving_app(engine, metrics, limits, host), listener, timeout, reloader.demand)
+
+    def announce() -> None:
+        console.print(f"Serving {items:,} items, {ranked}. Ctrl-C stops, SIGHUP reloads the model.")
+        console.print(f"POST {url(listener)}/recommend, for example:", soft_wrap=True)
+        console.print(escape(example), soft_wrap=True)
+
+    run(serving_app(engine, metrics, limits, host), listener, timeout, announce, reloader.demand)

@@ -17,6 +17,7 @@ from transformers.utils.hub import cached_file
 
 from sidtune.base.errors import UserError, some
 from sidtune.files.pointers import is_pointer, pointing, pull
+from sidtune.files.shards import SHARDS, sharded
 from sidtune.model.checkpoint_files import (
     INDEX,
     OLD_INDEX,
@@ -26,7 +27,6 @@ from sidtune.model.checkpoint_files import (
     weight_map,
 )
 from sidtune.model.tuning.quantised import Kind, kernel_fault
-from sidtune.tokenizer.load import SHARDS, sharded
 
 BITSANDBYTES = "bitsandbytes"
 # Older tools describe quantised weights in files of their own.

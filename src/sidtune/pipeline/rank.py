@@ -14,7 +14,7 @@ from rich.table import Table
 
 from sidtune.base.errors import UserError
 from sidtune.base.storage import write_text
-from sidtune.base.terminal import console
+from sidtune.base.terminal import starting
 from sidtune.config.rank import RankConfig
 from sidtune.config.search import RankOptions
 from sidtune.data.catalogue import Catalogue
@@ -29,6 +29,7 @@ from sidtune.ranker.figures import Line, Ranked
 from sidtune.ranker.file import FILE, read_ranker, write_ranker
 from sidtune.ranker.ranker import Fitted, fit_ranker
 from sidtune.ranker.scorers import Mixture, Trees
+from sidtune.ranker.sources import FEATURES
 from sidtune.ranker.sources.base import Known
 from sidtune.ranker.texts import text_vectors
 from sidtune.runs.bundle import read_bundle, refuse_other_folders
@@ -57,6 +58,10 @@ def rank_run(
     refuse_other_folders(folder)
     config = _config(folder)
     options = options or config.rank
+    starting(
+        f"Fitting the ranker: the model ranks up to {options.rows:,} validation rows, and trees"
+        " learn from them; about a minute, and more with a large model"
+    )
     recommender = Recommender.load(folder, None, trust_remote_code, rank=False)
     catalogue = recommender.bundle.catalogue
     if config.data.rows_file("valid") is None:
@@ -132,10 +137,6 @@ def rank_after(config: Config, trust_remote_code: bool = False) -> Ranked | None
     """
     if config.rank.fit == "never" or config.data.rows_file("valid") is None:
         return None
-    console.print(
-        "Fitting the ranker on validation rows (about a minute, and more of thousands of rows;"
-        " rank.fit: never skips it)"
-    )
     return rank_run(config.output_dir, trust_remote_code, config.rank)
 
 
@@ -205,11 +206,18 @@ def render(ranked: Ranked) -> Iterator[RenderableType]:
         )
     yield table
     if ranked.importance:
-        first = list(ranked.importance.items())[:SHOWN_FEATURES]
-        yield "most used: " + ", ".join(f"{name} {share:.0%}" for name, share in first)
+        yield _most_used(ranked.importance)
     if ranked.weights:
         told = ", ".join(f"{name} {weight:.1f}" for name, weight in ranked.weights.items())
         yield f"weights: {told}"
+
+
+def _most_used(importance: dict[str, float]) -> Table:
+    table = Table("features most used", box=None, pad_edge=False, header_style="bold")
+    table.add_column("share of the gain", justify="right")
+    for name, share in list(importance.items())[:SHOWN_FEATURES]:
+        table.add_row(FEATURES[name], f"{share:.0%}")
+    return table
 
 
 def _signed(line: Line) -> str:

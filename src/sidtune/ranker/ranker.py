@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sidtune.base.errors import UserError
 from sidtune.base.ragged import Ragged
-from sidtune.base.terminal import warn
+from sidtune.base.terminal import progress, warn
 from sidtune.config.rank import RankConfig, SourceName
 from sidtune.config.search import BEAMS
 from sidtune.data.rows import Rows
@@ -172,11 +172,11 @@ def _ranks(
         return fit_scorer(kind, part, rows.target, options)
 
     folds = folds_of(rows)
-    found = {"ranker": cross_fitted(table, rows.target, folds, fit)}
-    for name in table.sources:
-        rest = table.without(name)
-        if _can_rank(rest.owner):
-            found[f"without {name}"] = cross_fitted(rest, rows.target, folds, fit)
+    found: dict[str, NDArray[np.int64]] = {}
+    without = [name for name in table.sources if _can_rank({*table.owner} - {name})]
+    for name in progress((None, *without), "fitting the ranker", 1 + len(without)):
+        part, title = (table.without(name), f"without {name}") if name else (table, "ranker")
+        found[title] = cross_fitted(part, rows.target, folds, fit)
     for name in table.sources:
         if SOURCES[name].mixes:
             scores = np.nan_to_num(table.of(name)[:, 0], nan=-np.inf)

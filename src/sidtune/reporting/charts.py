@@ -131,8 +131,10 @@ def intervals(
         alt.Tooltip("low:Q", title="95%, low", format=form),
         alt.Tooltip("high:Q", title="95%, high", format=form),
     ]
+    # A point at zero is half a point wide on the left of the axis.
+    beside = alt.Axis(ticks=False, domain=False, labelPadding=8)
     base = alt.Chart(_data(rows)).encode(
-        y=alt.Y("group:N", sort=list(groups), title=None, axis=alt.Axis(ticks=False, domain=False)),
+        y=alt.Y("group:N", sort=list(groups), title=None, axis=beside),
         color=_colours("name", names, palette),
         tooltip=tips,
     )

@@ -83,9 +83,13 @@ def best_baseline(lines: Sequence[Named]) -> Named | None:
 
 
 def main(summary: Summary, metric: str) -> Estimate:
-    """A metric by item at K = 10, or at the largest K that short lists have."""
-    cutoffs = [k for k in cutoffs_of(summary) if k <= GROUP_CUTOFF]
-    return summary.item[f"{metric}@{max(cutoffs)}"]
+    """A metric by item at the main cutoff."""
+    return summary.item[f"{metric}@{main_cutoff(summary)}"]
+
+
+def main_cutoff(summary: Summary) -> int:
+    """K = 10, or the largest K that short lists have."""
+    return max(k for k in cutoffs_of(summary) if k <= GROUP_CUTOFF)
 
 
 def cutoffs_of(summary: Summary) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sidtune.ranker.figures import Line
+from sidtune.ranker.sources import FEATURES
 from sidtune.reporting.charts import intervals
 from sidtune.reporting.page import Block, Chart, Section, Table
 from sidtune.reporting.record import Record
@@ -19,7 +20,8 @@ def sources(record: Record) -> Section | None:
     blocks: list[Block] = [*_added(ranked.lines), _table(ranked.lines)]
     if ranked.importance:
         shown = list(ranked.importance.items())[:SHOWN_FEATURES]
-        rows = [[name, f"{share:.1%}"] for name, share in shown]
+        # Another version may have known other features.
+        rows = [[FEATURES.get(name, name), f"{share:.1%}"] for name, share in shown]
         note = "Share of the gain of all splits of the trees."
         blocks.append(Table(["feature", "share"], rows, "Features most used", note, folded=True))
     if ranked.weights:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sidtune import __version__
 from sidtune.base.errors import UserError
@@ -13,9 +14,11 @@ from sidtune.base.storage import refusing_failed_writes, write_text
 from sidtune.base.terminal import warn
 from sidtune.data.rows import Split
 from sidtune.files.yaml_files import read_yaml
-from sidtune.metrics.metrics import Estimate
 from sidtune.reporting.record import Record, read_records, section_of
 from sidtune.runs.files import CONFIG, REPORT
+
+if TYPE_CHECKING:
+    from sidtune.reporting.ranking import Named
 
 LIBRARIES = {"altair": "altair", "vl_convert": "vl-convert-python"}
 WITHOUT_MODEL = "ranker without model"
@@ -96,19 +99,20 @@ def _tiles(records: Sequence[Record]) -> Iterator[tuple[str, str, str]]:
     """The main figures: of one run beside the ranker without its model and the best baseline, of
     several the NDCG of each.
     """
-    from sidtune.reporting.ranking import best_baseline, lines_of, main, shown
+    from sidtune.reporting.ranking import best_baseline, lines_of, main, main_cutoff, shown
+
+    def tile(metric: str, line: Named) -> tuple[str, str, str]:
+        found, k = main(line.summary, metric), main_cutoff(line.summary)
+        interval = f"{found.low:.3f}–{found.high:.3f}"
+        return f"{metric}@{k}, {line.name}", f"{found.value:.4f}", interval
 
     for record in records if len(records) == 1 else ():
         if record.report:
-            every, k = lines_of(record.report), record.report.list_length
+            every = lines_of(record.report)
             best = best_baseline(every[1:])
-            yield _tile(f"HR@{k}, {every[0].name}", main(every[0].summary, "HR"))
+            yield tile("HR", every[0])
             compared = [every[0], *(line for line in every if line.name == WITHOUT_MODEL)]
             for line in [*compared, *([best] if best else [])]:
-                yield _tile(f"NDCG@{k}, {line.name}", main(line.summary, "NDCG"))
+                yield tile("NDCG", line)
     for line in shown(records) if len(records) > 1 else ():
-        yield _tile(f"NDCG, {line.name}", main(line.summary, "NDCG"))
-
-
-def _tile(name: str, found: Estimate) -> tuple[str, str, str]:
-    return name, f"{found.value:.4f}", f"{found.low:.3f}–{found.high:.3f}"
+        yield tile("NDCG", line)

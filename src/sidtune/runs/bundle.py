@@ -19,12 +19,12 @@ from sidtune.config.section import MOST
 from sidtune.data.catalogue import Catalogue, refuse_unnameable
 from sidtune.encoding.frame import PLAIN, Frame
 from sidtune.files.parquet import read_parquet
+from sidtune.files.shards import SHARDS, sharded
 from sidtune.files.text import read_json_model
 from sidtune.runs.checkpoints import checkpoints
 from sidtune.runs.model_card import CARD, Prompted, Training, model_card
 from sidtune.tasks import TASKS
 from sidtune.templates import Template, as_tree, parse_template
-from sidtune.tokenizer.load import SHARDS, sharded
 
 CATALOGUE, RECOMMENDER_FILE = "sid_catalogue.parquet", "sid_recommender.json"
 SCHEMA = pa.schema(

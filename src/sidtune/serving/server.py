@@ -48,13 +48,18 @@ def url(listener: socket.socket) -> str:
 
 
 def run(
-    app: Any, listener: socket.socket, seconds: float, on_hangup: Callable[[], None] | None = None
+    app: Any,
+    listener: socket.socket,
+    seconds: float,
+    announce: Callable[[], None],
+    on_hangup: Callable[[], None] | None = None,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C; requests that were taken are answered first.
 
     Args:
         app: an ASGI application.
         seconds: that a request may take.
+        announce: called when clients can connect; the first ones wait until the server has started.
         on_hangup: called on SIGHUP.
     """
     config = uvicorn.Config(
@@ -69,6 +74,8 @@ def run(
     if on_hangup:
         kept[signal.SIGHUP] = signal.signal(signal.SIGHUP, lambda *_: on_hangup())
     try:
+        listener.listen(config.backlog)
+        announce()
         uvicorn.Server(config).run([listener])
     finally:
         for number, handler in kept.items():

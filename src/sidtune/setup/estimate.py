@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from sidtune.base.durations import duration
 from sidtune.base.storage import GIB
 from sidtune.pipeline.sizes import size_for
 from sidtune.setup.choose import Chosen
@@ -92,11 +93,3 @@ def fits(parameters: int, machine: Machine) -> bool:
     """Whether all parameters can be trained in the memory of one GPU, or of the machine."""
     memory = min(machine.gpus, default=0) or machine.memory
     return not memory or parameters * TRAINED_BYTES <= memory * USABLE
-
-
-def duration(seconds: float) -> str:
-    """In the unit that suits."""
-    for unit, size in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
-        if seconds >= 1.5 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return "1 minute"

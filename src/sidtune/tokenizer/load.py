@@ -14,11 +14,10 @@ from transformers.models.auto.modeling_auto import (
 
 from sidtune.base.errors import UserError
 from sidtune.files.pointers import refuse_pointers
+from sidtune.files.shards import SHARDS, sharded
 from sidtune.tokenizer.faults import is_fault, refuse_deadly
 
 ADAPTER = "adapter_config.json"
-# The folder of a checkpoint that holds the shards of a run.
-SHARDS = "shards"
 # Far beyond any model; layers are constructed one by one, so a huge number would exhaust time and
 # memory.
 MOST_LAYERS = 1_000
@@ -134,15 +133,6 @@ def _refuse_no_model(base: str, of_adapter: bool = False) -> None:
     if (Path(base) / SHARDS).is_dir():
         raise UserError(*sharded(base))
     refuse_pointers(Path(base))
-
-
-def sharded(folder: Path | str) -> tuple[str, str]:
-    """Why a checkpoint of a sharded run is no model, and a hint."""
-    return (
-        f"{folder} holds shards of a run with training.distributed: fsdp2, which only this run can"
-        " read",
-        "Let the run finish: its output_dir is then an ordinary model.",
-    )
 
 
 def _from_pretrained(loader: Any, base: str, trust_remote_code: bool) -> Any:

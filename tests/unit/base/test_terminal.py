@@ -195,3 +195,30 @@ def test_json_keeps_what_was_written() -> None:
 def test_titles_of_the_fixture_are_hostile_enough() -> None:
     assert any("[" in title for title in SHOP.titles)
     assert any(title.startswith("=") for title in SHOP.titles)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(3.0, "reading: about 25 seconds more …\n"), (0.5, "")]
+)
+def test_where_no_bar_is_drawn_a_line_says_once_how_long_it_takes(
+    seconds: float,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])
+    for number in terminal.progress(range(10), "reading", 10):
+        now[0] = seconds * (number + 1)
+    assert capsys.readouterr().err == said
+
+
+def test_a_bar_is_line_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn, lines = SafeConsole(file=io.StringIO(), force_terminal=True), list[str]()
+    now = [0.0]
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(terminal, "console", drawn)
+    monkeypatch.setattr(terminal, "starting", lines.append)
+    for number in terminal.progress(range(10), "reading", 10):
+        now[0] = 3.0 * (number + 1)
+    assert not lines

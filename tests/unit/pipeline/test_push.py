@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import shutil
 import threading
 from collections.abc import Iterator
@@ -114,6 +115,8 @@ def test_what_others_need_is_uploaded_and_nothing_else(model: Path, hub: type[Hu
 def test_it_asks_first(model: Path, hub: type[Hub]) -> None:
     result = invoke(model, REPO, answer="n\n")
     assert result.exit_code == 1
+    kilobytes = math.ceil((model / "config.json").stat().st_size / 1_000)
+    assert f"  config.json  {kilobytes} kB" in result.output
     assert "Nothing was uploaded" in result.output
     assert not hub.files
     assert invoke(model, REPO, "--public", answer="y\n").exit_code == 0

@@ -40,7 +40,7 @@ WHOLE = {
     "data": {"items": "i.json", "index": "x.json", "train": "t.csv", "valid": "v.csv"},
 }
 # What only `sidtune sids` reads.
-FOR_SIDS = {"sids.md"}
+FOR_SIDS = {"sids.md", "sids.zh-CN.md"}
 ITEMS = 20
 
 

@@ -45,11 +45,15 @@ def test_no_module_shadows_a_public_name() -> None:
     assert not modules & set(sidtune.__all__)
 
 
-def test_importing_the_package_loads_no_torch() -> None:
-    code = (
-        "import sys, sidtune; print([name for name in ('torch', 'transformers', 'pyarrow') if name"
-        " in sys.modules])"
-    )
+@pytest.mark.parametrize(
+    ("module", "unloaded"),
+    [
+        ("sidtune", ("torch", "transformers", "pyarrow")),
+        ("sidtune.reporting.write", ("torch", "transformers")),
+    ],
+)
+def test_imports_that_take_seconds_wait(module: str, unloaded: tuple[str, ...]) -> None:
+    code = f"import sys, {module}; print([name for name in {unloaded} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -81,6 +81,7 @@ def test_a_run_has_every_section_and_its_figures(runs: list[Path], one: Path) ->
         assert words in shown
     assert "/far/away" not in shown, "where files lie is nobody's business"
     assert "sid_next 10 2 400 40 40 60 3 1" in shown
+    assert "transitions from the latest item 70.0%" in shown
 
 
 def test_examples_are_shown_by_title_with_the_target_marked(runs: list[Path], one: Path) -> None:
@@ -122,8 +123,25 @@ def test_several_runs_are_compared(two: Path) -> None:
     shown = text(two)
     assert "<b>other against shop, by item" in shown
     assert "training.learning_rate 0.01 0.02" in shown
+    assert "NDCG@10, shop" in shown
     names = {row["name"] for row in values(charts(two)["training-1"])}
     assert names == {"shop", "<b>other"}
+
+
+def test_figures_of_short_lists_are_named_by_their_own_cutoff(tmp_path: Path) -> None:
+    """Lists of eight have figures at 5, and none at 8."""
+    run = write_run(tmp_path / "run")
+    file = run / "evaluation" / "test.json"
+    tree = json.loads(file.read_text())
+    for ranker in tree["rankers"].values():
+        for level in ("sid", "item"):
+            ranker[level] = {n: v for n, v in ranker[level].items() if not n.endswith("@10")}
+    tree["list_length"] = tree["settings"]["beams"] = 8
+    file.write_text(json.dumps(tree))
+    page = text(write_report([run], tmp_path / "short.html"))
+    value = tree["rankers"]["ranker"]["item"]["HR@5"]["value"]
+    assert f"HR@5, ranker {value:.4f}" in page
+    assert "HR@8, ranker" not in page
 
 
 def test_nothing_of_a_run_is_markup(one: Path, two: Path) -> None:

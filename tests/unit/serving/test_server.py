@@ -1,13 +1,31 @@
-"""The socket of a server."""
+"""The socket of a server, and when clients can connect."""
 
 from __future__ import annotations
 
 import socket
 
 import pytest
+import uvicorn
 
 from sidtune.base.errors import UserError
-from sidtune.serving.server import bound
+from sidtune.serving.server import bound, run
+
+
+def test_clients_connect_once_the_address_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: None)
+    listener, told = bound("127.0.0.1", 0), []
+    address = listener.getsockname()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(address)
+
+    def announce() -> None:
+        socket.create_connection(address).close()
+        told.append(address)
+
+    run(None, listener, 1, announce)
+    assert told == [address]
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(address)
 
 
 def test_an_address_that_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:

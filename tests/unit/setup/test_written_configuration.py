@@ -14,7 +14,7 @@ from tests.tiny_data import write_shop
 from sidtune.base.storage import GIB
 from sidtune.pipeline.defaults import Request
 from sidtune.setup.choose import Chosen, choose
-from sidtune.setup.estimate import base_parameters, duration, estimate, fits
+from sidtune.setup.estimate import base_parameters, estimate, fits
 from sidtune.setup.look import Table, look
 from sidtune.setup.machine import Machine
 from sidtune.setup.write import text_of
@@ -125,9 +125,3 @@ def test_estimates_grow_with_the_data_and_shrink_with_cores() -> None:
     assert seconds(10_000, SERVER, base) < seconds(10_000, LAPTOP, base) / 100
     unnamed = Chosen({"train": Table(Path("nosuch"), "train", rows=9)}, base="some/model")
     assert "will tell" in estimate(unnamed, LAPTOP, 3).text
-    assert [duration(s) for s in (5, 200, 6_000, 200_000)] == [
-        "1 minute",
-        "3 minutes",
-        "2 hours",
-        "2 days",
-    ]

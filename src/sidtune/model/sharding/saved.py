@@ -21,8 +21,8 @@ from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
 from sidtune.base.errors import UserError
+from sidtune.files.shards import SHARDS
 from sidtune.model.unchanged import Unchanged
-from sidtune.tokenizer.load import SHARDS
 
 # Whose exports are not declared for mypy.
 dcp: Any = torch.distributed.checkpoint

@@ -2,6 +2,8 @@
 "use strict";
 
 const SHOWN_MATCHES = 20;
+// Milliseconds without an answer after which the page says that it waits.
+const PATIENCE = 300;
 const byId = (id) => document.getElementById(id);
 const state = { models: [], history: [], titles: new Map(), matches: [], active: -1, open: new Set() };
 
@@ -163,7 +165,9 @@ async function update() {
   }
   const start = performance.now();
   const asked = question();
+  const waiting = setTimeout(() => say("Ranking …"), PATIENCE);
   const answer = await call("recommend", "api/recommend", asked);
+  clearTimeout(waiting);
   if (!answer) return;
   for (const { item_id, title } of answer.history) state.titles.set(item_id, title ?? "");
   showHistory();
@@ -231,9 +235,13 @@ async function toggle(why, path, key, model, item, asked) {
     return;
   }
   state.open.add(key);
+  path.replaceChildren(element("p", {}, "Asking the model …"));
   const { k, ...rest } = asked;
   const found = await call(`path ${key}`, "api/path", { ...rest, model, item_id: item.item_id });
-  if (!found) return;
+  if (!found) {
+    path.replaceChildren();
+    return;
+  }
   path.replaceChildren(
     element("p", {}, `The model gives this item's SID a log-probability of ${found.log_probability.toFixed(2)}.` +
       " Its tokens, and the most probable of those that could have stood in their place:"),

@@ -23,3 +23,5 @@ SOURCES: dict[SourceName, type[Source]] = {
     "popularity": Popularity,
     "history": History,
 }
+# What each feature is, by name.
+FEATURES = {name: what for source in SOURCES.values() for name, what in source.columns.items()}

@@ -40,11 +40,11 @@ class Known:
 class Source(ABC):
     """A source of candidates and of what is known about them.
 
-    `columns` names its features; `mixes` says whether it has shares, for data with too few rows to
-    learn from.
+    `columns` names its features and says what each is; `mixes` says whether it has shares, for data
+    with too few rows to learn from.
     """
 
-    columns: ClassVar[tuple[str, ...]]
+    columns: ClassVar[Mapping[str, str]]
     mixes: ClassVar[bool] = False
 
     @classmethod

@@ -43,7 +43,11 @@ class CoOccurrence(Source):
 
     matrix: sp.csr_array
 
-    columns: ClassVar = ("co_occurrence", "co_occurrence_unweighted", "co_occurrence_last")
+    columns: ClassVar = {
+        "co_occurrence": "co-occurrence with the history, latest items weighing most",
+        "co_occurrence_unweighted": "co-occurrence with the history, all items alike",
+        "co_occurrence_last": "co-occurrence with the latest item",
+    }
     mixes: ClassVar = True
 
     @classmethod

@@ -18,7 +18,11 @@ class History(Source):
     the history.
     """
 
-    columns: ClassVar = ("items_ago", "times_before", "history_length")
+    columns: ClassVar = {
+        "items_ago": "how many items ago the user had it",
+        "times_before": "how often the user had it",
+        "history_length": "length of the history",
+    }
 
     @classmethod
     def fit(cls, known: Known) -> History:

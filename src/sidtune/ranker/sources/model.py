@@ -31,7 +31,12 @@ class Model(Source):
 
     numbers: NDArray[np.int32]
 
-    columns: ClassVar = ("log_probability", "place", "one_token_mass", "two_token_mass")
+    columns: ClassVar = {
+        "log_probability": "model: log-probability of its SID",
+        "place": "model: its place in the list",
+        "one_token_mass": "model: probability of SIDs with its first token",
+        "two_token_mass": "model: probability of SIDs with its first two tokens",
+    }
     mixes: ClassVar = True
 
     @classmethod

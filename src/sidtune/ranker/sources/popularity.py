@@ -28,7 +28,7 @@ class Popularity(Source):
 
     users: NDArray[np.int64]
 
-    columns: ClassVar = ("training_users",)
+    columns: ClassVar = {"training_users": "number of its training users"}
 
     @classmethod
     def fit(cls, known: Known) -> Popularity:

@@ -32,7 +32,11 @@ class SidPrefixes(Source):
 
     numbers: NDArray[np.int32]
 
-    columns: ClassVar = ("one_sid_token", "two_sid_tokens", "three_sid_tokens")
+    columns: ClassVar = {
+        "one_sid_token": "share of the history with the same first SID token",
+        "two_sid_tokens": "share of the history with the same first two SID tokens",
+        "three_sid_tokens": "share of the history with the same first three SID tokens",
+    }
 
     @classmethod
     def fit(cls, known: Known) -> SidPrefixes:

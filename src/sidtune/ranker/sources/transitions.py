@@ -164,7 +164,11 @@ class TransitionSource(Source):
     chosen: Transitions
     direct: sp.csr_array
 
-    columns: ClassVar = ("transitions", "from_last", "two_hops")
+    columns: ClassVar = {
+        "transitions": "transitions from the history, latest items weighing most",
+        "from_last": "transitions from the latest item",
+        "two_hops": "transitions by way of another item",
+    }
     mixes: ClassVar = True
 
     @classmethod

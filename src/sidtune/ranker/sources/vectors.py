@@ -142,7 +142,12 @@ class _Vectors(Source):
 class Text(_Vectors):
     """Vectors of texts: those that `sidtune sids` makes."""
 
-    columns = ("text", "text_unweighted", "text_last", "text_nearest")
+    columns = {
+        "text": "text: likeness to the history, latest items weighing most",
+        "text_unweighted": "text: likeness to the history, all items alike",
+        "text_last": "text: likeness to the latest item",
+        "text_nearest": "text: likeness to the nearest of the latest items",
+    }
     mixes = True
 
     @classmethod
@@ -154,7 +159,12 @@ class Text(_Vectors):
 class Behaviour(_Vectors):
     """Vectors of co-occurrence in training histories."""
 
-    columns = ("behaviour", "behaviour_unweighted", "behaviour_last", "behaviour_nearest")
+    columns = {
+        "behaviour": "behaviour: likeness to the history, latest items weighing most",
+        "behaviour_unweighted": "behaviour: likeness to the history, all items alike",
+        "behaviour_last": "behaviour: likeness to the latest item",
+        "behaviour_nearest": "behaviour: likeness to the nearest of the latest items",
+    }
 
     @classmethod
     def vectors(cls, known: Known) -> Floats | None:

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 from rich.console import Group, RenderableType
 from rich.live import Live
-from rich.progress import TaskID
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from sidtune.base.terminal import console, progress_bar
+from sidtune.base.durations import duration
+from sidtune.base.terminal import console
+from sidtune.training.display.time_left import TimeLeft
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 SPARKS = 32
@@ -25,11 +27,20 @@ REFRESHES = 4
 class LiveView(TrainerCallback):
     """Progress with the time that is left, smoothed loss, throughput, memory, and the last and the
     best evaluation; on a terminal only.
+
+    Args:
+        time_left: called before this one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, time_left: TimeLeft) -> None:
+        self.time_left = time_left
         # Not started: the live display draws it.
-        self.bar = progress_bar()
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[left]}"),
+        )
         self.step_bar: TaskID | None = None
         self.losses: list[float] = []
         self.entry: dict[str, float] = {}
@@ -50,7 +61,7 @@ class LiveView(TrainerCallback):
         if state.best_metric is not None and state.best_global_step:
             self.best = state.best_metric, state.best_global_step
         self.step_bar = self.bar.add_task(
-            "training", total=state.max_steps, completed=state.global_step
+            "training", total=state.max_steps, completed=state.global_step, left=""
         )
         if state.is_world_process_zero and is_drawn():
             self.live.start()
@@ -73,7 +84,14 @@ class LiveView(TrainerCallback):
     ) -> None:
         """Called by Trainer."""
         if self.step_bar is not None:
-            self.bar.update(self.step_bar, completed=state.global_step, description="training")
+            # Evaluations are part of it, which the bar does not count.
+            left = self.time_left.seconds
+            self.bar.update(
+                self.step_bar,
+                completed=state.global_step,
+                description="training",
+                left="" if left is None else f"{duration(left)} left",
+            )
 
     def on_prediction_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any

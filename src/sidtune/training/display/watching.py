@@ -12,6 +12,7 @@ from sidtune.encoding.corpus import EncodedTask
 from sidtune.tasks.config import Config
 from sidtune.training.display.callbacks import ConsoleTable, LastStepEvaluation, MetricsFile
 from sidtune.training.display.live import LiveView
+from sidtune.training.display.time_left import TimeLeft
 from sidtune.training.guards.watch import LossWatch
 from sidtune.training.records.trackers import trackers
 from sidtune.training.trainer import StepTrainer
@@ -26,12 +27,15 @@ def callbacks(
     Args:
         shown: entries of the training log that the table on the console has, by title.
     """
+    time_left = TimeLeft()
     watching: list[TrainerCallback] = [
         LastStepEvaluation(),
+        # It says what begins before the table has a heading.
+        time_left,
         MetricsFile(config.output_dir),
         LossWatch(),
         ConsoleTable([task.name for task in valid], _shown_metrics(config), shown),
-        LiveView(),
+        LiveView(time_left),
     ]
     watching += trackers(config)
     if config.eval.patience:

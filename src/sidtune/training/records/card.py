@@ -63,7 +63,7 @@ def _model(config: Config, model: PreTrainedModel) -> dict[str, str]:
         f" {text.num_hidden_layers} layers"
         if hasattr(text, "hidden_size") and hasattr(text, "num_hidden_layers")
         else str(model.config.model_type),
-        "parameters": f"{total:,}, {trained:,} of them trained",
+        "parameters": f"{total:,}, {'all' if trained == total else f'{trained:,}'} of them trained",
         "tuning": config.model.tuning,
     }
 
@@ -100,7 +100,7 @@ def _settings(config: Config, precision: str, outcome: str) -> dict[str, str]:
         "outcome": outcome,
         "length": f"{training.max_steps:,} steps"
         if training.max_steps
-        else f"{training.epochs} epochs",
+        else f"{training.epochs} epoch{'s' if training.epochs > 1 else ''}",
         "batch": f"{training.batch_size} examples",
         "learning rate": f"{training.learning_rate:g}, cosine to {training.min_lr_ratio:g} of it,"
         f" warmup {training.warmup:g}",

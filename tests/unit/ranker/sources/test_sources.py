@@ -10,7 +10,7 @@ import pytest
 from tests.unit.ranker.making import asked, beams_of, known, made_up, rows_of
 
 from sidtune.ranker.pairs import Asked, Beams, Pairs
-from sidtune.ranker.sources import SOURCES
+from sidtune.ranker.sources import FEATURES, SOURCES
 from sidtune.ranker.sources.base import Source
 from sidtune.ranker.sources.co_occurrence import CoOccurrence
 from sidtune.ranker.sources.history import History
@@ -42,6 +42,12 @@ def columns(source: Source) -> dict[str, np.ndarray]:
         name: features[:, place].reshape(len(HISTORIES), ITEMS)
         for place, name in enumerate(source.columns)
     }
+
+
+def test_every_feature_has_a_name_and_words_of_its_own() -> None:
+    assert len(FEATURES) == sum(len(source.columns) for source in SOURCES.values())
+    assert len(set(FEATURES.values())) == len(FEATURES)
+    assert all(len(words) <= 62 for words in FEATURES.values()), "for a terminal of 80 columns"
 
 
 def fitted(kind: type[Source]) -> Source:

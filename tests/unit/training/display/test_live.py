@@ -11,6 +11,7 @@ import pytest
 from sidtune.base.terminal import SafeConsole
 from sidtune.training.display import live
 from sidtune.training.display.live import LiveView, smoothed, sparkline
+from sidtune.training.display.time_left import TimeLeft
 
 ARGUMENTS: Any = SimpleNamespace(
     metric_for_best_model="eval_sid_next_loss", greater_is_better=False
@@ -53,7 +54,9 @@ def shown(view: LiveView, screen: SafeConsole) -> str:
 
 
 def test_it_shows_progress_loss_speed_and_the_best_evaluation(screen: SafeConsole) -> None:
-    view = LiveView()
+    time_left = TimeLeft()
+    time_left.seconds = 240.0
+    view = LiveView(time_left)
     view.on_train_begin(ARGUMENTS, state(0, is_world_process_zero=False), CONTROL)
     for step, loss in ((0, 9.0), (20, 3.0), (40, 2.5), (60, 2.75)):
         view.on_log(ARGUMENTS, state(step), CONTROL, entry(loss))
@@ -61,13 +64,14 @@ def test_it_shows_progress_loss_speed_and_the_best_evaluation(screen: SafeConsol
         view.on_evaluate(ARGUMENTS, state(step), CONTROL, {"eval_sid_next_loss": loss})
     text = shown(view, screen)
     assert "60/100" in text
+    assert "4 minutes left" in text
     assert f"loss {smoothed([9.0, 3.0, 2.5, 2.75]):.4f}  █▂▁▁" in text
     assert "12,346 tokens/s, 97% of them no padding, 1.2 GiB" in text
     assert "validation sid_next_loss 2.7500 at step 60, best 2.5000 at step 40" in text
 
 
 def test_a_resumed_run_shows_what_it_knows(screen: SafeConsole) -> None:
-    view = LiveView()
+    view = LiveView(TimeLeft())
     history = [{"step": 1, "loss": 4.0}, {"step": 1, "eval_sid_next_loss": 3.0}]
     resumed = state(
         10,
@@ -87,18 +91,18 @@ def test_a_resumed_run_shows_what_it_knows(screen: SafeConsole) -> None:
 def test_it_is_drawn_and_removed_on_a_terminal_alone(
     screen: SafeConsole, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    view = LiveView()
+    view = LiveView(TimeLeft())
     view.on_train_begin(ARGUMENTS, state(0), CONTROL)
     assert view.live.is_started
     view.on_train_end(ARGUMENTS, state(1), CONTROL)
     assert not view.live.is_started
     screen.quiet = True
-    silent = LiveView()
+    silent = LiveView(TimeLeft())
     silent.on_train_begin(ARGUMENTS, state(0), CONTROL)
     assert not silent.live.is_started
     file = io.StringIO()
     monkeypatch.setattr(live, "console", SafeConsole(file=file))
-    logged = LiveView()
+    logged = LiveView(TimeLeft())
     logged.on_train_begin(ARGUMENTS, state(0), CONTROL)
     logged.on_step_end(ARGUMENTS, state(1), CONTROL)
     logged.stop()
