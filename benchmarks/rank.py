@@ -1,17 +1,12 @@
-"""Measure the ranker: what it reaches without a model in three public shops, and what it costs.
+"""Measure the ranker without a model: what it reaches in public shops, and what it costs.
 
     SIDTUNE_DATA=folder python benchmarks/rank.py quality
     SIDTUNE_DATA=folder python benchmarks/rank.py later
-    python benchmarks/rank.py model --runs runs/first runs/second runs/third
     python benchmarks/rank.py cost
 
 `quality` fits the ranker on validation rows without a model, and ranks the test rows once, with all
 sources and without the number of training users (see docs/ranking.md), beside each source alone.
-Histories are kept in amazon-industrial and left out in the other two shops.
-
-`model` ranks the test rows of finished runs of one shop and several seeds: by the model, by the
-ranker, and by the ranker without the model. Differences are paired over rows, each the mean over
-the runs.
+Histories are kept in amazon-industrial and left out in the other shops.
 
 `later` splits MovieLens by dates: 80% of the events for training, 10% for validation, 10% for test.
 The ranker is fitted on the validation rows, and the test rows are ranked twice: as it is, and after
@@ -32,6 +27,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +40,10 @@ from commands import sidtune
 from sidtune.base.ragged import Ragged
 from sidtune.base.terminal import quiet_libraries
 from sidtune.config.rank import RankConfig
-from sidtune.config.search import RankOptions
 from sidtune.data.catalogue import Catalogue
 from sidtune.data.popularity import popularity
 from sidtune.data.rows import Rows, drawn, stacked
-from sidtune.decoding.recommender import Recommender
 from sidtune.encoding.build import load_catalogue
-from sidtune.evaluation.compare import interval_of
-from sidtune.evaluation.evaluate import model_lists
 from sidtune.metrics.metrics import gains, hits, mean, proportion
 from sidtune.opponents.baselines import Baselines
 from sidtune.pipeline.defaults import load_run
@@ -61,7 +53,8 @@ from sidtune.ranker.scorers import Trees
 from sidtune.ranker.sources.base import Known
 from sidtune.ranker.table import tabulate
 from sidtune.ranker.texts import text_vectors
-from sidtune.tasks.config_file import load_config, parse_config
+from sidtune.tasks.config import Config
+from sidtune.tasks.config_file import parse_config
 from sidtune.tasks.source import load_split
 
 OUTCOME = Path(__file__).with_suffix(".json")
@@ -70,20 +63,15 @@ PREDICTION = (
     " keeps at most 200 entries an item; ranking at 100,000 items under 5 ms a user, most of it the"
     " products with the vectors of texts and of behaviour."
 )
-METRICS: dict[str, Callable[[NDArray[np.int64]], NDArray[np.float64]]] = {
-    "HR@10": lambda ranks: hits(ranks, 10),
-    "NDCG@10": lambda ranks: gains(ranks, 10),
-    "HR@50": lambda ranks: hits(ranks, 50),
-}
+Shop = Callable[[Path, Path], Config]
 FIT_SEED, DIMENSIONS, SEQUENCE, WALK = 0, 128, 10, 50
 
 
 def main() -> None:
     """Measure one part and keep the other part of the JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", choices=["quality", "model", "later", "cost"])
+    parser.add_argument("part", choices=["quality", "later", "cost"])
     parser.add_argument("--shops", nargs="+", default=list(SHOPS))
-    parser.add_argument("--runs", nargs="+", type=Path, default=[], help="with model")
     parser.add_argument(
         "--items", type=int, nargs="+", default=[100_000, 1_000_000], help="with cost"
     )
@@ -97,9 +85,6 @@ def main() -> None:
         for shop in options.shops:
             found[shop] = quality(shop, data)
             print(json.dumps({shop: found[shop]}, indent=1), flush=True)
-    elif options.part == "model":
-        kept["model"] = model(options.runs)
-        print(json.dumps(kept["model"], indent=1))
     elif options.part == "later":
         kept["later"] = later(Path(os.environ.get("SIDTUNE_DATA", "../shared/data")))
         print(json.dumps(kept["later"], indent=1))
@@ -111,51 +96,73 @@ def main() -> None:
     OUTCOME.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
 
 
-def industrial(data: Path) -> dict[str, str]:
+def industrial(data: Path, scratch: Path) -> Config:
     """Rows as they are published, texts."""
     folder = data / "amazon-industrial"
     splits = {split: str(folder / f"{split}.csv") for split in ("train", "valid", "test")}
     name = "Industrial_and_Scientific"
-    return {
-        "index": str(folder / f"{name}.index.json"),
-        "items": str(folder / f"{name}.item.json"),
-        **splits,
-    }
+    return _config(
+        {
+            "index": str(folder / f"{name}.index.json"),
+            "items": str(folder / f"{name}.item.json"),
+            **splits,
+        }
+    )
 
 
-def whole(folder: str, name: str) -> Any:
+def whole(folder: str, name: str) -> Shop:
     """Whole histories, leave-one-out."""
 
-    def files(data: Path) -> dict[str, str]:
-        return {
-            "index": str(data / folder / f"{name}.index.json"),
-            "interactions": str(data / folder / f"{name}.inter.json"),
-        }
+    def config(data: Path, scratch: Path) -> Config:
+        return _config(
+            {
+                "index": str(data / folder / f"{name}.index.json"),
+                "interactions": str(data / folder / f"{name}.inter.json"),
+            }
+        )
 
-    return files
+    return config
+
+
+def movielens(data: Path, scratch: Path, **events: Any) -> Config:
+    """Raw events and a catalogue, prepared, with SIDs of `sidtune sids`."""
+    place = data.absolute() / "movielens-small"
+    tree = {
+        "output_dir": str(scratch / "run"),
+        "events": {"files": str(place / "ratings.csv"), **events},
+        "catalogue": {"file": str(place / "movies.csv")},
+    }
+    file = scratch / "shop.yaml"
+    file.write_text(yaml.safe_dump(tree), encoding="utf-8")
+    for command in ("prepare", "sids"):
+        sidtune(command, str(file))
+    return load_run(file, model=False)
+
+
+def _config(data: dict[str, str]) -> Config:
+    tree = {"output_dir": "unused", "model": {"base": "unused"}, "data": data}
+    return parse_config(tree, "the benchmark")
 
 
 # The files of a shop, and whether histories are left out of the lists.
-SHOPS = {
+SHOPS: dict[str, tuple[Shop, bool]] = {
     "amazon-industrial": (industrial, False),
     "instruments": (whole("instruments", "Instruments"), True),
     "amazon-beauty": (whole("amazon-beauty", "Beauty"), True),
+    "movielens-small": (partial(movielens, k_core=5), True),
 }
 
 
 def quality(shop: str, data: Path) -> dict[str, Any]:
     """Figures of the test rows, looked at once."""
-    files, exclude = SHOPS[shop]
-    config = parse_config(
-        {"output_dir": "unused", "model": {"base": "unused"}, "data": files(data)}, shop
-    )
-    catalogue = load_catalogue(config)
-    train, valid, test = (load_split(config.data, catalogue, s) for s in ("train", "valid", "test"))
-    items = len(catalogue.ids)
-    texts = attributes(data, catalogue) if shop == "amazon-beauty" else None
-    if texts is None:
-        texts = text_vectors(config.data.items, config.sids, catalogue)
-    known = Known(catalogue, train, valid, popularity(train, items), texts)
+    place, exclude = SHOPS[shop]
+    with tempfile.TemporaryDirectory() as scratch:
+        known, test = shop_of(place(data, Path(scratch)))
+    catalogue, items = known.catalogue, len(known.catalogue.ids)
+    if shop == "amazon-beauty":
+        known = replace(known, texts=attributes(data, catalogue))
+    train, valid, texts = known.train, known.valid, known.texts
+    assert valid
     options = RankConfig()
     rows = valid.take(drawn(len(valid.target), options.rows, FIT_SEED))
     began = time.monotonic()
@@ -182,53 +189,13 @@ def quality(shop: str, data: Path) -> dict[str, Any]:
     }
 
 
-def model(runs: list[Path]) -> dict[str, Any]:
-    """Figures of each run, and what the model adds to the ranker."""
-    every: dict[str, list[NDArray[np.int64]]] = {}
-    for run in runs:
-        recommender = Recommender.load(run)
-        rows = load_split(
-            load_config(run / "config.yaml").data, recommender.bundle.catalogue, "test"
-        )
-        lists = recommender.lists(rows.history, RankOptions())
-        for name, found in model_lists(recommender, rows, lists, RankOptions()).items():
-            every.setdefault(name, []).append(found.ranking.item_ranks)
-    with_model, without = every["ranker"], every["ranker without model"]
-    added = {}
-    for metric, values in METRICS.items():
-        pairs = zip(with_model, without, strict=True)
-        more = np.stack([values(first) - values(second) for first, second in pairs]).mean(axis=0)
-        low, high = interval_of(more)
-        ends = {"value": float(more.mean()), "low": low, "high": high}
-        added[metric] = {name: round(end, 4) for name, end in ends.items()}
-    return {
-        "runs": {name: [figures(each) for each in ranks] for name, ranks in every.items()},
-        "model_adds": added,
-    }
-
-
 def later(data: Path) -> dict[str, Any]:
     """Test rows before and after later events are counted in, all and by what the target is."""
-    with tempfile.TemporaryDirectory() as folder:
-        place = data.absolute() / "movielens-small"
-        tree = {
-            "output_dir": f"{folder}/run",
-            "events": {"files": str(place / "ratings.csv"), "split": "global_time"},
-            "catalogue": {"file": str(place / "movies.csv")},
-        }
-        file = Path(folder) / "shop.yaml"
-        file.write_text(yaml.safe_dump(tree), encoding="utf-8")
-        for command in ("prepare", "sids"):
-            sidtune(command, str(file))
-        config = load_run(file, model=False)
-        catalogue = load_catalogue(config)
-        train, valid, test = (
-            load_split(config.data, catalogue, split) for split in ("train", "valid", "test")
-        )
-        items = len(catalogue.ids)
-        texts = text_vectors(config.data.items, config.sids, catalogue)
-    users = popularity(train, items)
-    known = Known(catalogue, train, valid, users, texts)
+    with tempfile.TemporaryDirectory() as scratch:
+        config = movielens(data, Path(scratch), split="global_time")
+        known, test = shop_of(config)
+    train, valid, users, items = known.train, known.valid, known.users, len(known.catalogue.ids)
+    assert valid
     rows = valid.take(drawn(len(valid.target), RankConfig().rows, FIT_SEED))
     before = fit_ranker(known, rows, None, RankConfig()).ranker
     both = stacked([train, valid])
@@ -251,6 +218,15 @@ def later(data: Path) -> dict[str, Any]:
     return found
 
 
+def shop_of(config: Config) -> tuple[Known, Rows]:
+    """What sources are fitted on, and the test rows."""
+    catalogue = load_catalogue(config)
+    train, valid, test = (load_split(config.data, catalogue, s) for s in ("train", "valid", "test"))
+    texts = text_vectors(config.data.items, config.sids, catalogue)
+    users = popularity(train, len(catalogue.ids))
+    return Known(catalogue, train, valid, users, texts), test
+
+
 def attributes(data: Path, catalogue: Catalogue) -> Floats | None:
     """Vectors of Beauty's categories and brands, as texts of their numbers."""
     from sidtune.config.sids import SidsConfig
@@ -261,13 +237,8 @@ def attributes(data: Path, catalogue: Catalogue) -> Floats | None:
     given = json.loads((data / "amazon-beauty" / "Beauty.attributes.json").read_text("utf-8"))
     texts = [" ".join(f"attribute{n}" for n in given.get(item, [])) for item in catalogue.ids]
     items = Items(catalogue.ids, texts, texts)
-    vectors, _ = Text().fit(Source(items, SidsConfig(), no_rows))
+    vectors, _ = Text().fit(Source(items, SidsConfig()))
     return vectors
-
-
-def no_rows() -> Rows:
-    """Vectors of texts read none."""
-    raise AssertionError
 
 
 def figures(ranks: NDArray[np.int64]) -> dict[str, Any]:

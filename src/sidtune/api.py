@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sidtune.config.search import BEAMS, MAX_TOKENS, Normalize, RankOptions
+from sidtune.config.search import MAX_TOKENS, Normalize, RankOptions
 from sidtune.tasks.config import Config
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def evaluate(
     model: str | Path,
     split: Split = "test",
     *,
-    beams: int = BEAMS,
+    beams: int | None = None,
     normalize: Normalize = "full",
     exclude_history: bool = False,
     limit: int | None = None,
@@ -111,7 +111,8 @@ def evaluate(
     Args:
         model: a run's folder, or one of its checkpoints.
         split: `test`, `valid` or `train`.
-        beams: beam width; also the maximum list length.
+        beams: beam width; also the maximum list length. By default as many as the ranker was fitted
+            with (`rank.beams`), and 50 without one.
         normalize: normalise over the full vocabulary (`full`), or over the tokens that the trie
             allows (`trie`).
         exclude_history: never return an item of the history.

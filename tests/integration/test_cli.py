@@ -53,7 +53,7 @@ OPTIONS = {
         "config overrides --split --simple --seed --limit --exclude-history --candidates --output"
         " --json"
     ),
-    "rank": "model --events --items --json --trust-remote-code",
+    "rank": "model overrides --events --items --json --trust-remote-code",
     "recommend": (
         "model --history --input -k --beams --normalize --exclude-history --candidates --no-rank"
         " --json --trust-remote-code"

@@ -8,23 +8,30 @@ import shutil
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from tests.asking import call, message, results
 from tests.rankers import BASELINES
+from tests.serving import engine_of
 from tests.tiny_data import tiny_config
 
 from sidtune import Recommender
+from sidtune.config.search import RankOptions
 from sidtune.decoding.prompts import Prompts
 from sidtune.evaluation.reach import REACH_NAMES, reached
 from sidtune.opponents.baselines import Baselines
-from sidtune.pipeline.rank import rank_after, rank_run
+from sidtune.pipeline.rank import is_ranked, rank_after, rank_run
 from sidtune.ranker.file import FILE, read_ranker
 from sidtune.reporting import page
 from sidtune.reporting.record import read_records
 from sidtune.runs.bundle import read_bundle
+from sidtune.serving.engine import Engine
+from sidtune.serving.reload import Reloader
 from sidtune.tasks.config import Config
+from sidtune.tasks.config_file import load_config
 from sidtune.tasks.source import load_split
 from sidtune.tokenizer.load import load_tokenizer
 from sidtune.training.train import train
@@ -42,6 +49,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Config:
 def run(trained: Config, tmp_path: Path) -> Path:
     """A copy of the run that a test may change."""
     return Path(shutil.copytree(trained.output_dir, tmp_path / "run"))
+
+
+def change_config(run: Path, **sections: dict[str, Any]) -> None:
+    file = run / "config.yaml"
+    tree = yaml.safe_load(file.read_text("utf-8"))
+    file.write_text(yaml.safe_dump(tree | sections), encoding="utf-8")
 
 
 def test_tables_show_the_ranker_the_model_and_the_ranker_without_it(run: Path) -> None:
@@ -182,6 +195,20 @@ def test_the_command_says_what_each_source_adds(run: Path) -> None:
     assert told["lines"]["without model"]["change"] is not None
 
 
+def test_it_is_fitted_again_where_its_options_changed(run: Path) -> None:
+    config = load_config(run / "config.yaml")
+    since = (run / FILE).stat().st_mtime_ns
+    assert is_ranked(run, since, config.rank)
+    assert not is_ranked(run, since + 1, config.rank)
+    other = load_config(run / "config.yaml", ["rank.beams=3"])
+    assert not is_ranked(run, since, other.rank)
+    rank_after(other.model_copy(update={"output_dir": run, "rank": other.rank}))
+    assert is_ranked(run, since, config.rank), "rank.fit is never"
+    auto = other.rank.model_copy(update={"fit": "auto"})
+    rank_after(other.model_copy(update={"output_dir": run, "rank": auto}))
+    assert is_ranked(run, since, other.rank)
+
+
 def test_it_is_fitted_after_training_unless_it_is_turned_off(
     trained: Config, tmp_path: Path
 ) -> None:
@@ -193,6 +220,81 @@ def test_it_is_fitted_after_training_unless_it_is_turned_off(
     auto = given.model_copy(update={"rank": given.rank.model_copy(update={"fit": "auto"})})
     assert rank_after(auto) is not None
     assert (folder / FILE).read_bytes() == (trained.output_dir / FILE).read_bytes()
+
+
+# --- beams ---
+
+
+def beams_of(folder: Path) -> Any:
+    return results(folder)[0]["settings"]["beams"]
+
+
+def test_lists_are_as_wide_as_those_that_the_ranker_was_fitted_on(
+    run: Path, tmp_path: Path
+) -> None:
+    keys = ("rank.sources=[model,transitions]", "rank.beams=3")
+    told = json.loads(call("rank", run, *keys, "--json").stdout)
+    out = tmp_path / "valid"
+    call("evaluate", run, "--split", "valid", "--no-rank", "--beams", 3, "--output", out)
+    listed = [row["item_rank"] > 0 for row in results(out, "valid")[1]]
+    assert 0 < np.mean(listed) < 1
+    assert told["lines"]["model"]["hr"]["value"] == pytest.approx(np.mean(listed))
+    done = call("evaluate", run)
+    assert beams_of(run / "evaluation") == 3
+    assert "warning" not in done.output
+    assert "k is 4, but the search has only 3 beams" in message(
+        "recommend", run, "--history", "1,2", "-k", 4
+    )
+    ranked = Recommender.load(run)
+    assert ranked.recommend([["1", "2"]], k=3) == ranked.recommend([["1", "2"]], k=3, beams=3)
+    later = write_events(tmp_path / "later.csv", [("new", "4", 0)])
+    assert call("rank", run, "--events", later).exit_code == 0
+    ranker = read_ranker(run, None)
+    assert ranker is not None
+    assert ranker.beams == 3
+
+
+def test_another_number_of_beams_is_used_and_warned_of(run: Path, tmp_path: Path) -> None:
+    done = call("evaluate", run, "--beams", 3)
+    assert beams_of(run / "evaluation") == 3
+    said = " ".join(done.output.split())
+    assert "the ranker was fitted on the model's lists of 50 beams (rank.beams)" in said
+    assert "lists of 3; without --beams" in said
+    said = " ".join(call("recommend", run, "--history", "1", "-k", 2, "--beams", 3).output.split())
+    assert "lists of 3; without --beams" in said
+    # Without the ranker there is nothing to warn of.
+    done = call("evaluate", run, "--beams", 3, "--no-rank", "--output", tmp_path / "alone")
+    assert "warning" not in done.output
+    assert call("evaluate", run, "--no-rank", "--output", tmp_path / "wide").exit_code == 0
+    assert beams_of(tmp_path / "wide") == 50
+
+
+def test_a_server_follows_the_ranker_of_each_model_it_loads(run: Path) -> None:
+    engine = engine_of(run)
+    assert engine.served.options.width == 50
+    change_config(run, rank={"beams": 3})
+    rank_run(run)
+    Reloader(engine, lambda: Recommender.load(run, device="cpu")).reload()
+    assert engine.served.options.width == 3
+    asked = Engine(Recommender.load(run, device="cpu"), RankOptions(5))
+    assert asked.served.options.width == 5
+    for each in (engine, asked):
+        each.close()
+
+
+def test_a_ranker_without_the_model_needs_no_lists_of_it(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change_config(run, rank={"sources": ["transitions"]})
+    monkeypatch.setattr(Recommender, "lists", lambda *_: pytest.fail("decoded"))
+    assert "without model" not in rank_run(run).lines
+    monkeypatch.undo()
+    done = call("evaluate", run)
+    assert list(results(run / "evaluation")[0]["rankers"]) == ["ranker", "model", *BASELINES]
+    assert beams_of(run / "evaluation") == 50
+    change_config(run, rank={"sources": ["transitions"], "beams": 3})
+    assert "beams has no effect without the source model" in message("rank", run)
+    assert done.exit_code == 0, done.output
 
 
 # --- later events ---
@@ -252,6 +354,10 @@ def test_mistakes(run: Path, tmp_path: Path) -> None:
     before = (run / FILE).read_bytes()
     assert "no event is of an item" in message("rank", run, "--events", unknown)
     assert (run / FILE).read_bytes() == before
+    assert "only keys of the section rank" in message("rank", run, "training.epochs=2")
+    assert "rank.beams=3 has no effect with --events" in message(
+        "rank", run, "rank.beams=3", "--events", unknown
+    )
     assert "--items has no effect" in message("rank", run, "--items", unknown)
     (run / FILE).unlink()
     assert "has no ranker" in message("rank", run, "--events", unknown)

@@ -32,7 +32,7 @@ from sidtune.commands.options import (
     TrustRemoteCode,
 )
 from sidtune.commands.report import leave_report
-from sidtune.config.search import BEAMS, MAX_TOKENS, RankOptions
+from sidtune.config.search import MAX_TOKENS, RankOptions
 
 RankedSplit = Annotated[Split, typer.Option(help="Split of the run's configuration to rank.")]
 Limit = Annotated[
@@ -57,7 +57,7 @@ MaxTokens = Annotated[int, typer.Option(min=1, help="Tokens per forward pass; li
 def evaluate(
     model: ModelFolder,
     split: RankedSplit = "test",
-    beams: Beams = BEAMS,
+    beams: Beams = None,
     normalize: Normalization = "full",
     limit: Limit = None,
     exclude_history: ExcludeHistory = False,

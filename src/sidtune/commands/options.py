@@ -84,7 +84,16 @@ Normalization = Annotated[
         )
     ),
 ]
-Beams = Annotated[int, typer.Option(min=1, help="Beam width; also the maximum list length.")]
+Beams = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help=(
+            "Beam width; also the maximum list length. By default what the ranker was fitted with"
+            " (rank.beams), and 50 without one."
+        ),
+    ),
+]
 ExcludeHistory = Annotated[
     bool, typer.Option("--exclude-history", help="Never return an item of the history.")
 ]

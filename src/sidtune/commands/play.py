@@ -17,7 +17,7 @@ from sidtune.commands.options import (
     TrustRemoteCode,
     needing_serve,
 )
-from sidtune.config.search import BEAMS, RankOptions
+from sidtune.config.search import RankOptions
 
 
 def play(
@@ -27,7 +27,7 @@ def play(
     ] = None,
     host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65_535, help="0 takes a free one.")] = 8001,
-    beams: Beams = BEAMS,
+    beams: Beams = None,
     normalize: Normalization = "full",
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
@@ -51,6 +51,7 @@ def play(
     for folder in folders:
         console.print(f"Loading {escape(str(folder))} …")
         recommender = Recommender.load(folder, trust_remote_code=trust_remote_code)
+        recommender.settled(options, said=True)
         try_out(recommender, options)
         engines.append(Engine(recommender, options))
     app = playground_app(engines, [str(folder) for folder in folders], host)

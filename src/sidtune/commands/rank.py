@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from sidtune.base.errors import UserError
 from sidtune.base.terminal import STARTING, console, json_text, quiet_libraries, starting
-from sidtune.commands.options import AsJson, ModelFolder, TrustRemoteCode
+from sidtune.commands.options import AsJson, ModelFolder, Overrides, TrustRemoteCode
 
 Events = Annotated[
     Path | None,
@@ -27,6 +27,7 @@ ItemTexts = Annotated[
 
 def rank(
     model: ModelFolder,
+    overrides: Overrides = None,
     events: Events = None,
     items: ItemTexts = None,
     as_json: AsJson = False,
@@ -38,14 +39,20 @@ def rank(
     `evaluate` and `recommend` use it from then on. `sidtune train` and `sidtune run` fit it at
     their end by themselves; `rank.fit: never` turns that off.
 
-    Example: `sidtune rank runs/shop`
+    Keys of the section `rank` can be given in place of those of the run's configuration.
+
+    Example: `sidtune rank runs/shop`, or `sidtune rank runs/shop rank.beams=100`
     """
     starting(STARTING)
-    from sidtune.pipeline.rank import count_later, rank_run, render
+    from sidtune.pipeline.rank import count_later, given_options, rank_run, render
 
     quiet_libraries()
     if items and not events:
         raise UserError("--items has no effect without --events", "Remove it.")
+    if events and overrides:
+        raise UserError(
+            f"{overrides[0]} has no effect with --events, which fits nothing anew", "Remove it."
+        )
     if events:
         later = count_later(model, events, items)
         told = {"events": later.events, "unknown": later.unknown}
@@ -56,7 +63,7 @@ def rank(
         else:
             console.print(text)
         return
-    found = rank_run(model, trust_remote_code)
+    found = rank_run(model, trust_remote_code, given_options(model, overrides or []))
     if as_json:
         typer.echo(json_text(found.as_json(), indent=1))
         return

@@ -19,7 +19,7 @@ from sidtune.commands.options import (
     Normalization,
     TrustRemoteCode,
 )
-from sidtune.config.search import BEAMS, RankOptions
+from sidtune.config.search import RankOptions
 
 
 def recommend(
@@ -36,7 +36,7 @@ def recommend(
         ),
     ] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="Items per list.")] = 10,
-    beams: Beams = BEAMS,
+    beams: Beams = None,
     normalize: Normalization = "full",
     exclude_history: ExcludeHistory = False,
     candidates: Candidates = None,

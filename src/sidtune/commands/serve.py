@@ -19,14 +19,14 @@ from sidtune.commands.options import (
     TrustRemoteCode,
     needing_serve,
 )
-from sidtune.config.search import BEAMS, RankOptions
+from sidtune.config.search import RankOptions
 
 
 def serve(
     model: ModelFolder,
     host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65_535, help="0 takes a free one.")] = 8000,
-    beams: Beams = BEAMS,
+    beams: Beams = None,
     normalize: Normalization = "full",
     no_rank: NoRank = False,
     batch: Annotated[int, typer.Option(min=1, help="Requests answered together, at most.")] = 32,
@@ -69,6 +69,7 @@ def serve(
 
     recommender = load()
     options = RankOptions(beams, normalize)
+    recommender.settled(options, said=True)
     try_out(recommender, options)
     metrics = Metrics()
     engine = Engine(recommender, options, queue, batch, metrics.on_batch)

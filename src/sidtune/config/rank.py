@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
+from sidtune.config.search import BEAMS
 from sidtune.config.section import Positive, Section
 
 SourceName = Literal[
@@ -41,6 +42,13 @@ class RankConfig(Section):
     rows: Positive = Field(
         default=10_000, description="validation rows that it is fitted on, drawn by a fixed seed"
     )
+    beams: Positive = Field(
+        default=BEAMS,
+        description=(
+            "beams of the model's lists: the ranker is fitted on lists of so many, and gets as many"
+            " from then on, unless `--beams` gives another number"
+        ),
+    )
     trees: Positive = Field(default=150, description="number of trees")
     leaves: Annotated[int, Field(ge=2, le=1_024)] = Field(default=7, description="leaves of a tree")
     learning_rate: Annotated[float, Field(gt=0, le=1)] = Field(
@@ -57,7 +65,18 @@ class RankConfig(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _beams_have_an_effect(self) -> Self:
+        if "beams" in self.model_fields_set and "model" not in self.used:
+            raise ValueError("beams has no effect without the source model; remove it")
+        return self
+
     @property
     def used(self) -> tuple[SourceName, ...]:
         """The sources, all of them by default."""
         return SOURCE_NAMES if self.sources is None else self.sources
+
+    @property
+    def fitting(self) -> dict[str, Any]:
+        """All that a fitted ranker depends on, as JSON values."""
+        return self.model_dump(mode="json", exclude={"fit"})

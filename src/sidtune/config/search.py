@@ -14,14 +14,20 @@ class RankOptions:
     """Options of the constrained beam search.
 
     Args:
-        beams: beam width; also the maximum number of SIDs per list.
+        beams: beam width; also the maximum number of SIDs per list. None: as many as the ranker was
+            fitted with (`Recommender.settled`), and `BEAMS` without one.
         normalize: normalise over the full vocabulary (`full`), or over the tokens that the trie
             allows (`trie`).
         exclude_history: never return an item of the user's history.
         max_tokens: tokens per forward pass; limits memory.
     """
 
-    beams: int = BEAMS
+    beams: int | None = None
     normalize: Normalize = "full"
     exclude_history: bool = False
     max_tokens: int = MAX_TOKENS
+
+    @property
+    def width(self) -> int:
+        """The number of beams."""
+        return BEAMS if self.beams is None else self.beams

@@ -59,7 +59,7 @@ def rank_histories(
         UserError: if the model's outputs are NaN.
     """
     search = Search(
-        answers.trie.to(decoder.device), options.beams, options.normalize, options.max_tokens
+        answers.trie.to(decoder.device), options.width, options.normalize, options.max_tokens
     )
     shared = together and dist.is_initialized()
     chunks = [

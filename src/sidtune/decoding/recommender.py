@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from sidtune.base.errors import UserError, some
 from sidtune.base.ragged import Ragged, place_of, row_of
+from sidtune.base.terminal import warn
 from sidtune.config.rank import SourceName
-from sidtune.config.search import BEAMS, Normalize, RankOptions
+from sidtune.config.search import Normalize, RankOptions
 from sidtune.decoding.answers import Answers, allowed_items, make_answers
 from sidtune.decoding.decoder import Decoder, make_decoder
 from sidtune.decoding.lists import Lists, rank_histories
@@ -124,7 +125,7 @@ class Recommender:
         histories: Sequence[Sequence[str]],
         k: int = 10,
         *,
-        beams: int = BEAMS,
+        beams: int | None = None,
         normalize: Normalize = "full",
         exclude_history: bool = False,
     ) -> list[list[Recommendation]]:
@@ -132,8 +133,9 @@ class Recommender:
 
         Args:
             histories: non-empty lists of item ids, oldest first.
-            k: number of items per list, at most `beams`.
-            beams: beam width.
+            k: number of items per list, at most the number of beams.
+            beams: beam width; by default as many as the ranker was fitted with (`rank.beams`), and
+                50 without one.
             normalize: normalise over the full vocabulary (`full`), or over the tokens that the trie
                 allows (`trie`).
             exclude_history: never return an item of the history.
@@ -142,10 +144,10 @@ class Recommender:
             UserError: for items that are not in the catalogue, and for histories that are empty or
                 too long.
         """
-        check_size(k, beams)
+        options = self.settled(RankOptions(beams, normalize, exclude_history))
+        check_size(k, options.width)
         if not histories:
             return []
-        options = RankOptions(beams, normalize, exclude_history)
         answers = []
         for number, answer in enumerate(
             self.answer(self.positions(histories), k, options), start=1
@@ -175,10 +177,26 @@ class Recommender:
         too_long = set(lists.too_long.tolist())
         return [None if row in too_long else answer for row, answer in enumerate(named)]
 
+    def settled(self, options: RankOptions, said: bool = False) -> RankOptions:
+        """The options with a number of beams: where none was asked for, that of the lists that the
+        ranker was fitted on.
+
+        Args:
+            said: warn where another number was asked for.
+        """
+        fitted = self.ranker.beams if self.ranker and "model" in self.ranker.sources else None
+        if said and fitted and options.beams not in (None, fitted):
+            warn(
+                f"the ranker was fitted on the model's lists of {fitted} beams (rank.beams), and"
+                f" now gets lists of {options.beams}; without --beams it gets what it knows"
+            )
+        return replace(options, beams=options.beams or fitted or options.width)
+
     def lists(self, history: Ragged, options: RankOptions, together: bool = False) -> Lists:
         """The best SIDs for histories of catalogue positions; `together` as in `rank_histories`."""
+        settled = self.settled(options)
         return rank_histories(
-            self.decoder, self.prompts, self.answers, history, options, together=together
+            self.decoder, self.prompts, self.answers, history, settled, together=together
         )
 
     def asked(self, history: Ragged, lists: Lists, options: RankOptions) -> Asked:

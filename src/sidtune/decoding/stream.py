@@ -126,7 +126,8 @@ def answer(
     """Answer histories in the order they come, in bounded memory; items that nobody knows are
     passed over.
     """
-    check_size(k, options.beams)
+    options = recommender.settled(options, said=True)
+    check_size(k, options.width)
     titles = recommender.bundle.catalogue.titles
     waiting = iter(histories)
     while batch := list(islice(waiting, LINES_AT_ONCE)):

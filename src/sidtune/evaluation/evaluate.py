@@ -106,17 +106,18 @@ def evaluate(request: EvaluationRequest) -> Report | None:
     chosen = drawn(len(every_row.target), request.limit, LIMIT_SEED)
     rows = every_row.take(chosen)
     folder = make_folder(results_folder(request), refuse_link=request.output is None)
-    settings = _settings(request, data, recommender, state.num_processes)
+    options = recommender.settled(request.options, said=True)
+    settings = _settings(request, options, data, recommender, state.num_processes)
     refuse_other_settings(
         folder / f"{request.split}.json", settings, (*SETTINGS, "limit", "rows_sha256")
     )
-    starting(f"Ranking {len(rows.target):,} rows with {request.options.beams} beams")
+    starting(f"Ranking {len(rows.target):,} rows with {options.width} beams")
     began = time.monotonic()
-    lists = recommender.lists(rows.history, request.options, together=True)
+    lists = recommender.lists(rows.history, options, together=True)
     settings["ranking_seconds"] = round(time.monotonic() - began, 2)
     report = None
     if state.is_main_process:
-        found = _Listed(recommender, rows, chosen, lists, request.options)
+        found = _Listed(recommender, rows, chosen, lists, options)
         report = _report(found, data, settings, folder, request)
     if state.num_processes > 1:
         # One that left early would tear the connection from under those that still close it.
@@ -294,8 +295,8 @@ def model_lists(
     if recommender.ranker is None:
         return {"model": model}
     found = {
-        name: ItemLists(answers.rank_items(items, rows.target, options.beams), items, scores)
-        for name, (items, scores) in recommender.ranker.rank_each(asked, options.beams).items()
+        name: ItemLists(answers.rank_items(items, rows.target, options.width), items, scores)
+        for name, (items, scores) in recommender.ranker.rank_each(asked, options.width).items()
     }
     return {"ranker": found.pop("ranker"), "model": model, **found}
 
@@ -320,12 +321,16 @@ def _opponents(
         texts=text.near.vectors if isinstance(text, Text) else data.texts(catalogue),
         **restriction,
     )
-    rankings = baselines.rank(rows.history, rows.target, sid_of, options.beams, **restriction)
+    rankings = baselines.rank(rows.history, rows.target, sid_of, options.width, **restriction)
     return rankings, reached(rows, baselines), baselines.as_json()
 
 
 def _settings(
-    request: EvaluationRequest, data: _Data, recommender: Recommender, processes: int
+    request: EvaluationRequest,
+    options: RankOptions,
+    data: _Data,
+    recommender: Recommender,
+    processes: int,
 ) -> dict[str, Any]:
     """Everything that gave the figures."""
     catalogue = recommender.bundle.catalogue
@@ -345,7 +350,7 @@ def _settings(
         "sids_sha256": digest([catalogue.ids, catalogue.sids]),
         **({} if data.rows.history is None else {"history": data.rows.history}),
         "limit": request.limit,
-        **asdict(request.options),
+        **asdict(options),
         "processes": processes,
         "versions": {"sidtune": __version__, "torch": torch.__version__},
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,12 +15,14 @@ from rich.table import Table
 from sidtune.base.errors import UserError
 from sidtune.base.storage import write_text
 from sidtune.base.terminal import starting
+from sidtune.config.rank import RankConfig
 from sidtune.config.search import RankOptions
 from sidtune.data.catalogue import Catalogue
 from sidtune.data.popularity import popularity
 from sidtune.data.rows import Split, drawn
 from sidtune.decoding.recommender import Recommender
 from sidtune.evaluation.compare import interval_of
+from sidtune.files.text import read_json_object
 from sidtune.metrics.metrics import Estimate, gains, hits, mean, proportion
 from sidtune.pipeline.later import Later, with_later
 from sidtune.ranker.figures import Line, Ranked
@@ -41,8 +43,13 @@ CUTOFF, FAR = 10, 50
 SHOWN_FEATURES = 8
 
 
-def rank_run(folder: Path, trust_remote_code: bool = False) -> Ranked:
+def rank_run(
+    folder: Path, trust_remote_code: bool = False, options: RankConfig | None = None
+) -> Ranked:
     """Fit the ranker of a finished run on its validation rows, and leave it beside the model.
+
+    Args:
+        options: in place of those of the run's configuration.
 
     Raises:
         UserError: for a folder without a model, without a configuration or without validation rows,
@@ -50,8 +57,9 @@ def rank_run(folder: Path, trust_remote_code: bool = False) -> Ranked:
     """
     refuse_other_folders(folder)
     config = _config(folder)
+    options = options or config.rank
     starting(
-        f"Fitting the ranker: the model ranks up to {config.rank.rows:,} validation rows, and trees"
+        f"Fitting the ranker: the model ranks up to {options.rows:,} validation rows, and trees"
         " learn from them; about a minute, and more with a large model"
     )
     recommender = Recommender.load(folder, None, trust_remote_code, rank=False)
@@ -61,14 +69,17 @@ def rank_run(folder: Path, trust_remote_code: bool = False) -> Ranked:
             f"{folder / CONFIG} has no data.valid, and a ranker is fitted on validation rows",
             "Set data.valid=FILE.",
         )
-    known = _known(config, catalogue, config.data.items)
+    known = known_of(config, catalogue, config.data.items)
     assert known.valid
-    rows = known.valid.take(drawn(len(known.valid.target), config.rank.rows, ROWS_SEED))
-    options = RankOptions()
-    asked = recommender.asked(rows.history, recommender.lists(rows.history, options), options)
-    fitted = fit_ranker(known, rows, asked.beams, config.rank)
+    rows = known.valid.take(drawn(len(known.valid.target), options.rows, ROWS_SEED))
+    beams = None
+    if "model" in options.used:
+        search = RankOptions(options.beams)
+        lists = recommender.lists(rows.history, search)
+        beams = recommender.asked(rows.history, lists, search).beams
+    fitted = fit_ranker(known, rows, beams, options)
     write_ranker(fitted.ranker, catalogue, folder)
-    ranked = summary(fitted)
+    ranked = summary(fitted, options)
     write_text(folder / RANKED, json.dumps(ranked.as_json(), indent=1) + "\n")
     return ranked
 
@@ -93,7 +104,7 @@ def count_later(folder: Path, events: Path, items: Path | None = None) -> Later:
             f"Fit it first: `sidtune rank {folder}`.",
         )
     config, catalogue = _config(folder), read_bundle(folder).catalogue
-    known = _known(config, catalogue, items or config.data.items)
+    known = known_of(config, catalogue, items or config.data.items)
     splits: tuple[Split, ...] = ("train", "valid", "test")
     there = [split for split in splits if config.data.rows_file(split)]
     rows = [load_split(config.data, catalogue, split) for split in there]
@@ -104,7 +115,12 @@ def count_later(folder: Path, events: Path, items: Path | None = None) -> Later:
     return later
 
 
-def _known(config: Config, catalogue: Catalogue, items: Path | None) -> Known:
+def known_of(config: Config, catalogue: Catalogue, items: Path | None) -> Known:
+    """What sources are fitted on.
+
+    Args:
+        items: file with the items' texts; None for none.
+    """
     train = load_split(config.data, catalogue, "train")
     return Known(
         catalogue,
@@ -121,17 +137,36 @@ def rank_after(config: Config, trust_remote_code: bool = False) -> Ranked | None
     """
     if config.rank.fit == "never" or config.data.rows_file("valid") is None:
         return None
-    return rank_run(config.output_dir, trust_remote_code)
+    return rank_run(config.output_dir, trust_remote_code, config.rank)
 
 
-def is_ranked(folder: Path, since: int) -> bool:
-    """Whether a ranker lies beside the model that was written after this time, in nanoseconds."""
-    file = folder / FILE
-    return file.is_file() and file.stat().st_mtime_ns >= since
+def given_options(folder: Path, overrides: Sequence[str]) -> RankConfig:
+    """The options of a run's configuration, with `rank.key=value` overrides.
+
+    Raises:
+        UserError: for a key of another section, and as `load_config`.
+    """
+    for override in overrides:
+        if not override.startswith("rank."):
+            raise UserError(
+                f"{override}: only keys of the section rank can be changed here",
+                "Example: sidtune rank runs/shop rank.beams=100.",
+            )
+    return load_config(_config_file(folder), overrides).rank
 
 
-def summary(fitted: Fitted) -> Ranked:
-    """The figures of a fitted ranker."""
+def is_ranked(folder: Path, since: int, options: RankConfig) -> bool:
+    """Whether a ranker lies beside the model that was written after this time, in nanoseconds, and
+    fitted with these options.
+    """
+    file, told = folder / FILE, folder / RANKED
+    if not file.is_file() or not told.is_file() or file.stat().st_mtime_ns < since:
+        return False
+    return read_json_object(told).get("options") == options.fitting
+
+
+def summary(fitted: Fitted, options: RankConfig) -> Ranked:
+    """The figures of a ranker that was fitted with these options."""
     whole = fitted.ranks["ranker"]
     lines = {
         name: _line(ranks, None if name == "ranker" else whole)
@@ -144,6 +179,7 @@ def summary(fitted: Fitted) -> Ranked:
         scorer.importance() if isinstance(scorer, Trees) else {},
         dict(scorer.weights) if isinstance(scorer, Mixture) else {},
         fitted.absent,
+        options.fitting,
     )
 
 
@@ -203,8 +239,12 @@ def _line(ranks: NDArray[np.int64], whole: NDArray[np.int64] | None) -> Line:
 
 
 def _config(folder: Path) -> Config:
+    return load_config(_config_file(folder))
+
+
+def _config_file(folder: Path) -> Path:
     if not (folder / CONFIG).is_file():
         raise UserError(
             f"{folder} has no {CONFIG}, which names the rows", "Give a run's folder: output_dir."
         )
-    return load_config(folder / CONFIG)
+    return folder / CONFIG

@@ -113,7 +113,7 @@ def _train(request: Request, config: Config, processes: int, trust_remote_code: 
 
 def _rank(config: Config, trust_remote_code: bool) -> None:
     folder = config.output_dir
-    if is_ranked(folder, _written(folder)):
+    if is_ranked(folder, _written(folder), config.rank):
         _tell("rank", "", folder / FILE, again=True)
         return
     found = rank_after(config, trust_remote_code)

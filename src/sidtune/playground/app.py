@@ -136,7 +136,7 @@ def playground_app(engines: Sequence[Engine], names: Sequence[str], host: str) -
 
 async def _list(engine: Engine, question: Question, limits: Limits) -> dict[str, Any]:
     try:
-        query = question.query(engine.served.options.beams)
+        query = question.query(engine.served.options.width)
         return reply_json(await ask(engine, query, limits))
     except Refusal as error:
         return fault_json(error.detail, error.hint)

@@ -35,6 +35,7 @@ class Ranked:
         importance: each feature's share in the trees' gain, highest first; empty for a mixture.
         weights: of a mixture; empty for trees.
         absent: sources that have nothing to say here.
+        options: what was asked for, as `RankConfig.fitting`.
     """
 
     rows: int
@@ -42,6 +43,7 @@ class Ranked:
     importance: dict[str, float]
     weights: dict[SourceName, float]
     absent: tuple[SourceName, ...]
+    options: dict[str, Any]
 
     def as_json(self) -> dict[str, Any]:
         """The same as JSON values."""

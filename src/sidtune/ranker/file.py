@@ -26,7 +26,7 @@ from sidtune.ranker.sources.base import Source
 from sidtune.ranker.tree_text import refuse_broken_trees
 
 FILE = "ranker.safetensors"
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 ENTRY = "sidtune"
 # Tensors with a row for each item: kind of numbers, and dimensions.
 BY_ITEM = {"vectors": ("f", 2), "numbers": ("i", 2), "users": ("i", 1)}
@@ -60,12 +60,13 @@ class _Told(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    version: Literal[1]
+    version: Literal[2]
     catalogue: str
     items: Annotated[int, Field(ge=1)]
     sources: tuple[SourceName, ...]
     scorer: _Scorer
     without_model: _Scorer | None
+    beams: Annotated[int, Field(ge=1)]
 
 
 def catalogue_digest(catalogue: Catalogue) -> str:
@@ -82,6 +83,7 @@ def write_ranker(ranker: Ranker, catalogue: Catalogue, folder: Path) -> Path:
         sources=tuple(ranker.sources),
         scorer=_Scorer.of(ranker.scorer),
         without_model=_Scorer.of(ranker.without_model) if ranker.without_model else None,
+        beams=ranker.beams,
     )
     tensors = {
         f"{name}/{part}": np.ascontiguousarray(tensor)
@@ -129,7 +131,7 @@ def read_ranker(folder: Path, catalogue: Catalogue | None) -> Ranker | None:
         without = told.without_model.made() if told.without_model else None
     except (KeyError, ValueError, IndexError, TypeError) as error:
         raise UserError(f"{path} is damaged: {error}", again) from None
-    return Ranker(sources, scorer, without)
+    return Ranker(sources, scorer, without, told.beams)
 
 
 def _of(name: str, tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

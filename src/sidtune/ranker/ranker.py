@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,6 +12,7 @@ from sidtune.base.errors import UserError
 from sidtune.base.ragged import Ragged
 from sidtune.base.terminal import progress, warn
 from sidtune.config.rank import RankConfig, SourceName
+from sidtune.config.search import BEAMS
 from sidtune.data.rows import Rows
 from sidtune.metrics.metrics import gains
 from sidtune.ranker.pairs import Asked, Beams, Floats
@@ -37,11 +38,13 @@ class Ranker:
         scorer: reads the features of all of them.
         without_model: the same for all but the model; None where the model is no source, or no
             other can rank alone.
+        beams: of the model's lists that it was fitted on.
     """
 
     sources: Mapping[SourceName, Source]
     scorer: Scorer
     without_model: Scorer | None = None
+    beams: int = BEAMS
 
     def rank(self, asked: Asked, depth: int, *, bar: bool = False) -> tuple[Ragged, Floats]:
         """The best items of each row, at most `depth`, and their scores, which compare within a
@@ -142,12 +145,13 @@ def fit_ranker(known: Known, rows: Rows, beams: Beams | None, options: RankConfi
         )
     items = len(known.catalogue.ids)
     table = tabulate(sources, Asked(rows.history, items, beams))
-    folds = _folds(rows)
+    folds = folds_of(rows)
     kind, whole = _chosen(table, rows.target, folds, options)
     rest = table.without("model")
-    alone = beams and _can_rank(rest.owner)
+    alone = "model" in sources and _can_rank(rest.owner)
     without = fit_scorer(kind, rest, rows.target, options) if alone else None
-    ranker = Ranker(sources, fit_scorer(kind, table, rows.target, options), without)
+    fitted = fit_scorer(kind, table, rows.target, options)
+    ranker = Ranker(sources, fitted, without, options.beams)
     ranks = {"ranker": whole, **_ranks(table, rows, folds, kind, options)}
     return Fitted(ranker, ranks, absent)
 
@@ -164,7 +168,8 @@ def _chosen(
     the ranks of the targets by it.
     """
     tried = {
-        kind: _cross_fitted(table, target, folds, kind, options) for kind in _kinds(len(target))
+        kind: cross_fitted(table, target, folds, _fitting(kind, target, options))
+        for kind in _kinds(len(target))
     }
     best = max(tried, key=lambda kind: float(gains(tried[kind], CUTOFF).mean()))
     return best, tried[best]
@@ -180,15 +185,22 @@ def _kinds(rows: int) -> tuple[Kind, ...]:
     return (Trees, Mixture) if rows < COMPARED_ROWS else (Trees,)
 
 
+def _fitting(
+    kind: Kind, target: NDArray[np.integer], options: RankConfig
+) -> Callable[[Table], Scorer]:
+    """What fits a scorer of this kind on a part of the table."""
+    return lambda part: fit_scorer(kind, part, target, options)
+
+
 def _ranks(
     table: Table, rows: Rows, folds: NDArray[np.int64], kind: Kind, options: RankConfig
 ) -> dict[str, NDArray[np.int64]]:
     """Of a ranker without each source, and of each source that can rank alone."""
     found: dict[str, NDArray[np.int64]] = {}
     without = [name for name in table.sources if _can_rank({*table.owner} - {name})]
+    fit = _fitting(kind, rows.target, options)
     for name in progress(without, "fitting the ranker", len(without)):
-        part = table.without(name)
-        found[f"without {name}"] = _cross_fitted(part, rows.target, folds, kind, options)
+        found[f"without {name}"] = cross_fitted(table.without(name), rows.target, folds, fit)
     for name in table.sources:
         if SOURCES[name].mixes:
             scores = np.nan_to_num(table.of(name)[:, 0], nan=-np.inf)
@@ -200,26 +212,30 @@ def _ranks(
     return found
 
 
-def _cross_fitted(
+def cross_fitted(
     table: Table,
     target: NDArray[np.integer],
     folds: NDArray[np.int64],
-    kind: Kind,
-    options: RankConfig,
+    fit: Callable[[Table], Scorer],
 ) -> NDArray[np.int64]:
-    """Ranks of targets by scorers that were fitted on the rows of other users."""
+    """Ranks of targets by scorers that were fitted on the rows of other users.
+
+    Args:
+        folds: of `folds_of`.
+        fit: learns from a part of the table.
+    """
     ranks = np.zeros(len(target), np.int64)
     for fold in range(FOLDS):
         inside = folds == fold
-        made = fit_scorer(kind, table.of_rows(~inside), target, options)
+        made = fit(table.of_rows(~inside))
         part = table.of_rows(inside)
         ranks[inside] = part.pairs.ranks(made.scores(part), target)[inside]
     return ranks
 
 
-def _folds(rows: Rows) -> NDArray[np.int64]:
+def folds_of(rows: Rows, seed: int = FOLD_SEED) -> NDArray[np.int64]:
     """A number below `FOLDS` for each row, the same for all rows of a user."""
     users = rows.users.dictionary_encode().indices.to_numpy()
-    folds = np.random.default_rng(FOLD_SEED).permutation(int(users.max()) + 1) % FOLDS
+    folds = np.random.default_rng(seed).permutation(int(users.max()) + 1) % FOLDS
     found: NDArray[np.int64] = folds[users]
     return found

@@ -53,13 +53,14 @@ class Trees:
     columns: tuple[str, ...]
 
     @classmethod
-    def fit(cls, table: Table, target: NDArray[np.integer], options: RankConfig) -> Trees:
+    def fit(
+        cls, table: Table, target: NDArray[np.integer], options: RankConfig, seed: int = SEED
+    ) -> Trees:
         """Learn from the rows whose target is a candidate, and of each of them from the target and
-        `OTHERS` more, drawn by a fixed seed. Equal for equal inputs, whatever the number of
-        threads.
+        `OTHERS` more, drawn by the seed. Equal for equal inputs, whatever the number of threads.
         """
         lightgbm = import_lightgbm()
-        learned = _learned(table, target)
+        learned = _learned(table, target, seed)
         counts = learned.pairs.counts
         data = lightgbm.Dataset(
             learned.features,
@@ -75,7 +76,7 @@ class Trees:
             "min_data_in_leaf": LEAST_IN_LEAF,
             "deterministic": True,
             "force_col_wise": True,
-            "seed": SEED,
+            "seed": seed,
             "verbose": -1,
         }
         made = lightgbm.train(settings, data, options.trees)
@@ -157,11 +158,11 @@ def fit_scorer(
     return chosen.fit(table, target, options)
 
 
-def _learned(table: Table, target: NDArray[np.integer]) -> Table:
+def _learned(table: Table, target: NDArray[np.integer], seed: int) -> Table:
     pairs, hit = table.pairs, table.pairs.hit(target)
     held = np.zeros(pairs.rows, bool)
     held[pairs.row[hit]] = True
-    drawn = np.random.default_rng(SEED).random(len(pairs))
+    drawn = np.random.default_rng(seed).random(len(pairs))
     drawn[hit] = -1
     return table.only(held[pairs.row] & (pairs.places(-drawn) <= OTHERS))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sidtune.base.errors import UserError
 from sidtune.base.terminal import warn
@@ -36,24 +37,35 @@ def text_vectors(
     file = options.catalogue or file
     if file is None:
         return None
-    items = _matching(read_items(file, options.columns), catalogue)
+    items = read_items(file, options.columns)
+    places = _places(items, catalogue)
     kind: VectorKind = next((name for name in KINDS if name in options.weights), "text")
-    if kind == "text" and not any(items.texts):
+    # Vectors that are given stand in the order of the file's items.
+    given = kind == "file"
+    wanted = items if given else _matching(items, places, catalogue)
+    if kind == "text" and not any(wanted.texts):
         return None
     try:
-        vectors, _ = VECTORS[kind]().fit(Source(items, options))
+        vectors, _ = VECTORS[kind]().fit(Source(wanted, options))
     except UserError as error:
         warn(f"text neighbours are left out: {error.message}. {error.hint or ''}".rstrip())
         return None
-    return unit(np.asarray(vectors, np.float32))
+    found = unit(np.asarray(vectors, np.float32))
+    return np.where(places[:, None] < 0, np.float32(0), found[places]) if given else found
 
 
-def _matching(items: Items, catalogue: Catalogue) -> Items:
-    """The catalogue's items, in its order; one that the file lacks has no text."""
+def _places(items: Items, catalogue: Catalogue) -> NDArray[np.int64]:
+    """Where each item of the catalogue stands among those of the file, -1 for one that it lacks,
+    `(items,)`.
+    """
     places = {name: place for place, name in enumerate(items.ids)}
-    found = [places.get(name) for name in catalogue.ids]
+    return np.array([places.get(name, -1) for name in catalogue.ids], np.int64)
+
+
+def _matching(items: Items, places: NDArray[np.int64], catalogue: Catalogue) -> Items:
+    """The catalogue's items, in its order; one that the file lacks has no text."""
     return Items(
         list(catalogue.ids),
-        ["" if place is None else items.titles[place] for place in found],
-        ["" if place is None else items.texts[place] for place in found],
+        ["" if place < 0 else items.titles[place] for place in places.tolist()],
+        ["" if place < 0 else items.texts[place] for place in places.tolist()],
     )

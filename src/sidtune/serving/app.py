@@ -40,7 +40,7 @@ def serving_app(engine: Engine, metrics: Metrics, limits: Limits, host: str) -> 
     @app.post(PATH, response_model=RecommendAnswer, responses=FAULTS)
     async def recommend(body: Annotated[RecommendBody, Body()]) -> Any:
         """The best items for a history."""
-        query = query_of(body, limits, engine.served.options.beams)
+        query = query_of(body, limits, engine.served.options.width)
         return JSONResponse(reply_json(await ask(engine, query, limits)))
 
     @app.get("/health")
@@ -118,7 +118,7 @@ def model_json(engine: Engine) -> dict[str, Any]:
     return {
         "generation": served.generation,
         "items": len(recommender.bundle.catalogue.ids),
-        "beams": served.options.beams,
+        "beams": served.options.width,
         "normalize": served.options.normalize,
         "longest_history": recommender.bundle.longest_history,
         "sources": list(recommender.ranker.sources) if recommender.ranker else [],

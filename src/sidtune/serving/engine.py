@@ -108,7 +108,7 @@ class Engine:
 
     def swap(self, recommender: Recommender) -> int:
         """Let another model answer from the next batch on; returns its generation."""
-        self._served = Served(recommender, self._served.options, self._served.generation + 1)
+        self._served = Served(recommender, self._served.asked, self._served.generation + 1)
         self._failures = 0
         return self._served.generation
 

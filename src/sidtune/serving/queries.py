@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -67,12 +67,14 @@ class Served:
 
     Args:
         recommender: the model.
-        options: of the search; `exclude_history` comes from each query.
+        asked: options of the search; `exclude_history` comes from each query.
+        options: the same with a number of beams, which may be the ranker's.
         generation: 1 for the first model, and one more with each reload.
     """
 
-    def __init__(self, recommender: Recommender, options: RankOptions, generation: int = 1) -> None:
-        self.recommender, self.options, self.generation = recommender, options, generation
+    def __init__(self, recommender: Recommender, asked: RankOptions, generation: int = 1) -> None:
+        self.recommender, self.asked, self.generation = recommender, asked, generation
+        self.options = recommender.settled(asked)
         self._lock = threading.Lock()
         self._restricted: OrderedDict[
             tuple[frozenset[str] | None, bool], tuple[Recommender, list[str]]
@@ -128,9 +130,7 @@ class Served:
         except UserError as error:
             return dict.fromkeys(rows, error)
         asked = located.take(np.array(rows))
-        options = RankOptions(
-            self.options.beams, self.options.normalize, exclude_history, self.options.max_tokens
-        )
+        options = replace(self.options, exclude_history=exclude_history)
         most = max(queries[row].k for row in rows)
         lists = recommender.answer(asked.keep(asked.values >= 0), most, options)
         found: dict[int, Reply | UserError] = {}

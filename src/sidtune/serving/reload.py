@@ -44,7 +44,7 @@ class Reloader:
         """
         try:
             recommender = self._load()
-            try_out(recommender, self._engine.served.options)
+            try_out(recommender, self._engine.served.asked)
         except Exception as error:
             reason = error if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
             warn(f"reload failed, the old model goes on: {reason}")

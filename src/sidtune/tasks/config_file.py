@@ -135,6 +135,8 @@ def dump_config(config: Config) -> str:
         del tree["model"]["new_rows"]
     if "lora" not in config.tunings:
         del tree["model"]["lora"], tree["model"]["quantize"]
+    if "model" not in config.rank.used:
+        del tree["rank"]["beams"]
     if config.rl.rollout == "beams":
         del tree["rl"]["temperature"]
     if config.rl.updates == 1:

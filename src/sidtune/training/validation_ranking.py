@@ -68,5 +68,5 @@ class ValidationRanking:
             bar=False,
         )
         ranking = self.answers.rank(lists.sids, self.rows.target)
-        estimates = summarise(ranking.item_ranks, self.options.beams)
+        estimates = summarise(ranking.item_ranks, self.options.width)
         return {f"eval_{name.lower()}": estimate.value for name, estimate in estimates.items()}

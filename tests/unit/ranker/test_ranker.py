@@ -165,7 +165,7 @@ def test_only_one_source_ranks_alone(count: int, first: str) -> None:
     found = fit_ranker(known(TRAIN, rows, ITEMS), rows, beams, options)
     assert f"without {first}" not in found.ranks
     assert "without sids" in found.ranks
-    assert (found.ranker.without_model is None) == (first == "model")
+    assert found.ranker.without_model is None, "no model, or nothing beside it that ranks alone"
 
 
 def test_no_source_ranks_alone() -> None:
@@ -185,9 +185,20 @@ def test_trees_need_targets_among_the_candidates() -> None:
 
 def test_no_user_is_ranked_by_trees_that_have_seen_them() -> None:
     rows = VALID.take(np.repeat(np.arange(200), 2))
-    folds = room._folds(rows)
+    folds = room.folds_of(rows)
     assert (folds[::2] == folds[1::2]).all()
     assert set(folds.tolist()) == set(range(room.FOLDS))
+    assert room.folds_of(rows, 1).tolist() != folds.tolist()
+
+
+def test_other_draws_give_other_trees(fitted: Fitted, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scorers, "OTHERS", 5)
+    table = tabulate(fitted.ranker.sources, asked(VALID, ITEMS, BEAMS))
+    one, same, other = (
+        Trees.fit(table, VALID.target, RankConfig(trees=12), seed) for seed in (1, 1, 2)
+    )
+    assert one == same
+    assert one != other
 
 
 # --- the file ---
@@ -266,7 +277,7 @@ def test_a_damaged_file_is_refused(fitted: Fitted, tmp_path: Path, damage: str) 
     if damage == "cut":
         path.write_bytes(path.read_bytes()[:-100])
     elif damage == "text":
-        safetensors.numpy.save_file(tensors, path, {"sidtune": '{"version": 2}'})
+        safetensors.numpy.save_file(tensors, path, {"sidtune": '{"version": 1}'})
     elif damage == "tensor":
         tensors["text/vectors"] = tensors["text/vectors"][1:]
         safetensors.numpy.save_file(tensors, path, told)

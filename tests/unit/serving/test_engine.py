@@ -60,7 +60,10 @@ def start(model: Model) -> Iterator[Callable[..., Engine]]:
     engines = []
 
     def started(**options: Any) -> Engine:
-        stand_in: Any = SimpleNamespace(bundle=SimpleNamespace(catalogue=SimpleNamespace(ids="1")))
+        stand_in: Any = SimpleNamespace(
+            bundle=SimpleNamespace(catalogue=SimpleNamespace(ids="1")),
+            settled=lambda options: options,
+        )
         engines.append(Engine(stand_in, RankOptions(), **options))
         return engines[-1]
 

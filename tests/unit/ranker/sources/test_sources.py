@@ -242,3 +242,14 @@ def test_nothing_is_known_of_held_out_events(name: str) -> None:
     after = second.features(turned, ALL).reshape(len(shuffled), ITEMS, -1)
     expected = before.reshape(len(shuffled), ITEMS, -1)[shuffled]
     assert after == pytest.approx(expected, abs=1e-6, nan_ok=True)
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_validation_rows_choose_settings_and_are_not_counted(name: str) -> None:
+    kind = SOURCES[name]  # type: ignore[index]
+    chosen = kind.fit(known(TRAIN, HELD, ITEMS))
+    assert chosen is not None
+    counted = chosen.recount(known(TRAIN, None, ITEMS))
+    assert counted is not None
+    for part, tensor in chosen.tensors().items():
+        assert counted.tensors()[part].tolist() == tensor.tolist(), part
