@@ -48,8 +48,8 @@ def test_offloading_changes_no_bit_whenever_it_begins(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "offload", "processes", "tuning"),
     [
-        ("8bit", False, 2, "full"),
         ("bf16", True, 1, "lora"),
+        pytest.param("8bit", False, 2, "full", marks=pytest.mark.long),
         pytest.param("bf16", False, 2, "full", marks=pytest.mark.long),
         pytest.param("8bit", True, 1, "full", marks=pytest.mark.long),
         pytest.param("bf16", False, 1, "frozen", marks=pytest.mark.long),
