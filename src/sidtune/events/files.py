@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import glob
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,7 +92,7 @@ def text_table(connection: Any, files: Sequence[Path], kind: str) -> ir.Table:
     Args:
         connection: Ibis's, to DuckDB.
     """
-    names, delimiter = column_names(files[0], kind), delimiter_of(files[0], kind)
+    names, delimiter = header_of(files[0], kind)
     columns = dict.fromkeys(names, "VARCHAR")
     paths = [glob.escape(str(file)) for file in files]
     if kind in JSON_LINES:
@@ -100,9 +100,9 @@ def text_table(connection: Any, files: Sequence[Path], kind: str) -> ir.Table:
             paths, format="newline_delimited", columns=columns, maximum_object_size=LONGEST_RECORD
         )
     for file in files[1:]:
-        if (others := column_names(file, kind)) != names or delimiter_of(file, kind) != delimiter:
+        if (other := header_of(file, kind)) != (names, delimiter):
             raise UserError(
-                f"{file} has the columns {', '.join(others)[:200]}, and {files[0]} has"
+                f"{file} has the columns {', '.join(other[0])[:200]}, and {files[0]} has"
                 f" {', '.join(names)[:200]}",
                 "Give all files the same columns in the same order.",
             )
@@ -124,12 +124,19 @@ def column_names(path: Path, kind: str) -> list[str]:
     Raises:
         UserError: for a header that is broken or names a column twice.
     """
+    return header_of(path, kind)[0]
+
+
+def header_of(path: Path, kind: str) -> tuple[list[str], str]:
+    """As `column_names`, with what stands between the columns; of JSON Lines, nothing."""
     if kind in JSON_LINES:
         records = islice(read_jsonl(path), RECORDS_LOOKED_AT)
-        return list(dict.fromkeys(name for _, record in records for name in record))
+        return list(dict.fromkeys(name for _, record in records for name in record)), ""
     try:
         lines = read_lines(path, LONGEST_RECORD)
-        names = next(csv.reader(lines, delimiter=delimiter_of(path, kind)), [])
+        first = next(lines, "")
+        delimiter = _delimiter(first, kind)
+        names = next(csv.reader(chain([first], lines), delimiter=delimiter), [])
     except csv.Error as error:
         raise UserError(
             f"{path}: not a readable table: {error} in the header",
@@ -139,20 +146,16 @@ def column_names(path: Path, kind: str) -> list[str]:
         if not name.strip() or names.count(name) > 1:
             what = f"the column {name!r} stands twice" if name.strip() else "a column has no name"
             raise UserError(f"{path}: {what}", "Name every column once, in the first line.")
-    return names
+    return names, delimiter
 
 
-def delimiter_of(path: Path, kind: str) -> str:
-    """What stands between the columns of a CSV or TSV: in a .csv whose header has no comma, what it
-    has instead.
-    """
-    usual = DELIMITERS.get(kind, ",")
-    if kind != ".csv":
+def _delimiter(header: str, kind: str) -> str:
+    """What stands between the columns: in a .csv whose header has no comma, what it has instead."""
+    usual = DELIMITERS[kind]
+    if kind != ".csv" or usual in header:
         return usual
-    header = next(read_lines(path, LONGEST_RECORD), "")
-    if usual in header:
-        return usual
-    return max(OTHER_DELIMITERS, key=header.count) if set(OTHER_DELIMITERS) & set(header) else usual
+    other = max(OTHER_DELIMITERS, key=header.count)
+    return other if other in header else usual
 
 
 def digests(files: Sequence[Path]) -> Iterator[str]:

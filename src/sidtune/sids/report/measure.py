@@ -130,7 +130,7 @@ def _between(centred: Floats, group: NDArray[np.int32]) -> float:
     for at in range(0, centred.shape[1], COLUMNS_AT_ONCE):
         sums = summing @ centred[:, at : at + COLUMNS_AT_ONCE]
         found += np.einsum("ij,ij->i", sums, sums, dtype=np.float64)
-    return float((found / counts.clip(min=1)).sum())
+    return float((found / counts).sum())
 
 
 def _energy(vectors: Floats) -> float:
