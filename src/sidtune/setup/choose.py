@@ -75,8 +75,15 @@ def choose(tables: Sequence[Table]) -> Chosen:
     way = _way(roles)
     if way is None:
         raise UserError(f"nothing to train on: {listed(tables)}", READABLE)
+    if way == ("interactions",) and _need_preparing(roles):
+        return _prepared(roles)
     if way != ("events",) and not {"items", "index"} & roles.keys():
-        return _without_catalogue(way, roles)
+        first = roles[way[0]]
+        raise UserError(
+            f"{first.path}: rows, and neither the items (.item.json) nor their SIDs (.index.json)"
+            " are beside them",
+            "Put one of them beside the rows, or give the events that they were made of.",
+        )
     texts: tuple[Role, ...] = ("catalogue",) if way == ("events",) else ("items", "index")
     kept = {role: roles[role] for role in (*way, *texts) if role in roles}
     if way == ("events",) and "catalogue" not in kept and "items" in roles:
@@ -114,16 +121,21 @@ def _words(table: Table) -> list[str]:
     return [word for word in re.split(r"[\W_]+", table.path.name.lower()) if word]
 
 
-def _without_catalogue(way: tuple[Role, ...], roles: Mapping[Role, Table]) -> Chosen:
-    """Whole histories as events, of which `sidtune prepare` makes a catalogue."""
-    first = roles[way[0]]
-    if way != ("interactions",):
-        raise UserError(
-            f"{first.path}: rows, and neither the items (.item.json) nor their SIDs (.index.json)"
-            " are beside them",
-            "Put one of them beside the rows, or give the events that they were made of.",
-        )
-    return Chosen({"events": replace(first, role="events", format="sequences")})
+def _need_preparing(roles: Container[Role]) -> bool:
+    """Whether whole histories lack a catalogue in the layout of `data.items`: `sidtune prepare`
+    makes one of a catalogue in another layout, or of the histories where there are no SIDs either.
+    """
+    return "items" not in roles and ("catalogue" in roles or "index" not in roles)
+
+
+def _prepared(roles: Mapping[Role, Table]) -> Chosen:
+    """Whole histories as events, with the catalogue and the SIDs beside them."""
+    histories = roles["interactions"]
+    events = replace(
+        histories, role="events", format="sequences", rows=round(histories.rows / TARGETS)
+    )
+    beside: tuple[Role, ...] = ("catalogue", "index")
+    return Chosen({"events": events, **{role: roles[role] for role in beside if role in roles}})
 
 
 def with_events(file: Path, tables: Sequence[Table]) -> Chosen:

@@ -70,8 +70,8 @@ def text_of(
         tree["events"] = _events(chosen)
         if "catalogue" in chosen:
             tree["catalogue"] = _catalogue(chosen.tables["catalogue"])
-    else:
-        tree["data"] = _data(chosen)
+    if data := _data(chosen):
+        tree["data"] = data
     if not {"catalogue", "items", "index"} & chosen.tables.keys():
         tree["sids"] = {"vectors": "co_occurrence"}
     tree |= _model(chosen, machine)
@@ -102,7 +102,9 @@ def _catalogue(table: Table) -> dict[str, Any]:
 
 def _data(chosen: Chosen) -> dict[str, Any]:
     found: dict[str, Any] = {
-        role: _path(table.path) for role, table in chosen.tables.items() if role != "catalogue"
+        role: _path(table.path)
+        for role, table in chosen.tables.items()
+        if role not in ("events", "catalogue")
     }
     if "index" in chosen and chosen.tables["index"].shared:
         found["unique_sids"] = True

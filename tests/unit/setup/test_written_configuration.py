@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet
 import pytest
 import yaml
 from tests.made_events import START, prepared, write_events, write_text
@@ -55,6 +56,21 @@ def test_whole_histories_without_texts_and_without_sids(tmp_path: Path) -> None:
     assert done.summary["result"]["items"] == 4, "SIDs need a catalogue, which this makes"
     write_text(tmp_path, "a.index.json", json.dumps({str(n): [f"<a_{n}>"] for n in range(5)}))
     assert accepted(tmp_path, choose(look(tmp_path)))["data"].keys() == {"interactions", "index"}
+
+
+def test_whole_histories_with_sids_and_attributes_use_both(tmp_path: Path) -> None:
+    write_text(tmp_path, "a.inter.json", json.dumps({"u": ["1", "2", "3", "4"]}))
+    write_text(tmp_path, "a.index.json", json.dumps({str(n): [f"<a_{n}>"] for n in range(1, 5)}))
+    attributes = json.dumps({str(n): [n % 2, 7] for n in range(1, 5)})
+    write_text(tmp_path, "a.attributes.json", attributes)
+    chosen = choose(look(tmp_path))
+    assert chosen.targets == 1
+    tree = accepted(tmp_path, chosen)
+    assert tree["data"].keys() == {"index"}
+    done = prepared(tmp_path, tree["catalogue"], **tree["events"])
+    catalogue = pyarrow.parquet.read_table(done.folder / "catalogue.parquet")
+    titles = dict(zip(*(catalogue[name].to_pylist() for name in ("item_id", "title")), strict=True))
+    assert titles == {"1": "a1 a7", "2": "a0 a7", "3": "a1 a7", "4": "a0 a7"}
 
 
 def test_what_is_written_of_events_can_be_prepared(tmp_path: Path) -> None:
