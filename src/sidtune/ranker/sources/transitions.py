@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
-from itertools import product
+from dataclasses import astuple, dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -43,9 +42,7 @@ class TransitionSettings:
 
 WINDOWS = (1, 2, 4)
 COUNTS = ((1, 1.0), (2, 0.5), (2, 1.0), (4, 0.5), (4, 1.0))
-GRID = tuple(
-    TransitionSettings(*count, decay) for count, decay in product(COUNTS, (0.1, 0.3, 0.5, 0.7))
-)
+DECAYS = (0.1, 0.3, 0.5, 0.7)
 
 
 @dataclass(frozen=True)
@@ -68,14 +65,12 @@ class Transitions:
         lists, context = sequences.items, sequences.context
         # A later sequence of the same user starts with items whose pairs are already counted.
         place, known = place_of(lists), np.repeat(context, lists.lengths)
-        sources, targets, weights = [], [], []
+        counted = sp.csr_array((items, items))
         for gap in range(1, settings.window + 1):
             later = np.flatnonzero(place >= np.maximum(gap, known))
-            sources.append(lists.values[later - gap])
-            targets.append(lists.values[later])
-            weights.append(np.full(len(later), settings.gap_weight ** (gap - 1)))
-        pairs = (np.concatenate(sources), np.concatenate(targets))
-        counted = sp.csr_array((np.concatenate(weights), pairs), shape=(items, items))
+            pairs = (lists.values[later - gap], lists.values[later])
+            weights = np.full(len(later), settings.gap_weight ** (gap - 1))
+            counted += sp.csr_array((weights, pairs), shape=(items, items))
         totals = np.asarray(counted.sum(axis=1)).ravel()
         shares = sp.diags_array(np.divide(1, totals, out=np.zeros(items), where=totals > 0))
         return cls((shares @ counted).tocsr(), settings)
@@ -109,8 +104,8 @@ def tuned_transitions(
     allowed: NDArray[np.bool_] | None = None,
     exclude_history: bool = False,
 ) -> Transitions:
-    """Transitions with the settings of `GRID` that have the best item-level NDCG@10 on at most
-    5,000 validation rows; without validation rows, with the default settings.
+    """Transitions with those of `COUNTS` and `DECAYS` that have the best item-level NDCG@10 on at
+    most 5,000 validation rows; without validation rows, with the default settings.
 
     A target without a score counts as a miss here, though in evaluation its popularity might list
     it.
@@ -124,13 +119,13 @@ def tuned_transitions(
         return Transitions.count(train, items, TransitionSettings())
     rows = valid.take(drawn(len(valid.target), TUNING_ROWS, TUNING_SEED))
     asked = Asked(rows.history, items, None, allowed, exclude_history)
-    counted = {
-        count: Transitions.count(train, items, TransitionSettings(*count)).matrix
+    # One after the other: with a million items a matrix is large.
+    tried = (
+        replace(counted, settings=replace(counted.settings, decay=decay))
         for count in COUNTS
-    }
-    tried = [
-        Transitions(counted[settings.window, settings.gap_weight], settings) for settings in GRID
-    ]
+        for counted in (Transitions.count(train, items, TransitionSettings(*count)),)
+        for decay in DECAYS
+    )
     ties = tie_break(popularity(train, items))
     return max(tried, key=lambda one: _ndcg(one.scores(rows.history), asked, rows.target, ties))
 

@@ -10,7 +10,8 @@ from sidtune.base.ragged import Ragged
 from sidtune.data.rows import Rows
 from sidtune.ranker.pairs import Asked
 from sidtune.ranker.sources.transitions import (
-    GRID,
+    COUNTS,
+    DECAYS,
     Transitions,
     TransitionSettings,
     _ndcg,
@@ -75,7 +76,8 @@ def test_settings_are_those_that_rank_validation_rows_best() -> None:
     valid = rows_of(("x", [0, 4], 2), ("y", [1, 4], 3))
     chosen = tuned_transitions(train, valid, ITEMS)
     assert chosen.settings.window > 1
-    assert chosen.settings in GRID
+    assert (chosen.settings.window, chosen.settings.gap_weight) in COUNTS
+    assert chosen.settings.decay in DECAYS
     assert tuned_transitions(train, None, ITEMS).settings == TransitionSettings()
 
 
