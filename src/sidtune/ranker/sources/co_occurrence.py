@@ -29,10 +29,16 @@ def conditional(train: Rows, items: int) -> sp.csr_array:
     these out is weak.
     """
     user, item = owned(train, items)
-    popular = np.bincount(item, minlength=items)
-    has = sp.csr_array((np.ones(len(user)), (user, item)), shape=(int(user.max()) + 1, items))
-    shares = sp.diags_array(1 / np.maximum(popular, 1)) @ (has.T @ has)
-    return (shares + sp.diags_array((popular == 0).astype(np.float64))).tocsr()
+    # An item without users gets one who has nothing else.
+    absent = np.setdiff1d(np.arange(items), item)
+    users = int(user.max()) + 1
+    user = np.concatenate([user, users + np.arange(len(absent))])
+    item = np.concatenate([item, absent])
+    has = sp.csr_array((np.ones(len(user)), (user, item)), shape=(users + len(absent), items))
+    shares = (has.T @ has).tocsr()
+    # In place: with a million items the matrix is large.
+    shares.data /= np.repeat(np.bincount(item).astype(np.int32), np.diff(shares.indptr))
+    return shares
 
 
 @dataclass(frozen=True)

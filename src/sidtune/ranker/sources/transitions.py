@@ -84,15 +84,19 @@ class Transitions:
 
 
 def history_weights(history: Ragged, items: int, decay: float) -> sp.csr_array:
-    """`decay` to the power of the number of later items, `(rows, items)`; repeats add up."""
+    """`decay` to the power of the number of later items, `(rows, items)`; repeats add up.
+
+    In single precision, as ranker files are: a product of two precisions copies the larger matrix.
+    """
+    weights = (decay ** age_of(history)).astype(np.float32)
     shape = (len(history), items)
-    return sp.csr_array((decay ** age_of(history), history.values, history.offsets), shape=shape)
+    return sp.csr_array((weights, history.values, history.offsets), shape=shape)
 
 
 def last_weights(asked: Asked) -> sp.csr_array:
     """1 for the latest item of each history, `(rows, items)`."""
     rows = np.arange(len(asked) + 1)
-    ones = np.ones(len(asked))
+    ones = np.ones(len(asked), np.float32)
     return sp.csr_array((ones, asked.last, rows), shape=(len(asked), asked.items))
 
 

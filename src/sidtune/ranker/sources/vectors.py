@@ -63,7 +63,7 @@ class Neighbours:
     def means(self, history: Ragged, decay: float | None = None) -> Floats:
         """The weighted mean of each history's vectors, length 1, `(rows, d)`."""
         weights = history_weights(history, len(self.vectors), decay or self.decay)
-        return unit((weights @ self.vectors).astype(np.float32))
+        return unit(weights @ self.vectors)
 
     def scores(self, history: Ragged) -> Floats:
         """Cosines `(rows, items)`."""

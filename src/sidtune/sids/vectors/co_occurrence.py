@@ -22,6 +22,7 @@ from sidtune.sids.vectors.source import SVD, Source, State, import_sklearn, unit
 POWER_ITERATIONS = 2
 # Directions besides those that are kept, which make these more exact.
 OVERSAMPLES = 10
+PAIRS_AT_ONCE = 1 << 20
 
 
 class CoOccurrence:
@@ -96,8 +97,13 @@ def _pairs(rows: Rows, items: int) -> Any:
 def _information(pairs: Any) -> Any:
     """Positive pointwise mutual information of a symmetric matrix of counts, sparse."""
     total, each = pairs.sum(), np.asarray(pairs.sum(1)).ravel()
-    entries = pairs.tocoo()
-    values = np.log(entries.data * total / (each[entries.row] * each[entries.col]))
+    row = np.repeat(np.arange(pairs.shape[0], dtype=np.int32), np.diff(pairs.indptr))
+    values = np.empty(pairs.nnz, np.float32)
+    # In blocks: with a million items there are many pairs.
+    for start in range(0, pairs.nnz, PAIRS_AT_ONCE):
+        block = slice(start, start + PAIRS_AT_ONCE)
+        expected = each[row[block]] * each[pairs.indices[block]]
+        values[block] = np.log(pairs.data[block] * total / expected)
     kept = values > 0
-    where = (entries.row[kept], entries.col[kept])
-    return scipy.sparse.csr_matrix((values[kept].astype(np.float32), where), shape=pairs.shape)
+    where = (row[kept], pairs.indices[kept])
+    return scipy.sparse.csr_matrix((values[kept], where), shape=pairs.shape)
