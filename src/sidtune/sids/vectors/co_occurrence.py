@@ -77,7 +77,7 @@ def behaviour(rows: Rows, items: int, dimensions: int, seed: int) -> Floats | No
     largest = np.argsort(-squares, kind="stable")[: min(dimensions, items - 1)]
     # The root of a singular value, which is the root of its square.
     sizes = np.maximum(squares[largest], 0) ** 0.25
-    vectors = unit((basis @ (directions[:, largest] * sizes)).astype(np.float32))
+    vectors = unit(basis @ (directions[:, largest] * sizes).astype(np.float32))
     # Items without pairs get next to nothing, which a length of 1 would blow up.
     vectors[np.diff(information.indptr) == 0] = 0
     return vectors
