@@ -36,9 +36,9 @@ def report(
     from sidtune.reporting.write import write_report
     from sidtune.runs.files import REPORT
 
-    console.print("Drawing the report, in about five seconds", style="dim")
     file = output or (runs[0] / REPORT if len(runs) == 1 else Path(REPORT))
-    console.print(f"Report: {escape(str(write_report(runs, file, split)))}", soft_wrap=True)
+    written = write_report(runs, file, split, said=True)
+    console.print(f"Report: {escape(str(written))}", soft_wrap=True)
 
 
 def leave_report(run: Path, said: bool = True) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from sidtune import __version__
 from sidtune.base.errors import UserError
 from sidtune.base.storage import refusing_failed_writes, write_text
-from sidtune.base.terminal import warn
+from sidtune.base.terminal import starting, warn
 from sidtune.data.rows import Split
 from sidtune.files.yaml_files import read_yaml
 from sidtune.reporting.record import Record, read_records, section_of
@@ -25,11 +25,14 @@ WITHOUT_MODEL = "ranker without model"
 INSTALL = "pip install 'sidtune[report]'"
 
 
-def write_report(folders: Sequence[Path], output: Path, split: Split | None = None) -> Path:
+def write_report(
+    folders: Sequence[Path], output: Path, split: Split | None = None, said: bool = False
+) -> Path:
     """Write the report of these runs into one file, and return its path.
 
     Args:
         split: whose evaluation is shown; by default test, or what there is.
+        said: say that drawing begins, once nothing of the runs is refused.
 
     Raises:
         UserError: for a missing library, as `read_records`, and for a file that cannot be written.
@@ -39,7 +42,10 @@ def write_report(folders: Sequence[Path], output: Path, split: Split | None = No
         raise UserError(f"a report needs {' and '.join(missing)}", f"Run: {INSTALL}")
     if output.is_dir():
         raise UserError(f"{output} is a folder", "Give a file: --output report.html")
-    text = make_page(read_records(folders, split))
+    records = read_records(folders, split)
+    if said:
+        starting("Drawing the report, in about five seconds")
+    text = make_page(records)
     with refusing_failed_writes(output):
         output.parent.mkdir(parents=True, exist_ok=True)
         write_text(output, text)

@@ -199,6 +199,16 @@ def test_a_report_of_its_own_accord(
     assert not (run / REPORT).exists()
 
 
+def test_drawing_is_told_once_nothing_is_refused(
+    runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(UserError, match="nor an evaluation"):
+        write_report([tmp_path], tmp_path / "report.html", said=True)
+    assert capsys.readouterr().err == ""
+    write_report(runs[:1], tmp_path / "report.html", said=True)
+    assert "Drawing the report" in capsys.readouterr().err
+
+
 def test_a_folder_is_no_file(runs: list[Path], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is a folder"):
         write_report(runs[:1], tmp_path)
