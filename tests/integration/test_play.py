@@ -111,6 +111,21 @@ def test_pages_load_nothing_from_elsewhere(client: TestClient) -> None:
     assert client.get("/", headers={"Host": "evil.example"}).status_code == 400
 
 
+def assert_remarks_tell_other_places(cards: Any) -> None:
+    """Both lists hold all items; one at the same place in both has no remark."""
+    lists = [
+        [(row.locator(".id").inner_text(), row.locator(".elsewhere")) for row in rows]
+        for rows in (cards.nth(at).locator("ol > li").all() for at in (0, 1))
+    ]
+    orders = [[name for name, _ in found] for found in lists]
+    assert orders[0] != orders[1]
+    for found, other in zip(lists, reversed(orders), strict=True):
+        for place, (name, remark) in enumerate(found, start=1):
+            there = other.index(name) + 1
+            expected = [f"place {there} in the other list"] if there != place else []
+            assert remark.all_inner_texts() == expected
+
+
 def test_the_page_in_a_browser(config: Config, ranked: Path, tmp_path: Path) -> None:
     """Search, history, both lists, a path, and a hostile title, by keyboard alone."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -141,6 +156,7 @@ def test_the_page_in_a_browser(config: Config, ranked: Path, tmp_path: Path) -> 
         assert [cards.nth(at).locator("ol > li").count() for at in (0, 1)] == [8, 8]
         assert cards.nth(1).locator(".source").count() > 0
         assert HOSTILE in cards.nth(0).inner_text()
+        assert_remarks_tell_other_places(cards)
         cards.nth(0).locator(".why").first.focus()
         page.keyboard.press("Enter")
         page.wait_for_selector(".path .branch.chosen")

@@ -206,7 +206,9 @@ function row(item, place, model, places, asked) {
   const more = element("span", { className: "more" },
     element("span", { className: "id" }, `${item.item_id} · ${item.sid}`),
     ...(item.sources ?? []).map((source) => element("span", { className: "source" }, source.replace("_", "-"))));
-  if (places.length > 1) more.append(elsewhere(place, places[1 - model].get(item.item_id)));
+  const other = places[1 - model]?.get(item.item_id);
+  // The same place is no news.
+  if (places.length > 1 && other !== place) more.append(elsewhere(other));
   if (state.open.has(key)) toggle(why, path, key, model, item, asked);
   return element("li", {},
     element("div", { className: "row" },
@@ -218,9 +220,8 @@ function row(item, place, model, places, asked) {
     path);
 }
 
-function elsewhere(place, other) {
-  const text = other === undefined ? "not in the other list"
-    : other === place ? "same place in the other list" : `place ${other} in the other list`;
+function elsewhere(other) {
+  const text = other === undefined ? "not in the other list" : `place ${other} in the other list`;
   return element("span", { className: "elsewhere" }, text);
 }
 
