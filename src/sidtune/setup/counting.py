@@ -15,21 +15,30 @@ LOOKED_AT = 1 << 22
 PACKED = 4
 
 
-def about_rows(file: Path) -> int:
-    """The rows of Parquet; of text the lines, counted in the first megabytes and scaled up."""
+def about_rows(file: Path, headed: bool) -> int:
+    """The rows of Parquet; of text the lines, counted in the first megabytes and scaled up.
+
+    Args:
+        headed: the first line of the text names its columns.
+    """
     if kind_of(file) == ".parquet":
         try:
             return int(pyarrow.parquet.read_metadata(file).num_rows)
         except (pa.ArrowException, OSError):
             return 0
     begin, scale = _beginning(file)
-    return round((begin.count(b"\n") or 1) * scale)
+    return round(_lines(begin, scale) * scale) - headed
 
 
 def about_events(file: Path) -> int:
     """The events of lines `user item item …`, by the same rule."""
     begin, scale = _beginning(file)
-    return round((len(begin.split()) - begin.count(b"\n")) * scale)
+    return round((len(begin.split()) - _lines(begin, scale)) * scale)
+
+
+def _lines(begin: bytes, scale: float) -> int:
+    """Lines of the beginning; of a whole text the last one need not end."""
+    return begin.count(b"\n") + (scale == 1 and begin[-1:] not in (b"", b"\n"))
 
 
 def _beginning(file: Path) -> tuple[bytes, float]:

@@ -89,7 +89,8 @@ def look_at(file: Path) -> Table:
         table = next((made for rule in RULES if (made := rule(file))), None)
         if table is None:
             return Table(file, note="not used")
-        return replace(table, rows=table.rows or about_rows(file))
+        headed = kind_of(file) in DELIMITERS or table.format == "recbole"
+        return replace(table, rows=table.rows or about_rows(file, headed))
     except UserError as error:
         return Table(file, note=f"{error.message.splitlines()[0]}. {error.hint or ''}".strip())
 

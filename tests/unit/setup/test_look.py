@@ -61,7 +61,7 @@ def test_a_file_is_recognised(tmp_path: Path, name: str) -> None:
         file.write_bytes(gzip.compress(text.encode()))
     found = look_at(file)
     assert (found.role, found.format) == (role, kind)
-    assert bool(found.rows) or role is None or name in ("shop.inter.json", "ratings.csv")
+    assert bool(found.rows) or role is None
 
 
 def test_rows_and_targets_are_counted(tmp_path: Path) -> None:
@@ -73,6 +73,24 @@ def test_rows_and_targets_are_counted(tmp_path: Path) -> None:
     assert look_at(shared).shared == 1
     long = write_text(tmp_path, "l.csv", "user,item,time\n" + "u1,i1,2020-01-01\n" * 300_000)
     assert look_at(long).rows == pytest.approx(300_000, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "rows"),
+    [
+        *((name, 1) for name in ("ratings.csv", "shop.inter", "shop.item", "log.tsv.gz")),
+        *((name, 1) for name in ("ratings.dat", "u.data", "reviews.json", "test.jsonl")),
+        *((name, 1) for name in ("train.csv", "semicolons.csv", "购买.csv")),
+        ("Shop.txt", 5),
+    ],
+)
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_header_is_no_row(tmp_path: Path, name: str, rows: int, ended: bool) -> None:
+    text = SAMPLES[name][0].rstrip("\n") + "\n" * ended
+    file = write_text(tmp_path, name, text)
+    if name.endswith(".gz"):
+        file.write_bytes(gzip.compress(text.encode()))
+    assert look_at(file).rows == rows
 
 
 def test_files_of_one_table_become_a_pattern(tmp_path: Path) -> None:
