@@ -197,7 +197,7 @@ def test_init_writes_what_run_takes_and_names_it(
 
 
 def test_init_asks_for_what_it_cannot_see(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "log.csv").write_text("who,sku,on\nu,1,2020-01-01\n")
+    (tmp_path / "log.csv").write_text("who,sku,on\nv,2,2020-01-01\n" + "u,1,2020-01-01\n" * 3)
     monkeypatch.chdir(tmp_path)
     silent = call("init", "--events", "log.csv", "--yes")
     assert "no column is known as the user; found who, sku, on" in str(silent.exception)
@@ -206,6 +206,7 @@ def test_init_asks_for_what_it_cannot_see(tmp_path: Path, monkeypatch: pytest.Mo
     command = [str(word) for word in ("init", ".", "--events", "log.csv", "--output", "x.yaml")]
     asked = CliRunner().invoke(app, command, input=answers)
     assert asked.exit_code == 0, asked.output
+    assert "k_core: 3 leaves 3 of 4 events" in asked.output
     tree = Request.read(Path("x.yaml")).tree
     assert tree["events"] == {
         "files": "log.csv",

@@ -78,6 +78,7 @@ def init(
     Example: `sidtune init data/shop`
     """
     from sidtune.setup.choose import choose, with_events
+    from sidtune.setup.core import with_core
     from sidtune.setup.look import look
 
     # As a name of files: `$` would be a variable in a configuration.
@@ -99,6 +100,10 @@ def init(
             f"  left aside: {escape(names)}. To use them instead, give them a folder of their own",
             soft_wrap=True,
         )
+    chosen = with_core(chosen)
+    if chosen.left:
+        rows = chosen.tables["events"].rows
+        console.print(f"  k_core: {chosen.k_core} leaves {chosen.left:,} of {rows:,} events")
     _write(chosen, name, file)
 
 

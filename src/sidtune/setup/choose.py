@@ -36,6 +36,7 @@ class Chosen:
         tables: by what each is used as: `events` and `catalogue`, or keys of `data`.
         columns: role → column of the events, where it has no usual name.
         k_core: the fewest events of users and items; 0 keeps all.
+        left: the events that `k_core` leaves; None where they were not counted.
         split: of the events.
         base: the pretrained model to fine-tune; None for a small one from scratch.
         others: files of the same roles that are not used, as where a folder has several shops.
@@ -44,6 +45,7 @@ class Chosen:
     tables: Mapping[Role, Table]
     columns: Mapping[str, str] = field(default_factory=dict)
     k_core: int = 0
+    left: int | None = None
     split: Split = "leave_one_out"
     base: str | None = None
     others: tuple[Table, ...] = ()
@@ -52,7 +54,7 @@ class Chosen:
     def targets(self) -> int:
         """About how many items training predicts."""
         if "events" in self:
-            return round(self.tables["events"].rows * TARGETS)
+            return round((self.left or self.tables["events"].rows) * TARGETS)
         return self.tables["train" if "train" in self else "interactions"].rows
 
     def __contains__(self, role: Role) -> bool:

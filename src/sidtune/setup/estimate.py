@@ -38,12 +38,14 @@ class Estimate:
         low, high: seconds.
         disk: bytes under `output_dir`.
         parameters: of the model; 0 where they are not known.
+        less: `k_core` leaves out events, nobody knows how many.
     """
 
     low: float
     high: float
     disk: float
     parameters: int
+    less: bool = False
 
     @property
     def text(self) -> str:
@@ -53,7 +55,8 @@ class Estimate:
         disk = f"{max(self.disk / GIB, 0.1):.1f} GiB of disk"
         low, high = duration(self.low), duration(self.high)
         number, _, unit = low.partition(" ")
-        return f"roughly {number if high.endswith(unit) else low} to {high}, and {disk}"
+        less = ", or less by what k_core leaves out" if self.less else ""
+        return f"roughly {number if high.endswith(unit) else low} to {high}, and {disk}{less}"
 
 
 def estimate(chosen: Chosen, machine: Machine, epochs: int) -> Estimate:
@@ -76,7 +79,8 @@ def estimate(chosen: Chosen, machine: Machine, epochs: int) -> Estimate:
         seconds = 6 * parameters * chosen.targets * TOKENS * epochs / speed
         seconds += FIXED_SECONDS if parameters else 0
     disk = 2 * read + parameters * TRAINED_BYTES * 3
-    return Estimate(seconds * FASTER, seconds * SLOWER, disk, parameters)
+    less = bool("events" in chosen and chosen.k_core and chosen.left is None)
+    return Estimate(seconds * FASTER, seconds * SLOWER, disk, parameters, less)
 
 
 def base_parameters(base: str) -> int:
