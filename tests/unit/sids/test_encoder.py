@@ -23,7 +23,7 @@ from sidtune.sids.items import Items
 from sidtune.sids.vectors import encoder as room
 from sidtune.sids.vectors import fit_vectors, place_vectors
 from sidtune.sids.vectors.pooling import read_pooling
-from sidtune.sids.vectors.source import Source
+from sidtune.sids.vectors.source import Source, State
 
 WORDS = ["[PAD]", "[UNK]", "blue", "red", "mug", "tent", "for", "two"]
 TEXTS = ["blue mug", "red tent for two", "mug", "", "red " * 40]
@@ -168,6 +168,24 @@ def of_sentence_transformers(
 
 def change(file: Path, **keys: Any) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | keys))
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_vectors_that_are_no_numbers_are_refused(tmp_path: Path, wrong: float) -> None:
+    folder = encoder(tmp_path / "bert")
+    model = BertModel.from_pretrained(folder)
+    with torch.no_grad():
+        model.embeddings.word_embeddings.weight[WORDS.index("mug"), 0] = wrong
+    model.save_pretrained(folder)
+    items, options = (
+        Items([*"abc"], *[["", "mug", "tent"]] * 2),
+        SidsConfig(vectors="encoder", encoder=folder),
+    )
+    with pytest.raises(UserError, match=r"1 of 3 vectors hold NaN.*first that of item b") as found:
+        fit_vectors(Source(items, options, no_rows))
+    assert str(folder) in str(found.value)
+    with pytest.raises(UserError, match="1 of 3 vectors hold NaN"):
+        place_vectors(items, {"encoder": State()}, options, np.eye(16, dtype=np.float32), [16])
 
 
 def test_a_folder_that_is_no_encoder_is_refused(tmp_path: Path) -> None:

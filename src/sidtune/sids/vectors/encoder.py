@@ -18,7 +18,7 @@ from sidtune.config.sids import SidsConfig
 from sidtune.sids.items import Items
 from sidtune.sids.kmeans import Floats
 from sidtune.sids.vectors.pooling import Pooling, read_pooling
-from sidtune.sids.vectors.source import Source, State, unit
+from sidtune.sids.vectors.source import Source, State, need_finite, unit
 
 TEXTS_AT_ONCE = 64
 
@@ -34,7 +34,8 @@ class Encoder:
         """Vectors of other items; nothing is fitted.
 
         Raises:
-            UserError: for a folder that Transformers does not read, and as `read_pooling`.
+            UserError: for a folder that Transformers does not read, for vectors that are not
+                finite, and as `read_pooling`.
         """
         assert options.encoder
         pooling = read_pooling(options.encoder)
@@ -59,6 +60,13 @@ class Encoder:
             work = zip(batches, pool.map(encode, batches), strict=True)
             for batch, vectors in progress(work, "encoding", len(items), lambda done: len(done[0])):
                 found[batch] = vectors
+        need_finite(
+            found,
+            items,
+            f"sids.encoder: {options.encoder}",
+            "Its weights are damaged, or made for another precision: download them again, or make"
+            " vectors yourself: sids.vectors: file.",
+        )
         return unit(found)
 
 

@@ -16,7 +16,7 @@ from sidtune.data.item_files import ID_COLUMNS, read_columns
 from sidtune.files.ids import Names, as_ids
 from sidtune.sids.items import Items
 from sidtune.sids.kmeans import Floats
-from sidtune.sids.vectors.source import Source, State
+from sidtune.sids.vectors.source import Source, State, need_finite
 
 COLUMNS = ("vector", "embedding")
 # What NumPy raises for a damaged file: its header is a Python literal.
@@ -71,15 +71,7 @@ def read_vectors(path: Path, items: Items) -> Floats:
     vectors = _of_npy(path, items) if path.suffix == ".npy" else _of_parquet(path, items)
     with np.errstate(over="ignore"):
         found = np.ascontiguousarray(vectors, np.float32)
-    # Sums of squares must be finite too.
-    bad = ~(np.abs(found) < 1e15).all(1)
-    if bad.any():
-        first = items.ids[int(bad.argmax())]
-        raise UserError(
-            f"{path}: {int(bad.sum()):,} of {len(found):,} vectors hold NaN, an infinity or a"
-            f" number beyond 1e15 (first that of item {first})",
-            "Make these vectors again, or remove these items.",
-        )
+    need_finite(found, items, str(path), "Make these vectors again, or remove these items.")
     return found
 
 

@@ -19,7 +19,7 @@ from sidtune.sids.kmeans import Floats
 INSTALL = "pip install 'sidtune[sids]'"
 # The module with the randomised singular value decomposition (Halko et al., 2011).
 SVD = "utils.extmath"
-SHORTEST = 1e-12
+SHORTEST, LARGEST = 1e-12, 1e15
 
 
 def no_rows() -> Rows:
@@ -82,6 +82,25 @@ def import_sklearn(module: str) -> Any:
         raise UserError(
             f"vectors of items need scikit-learn, which is not installed ({error})", INSTALL
         ) from None
+
+
+def need_finite(vectors: Floats, items: Items, whose: str, remedy: str) -> None:
+    """Refuse vectors that nothing can be computed from.
+
+    Args:
+        whose: where they come from, for the message.
+
+    Raises:
+        UserError: for NaN, infinities, and numbers whose sums of squares may be infinite; it says
+            how many items have such vectors, and names the first.
+    """
+    bad = ~(np.abs(vectors) < LARGEST).all(1)
+    if bad.any():
+        raise UserError(
+            f"{whose}: {int(bad.sum()):,} of {len(vectors):,} vectors hold NaN, an infinity or a"
+            f" number beyond 1e15 (first that of item {items.ids[int(bad.argmax())]})",
+            remedy,
+        )
 
 
 def unit(vectors: Floats) -> Floats:
