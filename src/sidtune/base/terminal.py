@@ -17,7 +17,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.segment import Segment
 
-from sidtune.base.durations import duration
+from sidtune.base.durations import rough_duration
 from sidtune.base.errors import Interrupted, OneProcessError, UserError
 
 # Where nobody looks, lines are not folded at eighty characters: logs are read with other tools.
@@ -224,7 +224,7 @@ def progress(
                 continue
             said, left = True, spent / done * (total - done)
             if bar.disable and left >= LITTLE and _in_main_thread():
-                starting(f"{description}: about {duration(left)} more")
+                starting(f"{description}: about {rough_duration(left)} more")
 
 
 def _in_main_thread() -> bool:

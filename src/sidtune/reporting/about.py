@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import PurePath
 from typing import Any
 
+from sidtune.base.durations import measured_duration
 from sidtune.reporting.page import Block, Facts, Section, Table
 from sidtune.reporting.record import Record, section_of
 
@@ -85,7 +86,7 @@ def _training(record: Record) -> Iterator[tuple[str, str]]:
         several = f", {plan.processes} processes" if plan.processes != 1 else ""
         yield "device", f"{plan.device}, {plan.precision}{several}"
     if seconds := sum(value for _, value in record.series("train_runtime")):
-        yield "time", duration(seconds)
+        yield "time", measured_duration(seconds)
 
 
 def _data(record: Record) -> Iterator[tuple[str, str]]:
@@ -98,13 +99,6 @@ def _data(record: Record) -> Iterator[tuple[str, str]]:
         yield "catalogue", f"{len(sids):,} items, {len(set(sids)):,} SIDs of {_depths(sids)} tokens"
     if report := record.report:
         yield "evaluated", f"{report.rows:,} {report.settings.get('split', '')} rows"
-
-
-def duration(seconds: float) -> str:
-    """Seconds, minutes or hours, as people say it."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _depths(sids: Sequence[tuple[str, ...]]) -> str:

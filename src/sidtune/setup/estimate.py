@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from sidtune.base.durations import duration
+from sidtune.base.durations import rough_duration
 from sidtune.base.storage import GIB
 from sidtune.pipeline.sizes import size_for
 from sidtune.setup.choose import Chosen
@@ -53,7 +53,7 @@ class Estimate:
         if not self.high:
             return "how long it takes, `sidtune train --dry-run` and the first steps will tell"
         disk = f"{max(self.disk / GIB, 0.1):.1f} GiB of disk"
-        low, high = duration(self.low), duration(self.high)
+        low, high = rough_duration(self.low), rough_duration(self.high)
         number, _, unit = low.partition(" ")
         less = ", or less by what k_core leaves out" if self.less else ""
         return f"roughly {number if high.endswith(unit) else low} to {high}, and {disk}{less}"

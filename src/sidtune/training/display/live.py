@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.text import Text
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from sidtune.base.durations import duration
+from sidtune.base.durations import rough_duration
 from sidtune.base.terminal import console
 from sidtune.training.display.time_left import TimeLeft
 
@@ -90,7 +90,7 @@ class LiveView(TrainerCallback):
                 self.step_bar,
                 completed=state.global_step,
                 description="training",
-                left="" if left is None else f"{duration(left)} left",
+                left="" if left is None else f"{rough_duration(left)} left",
             )
 
     def on_prediction_step(

@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from sidtune.base.durations import duration
+from sidtune.base.durations import rough_duration
 from sidtune.base.terminal import starting
 
 # Seconds of steps after which the rest is foretold, and of a rest that is not worth a line.
@@ -92,6 +92,6 @@ class TimeLeft(TrainerCallback):
             return
         counted = "" if self.evaluation is not None else " not counting the evaluations,"
         starting(
-            f"Training: at most about {duration(seconds)} more,{counted} for {steps:,} steps and"
-            f" {evaluations:,} evaluation{'s' if evaluations > 1 else ''}"
+            f"Training: at most about {rough_duration(seconds)} more,{counted} for {steps:,} steps"
+            f" and {evaluations:,} evaluation{'s' if evaluations > 1 else ''}"
         )
