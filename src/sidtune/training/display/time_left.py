@@ -13,7 +13,7 @@ from sidtune.base.durations import rough_duration
 from sidtune.base.terminal import starting
 
 # Seconds of steps after which the rest is foretold, and of a rest that is not worth a line.
-ENOUGH, LITTLE = 3.0, 5.0
+ENOUGH, LITTLE = 10.0, 5.0
 # Steps whose mean the next ones are expected to take.
 RECENT = 50
 

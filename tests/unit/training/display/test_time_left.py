@@ -43,18 +43,18 @@ class Run:
 def test_it_counts_later_steps_and_evaluations(monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(monkeypatch)
     run.evaluation(10.0)
-    run.step(1.5)
-    run.step(1.0)
+    run.step(5.0)
+    run.step(3.0)
     assert run.said == [
         "Training: an evaluation of the start, then steps, the first of which tell how long it"
         " takes"
     ]
-    run.step(2.0)
-    # 97 steps of 1.5 s, the first being left out, and evaluations at 30, 60, 90 and 100.
-    seconds = 97 * 1.5 + 4 * 10
-    assert seconds == 185.5
+    run.step(4.0)
+    # 97 steps of 3.5 s, the first being left out, and evaluations at 30, 60, 90 and 100.
+    seconds = 97 * 3.5 + 4 * 10
+    assert seconds == 379.5
     assert run.said[1:] == [
-        "Training: at most about 3 minutes more, for 97 steps and 4 evaluations"
+        "Training: at most about 6 minutes more, for 97 steps and 4 evaluations"
     ]
     run.step(5.0)
     assert len(run.said) == 2, "once"
@@ -84,10 +84,10 @@ def test_an_evaluation_is_no_part_of_a_step(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_resumed_run_does_not_know_its_evaluations(monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(monkeypatch, step=89)
     for _ in range(4):
-        run.step(1.0)
+        run.step(4.0)
     assert run.said == [
         "Training: steps, the first of which tell how long it takes",
-        "Training: at most about 10 seconds more, not counting the evaluations, for 8 steps and 1"
+        "Training: at most about 30 seconds more, not counting the evaluations, for 8 steps and 1"
         " evaluation",
     ]
 
@@ -95,9 +95,9 @@ def test_a_resumed_run_does_not_know_its_evaluations(monkeypatch: pytest.MonkeyP
 def test_little_is_not_worth_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(monkeypatch)
     run.evaluation(0.1)
-    run.step(0.04)
-    for _ in range(90):
-        run.step(0.04)
+    for _ in range(91):
+        run.step(0.12)
+    assert run.view.spent > time_left.ENOUGH
     assert len(run.said) == 1
 
 
