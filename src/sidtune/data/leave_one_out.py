@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sidtune.base.errors import UserError, some
 from sidtune.base.ragged import Ragged, place_of, row_of
 from sidtune.data.catalogue import Catalogue
-from sidtune.data.rows import Rows, Split
+from sidtune.data.rows import Rows, Split, need_room
 from sidtune.files.ids import as_id, as_users, id_list
 from sidtune.files.row_files import id_list_columns, kind_of
 from sidtune.files.text import read_json_object
@@ -30,6 +30,9 @@ NO_ROWS: Mapping[Split, str] = {
     "valid": "gives no validation row: no user has three interactions",
     "test": "gives no test row: no user has three interactions",
 }
+FEWER = (
+    "Set data.history to fewer items, or leave out the older events of such users: events.latest."
+)
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,9 @@ def leave_one_out(interactions: Interactions, split: Split, longest: int) -> Row
 
     Args:
         longest: histories are cut to this many latest items.
+
+    Raises:
+        UserError: where the rows would not fit into memory.
     """
     items = interactions.items
     user, place = row_of(items), place_of(items)
@@ -80,6 +86,7 @@ def leave_one_out(interactions: Interactions, split: Split, longest: int) -> Row
     }
     targets = np.flatnonzero(chosen[split])
     lengths = np.minimum(place[targets], longest)
+    need_room(lengths, user[targets], interactions.users, FEWER)
     users = interactions.users.take(pa.array(user[targets]))
     return Rows(users, items.cut(targets - lengths, lengths), items.values[targets])
 

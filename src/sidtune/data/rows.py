@@ -13,12 +13,16 @@ from numpy.typing import NDArray
 
 from sidtune.base.errors import UserError, some
 from sidtune.base.ragged import Ragged, row_of, stack
+from sidtune.base.resources import memory
+from sidtune.base.storage import GIB
 from sidtune.data.catalogue import Catalogue
 from sidtune.files.ids import as_users
 from sidtune.files.row_files import row_batches
 
 Split = Literal["train", "valid", "test"]
 SHOWN = 3
+# What the histories of all rows may take of the machine's memory.
+MEMORY_SHARE, BYTES_OF_ITEM = 0.5, 4
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,29 @@ class Rows:
     def latest(self, longest: int | None) -> Rows:
         """The rows with histories cut to the `longest` latest items; None keeps all."""
         return self if longest is None else replace(self, history=self.history.latest(longest))
+
+
+def need_room(
+    lengths: NDArray[np.int64], users: NDArray[np.integer], names: pa.Array, remedy: str
+) -> None:
+    """Refuse rows whose histories would not fit into memory, before they are made: those of a user
+    with very many events grow with the square of their length.
+
+    Args:
+        lengths: of each row's history, `(n,)`.
+        users: the place of each row's user in `names`, `(n,)`.
+    """
+    total, there = int(lengths.sum()), memory()
+    if not there or total * BYTES_OF_ITEM <= there * MEMORY_SHARE:
+        return
+    most = int(np.bincount(users, lengths).argmax())
+    theirs = lengths[users == most]
+    raise UserError(
+        f"{len(lengths):,} rows have {total:,} items in their histories, which take"
+        f" {total * BYTES_OF_ITEM / GIB:.0f} GiB of memory; user {str(names[most])[:60]} has"
+        f" {len(theirs):,} of these rows, with histories of up to {int(theirs.max()):,} items",
+        remedy,
+    )
 
 
 def drawn(count: int, limit: int | None, seed: int) -> NDArray[np.int64]:

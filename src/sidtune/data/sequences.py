@@ -117,6 +117,7 @@ def _windows(sequences: Sequences, width: int) -> Sequences:
     ends = np.minimum(lengths[of], width + number * step)
     starts = np.maximum(0, ends - width)
     context = np.where(number == 0, sequences.context[of], width + (number - 1) * step - starts)
-    items = sequences.items.take(of).drop_front(starts).drop_back(lengths[of] - ends)
+    # Never a copy of its whole sequence for each window: that is quadratic in a long one.
+    items = sequences.items.cut(sequences.items.offsets[of] + starts, ends - starts)
     assert (context < items.lengths).all(), "every window predicts something"
     return Sequences(items, context, sequences.rows[of])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,16 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from sidtune.base.ragged import Ragged
+from sidtune.data.rows import need_room
 from sidtune.events.splits import SPLITS, Cuts
 
 MOMENT = pa.timestamp("us", "UTC")
 INTERACTIONS = "interactions.parquet"
 # Parquet holds a column of so many rows in memory before it writes them.
 ROWS_OF_GROUP = 1 << 17
+# Of histories that are written at once: those of one user may be many times the user's events.
+ITEMS_AT_ONCE = 1 << 23
+FEWER = "Set events.history to fewer items, or leave out the older events: events.latest."
 
 
 @dataclass(frozen=True)
@@ -173,6 +178,9 @@ def write_rows(
 
     Args:
         history: the most items of a history, the latest ones.
+
+    Raises:
+        UserError: where a user's rows would take more memory than there is.
     """
     written = Written(dict.fromkeys(SPLITS, 0))
     trained = np.zeros(len(names.items), bool)
@@ -186,12 +194,15 @@ def write_rows(
             splits = cuts.split(piece.times[targets])
             for number, name in enumerate(SPLITS):
                 chosen = targets[splits == number]
-                rows, table = _rows(piece, place, chosen, history, names)
-                writers.add(name, table)
+                lengths = np.minimum(place[chosen], history)
+                need_room(lengths, piece.users[chosen], names.users, FEWER)
+                for block in _blocks(lengths):
+                    rows, table = _rows(piece, chosen[block], lengths[block], names)
+                    writers.add(name, table)
+                    if name == "train":
+                        trained[rows.values] = trained[piece.items[chosen[block]]] = True
                 written.rows[name] += len(chosen)
                 held_out[number] += np.bincount(piece.items[chosen], minlength=len(names.items))
-                if name == "train":
-                    trained[rows.values] = trained[piece.items[chosen]] = True
             _measure(piece, written)
     written.cold = {
         name: int(held_out[number][~trained].sum()) for number, name in enumerate(SPLITS) if number
@@ -199,11 +210,17 @@ def write_rows(
     return written
 
 
+def _blocks(lengths: NDArray[np.int64]) -> Iterator[slice]:
+    """Rows whose histories have about `ITEMS_AT_ONCE` items; a single block where there is none."""
+    blocks = np.cumsum(lengths) // ITEMS_AT_ONCE
+    edges = [0, *(np.flatnonzero(np.diff(blocks)) + 1).tolist(), len(lengths)]
+    yield from (slice(start, end) for start, end in pairwise(edges))
+
+
 def _rows(
-    piece: Piece, place: NDArray[np.int64], chosen: NDArray[np.int64], history: int, names: Names
+    piece: Piece, chosen: NDArray[np.int64], lengths: NDArray[np.int64], names: Names
 ) -> tuple[Ragged, pa.Table]:
-    """Histories, and the rows of these targets."""
-    lengths = np.minimum(place[chosen], history)
+    """Histories of these lengths, and the rows of these targets."""
     lists = Ragged(piece.items, np.zeros(1, np.int64)).cut(chosen - lengths, lengths)
     columns: dict[str, Any] = {
         "user_id": names.of_users(piece.users[chosen]),

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from sidtune.base.errors import UserError
 from sidtune.base.ragged import Ragged
+from sidtune.data import rows as data_rows
 from sidtune.data.catalogue import Catalogue, read_catalogue
 from sidtune.data.leave_one_out import (
     Interactions,
@@ -112,6 +113,18 @@ def test_one_very_long_history_takes_no_more_than_its_rows() -> None:
     assert len(rows.target) == 100_000 - 3
     assert (rows.target[-1], rows.history[99_996].tolist()) == (99_997, [99_994, 99_995, 99_996])
     assert np.array_equal(rows.history.lengths[:4], [1, 2, 3, 3])
+
+
+def test_rows_that_do_not_fit_into_memory_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data_rows, "memory", lambda: 1 << 30)
+    interactions = Interactions(pa.array(["v", "u"]), Ragged.from_lists([[1], range(100_000)]))
+    with pytest.raises(UserError, match="take 19 GiB") as found:
+        leave_one_out(interactions, "train", 99_999)
+    assert "user u has 99,997 of these rows, with histories of up to 99,997" in str(found.value)
+    assert "data.history" in found.value.hint
+    assert "events.latest" in found.value.hint
+    assert len(leave_one_out(interactions, "train", 1_000).target) == 99_997
+    assert len(leave_one_out(interactions, "test", 99_999).target) == 1
 
 
 # --- files ---

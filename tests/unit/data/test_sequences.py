@@ -22,6 +22,7 @@ from sidtune.base.errors import UserError
 from sidtune.base.ragged import Ragged
 from sidtune.batching.layouts import Layout
 from sidtune.checks.run import run_checks
+from sidtune.data.leave_one_out import Interactions, leave_one_out
 from sidtune.data.rows import Rows
 from sidtune.data.sequences import Sequences, backward, joined, one_back, one_by_one
 from sidtune.decoding.prompts import Prompts
@@ -74,6 +75,19 @@ def test_sliding_histories_are_joined_and_cut_into_windows() -> None:
         ([12, 13, 14, 15], 2),
         ([13, 14, 15, 16], 3),
     ]
+
+
+def test_one_very_long_history_takes_no_more_than_its_windows() -> None:
+    """The whole of it for each window would be a hundred thousand million items."""
+    walk = np.arange(1_000_000, dtype=np.int32)
+    rows = leave_one_out(
+        Interactions(pa.array(["u"]), Ragged(walk, np.array([0, len(walk)]))), "train", 20
+    )
+    sequences = joined(rows)
+    assert (sequences.items.lengths <= 21).all()
+    assert sequences.items[len(sequences.items) - 1][-1] == 999_997
+    predicted = sequences.items.lengths - sequences.context
+    assert predicted.sum() == 999_998, "each item once, those of the first history too"
 
 
 def test_one_by_one_predicts_targets_alone() -> None:

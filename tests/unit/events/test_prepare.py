@@ -33,9 +33,11 @@ from tests.made_events import (
 )
 
 from sidtune.base.errors import UserError
+from sidtune.data import rows as data_rows
 from sidtune.data.catalogue import Catalogue
 from sidtune.data.leave_one_out import read_interactions
 from sidtune.data.rows import load_rows
+from sidtune.events import rows as event_rows
 
 SMALL = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 # Few users, items and times, so that much is equal.
@@ -247,16 +249,17 @@ def test_sequences_are_those_of_the_slow_way(events: list[Event], least: int) ->
         assert found == {user: [event[1] for event in own] for user, own in expected.items()}
 
 
-@given(EVENTS, st.integers(1, 4))
+@given(EVENTS, st.integers(1, 4), st.sampled_from([1, 5, 1_000]))
 @SMALL
 def test_rows_are_those_of_the_slow_way_and_nothing_leaks(
-    events: list[Event], history: int
+    events: list[Event], history: int, at_once: int
 ) -> None:
     expected = slow_rows(events, history)
     cuts = [0, len(expected) * 8 // 10, len(expected) * 9 // 10, len(expected)]
     if not 0 < cuts[1] < cuts[2] < cuts[3]:
         return
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(event_rows, "ITEMS_AT_ONCE", at_once)
         done = prepared(
             Path(name),
             files=str(write_events(Path(name), events)),
@@ -269,6 +272,20 @@ def test_rows_are_those_of_the_slow_way_and_nothing_leaks(
     assert max(row[3] for row in parts[0]) <= min(row[3] for row in parts[1])
     assert max(row[3] for row in parts[1]) <= min(row[3] for row in parts[2])
     _refuse_leaks(events, parts)
+
+
+def test_a_user_whose_rows_would_not_fit_into_memory_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = [("w", f"i{n % 9}", START + n, 1.0) for n in range(1_500)]
+    events += [(f"u{n % 50}", f"i{n % 9}", START + n, 1.0) for n in range(500)]
+    keys = {"files": str(write_events(tmp_path, events)), "split": "global_time"}
+    monkeypatch.setattr(data_rows, "memory", lambda: 1 << 20)
+    with pytest.raises(UserError, match=r"user w has .* with histories of up to 1,") as found:
+        prepared(tmp_path, **keys, history=1_500)
+    assert "events.history" in found.value.hint
+    assert "events.latest" in found.value.hint
+    assert prepared(tmp_path, **keys).summary["rows"]["train"] > 1_000, "20 items by default"
 
 
 def _refuse_leaks(events: list[Event], parts: list[list[tuple[str, list[str], str, int]]]) -> None:
