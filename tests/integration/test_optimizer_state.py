@@ -8,8 +8,16 @@ from typing import Any
 import pytest
 import torch
 from tests.integration.test_sharded import dies, equal_up_to_rounding, run, tree_of
-from tests.running import same_result
+from tests.integration.test_stages import staged
+from tests.running import dies as crashes
+from tests.running import metrics, same_result
 from tests.tiny_models import make_base
+
+from sidtune.model.checkpoint_files import load_weights
+from sidtune.runs.checkpoints import FINAL
+from sidtune.runs.schedule import stage_runs
+from sidtune.training.train import train
+from sidtune.training.trainer import StepTrainer
 
 # What each process holds when a run ends.
 WATCHED = """
@@ -71,6 +79,53 @@ def test_a_killed_run_ends_as_if_left_alone(
     dies(processes, broken, tmp_path, 5)
     run(processes, broken, tmp_path)
     same_result(broken, whole)
+
+
+@pytest.mark.parametrize("kind", ["bf16", pytest.param("8bit", marks=pytest.mark.long)])
+def test_every_stage_holds_its_state_so_and_resumes_to_the_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    if kind == "8bit":
+        pytest.importorskip("bitsandbytes")
+    base = make_base(tmp_path / "base", width=64)
+    held, ordinary = list[tuple[str, set[torch.dtype]]](), StepTrainer.train
+
+    def watching(self: StepTrainer, *args: Any, **kwargs: Any) -> Any:
+        result = ordinary(self, *args, **kwargs)
+        state = [value for one in self.optimizer.state.values() for value in one.values()]
+        held.append((self.run.name, {value.dtype for value in state if value.dim()}))
+        return result
+
+    monkeypatch.setattr(StepTrainer, "train", watching)
+    stages = [
+        {"tuning": "frozen", "steps": 4, "learning_rate": 0.05},
+        {"tuning": "lora", "steps": 4},
+        {"tuning": "full", "steps": 4},
+    ]
+    training = {"workers": 0, "optimizer_state": kind, "offload_optimizer": True}
+    whole, broken = (
+        staged(
+            tmp_path,
+            stages,
+            model={"base": str(base)},
+            training=training,
+            output_dir=str(tmp_path / name),
+        )
+        for name in ("whole", "broken")
+    )
+    train(whole)
+    assert [name for name, _ in held] == ["stage-1", "stage-2", "whole"]
+    expected = torch.uint8 if kind == "8bit" else torch.bfloat16
+    # Weights with few values, such as rows and adapters here, stay in float32 instead of 8 bits.
+    assert all(expected in dtypes for _, dtypes in (held[-1:] if kind == "8bit" else held))
+    for folder in ("stage-1", "stage-2", "."):
+        crashes(broken, 3, broken.output_dir / folder)
+    train(broken)
+    for mine, other in zip(stage_runs(broken), stage_runs(whole), strict=True):
+        assert metrics(mine) == metrics(other)
+        left, right = (load_weights(one.output_dir / FINAL) for one in (mine, other))
+        assert left.keys() == right.keys()
+        assert all(torch.equal(right[name], value) for name, value in left.items())
 
 
 @pytest.mark.parametrize(
