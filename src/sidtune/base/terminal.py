@@ -209,22 +209,34 @@ def progress_bar() -> Progress:
 def progress(
     items: Iterable[T], description: str, total: int, size: Callable[[T], int] = lambda _: 1
 ) -> Iterator[T]:
-    """Yield the items while a bar advances by the size of each. Where none is drawn, a line says
-    once how long it takes, if that is long.
+    """Yield the items while a bar advances by the size of each, as in `counting`."""
+    with counting(description, total) as advance:
+        for item in items:
+            yield item
+            advance(size(item))
+
+
+@contextmanager
+def counting(description: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar, and what advances it. Where none is drawn, a line says once how long it takes, if that
+    is long.
     """
     began, done, said = time.monotonic(), 0, False
     with progress_bar() as bar:
         task = bar.add_task(description, total=total)
-        for item in items:
-            yield item
-            bar.advance(task, size(item))
-            done += size(item)
+
+        def advance(size: int) -> None:
+            nonlocal done, said
+            bar.advance(task, size)
+            done += size
             spent = time.monotonic() - began
             if said or not done or spent < ENOUGH:
-                continue
+                return
             said, left = True, spent / done * (total - done)
             if bar.disable and left >= LITTLE and _in_main_thread():
                 starting(f"{description}: about {rough_duration(left)} more")
+
+        yield advance
 
 
 def _in_main_thread() -> bool:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sidtune.base.errors import UserError
 from sidtune.base.ragged import Ragged
-from sidtune.base.terminal import progress, warn
+from sidtune.base.terminal import counting, warn
 from sidtune.config.rank import RankConfig, SourceName
 from sidtune.config.search import BEAMS
 from sidtune.data.rows import Rows
@@ -145,15 +146,27 @@ def fit_ranker(known: Known, rows: Rows, beams: Beams | None, options: RankConfi
         )
     items = len(known.catalogue.ids)
     table = tabulate(sources, Asked(rows.history, items, beams))
-    folds = folds_of(rows)
-    kind, whole = _chosen(table, rows.target, folds, options)
-    rest = table.without("model")
-    alone = "model" in sources and _can_rank(rest.owner)
-    without = fit_scorer(kind, rest, rows.target, options) if alone else None
-    fitted = fit_scorer(kind, table, rows.target, options)
-    ranker = Ranker(sources, fitted, without, options.beams)
-    ranks = {"ranker": whole, **_ranks(table, rows, folds, kind, options)}
-    return Fitted(ranker, ranks, absent)
+    folds, kinds = folds_of(rows), _kinds(len(rows.target))
+    left_out = [name for name in table.sources if _can_rank({*table.owner} - {name})]
+    alone = "model" in left_out
+    # Each is fitted for every fold, and at the end on all rows.
+    fits = FOLDS * (len(kinds) + len(left_out)) + 1 + alone
+    with counting("fitting the ranker", fits) as advance:
+
+        def fit(kind: Kind, part: Table) -> Scorer:
+            made = fit_scorer(kind, part, rows.target, options)
+            advance(1)
+            return made
+
+        kind, whole = _chosen(table, rows.target, folds, kinds, fit)
+        without = fit(kind, table.without("model")) if alone else None
+        ranker = Ranker(sources, fit(kind, table), without, options.beams)
+        ranks = {"ranker": whole}
+        for name in left_out:
+            ranks[f"without {name}"] = cross_fitted(
+                table.without(name), rows.target, folds, partial(fit, kind)
+            )
+    return Fitted(ranker, ranks | _ranks_alone(table, rows), absent)
 
 
 def _can_rank(sources: Iterable[SourceName]) -> bool:
@@ -162,15 +175,16 @@ def _can_rank(sources: Iterable[SourceName]) -> bool:
 
 
 def _chosen(
-    table: Table, target: NDArray[np.integer], folds: NDArray[np.int64], options: RankConfig
+    table: Table,
+    target: NDArray[np.integer],
+    folds: NDArray[np.int64],
+    kinds: Sequence[Kind],
+    fit: Callable[[Kind, Table], Scorer],
 ) -> tuple[Kind, NDArray[np.int64]]:
     """The kind of scorer with the best NDCG@10 on rows of other users than it was fitted on, and
     the ranks of the targets by it.
     """
-    tried = {
-        kind: cross_fitted(table, target, folds, _fitting(kind, target, options))
-        for kind in _kinds(len(target))
-    }
+    tried = {kind: cross_fitted(table, target, folds, partial(fit, kind)) for kind in kinds}
     best = max(tried, key=lambda kind: float(gains(tried[kind], CUTOFF).mean()))
     return best, tried[best]
 
@@ -185,22 +199,9 @@ def _kinds(rows: int) -> tuple[Kind, ...]:
     return (Trees, Mixture) if rows < COMPARED_ROWS else (Trees,)
 
 
-def _fitting(
-    kind: Kind, target: NDArray[np.integer], options: RankConfig
-) -> Callable[[Table], Scorer]:
-    """What fits a scorer of this kind on a part of the table."""
-    return lambda part: fit_scorer(kind, part, target, options)
-
-
-def _ranks(
-    table: Table, rows: Rows, folds: NDArray[np.int64], kind: Kind, options: RankConfig
-) -> dict[str, NDArray[np.int64]]:
-    """Of a ranker without each source, and of each source that can rank alone."""
+def _ranks_alone(table: Table, rows: Rows) -> dict[str, NDArray[np.int64]]:
+    """Of each source that can rank alone."""
     found: dict[str, NDArray[np.int64]] = {}
-    without = [name for name in table.sources if _can_rank({*table.owner} - {name})]
-    fit = _fitting(kind, rows.target, options)
-    for name in progress(without, "fitting the ranker", len(without)):
-        found[f"without {name}"] = cross_fitted(table.without(name), rows.target, folds, fit)
     for name in table.sources:
         if SOURCES[name].mixes:
             scores = np.nan_to_num(table.of(name)[:, 0], nan=-np.inf)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -92,6 +95,41 @@ def test_few_rows_are_mixed_by_weight() -> None:
         alone = Mixture({name: 1.0}).scores(table)
         assert best >= gains(table.pairs.ranks(alone, few.target), 10).mean()
     assert gained["ranker"] > 0
+
+
+@pytest.mark.parametrize(
+    ("rows", "compared", "fits"),
+    [
+        # Three folds of one kind or of two, and of the eight sources each left out; then two whole.
+        (100, 3_000, 3 * (1 + 8) + 2),
+        (600, 3_000, 3 * (2 + 8) + 2),
+        (600, 600, 3 * (1 + 8) + 2),
+    ],
+)
+def test_the_bar_counts_every_fit(
+    monkeypatch: pytest.MonkeyPatch, rows: int, compared: int, fits: int
+) -> None:
+    seen, made = list[tuple[str, int]](), 0
+    ordinary = room.fit_scorer
+
+    @contextmanager
+    def counting(description: str, total: int) -> Iterator[Callable[[int], None]]:
+        seen.append((description, total))
+        yield lambda size: seen.append(("done", size))
+
+    def counted(*args: Any) -> Any:
+        nonlocal made
+        made += 1
+        return ordinary(*args)
+
+    monkeypatch.setattr(room, "counting", counting)
+    monkeypatch.setattr(room, "fit_scorer", counted)
+    monkeypatch.setattr(room, "COMPARED_ROWS", compared)
+    part = np.arange(rows)
+    few = VALID.take(part)
+    fit_ranker(known(TRAIN, few, ITEMS), few, BEAMS.take(part), RankConfig(trees=2))
+    assert seen == [("fitting the ranker", fits), *[("done", 1)] * fits]
+    assert made == fits
 
 
 def test_where_most_have_the_same_the_ranker_is_not_behind_popularity() -> None:
