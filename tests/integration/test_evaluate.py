@@ -23,6 +23,7 @@ from sidtune.config.search import RankOptions
 from sidtune.data.catalogue import read_catalogue
 from sidtune.data.rows import read_rows
 from sidtune.encoding.build import load_catalogue
+from sidtune.evaluation import tables
 from sidtune.tasks.config import Config
 
 
@@ -104,6 +105,28 @@ def test_details_are_those_of_the_lists(config: Config, run: Path) -> None:
             len(row["history"]) for row in read_rows(config.data.rows_file(split)).to_pylist()
         ]
         assert report["details"]["histories"][split] == np.bincount(lengths).tolist()
+    valid = read_rows(config.data.rows_file("valid"))
+    pairs = zip(valid["target"].to_pylist(), valid["history"].to_pylist(), strict=True)
+    repeating = np.mean([target in history for target, history in pairs])
+    assert report["details"]["repeating"]["value"] == pytest.approx(repeating)
+
+
+def test_a_history_that_nobody_has_again_is_told_of(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every share counts as rare here, since a tiny shop shows little."""
+    told = "of the places go to the history. Without it:"
+    command = f"  sidtune evaluate {run} --exclude-history --output {run}/without-history"
+    assert told not in call("evaluate", run).output
+    monkeypatch.setattr(tables, "RARE", 1.0)
+    lines = call("evaluate", run).output.splitlines()
+    (place,) = (place for place, line in enumerate(lines) if told in line)
+    assert len(lines[place]) <= 80
+    assert lines[place + 1] == command
+    assert told not in call("evaluate", run, "--json").output
+    again = call(*command.split()[1:])
+    assert again.exit_code == 0, again.output
+    assert told not in again.output
 
 
 def test_the_table_shows_the_model_beside_the_baselines(run: Path) -> None:

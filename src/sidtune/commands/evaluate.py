@@ -88,7 +88,7 @@ def evaluate(
     with quietly(quiet):
         starting(STARTING)
     from sidtune.evaluation import evaluate as room
-    from sidtune.evaluation.tables import render
+    from sidtune.evaluation.tables import render, told_without_history
 
     quiet_libraries()
     options = RankOptions(beams, normalize, exclude_history, max_tokens)
@@ -117,5 +117,7 @@ def evaluate(
                 f"All metrics: {folder}/{split}.json. All ranked lists:"
                 f" {folder}/{split}.predictions.parquet"
             )
+            for line in told_without_history(report):
+                console.print(escape(line), soft_wrap=True)
         if report and output is None:
             leave_report(model, said=not as_json)

@@ -41,7 +41,7 @@ def run(
     request = Request.read(config, overrides or [])
     with quietly(quiet):
         starting(STARTING)
-    from sidtune.evaluation.tables import render
+    from sidtune.evaluation.tables import render, told_without_history
     from sidtune.pipeline.run import run as room
 
     quiet_libraries()
@@ -53,6 +53,8 @@ def run(
             return
         for table in render(report):
             console.print(table)
+        for line in told_without_history(report):
+            console.print(escape(line), soft_wrap=True)
         _say_next(Path(report.settings["model"]))
 
 

@@ -34,7 +34,7 @@ from sidtune.distributed.launch import pin_first_gpu
 from sidtune.evaluation.compare import SETTINGS
 from sidtune.evaluation.details import agreement, examples, history_lengths
 from sidtune.evaluation.reach import REACH_NAMES, reached
-from sidtune.evaluation.report import Details, Report, make_report
+from sidtune.evaluation.report import Details, Report, in_history, make_report
 from sidtune.evaluation.results import (
     make_folder,
     refuse_other_settings,
@@ -42,6 +42,7 @@ from sidtune.evaluation.results import (
     write_results,
 )
 from sidtune.files.ids import as_texts
+from sidtune.metrics.metrics import Estimate, proportion
 from sidtune.metrics.ranks import Ranking
 from sidtune.opponents.baselines import Baselines
 from sidtune.ranker.file import FILE
@@ -149,14 +150,16 @@ def _report(
     catalogue = recommender.bundle.catalogue
     own = model_lists(recommender, rows, lists, found.options)
     rankings = {name: each.ranking for name, each in own.items()}
-    first, reach = next(iter(own.values())), None
+    first, reach, repeating = next(iter(own.values())), None, None
     histories: dict[str, Ragged] = {request.split: rows.history}
     if data.train:
         train = data.train.load(catalogue)
+        valid = data.valid.load(catalogue) if data.valid else None
         simple, reach, settings["chosen"] = _opponents(
-            recommender, rows, train, data, found.options
+            recommender, rows, train, valid, data, found.options
         )
         rankings |= simple
+        repeating = _repeating(valid if valid and len(valid.target) else train)
         histories = {"train": train.history, **histories}
     elif request.baselines:
         warn("no training rows are known, so baselines are skipped; give them with --train FILE")
@@ -173,6 +176,7 @@ def _report(
         agreement(recommender.answers, catalogue, lists, rows.target),
         examples(catalogue, rows, found.chosen, first.ranking),
         history_lengths(histories),
+        repeating,
     )
     report = replace(report, details=details)
     table = _predictions(recommender, rows, found.chosen, first, reach)
@@ -180,6 +184,11 @@ def _report(
     if request.output is None:
         write_on_card(request.model, request.split, report)
     return report
+
+
+def _repeating(rows: Rows) -> Estimate | None:
+    """The share of rows whose target stands in their history."""
+    return proportion(in_history(rows).astype(np.float64)) if len(rows.target) else None
 
 
 def _refuse_idle_train(request: EvaluationRequest) -> None:
@@ -302,7 +311,12 @@ def model_lists(
 
 
 def _opponents(
-    recommender: Recommender, rows: Rows, train: Rows, data: _Data, options: RankOptions
+    recommender: Recommender,
+    rows: Rows,
+    train: Rows,
+    valid: Rows | None,
+    data: _Data,
+    options: RankOptions,
 ) -> tuple[dict[str, Ranking], NDArray[np.int64], dict[str, Any]]:
     """The baselines' rankings, how each target can be reached, and the settings that were chosen.
 
@@ -316,7 +330,7 @@ def _opponents(
     }
     baselines = Baselines.fit(
         train,
-        data.valid.load(catalogue) if data.valid else None,
+        valid,
         len(sid_of),
         texts=text.near.vectors if isinstance(text, Text) else data.texts(catalogue),
         **restriction,

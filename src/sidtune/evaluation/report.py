@@ -101,11 +101,14 @@ class Details:
     Args:
         histories: number of rows by length of history, from 0 to `LONGEST_COUNTED`, of the ranked
             rows and, where they are known, of the training rows.
+        repeating: share of rows whose target stands in their history, of the validation rows, or of
+            the training rows where no validation rows are known; None where neither are.
     """
 
     levels: list[Level]
     examples: list[Example]
     histories: dict[str, list[Count]]
+    repeating: Estimate | None = None
 
 
 @dataclass(frozen=True)
@@ -168,8 +171,7 @@ def make_report(
     sizes = np.bincount(sid_of[answerable])
     excluded = ~answerable[rows.target]
     if settings["exclude_history"]:
-        owned = np.repeat(rows.target, rows.history.lengths) == rows.history.values
-        excluded |= np.logical_or.reduceat(owned, rows.history.offsets[:-1])
+        excluded |= in_history(rows)
     return Report(
         settings=settings,
         rows=len(rows.target),
@@ -185,6 +187,13 @@ def make_report(
             for name, ranking in rankings.items()
         },
     )
+
+
+def in_history(rows: Rows) -> NDArray[np.bool_]:
+    """Whether each row's target stands in its history, `(rows,)`."""
+    owned = np.repeat(rows.target, rows.history.lengths) == rows.history.values
+    found: NDArray[np.bool_] = np.logical_or.reduceat(owned, rows.history.offsets[:-1])
+    return found
 
 
 def _summary(
