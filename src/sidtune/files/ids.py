@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ CODES = pa.dictionary(pa.int32(), pa.large_string())
 # A whole number as written by a floating-point column.
 WHOLE_FLOAT = r"^-?(?:0|[1-9][0-9]{0,15})\.0+$"
 ROWS_AT_ONCE = 65_536
+# So few ids, as of a request, are looked up one by one.
+FEW = 1_024
 SUITABLE = (
     pa.types.is_string,
     pa.types.is_large_string,
@@ -226,7 +229,18 @@ class Names:
             ]
             return found
         texts = ids.cast(pa.large_string())
-        at = pc.index_in(texts, value_set=self.names)
-        if at.null_count:
-            at = pc.coalesce(at, pc.index_in(canonical(texts), value_set=self.names))
-        return np.append(self.places, np.int32(-1))[_places(at)]
+        at = self._found(texts)
+        if (at < 0).any():
+            at = np.where(at < 0, self._found(canonical(texts)), at)
+        return np.append(self.places, np.int32(-1))[at]
+
+    def _found(self, texts: pa.Array) -> NDArray[np.int64]:
+        """The place among the names of each text, -1 if there is none."""
+        if len(texts) > FEW:
+            return _places(pc.index_in(texts, value_set=self.names))
+        return np.array([self._place_of.get(text, -1) for text in texts.to_pylist()], np.int64)
+
+    @cached_property
+    def _place_of(self) -> dict[str, int]:
+        """Name → place, kept: Arrow makes a table of all names in every call."""
+        return {name: place for place, name in enumerate(self.names.to_pylist())}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -184,3 +185,27 @@ def best_of_rows(scores: sp.csr_array, depth: int) -> Ragged:
     order = np.lexsort((-scores.data, row))
     lists = Ragged.from_lengths(scores.indices[order], np.diff(scores.indptr))
     return lists.keep(place_of(lists) < depth)
+
+
+def highest(scores: Floats, most: int) -> NDArray[np.int64]:
+    """The columns of the highest scores of each row, `(rows, most)`, in no order.
+
+    They lie in those blocks of columns whose maxima are highest, so only these are partitioned.
+
+    Args:
+        scores: `(rows, columns)`.
+        most: at most the number of columns.
+    """
+    rows, columns = scores.shape
+    width = math.isqrt(columns // most)
+    if width < 2:
+        return np.argpartition(-scores, most - 1, axis=1)[:, :most]
+    whole = columns // width * width
+    maxima = scores[:, :whole].reshape(rows, -1, width).max(axis=2)
+    blocks = np.argpartition(-maxima, most - 1, axis=1)[:, :most, None]
+    inside = (blocks * width + np.arange(width)).reshape(rows, -1)
+    behind = np.broadcast_to(np.arange(whole, columns), (rows, columns - whole))
+    searched = np.concatenate([inside, behind], axis=1)
+    found = np.argpartition(-np.take_along_axis(scores, searched, 1), most - 1, axis=1)
+    best: NDArray[np.int64] = np.take_along_axis(searched, found[:, :most], 1)
+    return best

@@ -16,12 +16,12 @@ def prefix_mass(weights: sp.csr_array, numbers: NDArray[np.int32], pairs: Pairs)
         weights: `(rows, items)`.
         numbers: of `prefix_numbers`, `(items, depth)`.
     """
-    items = np.arange(len(numbers))
     found = np.empty((len(pairs), numbers.shape[1]), np.float32)
     for level, prefix in enumerate(numbers.T):
-        ones = np.ones(len(items), np.float32)
-        gather = sp.csr_array((ones, (items, prefix)), shape=(len(items), int(prefix.max()) + 1))
-        mass = (weights @ gather).tocsr()
-        sought = Pairs(pairs.row, prefix[pairs.item].astype(np.int64), pairs.rows, mass.shape[1])
+        shape = (pairs.rows, int(prefix.max()) + 1)
+        parts = (weights.data, prefix[weights.indices], weights.indptr)
+        mass = sp.csr_array(parts, shape=shape, copy=True)
+        mass.sum_duplicates()
+        sought = Pairs(pairs.row, prefix[pairs.item].astype(np.int64), pairs.rows, shape[1])
         found[:, level] = sought.look_up(mass)
     return found

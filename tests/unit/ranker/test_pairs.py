@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidtune.base.ragged import Ragged
-from sidtune.ranker.pairs import Asked, Beams, Pairs, best_of_rows
+from sidtune.ranker.pairs import Asked, Beams, Pairs, best_of_rows, highest
 from sidtune.ranker.sparse import cut_rows, matrix_of, tensors_of
 
 ITEMS = 7
@@ -78,6 +78,21 @@ def test_the_best_entries_of_rows(seed: int, most: int) -> None:
         assert cut.toarray()[row].tolist() == np.where(kept, dense[row], 0).tolist()
     again = matrix_of("m", tensors_of("m", cut))
     assert again.toarray().tolist() == cut.toarray().tolist()
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 200), st.data())
+def test_the_highest_of_dense_rows(seed: int, columns: int, data: st.DataObject) -> None:
+    most = data.draw(st.integers(1, columns))
+    random = np.random.default_rng(seed)
+    # Few values, so that many are equal, and some that may not be listed.
+    scores = random.integers(0, 6, (3, columns)).astype(np.float32)
+    scores[scores == 0] = -np.inf
+    best = highest(scores, most)
+    assert best.shape == (3, most)
+    for row in range(3):
+        assert len(set(best[row].tolist())) == most
+        expected = np.sort(scores[row])[::-1][:most]
+        assert np.sort(scores[row, best[row]])[::-1].tolist() == expected.tolist()
 
 
 def test_indices_beyond_a_matrix_are_refused() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -47,9 +48,14 @@ class Popularity(Source):
 
     def candidates(self, asked: Asked) -> Ragged:
         """The most popular items that may be listed, the same for every row."""
-        order = np.argsort(-self.users, kind="stable")
+        order = self._order
         listed = order if asked.allowed is None else order[asked.allowed[order]]
         return repeat(listed[:CANDIDATES].tolist(), len(asked))
+
+    @cached_property
+    def _order(self) -> NDArray[np.int64]:
+        """Items, the most popular first."""
+        return np.argsort(-self.users, kind="stable")
 
     def features(self, asked: Asked, pairs: Pairs) -> Floats:
         """As `columns`."""

@@ -16,7 +16,7 @@ from sidtune.base.errors import UserError
 from sidtune.base.ragged import Ragged
 from sidtune.base.terminal import warn
 from sidtune.data.rows import Rows
-from sidtune.ranker.pairs import Asked, Floats, Pairs
+from sidtune.ranker.pairs import Asked, Floats, Pairs, highest
 from sidtune.ranker.sources.base import Known, Source, Tensors
 from sidtune.ranker.sources.transitions import history_weights
 from sidtune.ranker.tuning import best_setting
@@ -110,8 +110,7 @@ class _Vectors(Source):
         if asked.allowed is not None:
             scores[:, ~asked.allowed] = -np.inf
         most = min(CANDIDATES, asked.items)
-        best = np.argpartition(-scores, most - 1, axis=1)[:, :most]
-        return Ragged.from_lengths(best.ravel(), np.full(len(asked), most))
+        return Ragged.from_lengths(highest(scores, most).ravel(), np.full(len(asked), most))
 
     def features(self, asked: Asked, pairs: Pairs) -> Floats:
         """As `columns`."""
