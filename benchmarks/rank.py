@@ -13,7 +13,7 @@ The ranker is fitted on the validation rows, and the test rows are ranked twice:
 the validation period's events were counted in, as `sidtune rank --events` does.
 
 `cost` makes up shops of 100,000 and a million items, each with five events an item, and measures
-building the sources and ranking by them.
+building the sources, and ranking by them 500 users at once and one user at a time.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,8 @@ PREDICTION = (
 )
 Shop = Callable[[Path, Path], Config]
 FIT_SEED, DIMENSIONS, SEQUENCE, WALK = 0, 128, 10, 50
+# Users that are ranked one at a time.
+ALONE = 50
 
 
 def main() -> None:
@@ -276,22 +279,26 @@ def cost(items: int) -> dict[str, Any]:
     sources, _ = fit_sources(known, RankConfig().used)
     built, used = time.monotonic() - began, time.process_time() - cpu
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    asked = Asked(valid.history.take(np.arange(500)), items)
-    began = time.monotonic()
-    table = tabulate(sources, asked, bar=False)
-    asked_for = time.monotonic() - began
+    table = tabulate(sources, Asked(valid.history.take(np.arange(500)), items), bar=False)
     trees = Trees.fit(table, valid.target[:500], RankConfig(trees=150))
-    began = time.monotonic()
-    table.pairs.best(trees.scores(table), 50)
-    scored = time.monotonic() - began
+
+    def milliseconds(start: int, users: int) -> float:
+        asked = Asked(valid.history.take(np.arange(start, start + users)), items)
+        began = time.monotonic()
+        found = tabulate(sources, asked, bar=False)
+        found.pairs.best(trees.scores(found), 50)
+        return 1000 * (time.monotonic() - began) / users
+
+    alone = median(milliseconds(start, 1) for start in range(ALONE))
     scale = 1 if sys.platform == "darwin" else 1024
     return {
         "build_seconds": round(built, 1),
         "build_core_seconds": round(used, 1),
         "peak_GiB": round(peak * scale / 2**30, 2),
         "peak_before_GiB": round(before * scale / 2**30, 2),
-        "candidates_a_user": round(len(table.pairs) / len(asked)),
-        "ms_a_user": round(1000 * (asked_for + scored) / len(asked), 2),
+        "candidates_a_user": round(len(table.pairs) / 500),
+        "ms_a_user": round(milliseconds(500, 500), 2),
+        "ms_of_one_user": round(alone, 2),
     }
 
 
