@@ -15,7 +15,7 @@ from sidtune.base.storage import GIB
 from sidtune.pipeline.sizes import size_for
 from sidtune.setup.choose import Chosen
 from sidtune.setup.estimate import TRAINED_BYTES, Estimate, base_parameters, fits
-from sidtune.setup.look import Role, Table
+from sidtune.setup.look import Role
 from sidtune.setup.machine import Machine
 from sidtune.tasks.keys import all_keys
 
@@ -69,7 +69,7 @@ def text_of(
     if "events" in chosen:
         tree["events"] = _events(chosen)
         if "catalogue" in chosen:
-            tree["catalogue"] = _catalogue(chosen.tables["catalogue"])
+            tree["catalogue"] = _catalogue(chosen)
     if data := _data(chosen):
         tree["data"] = data
     if not {"catalogue", "items", "index"} & chosen.tables.keys():
@@ -93,10 +93,13 @@ def _events(chosen: Chosen) -> dict[str, Any]:
     }
 
 
-def _catalogue(table: Table) -> dict[str, Any]:
+def _catalogue(chosen: Chosen) -> dict[str, Any]:
+    table = chosen.tables["catalogue"]
     return {
         "file": _path(table.path),
         **({"format": table.format} if table.format else {}),
+        # Given SIDs name all items, also those that nobody had.
+        **({"keep_untouched": True} if "index" in chosen else {}),
     }
 
 
@@ -147,6 +150,7 @@ def _notes(chosen: Chosen) -> dict[str, str]:
             f"{shared:,} items share the SID of another: each gets one token more, so that every"
             " item can be generated"
         )
+        notes["catalogue.keep_untouched"] = "the semantic IDs name items that nobody had, too"
     if chosen.base is None:
         notes["model"] = (
             "Left out, a small model is trained from scratch, which needs no GPU. Its settings"

@@ -60,8 +60,8 @@ def test_whole_histories_without_texts_and_without_sids(tmp_path: Path) -> None:
 
 def test_whole_histories_with_sids_and_attributes_use_both(tmp_path: Path) -> None:
     write_text(tmp_path, "a.inter.json", json.dumps({"u": ["1", "2", "3", "4"]}))
-    write_text(tmp_path, "a.index.json", json.dumps({str(n): [f"<a_{n}>"] for n in range(1, 5)}))
-    attributes = json.dumps({str(n): [n % 2, 7] for n in range(1, 5)})
+    write_text(tmp_path, "a.index.json", json.dumps({str(n): [f"<a_{n}>"] for n in range(1, 6)}))
+    attributes = json.dumps({str(n): [n % 2, 7] for n in range(1, 6)})
     write_text(tmp_path, "a.attributes.json", attributes)
     chosen = choose(look(tmp_path))
     assert chosen.targets == 1
@@ -70,7 +70,9 @@ def test_whole_histories_with_sids_and_attributes_use_both(tmp_path: Path) -> No
     done = prepared(tmp_path, tree["catalogue"], **tree["events"])
     catalogue = pyarrow.parquet.read_table(done.folder / "catalogue.parquet")
     titles = dict(zip(*(catalogue[name].to_pylist() for name in ("item_id", "title")), strict=True))
-    assert titles == {"1": "a1 a7", "2": "a0 a7", "3": "a1 a7", "4": "a0 a7"}
+    assert titles == {"1": "a1 a7", "2": "a0 a7", "3": "a1 a7", "4": "a0 a7", "5": "a1 a7"}, (
+        "an item that nobody had keeps its place beside its SID"
+    )
 
 
 def test_what_is_written_of_events_can_be_prepared(tmp_path: Path) -> None:
