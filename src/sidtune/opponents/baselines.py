@@ -20,6 +20,7 @@ from sidtune.data.rows import Rows
 from sidtune.metrics.ranks import Ranking
 from sidtune.opponents.blend import Blend
 from sidtune.opponents.popular import Popular
+from sidtune.ranker.pairs import highest
 from sidtune.ranker.sources.co_occurrence import DECAY, conditional
 from sidtune.ranker.sources.transitions import (
     Transitions,
@@ -262,7 +263,7 @@ def _places(scores: NDArray[np.float64], target: NDArray[np.integer]) -> NDArray
 def _top(scores: NDArray[np.float64], depth: int) -> NDArray[np.int64]:
     """Items by descending score, `(rows, depth)`, padded with -1 where fewer may be listed."""
     k = min(depth, scores.shape[1])
-    best = np.argpartition(scores, -k, axis=1)[:, -k:]
+    best = highest(scores, k)
     values = np.take_along_axis(scores, best, axis=1)
     order = np.argsort(-values, axis=1)
     listed = np.where(np.isfinite(values), best, -1)

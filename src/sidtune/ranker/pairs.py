@@ -187,7 +187,7 @@ def best_of_rows(scores: sp.csr_array, depth: int) -> Ragged:
     return lists.keep(place_of(lists) < depth)
 
 
-def highest(scores: Floats, most: int) -> NDArray[np.int64]:
+def highest(scores: NDArray[np.floating], most: int) -> NDArray[np.int64]:
     """The columns of the highest scores of each row, `(rows, most)`, in no order.
 
     They lie in those blocks of columns whose maxima are highest, so only these are partitioned.
