@@ -103,6 +103,7 @@ def evaluate(
     max_tokens: int = MAX_TOKENS,
     baselines: bool = True,
     rank: bool = True,
+    both_directions: bool = False,
     trust_remote_code: bool = False,
 ) -> Report | None:
     """Rank the rows of a split over the whole catalogue with the ranker beside the model, the model
@@ -122,6 +123,8 @@ def evaluate(
         max_tokens: tokens per forward pass; limits memory.
         baselines: also rank the rows with the simple baselines.
         rank: use the ranker beside the model, if there is one.
+        both_directions: order the model's own lists by both directions of reading a history, for a
+            model that learned both (task `sid_sequence_reversed`).
         trust_remote_code: allow Python code shipped with the model to run.
 
     Returns:
@@ -133,7 +136,7 @@ def evaluate(
     """
     from sidtune.evaluation import evaluate as room
 
-    options = RankOptions(beams, normalize, exclude_history, max_tokens)
+    options = RankOptions(beams, normalize, exclude_history, max_tokens, both_directions)
     request = room.EvaluationRequest(
         Path(model),
         split,

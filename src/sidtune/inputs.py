@@ -17,6 +17,7 @@ from sidtune.encoding.frame import Frame
 from sidtune.model.initialise import ItemTexts
 from sidtune.runs.bundle import Bundle
 from sidtune.tasks.config import Config
+from sidtune.tasks.sid_sequence_reversed import FORM as REVERSED
 from sidtune.tokenizer.load import load_model_config, load_tokenizer
 from sidtune.tokenizer.vocabulary import Vocabulary, extend_vocabulary
 
@@ -85,6 +86,9 @@ class Inputs:
                 cutoff_len=cutoff_len,
                 longest_history=longest,
                 frame=self.mixture.frame,
+                reversed_template=self.mixture.templates[REVERSED][0]
+                if REVERSED in config.tasks
+                else None,
             ),
             self.vocabulary.tokenizer,
         )

@@ -45,9 +45,9 @@ OPTIONS = {
     "merge": "source target --trust-remote-code",
     "new-model": "folder --items --hidden --layers --vocab --seed",
     "evaluate": (
-        "model --split --beams --normalize --limit --exclude-history --candidates --rows --train "
-        "--no-baselines --no-rank --output --max-tokens --json --processes --trust-remote-code"
-        " --quiet"
+        "model --split --beams --normalize --both-directions --limit --exclude-history --candidates"
+        " --rows --train --no-baselines --no-rank --output --max-tokens --json --processes"
+        " --trust-remote-code --quiet"
     ),
     "baselines": (
         "config overrides --split --simple --seed --limit --exclude-history --candidates --output"
@@ -55,12 +55,12 @@ OPTIONS = {
     ),
     "rank": "model overrides --events --items --json --trust-remote-code",
     "recommend": (
-        "model --history --input -k --beams --normalize --exclude-history --candidates --no-rank"
-        " --json --trust-remote-code"
+        "model --history --input -k --beams --normalize --both-directions --exclude-history"
+        " --candidates --no-rank --json --trust-remote-code"
     ),
     "serve": (
-        "model --host --port --beams --normalize --no-rank --batch --queue --timeout --max-body"
-        " --max-history --max-candidates --trust-remote-code"
+        "model --host --port --beams --normalize --both-directions --no-rank --batch --queue"
+        " --timeout --max-body --max-history --max-candidates --trust-remote-code"
     ),
     "play": "model other --host --port --beams --normalize --trust-remote-code",
     "export": "model folder --to",

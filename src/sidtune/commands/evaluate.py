@@ -21,6 +21,7 @@ from sidtune.base.terminal import (
 from sidtune.commands.options import (
     AsJson,
     Beams,
+    BothDirections,
     Candidates,
     ExcludeHistory,
     ModelFolder,
@@ -59,6 +60,7 @@ def evaluate(
     split: RankedSplit = "test",
     beams: Beams = None,
     normalize: Normalization = "full",
+    both_directions: BothDirections = False,
     limit: Limit = None,
     exclude_history: ExcludeHistory = False,
     candidates: Candidates = None,
@@ -91,7 +93,7 @@ def evaluate(
     from sidtune.evaluation.tables import render, told_without_history
 
     quiet_libraries()
-    options = RankOptions(beams, normalize, exclude_history, max_tokens)
+    options = RankOptions(beams, normalize, exclude_history, max_tokens, both_directions)
     request = room.EvaluationRequest(
         model,
         split,

@@ -84,6 +84,16 @@ Normalization = Annotated[
         )
     ),
 ]
+BothDirections = Annotated[
+    bool,
+    typer.Option(
+        "--both-directions",
+        help=(
+            "Order the model's own list by both directions, if it learned them"
+            " (sid_sequence_reversed); takes about three times as long."
+        ),
+    ),
+]
 Beams = Annotated[
     int | None,
     typer.Option(

@@ -54,7 +54,7 @@ def rank(
             f"{overrides[0]} has no effect with --events, which fits nothing anew", "Remove it."
         )
     if events:
-        later = count_later(model, events, items)
+        later = count_later(model, events, items, trust_remote_code)
         told = {"events": later.events, "unknown": later.unknown}
         unknown = f"; {later.unknown:,} of unknown items are left out" if later.unknown else ""
         text = f"{later.events:,} later events are counted in{unknown}"

@@ -12,6 +12,7 @@ from sidtune.base.terminal import console, json_text, quiet_libraries, starting
 from sidtune.commands.options import (
     AsJson,
     Beams,
+    BothDirections,
     Candidates,
     ExcludeHistory,
     ModelFolder,
@@ -38,6 +39,7 @@ def recommend(
     k: Annotated[int, typer.Option("-k", min=1, help="Items per list.")] = 10,
     beams: Beams = None,
     normalize: Normalization = "full",
+    both_directions: BothDirections = False,
     exclude_history: ExcludeHistory = False,
     candidates: Candidates = None,
     no_rank: NoRank = False,
@@ -58,9 +60,8 @@ def recommend(
     quiet_libraries()
     recommender = stream.load(model, candidates, trust_remote_code, not no_rank)
     asked = stream.histories(recommender, history, source)
-    for answer in stream.answer(
-        recommender, asked, k, RankOptions(beams, normalize, exclude_history)
-    ):
+    options = RankOptions(beams, normalize, exclude_history, both_directions=both_directions)
+    for answer in stream.answer(recommender, asked, k, options):
         if as_json:
             typer.echo(json_text(stream.as_json(answer)))
         else:

@@ -12,6 +12,7 @@ from rich.markup import escape
 from sidtune.base.terminal import STARTING, console, quiet_libraries, starting
 from sidtune.commands.options import (
     Beams,
+    BothDirections,
     Host,
     ModelFolder,
     NoRank,
@@ -28,6 +29,7 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65_535, help="0 takes a free one.")] = 8000,
     beams: Beams = None,
     normalize: Normalization = "full",
+    both_directions: BothDirections = False,
     no_rank: NoRank = False,
     batch: Annotated[int, typer.Option(min=1, help="Requests answered together, at most.")] = 32,
     queue: Annotated[
@@ -68,7 +70,7 @@ def serve(
         return Recommender.load(model, trust_remote_code=trust_remote_code, rank=not no_rank)
 
     recommender = load()
-    options = RankOptions(beams, normalize)
+    options = RankOptions(beams, normalize, both_directions=both_directions)
     recommender.settled(options, said=True)
     try_out(recommender, options)
     metrics = Metrics()

@@ -20,12 +20,15 @@ class RankOptions:
             allows (`trie`).
         exclude_history: never return an item of the user's history.
         max_tokens: tokens per forward pass; limits memory.
+        both_directions: put the model's own list in order by both directions, in which it learned
+            histories.
     """
 
     beams: int | None = None
     normalize: Normalize = "full"
     exclude_history: bool = False
     max_tokens: int = MAX_TOKENS
+    both_directions: bool = False
 
     @property
     def width(self) -> int:

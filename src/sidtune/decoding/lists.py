@@ -17,16 +17,20 @@ from sidtune.config.search import RankOptions
 from sidtune.decoding.answers import Answers
 from sidtune.decoding.decoder import Decoder
 from sidtune.decoding.prompts import Prompts
+from sidtune.decoding.reverse import Reverse
 from sidtune.decoding.search import Search
 from sidtune.model.sharding.lockstep import lockstep
 
 # Number of histories encoded at once.
 ROWS_AT_ONCE = 65_536
+# Number of SIDs read backwards at once: those of different users share tokens.
+SIDS_AT_ONCE = 4_096
 
 
 @dataclass(frozen=True)
 class Lists:
-    """Numbers of SIDs, best first, padded with -1, and their scores; both `(rows, beams)`.
+    """Numbers of SIDs, best first, padded with -1, and their scores, minus infinity where there is
+    none; both `(rows, beams)`.
 
     `too_long` are the rows whose prompt exceeds `cutoff_len`; their lists are empty.
     """
@@ -83,6 +87,43 @@ def rank_histories(
         np.concatenate(
             [chunk.too_long + number * ROWS_AT_ONCE for number, chunk in enumerate(chunks)]
         ),
+    )
+
+
+def by_both_directions(
+    lists: Lists, reverse: Reverse, answers: Answers, history: Ragged, *, together: bool = False
+) -> Lists:
+    """Lists ordered by both directions: what the history's latest items say of each SID
+    (`Reverse.leading_to`) is added to its score.
+
+    Args:
+        together: as in `rank_histories`.
+    """
+    shared = together and dist.is_initialized()
+    rank, world_size = (dist.get_rank(), dist.get_world_size()) if shared else (0, 1)
+    rows, beams = lists.sids.shape
+    there = lists.sids >= 0
+    # Any item of a SID tells its tokens.
+    of_sid = answers.items.values[answers.items.offsets[:-1]]
+    items = Ragged.from_lengths(of_sid[lists.sids[there]], there.sum(axis=1))
+    added = np.zeros((rows, beams), np.float32)
+    size = max(1, SIDS_AT_ONCE // beams)
+    chunks = [np.arange(start, min(start + size, rows)) for start in range(0, rows, size)]
+    share = chunks[rank::world_size]
+    for chunk in progress(share, "reading backwards", sum(map(len, share)), len):
+        found = np.zeros((len(chunk), beams), np.float32)
+        found[there[chunk]] = reverse.leading_to(items.take(chunk), history.take(chunk))
+        added[chunk] = found
+    if shared:
+        summed = torch.from_numpy(added).to(reverse.device)
+        dist.all_reduce(summed)
+        added = summed.cpu().numpy()
+    scores = lists.scores + added
+    order = np.argsort(-scores, axis=1, kind="stable")
+    return Lists(
+        np.take_along_axis(lists.sids, order, axis=1),
+        np.take_along_axis(scores, order, axis=1),
+        lists.too_long,
     )
 
 

@@ -19,8 +19,9 @@ from sidtune.config.rank import SourceName
 from sidtune.config.search import Normalize, RankOptions
 from sidtune.decoding.answers import Answers, allowed_items, make_answers
 from sidtune.decoding.decoder import Decoder, make_decoder
-from sidtune.decoding.lists import Lists, rank_histories
+from sidtune.decoding.lists import Lists, by_both_directions, rank_histories
 from sidtune.decoding.prompts import Prompts
+from sidtune.decoding.reverse import Reverse
 from sidtune.model.load import load_trained
 from sidtune.ranker.file import read_ranker
 from sidtune.ranker.pairs import Asked, Beams
@@ -53,6 +54,7 @@ class Recommender:
         answers: the items that may be returned.
         ranker: puts the model's items and those of other sources in order; None for the model's
             own order.
+        reverse: the same model from newest to oldest, where it learned that.
     """
 
     def __init__(
@@ -62,9 +64,10 @@ class Recommender:
         bundle: Bundle,
         answers: Answers,
         ranker: Ranker | None = None,
+        reverse: Reverse | None = None,
     ) -> None:
         self.prompts, self.decoder, self.bundle, self.answers = prompts, decoder, bundle, answers
-        self.ranker = ranker
+        self.ranker, self.reverse = ranker, reverse
 
     @classmethod
     def load(
@@ -88,7 +91,8 @@ class Recommender:
         folder = Path(path)
         refuse_other_folders(folder)
         bundle = read_bundle(folder)
-        prompts = Prompts(bundle, load_tokenizer(str(folder), trust_remote_code))
+        tokenizer = load_tokenizer(str(folder), trust_remote_code)
+        prompts = Prompts(bundle, tokenizer)
         model = load_trained(folder, torch.device(device or _best_device()), trust_remote_code)
         decoder = make_decoder(model)
         highest = max(prompts.token_ids.values())
@@ -99,7 +103,8 @@ class Recommender:
                 "Use model and tokenizer of the same run.",
             )
         ranker = read_ranker(folder, bundle.catalogue) if rank else None
-        return cls(prompts, decoder, bundle, make_answers(bundle, prompts), ranker)
+        reverse = Reverse(bundle, tokenizer, decoder.head) if bundle.reversed_template else None
+        return cls(prompts, decoder, bundle, make_answers(bundle, prompts), ranker, reverse)
 
     def among(self, candidates: Iterable[str]) -> Recommender:
         """A recommender with the same model that returns only these items.
@@ -114,11 +119,15 @@ class Recommender:
     def allowing(self, allowed: NDArray[np.bool_]) -> Recommender:
         """The same for a mask of items, `(items,)`, not all of them false."""
         answers = make_answers(self.bundle, self.prompts, allowed)
-        return Recommender(self.prompts, self.decoder, self.bundle, answers, self.ranker)
+        return Recommender(
+            self.prompts, self.decoder, self.bundle, answers, self.ranker, self.reverse
+        )
 
     def unranked(self) -> Recommender:
         """The same model without its ranker."""
-        return Recommender(self.prompts, self.decoder, self.bundle, self.answers)
+        return Recommender(
+            self.prompts, self.decoder, self.bundle, self.answers, reverse=self.reverse
+        )
 
     def recommend(
         self,
@@ -128,6 +137,7 @@ class Recommender:
         beams: int | None = None,
         normalize: Normalize = "full",
         exclude_history: bool = False,
+        both_directions: bool = False,
     ) -> list[list[Recommendation]]:
         """The best `k` items for each history, or fewer if the search finds no more.
 
@@ -139,12 +149,16 @@ class Recommender:
             normalize: normalise over the full vocabulary (`full`), or over the tokens that the trie
                 allows (`trie`).
             exclude_history: never return an item of the history.
+            both_directions: order the list by both directions of reading a history, for a model
+                that learned both (task `sid_sequence_reversed`) and has no ranker.
 
         Raises:
             UserError: for items that are not in the catalogue, and for histories that are empty or
                 too long.
         """
-        options = self.settled(RankOptions(beams, normalize, exclude_history))
+        options = self.settled(
+            RankOptions(beams, normalize, exclude_history, both_directions=both_directions)
+        )
         check_size(k, options.width)
         if not histories:
             return []
@@ -166,10 +180,16 @@ class Recommender:
         """The best `k` items for histories of catalogue positions; None where the prompt does not
         fit, unless there is a ranker, which needs no prompt.
         """
+        if self.ranker and options.both_directions:
+            raise UserError(
+                "--both-directions has no effect on lists that the ranker orders",
+                "Add --no-rank for the model's own lists, or leave --both-directions out.",
+            )
         lists = self.lists(history, options)
-        asked = self.asked(history, lists, options)
         if self.ranker:
+            asked = self.asked(history, lists, options)
             return list(self._recommendations(*self.ranker.rank_named(asked, k)))
+        asked = self.asked(history, self.in_own_order(history, lists, options), options)
         assert asked.beams
         items, scores = asked.beams
         first = place_of(items) < k
@@ -183,7 +203,15 @@ class Recommender:
 
         Args:
             said: warn where another number was asked for.
+
+        Raises:
+            UserError: where both directions are asked of a model that learned one.
         """
+        if options.both_directions and self.reverse is None:
+            raise UserError(
+                "--both-directions: the model learned histories from oldest to newest only",
+                "Leave the option out, or train with the task sid_sequence_reversed, too.",
+            )
         fitted = self.ranker.beams if self.ranker and "model" in self.ranker.sources else None
         if said and fitted and options.beams not in (None, fitted):
             warn(
@@ -198,6 +226,23 @@ class Recommender:
         return rank_histories(
             self.decoder, self.prompts, self.answers, history, settled, together=together
         )
+
+    def in_own_order(
+        self, history: Ragged, lists: Lists, options: RankOptions, together: bool = False
+    ) -> Lists:
+        """The lists as the model alone shows them, by both directions where the options say so; a
+        ranker reads them as they were found.
+        """
+        if not options.both_directions:
+            return lists
+        assert self.reverse
+        return by_both_directions(lists, self.reverse, self.answers, history, together=together)
+
+    def newest(self) -> NDArray[np.float32] | None:
+        """See `Reverse.newest`, of the model's catalogue; None for a model that did not learn to
+        read backwards.
+        """
+        return self.reverse.newest(len(self.bundle.catalogue.ids)) if self.reverse else None
 
     def asked(self, history: Ragged, lists: Lists, options: RankOptions) -> Asked:
         """The same histories as a ranker is asked them, with the model's lists."""

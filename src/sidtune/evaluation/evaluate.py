@@ -115,10 +115,11 @@ def evaluate(request: EvaluationRequest) -> Report | None:
     starting(f"Ranking {len(rows.target):,} rows with {options.width} beams")
     began = time.monotonic()
     lists = recommender.lists(rows.history, options, together=True)
+    own = recommender.in_own_order(rows.history, lists, options, together=True)
     settings["ranking_seconds"] = round(time.monotonic() - began, 2)
     report = None
     if state.is_main_process:
-        found = _Listed(recommender, rows, chosen, lists, options)
+        found = _Listed(recommender, rows, chosen, lists, own, options)
         report = _report(found, data, settings, folder, request)
     if state.num_processes > 1:
         # One that left early would tear the connection from under those that still close it.
@@ -129,12 +130,15 @@ def evaluate(request: EvaluationRequest) -> Report | None:
 
 @dataclass(frozen=True)
 class _Listed:
-    """The rows, with their numbers in the file, and the model's lists for them."""
+    """The rows, with their numbers in the file, and the model's lists for them: as they were found,
+    and in the model's own order.
+    """
 
     recommender: Recommender
     rows: Rows
     chosen: NDArray[np.int64]
     lists: Lists
+    own: Lists
     options: RankOptions
 
 
@@ -148,7 +152,7 @@ def _report(
     """Rank with ranker and baselines too, and leave the results."""
     recommender, rows, lists = found.recommender, found.rows, found.lists
     catalogue = recommender.bundle.catalogue
-    own = model_lists(recommender, rows, lists, found.options)
+    own = _model_lists(found)
     rankings = {name: each.ranking for name, each in own.items()}
     first, reach, repeating = next(iter(own.values())), None, None
     histories: dict[str, Ragged] = {request.split: rows.history}
@@ -291,16 +295,17 @@ class ItemLists(NamedTuple):
     scores: NDArray[np.float32]
 
 
-def model_lists(
-    recommender: Recommender, rows: Rows, lists: Lists, options: RankOptions
-) -> dict[str, ItemLists]:
+def _model_lists(listed: _Listed) -> dict[str, ItemLists]:
     """By name: the ranker's lists, where there is a ranker, the model's own, and the ranker's as if
     there were no model.
     """
+    recommender, rows, options = listed.recommender, listed.rows, listed.options
     answers, hidden = recommender.answers, rows.history if options.exclude_history else None
-    asked = recommender.asked(rows.history, lists, options)
-    assert asked.beams
-    model = ItemLists(answers.rank(lists.sids, rows.target, hidden), *asked.beams)
+    asked, own = (
+        recommender.asked(rows.history, lists, options) for lists in (listed.lists, listed.own)
+    )
+    assert own.beams
+    model = ItemLists(answers.rank(listed.own.sids, rows.target, hidden), *own.beams)
     if recommender.ranker is None:
         return {"model": model}
     found = {

@@ -77,6 +77,7 @@ def rank_run(
         search = RankOptions(options.beams)
         lists = recommender.lists(rows.history, search)
         beams = recommender.asked(rows.history, lists, search).beams
+        known = replace(known, newest=recommender.newest())
     fitted = fit_ranker(known, rows, beams, options)
     write_ranker(fitted.ranker, catalogue, folder)
     ranked = summary(fitted, options)
@@ -84,7 +85,9 @@ def rank_run(
     return ranked
 
 
-def count_later(folder: Path, events: Path, items: Path | None = None) -> Later:
+def count_later(
+    folder: Path, events: Path, items: Path | None = None, trust_remote_code: bool = False
+) -> Later:
     """Count events that came later into the sources of a fitted ranker, over the catalogue that the
     model has now; what was learned on validation rows stays.
 
@@ -110,7 +113,11 @@ def count_later(folder: Path, events: Path, items: Path | None = None) -> Later:
     rows = [load_split(config.data, catalogue, split) for split in there]
     later = with_later(events, config.events, catalogue, known.train, rows)
     users = popularity(later.rows, len(catalogue.ids))
-    renewed = ranker.recounted(replace(known, train=later.rows, valid=None, users=users))
+    newest = None
+    if "model" in ranker.sources:
+        newest = Recommender.load(folder, None, trust_remote_code, rank=False).newest()
+    known = replace(known, train=later.rows, valid=None, users=users, newest=newest)
+    renewed = ranker.recounted(known)
     write_ranker(renewed, catalogue, folder)
     return later
 

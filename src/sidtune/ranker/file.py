@@ -26,10 +26,16 @@ from sidtune.ranker.sources.base import Source
 from sidtune.ranker.tree_text import refuse_broken_trees
 
 FILE = "ranker.safetensors"
-FORMAT_VERSION: Final = 2
+FORMAT_VERSION: Final = 3
 ENTRY = "sidtune"
 # Tensors with a row for each item: kind of numbers, and dimensions.
-BY_ITEM = {"vectors": ("f", 2), "numbers": ("i", 2), "users": ("i", 1)}
+BY_ITEM = {
+    "vectors": ("f", 2),
+    "numbers": ("i", 2),
+    "users": ("i", 1),
+    "newest": ("f", 1),
+    "places": ("f", 1),
+}
 
 
 class _Scorer(BaseModel):
@@ -60,7 +66,7 @@ class _Told(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    version: Literal[2]
+    version: Literal[3]
     catalogue: str
     items: Annotated[int, Field(ge=1)]
     sources: tuple[SourceName, ...]

@@ -24,6 +24,7 @@ from sidtune.files.text import read_json_model
 from sidtune.runs.checkpoints import checkpoints
 from sidtune.runs.model_card import CARD, Prompted, Training, model_card
 from sidtune.tasks import TASKS
+from sidtune.tasks.sid_sequence_reversed import FORM as REVERSED
 from sidtune.templates import Template, as_tree, parse_template
 
 CATALOGUE, RECOMMENDER_FILE = "sid_catalogue.parquet", "sid_recommender.json"
@@ -74,6 +75,8 @@ class Bundle:
         frame: the text around prompt and response, as rendered when training began.
         prompt_ids: the token ids around the history; None if prompts contain more than the SIDs of
             a history.
+        reversed_template: template of `sid_sequence_reversed`; None if the model was not trained
+            on it.
     """
 
     catalogue: Catalogue
@@ -85,6 +88,7 @@ class Bundle:
     longest_history: int
     frame: Frame = PLAIN
     prompt_ids: PromptIds | None = None
+    reversed_template: Template | None = None
 
     @property
     def by_users(self) -> list[str]:
@@ -170,6 +174,7 @@ class _Recommender(BaseModel):
     longest_history: int = Field(ge=1, le=MOST)
     chat: _Frame | None
     prompt_ids: _PromptIds | None
+    reversed_template: dict[str, object] | None = None
 
     @model_validator(mode="after")
     def _chat_has_its_frame(self) -> Self:
@@ -198,6 +203,7 @@ def write_bundle(bundle: Bundle, folder: Path, training: Training | None = None)
         longest_history=bundle.longest_history,
         chat=_Frame.of(bundle.frame) if bundle.format == "chat" else None,
         prompt_ids=_PromptIds(**asdict(bundle.prompt_ids)) if bundle.prompt_ids else None,
+        reversed_template=as_tree(bundle.reversed_template) if bundle.reversed_template else None,
     )
     (folder / RECOMMENDER_FILE).write_text(
         recommender.model_dump_json(indent=1) + "\n", encoding="utf-8"
@@ -233,9 +239,8 @@ def read_bundle(folder: Path) -> Bundle:
             )
     recommender = read_json_model(folder / RECOMMENDER_FILE, _Recommender, HINT)
     catalogue, users = _read_catalogue(folder / CATALOGUE)
-    template = parse_template(
-        recommender.task, recommender.template, str(folder / RECOMMENDER_FILE)
-    )
+    file, backwards = str(folder / RECOMMENDER_FILE), recommender.reversed_template
+    template = parse_template(recommender.task, recommender.template, file)
     return Bundle(
         catalogue=catalogue,
         users=users,
@@ -248,6 +253,7 @@ def read_bundle(folder: Path) -> Bundle:
         prompt_ids=(
             PromptIds(**recommender.prompt_ids.model_dump()) if recommender.prompt_ids else None
         ),
+        reversed_template=parse_template(REVERSED, backwards, file) if backwards else None,
     )
 
 

@@ -28,6 +28,8 @@ class Known:
         valid: rows that settings are chosen on; none where there are none.
         users: `(n,)`, training users of each item.
         texts: vectors of the items' texts `(n, d)`, rows of length 1 or 0; None without texts.
+        newest: the model's log-probability that an item is a user's newest, `(n,)`, with nothing
+            known of the user; None where the model cannot tell.
     """
 
     catalogue: Catalogue
@@ -35,6 +37,7 @@ class Known:
     valid: Rows | None
     users: NDArray[np.int64]
     texts: Floats | None = None
+    newest: Floats | None = None
 
 
 class Source(ABC):

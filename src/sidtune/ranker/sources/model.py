@@ -21,37 +21,42 @@ DEPTH = 2
 
 @dataclass(frozen=True)
 class Model(Source):
-    """Log-probability of the candidate's SID and its place in the model's list, NaN outside of it;
-    and the probability of the listed SIDs that share its first token, and its first two, which is
-    known of every candidate.
+    """Log-probability of the candidate's SID and its place in the model's list, NaN outside of it.
+    Of every candidate: the probability of the listed SIDs that share its first token, and its
+    first two; and the log-probability of being a user's newest item.
 
     Args:
         numbers: `(items, depth)`, the number of each item's prefix of 1, 2, … tokens.
+        newest: as in `Known`, NaN where the model cannot tell.
     """
 
     numbers: NDArray[np.int32]
+    newest: Floats
 
     columns: ClassVar = {
         "log_probability": "model: log-probability of its SID",
         "place": "model: its place in the list",
         "one_token_mass": "model: probability of SIDs with its first token",
         "two_token_mass": "model: probability of SIDs with its first two tokens",
+        "newest": "model: log-probability of being a user's newest item",
     }
     mixes: ClassVar = True
 
     @classmethod
     def fit(cls, known: Known) -> Model:
         """Number the prefixes."""
-        return cls(prefix_numbers(known.catalogue.sids, DEPTH))
+        numbers = prefix_numbers(known.catalogue.sids, DEPTH)
+        unknown = np.full(len(numbers), np.nan, np.float32)
+        return cls(numbers, unknown if known.newest is None else known.newest)
 
     @classmethod
     def load(cls, tensors: Tensors) -> Model:
         """From what `tensors` gave."""
-        return cls(tensors["numbers"])
+        return cls(tensors["numbers"], tensors["newest"])
 
     def tensors(self) -> Tensors:
-        """The numbers."""
-        return {"numbers": self.numbers}
+        """Both arrays."""
+        return {"numbers": self.numbers, "newest": self.newest}
 
     def candidates(self, asked: Asked) -> Ragged:
         """The model's list."""
@@ -67,7 +72,8 @@ class Model(Source):
         score = np.append(beams.scores[order], unlisted)[place]
         places = np.append(place_of(beams.items)[order].astype(np.float32), unlisted)[place]
         mass = prefix_mass(self._distinct(beams, asked), self.numbers, pairs)
-        return np.concatenate([score[:, None], places[:, None], mass], axis=1).astype(np.float32)
+        columns = [score[:, None], places[:, None], mass, self.newest[pairs.item][:, None]]
+        return np.concatenate(columns, axis=1).astype(np.float32)
 
     @staticmethod
     def share(features: Floats) -> Floats:

@@ -1,4 +1,4 @@
-"""How many training users an item has."""
+"""How many training users an item has, and how late they had it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from sidtune.base.ragged import Ragged, repeat
+from sidtune.base.ragged import Ragged, place_of, repeat
+from sidtune.data.rows import Rows
+from sidtune.data.sequences import whole
 from sidtune.ranker.pairs import Asked, Floats, Pairs
 from sidtune.ranker.sources.base import Known, Source, Tensors
 
@@ -18,33 +20,39 @@ CANDIDATES = 10
 
 @dataclass(frozen=True)
 class Popularity(Source):
-    """Training users of the candidate.
+    """Training users of the candidate, and how late it stands in their histories.
 
     In data that was reduced to its k-core, an item with fewer than k training users must occur in
     the held-out events. A ranker finds that out, so figures are shown without this source too.
 
     Args:
         users: `(items,)`.
+        places: `(items,)`, the mean of an item's places in histories, from 0, the oldest, to 1, the
+            newest; NaN for items in none.
     """
 
     users: NDArray[np.int64]
+    places: Floats
 
-    columns: ClassVar = {"training_users": "number of its training users"}
+    columns: ClassVar = {
+        "training_users": "number of its training users",
+        "mean_place": "its mean place in their histories: 0 oldest, 1 newest",
+    }
     mixes: ClassVar = True
 
     @classmethod
     def fit(cls, known: Known) -> Popularity:
-        """The counts."""
-        return cls(known.users)
+        """Count."""
+        return cls(known.users, _places(known.train, len(known.users)))
 
     @classmethod
     def load(cls, tensors: Tensors) -> Popularity:
         """From what `tensors` gave."""
-        return cls(tensors["users"])
+        return cls(tensors["users"], tensors["places"])
 
     def tensors(self) -> Tensors:
-        """The counts."""
-        return {"users": self.users}
+        """Both arrays."""
+        return {"users": self.users, "places": self.places}
 
     def candidates(self, asked: Asked) -> Ragged:
         """The most popular items that may be listed, the same for every row."""
@@ -59,9 +67,20 @@ class Popularity(Source):
 
     def features(self, asked: Asked, pairs: Pairs) -> Floats:
         """As `columns`."""
-        return self.users[pairs.item, None].astype(np.float32)
+        found = [self.users[pairs.item].astype(np.float32), self.places[pairs.item]]
+        return np.stack(found, axis=1)
 
     @staticmethod
     def share(features: Floats) -> Floats:
         """The number of users."""
         return features[:, 0]
+
+
+def _places(train: Rows, items: int) -> Floats:
+    """See `Popularity`; the middle of an event's share of its history is its place."""
+    histories = whole(train).items
+    place = (place_of(histories) + 0.5) / np.repeat(histories.lengths, histories.lengths)
+    times = np.bincount(histories.values, minlength=items)
+    summed = np.bincount(histories.values, weights=place, minlength=items)
+    found: Floats = (summed / np.where(times > 0, times, np.nan)).astype(np.float32)
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -22,7 +23,8 @@ from sidtune.ranker.sources.vectors import DECAYS, USUAL_DECAY, Behaviour, Neigh
 
 ITEMS = 12
 TRAIN, HELD = made_up(60, ITEMS, 0)
-KNOWN = known(TRAIN, HELD, ITEMS)
+NEWEST = np.linspace(-9, -1, ITEMS, dtype=np.float32)
+KNOWN = replace(known(TRAIN, HELD, ITEMS), newest=NEWEST)
 BEAMS = beams_of(HELD, ITEMS)
 ASKED = asked(HELD, ITEMS, BEAMS)
 ALL = Pairs(
@@ -163,10 +165,16 @@ def test_shared_tokens_of_sids() -> None:
 
 
 def test_popularity_and_history() -> None:
-    users = columns(fitted(Popularity))["training_users"]
+    users, mean_places = columns(fitted(Popularity)).values()
+    places: dict[int, list[float]] = defaultdict(list)
+    for sequence in sequences():
+        for place, item in enumerate(sequence):
+            places[item].append((place + 0.5) / len(sequence))
+    late = [np.mean(places[item]) if item in places else np.nan for item in range(ITEMS)]
     ago, times, length = columns(fitted(History)).values()
     for row, history in enumerate(HISTORIES):
         assert users[row].tolist() == KNOWN.users.tolist()
+        assert mean_places[row] == pytest.approx(late, abs=1e-6, nan_ok=True)
         for item in range(ITEMS):
             newest_first = history[::-1]
             where = newest_first.index(item) if item in history else np.nan
@@ -176,7 +184,7 @@ def test_popularity_and_history() -> None:
 
 
 def test_the_models_list() -> None:
-    logs, places, one, two = columns(fitted(Model)).values()
+    logs, places, one, two, newest = columns(fitted(Model)).values()
     sids = KNOWN.catalogue.sids
     starts = BEAMS.items.offsets
     for row in range(len(HISTORIES)):
@@ -194,6 +202,7 @@ def test_the_models_list() -> None:
                     if sids[other][:depth] == sids[item][:depth]
                 )
                 assert found[row, item] == pytest.approx(expected, rel=1e-5)
+            assert newest[row, item] == NEWEST[item]
 
 
 def test_a_model_that_lists_nothing_is_no_fault() -> None:
@@ -202,7 +211,12 @@ def test_a_model_that_lists_nothing_is_no_fault() -> None:
     assert source.candidates(nothing).lengths.tolist() == [0] * len(HISTORIES)
     features = source.features(nothing, ALL)
     assert np.isnan(features[:, :2]).all()
-    assert (features[:, 2:] == 0).all()
+    assert (features[:, 2:4] == 0).all()
+
+
+def test_a_model_that_cannot_tell_the_newest_item_leaves_it_open() -> None:
+    source = Model.fit(replace(KNOWN, newest=None))
+    assert np.isnan(source.features(ASKED, ALL)[:, 4]).all()
 
 
 @pytest.mark.parametrize("name", SOURCES)
@@ -252,4 +266,4 @@ def test_validation_rows_choose_settings_and_are_not_counted(name: str) -> None:
     counted = chosen.recount(known(TRAIN, None, ITEMS))
     assert counted is not None
     for part, tensor in chosen.tensors().items():
-        assert counted.tensors()[part].tolist() == tensor.tolist(), part
+        assert np.array_equal(counted.tensors()[part], tensor, equal_nan=tensor.dtype.kind == "f")
