@@ -9,10 +9,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 from accelerate import PartialState
 from numpy.typing import NDArray
@@ -27,13 +26,13 @@ from sidtune.config.search import RankOptions
 from sidtune.data.catalogue import Catalogue
 from sidtune.data.rows import Rows, Split, drawn, load_rows
 from sidtune.decoding.answers import read_candidates
-from sidtune.decoding.lists import Lists
 from sidtune.decoding.recommender import Recommender
 from sidtune.distributed.environment import settle_environment
 from sidtune.distributed.launch import pin_first_gpu
 from sidtune.evaluation.compare import SETTINGS
 from sidtune.evaluation.details import agreement, examples, history_lengths
-from sidtune.evaluation.reach import REACH_NAMES, reached
+from sidtune.evaluation.lists import Listed, model_lists, predictions
+from sidtune.evaluation.reach import reached
 from sidtune.evaluation.report import Details, Report, in_history, make_report
 from sidtune.evaluation.results import (
     make_folder,
@@ -41,7 +40,6 @@ from sidtune.evaluation.results import (
     write_on_card,
     write_results,
 )
-from sidtune.files.ids import as_texts
 from sidtune.metrics.metrics import Estimate, proportion
 from sidtune.metrics.ranks import Ranking
 from sidtune.opponents.baselines import Baselines
@@ -119,7 +117,7 @@ def evaluate(request: EvaluationRequest) -> Report | None:
     settings["ranking_seconds"] = round(time.monotonic() - began, 2)
     report = None
     if state.is_main_process:
-        found = _Listed(recommender, rows, chosen, lists, own, options)
+        found = Listed(recommender, rows, chosen, lists, own, options)
         report = _report(found, data, settings, folder, request)
     if state.num_processes > 1:
         # One that left early would tear the connection from under those that still close it.
@@ -128,22 +126,8 @@ def evaluate(request: EvaluationRequest) -> Report | None:
     return report
 
 
-@dataclass(frozen=True)
-class _Listed:
-    """The rows, with their numbers in the file, and the model's lists for them: as they were found,
-    and in the model's own order.
-    """
-
-    recommender: Recommender
-    rows: Rows
-    chosen: NDArray[np.int64]
-    lists: Lists
-    own: Lists
-    options: RankOptions
-
-
 def _report(
-    found: _Listed,
+    found: Listed,
     data: _Data,
     settings: dict[str, Any],
     folder: Path,
@@ -152,7 +136,7 @@ def _report(
     """Rank with ranker and baselines too, and leave the results."""
     recommender, rows, lists = found.recommender, found.rows, found.lists
     catalogue = recommender.bundle.catalogue
-    own = _model_lists(found)
+    own = model_lists(found)
     rankings = {name: each.ranking for name, each in own.items()}
     first, reach, repeating = next(iter(own.values())), None, None
     histories: dict[str, Ragged] = {request.split: rows.history}
@@ -183,7 +167,7 @@ def _report(
         repeating,
     )
     report = replace(report, details=details)
-    table = _predictions(recommender, rows, found.chosen, first, reach)
+    table = predictions(found, first, reach)
     write_results(folder, request.split, report, table)
     if request.output is None:
         write_on_card(request.model, request.split, report)
@@ -287,34 +271,6 @@ def results_folder(request: EvaluationRequest) -> Path:
     return request.output or request.model / EVALUATION
 
 
-class ItemLists(NamedTuple):
-    """Lists of items with their scores, and where the targets stand in them."""
-
-    ranking: Ranking
-    items: Ragged
-    scores: NDArray[np.float32]
-
-
-def _model_lists(listed: _Listed) -> dict[str, ItemLists]:
-    """By name: the ranker's lists, where there is a ranker, the model's own, and the ranker's as if
-    there were no model.
-    """
-    recommender, rows, options = listed.recommender, listed.rows, listed.options
-    answers, hidden = recommender.answers, rows.history if options.exclude_history else None
-    asked, own = (
-        recommender.asked(rows.history, lists, options) for lists in (listed.lists, listed.own)
-    )
-    assert own.beams
-    model = ItemLists(answers.rank(listed.own.sids, rows.target, hidden), *own.beams)
-    if recommender.ranker is None:
-        return {"model": model}
-    found = {
-        name: ItemLists(answers.rank_items(items, rows.target, options.width), items, scores)
-        for name, (items, scores) in recommender.ranker.rank_each(asked, options.width).items()
-    }
-    return {"ranker": found.pop("ranker"), "model": model, **found}
-
-
 def _opponents(
     recommender: Recommender,
     rows: Rows,
@@ -373,29 +329,3 @@ def _settings(
         "processes": processes,
         "versions": {"sidtune": __version__, "torch": torch.__version__},
     }
-
-
-def _predictions(
-    recommender: Recommender,
-    rows: Rows,
-    chosen: NDArray[np.int64],
-    lists: ItemLists,
-    reach: NDArray[np.int64] | None,
-) -> pa.Table:
-    """A row each: who, what was wanted, where it stands, how it can be reached, and the list with
-    its scores.
-    """
-    ids = pa.array(recommender.bundle.catalogue.ids, pa.string())
-    offsets = pa.array(lists.items.offsets.astype(np.int32))
-    columns = {
-        "row": chosen + 1,
-        "user_id": as_texts(rows.users),
-        "target": ids.take(pa.array(rows.target)),
-        "sid_rank": lists.ranking.sid_ranks,
-        "item_rank": lists.ranking.item_ranks,
-        "items": pa.ListArray.from_arrays(offsets, ids.take(pa.array(lists.items.values))),
-        "scores": pa.ListArray.from_arrays(offsets, pa.array(lists.scores)),
-    }
-    if reach is not None:
-        columns["reach"] = pa.array(REACH_NAMES).take(pa.array(reach))
-    return pa.table(columns)
