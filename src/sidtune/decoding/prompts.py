@@ -42,13 +42,13 @@ class Prompts:
         refuse_special(tokenizer, catalogue.sid_tokens)
         if bundle.task == "sid_sequence":
             refuse_nested(bundle.task, set(catalogue.sids))
-        segments = segment_tokenizers(tokenizer, catalogue.sid_tokens)
-        _refuse_unknown(catalogue.sid_tokens, segments.added)
+        self.segments = segment_tokenizers(tokenizer, catalogue.sid_tokens)
+        _refuse_unknown(catalogue.sid_tokens, self.segments.added)
         self._task, self._longest_history = bundle.task, bundle.longest_history
         # Descriptions stand in no prompt of the task, and with one template there is nothing to
         # draw.
         self._encoder = Encoder(
-            segments,
+            self.segments,
             bundle.frame,
             catalogue,
             {self._task: (bundle.template,)},
@@ -57,7 +57,7 @@ class Prompts:
             seed=0,
         )
         self._stand_in = max(range(len(catalogue.sids)), key=lambda item: len(catalogue.sids[item]))
-        self.token_ids = {token: segments.added[token] for token in catalogue.sid_tokens}
+        self.token_ids = {token: self.segments.added[token] for token in catalogue.sid_tokens}
         self.closing, self._before = self._around_answer(self._encoder.closing)
         self._slots = [name for segment in bundle.template.prompt for name in segment.names]
         expected, found = bundle.prompt_ids, self.around_history()

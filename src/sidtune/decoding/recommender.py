@@ -91,8 +91,7 @@ class Recommender:
         folder = Path(path)
         refuse_other_folders(folder)
         bundle = read_bundle(folder)
-        tokenizer = load_tokenizer(str(folder), trust_remote_code)
-        prompts = Prompts(bundle, tokenizer)
+        prompts = Prompts(bundle, load_tokenizer(str(folder), trust_remote_code))
         model = load_trained(folder, torch.device(device or _best_device()), trust_remote_code)
         decoder = make_decoder(model)
         highest = max(prompts.token_ids.values())
@@ -103,7 +102,9 @@ class Recommender:
                 "Use model and tokenizer of the same run.",
             )
         ranker = read_ranker(folder, bundle.catalogue) if rank else None
-        reverse = Reverse(bundle, tokenizer, decoder.head) if bundle.reversed_template else None
+        reverse = (
+            Reverse(bundle, prompts.segments, decoder.head) if bundle.reversed_template else None
+        )
         return cls(prompts, decoder, bundle, make_answers(bundle, prompts), ranker, reverse)
 
     def among(self, candidates: Iterable[str]) -> Recommender:

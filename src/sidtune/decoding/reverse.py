@@ -4,11 +4,12 @@ item.
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import PreTrainedTokenizerFast
 
 from sidtune.base.ragged import Ragged, concatenate, row_of
 from sidtune.batching.layouts import Layout, MicroBatch
@@ -20,7 +21,7 @@ from sidtune.model.costs import pass_cost
 from sidtune.runs.bundle import Bundle
 from sidtune.tasks.base import Items, Part
 from sidtune.tasks.sid_sequence_reversed import FORM
-from sidtune.tokenizer.segments import segment_tokenizers
+from sidtune.tokenizer.segments import SegmentTokenizers
 
 # Latest items of a history that an item is asked about, and the weight of what it says.
 LATEST, WEIGHT = 2, 0.5
@@ -37,37 +38,34 @@ class Reverse:
 
     Args:
         bundle: of a model that learned `sid_sequence_reversed`.
+        segments: tokenizers of the model.
         head: of the model, in evaluation mode.
-        max_tokens: of one forward pass.
     """
 
-    def __init__(
-        self,
-        bundle: Bundle,
-        tokenizer: PreTrainedTokenizerFast,
-        head: Head,
-        max_tokens: int = MAX_TOKENS,
-    ) -> None:
+    def __init__(self, bundle: Bundle, segments: SegmentTokenizers, head: Head) -> None:
         assert bundle.reversed_template
-        catalogue = bundle.catalogue
         self._encoder = Encoder(
-            segment_tokenizers(tokenizer, catalogue.sid_tokens),
+            segments,
             bundle.frame,
-            catalogue,
+            bundle.catalogue,
             {FORM: (bundle.reversed_template,)},
             bundle.cutoff_len,
             description_tokens=1,
             seed=0,
         ).without_limit()
         self._head, self.device = head, head.model.device
+
+    @cached_property
+    def _layout(self) -> Layout:
+        model = self._head.model
         longest = self._encoder.encode(_part(Ragged.from_lists([[0] * (LATEST + 1)]), 1))
-        trees = runs_trees(head.model, 2 * len(longest.input_ids[0]))
-        self._layout = Layout(
+        trees = runs_trees(model, 2 * len(longest.input_ids[0]))
+        return Layout(
             "tree" if trees else "bucketed",
-            max_tokens,
+            MAX_TOKENS,
             pad_id=0,
-            pass_cost=pass_cost(head.model),
-            token_cost=PAIRS_PER_HIDDEN * head.model.config.get_text_config().hidden_size,
+            pass_cost=pass_cost(model),
+            token_cost=PAIRS_PER_HIDDEN * model.config.get_text_config().hidden_size,
         )
 
     def leading_to(self, items: Ragged, history: Ragged) -> NDArray[np.float32]:
