@@ -23,7 +23,7 @@ from sidtune.config.search import RankOptions
 from sidtune.data.catalogue import read_catalogue
 from sidtune.data.rows import read_rows
 from sidtune.encoding.build import load_catalogue
-from sidtune.evaluation import tables
+from sidtune.metrics import repeats
 from sidtune.tasks.config import Config
 
 
@@ -118,7 +118,7 @@ def test_a_history_that_nobody_has_again_is_told_of(
     told = "of the places go to the history. Without it:"
     command = f"  sidtune evaluate {run} --exclude-history --output {run}/without-history"
     assert told not in call("evaluate", run).output
-    monkeypatch.setattr(tables, "RARE", 1.0)
+    monkeypatch.setattr(repeats, "RARE", 1.0)
     lines = call("evaluate", run).output.splitlines()
     (place,) = (place for place, line in enumerate(lines) if told in line)
     assert len(lines[place]) <= 80

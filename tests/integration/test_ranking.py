@@ -54,35 +54,30 @@ def test_ranking_metrics_are_logged_like_the_loss(
         assert figure == pytest.approx(entries[-1][f"eval_{name.lower()}"])
 
 
-def test_ranking_over_the_allowed_tokens(tmp_path: Path) -> None:
-    """As `evaluate --normalize trie` does, and otherwise than over the vocabulary."""
-    config = ranked_config(
-        tmp_path, ranking={"every": 1, "sample": 12, "beams": 10, "normalize": "trie"}
-    )
+@pytest.mark.parametrize(
+    ("key", "value", "option"),
+    [
+        ("normalize", "trie", ("--normalize", "trie")),
+        ("exclude_history", True, ("--exclude-history",)),
+    ],
+)
+def test_the_lists_are_those_of_evaluate(
+    tmp_path: Path, key: str, value: Any, option: tuple[str, ...]
+) -> None:
+    config = ranked_config(tmp_path, ranking={"every": 1, "sample": 12, "beams": 10, key: value})
     assert train(config)
     last = logged(config)[-1]
-    found = {}
-    for normalize in ("full", "trie"):
-        options = (
-            "--split",
-            "valid",
-            "--beams",
-            10,
-            "--normalize",
-            normalize,
-            "--output",
-            tmp_path / normalize,
-        )
-        assert (
-            call("evaluate", config.output_dir / f"checkpoint-{last['step']}", *options).exit_code
-            == 0
-        )
-        report, _ = results(tmp_path / normalize, "valid")
-        found[normalize] = {
-            name: report["rankers"]["model"]["item"][name]["value"] for name in ("MRR", "NDCG@3")
-        }
-    assert found["trie"] != found["full"]
-    assert found["trie"] == pytest.approx({"MRR": last["eval_mrr"], "NDCG@3": last["eval_ndcg@3"]})
+    checkpoint = config.output_dir / f"checkpoint-{last['step']}"
+    found = []
+    for name, given in (("with", option), ("without", ())):
+        options = ("--split", "valid", "--beams", 10, "--output", tmp_path / name, *given)
+        assert call("evaluate", checkpoint, *options).exit_code == 0
+        report, _ = results(tmp_path / name, "valid")
+        figures = report["rankers"]["model"]["item"]
+        found.append({metric: figures[metric]["value"] for metric in ("MRR", "NDCG@3")})
+    chosen, other = found
+    assert chosen != other
+    assert chosen == pytest.approx({"MRR": last["eval_mrr"], "NDCG@3": last["eval_ndcg@3"]})
 
 
 @pytest.mark.parametrize("metric", ["ndcg@10", "hr@10"])

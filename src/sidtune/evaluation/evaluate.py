@@ -33,15 +33,15 @@ from sidtune.evaluation.compare import SETTINGS
 from sidtune.evaluation.details import agreement, examples, history_lengths
 from sidtune.evaluation.lists import Listed, model_lists, predictions
 from sidtune.evaluation.reach import reached
-from sidtune.evaluation.report import Details, Report, in_history, make_report
+from sidtune.evaluation.report import Details, Report, make_report
 from sidtune.evaluation.results import (
     make_folder,
     refuse_other_settings,
     write_on_card,
     write_results,
 )
-from sidtune.metrics.metrics import Estimate, proportion
 from sidtune.metrics.ranks import Ranking
+from sidtune.metrics.repeats import repeating
 from sidtune.opponents.baselines import Baselines
 from sidtune.ranker.file import FILE
 from sidtune.ranker.pairs import Floats
@@ -138,7 +138,7 @@ def _report(
     catalogue = recommender.bundle.catalogue
     own = model_lists(found)
     rankings = {name: each.ranking for name, each in own.items()}
-    first, reach, repeating = next(iter(own.values())), None, None
+    first, reach, repeats = next(iter(own.values())), None, None
     histories: dict[str, Ragged] = {request.split: rows.history}
     if data.train:
         train = data.train.load(catalogue)
@@ -147,7 +147,7 @@ def _report(
             recommender, rows, train, valid, data, found.options
         )
         rankings |= simple
-        repeating = _repeating(valid if valid and len(valid.target) else train)
+        repeats = repeating(valid if valid and len(valid.target) else train)
         histories = {"train": train.history, **histories}
     elif request.baselines:
         warn("no training rows are known, so baselines are skipped; give them with --train FILE")
@@ -164,7 +164,7 @@ def _report(
         agreement(recommender.answers, catalogue, lists, rows.target),
         examples(catalogue, rows, found.chosen, first.ranking),
         history_lengths(histories),
-        repeating,
+        repeats,
     )
     report = replace(report, details=details)
     table = predictions(found, first, reach)
@@ -172,11 +172,6 @@ def _report(
     if request.output is None:
         write_on_card(request.model, request.split, report)
     return report
-
-
-def _repeating(rows: Rows) -> Estimate | None:
-    """The share of rows whose target stands in their history."""
-    return proportion(in_history(rows).astype(np.float64)) if len(rows.target) else None
 
 
 def _refuse_idle_train(request: EvaluationRequest) -> None:

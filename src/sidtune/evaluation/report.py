@@ -23,6 +23,7 @@ from sidtune.metrics.metrics import (
     summarise,
 )
 from sidtune.metrics.ranks import Ranking
+from sidtune.metrics.repeats import in_history
 from sidtune.runs.files import Count
 
 # Longer histories are counted as of this length.
@@ -187,13 +188,6 @@ def make_report(
             for name, ranking in rankings.items()
         },
     )
-
-
-def in_history(rows: Rows) -> NDArray[np.bool_]:
-    """Whether each row's target stands in its history, `(rows,)`."""
-    owned = np.repeat(rows.target, rows.history.lengths) == rows.history.values
-    found: NDArray[np.bool_] = np.logical_or.reduceat(owned, rows.history.offsets[:-1])
-    return found
 
 
 def _summary(

@@ -13,10 +13,11 @@ from rich.table import Table
 from sidtune.evaluation.report import Report
 from sidtune.metrics.metrics import CUTOFFS, GROUP_CUTOFF, Estimate
 from sidtune.metrics.metrics import Group as RowGroup
+from sidtune.metrics.repeats import hardly_any
 
 SHOWN_CUTOFFS = (1, 5, 10, 50)
-# A share of targets that is next to nothing, and one of places that is worth a word.
-RARE, WASTED = 0.01, 0.01
+# A share of a list's places that is worth a word.
+WASTED = 0.01
 
 
 def render(report: Report) -> Iterator[RenderableType]:
@@ -48,12 +49,13 @@ def told_without_history(report: Report) -> Iterator[str]:
     """Where the lists hold items of the history, though hardly any user has an item twice: a line
     that says so, and the command that leaves the history out.
 
-    Hardly any are fewer than `RARE` by the upper end of the interval, which takes some 400 rows.
-    They are validation rows or training rows; test rows do not decide.
+    Validation rows or training rows decide, never test rows.
     """
     settings, repeating = report.settings, report.details and report.details.repeating
     places = next(iter(report.rankers.values())).repeated
-    if settings["exclude_history"] or not repeating or repeating.high > RARE or places < WASTED:
+    if settings["exclude_history"] or not repeating or not hardly_any(repeating):
+        return
+    if places < WASTED:
         return
     few = "Few have" if repeating.value else "Nobody has"
     yield f"{few} an item twice, and {places:.0%} of the places go to the history. Without it:"

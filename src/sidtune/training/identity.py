@@ -18,7 +18,7 @@ def run_identity(inputs: Inputs, world_size: int) -> dict[str, Any]:
     # Settings of the metric that the best checkpoint is selected by.
     ranked = {
         f"eval.ranking.{name}": getattr(config.eval.ranking, name)
-        for name in ("sample", "beams", "normalize")
+        for name in ("sample", "beams", "normalize", "exclude_history")
     }
     state = training.optimizer_state
     stages = [stage.model_dump() for stage in config.stages]

@@ -10,6 +10,7 @@ from typing import Any
 from transformers import PreTrainedModel, TrainingArguments
 
 from sidtune.base.signals import StopRequest
+from sidtune.base.terminal import console
 from sidtune.batching.prefixes import Prefixes
 from sidtune.batching.steps import Steps
 from sidtune.encoding.corpus import EncodedTask
@@ -125,9 +126,15 @@ def validation_ranking(inputs: Inputs) -> ValidationRanking | None:
     if inputs.config.eval.ranking.every is None:
         return None
     rows, config = inputs.mixture.source("valid").rows, inputs.config
-    return ValidationRanking(
+    ranking = ValidationRanking(
         inputs.bundle, inputs.vocabulary.tokenizer, rows, config.eval.ranking, config.seed
     )
+    if config.eval.ranking.exclude_history == "auto" and ranking.options.exclude_history:
+        console.print(
+            "hardly any user has an item twice: rankings of validation rows leave the history out"
+            " (eval.ranking.exclude_history)"
+        )
+    return ranking
 
 
 SUPERVISED = Method(supervised_steps, supervised_trainer, settings=lambda inputs: {})

@@ -14,6 +14,7 @@ from sidtune.decoding.decoder import Decoder, Precision, make_decoder
 from sidtune.decoding.lists import rank_histories
 from sidtune.decoding.prompts import Prompts
 from sidtune.metrics.metrics import summarise
+from sidtune.metrics.repeats import hardly_any, repeating
 from sidtune.runs.bundle import Bundle
 
 
@@ -35,7 +36,11 @@ class ValidationRanking:
         seed: int,
     ) -> None:
         assert config.every is not None
-        self.every, self.options = config.every, RankOptions(config.beams, config.normalize)
+        exclude = config.exclude_history
+        if exclude == "auto":
+            exclude = hardly_any(repeating(rows))
+        self.every = config.every
+        self.options = RankOptions(config.beams, config.normalize, exclude)
         self.rows = rows.take(drawn(len(rows.target), config.sample, seed))
         self.prompts = Prompts(bundle, tokenizer)
         self.answers = make_answers(bundle, self.prompts)
@@ -67,6 +72,7 @@ class ValidationRanking:
             together=True,
             bar=False,
         )
-        ranking = self.answers.rank(lists.sids, self.rows.target)
+        hidden = self.rows.history if self.options.exclude_history else None
+        ranking = self.answers.rank(lists.sids, self.rows.target, hidden)
         estimates = summarise(ranking.item_ranks, self.options.width)
         return {f"eval_{name.lower()}": estimate.value for name, estimate in estimates.items()}

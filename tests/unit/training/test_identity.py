@@ -67,6 +67,7 @@ COMPARED: dict[str, tuple[Any, dict[str, Any]]] = {
     "eval.ranking.sample": (9, BEST),
     "eval.ranking.beams": (11, BEST),
     "eval.ranking.normalize": ("trie", BEST),
+    "eval.ranking.exclude_history": (True, BEST),
     "eval.patience": (9, {}),
 }
 # Files: their content is compared, wherever they lie.
