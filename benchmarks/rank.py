@@ -50,7 +50,7 @@ from sidtune.opponents.baselines import Baselines
 from sidtune.pipeline.defaults import load_run
 from sidtune.ranker.pairs import Asked, Floats
 from sidtune.ranker.ranker import fit_ranker, fit_sources
-from sidtune.ranker.scorers import Trees
+from sidtune.ranker.scorers import Scorer
 from sidtune.ranker.sources.base import Known
 from sidtune.ranker.table import tabulate
 from sidtune.ranker.texts import text_vectors
@@ -175,8 +175,8 @@ def quality(shop: str, data: Path) -> dict[str, Any]:
     found = {"ranker": table.pairs.ranks(fitted.ranker.scorer.scores(table), test.target)}
     without = table.without("popularity")
     learned = tabulate(fitted.ranker.sources, Asked(rows.history, items)).without("popularity")
-    trees = Trees.fit(learned, rows.target, options)
-    found["ranker without popularity"] = without.pairs.ranks(trees.scores(without), test.target)
+    scorer = Scorer.fit(learned, rows.target, options)
+    found["ranker without popularity"] = without.pairs.ranks(scorer.scores(without), test.target)
     baselines = Baselines.fit(train, valid, items, texts=texts, exclude_history=exclude)
     ranked = baselines.rank(
         test.history, test.target, np.arange(items), 50, exclude_history=exclude
@@ -280,13 +280,13 @@ def cost(items: int) -> dict[str, Any]:
     built, used = time.monotonic() - began, time.process_time() - cpu
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     table = tabulate(sources, Asked(valid.history.take(np.arange(500)), items), bar=False)
-    trees = Trees.fit(table, valid.target[:500], RankConfig(trees=150))
+    scorer = Scorer.fit(table, valid.target[:500], RankConfig(trees=150))
 
     def milliseconds(start: int, users: int) -> float:
         asked = Asked(valid.history.take(np.arange(start, start + users)), items)
         began = time.monotonic()
         found = tabulate(sources, asked, bar=False)
-        found.pairs.best(trees.scores(found), 50)
+        found.pairs.best(scorer.scores(found), 50)
         return 1000 * (time.monotonic() - began) / users
 
     alone = median(milliseconds(start, 1) for start in range(ALONE))

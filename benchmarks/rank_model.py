@@ -40,7 +40,7 @@ from sidtune.metrics.metrics import gains, hits
 from sidtune.pipeline.rank import known_of
 from sidtune.ranker.pairs import Asked
 from sidtune.ranker.ranker import cross_fitted, fit_sources, folds_of
-from sidtune.ranker.scorers import Trees
+from sidtune.ranker.scorers import Scorer
 from sidtune.ranker.sources.base import Known
 from sidtune.ranker.table import Sources, Table, tabulate
 from sidtune.runs.files import CONFIG
@@ -195,8 +195,8 @@ class _Shop:
         options: RankConfig = self.config.rank
         for seed in range(FITS):
 
-            def fit(part: Table, seed: int = seed) -> Trees:
-                return Trees.fit(part, self.rows.target, options, seed + 1)
+            def fit(part: Table, seed: int = seed) -> Scorer:
+                return Scorer.fit(part, self.rows.target, options, seed + 1)
 
             if target is None:
                 folds = folds_of(self.rows, seed)

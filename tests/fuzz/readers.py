@@ -55,7 +55,7 @@ from sidtune.model.tuning.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, 
 from sidtune.ranker.file import read_ranker, write_ranker
 from sidtune.ranker.pairs import Asked
 from sidtune.ranker.ranker import Ranker, fit_sources
-from sidtune.ranker.scorers import Mixture, Trees
+from sidtune.ranker.scorers import Mixture, Scorer, Trees
 from sidtune.ranker.table import tabulate
 from sidtune.reporting import page
 from sidtune.reporting.record import read_records
@@ -521,7 +521,8 @@ def _ranker(folder: Path) -> None:
     beams = making.beams_of(valid, len(RANKED.ids))
     table = tabulate(sources, Asked(valid.history, len(RANKED.ids), beams), bar=False)
     trees = Trees.fit(table, valid.target, RankConfig(trees=3))
-    write_ranker(Ranker(sources, trees, Mixture({"text": 1.0})), RANKED, folder)
+    mixture = Mixture({"text": 1.0})
+    write_ranker(Ranker(sources, Scorer(mixture, trees), Scorer(mixture)), RANKED, folder)
 
 
 def _read_ranker(folder: Path) -> None:

@@ -188,7 +188,7 @@ def test_targets_by_how_they_can_be_reached(trained: Config, run: Path) -> None:
 def test_the_command_says_what_each_source_adds(run: Path) -> None:
     done = call("rank", run)
     assert done.exit_code == 0, done.output
-    for words in ("ranker: a weighted mean of sources", "without model", "weights:"):
+    for words in ("ranker: a weighted mean of sources", "without model", "weights of the mean:"):
         assert words in done.output
     told = json.loads(call("rank", run, "--json").stdout)
     assert told["lines"]["ranker"]["change"] is None

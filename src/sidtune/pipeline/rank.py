@@ -28,7 +28,6 @@ from sidtune.pipeline.later import Later, with_later
 from sidtune.ranker.figures import Line, Ranked
 from sidtune.ranker.file import FILE, read_ranker, write_ranker
 from sidtune.ranker.ranker import Fitted, fit_ranker
-from sidtune.ranker.scorers import Mixture, Trees
 from sidtune.ranker.sources import FEATURES
 from sidtune.ranker.sources.base import Known
 from sidtune.ranker.texts import text_vectors
@@ -183,8 +182,9 @@ def summary(fitted: Fitted, options: RankConfig) -> Ranked:
     return Ranked(
         len(whole),
         lines,
-        scorer.importance() if isinstance(scorer, Trees) else {},
-        dict(scorer.weights) if isinstance(scorer, Mixture) else {},
+        scorer.trees.importance() if scorer.trees else {},
+        dict(scorer.mixture.weights),
+        scorer.weight if scorer.trees else None,
         fitted.absent,
         options.fitting,
     )
@@ -194,7 +194,9 @@ def render(ranked: Ranked) -> Iterator[RenderableType]:
     """What the ranker, the ranker without each source, and each source alone reach on validation
     rows, and how much more HR@10 the ranker has.
     """
-    how = "trees over all sources" if ranked.importance else "a weighted mean of sources"
+    how = "a weighted mean of sources"
+    if ranked.mixture is not None:
+        how = f"trees over all sources and, at weight {ranked.mixture:.2f}, {how}"
     yield f"[bold]ranker[/bold]: {how}, fitted on {ranked.rows:,} validation rows"
     if ranked.absent:
         yield f"no {', no '.join(ranked.absent)}: nothing is known of it here"
@@ -214,9 +216,8 @@ def render(ranked: Ranked) -> Iterator[RenderableType]:
     yield table
     if ranked.importance:
         yield _most_used(ranked.importance)
-    if ranked.weights:
-        told = ", ".join(f"{name} {weight:.1f}" for name, weight in ranked.weights.items())
-        yield f"weights: {told}"
+    told = ", ".join(f"{name} {weight:.1f}" for name, weight in ranked.weights.items())
+    yield f"weights of the mean: {told}"
 
 
 def _most_used(importance: dict[str, float]) -> Table:

@@ -32,8 +32,9 @@ class Ranked:
     Args:
         rows: validation rows it was fitted on.
         lines: by name, as `Fitted.ranks`.
-        importance: each feature's share in the trees' gain, highest first; empty for a mixture.
-        weights: of a mixture; empty for trees.
+        importance: each feature's share in the trees' gain, highest first; empty without trees.
+        weights: of the sources in their weighted mean.
+        mixture: weight of that mean beside the trees; None without trees.
         absent: sources that have nothing to say here.
         options: what was asked for, as `RankConfig.fitting`.
     """
@@ -42,6 +43,7 @@ class Ranked:
     lines: dict[str, Line]
     importance: dict[str, float]
     weights: dict[SourceName, float]
+    mixture: float | None
     absent: tuple[SourceName, ...]
     options: dict[str, Any]
 

@@ -39,26 +39,28 @@ BY_ITEM = {
 
 
 class _Scorer(BaseModel):
-    """Trees, or the weights of a mixture."""
+    """Weights of a mixture, and trees beside it."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
+    weights: dict[SourceName, float]
     trees: str | None = None
     columns: tuple[str, ...] = ()
-    weights: dict[SourceName, float] | None = None
+    weight: Annotated[float, Field(ge=0)] = 1.0
 
     @classmethod
     def of(cls, scorer: Scorer) -> _Scorer:
-        if isinstance(scorer, Trees):
-            return cls(trees=scorer.text, columns=scorer.columns)
-        assert isinstance(scorer, Mixture)
-        return cls(weights=dict(scorer.weights))
+        trees, weights = scorer.trees, dict(scorer.mixture.weights)
+        if trees is None:
+            return cls(weights=weights)
+        return cls(weights=weights, trees=trees.text, columns=trees.columns, weight=scorer.weight)
 
     def made(self) -> Scorer:
-        if self.trees is not None:
-            refuse_broken_trees(self.trees, self.columns)
-            return Trees(self.trees, self.columns)
-        return Mixture(self.weights or {})
+        mixture = Mixture(self.weights)
+        if self.trees is None:
+            return Scorer(mixture)
+        refuse_broken_trees(self.trees, self.columns)
+        return Scorer(mixture, Trees(self.trees, self.columns), self.weight)
 
 
 class _Told(BaseModel):
@@ -154,7 +156,7 @@ def _refuse_other_columns(told: _Told, sources: Mapping[SourceName, Source]) -> 
     for scorer in (told.scorer, told.without_model):
         if scorer and not known.issuperset(scorer.columns):
             raise ValueError("the trees read features of other sources")
-        if scorer and not sources.keys() >= (scorer.weights or {}).keys():
+        if scorer and not sources.keys() >= scorer.weights.keys():
             raise ValueError("a weight is of another source")
 
 

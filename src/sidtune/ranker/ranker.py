@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,17 +16,12 @@ from sidtune.config.search import BEAMS
 from sidtune.data.rows import Rows
 from sidtune.metrics.metrics import gains
 from sidtune.ranker.pairs import Asked, Beams, Floats
-from sidtune.ranker.scorers import INSTALL, Mixture, Scorer, Trees, fit_scorer, has_lightgbm
+from sidtune.ranker.scorers import INSTALL, Scorer, has_lightgbm, weights_for
 from sidtune.ranker.sources import SOURCES
 from sidtune.ranker.sources.base import Known, Source
 from sidtune.ranker.table import Table, tabulate
 
-# Fewer rows are too few for trees. With fewer than so many, trees and the mixture are compared on
-# rows of other users: in a shop where most buy the same, trees fell behind the sources they read.
-LEAST_ROWS, COMPARED_ROWS = 500, 3_000
 FOLDS, FOLD_SEED, CUTOFF = 3, 0, 10
-
-Kind = type[Trees] | type[Mixture]
 
 
 @dataclass(frozen=True)
@@ -146,57 +140,37 @@ def fit_ranker(known: Known, rows: Rows, beams: Beams | None, options: RankConfi
         )
     items = len(known.catalogue.ids)
     table = tabulate(sources, Asked(rows.history, items, beams))
-    folds, kinds = folds_of(rows), _kinds(len(rows.target))
     left_out = [name for name in table.sources if _can_rank({*table.owner} - {name})]
     alone = "model" in left_out
+    folds = folds_of(rows)
+    if not has_lightgbm():
+        warn(f"LightGBM is not installed, so sources are mixed by weight; {INSTALL}")
     # Each is fitted for every fold, and at the end on all rows.
-    fits = FOLDS * (len(kinds) + len(left_out)) + 1 + alone
+    fits = FOLDS * (1 + len(left_out)) + 1 + alone
     with counting("fitting the ranker", fits) as advance:
 
-        def fit(kind: Kind, part: Table) -> Scorer:
-            made = fit_scorer(kind, part, rows.target, options)
+        def fit(part: Table) -> Scorer:
+            made = Scorer.fit(part, rows.target, options)
             advance(1)
             return made
 
-        kind, whole = _chosen(table, rows.target, folds, kinds, fit)
-        without = fit(kind, table.without("model")) if alone else None
-        ranker = Ranker(sources, fit(kind, table), without, options.beams)
+        weight, whole = _weighed(table, rows.target, folds, fit)
+
+        def weighed(part: Table) -> Scorer:
+            return fit(part).weighing(weight)
+
         ranks = {"ranker": whole}
         for name in left_out:
-            ranks[f"without {name}"] = cross_fitted(
-                table.without(name), rows.target, folds, partial(fit, kind)
-            )
+            part = table.without(name)
+            ranks[f"without {name}"] = cross_fitted(part, rows.target, folds, weighed)
+        without = weighed(table.without("model")) if alone else None
+        ranker = Ranker(sources, weighed(table), without, options.beams)
     return Fitted(ranker, ranks | _ranks_alone(table, rows), absent)
 
 
 def _can_rank(sources: Iterable[SourceName]) -> bool:
     """Whether one of them can rank without the others."""
     return any(SOURCES[name].mixes for name in sources)
-
-
-def _chosen(
-    table: Table,
-    target: NDArray[np.integer],
-    folds: NDArray[np.int64],
-    kinds: Sequence[Kind],
-    fit: Callable[[Kind, Table], Scorer],
-) -> tuple[Kind, NDArray[np.int64]]:
-    """The kind of scorer with the best NDCG@10 on rows of other users than it was fitted on, and
-    the ranks of the targets by it.
-    """
-    tried = {kind: cross_fitted(table, target, folds, partial(fit, kind)) for kind in kinds}
-    best = max(tried, key=lambda kind: float(gains(tried[kind], CUTOFF).mean()))
-    return best, tried[best]
-
-
-def _kinds(rows: int) -> tuple[Kind, ...]:
-    """What may put so many rows in order."""
-    if rows < LEAST_ROWS:
-        return (Mixture,)
-    if not has_lightgbm():
-        warn(f"LightGBM is not installed, so sources are mixed by weight; {INSTALL}")
-        return (Mixture,)
-    return (Trees, Mixture) if rows < COMPARED_ROWS else (Trees,)
 
 
 def _ranks_alone(table: Table, rows: Rows) -> dict[str, NDArray[np.int64]]:
@@ -213,6 +187,24 @@ def _ranks_alone(table: Table, rows: Rows) -> dict[str, NDArray[np.int64]]:
     return found
 
 
+def _weighed(
+    table: Table,
+    target: NDArray[np.integer],
+    folds: NDArray[np.int64],
+    fit: Callable[[Table], Scorer],
+) -> tuple[float, NDArray[np.int64]]:
+    """The weight of the mixture with the best NDCG@10 on rows of other users, and the ranks of the
+    targets with it.
+    """
+    made = [fit(table.of_rows(folds != fold)) for fold in range(FOLDS)]
+    tried = {
+        weight: _ranks(table, target, folds, [one.weighing(weight) for one in made])
+        for weight in weights_for(len(target))
+    }
+    best = max(tried, key=lambda weight: float(gains(tried[weight], CUTOFF).mean()))
+    return best, tried[best]
+
+
 def cross_fitted(
     table: Table,
     target: NDArray[np.integer],
@@ -225,12 +217,22 @@ def cross_fitted(
         folds: of `folds_of`.
         fit: learns from a part of the table.
     """
+    made = [fit(table.of_rows(folds != fold)) for fold in range(FOLDS)]
+    return _ranks(table, target, folds, made)
+
+
+def _ranks(
+    table: Table,
+    target: NDArray[np.integer],
+    folds: NDArray[np.int64],
+    made: Sequence[Scorer],
+) -> NDArray[np.int64]:
+    """Ranks of targets, each by its fold's scorer."""
     ranks = np.zeros(len(target), np.int64)
-    for fold in range(FOLDS):
+    for fold, scorer in enumerate(made):
         inside = folds == fold
-        made = fit(table.of_rows(~inside))
         part = table.of_rows(inside)
-        ranks[inside] = part.pairs.ranks(made.scores(part), target)[inside]
+        ranks[inside] = part.pairs.ranks(scorer.scores(part), target)[inside]
     return ranks
 
 

@@ -1,14 +1,15 @@
-"""What puts candidates in order: trees that are learned, and a weighted mean of sources where there
-is too little to learn from.
+"""What puts candidates in order: trees that are learned, and a weighted mean of the sources, which
+counts the more, the less there is to learn from.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,16 +29,15 @@ TRUNCATION = 20
 # took 2.5 times as long and ranked no better.
 OTHERS = 60
 LEAST_IN_LEAF = 50
-# Weights of a mixture are multiples of a tenth; all in twice that are tried first.
-TENTHS, COARSE = 10, 2
-
-
-class Scorer(Protocol):
-    """Gives candidates scores."""
-
-    def scores(self, table: Table) -> NDArray[np.float64]:
-        """Higher is better, `(pairs,)`."""
-        ...
+# Weights of a mixture are multiples of a tenth; all in twice that are tried first, on this many
+# rows.
+TENTHS, COARSE, MIXED_ROWS = 10, 2, 1_000
+# Fewer rows teach trees nothing of use. A mixture beside them has the weight EQUAL / rows, and
+# HEAVIEST at the most, or more where that ranks better (docs/quality.md).
+LEAST_ROWS, EQUAL, HEAVIEST = 60, 600, 2.0
+MORE = (1.0, 4.0, math.inf)
+# Below it, a share of a mixture says no more.
+LEAST_SHARE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -145,17 +145,70 @@ class Mixture:
         return scores
 
 
-def fit_scorer(
-    kind: type[Trees] | type[Mixture],
-    table: Table,
-    target: NDArray[np.integer],
-    options: RankConfig,
-) -> Scorer:
-    """A scorer of this kind; a mixture where no target is a candidate, which teaches trees
-    nothing.
+@dataclass(frozen=True)
+class Scorer:
+    """The sum of trees and a mixture, each with mean 0 and variance 1 among a row's candidates; the
+    mixture by its logarithm.
+
+    Args:
+        trees: None for the mixture alone.
+        weight: of the mixture beside the trees.
     """
-    chosen = kind if table.pairs.hit(target).any() else Mixture
-    return chosen.fit(table, target, options)
+
+    mixture: Mixture
+    trees: Trees | None = None
+    weight: float = 1.0
+
+    @classmethod
+    def fit(
+        cls, table: Table, target: NDArray[np.integer], options: RankConfig, seed: int = SEED
+    ) -> Scorer:
+        """With the first of `weights_for`; without trees where there are too few rows, or no
+        LightGBM.
+        """
+        rows = int((table.pairs.counts > 0).sum())
+        mixture = Mixture.fit(_drawn(table, seed), target, options)
+        if rows < LEAST_ROWS or not table.pairs.hit(target).any() or not has_lightgbm():
+            return cls(mixture)
+        return cls(mixture, Trees.fit(table, target, options, seed), weights_for(rows)[0])
+
+    def weighing(self, weight: float) -> Scorer:
+        """With another weight of the mixture, which is alone where that is infinite."""
+        return Scorer(self.mixture) if math.isinf(weight) else replace(self, weight=weight)
+
+    def scores(self, table: Table) -> NDArray[np.float64]:
+        """Higher is better, `(pairs,)`."""
+        mixed = self.mixture.scores(table)
+        if self.trees is None:
+            return mixed
+        mixed = np.log(np.maximum(mixed, LEAST_SHARE))
+        return _standard(self.trees.scores(table), table) + self.weight * _standard(mixed, table)
+
+
+def weights_for(rows: int) -> tuple[float, ...]:
+    """Weights of the mixture that may be chosen with so many rows, smallest first."""
+    own = min(HEAVIEST, EQUAL / max(1, rows))
+    return (own, *(weight for weight in MORE if weight > own))
+
+
+def _standard(scores: NDArray[np.float64], table: Table) -> NDArray[np.float64]:
+    """Scores with mean 0 and variance 1 in each row; 0 where all are equal."""
+    row, rows = table.pairs.row, table.pairs.rows
+    counts = np.maximum(table.pairs.counts, 1)
+    left = scores - (np.bincount(row, scores, rows) / counts)[row]
+    spread = np.sqrt(np.bincount(row, left**2, rows) / counts)
+    found: NDArray[np.float64] = left / np.maximum(spread, 1e-9)[row]
+    return found
+
+
+def _drawn(table: Table, seed: int) -> Table:
+    """The candidates of at most `MIXED_ROWS` of the rows that have any."""
+    there = np.flatnonzero(table.pairs.counts)
+    if len(there) <= MIXED_ROWS:
+        return table
+    kept = np.zeros(table.pairs.rows, bool)
+    kept[np.random.default_rng(seed).choice(there, MIXED_ROWS, replace=False)] = True
+    return table.of_rows(kept)
 
 
 def _learned(table: Table, target: NDArray[np.integer], seed: int) -> Table:

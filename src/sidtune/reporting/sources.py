@@ -24,9 +24,12 @@ def sources(record: Record) -> Section | None:
         rows = [[FEATURES.get(name, name), f"{share:.1%}"] for name, share in shown]
         note = "Share of the gain of all splits of the trees."
         blocks.append(Table(["feature", "share"], rows, "Features most used", note, folded=True))
-    if ranked.weights:
-        rows = [[name, f"{weight:.2f}"] for name, weight in ranked.weights.items()]
-        blocks.append(Table(["source", "weight"], rows, "Weights of the mixture", folded=True))
+    rows = [[name, f"{weight:.2f}"] for name, weight in ranked.weights.items()]
+    beside = (
+        "" if ranked.mixture is None else f"The mean has weight {ranked.mixture:.2f} beside trees."
+    )
+    title = "Weights of the sources in their mean"
+    blocks.append(Table(["source", "weight"], rows, title, beside, folded=True))
     intro = (
         f"{ranked.rows:,} validation rows, each ranked by a ranker that was fitted on"
         " other users. A source that adds nothing can be left out with rank.sources."

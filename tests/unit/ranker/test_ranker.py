@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,7 +23,7 @@ from sidtune.ranker import ranker as room
 from sidtune.ranker import scorers
 from sidtune.ranker.file import FILE, read_ranker, write_ranker
 from sidtune.ranker.ranker import Fitted, fit_ranker
-from sidtune.ranker.scorers import Mixture, Trees, import_lightgbm
+from sidtune.ranker.scorers import Mixture, Scorer, Trees, import_lightgbm
 from sidtune.ranker.table import tabulate
 from sidtune.ranker.tree_text import refuse_broken_trees
 
@@ -41,7 +42,7 @@ def test_it_ranks_better_than_each_source(fitted: Fitted) -> None:
     gained = {name: gains(ranks, 10).mean() for name, ranks in fitted.ranks.items()}
     for name in ("transitions", "co_occurrence", "text", "model"):
         assert gained["ranker"] > gained[name]
-    assert isinstance(fitted.ranker.scorer, Trees)
+    assert fitted.ranker.scorer.trees
     assert not fitted.absent
     assert {f"without {name}" for name in fitted.ranker.sources} < set(gained)
 
@@ -83,13 +84,14 @@ def test_without_the_model_its_lists_do_not_matter(fitted: Fitted) -> None:
 
 
 def test_few_rows_are_mixed_by_weight() -> None:
-    few = VALID.take(np.arange(100))
-    found = fit_ranker(known(TRAIN, few, ITEMS), few, BEAMS.take(np.arange(100)), RankConfig())
-    assert isinstance(found.ranker.scorer, Mixture)
-    weights = found.ranker.scorer.weights
+    part = np.arange(scorers.LEAST_ROWS - 1)
+    few = VALID.take(part)
+    found = fit_ranker(known(TRAIN, few, ITEMS), few, BEAMS.take(part), RankConfig())
+    assert found.ranker.scorer.trees is None
+    weights = found.ranker.scorer.mixture.weights
     assert sum(weights.values()) == pytest.approx(1)
     gained = {name: gains(ranks, 10).mean() for name, ranks in found.ranks.items()}
-    table = tabulate(found.ranker.sources, asked(few, ITEMS, BEAMS.take(np.arange(100))))
+    table = tabulate(found.ranker.sources, asked(few, ITEMS, BEAMS.take(part)))
     best = gains(table.pairs.ranks(found.ranker.scorer.scores(table), few.target), 10).mean()
     for name in weights:
         alone = Mixture({name: 1.0}).scores(table)
@@ -97,20 +99,12 @@ def test_few_rows_are_mixed_by_weight() -> None:
     assert gained["ranker"] > 0
 
 
-@pytest.mark.parametrize(
-    ("rows", "compared", "fits"),
-    [
-        # Three folds of one kind or of two, and of the eight sources each left out; then two whole.
-        (100, 3_000, 3 * (1 + 8) + 2),
-        (600, 3_000, 3 * (2 + 8) + 2),
-        (600, 600, 3 * (1 + 8) + 2),
-    ],
-)
-def test_the_bar_counts_every_fit(
-    monkeypatch: pytest.MonkeyPatch, rows: int, compared: int, fits: int
-) -> None:
+@pytest.mark.parametrize("rows", [50, 200])
+def test_the_bar_counts_every_fit(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
     seen, made = list[tuple[str, int]](), 0
-    ordinary = room.fit_scorer
+    ordinary = Scorer.fit
+    # Three folds of all sources, and without each of the eight; then two whole.
+    fits = 3 * (1 + 8) + 2
 
     @contextmanager
     def counting(description: str, total: int) -> Iterator[Callable[[int], None]]:
@@ -123,13 +117,56 @@ def test_the_bar_counts_every_fit(
         return ordinary(*args)
 
     monkeypatch.setattr(room, "counting", counting)
-    monkeypatch.setattr(room, "fit_scorer", counted)
-    monkeypatch.setattr(room, "COMPARED_ROWS", compared)
+    monkeypatch.setattr(Scorer, "fit", counted)
     part = np.arange(rows)
     few = VALID.take(part)
     fit_ranker(known(TRAIN, few, ITEMS), few, BEAMS.take(part), RankConfig(trees=2))
     assert seen == [("fitting the ranker", fits), *[("done", 1)] * fits]
     assert made == fits
+
+
+def test_trees_and_mixture_are_added_by_hand(fitted: Fitted) -> None:
+    table = tabulate(fitted.ranker.sources, asked(TEST, ITEMS, beams_of(TEST, ITEMS)))
+    scorer = fitted.ranker.scorer
+    assert scorer.trees
+    assert scorer.weight in scorers.weights_for(len(VALID.target))
+    trees, mixed, found = (one.scores(table) for one in (scorer.trees, scorer.mixture, scorer))
+    for row in range(len(TEST.target)):
+        own = table.pairs.row == row
+        logs = np.log(np.maximum(mixed[own], 1e-6))
+        expected = (trees[own] - trees[own].mean()) / trees[own].std()
+        expected += scorer.weight * (logs - logs.mean()) / logs.std()
+        assert found[own] == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_mixture_counts_the_more_the_fewer_rows_there_are() -> None:
+    assert scorers.weights_for(100) == (2, 4, math.inf)
+    assert scorers.weights_for(400) == (1.5, 4, math.inf)
+    assert scorers.weights_for(6_000) == (0.1, 1, 4, math.inf)
+
+
+def test_the_best_weight_is_chosen_on_rows_of_other_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 0, which is the trees alone, and of the mixture alone."""
+    monkeypatch.setattr(room, "weights_for", lambda rows: (0.0, math.inf))
+    learned = known(TRAIN, VALID, ITEMS)
+    ranks = fit_ranker(learned, VALID, None, RankConfig(trees=12)).ranks["ranker"]
+    found = []
+    for weight in (0.0, math.inf):
+        monkeypatch.setattr(room, "weights_for", lambda rows, one=weight: (one,))
+        made = fit_ranker(learned, VALID, None, RankConfig(trees=12))
+        assert (made.ranker.scorer.trees is None) is math.isinf(weight)
+        found.append(made.ranks["ranker"])
+    best = max(found, key=lambda one: gains(one, 10).mean())
+    assert ranks.tolist() == best.tolist()
+    assert found[0].tolist() != found[1].tolist()
+
+
+def test_candidates_that_are_all_alike_are_no_fault(fitted: Fitted) -> None:
+    wanted = asked(TEST, ITEMS, beams_of(TEST, ITEMS))
+    one = np.arange(ITEMS) == 3
+    lists, scores = fitted.ranker.rank(replace(wanted, allowed=one), 10)
+    assert set(lists.values.tolist()) <= {3}
+    assert (scores == 0).all()
 
 
 def test_where_most_have_the_same_the_ranker_is_not_behind_popularity() -> None:
@@ -169,7 +206,7 @@ def test_without_lightgbm_sources_are_mixed(
 
     monkeypatch.setattr(scorers, "import_lightgbm", missing)
     found = fit_ranker(known(TRAIN, VALID, ITEMS), VALID, None, RankConfig())
-    assert isinstance(found.ranker.scorer, Mixture)
+    assert found.ranker.scorer.trees is None
     assert "pip install 'sidtune[rank]'" in capsys.readouterr().err.replace("\n", " ")
 
 
@@ -217,7 +254,7 @@ def test_trees_need_targets_among_the_candidates() -> None:
     rows = replace(VALID, users=pa.array(["one"] * len(VALID.users)))
     options = RankConfig(sources=("transitions", "co_occurrence"), trees=5)
     found = fit_ranker(known(TRAIN, rows, ITEMS), rows, None, options)
-    assert isinstance(found.ranker.scorer, Trees)
+    assert found.ranker.scorer.trees
     assert set(found.ranks) >= {"ranker", "transitions"}
 
 
@@ -277,8 +314,8 @@ def test_another_catalogue_is_refused(fitted: Fitted, tmp_path: Path) -> None:
     ],
 )
 def test_broken_trees_do_not_reach_lightgbm(fitted: Fitted, old: str, new: str, said: str) -> None:
-    assert isinstance(fitted.ranker.scorer, Trees)
-    text, columns = fitted.ranker.scorer.text, fitted.ranker.scorer.columns
+    assert fitted.ranker.scorer.trees
+    text, columns = fitted.ranker.scorer.trees.text, fitted.ranker.scorer.trees.columns
     refuse_broken_trees(text, columns)
     with pytest.raises(ValueError, match=said):
         refuse_broken_trees(text.replace(old, new, 2), columns)
@@ -294,8 +331,8 @@ def test_a_split_of_what_is_there_from_what_is_missing() -> None:
 
 
 def test_a_walk_through_trees_ends(fitted: Fitted) -> None:
-    assert isinstance(fitted.ranker.scorer, Trees)
-    text, columns = fitted.ranker.scorer.text, fitted.ranker.scorer.columns
+    assert fitted.ranker.scorer.trees
+    text, columns = fitted.ranker.scorer.trees.text, fitted.ranker.scorer.trees.columns
     lines = text.splitlines()
     at = next(n for n, line in enumerate(lines) if line.startswith("left_child="))
     rest = lines[at].partition("=")[2].split()[1:]

@@ -87,7 +87,8 @@ def ranked() -> Ranked:
     whole = Line(estimate, estimate, estimate, None)
     part = replace(whole, change=change)
     lines = {"ranker": whole, "without model": part, "without text": part, "model": part}
-    return Ranked(20, lines, {"from_last": 0.7, "text": 0.3}, {}, ("behaviour",), {"beams": 50})
+    shares, weights = {"from_last": 0.7, "text": 0.3}, {"transitions": 1.0}
+    return Ranked(20, lines, shares, weights, 0.5, ("behaviour",), {"beams": 50})
 
 
 def write_evaluation(folder: Path, known: Catalogue, seed: int, **settings: Any) -> None:
