@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
@@ -18,13 +18,16 @@ HISTORY_OF_ROWS = 20
 SHARES = (8, 1, 1)
 
 
-def _moment(given: object) -> object:
+def _moment(given: Any) -> Any:
     """A date of YAML, or a text in ISO 8601, as a point in time."""
     if isinstance(given, date) and not isinstance(given, datetime):
         return datetime(given.year, given.month, given.day, tzinfo=UTC)
-    if isinstance(given, int | float):
-        raise ValueError("expected a date such as 2018-10-01")
-    return given
+    try:
+        float(given)
+    except (TypeError, ValueError):
+        return given
+    # Pydantic would count seconds since 1970, also in the text "20181001".
+    raise ValueError("expected a date such as 2018-10-01")
 
 
 def _in_utc(moment: datetime) -> datetime:
