@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from sidtune.base.errors import did_you_mean
 from sidtune.config.data import DataConfig
@@ -20,7 +20,7 @@ from sidtune.config.section import ExpandedPath, Section
 from sidtune.config.sids import SidsConfig
 from sidtune.config.training import StageConfig, TrainingConfig
 from sidtune.tasks import DEFAULT_TASKS, TASKS
-from sidtune.tasks.base import Task, TaskOptions
+from sidtune.tasks.base import TaskOptions
 
 
 class Config(Section):
@@ -66,31 +66,15 @@ class Config(Section):
     def _known_tasks(self) -> Self:
         if not self.tasks:
             raise ValueError(f"tasks: no task given; known tasks: {', '.join(TASKS)}")
-        for name in self.tasks:
+        for key, name in self._named().items():
             if name not in TASKS:
                 raise ValueError(
-                    f"tasks.{name}: unknown task{did_you_mean(name, TASKS)} Known tasks:"
+                    f"{key}: unknown task{did_you_mean(name, TASKS) or '.'} Known tasks:"
                     f" {', '.join(TASKS)}"
                 )
-        for name, task in self._chosen().items():
-            if task.needs and getattr(self.data, task.needs) is None:
-                raise ValueError(f"tasks.{name} needs data.{task.needs}")
-        return self
-
-    @model_validator(mode="after")
-    def _tasks_of_rl_are_known(self) -> Self:
-        for name, given in (self.rl.tasks or {}).items():
-            if name not in TASKS:
-                raise ValueError(f"rl.tasks.{name}: unknown task{did_you_mean(name, TASKS)}")
             needed = TASKS[name].needs
             if needed and getattr(self.data, needed) is None:
-                raise ValueError(f"rl.tasks.{name} needs data.{needed}")
-            try:
-                TASKS[name].options.model_validate(given or {})
-            except ValidationError as error:
-                fault = error.errors()[0]
-                key = ".".join(map(str, fault["loc"]))
-                raise ValueError(f"rl.tasks.{name}.{key}: {fault['msg']}") from None
+                raise ValueError(f"{key} needs data.{needed}")
         return self
 
     @model_validator(mode="after")
@@ -102,7 +86,8 @@ class Config(Section):
             raise ValueError(
                 f"eval.task: {self.eval.task} does not recommend items; use {' or '.join(able)}"
             )
-        if self.eval.task not in self.tasks:
+        # A run of reinforcement, which goes on with a trained model, may have other prompts.
+        if self.eval.task not in self.tasks and self.rl.output_dir != self.output_dir:
             raise ValueError(
                 f"eval.task: {self.eval.task} is not in `tasks`, so the model would not be trained"
                 " on it"
@@ -111,11 +96,10 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _histories_are_whole(self) -> Self:
-        whole = [name for name, task in self._chosen().items() if task.is_sequence]
+        whole = [key for key, name in self._named().items() if TASKS[name].is_sequence]
         if self.data.dedup and whole:
             raise ValueError(
-                f"data.dedup removes rows, but tasks.{whole[0]} needs whole histories: use one of"
-                " them"
+                f"data.dedup removes rows, but {whole[0]} needs whole histories: use one of them"
             )
         return self
 
@@ -134,7 +118,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _texts_are_given(self) -> Self:
-        wanting = [f"tasks.{name}" for name, task in self._chosen().items() if task.needs_texts]
+        wanting = [key for key, name in self._named().items() if TASKS[name].needs_texts]
         wanting += ["model.new_rows: text"] if self.model.new_rows == "text" else []
         if wanting and self.data.items is None:
             raise ValueError(
@@ -219,9 +203,10 @@ class Config(Section):
             said.append(("training", "learning_rate"))
         return said
 
-    def _chosen(self) -> dict[str, Task]:
-        """The known tasks of the mixture."""
-        return {name: TASKS[name] for name in self.tasks if name in TASKS}
+    def _named(self) -> dict[str, str]:
+        """The tasks of the mixture and of reinforcement, by their keys."""
+        prompting = {f"rl.tasks.{name}": name for name in self.rl.tasks or ()}
+        return {f"tasks.{name}": name for name in self.tasks} | prompting
 
     def task_options(self) -> dict[str, TaskOptions]:
         """The tasks of the mixture with their validated options."""

@@ -93,20 +93,22 @@ def parse_config(tree: Mapping[str, Any], where: str) -> Config:
         config = Config.model_validate(tree)
     except ValidationError as error:
         faults.append(_faults(error, Config))
-    faults += _option_faults(tree.get("tasks"))
+    faults += _option_faults(tree.get("tasks"), "tasks")
+    if isinstance(rl := tree.get("rl"), Mapping):
+        faults += _option_faults(rl.get("tasks"), "rl.tasks")
     if faults:
         raise UserError(f"{where}: {NEWLINE.join(faults)}", CONFIG_HINT)
     return config
 
 
-def _option_faults(tasks: Any) -> Iterator[str]:
+def _option_faults(tasks: Any, key: str) -> Iterator[str]:
     """Errors in the options of known tasks; unknown tasks are reported with the configuration."""
     for name, given in tasks.items() if isinstance(tasks, Mapping) else ():
         if name in TASKS:
             try:
                 TASKS[name].options.model_validate(given or {})
             except ValidationError as error:
-                yield _faults(error, TASKS[name].options, f"tasks.{name}.")
+                yield _faults(error, TASKS[name].options, f"{key}.{name}.")
 
 
 def dump_config(config: Config) -> str:

@@ -99,6 +99,21 @@ def test_malformed_overrides(tmp_path: Path, override: str) -> None:
             r"tasks.fusion.targt: unknown key; did you mean target\?",
         ),
         (changed(tasks={"fushion": None}), r"tasks.fushion: unknown task; did you mean fusion\?"),
+        (changed(tasks={"poems": None}), r"tasks.poems: unknown task\. Known tasks: sid_next, "),
+        (changed(rl={"tasks": {"poems": None}}), r"rl.tasks.poems: unknown task\. Known tasks: "),
+        (
+            changed(rl={"tasks": {"fusion": {"targt": "title"}}}),
+            r"rl.tasks.fusion.targt: unknown key; did you mean target\?",
+        ),
+        (changed(rl={"tasks": {"preference": None}}), r"rl.tasks.preference needs data.prefer"),
+        (
+            changed(data=WHOLE, rl={"tasks": {"title_to_sid": None}}),
+            r"data.items is missing, but titles or descriptions are needed by rl.tasks.title_to_s",
+        ),
+        (
+            changed(data={**TREE["data"], "dedup": True}, rl={"tasks": {"sid_sequence": None}}),
+            r"data.dedup removes rows, but rl.tasks.sid_sequence needs whole histories",
+        ),
         (
             changed(tasks={"fusion": {"target": "name"}}),
             r"tasks.fusion.target: .*'title', 'description' or 'both', found 'name'",
