@@ -58,7 +58,9 @@ TRACKERS: Mapping[TrackerName, Tracker] = {
 def require_trackers(config: Config) -> None:
     """Refuse trackers whose package is not installed."""
     for name in config.logging.trackers:
-        if importlib.util.find_spec(name) is None:
+        spec = importlib.util.find_spec(name)
+        # A folder of that name without a package in it counts as one; wandb leaves such a folder.
+        if spec is None or spec.origin is None:
             raise UserError(
                 f"logging.trackers: {name} is not installed", f"Run: pip install 'sidtune[{name}]'"
             )
@@ -78,8 +80,7 @@ class Tracking(TrainerCallback):
     """
 
     def __init__(self, name: TrackerName, config: Config) -> None:
-        self.name, self.tracker = name, TRACKERS[name]
-        _set_environment(self.tracker, config)
+        self.name, self.tracker, self.config = name, TRACKERS[name], config
         self.inner: Any = getattr(integration_utils, self.tracker.callback)()
         if name == "tensorboard":
             # Its own default is a folder with the time in its name, and one for all stages.
@@ -94,7 +95,8 @@ class Tracking(TrainerCallback):
             OneProcessError: where the tracker refuses, for want of an account or a network.
         """
         try:
-            self.inner.on_train_begin(args, state, control, **others)
+            with _environment(self.tracker, self.config):
+                self.inner.on_train_begin(args, state, control, **others)
         except Exception as error:
             # Each tracker has errors of its own.
             reason = (str(error) or type(error).__name__).splitlines()[0][:200]
@@ -119,14 +121,23 @@ class Tracking(TrainerCallback):
             getattr(importlib.import_module(self.name), self.tracker.finish)()
 
 
-def _set_environment(tracker: Tracker, config: Config) -> None:
-    """What the integrations read from variables; those that the user has set count."""
-    if tracker.project and config.logging.project:
-        os.environ[tracker.project] = config.logging.project
-    elif tracker.project:
-        os.environ.setdefault(tracker.project, PROJECT)
+@contextmanager
+def _environment(tracker: Tracker, config: Config) -> Iterator[None]:
+    """What the integrations read from variables when a run begins, and the next run must not; those
+    that the user has set count.
+    """
+    before = {name: os.environ.get(name) for name in (tracker.project, tracker.folder) if name}
+    if tracker.project:
+        known = os.environ.get(tracker.project, PROJECT)
+        os.environ[tracker.project] = config.logging.project or known
     if tracker.folder:
         os.environ.setdefault(tracker.folder, str(config.output_dir))
+    try:
+        yield
+    finally:
+        os.environ.update({name: value for name, value in before.items() if value is not None})
+        for name in (name for name, value in before.items() if value is None):
+            os.environ.pop(name, None)
 
 
 @contextmanager

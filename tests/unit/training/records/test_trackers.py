@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -103,10 +105,13 @@ def test_others_have_them_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n
     assert not {one for one in found - BESIDES if one.startswith(("train/", "eval/"))}
 
 
-def test_a_tracker_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("found", [None, ModuleSpec("wandb", None)], ids=["nothing", "a folder"])
+def test_a_tracker_that_is_not_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: ModuleSpec | None
+) -> None:
     ordinary = importlib.util.find_spec
     monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name == "wandb" else ordinary(name)
+        importlib.util, "find_spec", lambda name: found if name == "wandb" else ordinary(name)
     )
     with pytest.raises(UserError, match=r"logging\.trackers: wandb is not installed") as error:
         training_arguments(short(tmp_path, "wandb"))
@@ -127,6 +132,33 @@ def test_a_tracker_that_refuses_is_said_with_what_to_do(
     with pytest.raises(UserError, match="wandb cannot begin a run: no API key") as error:
         tracking.on_train_begin(None, None, None)  # type: ignore[arg-type]
     assert "WANDB_MODE=offline" in error.value.hint
+
+
+def test_the_next_run_has_its_own_project_and_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str | None, str | None]] = []
+
+    class Asking:
+        def on_train_begin(self, *_: Any, **__: Any) -> None:
+            seen.append((os.environ.get("WANDB_PROJECT"), os.environ.get("WANDB_DIR")))
+
+    monkeypatch.setattr(integration_utils, "WandbCallback", Asking)
+    for variable in ("WANDB_PROJECT", "WANDB_DIR"):
+        monkeypatch.delenv(variable, raising=False)
+    named, unnamed = short(tmp_path, "wandb", project="shop"), short(tmp_path, "wandb")
+    unnamed = unnamed.model_copy(update={"output_dir": tmp_path / "other"})
+    for config in (named, unnamed):
+        Tracking("wandb", config).on_train_begin(None, None, None)  # type: ignore[arg-type]
+    monkeypatch.setenv("WANDB_PROJECT", "mine")
+    monkeypatch.setenv("WANDB_DIR", "here")
+    Tracking("wandb", unnamed).on_train_begin(None, None, None)  # type: ignore[arg-type]
+    assert seen == [
+        ("shop", str(named.output_dir)),
+        ("sidtune", str(unnamed.output_dir)),
+        ("mine", "here"),
+    ]
+    assert (os.environ["WANDB_PROJECT"], os.environ["WANDB_DIR"]) == ("mine", "here")
 
 
 @pytest.mark.parametrize(
