@@ -16,13 +16,14 @@ from tests.tiny_data import tiny_config, tiny_tree
 from tests.tiny_models import make_base
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
+from sidtune.base import storage
 from sidtune.base.errors import UserError
 from sidtune.encoding.corpus import Corpus
 from sidtune.evaluation.evaluate import EvaluationRequest, evaluate
 from sidtune.inputs import Inputs
 from sidtune.model.checkpoint_files import ADAPTERS, HIDDEN, load_weights
 from sidtune.model.load import load_model
-from sidtune.runs.checkpoints import FINAL, checkpoints
+from sidtune.runs.checkpoints import FINAL, checkpoints, partial_of
 from sidtune.runs.schedule import stage_runs
 from sidtune.tasks.config import Config
 from sidtune.tasks.config_file import parse_config
@@ -255,11 +256,19 @@ def test_stages_follow_each_other(tmp_path: Path) -> None:
     ],
 )
 def test_plain_peft_loads_the_adapter(
-    tmp_path: Path, architecture: str, tied: bool, lora: dict[str, Any]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    architecture: str,
+    tied: bool,
+    lora: dict[str, Any],
 ) -> None:
-    """As its card says; merged, it is the run's own model to the bit."""
+    """As its card says; merged, it is the run's own model to the bit. Both folders are on disk
+    before their names are.
+    """
     from peft import PeftModel
 
+    flushed: set[Path] = set()
+    monkeypatch.setattr(storage, "flush", flushed.add)
     make_base(tmp_path / "base", architecture, tied, spare=3)
     model = {"tuning": "lora", "lora": {"rank": 4, "save_adapter": True, **lora}}
     training = {"max_steps": 2, "workers": 0}
@@ -267,6 +276,7 @@ def test_plain_peft_loads_the_adapter(
     run(config)
     adapter = config.output_dir / "adapter"
     assert not (adapter / "config.json").exists(), "it is no model by itself"
+    assert {partial_of(adapter) / file.name for file in adapter.iterdir()} <= flushed
     card = (adapter / "README.md").read_text()
     code = card.partition("```python\n")[2].partition("```")[0]
     assert PeftModel.__name__ in code
@@ -277,6 +287,7 @@ def test_plain_peft_loads_the_adapter(
     torch.testing.assert_close(names["model"](ids).logits, merged(ids).logits, rtol=1e-4, atol=1e-4)
     done = call("merge", config.output_dir, tmp_path / "out")
     assert done.exit_code == 0, done.output
+    assert {partial_of(tmp_path / "out") / f.name for f in (tmp_path / "out").iterdir()} <= flushed
     same, own = load_weights(tmp_path / "out"), load_weights(config.output_dir)
     assert same.keys() == own.keys()
     assert all(torch.equal(same[name], value) for name, value in own.items())

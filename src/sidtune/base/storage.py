@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,9 +14,6 @@ import safetensors
 from sidtune.base.errors import UserError
 
 GIB = 2**30
-# How writers outside Python speak of a failed system call: those in Rust, and torch's own, which
-# swallows the reason.
-SIGNS = ("os error", "inline_container")
 
 
 def flush(path: Path) -> None:
@@ -26,6 +23,17 @@ def flush(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def flush_all(folder: Path, but: Container[str] = ()) -> None:
+    """Wait until a folder and everything in it are on disk.
+
+    Args:
+        but: names of files that are already.
+    """
+    for path in (*folder.rglob("*"), folder):
+        if path.relative_to(folder).as_posix() not in but:
+            flush(path)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -76,9 +84,11 @@ def new_folder(folder: Path, needed: int = 0) -> Iterator[Path]:
         try:
             os.chmod(aside, 0o777 & ~_umask())
             yield aside
+            flush_all(aside)
             os.rename(aside, folder)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
+        flush(folder.parent)
 
 
 @contextmanager
@@ -114,8 +124,10 @@ def _reason(error: Exception) -> str | None:
         return None
     text = str(error)
     if "inline_container" in text:
+        # torch's own writer, which swallows the reason.
         return "only a part was written"
-    if isinstance(error, safetensors.SafetensorError) or any(sign in text for sign in SIGNS):
+    # Writers in Rust speak of a failed system call so.
+    if isinstance(error, safetensors.SafetensorError) or "os error" in text:
         return text.splitlines()[0][:200]
     return None
 

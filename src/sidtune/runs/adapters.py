@@ -12,14 +12,14 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from sidtune.base.errors import UserError
-from sidtune.base.storage import refusing_failed_writes
+from sidtune.base.storage import flush_all, refusing_failed_writes
 from sidtune.model.checkpoint_files import save_pretrained
 from sidtune.model.load import load_plain, rows_needed
-from sidtune.model.tuning.adapter_files import ADAPTER_CONFIG, read_settings, save_adapter
+from sidtune.model.tuning.adapter_files import read_settings, save_adapter
 from sidtune.runs.bundle import Bundle, read_bundle, write_bundle
 from sidtune.runs.checkpoints import ADAPTER, make_partial, publish
 from sidtune.runs.model_card import CARD, adapter_card
-from sidtune.tokenizer.load import load_model_config, load_tokenizer
+from sidtune.tokenizer.load import ADAPTER_CONFIG, load_model_config, load_tokenizer
 
 
 def write_adapter(
@@ -45,6 +45,7 @@ def write_adapter(
         write_bundle(bundle, partial)
         rows = int(model.config.get_text_config().vocab_size)
         (partial / CARD).write_text(adapter_card(base, rows), encoding="utf-8")
+        flush_all(partial)
         publish(partial, final)
 
 
@@ -85,6 +86,7 @@ def merge_adapter(source: Path, target: Path, trust_remote_code: bool = False) -
                 model, tokenizer, partial, dtype if isinstance(dtype, torch.dtype) else None
             )
             write_bundle(bundle, partial)
+            flush_all(partial)
             if target.is_dir():
                 target.rmdir()
             publish(partial, target)

@@ -7,23 +7,18 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from sidtune.base.errors import UserError
 from sidtune.base.hashing import file_digest
-from sidtune.base.storage import flush
+from sidtune.base.storage import flush, flush_all
 from sidtune.base.terminal import warn
 
-MANIFEST, IDENTITY, PREFIX, FINAL, ADAPTER = (
-    "manifest.json",
-    "sidtune.json",
-    "checkpoint-",
-    "final_checkpoint",
-    "adapter",
-)
+MANIFEST, IDENTITY = "manifest.json", "sidtune.json"
+PREFIX, FINAL, ADAPTER = "checkpoint-", "final_checkpoint", "adapter"
 # Where base models lie that are made for a run, under its output_dir.
 BASES = "bases"
 PROCESSES, PRECISION = "processes", "training.precision"
@@ -95,21 +90,20 @@ def seal(
         known: checksums, by name, of files that are already on disk.
     """
     (partial / IDENTITY).write_text(json.dumps(identity, indent=1), encoding="utf-8")
-    files = {path.relative_to(partial).as_posix(): path for path in _files(partial)}
+    paths = [path for path in sorted(partial.rglob("*")) if path.is_file()]
+    files = {path.relative_to(partial).as_posix(): path for path in paths}
     manifest = {
         name: {"bytes": path.stat().st_size, "sha256": known.get(name) or file_digest(path)}
         for name, path in files.items()
     }
     (partial / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-    for path in partial.rglob("*"):
-        if path.relative_to(partial).as_posix() not in known:
-            flush(path)
-    flush(partial)
+    flush_all(partial, known)
     return manifest
 
 
 def publish(partial: Path, final: Path) -> None:
-    """Rename a sealed folder to its final name, so that it is never visible half written.
+    """Rename a folder whose files are on disk to its final name, so that it is never visible half
+    written.
 
     An existing folder of that name is removed: it is damaged, or left from before the run was
     resumed at an earlier step.
@@ -361,7 +355,3 @@ def read_ordinary(path: Path, longest: int) -> str:
     if ordinary_size(path) > longest:
         raise ValueError(f"it exceeds {longest:,} bytes")
     return path.read_text(encoding="utf-8")
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    return (path for path in sorted(folder.rglob("*")) if path.is_file())

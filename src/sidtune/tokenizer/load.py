@@ -17,7 +17,7 @@ from sidtune.files.pointers import refuse_pointers
 from sidtune.files.shards import SHARDS, sharded
 from sidtune.tokenizer.faults import is_fault, refuse_deadly
 
-ADAPTER = "adapter_config.json"
+ADAPTER_CONFIG = "adapter_config.json"
 # Far beyond any model; layers are constructed one by one, so a huge number would exhaust time and
 # memory.
 MOST_LAYERS = 1_000
@@ -123,10 +123,10 @@ def _refuse_no_model(base: str, of_adapter: bool = False) -> None:
             f"model.base: no such folder: {base}",
             "`sidtune new-model DIR` creates a small base model.",
         )
-    if (Path(base) / ADAPTER).is_file() and not of_adapter:
+    if (Path(base) / ADAPTER_CONFIG).is_file() and not of_adapter:
         # An adapter names another model, which would be loaded instead.
         raise UserError(
-            f"{base} contains an adapter ({ADAPTER}), not a complete model",
+            f"{base} contains an adapter ({ADAPTER_CONFIG}), not a complete model",
             "Merge it into its base model first. `sidtune merge FOLDER OUT` merges an adapter that"
             " sidtune trained.",
         )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from sidtune.base import storage
 from sidtune.base.errors import UserError
 from sidtune.base.storage import new_folder, replacing, write_text
 
@@ -56,6 +57,19 @@ def test_a_folder_is_there_when_it_is_complete(tmp_path: Path) -> None:
     with new_folder(tmp_path / "plain") as aside:
         (aside / "file").touch()
     assert (tmp_path / "plain" / "file").is_file(), "an empty folder is replaced"
+
+
+def test_a_folder_is_on_disk_before_its_name_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, flushed = tmp_path / "folder", list[tuple[str, bool]]()
+    monkeypatch.setattr(storage, "flush", lambda at: flushed.append((at.name, folder.exists())))
+    with new_folder(folder) as aside:
+        (aside / "inside").mkdir()
+        (aside / "inside" / "file").touch()
+    before = {name for name, exists in flushed if not exists}
+    assert before == {"file", "inside", aside.name}
+    assert flushed[-1] == (tmp_path.name, True)
 
 
 def test_a_folder_that_fails_leaves_nothing(tmp_path: Path) -> None:

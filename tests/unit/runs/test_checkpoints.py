@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from sidtune.base import storage
 from sidtune.base.errors import UserError
 from sidtune.runs import checkpoints
 from sidtune.runs.checkpoints import MANIFEST, damage, newest_complete
@@ -104,7 +105,8 @@ def test_files_are_on_disk_before_their_name_is(
         done.append(("rename", target.name))
         ordinary_rename(source, target)
 
-    monkeypatch.setattr(checkpoints, "flush", lambda path: done.append(("flush", path.name)))
+    for module in (checkpoints, storage):
+        monkeypatch.setattr(module, "flush", lambda path: done.append(("flush", path.name)))
     monkeypatch.setattr(os, "rename", rename)
     run = tmp_path / "run"
     write(run, 1)

@@ -18,8 +18,9 @@ from sidtune.files.text import read_json_model
 from sidtune.model.tuning.base import matrix_names
 from sidtune.model.tuning.frozen import sid_rows
 from sidtune.model.tuning.lora import ADAPTER, Lora
+from sidtune.tokenizer.load import ADAPTER_CONFIG
 
-ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 # How PEFT names what lies inside its model, and the rows of single tokens.
 OUTER, ROWS = "base_model.model.", "token_adapter.trainable_tokens_delta"
 HINT = "sidtune writes this folder with model.lora.save_adapter: true."
