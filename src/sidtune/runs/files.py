@@ -1,23 +1,22 @@
-"""What a run's folder holds beside its model: names of files, and the plan of its training."""
+"""What a run's folder holds beside its model: names of files, the plan of its training, and lines
+of JSON.
+"""
 
 from __future__ import annotations
 
+import json
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
 Count = Annotated[int, Field(ge=0, lt=2**62)]
-# The resolved configuration, the folder of evaluations, log entries, the plan, the ranker's
-# figures, and the report.
-CONFIG, EVALUATION, METRICS, PLAN, RANKED, REPORT = (
-    "config.yaml",
-    "evaluation",
-    "metrics.jsonl",
-    "plan.json",
-    "ranker.json",
-    "report.html",
-)
+# The resolved configuration, log entries and the plan.
+CONFIG, METRICS, PLAN = "config.yaml", "metrics.jsonl", "plan.json"
+# The folder of evaluations, the ranker's figures and the report.
+EVALUATION, RANKED, REPORT = "evaluation", "ranker.json", "report.html"
 
 
 @dataclass(frozen=True)
@@ -59,3 +58,12 @@ class TrainingPlan:
     steps_per_epoch: Count
     length_edges: list[Count]
     tasks: dict[str, TaskPlan]
+
+
+def json_line(entry: Mapping[str, Any]) -> str:
+    """An object as a line of a file; NaN and infinities as text, since JSON does not have them."""
+    told = {
+        name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in entry.items()
+    }
+    return json.dumps(told) + "\n"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from sidtune.base.storage import refusing_failed_writes, write_text
 from sidtune.base.terminal import console
-from sidtune.runs.files import METRICS
+from sidtune.runs.files import METRICS, json_line
 
 # Wide enough for a loss with four decimals, or for a million steps.
 NARROWEST = 7
@@ -50,7 +49,7 @@ class MetricsFile(TrainerCallback):
         """Called by Trainer, with `state.global_step` at the checkpoint."""
         if state.is_world_process_zero:
             entries = [{"step": entry["step"], **entry} for entry in state.log_history]
-            write_text(self.path, "".join(f"{json.dumps(entry)}\n" for entry in entries))
+            write_text(self.path, "".join(map(json_line, entries)))
 
     def on_log(
         self,
@@ -63,7 +62,7 @@ class MetricsFile(TrainerCallback):
         """Called by Trainer."""
         if state.is_world_process_zero:
             with refusing_failed_writes(self.path), self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": state.global_step, **(logs or {})}) + "\n")
+                file.write(json_line({"step": state.global_step, **(logs or {})}))
 
 
 class ConsoleTable(TrainerCallback):

@@ -4,7 +4,6 @@ advice.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -24,6 +23,7 @@ from sidtune.base.storage import write_text
 from sidtune.batching.steps import Steps
 from sidtune.model.sharding.shards import is_sharded, whole
 from sidtune.runs.checkpoints import checkpoints
+from sidtune.runs.files import json_line
 from sidtune.tokenizer.faults import decode
 from sidtune.training.loss.label_loss import LabelLoss
 
@@ -100,11 +100,7 @@ def explained(
     # If each is finite alone, only their sum is not: list all of them.
     blamed = [suspect for suspect in suspects if not suspect.finite] or suspects
     if steps.rank == 0:
-        lines = [
-            json.dumps({name: _in_json(value) for name, value in asdict(one).items()})
-            for one in blamed
-        ]
-        write_text(run / FILE, "".join(f"{line}\n" for line in lines))
+        write_text(run / FILE, "".join(json_line(asdict(one)) for one in blamed))
     # A rank that exited now would bring down rank 0 while it writes the file.
     PartialState().wait_for_everyone()
     return _error(number + 1, suspects, blamed, broken, run)
@@ -165,11 +161,6 @@ def _gradient_norm(loss_module: LabelLoss, loss: Tensor) -> float:
         return norm.item()
     gradients = torch.autograd.grad(loss, trained, allow_unused=True)
     return torch.nn.utils.get_total_norm([g for g in gradients if g is not None]).item()
-
-
-def _in_json(value: Any) -> Any:
-    """NaN and infinities as text, since JSON does not have them."""
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _error(
