@@ -17,7 +17,7 @@ from sidtune.base.errors import UserError
 from sidtune.base.hashing import digest, file_digest
 from sidtune.base.ragged import row_of
 from sidtune.base.signals import StopRequest
-from sidtune.base.terminal import warn
+from sidtune.base.terminal import first_process, warn
 from sidtune.batching.steps import Steps
 from sidtune.config.evaluation import RankingConfig
 from sidtune.config.loss import LossConfig
@@ -181,7 +181,7 @@ def reinforce(
     if result is None:
         return None
     before, after = (_ranking(run.output_dir, step) for step in (0, result.best_step))
-    if after["ndcg@10"] <= before["ndcg@10"]:
+    if first_process() and after["ndcg@10"] <= before["ndcg@10"]:
         warn(
             f"no evaluation had a higher NDCG@10 than the start: {start} is the better model. Try a"
             " lower rl.learning_rate, a higher rl.sft_weight or other rl.rewards"

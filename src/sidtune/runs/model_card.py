@@ -23,7 +23,7 @@ NO_RESULTS = "None yet: `sidtune evaluate` writes them here.\n"
 INTRODUCTION = """# {title}
 
 A recommender over semantic IDs (SIDs), trained with sidtune. It reads the SIDs of the items in a
-user's history and writes the SID of the next item. It recommends only the {items} that its
+user's history and writes the SID of the next item. It recommends only the {items:,} items that its
 catalogue holds, `sid_catalogue.parquet`.
 """
 USE = """
@@ -40,7 +40,7 @@ for item in recommender.recommend([history], k=10)[0]:
 ```
 
 On the command line: `sidtune recommend FOLDER --history {joined}`. `sid_recommender.json` describes
-the prompt{ranker}.
+the prompt, and `ranker.safetensors`, if there is one, puts the lists in their final order.
 
 ## Load it plainly
 """
@@ -154,12 +154,9 @@ def model_card(prompted: Prompted, training: Training | None = None) -> str:
         base_model=about.base,
         model_name=about.title,
     )
-    text = INTRODUCTION.format(title=about.title, items=f"{prompted.items:,} items")
-    text += USE.format(
-        history=json.dumps([prompted.item], ensure_ascii=False),
-        joined=prompted.item,
-        ranker=", and `ranker.safetensors`, if there is one, puts the lists in their final order",
-    )
+    text = INTRODUCTION.format(title=about.title, items=prompted.items)
+    history = json.dumps([prompted.item], ensure_ascii=False)
+    text += USE.format(history=history, joined=prompted.item)
     text += (
         WITH_IDS.format(
             sid=json.dumps(list(prompted.sid), ensure_ascii=False), tokens=len(prompted.sid) + 1
@@ -207,8 +204,8 @@ def with_results(card: str, split: str, report: Mapping[str, Any]) -> str | None
     found = RESULTS.search(card)
     if found is None or (found[2] == "test" and split != "test") or split == "train":
         return None
-    lines = "\n".join(_results(split, report))
-    parsed = ModelCard(card.replace(found[0], f"<!-- of {split} -->\n{lines}\n", 1))
+    lines = "\n".join([f"<!-- of {split} -->", *_results(split, report), ""])
+    parsed = ModelCard(card[: found.start()] + lines + card[found.end() :])
     about = parsed.data
     assert isinstance(about, ModelCardData)
     about.model_name = about.model_name or "recommender"

@@ -68,6 +68,10 @@ def test_results_are_put_in_their_place() -> None:
     assert with_results(again, "train", report(0.9)) is None
     assert with_results(model_card(PROMPTED), "test", report(0.3)) is None
     assert with_results("# A card of mine\n", "test", report(0.3)) is None
+    section = "<!-- results -->\n<!-- end of results -->\n"
+    emptied = with_results(f"# Mine\n\n## Results\n\n{section}", "test", report(0.3))
+    assert emptied
+    assert emptied.index("## Results") < emptied.index("| model | 0.3000")
 
 
 @pytest.mark.parametrize(

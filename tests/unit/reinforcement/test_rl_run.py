@@ -1,0 +1,56 @@
+"""A run of reinforcement: its configuration, which evaluation and the ranker read again, and what
+it says at its end.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+
+from sidtune.base.terminal import LAUNCHER
+from sidtune.reinforcement import run
+from sidtune.reinforcement.run import reinforce, reinforced
+from sidtune.tasks.config_file import dump_config, parse_config, with_absolute_paths
+
+TREE = {
+    "output_dir": "out",
+    "model": {"base": "b"},
+    "data": {"items": "i", "index": "x", "train": "t", "valid": "v"},
+}
+
+
+@pytest.mark.parametrize(
+    "rl",
+    [
+        {},
+        {"tasks": {"title_to_sid": None}},
+        {"tasks": {"sid_sequence": {"weight": 2}}, "output_dir": "elsewhere"},
+        {"updates": 2, "clip": 0.1, "rollout": "sample", "temperature": 0.5},
+    ],
+)
+def test_it_is_read_as_it_was_written(rl: dict[str, Any]) -> None:
+    written = dump_config(with_absolute_paths(reinforced(parse_config(TREE | {"rl": rl}, "test"))))
+    read = parse_config(yaml.safe_load(written), "test")
+    assert dump_config(read) == written
+    assert read.evaluation_task == "sid_next"
+
+
+@pytest.mark.parametrize(("rank", "times"), [("0", 1), ("1", 0)])
+def test_one_process_says_that_nothing_was_gained(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    rank: str,
+    times: int,
+) -> None:
+    for name, value in zip(LAUNCHER, (rank, rank, "2"), strict=True):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(run, "refuse_other_folders", lambda _: None)
+    monkeypatch.setattr(run, "train", lambda *_: SimpleNamespace(best_step=3))
+    monkeypatch.setattr(run, "_ranking", lambda _, step: {"ndcg@10": 0.2})
+    reinforce(parse_config(TREE | {"output_dir": str(tmp_path)}, "test"))
+    assert capsys.readouterr().err.count("no evaluation had a higher NDCG@10") == times
