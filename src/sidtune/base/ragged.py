@@ -109,10 +109,8 @@ class Ragged:
         # Each value's place takes three times the memory of the value: never for all of them at
         # once.
         for first in range(0, len(lengths), LISTS_AT_ONCE):
-            block, ends = (
-                slice(first, first + LISTS_AT_ONCE),
-                offsets[first : first + LISTS_AT_ONCE + 1],
-            )
+            block = slice(first, first + LISTS_AT_ONCE)
+            ends = offsets[first : first + LISTS_AT_ONCE + 1]
             places = _ranges(starts[block], lengths[block], ends - ends[0])
             values[ends[0] : ends[-1]] = self.values[places]
         return Ragged(values, offsets)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from sidtune.base.terminal import first_process
+from sidtune.base.terminal import first_process, in_main_thread
 
 ASKING = (signal.SIGTERM, signal.SIGINT)
 # A launcher and the terminal may both pass on one Ctrl-C.
@@ -53,7 +53,7 @@ class StopRequest:
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Take the signals in place of Python, which can be done from its first thread only."""
-        if threading.current_thread() is not threading.main_thread():
+        if not in_main_thread():
             yield
             return
         before = {number: signal.signal(number, self) for number in ASKING}
@@ -64,7 +64,7 @@ class StopRequest:
                 signal.signal(number, handler)
 
 
-def outlive_signals(_: int = 0) -> None:
+def outlive_signals(_: int) -> None:
     """Leave it to the parent when this worker of a loader ends: signals to the whole run must not
     end it first.
 

@@ -147,6 +147,11 @@ def first_process() -> bool:
     return not launched() or os.environ["RANK"] == "0"
 
 
+def in_main_thread() -> bool:
+    """Whether this is the thread that draws and takes signals."""
+    return threading.current_thread() is threading.main_thread()
+
+
 @contextmanager
 def messages_for_errors() -> Iterator[None]:
     """End the program with a message and an exit status in place of a traceback, for what is no
@@ -196,7 +201,7 @@ def progress_bar() -> Progress:
 
     Rich takes one bar at a time.
     """
-    drawn = console.is_terminal and _in_main_thread()
+    drawn = console.is_terminal and in_main_thread()
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -233,14 +238,10 @@ def counting(description: str, total: int) -> Iterator[Callable[[int], None]]:
             if said or not done or spent < ENOUGH:
                 return
             said, left = True, spent / done * (total - done)
-            if bar.disable and left >= LITTLE and _in_main_thread():
+            if bar.disable and left >= LITTLE and in_main_thread():
                 starting(f"{description}: about {rough_duration(left)} more")
 
         yield advance
-
-
-def _in_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()
 
 
 def visible(text: str) -> str:

@@ -97,12 +97,9 @@ class Layout:
         if self.name == "tree":
             return _trees(examples, self)
         if self.name == "padded":
-            groups = [
-                range(i, min(i + self.limit, len(examples)))
-                for i in range(0, len(examples), self.limit)
-            ]
             pad = _left_padded if self.pads_left else _right_padded
-            return [pad([examples[i] for i in group], self) for group in groups]
+            starts = range(0, len(examples), self.limit)
+            return [pad(examples[start : start + self.limit], self) for start in starts]
         return _bucketed(examples, self)
 
 

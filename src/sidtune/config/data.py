@@ -12,10 +12,6 @@ from sidtune.config.section import ExpandedPath, Positive, Section
 SPLITS = ("train", "valid", "test")
 
 
-# Keys of `data`, and the file each of them applies to.
-IDLE_WITHOUT = {"description_tokens": "items"}
-
-
 # As in LC-Rec and TIGER. Files of rows contain finished histories.
 HISTORY_OF_INTERACTIONS = 20
 
@@ -116,9 +112,8 @@ class DataConfig(Section):
 
     @model_validator(mode="after")
     def _nothing_idle(self) -> Self:
-        for name, needed in IDLE_WITHOUT.items():
-            if name in self.model_fields_set and getattr(self, needed) is None:
-                raise ValueError(f"{name} has no effect without {needed}")
+        if "description_tokens" in self.model_fields_set and self.items is None:
+            raise ValueError("description_tokens has no effect without items")
         return self
 
     @property

@@ -52,12 +52,8 @@ class Encoder:
         description_tokens: int,
         seed: int,
     ) -> None:
-        self.segments, self.frame, self.catalogue, self.templates = (
-            segments,
-            frame,
-            catalogue,
-            templates,
-        )
+        self.segments, self.frame = segments, frame
+        self.catalogue, self.templates = catalogue, templates
         self.cutoff_len, self.description_tokens, self.seed = cutoff_len, description_tokens, seed
         self._framed = {
             form: tuple(framed(template, frame) for template in given)
@@ -354,11 +350,9 @@ class Encoder:
                 refuse_token_text(texts, self.segments, name, column.sids)
             return texts
         items = self.safe_texts(column.field) if safe else self.item_texts(column.field)
-        offsets, flat = (
-            column.positions.offsets,
-            [items[position] for position in column.positions.values],
-        )
-        joined = [template.separator.join(flat[start:end]) for start, end in pairwise(offsets)]
+        flat = [items[position] for position in column.positions.values]
+        edges = pairwise(column.positions.offsets)
+        joined = [template.separator.join(flat[start:end]) for start, end in edges]
         return _without(joined, *trim)
 
     def _item_texts(self, field: ItemField) -> list[str]:

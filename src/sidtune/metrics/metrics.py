@@ -23,16 +23,8 @@ GROUP_CUTOFF = 10
 Z = NormalDist().inv_cdf(0.975)
 # The least value of every group but the first, and the groups' names.
 HISTORY_EDGES, HISTORY_NAMES = (2, 4, 7, 11), ("1", "2–3", "4–6", "7–10", "over 10")
-POPULARITY_EDGES, POPULARITY_NAMES = (
-    (1, 5, 20, 100),
-    (
-        "unseen",
-        "1–4",
-        "5–19",
-        "20–99",
-        "100 and over",
-    ),
-)
+POPULARITY_EDGES = (1, 5, 20, 100)
+POPULARITY_NAMES = ("unseen", "1–4", "5–19", "20–99", "100 and over")
 
 
 @dataclass(frozen=True)

@@ -34,10 +34,7 @@ def cpu_features() -> set[str]:
 def has_bf16(device: str) -> bool:
     """Whether this machine's device has instructions for bfloat16; others emulate it in float32."""
     if device == "cuda":
-        return bool(
-            torch.cuda.is_bf16_supported()
-            and torch.cuda.is_bf16_supported(including_emulation=False)
-        )
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device == "cpu":
         # torch uses these instructions through oneDNN's matmuls.
         return bool(torch._C._has_mkldnn and cpu_features() & BF16_INSTRUCTIONS)

@@ -21,7 +21,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerF
 from sidtune.base.errors import UserError
 from sidtune.model.tuning import tuning_of
 from sidtune.model.tuning.base import matrix_names
-from sidtune.model.tuning.quantised import quantised_layers
+from sidtune.model.tuning.quantised import drop_quantisation, quantised_layers
 from sidtune.model.unchanged import Unchanged, weights_in
 
 SID_ROWS = "sid_rows.safetensors"
@@ -170,8 +170,7 @@ def _twin(model: PreTrainedModel, dtype: torch.dtype | None) -> PreTrainedModel:
 def _plain_config(model: PreTrainedModel) -> Any:
     """The model's configuration, without what says that its weights are quantised."""
     config = copy.deepcopy(model.config)
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
+    drop_quantisation(config)
     return config
 
 

@@ -17,12 +17,13 @@ from transformers import (
 
 from sidtune.base.errors import UserError
 from sidtune.base.resources import memory
+from sidtune.base.storage import GIB
 from sidtune.config.model import ModelConfig
 from sidtune.model.base_files import SCRATCH, quantisation_fault, weight_faults
 from sidtune.model.dropout import set_dropout
 from sidtune.model.initialise import ItemTexts, mean_rows, text_rows
 from sidtune.model.tuning import TUNINGS
-from sidtune.model.tuning.quantised import make_trainable, settings
+from sidtune.model.tuning.quantised import drop_quantisation, make_trainable, settings
 from sidtune.tokenizer.load import load_model_config
 from sidtune.tokenizer.vocabulary import Vocabulary
 
@@ -174,7 +175,7 @@ def outline(
         sid_ids: `(SID tokens,)` ids, ascending.
         dtype: of frozen weights.
     """
-    _unquantised(model_config)
+    drop_quantisation(model_config)
     model_config.get_text_config().vocab_size = rows
     with torch.device("meta"):
         model: Any = AutoModelForCausalLM.from_config(
@@ -185,13 +186,6 @@ def outline(
         set_dropout(model, config)
         tuning.adapt(model, config.lora, seed)
     return model  # type: ignore[no-any-return]
-
-
-def _unquantised(model_config: PreTrainedConfig) -> None:
-    """Remove the setting with which new weights, which are not quantised, could not be made."""
-    for config in (model_config, model_config.get_text_config()):
-        if hasattr(config, "quantization_config"):
-            del config.quantization_config
 
 
 def base_dtype(config: ModelConfig, trust_remote_code: bool = False) -> torch.dtype:
@@ -213,7 +207,7 @@ def _build(
 ) -> PreTrainedModel:
     """A model of the base's architecture with random weights, those of new tokens included."""
     model_config.get_text_config().vocab_size = rows_needed(model_config, vocabulary.tokenizer)
-    _unquantised(model_config)
+    drop_quantisation(model_config)
 
     def build() -> PreTrainedModel:
         model: Any = AutoModelForCausalLM.from_config(
@@ -246,8 +240,8 @@ def _refuse_huge(base: str, needed: int) -> None:
     there = memory()
     if there and needed > there:
         raise UserError(
-            f"the config.json of {base} describes weights of {needed / 2**30:,.1f} GiB in float32, "
-            f"but this machine has {there / 2**30:,.1f} GiB of memory",
+            f"the config.json of {base} describes weights of {needed / GIB:,.1f} GiB in float32, "
+            f"but this machine has {there / GIB:,.1f} GiB of memory",
             "Choose a smaller base.",
         )
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, ClassVar, Final, Literal, Self
 
 import numpy as np
 import pyarrow as pa
@@ -43,6 +43,9 @@ HINT = (
 )
 
 
+TokenId = Annotated[int, Field(ge=0, le=MOST, strict=True)]
+
+
 @dataclass(frozen=True)
 class PromptIds:
     """Token ids of a prompt, for programs that do not read templates.
@@ -53,9 +56,11 @@ class PromptIds:
         after: after the last SID, up to the SID of the response.
     """
 
-    before: list[int]
-    separator: list[int]
-    after: list[int]
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")
+
+    before: list[TokenId]
+    separator: list[TokenId]
+    after: list[TokenId]
 
 
 @dataclass(frozen=True)
@@ -110,7 +115,6 @@ def _recommending(task: str) -> str:
     return task
 
 
-TokenId = Annotated[int, Field(ge=0, le=MOST)]
 Blanks = Annotated[str, AfterValidator(_only_blanks)]
 
 
@@ -124,41 +128,18 @@ class _Frame(BaseModel):
     opening: str
     after: str
     eos: bool
-    prompt_trim: list[Blanks] = Field(min_length=2, max_length=2)
-    response_trim: list[Blanks] = Field(min_length=2, max_length=2)
+    # JSON has lists.
+    prompt_trim: tuple[Blanks, Blanks] = Field(strict=False)
+    response_trim: tuple[Blanks, Blanks] = Field(strict=False)
 
     @classmethod
     def of(cls, frame: Frame) -> Self:
         """The JSON representation of a frame."""
-        tree = {name: value for name, value in asdict(frame).items() if name != "chat"}
-        return cls(**tree | {name: list(tree[name]) for name in ("prompt_trim", "response_trim")})
+        return cls(**{name: value for name, value in asdict(frame).items() if name != "chat"})
 
     def frame(self) -> Frame:
         """The frame for the encoder."""
-        (prompt_front, prompt_back), (response_front, response_back) = (
-            self.prompt_trim,
-            self.response_trim,
-        )
-        return Frame(
-            chat=True,
-            before=self.before,
-            between=self.between,
-            opening=self.opening,
-            after=self.after,
-            eos=self.eos,
-            prompt_trim=(prompt_front, prompt_back),
-            response_trim=(response_front, response_back),
-        )
-
-
-class _PromptIds(BaseModel):
-    """The token ids around a history."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    before: list[TokenId]
-    separator: list[TokenId]
-    after: list[TokenId]
+        return Frame(chat=True, **self.model_dump())
 
 
 class _Recommender(BaseModel):
@@ -173,7 +154,7 @@ class _Recommender(BaseModel):
     cutoff_len: int = Field(ge=8, le=MOST)
     longest_history: int = Field(ge=1, le=MOST)
     chat: _Frame | None
-    prompt_ids: _PromptIds | None
+    prompt_ids: PromptIds | None
     reversed_template: dict[str, object] | None = None
 
     @model_validator(mode="after")
@@ -202,7 +183,7 @@ def write_bundle(bundle: Bundle, folder: Path, training: Training | None = None)
         cutoff_len=bundle.cutoff_len,
         longest_history=bundle.longest_history,
         chat=_Frame.of(bundle.frame) if bundle.format == "chat" else None,
-        prompt_ids=_PromptIds(**asdict(bundle.prompt_ids)) if bundle.prompt_ids else None,
+        prompt_ids=bundle.prompt_ids,
         reversed_template=as_tree(bundle.reversed_template) if bundle.reversed_template else None,
     )
     (folder / RECOMMENDER_FILE).write_text(
@@ -250,9 +231,7 @@ def read_bundle(folder: Path) -> Bundle:
         cutoff_len=recommender.cutoff_len,
         longest_history=recommender.longest_history,
         frame=recommender.chat.frame() if recommender.chat else PLAIN,
-        prompt_ids=(
-            PromptIds(**recommender.prompt_ids.model_dump()) if recommender.prompt_ids else None
-        ),
+        prompt_ids=recommender.prompt_ids,
         reversed_template=parse_template(REVERSED, backwards, file) if backwards else None,
     )
 

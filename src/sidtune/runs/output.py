@@ -84,9 +84,7 @@ def begun(
     begin.
 
     Args:
-        folders: of the stages; the last is the run's own.
-        resume: `auto` (the newest complete checkpoint, if any), `never`, or a folder.
-        other_processes: whether to resume a checkpoint that another number of processes wrote.
+        folders, resume, identity, other_processes: as in `find_start`.
 
     Raises:
         UserError: if another run is using the folder, and as `find_start`.

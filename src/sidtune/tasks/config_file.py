@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from sidtune.base.errors import UserError, did_you_mean
-from sidtune.config.data import IDLE_WITHOUT, DataConfig
+from sidtune.config.data import DataConfig
 from sidtune.config.model import ModelConfig
 from sidtune.config.section import Section
 from sidtune.config.sids import SidsRun
@@ -119,9 +119,8 @@ def dump_config(config: Config) -> str:
     tree["tasks"] = {name: options.model_dump() for name, options in config.task_options().items()}
     idle = "max_tokens" if config.training.layout == "padded" else "micro_batch_size"
     del tree["training"][idle]
-    for name, needed in IDLE_WITHOUT.items():
-        if tree["data"][needed] is None:
-            del tree["data"][name]
+    if config.data.items is None:
+        del tree["data"]["description_tokens"]
     if not config.training.weight_decay:
         del tree["training"]["decay_embeddings"]
     for section, key in config.said_by_stages():

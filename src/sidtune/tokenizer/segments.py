@@ -66,10 +66,8 @@ class SegmentTokenizers:
             behind: the text before them, if its end is known.
         """
         if behind:
-            (before,), both = (
-                self.whole([behind], True),
-                self.whole([behind + text for text in texts], True),
-            )
+            (before,) = self.whole([behind], True)
+            both = self.whole([behind + text for text in texts], True)
             # If a token spans the border, the two texts cannot be separated.
             apart = self.whole(texts, behind_token)
             length = len(before)

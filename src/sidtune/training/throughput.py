@@ -8,9 +8,9 @@ import time
 
 import torch
 
+from sidtune.base.storage import GIB
 from sidtune.batching.steps import Step
 
-GIB = 2**30
 # In what `ru_maxrss` counts.
 RSS_BYTES = 1 if sys.platform == "darwin" else 1024
 

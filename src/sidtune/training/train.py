@@ -67,7 +67,7 @@ def train(
     dry_run: bool = False,
     trust_remote_code: bool = False,
     other_processes: bool = False,
-    method: Method | None = None,
+    method: Method = SUPERVISED,
     gpus: Gpus | None = None,
 ) -> Result | None:
     """Fine-tune as configured, stage by stage; returns the last stage's result, or None for a dry
@@ -85,7 +85,6 @@ def train(
         UserError: for any mistake in configuration, data or model.
         Interrupted: after SIGTERM or SIGINT, once the step is finished and its checkpoint saved.
     """
-    method = method or SUPERVISED
     settle_environment()
     pin_first_gpu()
     join_after_restart()
@@ -97,7 +96,7 @@ def train(
         arguments = training_arguments(config)
         settling = [*method.earlier, *folders]
         inputs.frame = by_first(lambda: settled_frame(inputs, settling), arguments)
-        shared = prepare(inputs, method)
+        shared = prepare(inputs, method, arguments)
         if not dry_run:
             begun = output.begun(folders, resume, shared.identity, other_processes)
             start = by_first(lambda: held.enter_context(begun), arguments)
@@ -110,7 +109,7 @@ def train(
             )
         if start.checkpoint:
             refuse_broken_state(start.checkpoint)
-        shared = with_precision(shared, start)
+        shared = with_precision(shared, start, arguments)
         if config.training.distributed == "fsdp2":
             held.enter_context(alone_if_needed())
         for number in range(start.stage, len(stages)):
@@ -138,9 +137,8 @@ def settled_frame(inputs: Inputs, folders: Sequence[Path]) -> Frame | None:
         return None
 
 
-def prepare(inputs: Inputs, method: Method) -> Shared:
+def prepare(inputs: Inputs, method: Method, arguments: TrainingArguments) -> Shared:
     """Check and encode the data, and collect the run's identity; local rank 0 goes first."""
-    arguments = training_arguments(inputs.config)
 
     def encode() -> tuple[list[EncodedTask], list[EncodedTask]]:
         if arguments.process_index == 0:
@@ -153,12 +151,12 @@ def prepare(inputs: Inputs, method: Method) -> Shared:
     return Shared(inputs, training_tasks, valid_tasks, identity, sid_prefixes(inputs))
 
 
-def with_precision(shared: Shared, start: Start) -> Shared:
+def with_precision(shared: Shared, start: Start, arguments: TrainingArguments) -> Shared:
     """Resolve the precision on rank 0 and add it to the identity that checkpoints save."""
     config, model_config = shared.inputs.config, shared.inputs.model_config
     origin = start.checkpoint or (start.weights if start.stage else None)
     hidden = getattr(model_config.get_text_config(), "hidden_size", 0)
-    settled = by_first(lambda: settle(config.training, hidden, origin), training_arguments(config))
+    settled = by_first(lambda: settle(config.training, hidden, origin), arguments)
     return replace(shared, identity=shared.identity | {PRECISION: settled})
 
 

@@ -115,7 +115,6 @@ class StepTrainer(CheckpointingTrainer):
             steps, self._lay_out, auto_tokens and arguments.world_size == 1 and not self.sharded
         )
         self._taken: tuple[Step, Tensor] | None = None
-        # The name of the checkpoint that the run was resumed from.
         self._origin: str | None = None
         self._loader: StepLoader | None = None
         self._task_losses = torch.zeros(len(tasks), 2, dtype=torch.float64)

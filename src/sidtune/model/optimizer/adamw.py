@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from torch.optim.adamw import adamw
 
 from sidtune.config.training import StateKind
 from sidtune.model.optimizer.moments import MOMENTS, begin, pack, unpacked
+from sidtune.model.sharding.shards import own_part
 
 # Values of a weight that are in float32 at a time; a multiple of every block.
 AT_ONCE = 2**24
@@ -109,19 +109,14 @@ class CompactAdamW(torch.optim.AdamW):
             )
             pack(moments[0], flat, first, part, generator)
             pack(moments[1], flat, second, part, generator)
-        if not _own(weight).is_contiguous():
-            _own(weight).copy_(own.view_as(_own(weight)))
+        if not own_part(weight).is_contiguous():
+            own_part(weight).copy_(own.view_as(own_part(weight)))
         state["step"] += 1
 
     def _drawn(self, step: Tensor, number: int) -> int:
         return int(np.random.SeedSequence([self.seed, int(step), number]).generate_state(1)[0])
 
 
-def _own(tensor: Tensor) -> Tensor:
-    """The part that this process holds."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
-
-
 def _flat(tensor: Tensor) -> Tensor:
     """The values that this process holds, `(values,)`: a view where they are contiguous."""
-    return _own(tensor).reshape(-1)
+    return own_part(tensor).reshape(-1)

@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from sidtune.base.errors import UserError
 from sidtune.config.training import StateKind
 from sidtune.model.bf16 import device_type
+from sidtune.model.sharding.shards import own_part
+from sidtune.model.tuning.quantised import INSTALL
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 # The state of a moment in eight bits has the largest value of each block beside it.
@@ -23,7 +24,6 @@ SCALE = "_scale"
 BLOCKS, SMALLEST = (256, 128, 64), 4096
 # The widest gap between two values that eight bits stand for is .014 of the largest value.
 DEVIATES = 0.01
-INSTALL = "Run: pip install 'sidtune[quantize]'"
 
 
 def block_of(shape: torch.Size) -> int | None:
@@ -56,7 +56,7 @@ def begin(weight: Tensor, kind: StateKind, offload: bool) -> dict[str, Tensor]:
 
 def state_bytes(weight: Tensor, kind: StateKind) -> int:
     """Bytes of both moments, or of this process's shards of them."""
-    own = (weight.to_local() if isinstance(weight, DTensor) else weight).numel()
+    own = own_part(weight).numel()
     if kind == "bf16":
         return 2 * 2 * own
     block = block_of(weight.shape) if kind == "8bit" else None

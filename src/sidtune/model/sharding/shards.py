@@ -39,9 +39,9 @@ def computing(model: nn.Module) -> AbstractContextManager[Any]:
     return torch.autocast(next(model.parameters()).device.type, torch.bfloat16)
 
 
-def own_bytes(tensor: Tensor) -> int:
-    """Bytes that this process holds of a tensor."""
-    return (tensor.to_local() if isinstance(tensor, DTensor) else tensor).nbytes
+def own_part(tensor: Tensor) -> Tensor:
+    """What this process holds of a tensor."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def shard(model: PreTrainedModel, device: torch.device, bf16: bool) -> None:

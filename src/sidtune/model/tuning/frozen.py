@@ -211,11 +211,6 @@ class Frozen(Tuning):
         """See `Tuning`."""
         load_sid_rows(model, state)
 
-    def load_adapters(
-        self, model: PreTrainedModel, adapters: dict[str, Tensor], hidden: dict[str, Tensor]
-    ) -> None:
-        """See `Tuning`: there are none."""
-
     def adopt_rows(self, model: PreTrainedModel, rows: dict[str, Tensor], sid_ids: Tensor) -> None:
         """See `Tuning`."""
         load_sid_rows(model, rows)

@@ -48,11 +48,6 @@ class Full(Tuning):
     def load_trained(self, model: PreTrainedModel, state: dict[str, Tensor]) -> None:
         """See `Tuning`: there is no such state."""
 
-    def load_adapters(
-        self, model: PreTrainedModel, adapters: dict[str, Tensor], hidden: dict[str, Tensor]
-    ) -> None:
-        """See `Tuning`: there are none."""
-
     @torch.no_grad()
     def adopt_rows(self, model: PreTrainedModel, rows: dict[str, Tensor], sid_ids: Tensor) -> None:
         """See `Tuning`: they are written into the matrices."""

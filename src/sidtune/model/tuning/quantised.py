@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from transformers import BitsAndBytesConfig, PreTrainedModel
+from transformers import BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
 
 from sidtune.base.errors import UserError
 from sidtune.model.bf16 import device_type
@@ -38,6 +38,13 @@ def settings(kind: Kind, dtype: torch.dtype) -> BitsAndBytesConfig:
     return BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
     )
+
+
+def drop_quantisation(model_config: PreTrainedConfig) -> None:
+    """Remove the setting with which weights that are not quantised could not be made."""
+    for config in (model_config, model_config.get_text_config()):
+        if hasattr(config, "quantization_config"):
+            del config.quantization_config
 
 
 def quantised_layers(model: PreTrainedModel) -> dict[str, Any]:

@@ -10,20 +10,20 @@ import torch
 from rich.table import Table
 from transformers import PreTrainedModel, TrainingArguments
 
+from sidtune.base.storage import GIB
 from sidtune.base.terminal import console
 from sidtune.batching.steps import Steps
 from sidtune.config.model import ModelConfig
 from sidtune.config.training import TrainingConfig
 from sidtune.encoding.corpus import EncodedTask
 from sidtune.model.optimizer.moments import optimizer_bytes
-from sidtune.model.sharding.shards import own_bytes
+from sidtune.model.sharding.shards import own_part
 from sidtune.model.tuning import tuning_of
 from sidtune.runs.files import TaskPlan, TrainingPlan
 from sidtune.runs.schedule import total_steps
 from sidtune.tasks.config import Config
 from sidtune.tokenizer.vocabulary import Vocabulary
 
-GIB = 2**30
 SAMPLED_STEPS = 20
 LENGTH_BINS = 40
 
@@ -137,10 +137,8 @@ def _tokens_line(steps: Steps) -> str:
     seen = range(0, total, -(-total // SAMPLED_STEPS))
     examples = np.concatenate([steps.share(number) for number in seen])
     batches = [batch for number in seen for batch in steps[number]["micro_batches"]]
-    before, after = (
-        int(steps.corpus.lengths[examples].sum()),
-        sum(batch.tokens for batch in batches),
-    )
+    before = int(steps.corpus.lengths[examples].sum())
+    after = sum(batch.tokens for batch in batches)
     computed = sum(batch.input_ids.size for batch in batches)
     return (
         f"layout {steps.layout.name}, examples by {steps.plan.group_by}: {before / len(seen):,.0f}"
@@ -154,8 +152,9 @@ def held_bytes(model: PreTrainedModel, training: TrainingConfig) -> int:
     """Bytes that this process holds where it trains: all weights or its shards of them in their own
     dtypes, gradients of the trained ones, and the optimizer's state unless it is offloaded.
     """
-    weights = sum(own_bytes(weight) for weight in model.parameters())
-    gradients = sum(own_bytes(weight) for weight in model.parameters() if weight.requires_grad)
+    weights = sum(own_part(weight).nbytes for weight in model.parameters())
+    trained = (weight for weight in model.parameters() if weight.requires_grad)
+    gradients = sum(own_part(weight).nbytes for weight in trained)
     state = 0 if training.offload_optimizer else optimizer_bytes(model, training.optimizer_state)
     return weights + gradients + state
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ from rich.text import Text
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from sidtune.base.durations import rough_duration
-from sidtune.base.terminal import console
+from sidtune.base.terminal import console, in_main_thread
 from sidtune.training.display.time_left import TimeLeft
 
 BLOCKS = "▁▂▃▄▅▆▇█"
@@ -161,8 +160,7 @@ class LiveView(TrainerCallback):
 
 def is_drawn() -> bool:
     """Whether a display can be drawn: on a terminal, by the main thread, which Rich wants."""
-    main = threading.current_thread() is threading.main_thread()
-    return console.is_terminal and not console.quiet and main
+    return console.is_terminal and not console.quiet and in_main_thread()
 
 
 def smoothed(values: Sequence[float]) -> float:

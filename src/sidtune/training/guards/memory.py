@@ -18,7 +18,7 @@ from sidtune.batching.layouts import MicroBatch
 from sidtune.batching.steps import Steps
 from sidtune.config.training import TrainingConfig
 from sidtune.model.optimizer.moments import optimizer_bytes
-from sidtune.model.sharding.shards import is_sharded, own_bytes
+from sidtune.model.sharding.shards import is_sharded, own_part
 from sidtune.training.make_steps import measures_memory
 from sidtune.training.trainer import StepTrainer
 
@@ -41,7 +41,7 @@ def fit_max_tokens(trainer: StepTrainer, training: TrainingConfig) -> None:
     state = 0 if training.offload_optimizer else optimizer_bytes(model, training.optimizer_state)
     # DDP's buckets are as large as the gradients, which are in float32 like the weights.
     exchanged = steps.world_size > 1 and not is_sharded(model)
-    trained = sum(own_bytes(w) for w in model.parameters() if w.requires_grad)
+    trained = sum(own_part(w).nbytes for w in model.parameters() if w.requires_grad)
     later = state + (trained if exchanged else 0)
     free, _ = torch.cuda.mem_get_info(device)
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

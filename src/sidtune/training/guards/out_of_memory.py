@@ -44,10 +44,8 @@ class SmallerPasses:
             step: the step that did not fit.
             number: index of the step, from 0.
         """
-        longest, largest = (
-            int(self.steps.corpus.lengths[self.steps.share(number)].max()),
-            _largest(step),
-        )
+        longest = int(self.steps.corpus.lengths[self.steps.share(number)].max())
+        largest = _largest(step)
         if not self.allowed or largest <= longest:
             return False
         limit = max(longest, largest // 2)

@@ -9,6 +9,7 @@ from typing import Any
 from transformers import TrainingArguments
 
 from sidtune.base.errors import UserError
+from sidtune.base.storage import GIB
 from sidtune.base.terminal import starting
 from sidtune.batching.layouts import MicroBatch
 from sidtune.batching.steps import Steps
@@ -17,7 +18,6 @@ from sidtune.training.guards.memory import MOST, PROBED, USED_SHARE
 from sidtune.training.memory.estimate import Memory, estimate
 from sidtune.training.method import Shared
 
-GIB = 2**30
 SHARING = "training.distributed"
 STATE, OFFLOAD = "training.optimizer_state", "training.offload_optimizer"
 # Steps whose passes are laid out to find the largest.

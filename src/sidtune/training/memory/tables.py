@@ -5,12 +5,13 @@ from __future__ import annotations
 from rich.table import Table
 from transformers import TrainingArguments
 
+from sidtune.base.storage import GIB
 from sidtune.base.terminal import console
 from sidtune.batching.steps import Steps
 from sidtune.config.training import TrainingConfig
 from sidtune.tasks.config import Config
 from sidtune.training.memory.estimate import Memory, Untraceable
-from sidtune.training.memory.fit import GIB, Gpus, Option, as_configured, options
+from sidtune.training.memory.fit import Gpus, Option, as_configured, options
 from sidtune.training.method import Shared
 
 PARTS = ("weights", "gradients", "optimizer", "exchange", "activations", "logits")

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 import sidtune
 from sidtune.inputs import Inputs
+from sidtune.model.dropout import RATES
 from sidtune.model.tuning import tuning_of
 from sidtune.runs.model_card import Training
 from sidtune.tasks.config import Config
@@ -93,9 +94,7 @@ def _rows(inputs: Inputs) -> dict[str, str]:
 
 def _settings(config: Config, precision: str, outcome: str) -> dict[str, str]:
     training = config.training
-    rates = {
-        name: getattr(config.model, name) for name in ("residual_dropout", "embedding_dropout")
-    }
+    rates = {name: getattr(config.model, name) for name in RATES}
     return {
         "outcome": outcome,
         "length": f"{training.max_steps:,} steps"
