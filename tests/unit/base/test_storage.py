@@ -72,6 +72,23 @@ def test_a_folder_is_on_disk_before_its_name_is(
     assert flushed[-1] == (tmp_path.name, True)
 
 
+def test_where_folders_cannot_be_waited_for_files_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fsync(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode) or failing:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    failing = False
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_text(tmp_path / "file.txt", "text")
+    assert (tmp_path / "file.txt").read_text() == "text"
+    failing = True
+    with pytest.raises(UserError, match="could not be written"):
+        write_text(tmp_path / "file.txt", "more")
+    assert (tmp_path / "file.txt").read_text() == "text"
+
+
 def test_a_folder_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with (
         pytest.raises(UserError, match="could not be written: no room"),

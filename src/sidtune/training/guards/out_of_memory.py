@@ -8,11 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-import torch
-
 from sidtune.base.errors import OneProcessError
 from sidtune.base.terminal import warn
 from sidtune.batching.steps import Step, Steps
+from sidtune.model.probe import ran_out_of_memory
 from sidtune.tasks.config import Config
 
 
@@ -63,13 +62,19 @@ def _largest(step: Step) -> int:
 
 @contextmanager
 def explaining_out_of_memory(config: Config) -> Iterator[None]:
-    """Turn the allocator's error into one that names the keys to change."""
+    """Turn an allocator's error into one that names the keys to change."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except Exception as error:
+        if not ran_out_of_memory(error):
+            raise
         # The first two sentences; the rest is about the allocator's own settings.
         said = " ".join(". ".join(str(error).split(". ")[:2]).split()).rstrip(".")
-        raise OneProcessError(f"the GPU ran out of memory: {said}", advice(config)) from None
+        of_cpu = isinstance(error, MemoryError) or "CPUAllocator" in said
+        raise OneProcessError(
+            f"the {'machine' if of_cpu else 'GPU'} ran out of memory: {said or 'MemoryError'}",
+            advice(config),
+        ) from None
 
 
 def advice(config: Config) -> str:
