@@ -196,23 +196,8 @@ def library_bars() -> Iterator[None]:
         logging.disable_progress_bar()
 
 
-def progress_bar() -> Progress:
-    """A bar that is gone when done; it is drawn on a terminal only, and by the main thread only.
-
-    Rich takes one bar at a time.
-    """
-    drawn = console.is_terminal and in_main_thread()
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    return Progress(*columns, console=console, transient=True, disable=not drawn)
-
-
 def progress(
-    items: Iterable[T], description: str, total: int, size: Callable[[T], int] = lambda _: 1
+    items: Iterable[T], description: str, total: int, size: Callable[[T], int]
 ) -> Iterator[T]:
     """Yield the items while a bar advances by the size of each, as in `counting`."""
     with counting(description, total) as advance:
@@ -223,11 +208,16 @@ def progress(
 
 @contextmanager
 def counting(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar, and what advances it. Where none is drawn, a line says once how long it takes, if that
-    is long.
+    """A bar, which is gone when done, and what advances it. It is drawn on a terminal, by the main
+    thread; elsewhere a line says once how long it takes, if that is long.
     """
     began, done, said = time.monotonic(), 0, False
-    with progress_bar() as bar:
+    drawn = console.is_terminal and in_main_thread()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    # Rich takes one bar at a time.
+    with Progress(
+        *columns, TimeRemainingColumn(), console=console, transient=True, disable=not drawn
+    ) as bar:
         task = bar.add_task(description, total=total)
 
         def advance(size: int) -> None:

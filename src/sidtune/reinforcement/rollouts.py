@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from sidtune.config.rl import RlConfig
 from sidtune.config.search import MAX_TOKENS, Normalize
@@ -66,11 +65,10 @@ class Rollouts:
             decoder: of the model in evaluation mode.
             number: of the rollout.
         """
-        asking = _Asking(self, decoder, examples, number)
-        sids, entropy = asking.answers(np.arange(len(examples)))
-        if self.options.hint:
+        sids, entropy = self._answers(decoder, examples, number)
+        if hint := self.options.hint:
             missing = np.flatnonzero((sids != self.corpus.targets[examples][:, None]).all(axis=1))
-            sids[missing], _ = asking.answers(missing, self.options.hint)
+            sids[missing], _ = self._answers(decoder, examples[missing], number, hint)
         return self.judged(examples, sids, entropy)
 
     def judged(
@@ -97,55 +95,41 @@ class Rollouts:
             entropy,
         )
 
-
-@dataclass(frozen=True)
-class _Asking:
-    """One question to the model for each of some examples."""
-
-    rollouts: Rollouts
-    decoder: Decoder[Any]
-    examples: NDArray[np.int64]
-    number: int
-
-    def answers(
-        self, rows: NDArray[np.int64], hint: int = 0
+    def _answers(
+        self, decoder: Decoder[Any], examples: NDArray[np.int64], number: int, hint: int = 0
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Numbers of SIDs, as in `Groups`, and entropies, as in `Rollout`, of some of the examples.
+        """Numbers of SIDs, as in `Groups`, and entropies, as in `Rollout`.
 
         Args:
             hint: so many first tokens of the target are given.
         """
-        options, corpus = self.rollouts.options, self.rollouts.corpus
-        prompts = [corpus.prompt(int(example)) for example in self.examples[rows]]
+        options, trie = self.options, self.trie.to(decoder.device)
+        prompts = [self.corpus.prompt(int(example)) for example in examples]
         normalize: Normalize = "full" if options.over == "vocabulary" else "trie"
-        trie = self.rollouts.trie.to(self.decoder.device)
         search = Search(trie, options.group, normalize, MAX_TOKENS)
-        sids = np.full((len(rows), options.group), NOTHING, np.int64)
-        entropy = np.zeros(len(rows))
-        for batch in search.batches(self.decoder, np.array(list(map(len, prompts)), np.int64)):
-            examples = self.examples[rows[batch]]
-            targets = torch.from_numpy(corpus.targets[examples]).to(self.decoder.device)
+        sids = np.full((len(examples), options.group), NOTHING, np.int64)
+        entropy = np.zeros(len(examples))
+        for batch in search.batches(decoder, np.array(list(map(len, prompts)), np.int64)):
+            targets = torch.from_numpy(self.corpus.targets[examples[batch]]).to(decoder.device)
             given = Hint(targets, hint) if hint else None
-            state = self.decoder.start([prompts[row] for row in batch])
-            entropy[batch] = _entropy(self.decoder, state, trie)
-            found = self._found(search, state, examples, given)
+            state = decoder.start([prompts[row] for row in batch])
+            entropy[batch] = _entropy(decoder, state, trie)
+            if options.rollout == "beams":
+                found, _ = search.go_on(decoder, state, hint=given)
+            else:
+                draws = self._draws(examples[batch], number, hint)
+                temperature = options.temperature
+                found = sample(trie, decoder, state, options.group, temperature, draws, given)
             sids[batch, : found.shape[1]] = found.cpu().numpy()
         return sids, entropy
 
-    def _found(
-        self, search: Search, state: State, examples: NDArray[np.int64], hint: Hint | None
-    ) -> Tensor:
-        """Numbers of SIDs, `(prompts, at most group)`."""
-        options = self.rollouts.options
-        if options.rollout == "beams":
-            return search.go_on(self.decoder, state, hint=hint)[0]
+    def _draws(
+        self, examples: NDArray[np.int64], number: int, hint: int
+    ) -> list[np.random.Generator]:
         # Groups that are asked again draw anew.
-        again = [hint.tokens] if hint else []
-        seeds = [[self.rollouts.seed, self.number, int(example), *again] for example in examples]
-        draws = [np.random.default_rng(seed) for seed in seeds]
-        return sample(
-            search.trie, self.decoder, state, options.group, options.temperature, draws, hint
-        )
+        again = [hint] if hint else []
+        seeds = [[self.seed, number, int(example), *again] for example in examples]
+        return [np.random.default_rng(seed) for seed in seeds]
 
 
 def _entropy(decoder: Decoder[Any], state: State, trie: Trie) -> NDArray[np.float64]:

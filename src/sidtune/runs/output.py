@@ -240,18 +240,13 @@ def stage_result(folder: Path, identity: dict[str, Any], other_processes: bool =
         UserError: where it is damaged, or of another run.
     """
     result = folder / FINAL
-    _refuse_damaged_result(result)
-    compare_identity(result, identity, other_processes)
-    return result
-
-
-def _refuse_damaged_result(result: Path) -> None:
-    reason = damage(result)
-    if reason:
+    if reason := damage(result):
         raise UserError(
             f"{result} is incomplete: {reason}",
             "Delete it and run the same command again to recreate it.",
         )
+    compare_identity(result, identity, other_processes)
+    return result
 
 
 def _refuse_finished(folder: Path, identity: dict[str, Any], other_processes: bool) -> None:

@@ -159,7 +159,8 @@ def _from_pretrained(loader: Any, base: str, trust_remote_code: bool) -> Any:
     offline = os.environ.get("HF_HUB_OFFLINE", "0") not in ("0", "")
     hint = "Offline mode is on (HF_HUB_OFFLINE): nothing is downloaded. " if offline else ""
     raise UserError(
-        f"model.base: {base} is neither a local folder nor a model that can be downloaded",
+        f"model.base: {base} is neither a local folder nor a model that can be downloaded:"
+        f" {reason[:300]}",
         f"{hint}Check the name and the network. `sidtune new-model DIR` creates a small base"
         " model.",
     )

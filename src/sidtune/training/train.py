@@ -44,7 +44,7 @@ from sidtune.training.display.describe import (
     describe_plan,
     describe_stage,
     describe_state,
-    make_plan,
+    training_plan,
 )
 from sidtune.training.display.watching import closing_bars
 from sidtune.training.guards.memory import fit_max_tokens
@@ -206,7 +206,7 @@ def run_stage(
     if dry_run:
         return None
     if arguments.should_save:
-        plan = make_plan(config, shared.training, steps, model, arguments)
+        plan = training_plan(config, shared.training, steps, model, arguments)
         write_settings(inputs.config, config, plan)
     arguments.eval_on_start = start.checkpoint is None
     trainer = method.trainer(shared, config, model, steps, arguments, request)

@@ -11,7 +11,14 @@ from typing import Any
 import pytest
 import torch
 from tests.tiny_models import make_base, make_tokenizer
-from transformers import BartConfig, BertConfig, Gemma3TextConfig, PreTrainedConfig, ViTConfig
+from transformers import (
+    AutoConfig,
+    BartConfig,
+    BertConfig,
+    Gemma3TextConfig,
+    PreTrainedConfig,
+    ViTConfig,
+)
 
 from sidtune.base.errors import UserError
 from sidtune.config.model import ModelConfig
@@ -42,6 +49,15 @@ def test_a_missing_base(tmp_path: Path) -> None:
     assert "nothing is downloaded" in error.value.hint
     with pytest.raises(UserError, match="cannot be read"):
         load_model_config(str(tmp_path))
+
+
+def test_why_a_base_cannot_be_downloaded_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: Any, **__: Any) -> None:
+        raise OSError("You are trying to access a gated repo.")
+
+    monkeypatch.setattr(AutoConfig, "from_pretrained", failing)
+    with pytest.raises(UserError, match="downloaded: You are trying to access a gated repo"):
+        load_model_config("nobody/nothing-at-all")
 
 
 def test_a_tokenizer_without_eos(tmp_path: Path) -> None:

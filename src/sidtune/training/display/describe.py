@@ -79,7 +79,7 @@ def describe_plan(
     console.print(_tokens_line(steps))
 
 
-def make_plan(
+def training_plan(
     config: Config,
     tasks: list[EncodedTask],
     steps: Steps,

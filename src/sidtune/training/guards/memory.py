@@ -27,7 +27,7 @@ from sidtune.training.trainer import StepTrainer
 PROBED, LONGEST_MULTIPLES = (1024, 4096), (2, 6)
 # Leaves room for allocator fragmentation and variation between steps.
 USED_SHARE = 0.85
-MOST, MULTIPLE = 65_536, 256
+MOST_TOKENS, MULTIPLE = 65_536, 256
 
 
 def fit_max_tokens(trainer: StepTrainer, training: TrainingConfig) -> None:
@@ -84,7 +84,7 @@ def tokens_that_fit(measure: Callable[[int], tuple[int, int]], room: float, long
             "Lower encoding.cutoff_len, or set training.gradient_checkpointing: true or"
             " model.tuning: lora.",
         )
-    return int(min(max(fitting // MULTIPLE * MULTIPLE, longest), MOST))
+    return int(min(max(fitting // MULTIPLE * MULTIPLE, longest), MOST_TOKENS))
 
 
 def largest_micro_batch(steps: Steps, limit: int) -> MicroBatch:

@@ -14,7 +14,7 @@ from sidtune.base.terminal import starting
 from sidtune.batching.layouts import MicroBatch
 from sidtune.batching.steps import Steps
 from sidtune.tasks.config import Config
-from sidtune.training.guards.memory import MOST, PROBED, USED_SHARE
+from sidtune.training.guards.memory import MOST_TOKENS, PROBED, USED_SHARE
 from sidtune.training.memory.estimate import Memory, estimate
 from sidtune.training.method import Shared
 
@@ -180,7 +180,7 @@ def _tried(
     if training.layout == "padded":
         limits = [training.micro_batch_size]
     elif training.max_tokens == "auto":
-        limits = [MOST, max(PROBED[0], int(steps.corpus.lengths.max()))]
+        limits = [MOST_TOKENS, max(PROBED[0], int(steps.corpus.lengths.max()))]
     else:
         limits = [training.max_tokens]
     bf16 = training.precision != "fp32"

@@ -17,7 +17,12 @@ from sidtune.model.load import load_model
 from sidtune.training.arguments import training_arguments
 from sidtune.training.display.describe import held_bytes
 from sidtune.training.guards import memory
-from sidtune.training.guards.memory import MOST, USED_SHARE, largest_micro_batch, tokens_that_fit
+from sidtune.training.guards.memory import (
+    MOST_TOKENS,
+    USED_SHARE,
+    largest_micro_batch,
+    tokens_that_fit,
+)
 from sidtune.training.make_steps import DEFAULT_MAX_TOKENS, make_steps, measures_memory
 
 
@@ -41,7 +46,7 @@ def line(fixed: int, each: int) -> Callable[[int], tuple[int, int]]:
             1_450_000,
             400,
         ),  # room for 450: below 512, but the longest example of 400 fits
-        (0, 1, 10**12, MOST),
+        (0, 1, 10**12, MOST_TOKENS),
     ],
 )
 def test_tokens_that_fit(fixed: int, each: int, room: int, found: int) -> None:
