@@ -208,7 +208,7 @@ def test_where_no_bar_is_drawn_a_line_says_once_how_long_it_takes(
 ) -> None:
     now = [0.0]
     monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])
-    for number in terminal.progress(range(10), "reading", 10):
+    for number in terminal.progress(range(10), "reading", 10, lambda _: 1):
         now[0] = seconds * (number + 1)
     assert capsys.readouterr().err == said
 
@@ -219,6 +219,6 @@ def test_a_bar_is_line_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(terminal, "console", drawn)
     monkeypatch.setattr(terminal, "starting", lines.append)
-    for number in terminal.progress(range(10), "reading", 10):
+    for number in terminal.progress(range(10), "reading", 10, lambda _: 1):
         now[0] = 3.0 * (number + 1)
     assert not lines
