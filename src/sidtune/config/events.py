@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, date, datetime
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
@@ -18,16 +19,14 @@ HISTORY_OF_ROWS = 20
 SHARES = (8, 1, 1)
 
 
-def _moment(given: Any) -> Any:
+def _moment(given: object) -> object:
     """A date of YAML, or a text in ISO 8601, as a point in time."""
     if isinstance(given, date) and not isinstance(given, datetime):
         return datetime(given.year, given.month, given.day, tzinfo=UTC)
-    try:
-        float(given)
-    except (TypeError, ValueError):
-        return given
     # Pydantic would count seconds since 1970, also in the text "20181001".
-    raise ValueError("expected a date such as 2018-10-01")
+    if isinstance(given, int | float) or re.fullmatch(r"[+-]?[\d.]+", str(given)):
+        raise ValueError("expected a date such as 2018-10-01")
+    return given
 
 
 def _in_utc(moment: datetime) -> datetime:
