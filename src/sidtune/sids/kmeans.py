@@ -84,7 +84,7 @@ def kmeans(points: Floats, k: int, generator: np.random.Generator) -> Floats:
 
 def means(points: Floats, codes: Codes, k: int, before: Floats) -> Floats:
     """The mean of each cluster `(k, d)`; an empty one moves to a point that is far from its
-    centroid.
+    centroid, or to zero where there are fewer points.
     """
     counts = np.bincount(codes, minlength=k)
     sums = sums_by(codes, k) @ points
@@ -92,7 +92,8 @@ def means(points: Floats, codes: Codes, k: int, before: Floats) -> Floats:
     empty = np.flatnonzero(counts == 0)
     if len(empty):
         apart = ((points - before[codes]) ** 2).sum(1)
-        found[empty] = points[np.argsort(-apart, kind="stable")[: len(empty)]]
+        far = np.argsort(-apart, kind="stable")[: len(empty)]
+        found[empty[: len(far)]] = points[far]
     return found
 
 

@@ -62,6 +62,16 @@ def test_codebooks_survive_their_file_and_give_the_same_codes(name: str) -> None
     assert name == "balanced" or np.array_equal(again, codes)
 
 
+@pytest.mark.parametrize("name", QUANTIZERS)
+@pytest.mark.parametrize("items", [2, 5])
+def test_fewer_items_than_half_the_codes_are_quantised_too(name: str, items: int) -> None:
+    x = vectors(items)
+    books, codes = QUANTIZERS[name](x, [16, 16], np.random.default_rng(3))
+    assert books.sizes == [16, 16]
+    assert len(np.unique(codes, axis=0)) == items
+    assert np.isfinite(np.concatenate(books.levels)).all()
+
+
 def test_residual_codes_by_hand() -> None:
     books = Codebooks(
         [np.array([[0, 0], [10, 0]], np.float32), np.array([[0, 1], [0, -1]], np.float32)]
