@@ -88,9 +88,8 @@ class Search:
         found = _Found.none(users, decoder.device)
         excluded_sids = None
         if excluded is not None:
-            excluded_sids = torch.from_numpy(
-                excluded.rectangle(int(excluded.lengths.max(initial=0)))
-            ).to(decoder.device)
+            width = int(excluded.lengths.max(initial=1))
+            excluded_sids = torch.from_numpy(excluded.rectangle(width)).to(decoder.device)
         nodes = torch.zeros(users, 1, dtype=torch.long, device=decoder.device)
         scores = torch.zeros(users, 1, device=decoder.device)
         for depth, level in enumerate(self.trie.levels):
@@ -181,6 +180,6 @@ def _best(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 def _without(candidates: Tensor, children: Tensor, exhausted: Tensor) -> Tensor:
     """Scores of candidates, minus infinity for exhausted children."""
-    for column in exhausted.T:
-        candidates = candidates.masked_fill(children == column[:, None], NEVER)
-    return candidates
+    ordered = exhausted.sort(dim=1).values
+    place = torch.searchsorted(ordered, children).clamp(max=ordered.shape[1] - 1)
+    return candidates.masked_fill(ordered.gather(1, place) == children, NEVER)

@@ -64,7 +64,10 @@ class Level:
             excluded: `(users, SIDs)` distinct numbers, padded with -1.
         """
         children = torch.where(excluded >= 0, self.child_of[excluded], NOTHING)
-        together = (children[:, :, None] == children[:, None]).sum(-1)
+        # By their order: to compare all pairs would be quadratic in a long history.
+        ordered = children.sort(dim=1).values
+        first = torch.searchsorted(ordered, children)
+        together = torch.searchsorted(ordered, children, right=True) - first
         return torch.where(
             (children >= 0) & (together == self.below[children]), children, NOTHING - 1
         )
