@@ -10,16 +10,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet
 
 from sidtune.base.errors import UserError
 from sidtune.base.storage import new_folder
 from sidtune.config.events import HISTORY_OF_ROWS
+from sidtune.data.catalogue import read_catalogue
 from sidtune.events.catalogue import ID, TITLE
 from sidtune.events.prepare import CATALOGUE
 from sidtune.events.rows import INTERACTIONS
 from sidtune.events.splits import SPLITS
-from sidtune.files.text import read_json_object
 
 ROWS_AT_ONCE = 8_192
 Row = tuple[str, list[str], str]
@@ -87,22 +88,15 @@ def _literal(item: str) -> str | int:
 
 
 def _sids(index: Path, items: Mapping[str, Any]) -> dict[str, str]:
-    entries = read_json_object(index)
-    missing = [item for item in items if item not in entries]
-    if missing:
+    known, names = read_catalogue(None, index), list(items)
+    places = known.find(names)
+    missing = np.flatnonzero(places < 0)
+    if len(missing):
         raise UserError(
-            f"{index}: {len(missing):,} items have no SID, the first is {missing[0]}",
+            f"{index}: {len(missing):,} items have no SID, the first is {names[missing[0]]}",
             "Make SIDs for all.",
         )
-    for item in items:
-        if not isinstance(entries[item], list) or not all(
-            isinstance(token, str) for token in entries[item]
-        ):
-            raise UserError(
-                f"{index}: item {item}: expected a list of SID tokens, found {entries[item]!r:.60}",
-                "Give an index as `sidtune sids` writes it.",
-            )
-    return {item: "".join(entries[item]) for item in items}
+    return {item: "".join(known.sids[place]) for item, place in zip(names, places, strict=True)}
 
 
 def _rows(prepared: Path, split: str) -> Iterator[Row]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from sidtune.base.errors import UserError
 from sidtune.base.terminal import warn
 from sidtune.config.sids import SidsConfig, VectorKind
 from sidtune.data.catalogue import Catalogue
+from sidtune.files.ids import Names
 from sidtune.ranker.pairs import Floats
 from sidtune.sids.items import Items, read_items
 from sidtune.sids.vectors import VECTORS
@@ -38,7 +40,9 @@ def text_vectors(
     if file is None:
         return None
     items = read_items(file, options.columns)
-    places = _places(items, catalogue)
+    # -1 for an item that the file lacks.
+    names = pa.array(catalogue.ids, pa.large_string())
+    places = Names.of(items.ids).positions(names)
     kind: VectorKind = next((name for name in KINDS if name in options.weights), "text")
     # Vectors that are given stand in the order of the file's items.
     given = kind == "file"
@@ -48,21 +52,13 @@ def text_vectors(
     try:
         vectors, _ = VECTORS[kind]().fit(Source(wanted, options))
     except UserError as error:
-        warn(f"text neighbours are left out: {error.message}. {error.hint or ''}".rstrip())
+        warn(f"text neighbours are left out: {error.message}. {error.hint}")
         return None
     found = unit(np.asarray(vectors, np.float32))
     return np.where(places[:, None] < 0, np.float32(0), found[places]) if given else found
 
 
-def _places(items: Items, catalogue: Catalogue) -> NDArray[np.int64]:
-    """Where each item of the catalogue stands among those of the file, -1 for one that it lacks,
-    `(items,)`.
-    """
-    places = {name: place for place, name in enumerate(items.ids)}
-    return np.array([places.get(name, -1) for name in catalogue.ids], np.int64)
-
-
-def _matching(items: Items, places: NDArray[np.int64], catalogue: Catalogue) -> Items:
+def _matching(items: Items, places: NDArray[np.int32], catalogue: Catalogue) -> Items:
     """The catalogue's items, in its order; one that the file lacks has no text."""
     return Items(
         list(catalogue.ids),

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from sidtune.base.errors import UserError
 from sidtune.base.terminal import warn
+from sidtune.files.ids import Names
 from sidtune.sids.collisions.keep import resolve
 from sidtune.sids.collisions.reassign import resolve_beside
 from sidtune.sids.index import FITTED, Fitted, tokens
@@ -60,8 +62,8 @@ def assign(fitted: Fitted, folder: Path, catalogue: Path, vectors: Path | None =
             "sidtune sids assign SIDS --items FILE --vectors FILE.npy" if vectors is None else "",
         )
     items = read_items(catalogue, options.columns)
-    known = set(fitted.ids)
-    new = [place for place, item in enumerate(items.ids) if item not in known]
+    known = Names.of(fitted.ids).positions(pa.array(items.ids, pa.large_string()))
+    new = np.flatnonzero(known < 0).tolist()
     if not new:
         raise UserError(
             f"{catalogue} has no item that {folder} does not have", "Nothing is to be assigned."

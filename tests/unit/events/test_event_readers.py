@@ -224,7 +224,7 @@ def test_minionerecs_layout(tmp_path: Path) -> None:
     index = write_text(
         tmp_path,
         "i.index.json",
-        json.dumps({"3": ["<a_1>", "<b_2>"], "4": ["<a_1>"], "5": ["<a_3>"]}),
+        json.dumps({"3.0": ["<a_1>", "<b_2>"], "4": ["<a_1>"], "5": ["<a_3>"]}),
     )
     done = prepared(tmp_path, {"file": str(items)}, files=str(write_text(tmp_path, "e.csv", log)))
     write_minionerec(done.folder, tmp_path / "out", index)

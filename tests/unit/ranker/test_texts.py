@@ -41,6 +41,14 @@ def test_vectors_of_texts_are_in_the_order_of_the_catalogue(tmp_path: Path) -> N
     assert np.linalg.norm(found, axis=1) == pytest.approx([1, 1, 0, 1])
 
 
+def test_an_id_that_is_written_as_a_float_is_the_same_item(tmp_path: Path) -> None:
+    path = tmp_path / "shop.item.json"
+    path.write_text(json.dumps({f"{item}.0": {"title": "same words"} for item in range(ITEMS)}))
+    found = text_vectors(path, None, catalogue(ITEMS))
+    assert found is not None
+    assert np.linalg.norm(found, axis=1) == pytest.approx([1] * ITEMS)
+
+
 @pytest.mark.parametrize("wrong", [np.nan, np.inf])
 def test_vectors_that_are_no_numbers_are_left_out_with_a_warning(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], wrong: float

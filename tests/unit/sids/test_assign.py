@@ -69,6 +69,9 @@ def test_a_catalogue_without_new_items_is_refused(tmp_path: Path) -> None:
     before, folder = fitted(tmp_path)
     with pytest.raises(UserError, match="has no item that"):
         assign(before, folder, shop(tmp_path))
+    floats = {f"{item}.0": {"title": "as a column of floats writes it"} for item in before.ids[:3]}
+    with pytest.raises(UserError, match="has no item that"):
+        assign(before, folder, catalogue(tmp_path, floats))
 
 
 def test_given_vectors_are_given_again(tmp_path: Path) -> None:

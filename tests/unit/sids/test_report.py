@@ -105,6 +105,17 @@ def test_our_own_index_has_its_report_and_any_other_gets_one(tmp_path: Path) -> 
     )
 
 
+def test_ids_of_items_and_index_may_be_written_differently(tmp_path: Path) -> None:
+    index, items = tmp_path / "i.index.json", tmp_path / "i.item.json"
+    index.write_text(json.dumps({"1": ["<a_1>"], "2": ["<a_2>"]}))
+    items.write_text(json.dumps({"2.0": {"title": "mug"}, "1.0": {"title": "tent"}}))
+    found = report(index, items)["common_prefixes"]
+    assert [(group["prefix"], group["titles"]) for group in found] == [
+        ("<a_1>", ["tent"]),
+        ("<a_2>", ["mug"]),
+    ]
+
+
 def test_items_and_index_must_be_of_the_same_build(tmp_path: Path) -> None:
     index = tmp_path / "i.index.json"
     index.write_text(json.dumps({"0": ["<a_1>"], "99": ["<a_2>"]}))

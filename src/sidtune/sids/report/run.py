@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sidtune.base.errors import UserError
 from sidtune.config.sids import SidsConfig
-from sidtune.data.catalogue import read_catalogue
+from sidtune.data.catalogue import Catalogue, read_catalogue
 from sidtune.sids.index import FITTED, INDEX, read_index
 from sidtune.sids.items import Items, read_items
 from sidtune.sids.kmeans import Floats
@@ -36,32 +38,31 @@ def report(
     if own and not catalogue and not vectors:
         return read_index(folder).report
     known = read_catalogue(None, folder / INDEX if own else index)
-    items = Items(known.ids, [""] * len(known.ids), [""] * len(known.ids))
+    items, sids = Items(known.ids, known.titles, known.titles), known.sids
     if catalogue:
-        items = _same_items(read_items(catalogue), known.ids, catalogue, index)
-    sid_of = dict(zip(known.ids, known.sids, strict=True))
-    return measure([sid_of[item] for item in items.ids], items.titles, _vectors(items, vectors))
+        items = read_items(catalogue)
+        sids = [known.sids[place] for place in _places(items, known, catalogue, index)]
+    return measure(sids, items.titles, _vectors(items, vectors))
 
 
-def _same_items(items: Items, ids: list[str], catalogue: Path, index: Path) -> Items:
-    """The items that have a SID; a SID that has no item is refused."""
-    given = set(items.ids)
-    without = [item for item in ids if item not in given]
-    if without:
-        message = (
-            f"{index}: {len(without):,} SIDs have no item in {catalogue.name} (first {without[0]})"
-        )
-        raise UserError(message, "Take items and index from the same build.")
-    if len(items) > len(ids):
-        known = set(ids)
-        lacking = [item for item in items.ids if item not in known]
-        message = (
-            f"{catalogue}: {len(lacking):,} items have no SID in {index.name} (first {lacking[0]})"
-        )
+def _places(items: Items, known: Catalogue, catalogue: Path, index: Path) -> list[int]:
+    """Where each item stands in the index; refuses a SID without item, and an item without SID."""
+    places = known.find(items.ids)
+    without = np.setdiff1d(np.arange(len(known.ids)), places)
+    if len(without):
         raise UserError(
-            message, "Take items and index from the same build, or assign: `sidtune sids assign`."
+            f"{index}: {len(without):,} SIDs have no item in {catalogue.name} (first"
+            f" {known.ids[without[0]]})",
+            "Take items and index from the same build.",
         )
-    return items
+    lacking = np.flatnonzero(places < 0)
+    if len(lacking):
+        raise UserError(
+            f"{catalogue}: {len(lacking):,} items have no SID in {index.name} (first"
+            f" {items.ids[lacking[0]]})",
+            "Take items and index from the same build, or assign: `sidtune sids assign`.",
+        )
+    return places.tolist()
 
 
 def _vectors(items: Items, file: Path | None) -> Floats | None:
