@@ -62,9 +62,13 @@ def read_items(config: CatalogueConfig) -> Items:
         UserError: for files and columns that are missing, and where every item has the same title.
     """
     files = matching_files(config.file, "catalogue.file")
-    given = pa.concat_tables(_tables(config, files), promote_options="permissive")
-    names = given.column_names
     where = str(config.file)
+    tables = _tables(config, files)
+    try:
+        given = pa.concat_tables(tables, promote_options="permissive")
+    except pa.ArrowException as error:
+        raise UserError(f"{where}: {error}", "Give each column one type in all files.") from None
+    names = given.column_names
     columns = {
         role: needed_column(role, getattr(config, role), names, where, "catalogue")
         for role in ("id", "title")

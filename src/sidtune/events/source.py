@@ -20,7 +20,7 @@ from sidtune.events.columns import find_column, needed_column
 from sidtune.events.engine import Engine, refusing_failures
 from sidtune.events.files import digests, matching_files, one_kind
 from sidtune.events.readers import FORMATS
-from sidtune.events.times import time_columns
+from sidtune.events.times import numbers, rounded, time_columns
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -207,24 +207,19 @@ def _rated(config: EventsConfig) -> bool:
 def _shaped(engine: Engine, table: ir.Table, columns: dict[str, str], where: str) -> ir.Table:
     import ibis
 
-    def number(role: str, kind: str) -> ir.Value:
-        if role not in columns:
-            return ibis.null(kind)
-        value = table[columns[role]]
-        if value.type().is_string() or kind == "float64":
-            value = value.try_cast("float64")
-            # What is not a number compares with nothing.
-            value = value.isnan().ifelse(ibis.null("float64"), value)
-        return value.cast(kind)
+    def column(role: str, kind: str) -> ir.Value:
+        return table[columns[role]] if role in columns else ibis.null(kind)
 
-    time = table[columns["time"]] if "time" in columns else ibis.null("int64")
+    whole, real = numbers(column("position", "int64"))
+    rating = column("rating", "float64").try_cast("float64")
     return table.select(
         user=_id(table[columns["user"]], f"{where}, column {columns['user']}"),
         item=_id(table[columns["item"]], f"{where}, column {columns['item']}"),
-        **time_columns(engine, time),
-        position=number("position", "int64"),
-        rating=number("rating", "float64"),
-        type=table[columns["type"]].cast("string") if "type" in columns else ibis.null("string"),
+        **time_columns(engine, column("time", "int64"), f"{where}, column {columns.get('time')}"),
+        position=whole.coalesce(rounded(real)),
+        # What is not a number compares with nothing.
+        rating=rating.isnan().ifelse(ibis.null("float64"), rating),
+        type=column("type", "string").cast("string"),
     )
 
 

@@ -31,6 +31,10 @@ ISO = r"^\s*([0-9]{4})[-/.年]([0-9]{1,2})[-/.月]([0-9]{1,2})日?" + CLOCK
 YEAR_LAST = r"^\s*([0-9]{1,2})[-/.]([0-9]{1,2})[-/.]([0-9]{4})" + CLOCK
 TEXTS = ("day_first", "month_first")
 WHOLE = r"^\s*-?[0-9]{1,19}\s*$"
+# A floating-point number beyond this may be none of int64.
+LARGEST_ROUNDED = 2**62
+# All that Unicode has for blanks, as Arrow trims them.
+BLANK = r"[\t-\r\x1c-\x20\x85\p{Z}]"
 
 
 def micros_of(moment: datetime) -> int:
@@ -68,7 +72,7 @@ class Clock:
 
         number, real, moment = table["number"], table["real"], table["moment"]
         if self.unit == "order":
-            return number.coalesce(real.cast("int64"))
+            return number.coalesce(rounded(real))
         if self.unit == "digits":
             return _of_digits(table)
         if self.text:
@@ -90,9 +94,12 @@ class Clock:
         return reduce(or_, (table[name].notnull() for name in names))
 
 
-def time_columns(engine: Engine, column: ir.Value) -> dict[str, ir.Value]:
+def time_columns(engine: Engine, column: ir.Value, where: str) -> dict[str, ir.Value]:
     """The column of times as `number` (whole), `real`, `moment` (microseconds), `day_first` and
     `month_first` (the same of texts with the year last) and `zoned`, null where it is not that.
+
+    Args:
+        where: the column, for messages.
 
     Raises:
         UserError: for a type that is no time.
@@ -100,47 +107,66 @@ def time_columns(engine: Engine, column: ir.Value) -> dict[str, ir.Value]:
     import ibis
 
     kind = column.type()
+    number, real = numbers(column)
     found: dict[str, ir.Value] = {
-        "number": ibis.null("int64"),
-        "real": ibis.null("float64"),
+        "number": number,
+        "real": real,
         "moment": ibis.null("int64"),
         "day_first": ibis.null("int64"),
         "month_first": ibis.null("int64"),
         "zoned": ibis.null("boolean"),
     }
-    if kind.is_integer():
-        # An unsigned number may be too large for int64; such a one is no time.
-        within = column <= 2**63 - 1 if kind.is_unsigned_integer() else ibis.literal(True)
-        found["number"] = within.ifelse(column, ibis.null(kind)).cast("int64")
-    elif kind.is_floating() or kind.is_decimal():
-        real = column.cast("float64")
-        found["real"] = real.isnan().ifelse(ibis.null("float64"), real)
-    elif kind.is_timestamp() or kind.is_date():
+    if kind.is_timestamp() or kind.is_date():
         found["moment"] = engine.micros(column)
         found["zoned"] = ibis.literal(getattr(kind, "timezone", None) is not None)
     elif kind.is_string():
         found |= _of_text(column)
-    else:
+    elif not kind.is_numeric():
         raise UserError(
-            f"the column of times is of type {kind}", "Write dates, numbers, or dates as text."
+            f"{where}: expected times, found values of type {kind}",
+            "Write dates, numbers, or dates as text.",
         )
     return found
+
+
+def numbers(column: ir.Value) -> tuple[ir.IntegerValue, ir.FloatingValue]:
+    """The whole numbers of a column, and its other numbers; null where it has neither."""
+    import ibis
+
+    kind, none, no_real = column.type(), ibis.null("int64"), ibis.null("float64")
+    if kind.is_integer():
+        # An unsigned number may be too large for int64; such a one is none.
+        within = column <= 2**63 - 1 if kind.is_unsigned_integer() else ibis.literal(True)
+        return within.ifelse(column, ibis.null(kind)).cast("int64"), no_real
+    if kind.is_string():
+        text = trimmed(column)
+        whole, real = text.re_search(WHOLE), text.try_cast("float64")
+        no_number = whole | real.isnan() | real.isinf()
+        return whole.ifelse(text.try_cast("int64"), none), no_number.ifelse(no_real, real)
+    if kind.is_floating() or kind.is_decimal():
+        real = column.cast("float64")
+        return none, real.isnan().ifelse(no_real, real)
+    return none, no_real
+
+
+def rounded(real: ir.FloatingValue) -> ir.IntegerValue:
+    """A number as int64; null where it is too large."""
+    import ibis
+
+    known = real.between(-LARGEST_ROUNDED, LARGEST_ROUNDED)
+    return known.ifelse(real, ibis.null("float64")).cast("int64")
 
 
 def _of_text(column: ir.Value) -> dict[str, ir.Value]:
     import ibis
 
     text = trimmed(column)
-    whole = text.re_search(WHOLE)
-    real = text.try_cast("float64")
     # Null where the year is not last, so that most texts are looked at once.
     turned = text.re_search(YEAR_LAST).ifelse(text, ibis.null("string"))
     year, month, day, *clock = _parts(text, ISO)
     first, second, last, *turned_clock = _parts(turned, YEAR_LAST)
     zoned = (_zone(text, ISO) | _zone(turned, YEAR_LAST)).fill_null(False)
     return {
-        "number": whole.ifelse(text.try_cast("int64"), ibis.null("int64")),
-        "real": (whole | real.isnan() | real.isinf()).ifelse(ibis.null("float64"), real),
         "moment": _moment(year, month, day, *clock),
         "day_first": _moment(last, second, first, *turned_clock),
         "month_first": _moment(last, first, second, *turned_clock),
@@ -196,7 +222,7 @@ def _of_digits(table: ir.Table) -> ir.IntegerValue:
     """Numbers whose digits are a date, 20150427, or a date and a time, 20150427235959."""
     import ibis
 
-    given = table["number"].coalesce(table["real"].cast("int64"))
+    given = table["number"].coalesce(rounded(table["real"]))
     timed = given.between(19700101 * DAY_DIGITS, 20991231 * DAY_DIGITS + 235_959)
     date = timed.ifelse(given // DAY_DIGITS, given)
     clock = timed.ifelse(given % DAY_DIGITS, 0)
@@ -212,7 +238,7 @@ def trimmed(text: ir.StringValue) -> ir.StringValue:
 
     Not Ibis's `strip`: what that writes for Spark takes the letter v for a blank.
     """
-    return text.re_replace(r"^[ \t\r\n]+|[ \t\r\n]+$", "")
+    return text.re_replace(f"^{BLANK}+|{BLANK}+$", "")
 
 
 def _offset(zone: ir.StringValue) -> ir.IntegerValue:

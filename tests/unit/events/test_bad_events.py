@@ -161,6 +161,55 @@ def test_bad_events_are_left_out_and_counted(
     assert done.summary["warnings"]
 
 
+@pytest.mark.parametrize(
+    "keys", [{"time_unit": "s"}, {"time_unit": "order"}, {"position": "order"}]
+)
+@pytest.mark.parametrize("kind", ["text", "float"])
+def test_absurd_numbers_are_left_out_and_counted(
+    tmp_path: Path, keys: dict[str, Any], kind: str
+) -> None:
+    times = ["1e300", "-1e300", "inf", "nan", "1500000000", "1500000001"]
+    column = pa.array(times if kind == "text" else map(float, times))
+    name = keys.get("position", "time")
+    table = pa.table({"user": ["u"] * 6, "item": list("abcdef"), name: column})
+    pyarrow.parquet.write_table(table, tmp_path / "e.parquet")
+    done = prepared(tmp_path, files=str(tmp_path / "e.parquet"), **keys)
+    assert (sequences(done), dropped(done)) == ({"u": ["e", "f"]}, {"input": 4})
+
+
+def test_blanks_of_every_kind_around_ids_are_removed_on_both_sides(tmp_path: Path) -> None:
+    blanks = ["\u3000", "\u00a0", "\u2028", "\x0b", " "]
+    names = [f"i{place}" for place in range(len(blanks))]
+    events = pa.table(
+        {
+            "user": [f"{blank}u" for blank in blanks],
+            "item": [name + blank for name, blank in zip(names, blanks, strict=True)],
+            "time": [START + place for place in range(len(blanks))],
+        }
+    )
+    items = [blank + name for name, blank in zip(names, blanks, strict=True)]
+    pyarrow.parquet.write_table(events, tmp_path / "e.parquet")
+    pyarrow.parquet.write_table(pa.table({"id": items, "title": items}), tmp_path / "i.parquet")
+    catalogue = {"file": str(tmp_path / "i.parquet")}
+    done = prepared(tmp_path, catalogue, files=str(tmp_path / "e.parquet"))
+    assert (sequences(done), dropped(done)) == ({"u": names}, {})
+
+
+def test_columns_of_a_type_that_is_no_time_are_named(tmp_path: Path) -> None:
+    table = pa.table({"user": ["u"], "item": ["a"], "time": [True]})
+    pyarrow.parquet.write_table(table, tmp_path / "e.parquet")
+    with pytest.raises(UserError, match=r"e\.parquet, column time: expected times, found .*bool"):
+        prepared(tmp_path, files=str(tmp_path / "e.parquet"))
+
+
+def test_files_of_a_catalogue_whose_types_differ_are_refused(tmp_path: Path) -> None:
+    for name, ids in (("a", [1]), ("b", ["x"])):
+        table = pa.table({"id": ids, "title": ["Mug"]})
+        pyarrow.parquet.write_table(table, tmp_path / f"items-{name}.parquet")
+    catalogue = {"file": str(tmp_path / "items-*.parquet")}
+    refused(tmp_path, SOUND, r"items-\*\.parquet: .*id has incompatible types", catalogue)
+
+
 def test_ids_that_are_no_whole_numbers(tmp_path: Path) -> None:
     table = pa.table({"user": [1.0, 2.5, None], "item": [1, 2, 3], "time": [START, START, START]})
     pyarrow.parquet.write_table(table, tmp_path / "e.parquet")

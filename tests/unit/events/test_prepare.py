@@ -112,6 +112,15 @@ def test_a_position_orders_equal_times(tmp_path: Path) -> None:
     assert sequences(done) == {"u": ["b", "c", "a"]}
 
 
+def test_numbers_of_nineteen_digits_are_told_apart_as_positions(tmp_path: Path) -> None:
+    first = 1_588_888_888_123_456_789
+    text = "user_id,item_id,position\n" + "".join(
+        f"u,{item},{first + place}\n" for place, item in enumerate("zyx")
+    )
+    done = prepared(tmp_path, files=str(write_text(tmp_path, "e.csv", text)))
+    assert sequences(done) == {"u": ["z", "y", "x"]}
+
+
 def test_positions_alone_are_an_order_and_no_dates(tmp_path: Path) -> None:
     path = write_text(tmp_path, "e.csv", "user_id,item_id,position\nu,a,3\nu,b,1\nu,c,20\n")
     done = prepared(tmp_path, files=str(path))
