@@ -37,7 +37,7 @@ class Answer:
         unknown: items of the history that are not in the catalogue; they are ignored.
         items: best first; empty if no item of the history is known, or the prompt is too long.
         fits: whether the prompt fits the model's `cutoff_len`.
-        latest: titles of the latest items of the history, oldest first.
+        latest: titles of the latest items of the history, oldest first; ids where there are none.
     """
 
     user_id: Any
@@ -128,7 +128,7 @@ def answer(
     """
     options = recommender.settled(options, said=True)
     check_size(k, options.width)
-    titles = recommender.bundle.catalogue.titles
+    catalogue = recommender.bundle.catalogue
     waiting = iter(histories)
     while batch := list(islice(waiting, LINES_AT_ONCE)):
         located = recommender.located([history for _, history in batch])
@@ -138,7 +138,10 @@ def answer(
         for row, (user, history) in enumerate(batch):
             unknown = [item for item, place in zip(history, located[row], strict=True) if place < 0]
             items = next(found) if known.lengths[row] else []
-            latest = tuple(titles[place] for place in known[row][-TITLES_SHOWN:])
+            latest = tuple(
+                catalogue.titles[place] or catalogue.ids[place]
+                for place in known[row][-TITLES_SHOWN:]
+            )
             yield Answer(user, unknown, items or [], items is not None, latest)
 
 
