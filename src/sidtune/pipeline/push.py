@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from sidtune.base.errors import UserError
 from sidtune.files.pointers import SMALL_FILES
+from sidtune.files.text import parse_json
+from sidtune.files.yaml_files import read_yaml
 from sidtune.runs.bundle import CATALOGUE, RECOMMENDER_FILE, refuse_other_folders
 from sidtune.runs.files import CONFIG
 from sidtune.runs.model_card import CARD
@@ -119,7 +120,7 @@ def _copy(path: Path, target: Path) -> None:
             shutil.copyfile(path, target)
         return
     text = path.read_text(encoding="utf-8")
-    content = json.loads(text)
+    content = parse_json(text, str(path))
     if isinstance(content, dict) and any(name in content for name in PLACES):
         kept = {name: value for name, value in content.items() if name not in PLACES}
         text = json.dumps(kept, indent=2, ensure_ascii=False) + "\n"
@@ -144,7 +145,7 @@ def _local_paths(model: Path) -> Iterator[Path]:
     """Folders of this user and this run, and every path that its configuration names."""
     yield from (Path.home(), Path.cwd(), model.absolute(), model.resolve())
     if (model / CONFIG).is_file():
-        yield from _paths(yaml.safe_load((model / CONFIG).read_text(encoding="utf-8")))
+        yield from _paths(read_yaml(model / CONFIG))
 
 
 def _paths(tree: Any) -> Iterator[Path]:

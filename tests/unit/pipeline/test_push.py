@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 from sidtune.base.errors import UserError
 from sidtune.commands.main import app
 from sidtune.pipeline.push import gathered, push
+from sidtune.runs.files import CONFIG
 from sidtune.runs.model_card import CARD
 
 REPO = "me/shop"
@@ -164,6 +165,16 @@ def test_a_hub_that_refuses(
     with gathered(model) as upload, pytest.raises(UserError, match=f"refuses \\({status}") as error:
         push(upload, REPO, private=True)
     assert hint in error.value.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"), [(CONFIG, "not valid YAML"), ("generation_config.json", "not valid JSON")]
+)
+def test_a_broken_file_is_told(model: Path, tmp_path: Path, name: str, fault: str) -> None:
+    run_of = shutil.copytree(model, tmp_path / "run")
+    (run_of / name).write_text("{output_dir: [")
+    with pytest.raises(UserError, match=f"{name}: {fault}"), gathered(run_of):
+        pass
 
 
 def test_mistakes(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
