@@ -117,6 +117,12 @@ def test_attributes_without_names_are_words_of_a_title(tmp_path: Path) -> None:
         list(FORMATS["sequences"].items(write_text(tmp_path, "b.json", '{"7": "red"}')))
 
 
+def test_lines_of_movielens_are_counted_with_empty_ones(tmp_path: Path) -> None:
+    ratings = write_text(tmp_path, "ratings.dat", "1::2::5::1500000000\n\n1::2\n")
+    with pytest.raises(UserError, match="line 3: expected 4 fields, found 2"):
+        list(FORMATS["movielens"].events(ratings))
+
+
 def test_movielens_in_latin_1(tmp_path: Path) -> None:
     path = tmp_path / "movies.dat"
     path.write_bytes("1::Cité::Drama\n".encode("latin-1"))

@@ -82,8 +82,10 @@ def _rows(path: Path) -> Iterator[list[str]]:
     if name.endswith(".csv"):
         return _of_csv(path)
     delimiter = "::" if name.endswith(".dat") else "|" if name.endswith("u.item") else "\t"
+    # An empty line is an empty row, so that rows are counted as lines are.
     return (
-        line.rstrip("\r\n").split(delimiter) for line in _lines(path, "latin-1") if line.strip()
+        line.rstrip("\r\n").split(delimiter) if line.strip() else []
+        for line in _lines(path, "latin-1")
     )
 
 
