@@ -118,17 +118,13 @@ def text_table(connection: Any, files: Sequence[Path], kind: str) -> ir.Table:
     )
 
 
-def column_names(path: Path, kind: str) -> list[str]:
-    """The columns of a text file, from its header or from its first records.
+def header_of(path: Path, kind: str) -> tuple[list[str], str]:
+    """The columns of a text file, from its header or from its first records, and what stands
+    between them; in JSON Lines, nothing does.
 
     Raises:
         UserError: for a header that is broken or names a column twice.
     """
-    return header_of(path, kind)[0]
-
-
-def header_of(path: Path, kind: str) -> tuple[list[str], str]:
-    """As `column_names`, with what stands between the columns; of JSON Lines, nothing."""
     if kind in JSON_LINES:
         records = islice(read_jsonl(path), RECORDS_LOOKED_AT)
         return list(dict.fromkeys(name for _, record in records for name in record)), ""

@@ -28,11 +28,12 @@ from sidtune.events.coding import Timing, code_events
 from sidtune.events.engine import Engine, opened_engine, require
 from sidtune.events.files import digests, matching_files
 from sidtune.events.rows import Names, Written, write_rows, write_sequences
-from sidtune.events.source import Given, Source, find_source, given_events
+from sidtune.events.source import Given, Source, find_source, given_events, place_of
 from sidtune.events.splits import Cuts, find_cuts
 from sidtune.events.steps import choose, order_of
 from sidtune.events.summary import Steps
 from sidtune.events.times import Clock, set_clock
+from sidtune.files.text import read_json_object
 
 # Raised whenever the same inputs make other files.
 VERSION = 1
@@ -127,7 +128,7 @@ def _table_digest(config: EventsConfig) -> str | None:
 
 
 def _read(folder: Path) -> Prepared:
-    return Prepared(folder, json.loads((folder / SUMMARY).read_text(encoding="utf-8")), True)
+    return Prepared(folder, read_json_object(folder / SUMMARY), True)
 
 
 def settings_digest(config: PrepareConfig) -> str:
@@ -153,7 +154,7 @@ def _made(config: PrepareConfig, source: Source, made: Path, folder: Path) -> di
     items = read_items(config.catalogue) if config.catalogue else None
     with (
         refusing_failed_writes(made),
-        opened_engine(config.events.engine, folder, _told(config.events)) as engine,
+        opened_engine(config.events.engine, folder, place_of(config.events)) as engine,
     ):
         given = given_events(config.events, source, engine, folder)
         timing = _timing(config.events, given, engine)
@@ -194,15 +195,10 @@ def _made(config: PrepareConfig, source: Source, made: Path, folder: Path) -> di
     }
 
 
-def _told(config: EventsConfig) -> str:
-    """Where the events are, for messages."""
-    return str(config.files or f"events.table {config.table}")
-
-
 def _timing(config: EventsConfig, given: Given, engine: Engine) -> Timing:
     """How times are read; refuses what needs dates where there are none."""
     column = given.columns.get("time")
-    where = f"{_told(config)}, column {column}"
+    where = f"{place_of(config)}, column {column}"
     clock = set_clock(engine, given.table, config.time_unit, where) if column else Clock("order")
     timing = Timing(clock, column is not None, "position" in given.columns)
     if not timing.dated:
@@ -353,6 +349,9 @@ def _publish(made: Path, done: Path) -> None:
         flush(made)
         if done.exists() and not (done / SUMMARY).exists():
             shutil.rmtree(done)
-        if not done.exists():
+        try:
             os.rename(made, done)
+        except OSError:
+            if not (done / SUMMARY).is_file():
+                raise
         flush(done.parent)

@@ -112,18 +112,6 @@ class Piece:
         weights = None if self.weights is None else self.weights[start:end]
         return Piece(self.users[start:end], self.items[start:end], self.times[start:end], weights)
 
-    def then(self, other: Piece) -> Piece:
-        """These events and those."""
-        weights = None
-        if self.weights is not None and other.weights is not None:
-            weights = np.concatenate([self.weights, other.weights])
-        return Piece(
-            np.concatenate([self.users, other.users]),
-            np.concatenate([self.items, other.items]),
-            np.concatenate([self.times, other.times]),
-            weights,
-        )
-
 
 def whole_users(tables: Iterable[pa.Table]) -> Iterator[Piece]:
     """A sorted stream cut where one user ends and another begins."""
@@ -144,10 +132,13 @@ def whole_users(tables: Iterable[pa.Table]) -> Iterator[Piece]:
 
 
 def _joined(pieces: list[Piece]) -> Piece:
-    whole = pieces[0]
-    for piece in pieces[1:]:
-        whole = whole.then(piece)
-    return whole
+    weights = [piece.weights for piece in pieces if piece.weights is not None]
+    return Piece(
+        np.concatenate([piece.users for piece in pieces]),
+        np.concatenate([piece.items for piece in pieces]),
+        np.concatenate([piece.times for piece in pieces]),
+        np.concatenate(weights) if weights else None,
+    )
 
 
 def write_sequences(tables: Iterable[pa.Table], names: Names, folder: Path) -> Written:

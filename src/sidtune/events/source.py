@@ -75,6 +75,11 @@ def find_source(config: EventsConfig, folder: Path) -> Source:
     return Source([], staged, [file_digest(staged)])
 
 
+def place_of(config: EventsConfig) -> str:
+    """Where the events are, for messages."""
+    return str(config.files or f"events.table {config.table}")
+
+
 def given_events(config: EventsConfig, source: Source, engine: Engine, folder: Path) -> Given:
     """The events of a source through an engine.
 
@@ -84,7 +89,7 @@ def given_events(config: EventsConfig, source: Source, engine: Engine, folder: P
     Raises:
         UserError: for columns that are missing or of a type that cannot be.
     """
-    where = str(config.files or f"events.table {config.table}")
+    where = place_of(config)
     tables = list(_tables(config, source, engine, folder))
     found = [_columns(config, table.columns, where) for table in tables]
     shaped = [
@@ -182,7 +187,7 @@ def _columns(config: EventsConfig, names: Sequence[str], where: str) -> dict[str
             "user",
             "item",
             *(["type"] if config.types else []),
-            *(["rating"] if _rated(config) else []),
+            *(["rating"] if config.min_rating is not None else []),
         )
     }
     for role in ROLES:
@@ -198,10 +203,6 @@ def _columns(config: EventsConfig, names: Sequence[str], where: str) -> dict[str
             " events.",
         )
     return found
-
-
-def _rated(config: EventsConfig) -> bool:
-    return config.min_rating is not None
 
 
 def _shaped(engine: Engine, table: ir.Table, columns: dict[str, str], where: str) -> ir.Table:

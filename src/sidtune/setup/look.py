@@ -15,7 +15,7 @@ import pyarrow.parquet
 from sidtune.base.errors import UserError
 from sidtune.config.events import EventFormat
 from sidtune.events.columns import find_column
-from sidtune.events.files import DELIMITERS, JSON_LINES, column_names
+from sidtune.events.files import DELIMITERS, JSON_LINES, header_of
 from sidtune.events.readers import FORMATS, amazon
 from sidtune.files.ids import id_list
 from sidtune.files.row_files import GENERIC, MINIONEREC, kind_of
@@ -92,7 +92,7 @@ def look_at(file: Path) -> Table:
         headed = kind_of(file) in DELIMITERS or table.format == "recbole"
         return replace(table, rows=table.rows or about_rows(file, headed))
     except UserError as error:
-        return Table(file, note=f"{error.message.splitlines()[0]}. {error.hint or ''}".strip())
+        return Table(file, note=f"{error.message.splitlines()[0]}. {error.hint}")
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -154,7 +154,7 @@ def _movielens(file: Path) -> Table | None:
     events = {"ratings.csv", "ratings.dat", "u.data"}
     if name not in events | {"movies.csv", "movies.dat", "u.item"}:
         return None
-    if name.endswith(".csv") and "movieId" not in column_names(file, ".csv"):
+    if name.endswith(".csv") and "movieId" not in header_of(file, ".csv")[0]:
         return None
     reader = FORMATS["movielens"].events if name in events else FORMATS["movielens"].items
     names = _names(reader(file), file)
@@ -265,7 +265,7 @@ def _columns(file: Path) -> tuple[str, ...] | None:
             raise UserError(
                 f"{file.name}: not readable as Parquet: {str(error)[:100]}", "Write it again."
             ) from None
-    return tuple(column_names(file, kind)) if kind in (*DELIMITERS, *JSON_LINES) else None
+    return tuple(header_of(file, kind)[0]) if kind in (*DELIMITERS, *JSON_LINES) else None
 
 
 def _split_of(file: Path) -> Role | None:

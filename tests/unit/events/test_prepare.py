@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import platform
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -423,6 +424,30 @@ def test_nothing_changed_nothing_done(tmp_path: Path) -> None:
         first.folder.name,
         other.folder.name,
     }
+
+
+def test_a_broken_summary_is_told(tmp_path: Path) -> None:
+    path = write_events(tmp_path, [("u", "a", START, 5.0), ("u", "b", START + 1, 5.0)])
+    done = prepared(tmp_path, files=str(path))
+    (done.folder / "summary.json").write_text('{"rows": ')
+    with pytest.raises(UserError, match=r"summary\.json: not valid JSON"):
+        prepared(tmp_path, files=str(path))
+
+
+def test_another_process_may_be_faster_by_a_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = os.rename
+
+    def late(made: Path, done: Path) -> None:
+        shutil.copytree(made, done)
+        rename(made, done)
+
+    monkeypatch.setattr(os, "rename", late)
+    path = write_events(tmp_path, [("u", "a", START, 5.0), ("u", "b", START + 1, 5.0)])
+    done = prepared(tmp_path, files=str(path))
+    assert sequences(done) == {"u": ["a", "b"]}
+    assert [folder.name for folder in done.folder.parent.iterdir()] == [done.folder.name]
 
 
 def test_what_a_process_of_the_same_number_left_is_removed(tmp_path: Path) -> None:
