@@ -28,14 +28,13 @@ class Inputs:
 
     Args:
         trust_remote_code: allow Python code shipped with the base to run.
-        frame: the text around prompt and response, if a run has already fixed it; set it before
-            using the mixture.
     """
 
-    def __init__(
-        self, config: Config, trust_remote_code: bool = False, frame: Frame | None = None
-    ) -> None:
-        self.config, self.trust_remote_code, self.frame = config, trust_remote_code, frame
+    def __init__(self, config: Config, trust_remote_code: bool = False) -> None:
+        self.config, self.trust_remote_code = config, trust_remote_code
+        # The text around prompt and response, set before the mixture is used by a run that has
+        # fixed it.
+        self.frame: Frame | None = None
 
     @cached_property
     def catalogue(self) -> Catalogue:

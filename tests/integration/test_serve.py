@@ -28,9 +28,9 @@ HISTORIES = [["3", "1"], ["1"], ["5", "5"], ["0", "2", "4", "6"], ["7"], ["2", "
 LIMITS = Limits(body=3_000, history=20, candidates=5, seconds=SECONDS)
 
 
-def client_of(folder: Path, limits: Limits = LIMITS) -> TestClient:
+def client_of(folder: Path, limits: Limits = LIMITS, **queue: int) -> TestClient:
     metrics = Metrics()
-    engine = engine_of(folder, queue=limits.queue, batch=limits.batch, on_batch=metrics.on_batch)
+    engine = engine_of(folder, on_batch=metrics.on_batch, **queue)
     app = serving_app(engine, metrics, limits, "127.0.0.1")
     return TestClient(app, "http://127.0.0.1", raise_server_exceptions=False)
 
@@ -209,7 +209,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
 
 def test_overload_is_503_with_a_time_to_come_back(config: Config, gate: Gate) -> None:
     with (
-        client_of(config.output_dir, Limits(queue=2, batch=1, seconds=SECONDS)) as client,
+        client_of(config.output_dir, Limits(seconds=SECONDS), queue=2, batch=1) as client,
         ThreadPoolExecutor(9) as pool,
     ):
         asked = [pool.submit(client.post, "/recommend", json={"history": ["1"]})]

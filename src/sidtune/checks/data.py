@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sidtune.base.errors import some
 from sidtune.checks.finding import SHOWN, Finding
 from sidtune.data.catalogue import read_catalogue
 from sidtune.data.disagreements import Disagreement, disagreements
@@ -15,9 +16,6 @@ from sidtune.data.html import html_in
 from sidtune.data.leave_one_out import FEWEST, read_interactions
 from sidtune.data.rows import Split
 from sidtune.inputs import Inputs
-
-# Items shown per shared title.
-MOST_OF_A_GROUP = 5
 
 
 def catalogue(inputs: Inputs) -> Iterator[Finding]:
@@ -86,14 +84,9 @@ def titles(inputs: Inputs) -> Iterator[Finding]:
     if groups:
         count = sum(map(len, groups.values()))
         shown = [
-            f"{title!r:.60}: items {_first(items)}"
-            for title, items in islice(groups.items(), SHOWN)
+            f"{title!r:.60}: items {some(items)}" for title, items in islice(groups.items(), SHOWN)
         ]
         yield Finding("note", where, f"{count:,} items share a title with another item", shown)
-
-
-def _first(items: list[str]) -> str:
-    return ", ".join(items[:MOST_OF_A_GROUP]) + (" …" if len(items) > MOST_OF_A_GROUP else "")
 
 
 def interactions(inputs: Inputs) -> Iterator[Finding]:

@@ -14,6 +14,7 @@ from sidtune.commands.options import (
     Candidates,
     ConfigFile,
     ExcludeHistory,
+    Limit,
     Overrides,
     Split,
 )
@@ -32,10 +33,7 @@ def baselines(
             min=0, max=2**32 - 1, help="Seed of SASRec; overrides the seed in the configuration."
         ),
     ] = None,
-    limit: Annotated[
-        int | None,
-        typer.Option(min=1, help="Rank at most this many rows, sampled with a fixed seed."),
-    ] = None,
+    limit: Limit = None,
     exclude_history: ExcludeHistory = False,
     candidates: Candidates = None,
     output: Annotated[
@@ -43,7 +41,7 @@ def baselines(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Rank the rows of a split with SASRec and four simple baselines. No language model is needed.
+    """Rank the rows of a split with SASRec and simple baselines. No language model is needed.
 
     SASRec's hyperparameters are selected on the validation rows. The results of each ranker are
     written to a folder of its own, which `compare` accepts like an evaluated run.

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import yaml
 from rich.markup import escape
-from rich.table import Table
 
 from sidtune.base.errors import UserError
 from sidtune.base.terminal import console
@@ -15,7 +14,7 @@ from sidtune.commands.demo_shop import EventPaths, write_demo_events
 from sidtune.commands.report import leave_report
 from sidtune.decoding.recommender import Recommender
 from sidtune.evaluation.report import Report
-from sidtune.evaluation.tables import metrics_table
+from sidtune.evaluation.tables import metrics_table, plain_table
 from sidtune.model.new_base import create_base
 from sidtune.pipeline.defaults import Request, load_run
 from sidtune.pipeline.run import run
@@ -96,11 +95,8 @@ def _reinforce(file: Path) -> None:
     console.print(f"[bold]Reinforcement[/bold]: sidtune rl {escape(str(file))} rank.fit=never")
     gain = reinforce(load_run(file, ["rank.fit=never"]))
     assert gain
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("model alone, validation rows")
     names = ("hr@1", "hr@10", "ndcg@10", "hr@50")
-    for name in names:
-        table.add_column(name.upper(), justify="right")
+    table = plain_table("model alone, validation rows", *map(str.upper, names))
     for title, metrics in (("supervised", gain.before), ("reinforced", gain.after)):
         table.add_row(title, *(f"{metrics[name]:.4f}" for name in names))
     console.print(table)

@@ -24,6 +24,7 @@ from sidtune.commands.options import (
     BothDirections,
     Candidates,
     ExcludeHistory,
+    Limit,
     ModelFolder,
     NoRank,
     Normalization,
@@ -36,10 +37,6 @@ from sidtune.commands.report import leave_report
 from sidtune.config.search import MAX_TOKENS, RankOptions
 
 RankedSplit = Annotated[Split, typer.Option(help="Split of the run's configuration to rank.")]
-Limit = Annotated[
-    int | None,
-    typer.Option(min=1, help="Rank at most this many rows, sampled with a fixed seed."),
-]
 Rows = Annotated[
     Path | None, typer.Option(help="File of rows to rank, instead of the run's split.")
 ]

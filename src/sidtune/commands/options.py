@@ -53,6 +53,14 @@ Resume = Annotated[
         help="Resume from the newest complete checkpoint, or from this folder.",
     ),
 ]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Do everything up to the first step and print the plan."),
+]
+Limit = Annotated[
+    int | None,
+    typer.Option(min=1, help="Rank at most this many rows, sampled with a fixed seed."),
+]
 Processes = Annotated[
     int | None, typer.Option(min=1, help="Start this many processes, one per GPU.")
 ]

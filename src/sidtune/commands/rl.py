@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
 
 import typer
 from rich.markup import escape
@@ -18,6 +17,7 @@ from sidtune.base.terminal import (
 )
 from sidtune.commands.options import (
     ConfigFile,
+    DryRun,
     OtherProcesses,
     Overrides,
     Processes,
@@ -29,10 +29,7 @@ from sidtune.commands.options import (
 def rl(
     config: ConfigFile,
     overrides: Overrides = None,
-    dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Do everything up to the first step and print the plan."),
-    ] = False,
+    dry_run: DryRun = False,
     resume: Resume = "auto",
     processes: Processes = None,
     allow_other_processes: OtherProcesses = False,

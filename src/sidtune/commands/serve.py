@@ -62,7 +62,7 @@ def serve(
     from sidtune.serving.server import bound, run, url
 
     quiet_libraries()
-    limits = Limits(max_body, max_history, max_candidates, timeout, queue, batch)
+    limits = Limits(max_body, max_history, max_candidates, timeout)
     listener = bound(host, port)
     console.print(f"Loading {escape(str(model))} …")
 

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from sidtune.base.terminal import console, first_process
-from sidtune.commands.options import Processes
+from sidtune.commands.options import DryRun, Processes
 from sidtune.commands.train import run_training
 
 BaseModel = Annotated[
@@ -59,10 +59,6 @@ TrainFromScratch = Annotated[
         "--train_from_scratch",
         help="True or False: start from random weights of the base model's shape.",
     ),
-]
-DryRun = Annotated[
-    bool,
-    typer.Option("--dry-run", help="Do everything up to the first step and print the plan."),
 ]
 
 

@@ -20,6 +20,7 @@ from sidtune.base.terminal import (
 )
 from sidtune.commands.options import (
     ConfigFile,
+    DryRun,
     OtherProcesses,
     Overrides,
     Processes,
@@ -36,10 +37,7 @@ if TYPE_CHECKING:
 def train(
     config: ConfigFile,
     overrides: Overrides = None,
-    dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Do everything up to the first step and print the plan."),
-    ] = False,
+    dry_run: DryRun = False,
     gpus: Annotated[
         int | None,
         typer.Option(min=1, help="With --dry-run: plan for this many GPUs, and say if it fits."),

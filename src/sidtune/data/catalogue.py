@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from sidtune.base.errors import UserError
+from sidtune.base.errors import UserError, some
 from sidtune.data.item_files import read_records
 from sidtune.files.ids import Names, as_id, canonical, is_text
 from sidtune.files.literals import MissingCommasError, parse_list
@@ -241,15 +241,14 @@ def _same_items(
     without_sid = [item for item in records if item not in sids]
     if without_sid:
         raise UserError(
-            f"{items}: {len(without_sid):,} items have no SID in {index.name}:"
-            f" {_first(without_sid)}",
+            f"{items}: {len(without_sid):,} items have no SID in {index.name}: {some(without_sid)}",
             "Use items and index from the same build, or remove these items.",
         )
     without_item = [item for item in sids if item not in records]
     if without_item:
         raise UserError(
             f"{index}: {len(without_item):,} SIDs have no item in {items.name}:"
-            f" {_first(without_item)}",
+            f" {some(without_item)}",
             "Use items and index from the same build, or remove these SIDs.",
         )
 
@@ -357,7 +356,3 @@ def prefix_numbers(sids: Sequence[tuple[str, ...]], depth: int | None = None) ->
         prefix = np.unique(prefix * (len(codes) + 1) + following, return_inverse=True)[1]
         found[:, level] = prefix
     return found
-
-
-def _first(ids: Sequence[str]) -> str:
-    return ", ".join(ids[:SHOWN]) + (" …" if len(ids) > SHOWN else "")

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from sidtune import __version__
 from sidtune.base.errors import UserError
-from sidtune.base.hashing import digest, file_digest
+from sidtune.base.hashing import file_digest
 from sidtune.base.ragged import Ragged
 from sidtune.base.terminal import warn
 from sidtune.config.search import BEAMS
@@ -43,6 +43,7 @@ from sidtune.files.ids import as_texts
 from sidtune.metrics.ranks import Ranking
 from sidtune.opponents import sasrec
 from sidtune.opponents.baselines import Baselines, Listing, rank_rows
+from sidtune.ranker.file import catalogue_digest
 from sidtune.ranker.texts import text_vectors
 from sidtune.tasks.config import Config
 from sidtune.tasks.source import load_source
@@ -202,7 +203,7 @@ def _settings(request: BaselineRequest, catalogue: Catalogue) -> dict[str, Any]:
         "split": request.split,
         **{name: file and str(file) for name, file in files.items()},
         **{f"{name}_sha256": file_digest(file) for name, file in files.items() if file},
-        "sids_sha256": digest([catalogue.ids, catalogue.sids]),
+        "sids_sha256": catalogue_digest(catalogue),
         **({} if data.longest_history is None else {"history": data.longest_history}),
         "limit": request.limit,
         "beams": BEAMS,

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from sidtune import __version__
 from sidtune.base.errors import UserError
-from sidtune.base.hashing import digest, file_digest
+from sidtune.base.hashing import file_digest
 from sidtune.base.ragged import Ragged
 from sidtune.base.terminal import console, starting, warn
 from sidtune.config.data import DataConfig
@@ -43,7 +43,7 @@ from sidtune.evaluation.results import (
 from sidtune.metrics.ranks import Ranking
 from sidtune.metrics.repeats import repeating
 from sidtune.opponents.baselines import Baselines
-from sidtune.ranker.file import FILE
+from sidtune.ranker.file import FILE, catalogue_digest
 from sidtune.ranker.pairs import Floats
 from sidtune.ranker.sources.vectors import Text
 from sidtune.ranker.texts import text_vectors
@@ -317,7 +317,7 @@ def _settings(
         **{name: file and str(file) for name, file in named.items()},
         **digests,
         **ranker,
-        "sids_sha256": digest([catalogue.ids, catalogue.sids]),
+        "sids_sha256": catalogue_digest(catalogue),
         **({} if data.rows.history is None else {"history": data.rows.history}),
         "limit": request.limit,
         **asdict(options),

@@ -82,7 +82,7 @@ def _level(report: Report, level: str, title: str) -> Table:
     headings = [title]
     for k in cutoffs:
         headings += [f"HR@{k}", "95%"] if k == main else [f"HR@{k}"]
-    table = _table(*headings, f"NDCG@{main}")
+    table = plain_table(*headings, f"NDCG@{main}")
     for name, summary in report.rankers.items():
         metrics: dict[str, Estimate] = getattr(summary, level)
         cells = []
@@ -93,7 +93,8 @@ def _level(report: Report, level: str, title: str) -> Table:
     return table
 
 
-def _table(*headings: str) -> Table:
+def plain_table(*headings: str) -> Table:
+    """A table without lines; its first column is text, the others are numbers."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for number, heading in enumerate(headings):
         table.add_column(
@@ -126,14 +127,14 @@ def _notes(report: Report) -> Iterator[str]:
 
 
 def _lists(report: Report) -> Table:
-    table = _table(f"top {report.list_length}", "catalogue\ncoverage", "in the\nhistory")
+    table = plain_table(f"top {report.list_length}", "catalogue\ncoverage", "in the\nhistory")
     for name, summary in report.rankers.items():
         table.add_row(name, f"{summary.coverage:.1%}", f"{summary.repeated:.1%}")
     return table
 
 
 def _groups(what: str, groups: list[RowGroup], cutoff: int) -> Table:
-    table = _table(what, "rows", f"HR@{cutoff}", "95%", f"NDCG@{cutoff}", "95%")
+    table = plain_table(what, "rows", f"HR@{cutoff}", "95%", f"NDCG@{cutoff}", "95%")
     for group in groups:
         estimates = (group.hr, group.ndcg)
         table.add_row(

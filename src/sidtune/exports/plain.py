@@ -27,7 +27,6 @@ from sidtune.runs.bundle import Bundle, read_bundle
 from sidtune.tokenizer.load import load_tokenizer
 
 Engine = Literal["vllm", "sglang"]
-ENGINES: tuple[Engine, ...] = ("vllm", "sglang")
 ITEMS, TRIE, SCRIPT = "catalogue.json", "trie.safetensors", "recommend.py"
 # Ways to restrict an engine's own beam search: a grammar for vLLM, lines of text for SGLang.
 GRAMMAR, LINES = "sids.lark", "sids.txt"

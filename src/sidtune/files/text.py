@@ -14,11 +14,11 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
-from pydantic import BaseModel, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from sidtune.base.errors import UserError, did_you_mean
 
-Model = TypeVar("Model", bound=BaseModel)
+T = TypeVar("T")
 
 CORRECT_JSON = "Correct it there, or write it again with a JSON library."
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -277,8 +277,8 @@ def _kind(value: Any) -> str:
     )
 
 
-def read_json_model(path: Path, model: type[Model], hint: str) -> Model:
-    """Read a JSON object into a Pydantic model.
+def read_json_model(path: Path, model: type[T], hint: str) -> T:
+    """Read a JSON object into a Pydantic model or a dataclass.
 
     Args:
         hint: what to do about a file that does not fit.
@@ -287,7 +287,7 @@ def read_json_model(path: Path, model: type[Model], hint: str) -> Model:
         UserError: as `read_json_object`; and for the first value that does not fit the model.
     """
     try:
-        return model.model_validate(read_json_object(path))
+        return TypeAdapter(model).validate_python(read_json_object(path))
     except ValidationError as error:
         fault = error.errors()[0]
         place = ".".join(map(str, fault["loc"]))

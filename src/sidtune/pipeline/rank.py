@@ -22,6 +22,7 @@ from sidtune.data.popularity import popularity
 from sidtune.data.rows import Split, drawn
 from sidtune.decoding.recommender import Recommender
 from sidtune.evaluation.compare import interval_of
+from sidtune.evaluation.tables import plain_table
 from sidtune.files.text import read_json_object
 from sidtune.metrics.metrics import Estimate, gains, hits, mean, proportion
 from sidtune.pipeline.later import Later, with_later
@@ -51,8 +52,8 @@ def rank_run(
         options: in place of those of the run's configuration.
 
     Raises:
-        UserError: for a folder without a model, without a configuration or without validation rows,
-            and for everything that loading them raises.
+        UserError: for a folder without a model or without a configuration, and for everything that
+            loading them raises.
     """
     refuse_other_folders(folder)
     config = _config(folder)
@@ -63,11 +64,6 @@ def rank_run(
     )
     recommender = Recommender.load(folder, None, trust_remote_code, rank=False)
     catalogue = recommender.bundle.catalogue
-    if config.data.rows_file("valid") is None:
-        raise UserError(
-            f"{folder / CONFIG} has no data.valid, and a ranker is fitted on validation rows",
-            "Set data.valid=FILE.",
-        )
     known = known_of(config, catalogue, config.data.items)
     assert known.valid
     rows = known.valid.take(drawn(len(known.valid.target), options.rows, ROWS_SEED))
@@ -131,7 +127,7 @@ def known_of(config: Config, catalogue: Catalogue, items: Path | None) -> Known:
     return Known(
         catalogue,
         train,
-        load_split(config.data, catalogue, "valid") if config.data.rows_file("valid") else None,
+        load_split(config.data, catalogue, "valid"),
         popularity(train, len(catalogue.ids)),
         text_vectors(items, config.sids, catalogue),
     )
@@ -139,9 +135,9 @@ def known_of(config: Config, catalogue: Catalogue, items: Path | None) -> Known:
 
 def rank_after(config: Config, trust_remote_code: bool = False) -> Ranked | None:
     """Fit the ranker of a run that has just been trained; None where the configuration does not ask
-    for it, or has no validation rows.
+    for it.
     """
-    if config.rank.fit == "never" or config.data.rows_file("valid") is None:
+    if config.rank.fit == "never":
         return None
     return rank_run(config.output_dir, trust_remote_code, config.rank)
 
@@ -200,10 +196,7 @@ def render(ranked: Ranked) -> Iterator[RenderableType]:
     yield f"[bold]ranker[/bold]: {how}, fitted on {ranked.rows:,} validation rows"
     if ranked.absent:
         yield f"no {', no '.join(ranked.absent)}: nothing is known of it here"
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("validation rows")
-    for heading in ("HR@10", "HR@50", "NDCG@10", "ranker leads", "95%"):
-        table.add_column(heading, justify="right")
+    table = plain_table("validation rows", "HR@10", "HR@50", "NDCG@10", "ranker leads", "95%")
     for name, line in ranked.lines.items():
         more = ["", ""] if line.change is None else [f"{line.change.value:+.4f}", _signed(line)]
         table.add_row(
@@ -221,8 +214,7 @@ def render(ranked: Ranked) -> Iterator[RenderableType]:
 
 
 def _most_used(importance: dict[str, float]) -> Table:
-    table = Table("features most used", box=None, pad_edge=False, header_style="bold")
-    table.add_column("share of the gain", justify="right")
+    table = plain_table("features most used", "share of the gain")
     for name, share in list(importance.items())[:SHOWN_FEATURES]:
         table.add_row(FEATURES[name], f"{share:.0%}")
     return table

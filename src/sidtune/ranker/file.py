@@ -78,7 +78,7 @@ class _Told(BaseModel):
 
 
 def catalogue_digest(catalogue: Catalogue) -> str:
-    """What a ranker knows its catalogue by: ids and SIDs, in order."""
+    """What rankers and evaluations know a catalogue by: ids and SIDs, in order."""
     return digest([catalogue.ids, catalogue.sids])
 
 

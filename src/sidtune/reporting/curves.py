@@ -24,18 +24,17 @@ class Curve(NamedTuple):
     key: str
     title: str
     unit: str
-    zero: bool = False
 
 
 FIGURES = (
-    Curve("eval_hr@10", "HR@10 while training, validation sample", "HR@10", True),
-    Curve("eval_ndcg@10", "NDCG@10 while training, validation sample", "NDCG@10", True),
-    Curve("learning_rate", "Learning rate", "learning rate", True),
-    Curve("tokens_per_second", "Throughput", "tokens per second", True),
-    Curve("useful_tokens", "Tokens that are not padding", "share", True),
-    Curve("waiting", "Time spent waiting for data", "share", True),
-    Curve("memory_gib", "Peak memory", "GiB", True),
-    Curve("grad_norm", "Gradient norm before clipping", "norm", True),
+    Curve("eval_hr@10", "HR@10 while training, validation sample", "HR@10"),
+    Curve("eval_ndcg@10", "NDCG@10 while training, validation sample", "NDCG@10"),
+    Curve("learning_rate", "Learning rate", "learning rate"),
+    Curve("tokens_per_second", "Throughput", "tokens per second"),
+    Curve("useful_tokens", "Tokens that are not padding", "share"),
+    Curve("waiting", "Time spent waiting for data", "share"),
+    Curve("memory_gib", "Peak memory", "GiB"),
+    Curve("grad_norm", "Gradient norm before clipping", "norm"),
 )
 
 
@@ -55,7 +54,7 @@ def training(records: Sequence[Record]) -> Section | None:
             name = task.removeprefix("eval_").removesuffix("_loss")
             blocks += _chart(records, {task: name}, f"Validation loss, {name}", "nats per label")
     for curve in FIGURES:
-        blocks += _chart(records, {curve.key: curve.unit}, curve.title, curve.unit, curve.zero)
+        blocks += _chart(records, {curve.key: curve.unit}, curve.title, curve.unit, zero=True)
     longest = max(len(record.entries) for record in records)
     intro = (
         "A line of many points is drawn through means of neighbouring ones."

@@ -7,9 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import count
 from pathlib import Path
-from typing import Any, TypeVar
-
-from pydantic import TypeAdapter, ValidationError
+from typing import Any
 
 from sidtune.base.errors import UserError
 from sidtune.data.catalogue import Catalogue
@@ -17,7 +15,7 @@ from sidtune.data.rows import Split
 from sidtune.evaluation.compare import read_settings
 from sidtune.evaluation.report import Report
 from sidtune.evaluation.results import read_report
-from sidtune.files.text import read_json_object, read_jsonl
+from sidtune.files.text import read_json_model, read_jsonl
 from sidtune.files.yaml_files import read_yaml
 from sidtune.metrics.metrics import metric_names
 from sidtune.ranker.figures import Ranked
@@ -26,7 +24,6 @@ from sidtune.runs.files import CONFIG, EVALUATION, METRICS, PLAN, RANKED, Traini
 
 SPLITS: tuple[Split, ...] = ("test", "valid", "train")
 Entry = dict[str, float]
-T = TypeVar("T")
 # Whole numbers of a log may be larger than any float.
 LARGEST = 1e300
 DELETE = "Delete the file: the report then leaves out what it holds."
@@ -119,7 +116,7 @@ def _record(folder: Path, name: str, split: Split | None) -> Record:
         [_plan(stage / PLAN) for stage in stages if (stage / PLAN).is_file()],
         list(_joined([[entry for _, entry in read_jsonl(stage / METRICS)] for stage in stages])),
         evaluation,
-        _of_kind(Ranked, folder / RANKED) if (folder / RANKED).is_file() else None,
+        read_json_model(folder / RANKED, Ranked, DELETE) if (folder / RANKED).is_file() else None,
         read_bundle(folder).catalogue if (folder / CATALOGUE).is_file() else None,
     )
 
@@ -162,20 +159,11 @@ def _report(file: Path, split: Split) -> Report:
 
 
 def _plan(file: Path) -> TrainingPlan:
-    found = _of_kind(TrainingPlan, file)
+    found = read_json_model(file, TrainingPlan, DELETE)
     bins = len(found.length_edges) - 1
     if any(len(task.by_length) != bins for task in found.tasks.values()):
         raise UserError(f"{file}: by_length and length_edges do not match", DELETE)
     return found
-
-
-def _of_kind(kind: type[T], file: Path) -> T:
-    try:
-        return TypeAdapter(kind).validate_python(read_json_object(file))
-    except ValidationError as error:
-        fault = error.errors()[0]
-        place = ".".join(map(str, fault["loc"]))
-        raise UserError(f"{file}: {place}: {fault['msg']}", DELETE) from None
 
 
 def _number(stage: Path) -> int:

@@ -19,16 +19,12 @@ class Limits:
         history: items of a history.
         candidates: ids in a list of candidates.
         seconds: a request may take, besides those in which its body arrives, which may be as many.
-        queue: requests that wait for the model.
-        batch: requests that the model answers together.
     """
 
     body: int = 1_000_000
     history: int = 1_000
     candidates: int = 50_000
     seconds: float = 10.0
-    queue: int = 256
-    batch: int = 32
 
 
 class BodyLimit:

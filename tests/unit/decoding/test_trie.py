@@ -96,7 +96,14 @@ def test_many_excluded_sids_take_no_memory_for_their_pairs() -> None:
 
 @given(st.lists(st.integers(0, 5), max_size=6, unique=True), st.integers(0, 2))
 def test_what_is_exhausted_is_what_has_no_sid_left(excluded: list[int], padding: int) -> None:
-    sids = [("<a>", "<b>"), ("<a>", "<c>"), ("<b>",), ("<c>", "<a>"), ("<c>", "<b>"), ("<c>", "<c>")]
+    sids = [
+        ("<a>", "<b>"),
+        ("<a>", "<c>"),
+        ("<b>",),
+        ("<c>", "<a>"),
+        ("<c>", "<b>"),
+        ("<c>", "<c>"),
+    ]
     levels = build_trie(distinct_sids(sids, NAMES)[0], CLOSING).levels
     asked = torch.tensor([[*excluded, *[-1] * (padding + 1)]])
     expected = [

@@ -5,7 +5,6 @@ a history are candidates.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
@@ -20,6 +19,7 @@ from sidtune.ranker.pairs import Asked, Floats, Pairs, highest
 from sidtune.ranker.sources.base import Known, Source, Tensors
 from sidtune.ranker.sources.transitions import history_weights
 from sidtune.ranker.tuning import best_setting
+from sidtune.sids.kmeans import chunks
 from sidtune.sids.vectors.co_occurrence import behaviour
 from sidtune.sids.vectors.source import unit
 
@@ -117,7 +117,7 @@ class _Vectors(Source):
         vectors, latest = self.near.vectors, asked.history.latest(LATEST)
         means = (self.near.means(asked.history), self.near.means(asked.history, 1.0))
         found = np.empty((len(pairs), 4), np.float32)
-        for block in _blocks(len(pairs)):
+        for block in chunks(len(pairs), 1, PAIRS_AT_ONCE):
             row, candidate = pairs.row[block], vectors[pairs.item[block]]
             for column, mean in enumerate(means):
                 found[block, column] = _cosines(candidate, mean[row])
@@ -181,8 +181,3 @@ class Behaviour(_Vectors):
 def _cosines(first: Floats, second: Floats) -> Floats:
     products: Floats = np.einsum("ij,ij->i", first, second)
     return products
-
-
-def _blocks(count: int) -> Iterator[slice]:
-    for start in range(0, count, PAIRS_AT_ONCE):
-        yield slice(start, min(start + PAIRS_AT_ONCE, count))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sidtune.base.errors import UserError
 from sidtune.config.sids import SidsConfig
@@ -45,7 +46,7 @@ def report(
     return measure(sids, items.titles, _vectors(items, vectors))
 
 
-def _places(items: Items, known: Catalogue, catalogue: Path, index: Path) -> list[int]:
+def _places(items: Items, known: Catalogue, catalogue: Path, index: Path) -> NDArray[np.int32]:
     """Where each item stands in the index; refuses a SID without item, and an item without SID."""
     places = known.find(items.ids)
     without = np.setdiff1d(np.arange(len(known.ids)), places)
@@ -62,7 +63,7 @@ def _places(items: Items, known: Catalogue, catalogue: Path, index: Path) -> lis
             f" {items.ids[lacking[0]]})",
             "Take items and index from the same build, or assign: `sidtune sids assign`.",
         )
-    return places.tolist()
+    return places
 
 
 def _vectors(items: Items, file: Path | None) -> Floats | None:
