@@ -17,7 +17,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import sidtune
 from sidtune.base.errors import UserError
+from sidtune.base.ragged import Ragged
 from sidtune.data.rows import read_rows
+from sidtune.decoding import reverse
 from sidtune.decoding.recommender import Recommender
 from sidtune.pipeline.rank import rank_run
 from sidtune.ranker.file import read_ranker
@@ -115,6 +117,21 @@ def test_the_ranker_knows_how_often_an_item_is_the_newest(trained: Config, tmp_p
     assert "has no effect on lists that the ranker orders" in told
     done = call("evaluate", run, "--both-directions")
     assert done.exit_code == 0, done.output
+
+
+def test_models_without_prefix_trees_say_the_same(
+    trained: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trees = Recommender.load(trained.output_dir, rank=False)
+    history = trees.positions([["0", "1", "2"], ["5"]])
+    items = Ragged.from_lists([[3, 4, 5], [0, 7]])
+    assert trees.reverse
+    expected = trees.reverse.leading_to(items, history)
+    monkeypatch.setattr(reverse, "runs_trees", lambda *_: False)
+    plain = Recommender.load(trained.output_dir, rank=False)
+    assert plain.reverse
+    assert plain.reverse.leading_to(items, history) == pytest.approx(expected, abs=1e-4)
+    assert plain.newest() == pytest.approx(trees.newest(), abs=1e-4)
 
 
 def test_a_model_of_one_direction_says_so(config: Config) -> None:
