@@ -135,7 +135,7 @@ def test_models_without_prefix_trees_say_the_same(
 
 
 def test_a_model_of_one_direction_says_so(config: Config) -> None:
-    for command in (("recommend", "--history", "0,1"), ("evaluate",)):
+    for command in (("recommend", "--history", "0,1"), ("evaluate",), ("serve", "--port", "0")):
         told = message(command[0], config.output_dir, *command[1:], "--both-directions")
         assert "learned histories from oldest to newest only" in told
     with pytest.raises(UserError, match="from oldest to newest only"):
