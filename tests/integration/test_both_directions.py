@@ -134,9 +134,10 @@ def test_models_without_prefix_trees_say_the_same(
     assert plain.newest() == pytest.approx(trees.newest(), abs=1e-4)
 
 
-def test_a_model_of_one_direction_says_so(config: Config) -> None:
+def test_a_model_of_one_direction_says_so(run: Path) -> None:
     for command in (("recommend", "--history", "0,1"), ("evaluate",), ("serve", "--port", "0")):
-        told = message(command[0], config.output_dir, *command[1:], "--both-directions")
+        told = message(command[0], run, *command[1:], "--both-directions")
         assert "learned histories from oldest to newest only" in told
     with pytest.raises(UserError, match="from oldest to newest only"):
-        sidtune.evaluate(config.output_dir, both_directions=True)
+        sidtune.evaluate(run, both_directions=True)
+    assert not (run / "evaluation").exists()

@@ -99,13 +99,13 @@ def evaluate(request: EvaluationRequest) -> Report | None:
     # One of several processes has a device of its own; a single one takes the best there is.
     device = str(state.device) if state.num_processes > 1 else None
     recommender = Recommender.load(request.model, device, request.trust_remote_code, request.rank)
+    options = recommender.settled(request.options, said=True)
     if request.candidates:
         recommender = recommender.among(read_candidates(request.candidates))
     every_row = data.rows.load(recommender.bundle.catalogue)
     chosen = drawn(len(every_row.target), request.limit, LIMIT_SEED)
     rows = every_row.take(chosen)
     folder = make_folder(results_folder(request), refuse_link=request.output is None)
-    options = recommender.settled(request.options, said=True)
     settings = _settings(request, options, data, recommender, state.num_processes)
     refuse_other_settings(
         folder / f"{request.split}.json", settings, (*SETTINGS, "limit", "rows_sha256")
