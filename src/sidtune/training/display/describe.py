@@ -122,8 +122,10 @@ def _steps_line(config: Config, steps: Steps, arguments: TrainingArguments) -> s
     )
     precision = "bf16 autocast" if arguments.bf16 else "fp32"
     shared = f" over {arguments.world_size} processes" if arguments.world_size > 1 else ""
+    epochs = total / plan.steps_per_epoch
+    noun = "epoch" if epochs == 1 else "epochs"
     return (
-        f"{total:,} steps = {total / plan.steps_per_epoch:.4g} epochs of {plan.steps_per_epoch:,} ·"
+        f"{total:,} steps = {epochs:.4g} {noun} of {plan.steps_per_epoch:,} ·"
         f" {training.batch_size} examples per step{shared} ·"
         f" {precision} on {arguments.device.type} · evaluation and checkpoint every {every:,} steps"
     )
