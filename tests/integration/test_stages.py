@@ -328,7 +328,7 @@ def test_a_dry_run_names_every_plan(tmp_path: Path, capsys: Any) -> None:
     assert (
         printed.index("Stage 2 of 2")
         < printed.index("full tuning")
-        < printed.index("5 steps = 1 epochs")
+        < printed.index("5 steps = 1 epoch of")
     )
 
 
