@@ -111,10 +111,9 @@ def evaluate(
         elif report:
             for table in render(report):
                 console.print(table)
-            folder = escape(str(room.results_folder(request)))
+            place = f"{escape(str(room.results_folder(request)))}/{split}"
             console.print(
-                f"All metrics: {folder}/{split}.json. All ranked lists:"
-                f" {folder}/{split}.predictions.parquet"
+                f"All metrics: {place}.json. All ranked lists: {place}.predictions.parquet"
             )
             for line in told_without_history(report):
                 console.print(escape(line), soft_wrap=True)

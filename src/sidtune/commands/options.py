@@ -97,8 +97,8 @@ BothDirections = Annotated[
     typer.Option(
         "--both-directions",
         help=(
-            "Order the model's own list by both directions, if it learned them"
-            " (sid_sequence_reversed); takes about three times as long."
+            "Order the model's own list by reading histories in both directions: for models"
+            " trained on sid_sequence_reversed; takes about three times as long."
         ),
     ),
 ]

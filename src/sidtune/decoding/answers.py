@@ -34,6 +34,11 @@ class Answers:
     items: Ragged
     sid_of: NDArray[np.int64]
 
+    @property
+    def first_items(self) -> NDArray[np.int32]:
+        """The first item of each SID, any of which tells its tokens."""
+        return self.items.values[self.items.offsets[:-1]]
+
     def shown(
         self, sids: NDArray[np.int64], hidden: Ragged | None = None
     ) -> tuple[Ragged, NDArray[np.int64]]:

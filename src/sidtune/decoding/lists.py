@@ -103,9 +103,7 @@ def by_both_directions(
     rank, world_size = (dist.get_rank(), dist.get_world_size()) if shared else (0, 1)
     rows, beams = lists.sids.shape
     there = lists.sids >= 0
-    # Any item of a SID tells its tokens.
-    of_sid = answers.items.values[answers.items.offsets[:-1]]
-    items = Ragged.from_lengths(of_sid[lists.sids[there]], there.sum(axis=1))
+    items = Ragged.from_lengths(answers.first_items[lists.sids[there]], there.sum(axis=1))
     added = np.zeros((rows, beams), np.float32)
     size = max(1, SIDS_AT_ONCE // beams)
     chunks = [np.arange(start, min(start + size, rows)) for start in range(0, rows, size)]

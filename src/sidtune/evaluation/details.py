@@ -32,8 +32,7 @@ def agreement(
         target: `(rows,)` catalogue positions.
     """
     groups = prefix_numbers(catalogue.sids)
-    # Any item of a SID tells its tokens.
-    of_sid = groups[answers.items.values[answers.items.offsets[:-1]]]
+    of_sid = groups[answers.first_items]
     listed = lists.sids >= 0
     probability = np.where(listed, np.exp(lists.scores.astype(np.float64)), 0.0)
     levels = [_level(0, listed, probability)]

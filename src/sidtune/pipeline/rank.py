@@ -101,7 +101,8 @@ def count_later(
             f"{folder} has no ranker that events could be counted into",
             f"Fit it first: `sidtune rank {folder}`.",
         )
-    config, catalogue = _config(folder), read_bundle(folder).catalogue
+    config, bundle = _config(folder), read_bundle(folder)
+    catalogue = bundle.catalogue
     known = known_of(config, catalogue, items or config.data.items)
     splits: tuple[Split, ...] = ("train", "valid", "test")
     there = [split for split in splits if config.data.rows_file(split)]
@@ -109,7 +110,8 @@ def count_later(
     later = with_later(events, config.events, catalogue, known.train, rows)
     users = popularity(later.rows, len(catalogue.ids))
     newest = None
-    if "model" in ranker.sources:
+    # The model is loaded only if it can tell.
+    if "model" in ranker.sources and bundle.reversed_template:
         newest = Recommender.load(folder, None, trust_remote_code, rank=False).newest()
     known = replace(known, train=later.rows, valid=None, users=users, newest=newest)
     renewed = ranker.recounted(known)
