@@ -40,7 +40,7 @@ from sidtune.metrics.metrics import gains, hits
 from sidtune.pipeline.rank import known_of
 from sidtune.ranker.pairs import Asked
 from sidtune.ranker.ranker import cross_fitted, fit_sources, folds_of
-from sidtune.ranker.scorers import Scorer
+from sidtune.ranker.scorers import Scorer, weights_for
 from sidtune.ranker.sources.base import Known
 from sidtune.ranker.table import Sources, Table, tabulate
 from sidtune.runs.files import CONFIG
@@ -200,7 +200,8 @@ class _Shop:
 
             if target is None:
                 folds = folds_of(self.rows, seed)
-                yield cross_fitted(learned, self.rows.target, folds, fit)
+                weights = weights_for(len(self.rows.target))[:1]
+                yield cross_fitted(learned, self.rows.target, folds, fit, weights)[0]
             else:
                 yield asked.pairs.ranks(fit(learned).scores(asked), target)
 

@@ -24,7 +24,8 @@ from sidtune.decoding.prompts import Prompts
 from sidtune.evaluation.reach import REACH_NAMES, reached
 from sidtune.opponents.baselines import Baselines
 from sidtune.pipeline.rank import is_ranked, rank_after, rank_run
-from sidtune.ranker.file import FILE, read_ranker
+from sidtune.ranker import file as ranker_file
+from sidtune.ranker.file import FILE, read_ranker, write_ranker
 from sidtune.reporting import page
 from sidtune.reporting.record import read_records
 from sidtune.runs.bundle import read_bundle
@@ -207,6 +208,16 @@ def test_it_is_fitted_again_where_its_options_changed(run: Path) -> None:
     auto = other.rank.model_copy(update={"fit": "auto"})
     rank_after(other.model_copy(update={"output_dir": run, "rank": auto}))
     assert is_ranked(run, since, other.rank)
+
+
+def test_it_is_fitted_again_by_another_version(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load_config(run / "config.yaml")
+    ranker = read_ranker(run, None)
+    assert ranker
+    with monkeypatch.context() as patch:
+        patch.setattr(ranker_file, "ENTRY", "of a version to come")
+        write_ranker(ranker, read_bundle(run).catalogue, run)
+    assert not is_ranked(run, 0, config.rank)
 
 
 def test_it_is_fitted_after_training_unless_it_is_turned_off(

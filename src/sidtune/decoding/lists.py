@@ -100,14 +100,13 @@ def by_both_directions(
         together: as in `rank_histories`.
     """
     shared = together and dist.is_initialized()
-    rank, world_size = (dist.get_rank(), dist.get_world_size()) if shared else (0, 1)
     rows, beams = lists.sids.shape
     there = lists.sids >= 0
     items = Ragged.from_lengths(answers.first_items[lists.sids[there]], there.sum(axis=1))
     added = np.zeros((rows, beams), np.float32)
     size = max(1, SIDS_AT_ONCE // beams)
     chunks = [np.arange(start, min(start + size, rows)) for start in range(0, rows, size)]
-    share = chunks[rank::world_size]
+    share = _own(chunks, shared)
     for chunk in progress(share, "reading backwards", sum(map(len, share)), len):
         found = np.zeros((len(chunk), beams), np.float32)
         found[there[chunk]] = reverse.leading_to(items.take(chunk), history.take(chunk))
@@ -137,11 +136,10 @@ def _rank_chunk(
 ) -> Lists:
     asked, rows = prompts.encode(history)
     exhausted = answers.exhausted(history).take(rows) if exclude_history else None
-    rank, world_size = (dist.get_rank(), dist.get_world_size()) if shared else (0, 1)
     # One more than the number of a SID, so that what other processes find can be added.
     sids = torch.zeros(len(history), search.beams, dtype=torch.long, device=decoder.device)
     scores = torch.zeros(len(history), search.beams, device=decoder.device)
-    share = search.batches(decoder, asked.lengths)[rank::world_size]
+    share = _own(search.batches(decoder, asked.lengths), shared)
     with lockstep(decoder.head.model):
         for batch in progress(share, "ranking", sum(map(len, share)), len) if bar else share:
             found, their_scores = search.run(
@@ -160,3 +158,8 @@ def _rank_chunk(
         )
     too_long = np.setdiff1d(np.arange(len(history)), rows)
     return Lists(numbers, np.where(numbers >= 0, summed, -np.inf).astype(np.float32), too_long)
+
+
+def _own(batches: list[NDArray[np.int64]], shared: bool) -> list[NDArray[np.int64]]:
+    """The batches that this process works on."""
+    return batches[dist.get_rank() :: dist.get_world_size()] if shared else batches

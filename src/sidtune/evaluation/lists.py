@@ -47,9 +47,10 @@ def model_lists(listed: Listed) -> dict[str, ItemLists]:
     """
     recommender, rows, options = listed.recommender, listed.rows, listed.options
     answers, hidden = recommender.answers, rows.history if options.exclude_history else None
-    asked, own = (
-        recommender.asked(rows.history, lists, options) for lists in (listed.lists, listed.own)
-    )
+    asked = recommender.asked(rows.history, listed.lists, options)
+    own = asked
+    if listed.own is not listed.lists:
+        own = recommender.asked(rows.history, listed.own, options)
     assert own.beams
     model = ItemLists(answers.rank(listed.own.sids, rows.target, hidden), *own.beams)
     if recommender.ranker is None:

@@ -10,6 +10,7 @@ from rich.columns import Columns
 from rich.console import Group, RenderableType
 from rich.table import Table
 
+from sidtune.base.durations import measured_duration
 from sidtune.evaluation.report import Report
 from sidtune.metrics.metrics import CUTOFFS, GROUP_CUTOFF, Estimate
 from sidtune.metrics.metrics import Group as RowGroup
@@ -31,7 +32,7 @@ def render(report: Report) -> Iterator[RenderableType]:
     )
     yield (
         f"[bold]{settings['split']}[/bold]: {report.rows:,} rows, {report.items:,} items, {lists}, "
-        f"ranked in {settings['ranking_seconds']:.0f} s"
+        f"ranked in {measured_duration(settings['ranking_seconds'])}"
     )
     yield from _notes(report)
     yield metrics_table(report)

@@ -27,7 +27,7 @@ from sidtune.files.text import read_json_object
 from sidtune.metrics.metrics import Estimate, gains, hits, mean, proportion
 from sidtune.pipeline.later import Later, with_later
 from sidtune.ranker.figures import Line, Ranked
-from sidtune.ranker.file import FILE, read_ranker, write_ranker
+from sidtune.ranker.file import FILE, is_readable, read_ranker, write_ranker
 from sidtune.ranker.ranker import Fitted, fit_ranker
 from sidtune.ranker.sources import FEATURES
 from sidtune.ranker.sources.base import Known
@@ -160,11 +160,11 @@ def given_options(folder: Path, overrides: Sequence[str]) -> RankConfig:
 
 
 def is_ranked(folder: Path, since: int, options: RankConfig) -> bool:
-    """Whether a ranker lies beside the model that was written after this time, in nanoseconds, and
-    fitted with these options.
+    """Whether a ranker of this version lies beside the model that was written after this time, in
+    nanoseconds, and fitted with these options.
     """
     file, told = folder / FILE, folder / RANKED
-    if not file.is_file() or not told.is_file() or file.stat().st_mtime_ns < since:
+    if not is_readable(file) or not told.is_file() or file.stat().st_mtime_ns < since:
         return False
     return read_json_object(told).get("options") == options.fitting
 

@@ -105,6 +105,16 @@ def write_ranker(ranker: Ranker, catalogue: Catalogue, folder: Path) -> Path:
     return path
 
 
+def is_readable(path: Path) -> bool:
+    """Whether a file is a ranker as this version writes them."""
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            _Told.model_validate_json((file.metadata() or {}).get(ENTRY, ""))
+    except (safetensors.SafetensorError, OSError, TypeError, ValueError):
+        return False
+    return True
+
+
 def read_ranker(folder: Path, catalogue: Catalogue | None) -> Ranker | None:
     """The ranker of a model's folder; None where there is none.
 

@@ -155,16 +155,12 @@ def fit_ranker(known: Known, rows: Rows, beams: Beams | None, options: RankConfi
             return made
 
         weight, whole = _weighed(table, rows.target, folds, fit)
-
-        def weighed(part: Table) -> Scorer:
-            return fit(part).weighing(weight)
-
         ranks = {"ranker": whole}
         for name in left_out:
             part = table.without(name)
-            ranks[f"without {name}"] = cross_fitted(part, rows.target, folds, weighed)
-        without = weighed(table.without("model")) if alone else None
-        ranker = Ranker(sources, weighed(table), without, options.beams)
+            (ranks[f"without {name}"],) = cross_fitted(part, rows.target, folds, fit, (weight,))
+        without = fit(table.without("model")).weighing(weight) if alone else None
+        ranker = Ranker(sources, fit(table).weighing(weight), without, options.beams)
     return Fitted(ranker, ranks | _ranks_alone(table, rows), absent)
 
 
@@ -196,13 +192,10 @@ def _weighed(
     """The weight of the mixture with the best NDCG@10 on rows of other users, and the ranks of the
     targets with it.
     """
-    made = [fit(table.of_rows(folds != fold)) for fold in range(FOLDS)]
-    tried = {
-        weight: _ranks(table, target, folds, [one.weighing(weight) for one in made])
-        for weight in weights_for(len(target))
-    }
-    best = max(tried, key=lambda weight: float(gains(tried[weight], CUTOFF).mean()))
-    return best, tried[best]
+    weights = weights_for(len(target))
+    tried = cross_fitted(table, target, folds, fit, weights)
+    best = int(np.argmax([gains(ranks, CUTOFF).mean() for ranks in tried]))
+    return weights[best], tried[best]
 
 
 def cross_fitted(
@@ -210,29 +203,21 @@ def cross_fitted(
     target: NDArray[np.integer],
     folds: NDArray[np.int64],
     fit: Callable[[Table], Scorer],
+    weights: Sequence[float],
 ) -> NDArray[np.int64]:
-    """Ranks of targets by scorers that were fitted on the rows of other users.
+    """Ranks of targets by scorers that were fitted on the rows of other users, `(weights, rows)`.
 
     Args:
         folds: of `folds_of`.
         fit: learns from a part of the table.
+        weights: of the mixture.
     """
-    made = [fit(table.of_rows(folds != fold)) for fold in range(FOLDS)]
-    return _ranks(table, target, folds, made)
-
-
-def _ranks(
-    table: Table,
-    target: NDArray[np.integer],
-    folds: NDArray[np.int64],
-    made: Sequence[Scorer],
-) -> NDArray[np.int64]:
-    """Ranks of targets, each by its fold's scorer."""
-    ranks = np.zeros(len(target), np.int64)
-    for fold, scorer in enumerate(made):
+    ranks = np.zeros((len(weights), len(target)), np.int64)
+    for fold in range(FOLDS):
         inside = folds == fold
-        part = table.of_rows(inside)
-        ranks[inside] = part.pairs.ranks(scorer.scores(part), target)[inside]
+        scorer, part = fit(table.of_rows(~inside)), table.of_rows(inside)
+        for row, scores in zip(ranks, scorer.scores_by(weights, part), strict=True):
+            row[inside] = part.pairs.ranks(scores, target)[inside]
     return ranks
 
 

@@ -5,7 +5,7 @@ counts the more, the less there is to learn from.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
@@ -178,11 +178,18 @@ class Scorer:
 
     def scores(self, table: Table) -> NDArray[np.float64]:
         """Higher is better, `(pairs,)`."""
+        return self.scores_by((self.weight,), table)[0]
+
+    def scores_by(self, weights: Sequence[float], table: Table) -> list[NDArray[np.float64]]:
+        """The scores with each of these weights of the mixture, which is alone where the weight is
+        infinite.
+        """
         mixed = self.mixture.scores(table)
         if self.trees is None:
-            return mixed
-        mixed = np.log(np.maximum(mixed, LEAST_SHARE))
-        return _standard(self.trees.scores(table), table) + self.weight * _standard(mixed, table)
+            return [mixed] * len(weights)
+        learned = _standard(self.trees.scores(table), table)
+        beside = _standard(np.log(np.maximum(mixed, LEAST_SHARE)), table)
+        return [mixed if math.isinf(one) else learned + one * beside for one in weights]
 
 
 def weights_for(rows: int) -> tuple[float, ...]:
