@@ -85,9 +85,13 @@ def test_the_best_model_can_be_chosen_by_ranking(tmp_path: Path, metric: str) ->
     config = ranked_config(tmp_path, metric=metric)
     result = train(config)
     assert result
-    entries = logged(config)[1:]
-    best = max(entry[f"eval_{metric}"] for entry in entries)
-    step = next(entry["step"] for entry in entries if entry[f"eval_{metric}"] == best)
+    entries, name = logged(config)[1:], f"eval_{metric}"
+    best = max(entry[name] for entry in entries)
+    # With every item in the list HR@10 is always 1, and the first of equals is the best.
+    assert [entry[f"{name}_error"] > 0 for entry in entries] == [metric != "hr@10"] * 5
+    level = [entry["step"] for entry in entries if entry[name] > best - entry[f"{name}_error"] / 2]
+    step = max(level, default=entries[0]["step"])
+    assert result.best_step == step
     state = json.loads(
         (config.output_dir / f"checkpoint-{step}" / "trainer_state.json").read_text()
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from transformers import TrainerState, TrainingArguments
 
@@ -10,6 +12,37 @@ from sidtune.base.errors import UserError
 from sidtune.base.terminal import warn
 from sidtune.distributed.processes import by_first
 from sidtune.runs.checkpoints import checkpoints, damage, folder_of, step_of
+
+# In the log, the standard error of a metric has its name and this behind it.
+ERROR = "_error"
+# Evaluations that differ by less than this part of a standard error are level. Two models of a run
+# are right about the same rows, so late in a run their difference has about half of the error that
+# each of them has (docs/evaluation.md).
+LEVEL = 0.5
+
+
+def chosen(history: Iterable[Mapping[str, Any]], arguments: TrainingArguments) -> int | None:
+    """The step of the best evaluation, and of those that are level with it the last, since a sample
+    of rows cannot tell them apart and training goes on to learn; None if there is none yet.
+
+    The evaluation before the first step does not count.
+
+    Args:
+        history: entries of the log, oldest first.
+    """
+    metric = str(arguments.metric_for_best_model)
+    sign = 1 if arguments.greater_is_better else -1
+    found = [
+        (int(entry["step"]), sign * entry[metric], entry.get(metric + ERROR, 0.0))
+        for entry in history
+        if metric in entry and entry["step"]
+    ]
+    if not found:
+        return None
+    best, highest, _ = max(found, key=lambda one: one[1])
+    return max(
+        step for step, value, error in found if step == best or value > highest - LEVEL * error
+    )
 
 
 def note(state: TrainerState, run: Path) -> None:
@@ -34,18 +67,17 @@ def restore(state: TrainerState, arguments: TrainingArguments, checkpoint: Path)
     reason = by_first(lambda: damage(lost), arguments)
     if reason is None:
         return
-    left = by_first(
-        lambda: _left(state, str(arguments.metric_for_best_model), checkpoint), arguments
-    )
+    metric = str(arguments.metric_for_best_model)
+    left = by_first(lambda: _left(state, metric, checkpoint), arguments)
+    best = chosen(left, arguments)
+    state.best_global_step, state.best_model_checkpoint = best, None
     better = max if arguments.greater_is_better else min
-    chosen = better(left, key=lambda step: left[step], default=None)
-    state.best_global_step, state.best_model_checkpoint = chosen, None
-    state.best_metric = None if chosen is None else left[chosen]
+    state.best_metric = better((entry[metric] for entry in left), default=None)
     note(state, run)
     if arguments.process_index == 0:
         instead = (
-            f"step {chosen:,} is the best of the others"
-            if chosen
+            f"step {best:,} is the best of the others"
+            if best
             else "the next evaluation determines a new one"
         )
         warn(f"{lost}, the best checkpoint so far, cannot be used: {reason}; {instead}")
@@ -68,13 +100,11 @@ def verified(state: TrainerState, arguments: TrainingArguments) -> Path:
     return best
 
 
-def _left(state: TrainerState, metric: str, checkpoint: Path) -> dict[int, float]:
-    """Steps of the complete checkpoints up to this one, oldest first, with their values of
-    `metric`.
-    """
-    values = {entry["step"]: entry[metric] for entry in state.log_history if metric in entry}
-    sound = [
-        folder for folder in reversed(checkpoints(checkpoint.parent)) if damage(folder) is None
+def _left(state: TrainerState, metric: str, checkpoint: Path) -> list[dict[str, float]]:
+    """The evaluations whose checkpoints are complete, up to this one, oldest first."""
+    sound = {step_of(folder) for folder in checkpoints(checkpoint.parent) if damage(folder) is None}
+    return [
+        entry
+        for entry in state.log_history
+        if metric in entry and entry["step"] in sound and entry["step"] <= step_of(checkpoint)
     ]
-    steps = [step for step in map(step_of, sound) if step <= step_of(checkpoint)]
-    return {step: values[step] for step in steps if step in values}

@@ -55,6 +55,14 @@ class CheckpointingTrainer(Trainer):
     extended: bool = False
     _loader: StepLoader | None
 
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """Called by Trainer after an evaluation; early stopping goes by `best_metric`, the highest
+        value, and the saved model by `best_global_step`, which may be a later one.
+        """
+        better: bool = super()._determine_best_metric(metrics, trial)
+        self.state.best_global_step = best.chosen(self.state.log_history, self.args)
+        return better
+
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Write to a partial folder, rename it, and only then delete older checkpoints."""
         if self.untouched:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, TrainerState
 
-from sidtune.config.evaluation import RankingConfig
+from sidtune.config.evaluation import METRIC_DEPTH, RankingConfig
 from sidtune.config.search import RankOptions
 from sidtune.data.rows import Rows, drawn
 from sidtune.decoding.answers import make_answers
 from sidtune.decoding.decoder import Decoder, Precision, make_decoder
 from sidtune.decoding.lists import rank_histories
 from sidtune.decoding.prompts import Prompts
-from sidtune.metrics.metrics import summarise
+from sidtune.metrics.metrics import gains, hits, summarise
 from sidtune.metrics.repeats import hardly_any, repeating
+from sidtune.runs.best import ERROR
 from sidtune.runs.bundle import Bundle
+
+CHOOSING = {"eval_hr@10": hits, "eval_ndcg@10": gains}
 
 
 class ValidationRanking:
@@ -56,7 +60,8 @@ class ValidationRanking:
         )
 
     def measure(self, model: PreTrainedModel, precision: Precision) -> dict[str, float]:
-        """The metrics by log name, such as `eval_ndcg@10`; identical on every rank.
+        """The metrics by log name, such as `eval_ndcg@10`, and the standard errors of those that
+        can choose the model; identical on every rank.
 
         Args:
             model: the same at every call, in evaluation mode.
@@ -75,4 +80,9 @@ class ValidationRanking:
         hidden = self.rows.history if self.options.exclude_history else None
         ranking = self.answers.rank(lists.sids, self.rows.target, hidden)
         estimates = summarise(ranking.item_ranks, self.options.width)
-        return {f"eval_{name.lower()}": estimate.value for name, estimate in estimates.items()}
+        found = {f"eval_{name.lower()}": estimate.value for name, estimate in estimates.items()}
+        for name, per_row in CHOOSING.items():
+            if name in found:
+                values = per_row(ranking.item_ranks, METRIC_DEPTH)
+                found[name + ERROR] = float(values.std() / math.sqrt(len(values)))
+        return found

@@ -13,6 +13,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from sidtune.base.storage import refusing_failed_writes, write_text
 from sidtune.base.terminal import console
+from sidtune.runs import best
 from sidtune.runs.files import METRICS, json_line
 
 # Wide enough for a loss with four decimals, or for a million steps.
@@ -125,22 +126,9 @@ class ConsoleTable(TrainerCallback):
         ranked = {name: metrics.get(f"eval_{name}") for name in self.ranking}
         cells |= {name: "–" if value is None else f"{value:.4f}" for name, value in ranked.items()}
         cells[RATE] = _mean(self.recent, "examples_per_second", ".0f")
-        cells[MARK] = "best" if _is_best(args, state, metrics) else ""
+        cells[MARK] = "best" if best.chosen(state.log_history, args) == state.global_step else ""
         console.print(_row([cells[title] for title in self.titles], self.titles))
         self.recent.clear()
-
-
-def _is_best(args: TrainingArguments, state: TrainerState, metrics: dict[str, float]) -> bool:
-    """Whether this evaluation is the best so far; Trainer updates `best_metric` after callbacks
-    run.
-
-    The evaluation before the first step does not count.
-    """
-    assert args.metric_for_best_model is not None
-    value, best = metrics[args.metric_for_best_model], state.best_metric
-    return bool(state.global_step) and (
-        best is None or (value > best if args.greater_is_better else value < best)
-    )
 
 
 def _mean(entries: list[dict[str, float]], key: str, form: str) -> str:

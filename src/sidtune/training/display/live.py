@@ -14,6 +14,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from sidtune.base.durations import rough_duration
 from sidtune.base.terminal import console, in_main_thread
+from sidtune.runs import best
 from sidtune.training.display.time_left import TimeLeft
 
 BLOCKS = "▁▂▃▄▅▆▇█"
@@ -57,8 +58,10 @@ class LiveView(TrainerCallback):
     ) -> None:
         """Called by Trainer; a resumed run shows what its log history has."""
         self.losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
-        if state.best_metric is not None and state.best_global_step:
-            self.best = state.best_metric, state.best_global_step
+        name = str(args.metric_for_best_model)
+        for entry in state.log_history:
+            if name in entry and entry["step"] == state.best_global_step:
+                self.best = entry[name], int(entry["step"])
         self.step_bar = self.bar.add_task(
             "training", total=state.max_steps, completed=state.global_step, left=""
         )
@@ -113,9 +116,7 @@ class LiveView(TrainerCallback):
             return
         value, step = metrics[name], state.global_step
         self.evaluated = name.removeprefix("eval_"), value, step
-        better = max if args.greater_is_better else min
-        # The evaluation before the first step does not count.
-        if step and (self.best is None or better(value, self.best[0]) != self.best[0]):
+        if best.chosen(state.log_history, args) == step:
             self.best = value, step
 
     def on_train_end(

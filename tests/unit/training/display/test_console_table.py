@@ -20,7 +20,10 @@ def printed(width: int, tasks: list[str], ranking: list[str]) -> list[str]:
     console = Console(width=width, record=True, quiet=False, highlight=False)
     arguments: Any = SimpleNamespace(metric_for_best_model="loss", greater_is_better=False)
     state: Any = SimpleNamespace(
-        is_world_process_zero=True, global_step=1_000_000, epoch=999.99, best_metric=None
+        is_world_process_zero=True,
+        global_step=1_000_000,
+        epoch=999.99,
+        log_history=[{"step": 1_000_000, "loss": 1.0}],
     )
     control: Any = None
     metrics = {"loss": 1.0, **{f"eval_{task}_loss": 12.3456 for task in tasks}}
