@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedConfig
 
+from sidtune.base.errors import UserError
 from sidtune.data.catalogue import Catalogue
 from sidtune.data.popularity import popularity
 from sidtune.data.rows import Split
@@ -15,9 +17,10 @@ from sidtune.decoding.prompts import with_prompt_ids
 from sidtune.encoding.build import Mixture, load_catalogue
 from sidtune.encoding.frame import Frame
 from sidtune.model.initialise import ItemTexts
-from sidtune.runs.bundle import Bundle
+from sidtune.runs.bundle import RECOMMENDER_FILE, Bundle, read_bundle
 from sidtune.tasks.config import Config
 from sidtune.tasks.sid_sequence_reversed import FORM as REVERSED
+from sidtune.templates import Template
 from sidtune.tokenizer.load import load_model_config, load_tokenizer
 from sidtune.tokenizer.vocabulary import Vocabulary, extend_vocabulary
 
@@ -85,12 +88,29 @@ class Inputs:
                 cutoff_len=cutoff_len,
                 longest_history=longest,
                 frame=self.mixture.frame,
-                reversed_template=self.mixture.templates[REVERSED][0]
-                if REVERSED in config.tasks
-                else None,
+                reversed_template=self._backwards(),
             ),
             self.vocabulary.tokenizer,
         )
+
+    def _backwards(self) -> Template | None:
+        """How the model reads histories backwards: as it is trained to, or as its base was, with
+        the same items.
+        """
+        config = self.config
+        if REVERSED in config.tasks:
+            return self.mixture.templates[REVERSED][0]
+        base = Path(config.model.base)
+        if config.model.from_scratch or not (base / RECOMMENDER_FILE).is_file():
+            return None
+        try:
+            before = read_bundle(base)
+        except UserError:
+            # Its weights are a base like any other.
+            return None
+        ours, theirs = self.catalogue, before.catalogue
+        same = (ours.ids, ours.sids) == (theirs.ids, theirs.sids)
+        return before.reversed_template if same else None
 
     def _users(self) -> NDArray[np.int64]:
         def count() -> object:

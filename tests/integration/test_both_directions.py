@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -132,6 +133,33 @@ def test_models_without_prefix_trees_say_the_same(
     assert plain.reverse
     assert plain.reverse.leading_to(items, history) == pytest.approx(expected, abs=1e-4)
     assert plain.newest() == pytest.approx(trees.newest(), abs=1e-4)
+
+
+def test_what_a_base_learned_of_its_items_is_kept(trained: Config, tmp_path: Path) -> None:
+    backwards = read_bundle(trained.output_dir).reversed_template
+    assert backwards
+    sections: dict[str, Any] = {
+        "model": {"base": str(trained.output_dir), "from_scratch": False},
+        "tasks": {"sid_sequence": None},
+        "training": {"max_steps": 1},
+    }
+    further = tiny_config(tmp_path, **sections)
+    assert train(further)
+    assert read_bundle(further.output_dir).reversed_template == backwards
+    reinforced = trained.output_dir.with_name("reinforced")
+    done = call(
+        "rl", trained.output_dir / "config.yaml", f"rl.output_dir={reinforced}", "rl.steps=1"
+    )
+    assert done.exit_code == 0, done.output
+    assert read_bundle(reinforced).reversed_template == backwards
+
+    index = json.loads(Path(str(trained.data.index)).read_text())
+    index["0"], index["1"] = index["1"], index["0"]
+    other = tmp_path / "other.index.json"
+    other.write_text(json.dumps(index))
+    changed = tiny_config(tmp_path / "changed", **sections, data={"index": str(other)})
+    assert train(changed)
+    assert read_bundle(changed.output_dir).reversed_template is None
 
 
 def test_a_model_of_one_direction_says_so(run: Path) -> None:
