@@ -23,13 +23,14 @@ from sidtune.base.hashing import digest
 from sidtune.base.storage import flush, refusing_failed_writes, write_text
 from sidtune.base.terminal import starting, warn
 from sidtune.config.events import HISTORY_OF_ROWS, EventsConfig, PrepareConfig, SparkEngine
+from sidtune.data.leave_one_out import FEWEST
 from sidtune.events.catalogue import ID, Items, read_items, write_items
 from sidtune.events.coding import Timing, code_events
 from sidtune.events.engine import Engine, opened_engine, require
 from sidtune.events.files import digests, matching_files
 from sidtune.events.rows import Names, Written, write_rows, write_sequences
 from sidtune.events.source import Given, Source, find_source, given_events, place_of
-from sidtune.events.splits import Cuts, find_cuts
+from sidtune.events.splits import Cuts, find_cuts, time_range
 from sidtune.events.steps import choose, order_of
 from sidtune.events.summary import Steps
 from sidtune.events.times import Clock, set_clock
@@ -43,6 +44,8 @@ PARTIAL = ".partial-"
 MANY_EVENTS = 10_000
 # Where a greater share of events have the time of another of their user, their order says little.
 MANY_TIES = 0.5
+# Without these no model is trained.
+NEEDED_ROWS = {"train": "training", "valid": "validation"}
 # The folders in which this process prepares just now.
 _ASIDE: set[Path] = set()
 
@@ -236,7 +239,16 @@ def _write(config: EventsConfig, engine: Engine, events: Any, names: Names, made
     if config.split == "leave_one_out":
         return write_sequences(ordered, names, made)
     cuts = Cuts(find_cuts(engine, events, config))
-    return write_rows(ordered, names, cuts, config.history or HISTORY_OF_ROWS, made)
+    written = write_rows(ordered, names, cuts, config.history or HISTORY_OF_ROWS, made)
+    for name, what in NEEDED_ROWS.items():
+        if not written.rows[name]:
+            first, last = time_range(engine, events)
+            raise UserError(
+                f"events.split left no {what} row: the events are from {first:%Y-%m-%d} to"
+                f" {last:%Y-%m-%d}",
+                "Choose other dates, or split: global_time.",
+            )
+    return written
 
 
 def _touched(engine: Engine, events: Any) -> np.ndarray[Any, np.dtype[np.int32]]:
@@ -293,6 +305,12 @@ def _warnings(steps: Steps, items: Items | None, written: Written, names: Names)
         found.append(
             f"user {user} has {written.longest:,} events; is it a person? events.latest keeps the"
             " latest ones"
+        )
+    if written.rows.get("test") == 0:
+        found.append("events.split left no test row: the last event is before that date")
+    if "interactions" in written.rows and written.longest < FEWEST:
+        found.append(
+            f"no user has {FEWEST} events or more, so there are no validation and no test rows"
         )
     if written.ties > steps.left * MANY_TIES:
         found.append(

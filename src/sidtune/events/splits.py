@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from sidtune.base.errors import UserError
 from sidtune.config.events import SHARES, CutDates, EventsConfig
 from sidtune.events.engine import Engine
 from sidtune.events.steps import number_of
-from sidtune.events.times import micros_of
+from sidtune.events.times import SECOND, micros_of
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -90,10 +91,8 @@ class TargetTimes:
 
     def __init__(self, engine: Engine, events: ir.Table) -> None:
         self.engine, self.events = engine, events
-        bounds = events.aggregate(first=events["time"].min(), last=events["time"].max())
-        found = engine.fetch(bounds).to_pylist()[0]
-        self.first = int(found["first"])
-        self.width = (int(found["last"]) - self.first) // BUCKETS + 1
+        self.first, last = _bounds(engine, events)
+        self.width = (last - self.first) // BUCKETS + 1
         self.buckets, self.counts = self._targets(lambda time: (time - self.first) // self.width)
 
     def cut(self, place: int) -> Cut:
@@ -127,6 +126,18 @@ def _containing(counts: NDArray[np.int64], place: int) -> tuple[int, int]:
     through = np.cumsum(counts)
     at = int(np.searchsorted(through, place, side="right"))
     return at, int(through[at] - counts[at])
+
+
+def time_range(engine: Engine, events: ir.Table) -> tuple[datetime, datetime]:
+    """When the first and the last event were."""
+    first, last = (datetime.fromtimestamp(at / SECOND, UTC) for at in _bounds(engine, events))
+    return first, last
+
+
+def _bounds(engine: Engine, events: ir.Table) -> tuple[int, int]:
+    bounds = events.aggregate(first=events["time"].min(), last=events["time"].max())
+    found = engine.fetch(bounds).to_pylist()[0]
+    return int(found["first"]), int(found["last"])
 
 
 def _firsts(events: ir.Table) -> ir.Table:

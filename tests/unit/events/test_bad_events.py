@@ -98,6 +98,14 @@ def test_events_that_nothing_can_be_made_of(tmp_path: Path, text: str, match: st
             r"events\.k_core left no event: 3 events read; 3 dropped",
         ),
         ({"split": "global_time"}, "too few for three splits"),
+        (
+            {"split": {"valid": "1990-01-01", "test": "2050-01-01"}},
+            "events.split left no training row: the events are from 2017-07-14 to 2017-07-14",
+        ),
+        (
+            {"split": {"valid": "2040-01-01", "test": "2050-01-01"}},
+            "events.split left no validation row",
+        ),
     ],
 )
 def test_keys_that_do_not_fit_the_events(tmp_path: Path, keys: dict[str, Any], match: str) -> None:
@@ -140,6 +148,22 @@ def test_catalogues_that_nothing_can_be_made_of(tmp_path: Path, items: str, matc
 def test_settings_that_contradict_themselves(keys: dict[str, Any], match: str) -> None:
     with pytest.raises(ValidationError, match=match):
         EventsConfig.model_validate({"files": "x.csv", **keys})
+
+
+@pytest.mark.parametrize(
+    ("split", "said"),
+    [
+        (
+            {"valid": "2017-07-14 02:40:02", "test": "2050-01-01"},
+            "events.split left no test row: the last event is before that date",
+        ),
+        ("leave_one_out", "no user has 3 events or more, so there are no validation and no test"),
+    ],
+)
+def test_splits_that_leave_no_test_row_are_warned_of(tmp_path: Path, split: Any, said: str) -> None:
+    file = write_text(tmp_path, "e.csv", SOUND + "v,b,1500000003\n")
+    (told,) = prepared(tmp_path, files=str(file), split=split).summary["warnings"]
+    assert told.startswith(said)
 
 
 def test_bad_events_are_left_out_and_counted(
