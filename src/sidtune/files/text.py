@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import io
 import json
@@ -152,10 +153,14 @@ def decoded_lines(stream: BinaryIO, where: str, longest: int | None = None) -> I
 
 
 def _likely(line: bytes) -> str:
-    """The encoding that a line which is not UTF-8 seems to have: that of Chinese texts, or Latin 1.
+    """The encoding that a line which is not UTF-8 seems to have: UTF-16, that of Chinese texts, or
+    Latin 1.
 
-    GB 2312 has the common characters, each in two bytes that Latin 1 hardly has side by side.
+    UTF-16 begins with a mark. GB 2312 has the common characters, each in two bytes that Latin 1
+    hardly has side by side.
     """
+    if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "UTF-16"
     try:
         line.decode("gb2312")
     except UnicodeDecodeError:

@@ -34,6 +34,7 @@ from sidtune.runs.output import refuse_foreign
         ("用户ID,商品ID", "gb18030", "GB18030"),
         ("Café,naïve", "latin-1", "LATIN1"),
         ("Ä", "latin-1", "LATIN1"),
+        ("user,item", "utf-16", "UTF-16"),
     ],
 )
 def test_text_of_another_encoding_says_how_to_convert_it(
