@@ -23,7 +23,6 @@ from sidtune.base.hashing import digest
 from sidtune.base.storage import flush, refusing_failed_writes, write_text
 from sidtune.base.terminal import starting, warn
 from sidtune.config.events import HISTORY_OF_ROWS, EventsConfig, PrepareConfig, SparkEngine
-from sidtune.data.leave_one_out import FEWEST
 from sidtune.events.catalogue import ID, Items, read_items, write_items
 from sidtune.events.coding import Timing, code_events
 from sidtune.events.engine import Engine, opened_engine, require
@@ -308,10 +307,6 @@ def _warnings(steps: Steps, items: Items | None, written: Written, names: Names)
         )
     if written.rows.get("test") == 0:
         found.append("events.split left no test row: the last event is before that date")
-    if "interactions" in written.rows and written.longest < FEWEST:
-        found.append(
-            f"no user has {FEWEST} events or more, so there are no validation and no test rows"
-        )
     if written.ties > steps.left * MANY_TIES:
         found.append(
             f"{written.ties:,} of {steps.left:,} events have the time of another event of their"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from sidtune.data.leave_one_out import FEWEST
 from sidtune.events.prepare import Prepared
 
 
@@ -27,6 +28,8 @@ def lines(done: Prepared) -> Iterator[str]:
             f"{rows['interactions']:,} sequences, to be split by leaving the last two events of"
             " each out"
         )
+        if result["events_of_longest_user"] < FEWEST:
+            yield f"no user has {FEWEST} events or more: there are no validation and no test rows"
     else:
         yield "rows: " + ", ".join(f"{count:,} {name}" for name, count in rows.items())
         cold = ", ".join(

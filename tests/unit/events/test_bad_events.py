@@ -23,6 +23,7 @@ from tests.made_events import START, dropped, prepared, sequences, write_events,
 from sidtune.base.errors import UserError
 from sidtune.config.events import EventsConfig
 from sidtune.events import prepare as room
+from sidtune.events.report import lines
 
 SOUND = "user,item,time\nu,a,1500000000\nu,b,1500000001\nv,a,1500000002\n"
 
@@ -150,20 +151,19 @@ def test_settings_that_contradict_themselves(keys: dict[str, Any], match: str) -
         EventsConfig.model_validate({"files": "x.csv", **keys})
 
 
-@pytest.mark.parametrize(
-    ("split", "said"),
-    [
-        (
-            {"valid": "2017-07-14 02:40:02", "test": "2050-01-01"},
-            "events.split left no test row: the last event is before that date",
-        ),
-        ("leave_one_out", "no user has 3 events or more, so there are no validation and no test"),
-    ],
-)
-def test_splits_that_leave_no_test_row_are_warned_of(tmp_path: Path, split: Any, said: str) -> None:
+def test_a_split_that_leaves_no_test_row_is_warned_of(tmp_path: Path) -> None:
     file = write_text(tmp_path, "e.csv", SOUND + "v,b,1500000003\n")
-    (told,) = prepared(tmp_path, files=str(file), split=split).summary["warnings"]
-    assert told.startswith(said)
+    split = {"valid": "2017-07-14 02:40:02", "test": "2050-01-01"}
+    assert prepared(tmp_path, files=str(file), split=split).summary["warnings"] == [
+        "events.split left no test row: the last event is before that date"
+    ]
+
+
+def test_users_of_two_events_are_told_to_hold_nothing_out(tmp_path: Path) -> None:
+    told = "no user has 3 events or more: there are no validation and no test rows"
+    for more, expected in (("", True), ("u,c,1500000003\n", False)):
+        file = write_text(tmp_path, "e.csv", SOUND + more)
+        assert (told in lines(prepared(tmp_path, files=str(file)))) == expected
 
 
 def test_bad_events_are_left_out_and_counted(
