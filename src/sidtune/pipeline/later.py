@@ -20,8 +20,10 @@ from sidtune.events.prepare import prepare
 from sidtune.events.rows import INTERACTIONS
 from sidtune.files.ids import as_users
 
-# Of the run's own mapping of columns; steps and splits are not applied to later events.
-COLUMNS = ("format", "user", "item", "time", "position", "time_unit")
+# Of the run's section `events`: what the columns mean, and which kinds of events count. Steps that
+# look at several events, the time window and splits are not applied to later ones.
+COLUMNS = ("format", "user", "item", "time", "position", "rating", "type", "time_unit")
+KINDS = ("types", "min_rating")
 # Items of a user's known history that later events may follow.
 CONTEXT = 4
 
@@ -41,7 +43,7 @@ def with_later(
 
     Args:
         files: events as `events.files` takes them.
-        mapping: the run's section `events`, for its columns.
+        mapping: the run's section `events`, for its columns, types and lowest rating.
         catalogue: whose items count.
         train: the run's training rows.
         known: all rows of the run; a user's later events follow the latest item known of them.
@@ -63,11 +65,11 @@ def _sequences(
     files: Path, mapping: EventsConfig | None, catalogue: Catalogue
 ) -> tuple[pa.Array, Ragged, int]:
     """Users, their items in order of time, and the number of events of unknown items."""
-    columns = {name: getattr(mapping, name) for name in COLUMNS} if mapping else {}
+    given = {name: getattr(mapping, name) for name in (*COLUMNS, *KINDS)} if mapping else {}
     with tempfile.TemporaryDirectory() as folder:
         config = PrepareConfig(
             output_dir=Path(folder),
-            events=EventsConfig(files=files, **columns),
+            events=EventsConfig(files=files, **given),
         )
         table = pyarrow.parquet.read_table(prepare(config).folder / INTERACTIONS)
     lists = table["items"].combine_chunks()
