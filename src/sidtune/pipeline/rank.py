@@ -103,7 +103,7 @@ def count_later(
         )
     config, bundle = _config(folder), read_bundle(folder)
     catalogue = bundle.catalogue
-    known = known_of(config, catalogue, items or config.data.items)
+    known = known_of(config, catalogue, config.data.items, items)
     splits: tuple[Split, ...] = ("train", "valid", "test")
     there = [split for split in splits if config.data.rows_file(split)]
     rows = [load_split(config.data, catalogue, split) for split in there]
@@ -119,11 +119,14 @@ def count_later(
     return later
 
 
-def known_of(config: Config, catalogue: Catalogue, items: Path | None) -> Known:
+def known_of(
+    config: Config, catalogue: Catalogue, items: Path | None, given: Path | None = None
+) -> Known:
     """What sources are fitted on.
 
     Args:
         items: file with the items' texts; None for none.
+        given: a file that counts before it, and before `sids.catalogue`.
     """
     train = load_split(config.data, catalogue, "train")
     return Known(
@@ -131,7 +134,7 @@ def known_of(config: Config, catalogue: Catalogue, items: Path | None) -> Known:
         train,
         load_split(config.data, catalogue, "valid"),
         popularity(train, len(catalogue.ids)),
-        text_vectors(items, config.sids, catalogue),
+        text_vectors(items, config.sids, catalogue, given),
     )
 
 

@@ -41,6 +41,17 @@ def test_vectors_of_texts_are_in_the_order_of_the_catalogue(tmp_path: Path) -> N
     assert np.linalg.norm(found, axis=1) == pytest.approx([1, 1, 0, 1])
 
 
+def test_a_given_file_counts_before_that_of_the_section_sids(tmp_path: Path) -> None:
+    old = items_file(tmp_path, "")
+    new = tmp_path / "new.item.json"
+    new.write_text(json.dumps({"0": {"title": "a mug"}, "1": {"title": "a tent"}}))
+    options = SidsConfig(catalogue=old)
+    assert text_vectors(old, options, catalogue(ITEMS)) is None
+    found = text_vectors(old, options, catalogue(ITEMS), new)
+    assert found is not None
+    assert np.linalg.norm(found, axis=1) == pytest.approx([1, 1, 0, 0])
+
+
 def test_an_id_that_is_written_as_a_float_is_the_same_item(tmp_path: Path) -> None:
     path = tmp_path / "shop.item.json"
     path.write_text(json.dumps({f"{item}.0": {"title": "same words"} for item in range(ITEMS)}))
