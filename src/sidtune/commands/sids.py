@@ -142,7 +142,13 @@ def assign(
         ),
     ],
     items: Annotated[
-        Path, typer.Option(help="Catalogue with the new items; it may hold the old ones too.")
+        Path,
+        typer.Option(
+            help=(
+                "Catalogue with the new items (.item.json, Parquet, CSV, TSV or JSON Lines); it may"
+                " hold the old ones too."
+            )
+        ),
     ],
     vectors: Annotated[
         Path | None,

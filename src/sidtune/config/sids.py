@@ -44,7 +44,10 @@ class SidsConfig(Section):
 
     catalogue: ExpandedPath | None = Field(
         default=None,
-        description="Parquet with `item_id`, `title` and text columns, in place of `data.items`",
+        description=(
+            "Parquet with `item_id`, `title` and text columns, or CSV, TSV or JSON Lines whose"
+            " columns have usual names, in place of `data.items`"
+        ),
     )
     columns: tuple[str, ...] | None = Field(
         default=None,

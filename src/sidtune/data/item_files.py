@@ -41,6 +41,11 @@ def _of_parquet(path: Path) -> dict[str, Any]:
     table = read_columns(
         path, "Items are read from .item.json, or from Parquet with columns item_id and title."
     )
+    return records_of(table, path)
+
+
+def records_of(table: pa.Table, path: Path) -> dict[str, Any]:
+    """The records of a table of items; raises as `read_records` does for Parquet."""
     name = next((name for name in ID_COLUMNS if name in table.column_names), None)
     if name is None or not table.num_rows:
         found = ", ".join(table.column_names) if table.num_rows else "no row"

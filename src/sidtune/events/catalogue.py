@@ -123,7 +123,7 @@ def _tables(config: CatalogueConfig, files: Sequence[Path]) -> list[pa.Table]:
     elif (kind := one_kind(files, "catalogue.file")) == ".parquet":
         found = [read_parquet(file, "Write it again.") for file in files]
     else:
-        found = [_of_text(files, kind)]
+        found = [text_items(files, kind)]
     if not sum(table.num_rows for table in found):
         raise UserError(
             f"catalogue.file: {config.file} holds no item",
@@ -132,7 +132,8 @@ def _tables(config: CatalogueConfig, files: Sequence[Path]) -> list[pa.Table]:
     return found
 
 
-def _of_text(files: Sequence[Path], kind: str) -> pa.Table:
+def text_items(files: Sequence[Path], kind: str) -> pa.Table:
+    """CSV, TSV or JSON Lines as a table of texts, in the order of the files."""
     import ibis
 
     with refusing_failures(str(files[0])):

@@ -1,5 +1,5 @@
-"""The items that get SIDs, with their texts: `.item.json`, or the Parquet catalogue of `sidtune
-prepare`.
+"""The items that get SIDs, with their texts: `.item.json`, the Parquet catalogue of `sidtune
+prepare`, or a table of texts.
 """
 
 from __future__ import annotations
@@ -11,16 +11,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from sidtune.base.errors import UserError, did_you_mean
 from sidtune.base.terminal import warn
 from sidtune.config.sids import USUAL_COLUMNS
 from sidtune.data.catalogue import Catalogue, refuse_unnameable
 from sidtune.data.html import HTML
-from sidtune.data.item_files import ID_COLUMNS, plain_name, read_records
-from sidtune.files.ids import as_id
+from sidtune.data.item_files import ID_COLUMNS, plain_name, read_records, records_of
+from sidtune.events.catalogue import text_items
+from sidtune.events.columns import find_column
+from sidtune.events.engine import require
+from sidtune.events.files import DELIMITERS, JSON_LINES
+from sidtune.files.ids import as_id, canonical
 from sidtune.files.literals import parse_list
+from sidtune.files.row_files import kind_of
 
 TITLE_COLUMNS = ("title", "name")
+TEXT_KINDS = (*DELIMITERS, *JSON_LINES)
 TAG = re.compile(r"</?[a-zA-Z][^<>]{0,1000}>|<!--")
 
 
@@ -61,14 +70,16 @@ def read_items(path: Path, columns: Sequence[str] | None = None) -> Items:
     """Read ids, titles and texts.
 
     Args:
-        path: an `.item.json` (id → record), or Parquet with columns `item_id` and `title`.
+        path: an `.item.json` (id → record); Parquet with columns `item_id` and `title`; or CSV, TSV
+            or JSON Lines, whose columns may have other usual names.
         columns: texts to read beside the title; the usual ones by default.
 
     Raises:
         UserError: for a file of another shape, no items, an id that stands twice, and a column that
             no item has.
     """
-    found = read_records(path)
+    kind = kind_of(path)
+    found = _of_text(path, kind) if kind in TEXT_KINDS else read_records(path)
     for item, record in found.items():
         if not isinstance(record, dict):
             raise UserError(
@@ -98,6 +109,23 @@ def read_items(path: Path, columns: Sequence[str] | None = None) -> Items:
             " rest of what is known"
         )
     return items
+
+
+def _of_text(path: Path, kind: str) -> dict[str, Any]:
+    require("prepare")
+    table = text_items([path], kind)
+    names = table.column_names
+    item, title = (
+        find_column(role, None, names, str(path), "catalogue") for role in ("id", "title")
+    )
+    known = {item: ID_COLUMNS[0], title: TITLE_COLUMNS[0]}
+    table = table.rename_columns([known.get(name, name) for name in names])
+    if item:
+        # As `sidtune prepare` writes them.
+        ids = pc.utf8_trim_whitespace(table[ID_COLUMNS[0]].combine_chunks())
+        ids = canonical(ids.cast(pa.large_string()))
+        table = table.set_column(names.index(item), ID_COLUMNS[0], ids)
+    return records_of(table, path)
 
 
 def _usual(names: Sequence[str]) -> Iterator[str]:

@@ -336,6 +336,40 @@ def test_a_parquet_catalogue_says_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("new.csv", 'sku,name,brand\n9,"Mug, blue",Acme\n7.0,Tent,\n'),
+        ("new.tsv", "sku\tname\tbrand\n9\tMug, blue\tAcme\n7.0\tTent\t\n"),
+        (
+            "new.jsonl",
+            '{"sku": 9, "name": "Mug, blue", "brand": "Acme"}\n{"sku": 7.0, "name": "Tent"}\n',
+        ),
+    ],
+)
+def test_a_table_of_texts_is_read_in_its_own_order(tmp_path: Path, name: str, text: str) -> None:
+    pytest.importorskip("ibis", reason="pip install 'sidtune[prepare]'")
+    (tmp_path / name).write_text(text)
+    found = read_items(tmp_path / name)
+    assert (found.ids, found.titles) == (["9", "7"], ["Mug, blue", "Tent"])
+    assert found.texts == ["Mug, blue\nAcme", "Tent"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("nr,name\n1,Mug\n", "expected items with a column item_id, found nr, title"),
+        ("sku,name\n1,Mug\n1,Tent\n", "1 rows repeat an item id: 1 occurs in 2 rows"),
+        ("sku,name\n", "found no row"),
+    ],
+)
+def test_tables_of_texts_that_are_refused(tmp_path: Path, text: str, said: str) -> None:
+    pytest.importorskip("ibis", reason="pip install 'sidtune[prepare]'")
+    (tmp_path / "new.csv").write_text(text)
+    with pytest.raises(UserError, match=said):
+        read_items(tmp_path / "new.csv")
+
+
+@pytest.mark.parametrize(
     ("table", "said"),
     [
         (
