@@ -146,7 +146,7 @@ class _Shop:
     def of(cls, run: Path) -> _Shop:
         """What a run left."""
         config, recommender = load_config(run / CONFIG), Recommender.load(run, rank=False)
-        known = known_of(config, recommender.bundle.catalogue, config.data.items)
+        known = known_of(config, recommender.bundle.catalogue)
         return cls(config, recommender, known)
 
     def table(self, rows: Rows, width: int) -> Table:

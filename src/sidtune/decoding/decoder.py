@@ -17,7 +17,14 @@ from transformers.cache_utils import DynamicLayer
 
 from sidtune.base.terminal import warn
 from sidtune.decoding.token_scores import Head
-from sidtune.model.attention import added_mask, agree, attention_dtype, takes_masks
+from sidtune.model.attention import (
+    added_mask,
+    agree,
+    attention_dtype,
+    in_float32,
+    probed_ids,
+    takes_masks,
+)
 from sidtune.model.output_head import head_device
 from sidtune.model.probe import attempt
 
@@ -201,11 +208,12 @@ class SharedPrompts(_Runner):
         """
         if not takes_masks(self.model):
             return False
-        expected = _probe(WholeSequences(self.model, self.precision)).hidden
-        state = attempt(lambda: _probe(self))
+        precision = nullcontext if in_float32(self.model) else self.precision
+        expected = _probe(WholeSequences(self.model, precision)).hidden
+        state = attempt(lambda: _probe(SharedPrompts(self.model, precision)))
         if state is None or not _holds_keys_and_values(state.cache):
             return False
-        with self.precision():
+        with precision():
             return agree(state.hidden, expected, attention_dtype(_dtype(state.cache), self.device))
 
     def _cached(
@@ -292,11 +300,11 @@ def _probe(decoder: Decoder[S]) -> S:
     """Three beams two tokens behind each of two short prompts that open alike, two of the beams
     from one parent.
     """
-    state = decoder.start([np.array(prompt, np.int32) for prompt in ([1, 2, 3, 4, 5], [1, 2, 3])])
-    for parents, tokens in (([0, 0, 0], [6, 7, 8]), ([2, 0, 2], [9, 10, 11])):
-        state = decoder.extend(
-            state, *(torch.tensor([row] * 2, device=decoder.device) for row in (parents, tokens))
-        )
+    ids = probed_ids(decoder.head.model, 11).cpu().numpy().astype(np.int32)
+    state = decoder.start([ids[:5], ids[:3]])
+    for parents, tokens in (([0, 0, 0], ids[5:8]), ([2, 0, 2], ids[8:])):
+        chosen = (torch.tensor(np.stack([row] * 2), dtype=torch.long) for row in (parents, tokens))
+        state = decoder.extend(state, *(each.to(decoder.device) for each in chosen))
     return state
 
 

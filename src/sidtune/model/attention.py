@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -102,14 +102,43 @@ def attention_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
     )
 
 
+def probed_ids(model: PreTrainedModel, count: int) -> Tensor:
+    """Token ids to probe a model with, `(count,)`: from the middle of its vocabulary. The first
+    ones are often special tokens; in sequences that no model has seen, rounding can grow without
+    bound.
+    """
+    size = int(model.config.get_text_config().vocab_size)
+    ids: Tensor = (size // 2 + torch.arange(count, device=model.device)) % size
+    return ids
+
+
+def in_float32(model: nn.Module) -> bool:
+    """Whether all weights are float32, so that a probe without autocast shows the smallest
+    difference.
+    """
+    return all(one.dtype == torch.float32 for one in model.parameters() if one.is_floating_point())
+
+
 def agree(seen: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:
-    """Whether two results are identical up to rounding in `dtype`."""
-    # Rounding adds up to far less than the square root of the dtype's epsilon; a wrong mask or
-    # position does not.
-    return bool(
-        (seen - expected).float().abs().max()
-        <= torch.finfo(dtype).eps ** 0.5 * expected.float().std()
-    )
+    """Whether two results, `(…, features)`, are identical up to rounding in `dtype`: whether at no
+    position their mean square difference is more than a part of the variance.
+
+    Rounding in float32 stays far below the square root of its epsilon, in 16 bits below the fourth
+    root: of SmolLM2 135M 0.00002 and, in bfloat16, 0.03 for hidden states and 0.13 for logits were
+    measured. A wrong mask or position gives about 1 in a trained model.
+    """
+    seen, expected = seen.float(), expected.float()
+    error = (seen - expected).square().mean(-1).sqrt() / expected.std(-1)
+    root = 2 if dtype == torch.float32 else 4
+    return bool(error.max() <= torch.finfo(dtype).eps ** (1 / root))
+
+
+@contextmanager
+def probing(model: PreTrainedModel) -> Iterator[None]:
+    """The context of a probe: evaluation mode, and no autocast where no weight needs it."""
+    plain = torch.autocast(model.device.type, enabled=False)
+    with _evaluating(model), computing(model), plain if in_float32(model) else nullcontext():
+        yield
 
 
 @torch.no_grad()
@@ -131,7 +160,7 @@ def runs_trees(model: PreTrainedModel, longest: int) -> bool:
         return False
     if model.device.type == "meta":
         return not getattr(model, "_is_stateful", False)
-    with _evaluating(model), computing(model):
+    with probing(model):
         return _tree_equals_sequences(model)
 
 
@@ -153,12 +182,12 @@ def takes_left_padding(model: PreTrainedModel) -> bool:
     device = model.device
     if device.type == "meta":
         return True
-    ids = torch.arange(1, PROBED + 1, device=device)[None]
+    ids = probed_ids(model, PROBED)[None]
     mask = (torch.arange(2 * PROBED, device=device) >= PROBED).long()[None]
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     padded = torch.cat([torch.zeros_like(ids), ids], dim=1)
     given = {"attention_mask": mask, "position_ids": positions, "use_cache": False}
-    with _evaluating(model), computing(model):
+    with probing(model):
         dtype = attention_dtype(model.dtype, device)
         expected = model(input_ids=ids, use_cache=False).logits[0]
         seen = attempt(lambda: model(input_ids=padded, **given).logits[0, PROBED:])
@@ -185,7 +214,7 @@ def _tree_equals_sequences(model: PreTrainedModel) -> bool:
     """
     size, device = PROBED, model.device
     dtype = attention_dtype(model.dtype, device)
-    row = torch.arange(1, 4 * size + 1, device=device)[None]
+    row = probed_ids(model, 4 * size)[None]
     prefix, left, right, apart = torch.arange(4 * size, device=device).view(4, size)
     sequences = (torch.cat([prefix, left]), torch.cat([prefix, right]), apart)
     expected = [model(input_ids=row[:, places], use_cache=False).logits[0] for places in sequences]

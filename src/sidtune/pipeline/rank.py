@@ -64,7 +64,7 @@ def rank_run(
     )
     recommender = Recommender.load(folder, None, trust_remote_code, rank=False)
     catalogue = recommender.bundle.catalogue
-    known = known_of(config, catalogue, config.data.items)
+    known = known_of(config, catalogue)
     assert known.valid
     rows = known.valid.take(drawn(len(known.valid.target), options.rows, ROWS_SEED))
     beams = None
@@ -103,7 +103,7 @@ def count_later(
         )
     config, bundle = _config(folder), read_bundle(folder)
     catalogue = bundle.catalogue
-    known = known_of(config, catalogue, config.data.items, items)
+    known = known_of(config, catalogue, items)
     splits: tuple[Split, ...] = ("train", "valid", "test")
     there = [split for split in splits if config.data.rows_file(split)]
     rows = [load_split(config.data, catalogue, split) for split in there]
@@ -119,14 +119,11 @@ def count_later(
     return later
 
 
-def known_of(
-    config: Config, catalogue: Catalogue, items: Path | None, given: Path | None = None
-) -> Known:
+def known_of(config: Config, catalogue: Catalogue, items: Path | None = None) -> Known:
     """What sources are fitted on.
 
     Args:
-        items: file with the items' texts; None for none.
-        given: a file that counts before it, and before `sids.catalogue`.
+        items: file with the items' texts, in place of the configuration's.
     """
     train = load_split(config.data, catalogue, "train")
     return Known(
@@ -134,7 +131,7 @@ def known_of(
         train,
         load_split(config.data, catalogue, "valid"),
         popularity(train, len(catalogue.ids)),
-        text_vectors(items, config.sids, catalogue, given),
+        text_vectors(config.data.items, config.sids, catalogue, items),
     )
 
 

@@ -25,7 +25,7 @@ def text_vectors(
     file: Path | None,
     options: SidsConfig | None,
     catalogue: Catalogue,
-    given_file: Path | None = None,
+    instead: Path | None = None,
 ) -> Floats | None:
     """Vectors `(items, d)` of length 1, or 0 for items without text, made as `sidtune sids` makes
     them; None without a file of texts.
@@ -34,13 +34,13 @@ def text_vectors(
         file: with the items' texts.
         options: the section `sids`, which may name an encoder or given vectors.
         catalogue: whose items want vectors.
-        given_file: counts before `file` and before `sids.catalogue`.
+        instead: a file in place of `file` and of `sids.catalogue`.
 
     Raises:
         UserError: as `read_items`.
     """
     options = options or SidsConfig()
-    file = given_file or options.catalogue or file
+    file = instead or options.catalogue or file
     if file is None:
         return None
     items = read_items(file, options.columns)
