@@ -18,9 +18,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, PreTrainedModel, set_seed
 
 from sidtune.base.errors import UserError
+from sidtune.decoding import decoder
 from sidtune.decoding.decoder import SharedPrompts
 from sidtune.model.attention import (
     FLOAT32_ATTENTION,
+    agree,
     attend_in_float32,
     runs_trees,
     takes_left_padding,
@@ -165,3 +167,42 @@ def test_a_probe_without_memory_ends_the_run_with_the_advice(
     with pytest.raises(UserError, match="ran out of memory: CUDA out of memory") as raised:
         train(tiny_config(tmp_path))
     assert "training.max_tokens" in str(raised.value)
+
+
+class EveryBeamSeesAll(SharedPrompts):
+    """A decoder whose masks are wrong."""
+
+    def _masks(self, state: Any, ancestors: torch.Tensor, depths: Any, depth: int) -> Any:
+        return super()._masks(state, torch.ones_like(ancestors), depths, depth)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_outlying_activations_hide_no_wrong_mask(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pretrained models have some activations that are hundreds of times as large as the others,
+    and round as coarsely.
+    """
+    made = model("llama")
+    with torch.no_grad():
+        for name, weight in made.named_parameters():
+            weight *= 8 if "layers" in name and weight.dim() == 2 else 1
+        made.get_submodule("model.norm").weight[3] = 300.0
+    made.to(dtype)  # type: ignore[arg-type]
+    assert SharedPrompts(made).exact()
+    assert runs_trees(made, 64)
+    monkeypatch.setattr(decoder, "SharedPrompts", EveryBeamSeesAll)
+    assert not SharedPrompts(made).exact()
+
+
+def test_rounding_of_outlying_activations_is_no_difference_and_one_position_is() -> None:
+    """In bfloat16 thirty layers add up to errors of a hundredth of each value."""
+    torch.manual_seed(0)
+    expected = torch.randn(2, 50, 64)
+    expected[0, :, 3] = 1_000.0
+    rounded = expected * (1 + 0.01 * torch.randn(2, 50, 64))
+    assert agree(rounded, expected, torch.bfloat16)
+    assert not agree(rounded, expected, torch.float32)
+    assert agree(expected * (1 + 1e-5 * torch.randn(2, 50, 64)), expected, torch.float32)
+    rounded[1, 7] = torch.randn(64)
+    assert not agree(rounded, expected, torch.bfloat16)
