@@ -24,6 +24,7 @@ from sidtune.commands.options import (
     Resume,
     TrustRemoteCode,
 )
+from sidtune.commands.report import leave_report
 
 
 def rl(
@@ -65,6 +66,8 @@ def rl(
         from sidtune.reinforcement.run import reinforced
 
         quiet_libraries()
-        found = rank_after(reinforced(loaded), trust_remote_code)
+        run = reinforced(loaded)
+        found = rank_after(run, trust_remote_code)
         for part in render(found) if found else ():
             console.print(part)
+        leave_report(run.output_dir)

@@ -1,4 +1,4 @@
-"""How training went: losses, learning rate, throughput and memory by step."""
+"""How training went: losses, rewards, learning rate, throughput and memory by step."""
 
 from __future__ import annotations
 
@@ -29,6 +29,13 @@ class Curve(NamedTuple):
 FIGURES = (
     Curve("eval_hr@10", "HR@10 while training, validation sample", "HR@10"),
     Curve("eval_ndcg@10", "NDCG@10 while training, validation sample", "NDCG@10"),
+    Curve("eval_hr@50", "HR@50 while training, validation sample", "HR@50"),
+    Curve("reward", "Mean reward of the answers", "reward"),
+    Curve("hit_groups", "Groups of answers that hold the target", "share"),
+    Curve("taught_groups", "Groups of answers with a gradient", "share"),
+    Curve("kl", "Divergence from the start", "nats per token"),
+    Curve("entropy", "Entropy of the first SID token", "nats"),
+    Curve("tokens_saved", "Tokens saved by shared prefixes", "share"),
     Curve("learning_rate", "Learning rate", "learning rate"),
     Curve("tokens_per_second", "Throughput", "tokens per second"),
     Curve("useful_tokens", "Tokens that are not padding", "share"),
@@ -49,7 +56,9 @@ def training(records: Sequence[Record]) -> Section | None:
         blocks += _chart([record], trained, "Training loss by task", "nats per label")
         blocks += _chart([record], valid, "Validation loss by task", "nats per label")
     else:
-        blocks += _chart(records, {"loss": "loss"}, "Training loss", "nats per label")
+        # The loss of reinforcement is of another kind.
+        if not any(record.series("reward") for record in records):
+            blocks += _chart(records, {"loss": "loss"}, "Training loss", "nats per label")
         for task in dict.fromkeys(name for record in records for name in _tasks(record, "eval_")):
             name = task.removeprefix("eval_").removesuffix("_loss")
             blocks += _chart(records, {task: name}, f"Validation loss, {name}", "nats per label")

@@ -21,7 +21,7 @@ from sidtune.evaluation.results import read_report
 from sidtune.reporting import write
 from sidtune.reporting.curves import thinned
 from sidtune.reporting.write import leave_report, write_report
-from sidtune.runs.files import CONFIG, REPORT
+from sidtune.runs.files import CONFIG, METRICS, REPORT
 
 HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=\"alert(1)\">{{7*7}}&"
 MOST_BYTES = 2_000_000
@@ -108,6 +108,20 @@ def test_curves_are_those_of_the_log(runs: list[Path], one: Path) -> None:
         rows = [(row["x"], row["y"]) for row in values(drawn) if row["name"] == name]
         expected = [(entry["step"], entry[key]) for entry in logged if key in entry]
         assert np.array(rows) == pytest.approx(np.array(expected), rel=1e-5)
+
+
+def test_reinforcement_shows_what_it_logs(runs: list[Path], tmp_path: Path) -> None:
+    reinforced = write_run(tmp_path / "reinforced", 2)
+    logged = {"reward": 0.2, "hit_groups": 0.3, "taught_groups": 0.4, "kl": 0.01, "entropy": 2.5}
+    logged |= {"tokens_saved": 0.8, "loss": -0.1, "eval_hr@50": 0.6}
+    (reinforced / METRICS).write_text(json.dumps({"step": 1, **logged}))
+    drawn = charts(write_report([reinforced], tmp_path / "alone.html"))
+    curves = [values(spec) for name, spec in drawn.items() if name.startswith("training-")]
+    rows = {(row["x"], row["y"]) for curve in curves for row in curve}
+    assert {(1, value) for name, value in logged.items() if name != "loss"} <= rows
+    # What it minimises is no loss in nats, and has no place beside one.
+    assert "Training loss" not in text(write_report([*runs, reinforced], tmp_path / "all.html"))
+    assert "Training loss" in text(write_report(runs, tmp_path / "supervised.html"))
 
 
 def test_long_curves_are_means_of_neighbours() -> None:
