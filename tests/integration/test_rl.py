@@ -22,6 +22,7 @@ from sidtune.reinforcement.rewards.base import Groups
 from sidtune.reinforcement.rollouts import Rollout, Rollouts
 from sidtune.reinforcement.run import reinforce, reinforced
 from sidtune.reinforcement.trainer import ReinforcementTrainer
+from sidtune.reporting import page
 from sidtune.runs.checkpoints import FINAL, IDENTITY
 from sidtune.tasks.config import Config
 from sidtune.tasks.config_file import parse_config
@@ -304,16 +305,21 @@ def test_a_changed_start_or_objective_is_another_run(shop: Path) -> None:
         reinforce(config, resume=str(shop / "run"))
 
 
-def test_the_command(shop: Path) -> None:
+def test_the_command(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = shop / "config.yaml"
     file.write_text(yaml.safe_dump(tree_of(shop, "by command", {"steps": 2})))
-    result = CliRunner().invoke(app, ["rl", str(file)])
+    # It takes seconds to make, and is looked at elsewhere.
+    monkeypatch.setattr(page, "chart_library", lambda: "")
+    result = CliRunner().invoke(app, ["rl", str(file), "logging.report=true"])
     assert result.exit_code == 0, result.output
     text = " ".join(result.output.split())
     assert "2 steps in" in text
     assert "NDCG@10 0." in text
-    dry = CliRunner().invoke(
-        app, ["rl", str(file), "--dry-run", f"rl.output_dir={shop / 'another'}"]
-    )
+    assert "Mean reward of the answers" in (shop / "by command" / "report.html").read_text()
+    another = f"rl.output_dir={shop / 'another'}"
+    dry = CliRunner().invoke(app, ["rl", str(file), "--dry-run", another, "rl.warmup=9"])
     assert dry.exit_code == 0
+    said = " ".join(dry.output.split())
+    assert "warning: rl.warmup: warmup takes 9 steps and training 2" in said
+    assert "which a dry run estimates" not in said
     assert not (shop / "another").exists()

@@ -176,15 +176,16 @@ def reinforce(
             f"--resume {resume} is not a checkpoint of {run.output_dir}",
             "Set rl.start to the model to start from, which is also the reference.",
         )
-    method = Method(prompt_steps, reinforcement_trainer, _settings, earlier=(start,))
+    method = Method(prompt_steps, reinforcement_trainer, _settings, (start,), "rl.warmup")
     result = train(run, resume, dry_run, trust_remote_code, other_processes, method)
     if result is None:
         return None
     before, after = (_ranking(run.output_dir, step) for step in (0, result.best_step))
     if first_process() and after["ndcg@10"] <= before["ndcg@10"]:
         warn(
-            f"no evaluation had a higher NDCG@10 than the start: {start} is the better model. Try a"
-            " lower rl.learning_rate, a higher rl.sft_weight or other rl.rewards"
+            f"the model of step {result.best_step:,}, which was saved, has no higher NDCG@10 than"
+            f" the start: {start} is the better model. Try a lower rl.learning_rate, a higher"
+            " rl.sft_weight or other rl.rewards"
         )
     return Gain(result, before, after)
 

@@ -10,7 +10,7 @@ from sidtune.batching.plan import Plan
 from sidtune.config.training import TrainingConfig
 from sidtune.tasks.config import Config
 
-SHORTER_WARMUP = "Shorten training.warmup: a fraction of the run, such as 0.05, suits any length."
+SHORTER_WARMUP = "Shorten it: a fraction of the run, such as 0.05, suits any length."
 
 
 def total_steps(training: TrainingConfig, plan: Plan) -> int:

@@ -194,8 +194,8 @@ def run_stage(
         if dry_run and method is SUPERVISED:
             describe_memory(config, shared, steps, arguments, gpus)
         else:
-            describe_state(model, config.training)
-        warn_of_long_warmup(config, total_steps(config.training, steps.plan))
+            describe_state(model, config.training, estimable=method is SUPERVISED)
+        warn_of_long_warmup(config, total_steps(config.training, steps.plan), method.warmup)
     arguments.max_steps = total_steps(config.training, steps.plan)
     announce(start, arguments)
     keeps_adapter = last and config.model.lora.save_adapter and not outlined
@@ -235,10 +235,14 @@ def refuse_idle_sharing(config: Config, arguments: TrainingArguments) -> None:
         )
 
 
-def warn_of_long_warmup(config: Config, steps: int) -> None:
-    """Say that the learning rate rises for a large part of the stage, if it does."""
+def warn_of_long_warmup(config: Config, steps: int, key: str) -> None:
+    """Say that the learning rate rises for a large part of the stage, if it does.
+
+    Args:
+        key: of the configuration, which sets the warmup.
+    """
     if message := long_warmup(config.training, steps):
-        warn(f"training.warmup: {message}. {SHORTER_WARMUP}")
+        warn(f"{key}: {message}. {SHORTER_WARMUP}")
 
 
 def leave_result(

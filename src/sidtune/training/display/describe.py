@@ -161,10 +161,15 @@ def held_bytes(model: PreTrainedModel, training: TrainingConfig) -> int:
     return weights + gradients + state
 
 
-def describe_state(model: PreTrainedModel, training: TrainingConfig) -> None:
-    """Print the memory that one process holds between forward passes."""
+def describe_state(model: PreTrainedModel, training: TrainingConfig, estimable: bool) -> None:
+    """Print the memory that one process holds between forward passes.
+
+    Args:
+        estimable: whether a dry run tells that of a forward pass.
+    """
+    rest = ", which a dry run estimates" if estimable else ""
     state = " (its state is in main memory)" if training.offload_optimizer else ""
     console.print(
         f"estimated memory: {held_bytes(model, training) / GIB:.2f} GiB for weights, gradients and"
-        f" optimizer{state}, and activations beside them, which a dry run estimates"
+        f" optimizer{state}, and activations beside them{rest}"
     )
