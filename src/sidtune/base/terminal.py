@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import io
 import json
+import logging
 import os
 import sys
 import threading
@@ -174,11 +175,13 @@ def messages_for_errors() -> Iterator[None]:
 
 
 def quiet_libraries() -> None:
-    """No progress bars and no chatter from Transformers: what the user should know, we say."""
-    from transformers.utils import logging
+    """No progress bars and no chatter from libraries: what the user should know, we say."""
+    from transformers.utils import logging as of_transformers
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    of_transformers.set_verbosity_error()
+    of_transformers.disable_progress_bar()
+    # PEFT imports it for every adapter, and it tells what it does not find.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 @contextmanager

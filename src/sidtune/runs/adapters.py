@@ -102,6 +102,8 @@ def _merged(folder: Path, base: PreTrainedModel) -> PreTrainedModel:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "fan_in_fan_out is set to False")
+            # PEFT asks Transformers by a name that it has given up.
+            warnings.filterwarnings("ignore", category=FutureWarning)
             # Its reader warns of weights that are missing, and such a model would be wrong.
             warnings.filterwarnings("error", "Found missing adapter keys")
             adapted: Any = PeftModel.from_pretrained(base, folder, autocast_adapter_dtype=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -222,3 +223,11 @@ def test_a_bar_is_line_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     for number in terminal.progress(range(10), "reading", 10, lambda _: 1):
         now[0] = 3.0 * (number + 1)
     assert not lines
+
+
+def test_libraries_tell_nothing_but_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging.getLogger("bitsandbytes"), "level", logging.NOTSET)
+    packed = logging.getLogger("bitsandbytes.backends.cpu.ops")
+    terminal.quiet_libraries()
+    assert not packed.isEnabledFor(logging.WARNING)
+    assert packed.isEnabledFor(logging.ERROR)
