@@ -183,9 +183,8 @@ def reinforce(
     before, after = (_ranking(run.output_dir, step) for step in (0, result.best_step))
     if first_process() and after["ndcg@10"] <= before["ndcg@10"]:
         warn(
-            f"the model of step {result.best_step:,}, which was saved, has no higher NDCG@10 than"
-            f" the start: {start} is the better model. Try a lower rl.learning_rate, a higher"
-            " rl.sft_weight or other rl.rewards"
+            f"no evaluation had a higher NDCG@10 than the start: {start} is the better model. Try a"
+            " lower rl.learning_rate, a higher rl.sft_weight or other rl.rewards"
         )
     return Gain(result, before, after)
 

@@ -105,6 +105,9 @@ class ReinforcementTrainer(StepTrainer):
         reinforcement: what is asked, rewarded and compared with.
     """
 
+    # Models of a run are so alike that half a standard error would be all that it gains.
+    errors = False
+
     def __init__(self, *args: Any, reinforcement: Reinforcement, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         # The loss of reinforcement says nothing about how well it goes.

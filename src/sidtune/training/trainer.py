@@ -73,6 +73,9 @@ class StepTrainer(CheckpointingTrainer):
         optimizer: class and options; None for PyTorch's AdamW.
     """
 
+    # Whether evaluations have standard errors, by which close ones are level (`best.chosen`).
+    errors: bool = True
+
     def __init__(
         self,
         model: LabelLoss,
@@ -270,7 +273,9 @@ class StepTrainer(CheckpointingTrainer):
         self.language_model.eval()
         metrics = {f"eval_{task.name}_loss": self._validation_loss(task) for task in self.valid}
         if self.ranking and self.ranking.due(self.state):
-            metrics |= self.ranking.measure(self.language_model, self.accelerator.autocast)
+            metrics |= self.ranking.measure(
+                self.language_model, self.accelerator.autocast, errors=self.errors
+            )
         non_finite.refuse_validation(metrics, self.state.global_step)
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(

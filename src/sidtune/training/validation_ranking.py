@@ -59,12 +59,14 @@ class ValidationRanking:
             or state.global_step // state.eval_steps % self.every == 0
         )
 
-    def measure(self, model: PreTrainedModel, precision: Precision) -> dict[str, float]:
-        """The metrics by log name, such as `eval_ndcg@10`, and the standard errors of those that
-        can choose the model; identical on every rank.
+    def measure(
+        self, model: PreTrainedModel, precision: Precision, *, errors: bool
+    ) -> dict[str, float]:
+        """The metrics by log name, such as `eval_ndcg@10`; identical on every rank.
 
         Args:
             model: the same at every call, in evaluation mode.
+            errors: also the standard errors of those that can choose the model.
         """
         self.decoder = self.decoder or make_decoder(model, precision)
         # Training already shows a progress bar, and a terminal shows only one at a time.
@@ -82,7 +84,7 @@ class ValidationRanking:
         estimates = summarise(ranking.item_ranks, self.options.width)
         found = {f"eval_{name.lower()}": estimate.value for name, estimate in estimates.items()}
         for name, per_row in CHOOSING.items():
-            if name in found:
+            if errors and name in found:
                 values = per_row(ranking.item_ranks, METRIC_DEPTH)
                 found[name + ERROR] = float(values.std() / math.sqrt(len(values)))
         return found

@@ -53,4 +53,4 @@ def test_one_process_says_that_nothing_was_gained(
     monkeypatch.setattr(run, "train", lambda *_: SimpleNamespace(best_step=3))
     monkeypatch.setattr(run, "_ranking", lambda _, step: {"ndcg@10": 0.2})
     reinforce(parse_config(TREE | {"output_dir": str(tmp_path)}, "test"))
-    assert capsys.readouterr().err.count("of step 3, which was saved, has no higher") == times
+    assert capsys.readouterr().err.count("no evaluation had a higher") == times
