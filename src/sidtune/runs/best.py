@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from transformers import TrainerState, TrainingArguments
 
@@ -21,28 +20,23 @@ ERROR = "_error"
 LEVEL = 0.5
 
 
-def chosen(history: Iterable[Mapping[str, Any]], arguments: TrainingArguments) -> int | None:
-    """The step of the best evaluation, and of those that are level with it the last, since a sample
-    of rows cannot tell them apart and training goes on to learn; None if there is none yet.
-
-    The evaluation before the first step does not count.
+def is_best(
+    metrics: Mapping[str, float], highest: float | None, arguments: TrainingArguments
+) -> bool:
+    """Whether an evaluation is the best so far: better than all before it, or level with the best
+    of them, since a sample of rows cannot tell them apart and training goes on to learn.
 
     Args:
-        history: entries of the log, oldest first.
+        metrics: by log name.
+        highest: the best value before, in a state's `best_metric`; None if there is none.
     """
-    metric = str(arguments.metric_for_best_model)
-    sign = 1 if arguments.greater_is_better else -1
-    found = [
-        (int(entry["step"]), sign * entry[metric], entry.get(metric + ERROR, 0.0))
-        for entry in history
-        if metric in entry and entry["step"]
-    ]
-    if not found:
-        return None
-    best, highest, _ = max(found, key=lambda one: one[1])
-    return max(
-        step for step, value, error in found if step == best or value > highest - LEVEL * error
-    )
+    name = str(arguments.metric_for_best_model)
+    if highest is None:
+        return True
+    ahead = metrics[name] - highest
+    if not arguments.greater_is_better:
+        ahead = -ahead
+    return ahead > -LEVEL * metrics.get(name + ERROR, 0.0)
 
 
 def note(state: TrainerState, run: Path) -> None:
@@ -69,10 +63,14 @@ def restore(state: TrainerState, arguments: TrainingArguments, checkpoint: Path)
         return
     metric = str(arguments.metric_for_best_model)
     left = by_first(lambda: _left(state, metric, checkpoint), arguments)
-    best = chosen(left, arguments)
-    state.best_global_step, state.best_model_checkpoint = best, None
     better = max if arguments.greater_is_better else min
-    state.best_metric = better((entry[metric] for entry in left), default=None)
+    best, highest = None, None
+    for entry in left:
+        if is_best(entry, highest, arguments):
+            best = int(entry["step"])
+        highest = entry[metric] if highest is None else better(highest, entry[metric])
+    state.best_global_step, state.best_model_checkpoint = best, None
+    state.best_metric = highest
     note(state, run)
     if arguments.process_index == 0:
         instead = (

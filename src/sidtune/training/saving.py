@@ -59,8 +59,10 @@ class CheckpointingTrainer(Trainer):
         """Called by Trainer after an evaluation; early stopping goes by `best_metric`, the highest
         value, and the saved model by `best_global_step`, which may be a later one.
         """
+        chosen = best.is_best(metrics, self.state.best_metric, self.args)
         better: bool = super()._determine_best_metric(metrics, trial)
-        self.state.best_global_step = best.chosen(self.state.log_history, self.args)
+        if chosen:
+            self.state.best_global_step = self.state.global_step
         return better
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:

@@ -73,7 +73,7 @@ class StepTrainer(CheckpointingTrainer):
         optimizer: class and options; None for PyTorch's AdamW.
     """
 
-    # Whether evaluations have standard errors, by which close ones are level (`best.chosen`).
+    # Whether evaluations have standard errors, by which close ones are level (`best.is_best`).
     errors: bool = True
 
     def __init__(

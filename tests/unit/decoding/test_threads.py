@@ -203,10 +203,10 @@ def test_nothing_of_a_ranking_outlives_it(
     def alive(kind: type) -> list[Any]:
         return [each for each in gc.get_objects() if issubclass(type(each), kind)]
 
-    def watched(self: ValidationRanking, *given: Any) -> dict[str, float]:
+    def watched(self: ValidationRanking, *given: Any, **named: Any) -> dict[str, float]:
         gc.collect()
         before = {id(each) for each in [*alive(torch.Tensor), *alive(DynamicCache)]}
-        metrics = measure(self, *given)
+        metrics = measure(self, *given, **named)
         # Without a collection first: memory that waits for one is taken as well.
         assert not [each for each in alive(DynamicCache) if id(each) not in before]
         tensors.append([each.shape for each in alive(torch.Tensor) if id(each) not in before])

@@ -126,7 +126,9 @@ class ConsoleTable(TrainerCallback):
         ranked = {name: metrics.get(f"eval_{name}") for name in self.ranking}
         cells |= {name: "–" if value is None else f"{value:.4f}" for name, value in ranked.items()}
         cells[RATE] = _mean(self.recent, "examples_per_second", ".0f")
-        cells[MARK] = "best" if best.chosen(state.log_history, args) == state.global_step else ""
+        # The evaluation before the first step does not count.
+        is_best = state.global_step and best.is_best(metrics, state.best_metric, args)
+        cells[MARK] = "best" if is_best else ""
         console.print(_row([cells[title] for title in self.titles], self.titles))
         self.recent.clear()
 

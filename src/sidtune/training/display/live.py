@@ -116,7 +116,8 @@ class LiveView(TrainerCallback):
             return
         value, step = metrics[name], state.global_step
         self.evaluated = name.removeprefix("eval_"), value, step
-        if best.chosen(state.log_history, args) == step:
+        # The evaluation before the first step does not count.
+        if step and best.is_best(metrics, state.best_metric, args):
             self.best = value, step
 
     def on_train_end(

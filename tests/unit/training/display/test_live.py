@@ -25,6 +25,7 @@ def state(step: int, **more: Any) -> Any:
         "max_steps": 100,
         "is_world_process_zero": True,
         "log_history": [],
+        "best_metric": None,
         "best_global_step": None,
     }
     return SimpleNamespace(**(usual | more))
@@ -57,13 +58,13 @@ def test_it_shows_progress_loss_speed_and_the_best_evaluation(screen: SafeConsol
     time_left.seconds = 240.0
     view = LiveView(time_left)
     view.on_train_begin(ARGUMENTS, state(0, is_world_process_zero=False), CONTROL)
-    history = []
+    lowest = None
     for step, loss in ((0, 9.0), (20, 3.0), (40, 2.5), (60, 2.75)):
         view.on_log(ARGUMENTS, state(step), CONTROL, entry(loss))
         view.on_step_end(ARGUMENTS, state(step), CONTROL)
-        history.append({"step": step, "eval_sid_next_loss": loss})
-        evaluated = state(step, log_history=history)
+        evaluated = state(step, best_metric=lowest)
         view.on_evaluate(ARGUMENTS, evaluated, CONTROL, {"eval_sid_next_loss": loss})
+        lowest = min(loss, lowest or loss) if step else None
     text = shown(view, screen)
     assert "60/100" in text
     assert "4 minutes left" in text
@@ -78,12 +79,12 @@ def test_a_resumed_run_shows_what_it_knows(screen: SafeConsole) -> None:
     resumed = state(
         10,
         log_history=history,
+        best_metric=3.0,
         best_global_step=1,
         is_world_process_zero=False,
     )
     view.on_train_begin(ARGUMENTS, resumed, CONTROL)
-    history.append({"step": 11, "eval_sid_next_loss": 3.5})
-    evaluated = state(11, log_history=history)
+    evaluated = state(11, best_metric=3.0)
     view.on_evaluate(ARGUMENTS, evaluated, CONTROL, {"eval_sid_next_loss": 3.5})
     text = shown(view, screen)
     assert "10/100" in text
