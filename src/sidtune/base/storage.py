@@ -15,6 +15,8 @@ import safetensors
 from sidtune.base.errors import UserError
 
 GIB = 2**30
+# A folder that may not be written, and a file where a folder should be.
+NO_MATTER_OF_SPACE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
 
 
 def flush(path: Path) -> None:
@@ -111,6 +113,12 @@ def refusing_failed_writes(target: Path, needed: int = 0) -> Iterator[None]:
         reason = _reason(error)
         if reason is None:
             raise
+        if getattr(error, "errno", None) in NO_MATTER_OF_SPACE:
+            raise UserError(
+                f"{target} could not be written: {reason}",
+                "Choose a folder that can be written, or make this one so, and run the same command"
+                " again.",
+            ) from None
         size = f" It needs about {needed / GIB:.3g} GiB." if needed else ""
         there = next(folder for folder in target.absolute().parents if folder.exists())
         free = shutil.disk_usage(there).free / GIB
