@@ -77,8 +77,8 @@ class EvalConfig(Section):
         description=(
             "what chooses the best model and controls early stopping: `loss` (of"
             " `eval.task`), `ndcg@10` or `hr@10`; the latter two need"
-            " `eval.ranking.every: 1`, and of evaluations within half a standard error of the"
-            " highest the last is the best"
+            " `eval.ranking.every: 1`. Rankings within half a standard error of the highest count"
+            " as equal, and the last of them is kept"
         ),
     )
     patience: Positive | None = Field(

@@ -73,7 +73,7 @@ class StepTrainer(CheckpointingTrainer):
         optimizer: class and options; None for PyTorch's AdamW.
     """
 
-    # Whether evaluations have standard errors, by which close ones are level (`best.is_best`).
+    # Whether rankings are logged with their standard errors, so that close ones count as equal.
     errors: bool = True
 
     def __init__(
