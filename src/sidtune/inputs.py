@@ -108,8 +108,7 @@ class Inputs:
         except UserError:
             # Its weights are a base like any other.
             return None
-        ours, theirs = self.catalogue, before.catalogue
-        same = (ours.ids, ours.sids) == (theirs.ids, theirs.sids)
+        same = self.catalogue.names_as(before.catalogue)
         return before.reversed_template if same else None
 
     def _users(self) -> NDArray[np.int64]:

@@ -44,6 +44,10 @@ class Catalogue:
     sids: list[tuple[str, ...]]
     codes: list[list[int]] = field(default_factory=list, compare=False)
 
+    def names_as(self, other: Catalogue) -> bool:
+        """Whether both have the same items in the same order, with the same SIDs."""
+        return (self.ids, self.sids) == (other.ids, other.sids)
+
     @cached_property
     def has_texts(self) -> bool:
         """Whether items have titles."""

@@ -105,11 +105,15 @@ def write_ranker(ranker: Ranker, catalogue: Catalogue, folder: Path) -> Path:
     return path
 
 
+def _header(file: Any) -> _Told:
+    return _Told.model_validate_json((file.metadata() or {}).get(ENTRY, ""))
+
+
 def is_readable(path: Path) -> bool:
     """Whether a file is a ranker as this version writes them."""
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            _Told.model_validate_json((file.metadata() or {}).get(ENTRY, ""))
+            _header(file)
     except (safetensors.SafetensorError, OSError, TypeError, ValueError):
         return False
     return True
@@ -130,7 +134,7 @@ def read_ranker(folder: Path, catalogue: Catalogue | None) -> Ranker | None:
     again = f"Run `sidtune rank {folder}` again, or use --no-rank."
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            told = _Told.model_validate_json((file.metadata() or {}).get(ENTRY, ""))
+            told = _header(file)
             tensors = {name: file.get_tensor(name) for name in file.offset_keys()}
     except ValidationError as error:
         first = error.errors()[0]["msg"]

@@ -220,8 +220,7 @@ def _refuse_other_catalogue(inputs: Inputs, start: Path) -> None:
         )
     if not (start / RECOMMENDER_FILE).is_file():
         return
-    theirs, ours = read_bundle(start).catalogue, inputs.catalogue
-    if (theirs.ids, theirs.sids) != (ours.ids, ours.sids):
+    if not inputs.catalogue.names_as(read_bundle(start).catalogue):
         raise UserError(
             f"{start} was trained with another catalogue than {inputs.config.data.index}",
             "Use the index and the items of that run.",
