@@ -39,6 +39,8 @@ ROWS: dict[str, dict[str, Any]] = {
     "add_target": {"add_target": True},
     "hint 1": {"hint": 1},
     "hint 2": {"hint": 2},
+    "first level 0.5": {"level_weights": [0.5]},
+    "first level 2": {"level_weights": [2]},
     "updates 2": {"updates": 2},
     "updates 4": {"updates": 4},
     "temperature 0.7": {"temperature": 0.7},

@@ -64,6 +64,13 @@ class RlConfig(Section):
             " `{rule: 1, ranking: 1}`; null: `{rule: 1}`"
         ),
     )
+    level_weights: tuple[Annotated[float, Field(ge=0)], ...] | None = Field(
+        default=None,
+        description=(
+            "factors of the advantage by level of the SID, such as `[0.5, 1, 1]`; levels that the"
+            " list does not reach, and all with null, have 1"
+        ),
+    )
     over: Literal["vocabulary", "allowed"] = Field(
         default="vocabulary",
         description=(

@@ -161,7 +161,8 @@ class ReinforcementTrainer(StepTrainer):
             rollout = rollouts.judged(examples, kept["sids"].numpy(), kept["entropy"].numpy())
         paths = rollouts.corpus.paths
         asked = wanted(rollout.groups, rollout.rewards, paths, options.beta, options.sft_weight)
-        edges = edges_of(rollout.prompts, rollout.tasks, asked, paths)
+        levels = options.level_weights or ()
+        edges = edges_of(rollout.prompts, rollout.tasks, asked, paths, levels)
         answered = Answered(rollout, edges, edges.laid_out(self.steps.layout))
         if self.reinforcement.reference:
             self._compare(answered, self.reinforcement.reference, REFERENCE)

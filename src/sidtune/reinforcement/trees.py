@@ -88,13 +88,18 @@ class Edges:
 
 
 def edges_of(
-    prompts: Sequence[NDArray[np.int32]], tasks: NDArray[np.int64], wanted: Wanted, paths: Paths
+    prompts: Sequence[NDArray[np.int32]],
+    tasks: NDArray[np.int64],
+    wanted: Wanted,
+    paths: Paths,
+    level_weights: Sequence[float] = (),
 ) -> Edges:
     """The trees of some prompts and their answers.
 
     Args:
         prompts: token ids.
         tasks: `(prompts,)`.
+        level_weights: factors of the advantage by level, from the first; 1 for the others.
     """
     # SIDs are numbered in the order of their tokens, so neighbours share the most.
     order = np.lexsort((wanted.sid, wanted.prompt))
@@ -110,15 +115,17 @@ def edges_of(
     edge = np.maximum.accumulate(np.where(new, number, -1), axis=0)
     terms = np.zeros((int(new.sum()), TERMS))
     terms[:, [REFERENCE, OLD]] = np.nan
-    advantage = wanted.advantage[order]
+    levels = np.ones(tokens.shape[1])
+    levels[: len(level_weights)] = level_weights
+    advantage = wanted.advantage[order][:, None] * levels
     factors = {
         REWARD: np.maximum(advantage, 0),
         LOSS: np.minimum(advantage, 0),
-        KL: wanted.kl[order],
-        LIKELIHOOD: wanted.likelihood[order],
+        KL: wanted.kl[order][:, None],
+        LIKELIHOOD: wanted.likelihood[order][:, None],
     }
     for term, factor in factors.items():
-        np.add.at(terms[:, term], edge[inside], np.broadcast_to(factor[:, None], new.shape)[inside])
+        np.add.at(terms[:, term], edge[inside], np.broadcast_to(factor, new.shape)[inside])
     has_labels = np.flatnonzero(new.any(axis=1))
     examples = []
     for place, answer in enumerate(has_labels.tolist()):

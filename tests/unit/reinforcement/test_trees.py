@@ -29,6 +29,8 @@ from sidtune.training.loss.variant import prefixes_of
 
 ROWS, CLOSING, PAD, CPU = 140, 1, 2, torch.device("cpu")
 BETA, SFT, CLIP = 0.3, 0.2, 0.2
+# Of the first two levels; the others have 1.
+LEVELS = (0.5, 2.0)
 # SIDs of one to three tokens, some of which begin others.
 SIDS: list[Path] = random_sids(5, (1, 2, 3), 40, width=6, first=100)
 TRIE = build_trie(Ragged.from_lists(SIDS), CLOSING)
@@ -65,7 +67,7 @@ def model_of(seed: int, architecture: str = "qwen3", tied: bool = True) -> PreTr
 
 def edges() -> Edges:
     prompts = [np.array(prompt, np.int32) for prompt in PROMPTS]
-    return edges_of(prompts, TASKS, wanted(GROUPS, REWARDS, PATHS, BETA, SFT), PATHS)
+    return edges_of(prompts, TASKS, wanted(GROUPS, REWARDS, PATHS, BETA, SFT), PATHS, LEVELS)
 
 
 # --- the slow reference ---
@@ -108,7 +110,7 @@ def slow_loss(
                 now = log_probability(model, *asked)
                 before = now if old is None else log_probability(old, *asked)
                 ratio = (now - before.detach()).exp()
-                advantage = float(scores[row, column])
+                advantage = float(scores[row, column]) * [*LEVELS, 1.0, 1.0][place]
                 gain = torch.min(ratio * advantage, ratio.clamp(1 - CLIP, 1 + CLIP) * advantage)
                 further = log_probability(reference, *asked) - now
                 of_answer = of_answer + gain - BETA * (further.exp() - further - 1)
