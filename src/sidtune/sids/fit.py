@@ -12,7 +12,7 @@ from sidtune.base.errors import UserError
 from sidtune.base.hashing import digest, file_digest
 from sidtune.base.terminal import starting, warn
 from sidtune.config.data import HISTORY_OF_INTERACTIONS
-from sidtune.config.sids import SidsConfig, SidsRun
+from sidtune.config.sids import QuantizerKind, SidsConfig, SidsRun
 from sidtune.data.leave_one_out import load_leave_one_out
 from sidtune.data.rows import Rows, load_rows
 from sidtune.sids.collisions import RULES
@@ -28,6 +28,8 @@ from sidtune.sids.vectors.source import Source
 METHOD_VERSION = 4
 DEPTH, USUAL_SIZE, ITEMS_OF_USUAL_SIZE, SMALLEST_SIZE = 3, 256, 1_024, 4
 ITEMS_PER_CODE = 4
+# Quantizers with an encoder that is trained.
+MINUTES: tuple[QuantizerKind, ...] = ("rq_vae", "rq_kmeans_plus")
 # Of the columns that are not read.
 SHOWN = 8
 # Keys whose files count by what they hold, and not by their names.
@@ -51,10 +53,7 @@ def make(run: SidsRun) -> Made:
     if is_complete(folder):
         return Made(folder, True)
     items = read_items(catalogue_file(run), run.sids.columns)
-    starting(
-        f"Making SIDs of {len(items):,} items{_texts(items, run.sids)}: about half a minute for"
-        " 100,000"
-    )
+    starting(f"Making SIDs of {len(items):,} items{_texts(items, run.sids)}{_time(run.sids)}")
     write_index(fit(Source(items, run.sids, _reader(run, items))), folder)
     return Made(folder, False)
 
@@ -131,6 +130,14 @@ def _texts(items: Items, options: SidsConfig) -> str:
     others = f", not from {', '.join(items.others[:SHOWN])}" if items.others else ""
     hint = " (sids.columns chooses)" if others else ""
     return f" from {', '.join(items.columns)}{others}{hint}"
+
+
+def _time(options: SidsConfig) -> str:
+    """How long it takes, unless that depends on an encoder, which tells it while it reads."""
+    if "encoder" in options.weights:
+        return ""
+    slow = options.quantizer in MINUTES
+    return ": some minutes" if slow else ": about half a minute for 100,000"
 
 
 def catalogue_file(run: SidsRun) -> Path:

@@ -91,6 +91,23 @@ def test_several_devices_share_the_batches(tmp_path: Path, monkeypatch: pytest.M
     assert used == [3]
 
 
+def test_the_longest_texts_come_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory that does not suffice shows at once, and the time that is told is not too short."""
+    options = SidsConfig(vectors="encoder", encoder=encoder(tmp_path / "bert"))
+    texts = [" ".join(["mug"] * (1 + number % 6)) for number in range(20)]
+    encoded: list[int] = []
+    ordinary = room._encoded
+
+    def encoding(batch: list[str], *given: Any) -> Any:
+        encoded.extend(map(len, batch))
+        return ordinary(batch, *given)
+
+    monkeypatch.setattr(room, "TEXTS_AT_ONCE", 3)
+    monkeypatch.setattr(room, "_encoded", encoding)
+    fit_vectors(Source(Items([str(n) for n in range(20)], texts, texts), options, no_rows))
+    assert encoded == sorted(map(len, texts), reverse=True)
+
+
 @pytest.mark.parametrize(
     ("config", "place"),
     [

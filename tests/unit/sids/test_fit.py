@@ -48,6 +48,28 @@ def files(made: Made) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in made.folder.iterdir()}
 
 
+@pytest.mark.parametrize(
+    ("sids", "said"),
+    [
+        ({}, "from title, brand: about half a minute for 100,000 …"),
+        ({"quantizer": "rq_vae"}, "from title, brand: some minutes …"),
+        ({"quantizer": "rq_kmeans_plus"}, "from title, brand: some minutes …"),
+        ({"vectors": "encoder", "encoder": "bert"}, "from title, brand …"),
+    ],
+)
+def test_no_time_is_told_that_it_does_not_take(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    sids: dict[str, Any],
+    said: str,
+) -> None:
+    monkeypatch.setattr(fit, "fit", lambda source: source)
+    monkeypatch.setattr(fit, "write_index", lambda *_: None)
+    make(run(tmp_path, **sids))
+    assert " ".join(capsys.readouterr().err.split()) == f"Making SIDs of 40 items {said}"
+
+
 def test_the_default_gives_every_item_its_own_sid(tmp_path: Path) -> None:
     asked = run(tmp_path)
     made = make(asked)

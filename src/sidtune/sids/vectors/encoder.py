@@ -52,8 +52,9 @@ class Encoder:
             finally:
                 free.put((tokenizer, model))
 
-        # Texts of similar length are batched together, so that there is little padding.
-        order = sorted(range(len(items)), key=lambda place: len(items.texts[place]))
+        # Texts of similar length are batched together, so that there is little padding. The longest
+        # come first: they show whether memory suffices, and the time that is told is an upper one.
+        order = sorted(range(len(items)), key=lambda place: -len(items.texts[place]))
         batches = [order[at : at + TEXTS_AT_ONCE] for at in range(0, len(order), TEXTS_AT_ONCE)]
         found = np.zeros((len(items), loaded[0][1].config.hidden_size), np.float32)
         with ThreadPoolExecutor(len(loaded)) as pool:
