@@ -11,6 +11,7 @@ from sidtune.pipeline.sizes import size_for
 from sidtune.runs.checkpoints import BASES
 from sidtune.tasks.config import Config
 from sidtune.tasks.source import load_split
+from sidtune.tasks.text_neighbours import unseen
 from sidtune.templates import template_texts
 
 LAYERS = 4
@@ -59,8 +60,9 @@ def recipe_for(config: Config) -> Recipe:
     """The recipe for the training rows of a configuration; `data` and `output_dir` count."""
     from sidtune.encoding.build import load_catalogue
 
-    targets = len(load_split(config.data, load_catalogue(config), "train").target)
-    size = size_for(targets)
+    catalogue = load_catalogue(config)
+    rows = load_split(config.data, catalogue, "train")
+    size = size_for(len(rows.target))
     base = config.output_dir / BASES / f"{size.hidden}x{LAYERS}"
     model = {
         "base": str(base),
@@ -82,6 +84,8 @@ def recipe_for(config: Config) -> Recipe:
         "ranking": {"every": 1, "sample": 2000},
     }
     tasks = {"sid_sequence": None, "sid_sequence_reversed": None}
+    if len(unseen(catalogue, rows)):
+        tasks["text_neighbours"] = None
     settings: dict[str, dict[str, Any]] = {
         "model": model,
         "tasks": tasks,

@@ -9,6 +9,7 @@ from sidtune.tasks.preference_to_sid import PreferenceToSid
 from sidtune.tasks.sid_next import SidNext
 from sidtune.tasks.sid_sequence import SidSequence
 from sidtune.tasks.sid_sequence_reversed import SidSequenceReversed
+from sidtune.tasks.text_neighbours import TextNeighbours
 from sidtune.tasks.title_next import TitleNext
 from sidtune.tasks.title_to_sid import TitleToSid
 
@@ -16,6 +17,7 @@ TASKS: dict[str, Task] = {
     "sid_next": SidNext(),
     "sid_sequence": SidSequence(),
     "sid_sequence_reversed": SidSequenceReversed(),
+    "text_neighbours": TextNeighbours(),
     "item_feature": ItemFeature(),
     "fusion": Fusion(),
     "title_next": TitleNext(),

@@ -29,6 +29,7 @@ EXPECTED = {
     "sid_sequence_reversed": {
         "sid_sequence_reversed": (REVERSED_OPENING, "<a_2><b_0><c_2><a_1><b_0><c_1><a_0><b_0><c_0>")
     },
+    "text_neighbours": {"sid_sequence": (f"{OPENING}<a_0><b_0><c_0>", "<a_2><b_2><c_8>")},
     "item_feature": {
         "item_feature.sid_to_title": ("Item <a_0><b_0><c_0> has the title:\n", "Blue Mug, 12 oz"),
         "item_feature.title_to_sid": (
@@ -69,7 +70,10 @@ EXPECTED = {
     },
     "instruction": {"instruction": ("Say <a_0>.", "No </s> here")},
 }
-ALL = {"fusion": {"target": "both"}} | {name: None for name in TASKS if name != "fusion"}
+ALL: dict[str, Any] = dict.fromkeys(TASKS) | {
+    "fusion": {"target": "both"},
+    "text_neighbours": {"neighbours": 1},
+}
 
 
 def record(history: list[int], target: int, split: str) -> dict[str, Any]:
@@ -84,7 +88,16 @@ def mixture(folder: Path, **sections: Any) -> Mixture:
     )
     instructions.write_text(json.dumps({"prompt": "Say <a_0>.", "response": "No </s> here"}) + "\n")
     files = {"preferences": str(preferences), "instructions": str(instructions)}
-    return mixed(tiny_config(folder, **{"tasks": ALL, "data": files, **sections}))
+    config = tiny_config(folder, **{"tasks": ALL, "data": files, **sections})
+    add_item(config, "8", "Blue Mug, 16 oz", ["<a_2>", "<b_2>", "<c_8>"])
+    return mixed(config)
+
+
+def add_item(config: Config, item: str, title: str, sid: list[str]) -> None:
+    """An item of the catalogue that no row holds."""
+    assert config.data.items is not None
+    for file, value in ((config.data.items, {"title": title}), (config.data.index, sid)):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {item: value}))
 
 
 def mixed(config: Config) -> Mixture:
@@ -104,14 +117,14 @@ def test_what_the_model_reads(tmp_path: Path, name: str) -> None:
     assert {part.form for part in parts} == set(task.forms) == set(EXPECTED[name])
     tokenizer = made.vocabulary.tokenizer
     for part in parts:
-        assert len(part) == task.size(made.source("train"))
+        assert len(part) == task.size(made.source("train")) > 0
         assert part.rows.tolist() == sorted(part.rows.tolist())
         encoded = made.encoder.encode(part)
         (start, *_, end), ids = encoded.label_spans[0].tolist(), encoded.input_ids[0].tolist()
         prompt, response = EXPECTED[name][part.form]
         assert tokenizer.decode(ids[:start]) == prompt
         assert tokenizer.decode(ids[start:end]) == response + (
-            "" if TASKS[name].is_sequence else "</s>"
+            "</s>" if part.context is None else ""
         )
         assert end == len(ids)
 
@@ -195,7 +208,7 @@ def test_directions(tmp_path: Path, directions: str) -> None:
     parts = made.parts("item_feature", "train", made.config.task_options()["item_feature"])
     if directions == "one":
         drawn = [part.rows.tolist() for part in parts]
-        assert sorted(drawn[0] + drawn[1]) == list(range(8))
+        assert sorted(drawn[0] + drawn[1]) == list(range(9))
         assert all(drawn)
     else:
         assert [part.form for part in parts] == [f"item_feature.{directions}"]

@@ -1,0 +1,121 @@
+"""The task `text_neighbours`: which items it is about, and which stand before them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.tiny_data import TITLES, tiny_tree, write_rows
+
+from sidtune.base.errors import UserError
+from sidtune.config.sids import SidsConfig
+from sidtune.encoding.build import Mixture, load_catalogue
+from sidtune.sids.items import Items
+from sidtune.sids.vectors import VECTORS
+from sidtune.sids.vectors.source import Source
+from sidtune.tasks import text_neighbours
+from sidtune.tasks.config import Config
+from sidtune.tasks.config_file import parse_config
+from sidtune.tokenizer.load import load_tokenizer
+from sidtune.tokenizer.vocabulary import extend_vocabulary
+
+# Neither stands in a training row; 9 and 10 are like each other, and that must not count.
+NEW = {"8": "Blue Mug, 16 oz", "9": "Steel Pan", "10": "Steel Pan with lid, for the gas stove"}
+# Beyond the catalogue's order: item 5 is in a history only, item 6 is a target only.
+ROWS = [("u0", [0, 1, 5], 2), ("u1", [2, 3], 4), ("u2", [1], 6), ("u3", [4], 7)]
+
+
+def mixture(folder: Path, **options: Any) -> Mixture:
+    tree = tiny_tree(folder) | {"tasks": {"sid_sequence": {}, "text_neighbours": options}}
+    files = {name: Path(tree["data"][name]) for name in ("items", "index", "train")}
+    index = json.loads(files["index"].read_text())
+    items = json.loads(files["items"].read_text())
+    write_rows(files["train"], ROWS, index)
+    index |= {item: ["<a_2>", "<b_2>", f"<c_{item}>"] for item in NEW}
+    items |= {item: {"title": title} for item, title in NEW.items()}
+    files["index"].write_text(json.dumps(index))
+    files["items"].write_text(json.dumps(items))
+    return mixed(parse_config(tree, "test"))
+
+
+def mixed(config: Config) -> Mixture:
+    catalogue = load_catalogue(config)
+    tokenizer = load_tokenizer(config.model.base)
+    return Mixture(config, catalogue, extend_vocabulary(tokenizer, catalogue.sid_tokens))
+
+
+def pairs(made: Mixture, **options: Any) -> list[list[list[int]]]:
+    """Neighbour and item of every example, part by part."""
+    task = text_neighbours.TextNeighbours()
+    source = made.source("train")
+    rows = np.arange(task.size(source))
+    parts = task.build(source, rows, task.options(**options), 0)
+    found = []
+    for part in parts:
+        positions: Any = part.columns["sequence_sids"]
+        found.append([positions.positions[row].tolist() for row in range(len(part))])
+    return found
+
+
+@pytest.mark.parametrize("cells", [1, 16, 1 << 20])
+def test_the_nearest_items_of_training_rows_stand_before_each_new_item(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cells: int
+) -> None:
+    monkeypatch.setattr(text_neighbours, "CELLS", cells)
+    made = mixture(tmp_path)
+    titles = [*TITLES, *NEW.values()]
+    texts = [f"{title}\nA {title.lower()}." for title in TITLES] + list(NEW.values())
+    ids = list(map(str, range(len(titles))))
+    vectors = VECTORS["text"]().fit(Source(Items(ids, titles, texts), SidsConfig()))[0]
+    expected = []
+    for item in (8, 9, 10):
+        cosines = {}
+        for other in range(8):
+            sizes = np.linalg.norm(vectors[item]) * np.linalg.norm(vectors[other])
+            cosines[other] = float(vectors[item] @ vectors[other] / max(sizes, 1e-12))
+        expected.append(sorted(cosines, key=lambda other: -cosines[other]))
+    assert expected[0][0] == 0
+    assert expected[2][0] == 2
+    found = pairs(made, neighbours=3)
+    for place, item in enumerate((8, 10)):
+        row = (0, 2)[place]
+        ranked = [part[row] for part in found]
+        assert ranked == [[expected[row][rank], item] for rank in range(3)]
+
+
+def test_only_the_item_is_a_target(tmp_path: Path) -> None:
+    made = mixture(tmp_path, neighbours=1)
+    (part,) = made.parts("text_neighbours", "train", made.config.task_options()["text_neighbours"])
+    assert part.context is not None
+    assert part.context.tolist() == [1, 1, 1]
+    encoded = made.encoder.encode(part)
+    (start, end), ids = encoded.label_spans[0].tolist(), encoded.input_ids[0].tolist()
+    assert made.vocabulary.tokenizer.decode(ids[start:end]) == "<a_2><b_2><c_8>"
+    assert end == len(ids)
+
+
+def test_more_neighbours_than_items_are_all_of_them(tmp_path: Path) -> None:
+    found = pairs(mixture(tmp_path), neighbours=100)
+    assert len(found) == 8
+    assert sorted(part[1][0] for part in found) == list(range(8))
+
+
+def test_items_of_training_rows_alone_make_no_examples(tmp_path: Path) -> None:
+    config = parse_config(tiny_tree(tmp_path) | {"tasks": {"text_neighbours": {}}}, "test")
+    made, task = mixed(config), text_neighbours.TextNeighbours()
+    assert task.size(made.source("train")) == 0
+    assert not task.build(made.source("train"), np.arange(0), task.options(), 0)
+
+
+def test_held_out_rows_make_no_examples(tmp_path: Path) -> None:
+    assert text_neighbours.TextNeighbours().size(mixture(tmp_path).source("valid")) == 0
+
+
+def test_it_needs_texts(tmp_path: Path) -> None:
+    tree = tiny_tree(tmp_path) | {"tasks": {"sid_sequence": {}, "text_neighbours": {}}}
+    del tree["data"]["items"]
+    with pytest.raises(UserError, match=r"descriptions are needed by tasks\.text_neighbours"):
+        parse_config(tree, "test")
