@@ -301,10 +301,37 @@ def test_a_changed_start_or_objective_is_another_run(shop: Path) -> None:
     dies(config, 3)
     with pytest.raises(UserError, match=r"rl\.beta: 0\.001 in the checkpoint, 0\.5 now"):
         reinforce(config_of(shop, "resumed", steps=4, beta=0.5))
+    with pytest.raises(UserError) as refused:
+        reinforce(config_of(shop, "resumed", steps=5, prompts=6, learning_rate=0.5))
+    for key in ("rl.steps: 4", "rl.prompts: 8", "rl.learning_rate: 0.001"):
+        assert f"  {key} in the checkpoint" in str(refused.value)
+    hint = "choose a new rl.output_dir, where `rl.start=PATH` starts from its weights only."
+    assert hint in str(refused.value)
+    assert "training." not in str(refused.value)
+    with pytest.raises(UserError) as longer:
+        reinforce(config_of(shop, "resumed", steps=5))
+    assert "--extend" not in str(longer.value)
     saved = json.loads((shop / "resumed" / "checkpoint-2" / IDENTITY).read_text())
     assert {"rl.start", "rl.group", "rl.rewards", "rl.sft_weight"} <= saved.keys()
     with pytest.raises(UserError, match=r"rl\.start"):
         reinforce(config, resume=str(shop / "run"))
+
+
+def test_messages_of_training_name_the_keys_of_reinforcement(
+    shop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dies(config_of(shop, "named", steps=4), 3)
+    reinforce(config_of(shop, "named", steps=4, warmup=0, max_grad_norm=3.0))
+    said = capsys.readouterr().err
+    assert "warning: rl.warmup: 1 in" in said
+    assert "warning: rl.max_grad_norm: 1.0 in" in said
+    with pytest.raises(UserError, match=r"To train again, choose another rl\.output_dir\."):
+        reinforce(config_of(shop, "named", steps=4))
+    # No weights stay finite at this rate.
+    with pytest.raises(UserError) as broken:
+        reinforce(config_of(shop, "not finite", steps=4, learning_rate=1e30, warmup=0))
+    assert "Lower rl.learning_rate, or lengthen rl.warmup" in str(broken.value)
+    assert "training.learning_rate" not in str(broken.value)
 
 
 def test_the_command(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,8 @@ import difflib
 from collections.abc import Iterable, Sequence
 from itertools import islice
 
+from sidtune.base.keys import named
+
 # Whatever a file holds, a message about it can be read.
 LONGEST_MESSAGE = 3_000
 MOST_WORDS = 1_000
@@ -24,6 +26,7 @@ class UserError(Exception):
     STATUS = 2
 
     def __init__(self, message: str, hint: str) -> None:
+        message, hint = named(message), named(hint)
         # Both, since an error is pickled by its arguments on its way to other processes.
         super().__init__(message, hint)
         left = len(message) - LONGEST_MESSAGE

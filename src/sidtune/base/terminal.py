@@ -20,6 +20,7 @@ from rich.segment import Segment
 
 from sidtune.base.durations import rough_duration
 from sidtune.base.errors import Interrupted, OneProcessError, UserError
+from sidtune.base.keys import named
 
 # Where nobody looks, lines are not folded at eighty characters: logs are read with other tools.
 LOG_WIDTH = 120
@@ -104,7 +105,7 @@ def print_in_any_encoding() -> None:
 def warn(message: str) -> None:
     """Say something the user should know beside the results, which may be read by a program."""
     if not console.quiet or console.warns:
-        _errors.print(f"warning: {visible(message)}", markup=False, style="yellow")
+        _errors.print(f"warning: {visible(named(message))}", markup=False, style="yellow")
 
 
 def starting(what: str) -> None:

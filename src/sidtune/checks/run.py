@@ -9,6 +9,7 @@ from functools import wraps
 from rich.markup import escape
 
 from sidtune.base.errors import UserError
+from sidtune.base.keys import named
 from sidtune.base.terminal import console
 from sidtune.checks import data, encoding, leaks, model, options, whole_text
 from sidtune.checks.finding import Check, Finding, Severity
@@ -75,7 +76,7 @@ def refuse_errors(inputs: Inputs) -> None:
     for finding in findings:
         if finding.severity == "warning" or finding.announced:
             said = f"{finding.severity}: {finding.where}: {finding.message}. {finding.remedy}"
-            console.print(escape(said.rstrip()))
+            console.print(escape(named(said.rstrip())))
 
 
 def _findings(inputs: Inputs, checks: Sequence[Check]) -> list[Finding]:

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, TrainingArguments
 
 from sidtune.base.errors import UserError
 from sidtune.base.hashing import digest, file_digest
+from sidtune.base.keys import naming
 from sidtune.base.ragged import row_of
 from sidtune.base.signals import StopRequest
 from sidtune.base.terminal import first_process, warn
@@ -49,6 +50,22 @@ BEAMS = 50
 # Columns of the table that training prints: title and key of the log.
 SHOWN = {"reward": "reward", "groups hit": "hit_groups", "KL": "kl"}
 WEIGHTS = ("*.safetensors", "*.bin")
+# What messages of training name, and the keys that set it here.
+KEYS = {
+    "training.batch_size": "rl.prompts",
+    "training.max_steps": "rl.steps",
+    "training.epochs": "rl.epochs",
+    "training.learning_rate": "rl.learning_rate",
+    "training.warmup": "rl.warmup",
+    "training.max_grad_norm": "rl.max_grad_norm",
+    "model.base": "rl.start",
+    "output_dir": "rl.output_dir",
+    "tasks.": "rl.tasks.",
+    "`tasks`": "`rl.tasks`",
+    "warning: tasks:": "warning: rl.tasks:",
+    "warning: loss:": "warning: rl.over:",
+    "`--resume PATH`": "`rl.start=PATH`",
+}
 # What a resumed run must share; the identity of every run has the rest under other names.
 COMPARED = (
     "group",
@@ -177,8 +194,9 @@ def reinforce(
             f"--resume {resume} is not a checkpoint of {run.output_dir}",
             "Set rl.start to the model to start from, which is also the reference.",
         )
-    method = Method(prompt_steps, reinforcement_trainer, _settings, (start,), "rl.warmup")
-    result = train(run, resume, dry_run, trust_remote_code, other_processes, method)
+    method = Method(prompt_steps, reinforcement_trainer, _settings, earlier=(start,))
+    with naming(KEYS):
+        result = train(run, resume, dry_run, trust_remote_code, other_processes, method)
     if result is None:
         return None
     before, after = (_ranking(run.output_dir, step) for step in (0, result.best_step))

@@ -282,7 +282,8 @@ def compare_identity(
         )
         if names == [PROCESSES]:
             hint = f"{again} the same, but results are not bit-identical."
-        elif all(one.get(name) == other.get(name) for name in names):
+        # Reinforcement cannot be extended.
+        elif "rl.start" not in identity and all(one.get(name) == other.get(name) for name in names):
             hint = f"`sidtune train --extend` trains this run on to its new length. {hint}"
         raise UserError(
             f"{checkpoint} belongs to a run with different settings or data:\n{shown}", hint

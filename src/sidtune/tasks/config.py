@@ -86,8 +86,8 @@ class Config(Section):
             raise ValueError(
                 f"eval.task: {self.eval.task} does not recommend items; use {' or '.join(able)}"
             )
-        # A run of reinforcement, which goes on with a trained model, may have other prompts.
-        if self.eval.task not in self.tasks and self.rl.output_dir != self.output_dir:
+        # Reinforcement goes on with a trained model, and may have other prompts.
+        if self.eval.task not in self.tasks and not self.reinforces:
             raise ValueError(
                 f"eval.task: {self.eval.task} is not in `tasks`, so the model would not be trained"
                 " on it"
@@ -182,6 +182,11 @@ class Config(Section):
     def tunings(self) -> set[str]:
         """The ways to tune of all stages, or of the run itself."""
         return {stage.tuning for stage in self.stages} or {self.model.tuning}
+
+    @property
+    def reinforces(self) -> bool:
+        """Whether this is the run of `sidtune rl`, as `reinforced` makes it."""
+        return self.rl.output_dir == self.output_dir
 
     @property
     def evaluation_task(self) -> str:

@@ -54,7 +54,6 @@ class Method:
         settings: what a resumed run must share besides what every run must.
         earlier: folders of runs that this one continues: they may have settled the text around
             examples.
-        warmup: the key of the configuration that sets it.
     """
 
     steps: Callable[[Shared, Config, PreTrainedModel, TrainingArguments], Steps]
@@ -63,7 +62,6 @@ class Method:
     ]
     settings: Callable[[Inputs], dict[str, Any]]
     earlier: tuple[Path, ...] = ()
-    warmup: str = "training.warmup"
 
 
 def supervised_steps(

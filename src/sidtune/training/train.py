@@ -195,7 +195,7 @@ def run_stage(
             describe_memory(config, shared, steps, arguments, gpus)
         else:
             describe_state(model, config.training, estimable=method is SUPERVISED)
-        warn_of_long_warmup(config, total_steps(config.training, steps.plan), method.warmup)
+        warn_of_long_warmup(config, total_steps(config.training, steps.plan))
     arguments.max_steps = total_steps(config.training, steps.plan)
     announce(start, arguments)
     keeps_adapter = last and config.model.lora.save_adapter and not outlined
@@ -235,14 +235,10 @@ def refuse_idle_sharing(config: Config, arguments: TrainingArguments) -> None:
         )
 
 
-def warn_of_long_warmup(config: Config, steps: int, key: str) -> None:
-    """Say that the learning rate rises for a large part of the stage, if it does.
-
-    Args:
-        key: of the configuration, which sets the warmup.
-    """
+def warn_of_long_warmup(config: Config, steps: int) -> None:
+    """Say that the learning rate rises for a large part of the stage, if it does."""
     if message := long_warmup(config.training, steps):
-        warn(f"{key}: {message}. {SHORTER_WARMUP}")
+        warn(f"training.warmup: {message}. {SHORTER_WARMUP}")
 
 
 def leave_result(

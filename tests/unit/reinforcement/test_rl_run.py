@@ -13,8 +13,9 @@ import yaml
 
 from sidtune.base.terminal import LAUNCHER
 from sidtune.reinforcement import run
-from sidtune.reinforcement.run import reinforce, reinforced
+from sidtune.reinforcement.run import KEYS, reinforce, reinforced
 from sidtune.tasks.config_file import dump_config, parse_config, with_absolute_paths
+from sidtune.training.guards.out_of_memory import advice
 
 TREE = {
     "output_dir": "out",
@@ -37,6 +38,21 @@ def test_it_is_read_as_it_was_written(rl: dict[str, Any]) -> None:
     read = parse_config(yaml.safe_load(written), "test")
     assert dump_config(read) == written
     assert read.evaluation_task == "sid_next"
+
+
+def test_messages_name_the_keys_that_set_the_schedule() -> None:
+    given = {"prompts": 3, "steps": 5, "learning_rate": 0.5, "warmup": 7, "max_grad_norm": 9.0}
+    for rl in (given, {"epochs": 6}):
+        training = reinforced(parse_config(TREE | {"rl": rl}, "test")).training
+        for name, value in rl.items():
+            set_by_it = [key for key, kept in training if kept == value and type(kept) is not bool]
+            assert [KEYS[f"training.{key}"] for key in set_by_it] == [f"rl.{name}"]
+
+
+def test_out_of_memory_names_what_reinforcement_can_change() -> None:
+    said = advice(reinforced(parse_config(TREE, "test")))
+    assert "rl.group, now 16" in said
+    assert "fsdp2" not in said
 
 
 @pytest.mark.parametrize(("rank", "times"), [("0", 1), ("1", 0)])

@@ -193,7 +193,7 @@ def _advice(
     advice = ["Check these rows of your data first: correct or remove them."] if few else []
     checkpoint = next(iter(checkpoints(run)), None)
     again = (
-        f"In a new output_dir, --resume {checkpoint} starts from the weights before it."
+        f"In a new output_dir, `--resume PATH` starts from the weights before it: {checkpoint}."
         if checkpoint
         else ""
     )

@@ -98,7 +98,9 @@ def advice(config: Config) -> str:
             " ranking"
         )
     then.append(f"a lower encoding.cutoff_len, now {config.encoding.cutoff_len}")
-    if training.distributed != "fsdp2" and not (training.compile or config.model.quantize):
+    if config.reinforces:
+        then.append(f"a lower rl.group, now {config.rl.group}, or rl.beta: 0")
+    elif training.distributed != "fsdp2" and not (training.compile or config.model.quantize):
         then.append("training.distributed: fsdp2 with several GPUs")
     if config.model.tuning == "full":
         if training.optimizer_state != "8bit" and not training.offload_optimizer:
