@@ -66,6 +66,11 @@ class Config(Section):
     def _known_tasks(self) -> Self:
         if not self.tasks:
             raise ValueError(f"tasks: no task given; known tasks: {', '.join(TASKS)}")
+        if self.rl.tasks == {}:
+            raise ValueError(
+                "rl.tasks: no task given; without the key, the evaluation task gives the prompts."
+                f" Known tasks: {', '.join(TASKS)}"
+            )
         for key, name in self._named().items():
             if name not in TASKS:
                 raise ValueError(

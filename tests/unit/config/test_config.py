@@ -119,6 +119,7 @@ def test_malformed_overrides(tmp_path: Path, override: str) -> None:
             r"tasks.fusion.target: .*'title', 'description' or 'both', found 'name'",
         ),
         (changed(tasks={}), r"tasks: no task given"),
+        (changed(rl={"tasks": {}}), r"rl\.tasks: no task given; without the key, the evaluation"),
         (changed(tasks={"preference": None}), r"tasks.preference needs data.preferences"),
         (changed(tasks={"instruction": None}), r"tasks.instruction needs data.instructions"),
         (changed(training={"epochs": "many"}), r"training.epochs: .*integer.*, found 'many'"),
