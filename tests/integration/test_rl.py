@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -254,6 +255,27 @@ def test_mistakes_are_named(shop: Path, rl: dict[str, Any], message: str) -> Non
         reinforce(config_of(shop, "mistaken", **rl))
     assert message in str(refusal.value)
     assert not (shop / "mistaken" / "metrics.jsonl").exists()
+
+
+def test_a_reward_without_vectors_is_one_error(
+    shop: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    items = json.loads((shop / "data" / "shop.item.json").read_text())
+    vectors, nameless = shop / "broken.npy", shop / "nameless.item.json"
+    np.save(vectors, np.full((len(items), 2), np.nan, np.float32))
+    nameless.write_text(json.dumps({item: {"title": ""} for item in items}))
+    sections: list[tuple[dict[str, Any], str, str]] = [
+        ({"vectors": "file", "file": str(vectors)}, "vectors hold NaN", "Or remove the reward."),
+        ({"catalogue": str(nameless)}, "there are no texts", "or remove the reward."),
+    ]
+    for sids, found, todo in sections:
+        tree = tree_of(shop, "no vectors", {"rewards": {"semantic": 1}}, sids=sids)
+        with pytest.raises(UserError) as refusal:
+            reinforce(parse_config(tree, "test"))
+        assert refusal.value.message.startswith("rl.rewards.semantic ")
+        assert found in refusal.value.message
+        assert refusal.value.hint.endswith(todo)
+        assert "text neighbours" not in capsys.readouterr().err
 
 
 def test_a_run_that_is_not_there_is_to_be_trained_first(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ def text_vectors(
     options: SidsConfig | None,
     catalogue: Catalogue,
     instead: Path | None = None,
+    left_out: str | None = "text neighbours are left out",
 ) -> Floats | None:
     """Vectors `(items, d)` of length 1, or 0 for items without text, made as `sidtune sids` makes
     them; None without a file of texts.
@@ -35,9 +36,10 @@ def text_vectors(
         options: the section `sids`, which may name an encoder or given vectors.
         catalogue: whose items want vectors.
         instead: a file in place of `file` and of `sids.catalogue`.
+        left_out: what a warning says goes without vectors that cannot be made; None to raise.
 
     Raises:
-        UserError: as `read_items`.
+        UserError: as `read_items`; with `left_out` None also as the kinds of vectors.
     """
     options = options or SidsConfig()
     file = instead or options.catalogue or file
@@ -56,7 +58,9 @@ def text_vectors(
     try:
         vectors, _ = VECTORS[kind]().fit(Source(wanted, options))
     except UserError as error:
-        warn(f"text neighbours are left out: {error.message}. {error.hint}")
+        if left_out is None:
+            raise
+        warn(f"{left_out}: {error.message}. {error.hint}")
         return None
     found = unit(np.asarray(vectors, np.float32))
     return np.where(places[:, None] < 0, np.float32(0), found[places]) if given else found

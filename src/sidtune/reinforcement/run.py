@@ -301,11 +301,17 @@ def frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
 
 def _sid_vectors(config: Config, inputs: Inputs, answers: Answers) -> NDArray[np.float32]:
     """The mean of the text vectors of each SID's items, of length 1."""
-    vectors = text_vectors(config.data.items, config.sids, inputs.catalogue)
+    try:
+        vectors = text_vectors(config.data.items, config.sids, inputs.catalogue, left_out=None)
+    except UserError as error:
+        raise UserError(
+            f"rl.rewards.semantic has no vectors of items: {error.message}",
+            f"{error.hint} Or remove the reward.",
+        ) from None
     if vectors is None:
         raise UserError(
-            "rl.rewards.semantic compares the texts of items, and there are none",
-            "Set data.items, or remove the reward.",
+            "rl.rewards.semantic compares vectors of the items' texts, and there are no texts",
+            "Give titles or descriptions in data.items, or remove the reward.",
         )
     summed = np.zeros((answers.trie.count, vectors.shape[1]), np.float32)
     np.add.at(summed, row_of(answers.items), vectors[answers.items.values])
