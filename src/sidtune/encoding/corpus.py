@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from sidtune.base.errors import UserError
 from sidtune.base.hashing import digest, file_digest
 from sidtune.base.ragged import Ragged
+from sidtune.base.storage import NO_MATTER_OF_SPACE
 from sidtune.encoding.encoded import Encoded
 from sidtune.encoding.encoder import Encoder
 from sidtune.tasks.base import Part
@@ -123,28 +124,50 @@ def cached_task(
         encode: yields the task's examples in chunks; called only if there is no valid entry.
     """
     folder = cache_dir / f"{name}-{digest(fingerprint)[:32]}"
-    with writing_cache(cache_dir):
+    with using_cache(cache_dir):
         if not _sound(folder):
             aside = unused_path(cache_dir)
             try:
                 aside.mkdir()
-                _write(aside, fingerprint, encode())
+                _write(aside, fingerprint, _apart(encode))
                 _publish(aside, folder)
             finally:
                 shutil.rmtree(aside, ignore_errors=True)
         return EncodedTask(name, folder)
 
 
+class _Elsewhere(Exception):
+    """An error of the operating system that is no fault of the cache."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def _apart(encode: Callable[[], Iterator[Encoded]]) -> Iterator[Encoded]:
+    """The examples; what fails while they are made, such as reading rows, is no fault of the
+    cache.
+    """
+    try:
+        yield from encode()
+    except OSError as error:
+        raise _Elsewhere(error) from None
+
+
 @contextmanager
-def writing_cache(cache_dir: Path) -> Iterator[None]:
-    """Create the cache folder; raise `UserError` if it cannot be written."""
+def using_cache(cache_dir: Path) -> Iterator[None]:
+    """Create the cache folder; raise `UserError` if it cannot be read or written."""
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
         yield
+    except _Elsewhere as other:
+        raise other.error from None
     except OSError as error:
-        message = f"encoding.cache_dir {cache_dir} cannot be written: {error.strerror or error}"
+        rights = error.errno in NO_MATTER_OF_SPACE
+        first = "Make it readable and writable" if rights else "Free disk space there"
         raise UserError(
-            message, "Free disk space there, or choose another encoding.cache_dir."
+            f"encoding.cache_dir {cache_dir} cannot be used: {error.strerror or error}",
+            f"{first}, or choose another encoding.cache_dir.",
         ) from None
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sidtune.base.hashing import digest
-from sidtune.encoding.corpus import unused_path, writing_cache
+from sidtune.encoding.corpus import unused_path, using_cache
 
 
 def remembered(
@@ -24,13 +24,13 @@ def remembered(
         compute: called only if there is no valid entry.
     """
     path = cache_dir / f"{name}-{digest(fingerprint)[:32]}.json"
-    with writing_cache(cache_dir):
+    with using_cache(cache_dir):
         found = _read(path)
     if found:
         return found["value"]
     value = compute()
     entry = {"sha256": digest(value), "value": value, "fingerprint": fingerprint}
-    with writing_cache(cache_dir):
+    with using_cache(cache_dir):
         return _publish(path, entry)["value"]
 
 

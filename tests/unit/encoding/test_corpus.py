@@ -4,6 +4,7 @@ half-written.
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 from tests.tiny_data import tiny_config
 
+from sidtune.base.errors import UserError
 from sidtune.base.ragged import Ragged
 from sidtune.encoding import corpus
 from sidtune.encoding.build import Mixture, load_catalogue
@@ -106,6 +108,39 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="disk on fire"):
         cached_task("t", {"a": 1}, tmp_path, failing)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_an_error_from_elsewhere_is_not_blamed_on_the_cache(tmp_path: Path, late: bool) -> None:
+    lost = OSError(errno.EIO, "Input/output error", "train.csv")
+
+    def fail() -> Iterator[Encoded]:
+        raise lost
+
+    def failing() -> Iterator[Encoded]:
+        yield from chunks()
+        yield from fail()
+
+    with pytest.raises(OSError, match=r"Input/output error: 'train\.csv'") as raised:
+        cached_task("t", {"a": 1}, tmp_path, failing if late else fail)
+    assert raised.value is lost
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [(errno.ENOSPC, "Free disk space there, or"), (errno.EACCES, "Make it readable and writable,")],
+)
+def test_an_error_of_the_cache_names_its_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, advice: str
+) -> None:
+    def failing(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(corpus, "_publish", failing)
+    with pytest.raises(UserError, match=r"encoding\.cache_dir .* cannot be used: ") as refusal:
+        cached_task("t", {"a": 1}, tmp_path, chunks)
+    assert advice in refusal.value.hint
 
 
 # --- several processes ---

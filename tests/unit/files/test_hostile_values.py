@@ -206,7 +206,7 @@ def test_an_output_folder_that_cannot_be(tmp_path: Path, below: str) -> None:
 def test_a_cache_that_cannot_be(tmp_path: Path, name: str) -> None:
     (tmp_path / "dangling").symlink_to("nothing")
     (tmp_path / "file").write_text("kept")
-    with pytest.raises(UserError, match=r"encoding.cache_dir .* cannot be written: "):
+    with pytest.raises(UserError, match=r"encoding.cache_dir .* cannot be used: "):
         remembered("found", {}, tmp_path / name, lambda: 1)
-    with pytest.raises(UserError, match=r"encoding.cache_dir .* cannot be written: "):
+    with pytest.raises(UserError, match=r"encoding.cache_dir .* cannot be used: "):
         cached_task("sid_next", {}, tmp_path / name, lambda: iter([]))
