@@ -16,7 +16,7 @@ import pyarrow.parquet
 from sidtune.base.errors import UserError
 from sidtune.base.resources import cores, memory
 from sidtune.config.events import SparkEngine
-from sidtune.events.files import text_table
+from sidtune.events.files import text_fault, text_table
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -253,6 +253,8 @@ def refusing_failures(source: str) -> Iterator[None]:
     try:
         yield
     except (duckdb.Error, pa.ArrowException) as error:
+        if fault := text_fault(str(error)):
+            raise fault from error
         raise UserError(f"{source}: DuckDB: {_first_lines(error)}", _remedy(error)) from error
     except Exception as error:
         if not type(error).__module__.startswith(("pyspark.", "py4j.")):

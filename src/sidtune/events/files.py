@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import glob
+import re
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
@@ -11,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from sidtune.base.errors import UserError, did_you_mean
 from sidtune.base.hashing import file_digest
-from sidtune.files.row_files import kind_of
-from sidtune.files.text import LONGEST_RECORD, read_jsonl, read_lines
+from sidtune.files.row_files import UNIX_LINES, kind_of, unreadable_header
+from sidtune.files.text import LONGEST_RECORD, opened, read_jsonl, read_lines
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -134,10 +135,7 @@ def header_of(path: Path, kind: str) -> tuple[list[str], str]:
         delimiter = _delimiter(first, kind)
         names = next(csv.reader(chain([first], lines), delimiter=delimiter), [])
     except csv.Error as error:
-        raise UserError(
-            f"{path}: not a readable table: {error} in the header",
-            "Correct the first line of the file: it names the columns.",
-        ) from None
+        raise unreadable_header(path, first, error) from None
     for name in names:
         if not name.strip() or names.count(name) > 1:
             what = f"the column {name!r} stands twice" if name.strip() else "a column has no name"
@@ -152,6 +150,55 @@ def _delimiter(header: str, kind: str) -> str:
         return usual
     other = max(OTHER_DELIMITERS, key=header.count)
     return other if other in header else usual
+
+
+def text_fault(said: str) -> UserError | None:
+    """What DuckDB says of a text file in words about the file; None if it says something else.
+
+    Args:
+        said: its error, which ends with the file and the options of its reader.
+    """
+    file = re.search(r"^  file = (.+)$", said, re.MULTILINE)
+    if not file:
+        return None
+    path, line = Path(file[1]), re.search(r"CSV Error on Line: (\d+)", said)
+    where = f"{path}, line {int(line[1])}" if line else str(path)
+    if "state machine reached an invalid state" in said and (ends := _line_ends(path)):
+        return UserError(f"{path}: {ends}", UNIX_LINES)
+    if fields := re.search(r"^Expected Number of Columns: (\d+) Found: (\d+)", said, re.MULTILINE):
+        return UserError(
+            f"{where}: {fields[2]} fields, and the header has {fields[1]}",
+            "Correct or remove the line. A field that holds what separates fields stands in double"
+            " quotes.",
+        )
+    if "unterminated quote" in said:
+        return UserError(
+            f"{where}: a field in double quotes is not closed, or goes on behind its closing quote",
+            'Correct the line. A double quote inside a quoted field is written twice: "".',
+        )
+    if "not utf-8" in said:
+        # Raises with the byte and its line.
+        for _ in read_lines(path):
+            pass
+    if "Maximum line size" in said:
+        return UserError(f"{where}: the record exceeds {LONGEST_LINE:,} bytes", "Shorten it.")
+    return None
+
+
+def _line_ends(path: Path) -> str | None:
+    """Where a file that ends its lines in several ways does so first, or None."""
+    names = {b"\n": "a line feed", b"\r\n": "carriage return and line feed"}
+    kept: bytes | None = None
+    with opened(path) as stream:
+        for number, line in enumerate(iter(lambda: stream.readline(LONGEST_RECORD), b""), 1):
+            text = line.rstrip(b"\r\n")
+            end = line[len(text) :]
+            if b"\r" in text:
+                return f"line {number} holds a carriage return in its middle"
+            kept = kept or end
+            if end in names and kept in names and end != kept:
+                return f"line {number} ends with {names[end]}, and line 1 with {names[kept]}"
+    return None
 
 
 def digests(files: Sequence[Path]) -> Iterator[str]:

@@ -29,6 +29,10 @@ MINIONEREC = ("user_id", "history_item_id", "item_id")
 MINIONEREC_TEXTS = ("history_item_title", "item_title", "history_item_sid", "item_sid")
 NEEDED = frozenset({*GENERIC, *MINIONEREC})
 HINT = "docs/configuration.md says what rows of interactions look like."
+UNIX_LINES = (
+    "End every line with a line feed: write the file again with a CSV library, or convert it, for"
+    " example with dos2unix, and with mac2unix where lines end with a carriage return alone."
+)
 # Maximum number of names in a message.
 MOST_NAMES = 1_000
 # List types that Arrow converts correctly.
@@ -177,16 +181,25 @@ def read_csv(path: Path, besides: Sequence[str] = ()) -> Iterator[pa.Table]:
             ) from None
 
 
+def unreadable_header(path: Path, line: str, error: csv.Error) -> UserError:
+    """What to say of the first line of a CSV file that cannot be read."""
+    if "\r" in line.rstrip("\r\n"):
+        return UserError(f"{path}: lines end with a carriage return alone", UNIX_LINES)
+    return UserError(
+        f"{path}: invalid CSV: {error} in the header",
+        "Correct the first line of the file: it names the columns.",
+    )
+
+
 def _header(line: bytes, path: Path) -> list[str]:
     try:
-        return next(csv.reader([line.decode("utf-8").rstrip("\r\n")]), [])
+        text = line.decode("utf-8").rstrip("\r\n")
     except UnicodeDecodeError:
         raise UserError(f"{path}: the header is not UTF-8", "Convert the file to UTF-8.") from None
+    try:
+        return next(csv.reader([text]), [])
     except csv.Error as error:
-        raise UserError(
-            f"{path}: invalid CSV: {error} in the header",
-            "Correct the first line of the file: it names the columns.",
-        ) from None
+        raise unreadable_header(path, text, error) from None
 
 
 def _read_parquet(path: Path) -> Iterator[pa.Table]:

@@ -73,9 +73,25 @@ def refused(
         ),
         ("user,item,time\nu,a,-5\n", "input left no event: .* time before 1970"),
         ("user,item,time\n,a,1500000000\n", "input left no event: .* no user id"),
-        ("user,item,time\nu,a,1500000000,9\n", "DuckDB: .*Expected Number of Columns: 3 Found: 4"),
+        (f"{SOUND}u,a,1500000000,9\n", r"events\.csv, line 5: 4 fields, and the header has 3"),
+        (f"{SOUND}u,a\n", r"events\.csv, line 5: 2 fields, and the header has 3"),
+        (SOUND.replace("\n", "\r"), r"events\.csv: lines end with a carriage return alone"),
+        (
+            SOUND.replace("\n", "\r\n") + "v,b,1500000003\n",
+            r"events\.csv: line 5 ends with a line feed, and line 1 with carriage return and",
+        ),
+        (
+            SOUND + "v,b,1500000003\r\n",
+            r"events\.csv: line 5 ends with carriage return and line feed, and line 1 with a line",
+        ),
+        (
+            SOUND + "v,b,1500000003\rv,c,1500000004\n",
+            r"events\.csv: line 5 holds a carriage return in its middle",
+        ),
+        (f"{SOUND}u,{'a' * (5 << 20)},1500000000\n", r"events\.csv, line 5: the record exceeds 4,"),
+        (f'{SOUND}u,"a"x,1500000000\n', r"events\.csv, line 5: a field in double quotes .* goes on"),
         ('user,item,time\nu,"a\nb",1500000000\n', "no item id, or one with a line break"),
-        ('user,item,time\nu,"a,1500000000\n', "events.csv: DuckDB: .*unterminated quote"),
+        ('user,item,time\nu,"a,1500000000\n', r"events\.csv, line 2: .* quotes is not closed"),
         ("user,item,time\n", "no event"),
         ("", "is empty"),
     ],
@@ -122,6 +138,8 @@ def test_keys_that_do_not_fit_the_events(tmp_path: Path, keys: dict[str, Any], m
         ("id,brand\na,Mug\n", "no column is known as the title; found id, brand"),
         ("id,title,id\na,Mug,1\n", "the column 'id' stands twice"),
         ("id,title\n", "holds no item"),
+        ("id,title\r\na,Mug\nb,Tent\r\n", r"items\.csv: line 2 ends with a line feed, and line"),
+        ("id,title\na,Mug, small\n", r"items\.csv, line 2: 3 fields, and the header has 2"),
     ],
 )
 def test_catalogues_that_nothing_can_be_made_of(tmp_path: Path, items: str, match: str) -> None:
@@ -149,6 +167,13 @@ def test_catalogues_that_nothing_can_be_made_of(tmp_path: Path, items: str, matc
 def test_settings_that_contradict_themselves(keys: dict[str, Any], match: str) -> None:
     with pytest.raises(ValidationError, match=match):
         EventsConfig.model_validate({"files": "x.csv", **keys})
+
+
+def test_text_that_is_not_utf_8_is_found_behind_the_header_too(tmp_path: Path) -> None:
+    file = tmp_path / "events.csv"
+    file.write_bytes(SOUND.encode() + "u,café,1500000003\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"events\.csv: not UTF-8: byte 0xe9 in line 5"):
+        prepared(tmp_path, files=str(file))
 
 
 def test_a_split_that_leaves_no_test_row_is_warned_of(tmp_path: Path) -> None:
