@@ -73,6 +73,11 @@ def test_the_figures_are_those_beside_a_model(config: Config, run: Path, tmp_pat
         assert alone["rankers"][name] == beside["rankers"][name]
     for key in ("rows", "items", "colliding", "excluded", "list_length"):
         assert alone[key] == beside[key]
+    # Both choose weights on validation rows.
+    for file in ("rows", "train", "valid"):
+        for key in (file, f"{file}_sha256"):
+            assert alone["settings"][key] == beside["settings"][key], key
+            assert alone["settings"][key], key
 
 
 def test_every_ranker_can_be_compared(config: Config, run: Path, tmp_path: Path) -> None:
@@ -122,6 +127,13 @@ def test_results_of_other_settings_are_kept(shop: Path) -> None:
     )
     assert "different settings (history)" in message(
         "baselines", shop, "--simple", "data.history=1"
+    )
+    # The simple ones choose their weights on validation rows.
+    valid = shop.parent / "data" / "valid.csv"
+    fewer = valid.read_text().splitlines(keepends=True)[:-1]
+    (shop.parent / "fewer.csv").write_text("".join(fewer))
+    assert "different settings (valid_sha256)" in message(
+        "baselines", shop, "--simple", f"data.valid={shop.parent / 'fewer.csv'}"
     )
 
 

@@ -196,7 +196,7 @@ def _settings(request: BaselineRequest, catalogue: Catalogue) -> dict[str, Any]:
     files: Mapping[str, Path | None] = {
         "rows": data.rows_file(request.split),
         "train": data.rows_file("train"),
-        "valid": None if request.simple else data.rows_file("valid"),
+        "valid": data.rows_file("valid"),
         "candidates": request.candidates,
     }
     return {

@@ -307,6 +307,7 @@ def _settings(
     named = {
         "rows": data.rows.path,
         "train": data.train and data.train.path,
+        "valid": data.valid and data.valid.path,
         "candidates": request.candidates,
     }
     digests = {f"{name}_sha256": file_digest(file) for name, file in named.items() if file}
