@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -18,17 +18,16 @@ from transformers.cache_utils import DynamicLayer
 from sidtune.base.terminal import warn
 from sidtune.decoding.token_scores import Head
 from sidtune.model.attention import (
+    Precision,
     added_mask,
     agree,
     attention_dtype,
-    in_float32,
     probed_ids,
+    probed_in,
     takes_masks,
 )
 from sidtune.model.output_head import head_device
 from sidtune.model.probe import attempt
-
-Precision = Callable[[], AbstractContextManager[Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,7 +207,7 @@ class SharedPrompts(_Runner):
         """
         if not takes_masks(self.model):
             return False
-        precision = nullcontext if in_float32(self.model) else self.precision
+        precision = probed_in(self.model, self.precision)
         expected = _probe(WholeSequences(self.model, precision)).hidden
         state = attempt(lambda: _probe(SharedPrompts(self.model, precision)))
         if state is None or not _holds_keys_and_values(state.cache):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,8 +14,9 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 from sidtune.model.probe import attempt
-from sidtune.model.sharding.shards import computing
+from sidtune.model.sharding.shards import computing, gathered_narrow
 
+Precision = Callable[[], AbstractContextManager[Any]]
 # Layer types, as named in Transformers' configurations, that respect an explicit mask.
 MASKABLE_LAYERS = {"full_attention", "sliding_attention"}
 # Implementations of attention that take an explicit mask.
@@ -112,13 +114,6 @@ def probed_ids(model: PreTrainedModel, count: int) -> Tensor:
     return ids
 
 
-def in_float32(model: nn.Module) -> bool:
-    """Whether all weights are float32, so that a probe without autocast shows the smallest
-    difference.
-    """
-    return all(one.dtype == torch.float32 for one in model.parameters() if one.is_floating_point())
-
-
 def agree(seen: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:
     """Whether two results, `(…, features)`, are identical up to rounding in `dtype`: whether at no
     position their mean square difference is more than a part of the variance.
@@ -133,11 +128,20 @@ def agree(seen: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:
     return bool(error.max() <= torch.finfo(dtype).eps ** (1 / root))
 
 
+def probed_in(model: PreTrainedModel, precision: Precision = nullcontext) -> Precision:
+    """The context for the passes of a probe: no autocast where all weights are computed with in
+    float32, so that it shows the smallest difference; elsewhere `precision`.
+    """
+    floats = (weight.dtype for weight in model.parameters() if weight.is_floating_point())
+    if gathered_narrow(model) or any(dtype != torch.float32 for dtype in floats):
+        return precision
+    return partial(torch.autocast, model.device.type, enabled=False)
+
+
 @contextmanager
 def probing(model: PreTrainedModel) -> Iterator[None]:
-    """The context of a probe: evaluation mode, and no autocast where no weight needs it."""
-    plain = torch.autocast(model.device.type, enabled=False)
-    with _evaluating(model), computing(model), plain if in_float32(model) else nullcontext():
+    """The context of a probe: evaluation mode, and that of `probed_in`."""
+    with _evaluating(model), computing(model), probed_in(model)():
         yield
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from transformers import PreTrainedModel
 
-from sidtune.model.sharding.shards import computing
+from sidtune.model.attention import probing
 from sidtune.model.tuning.frozen import SidHead
 
 
@@ -48,7 +48,7 @@ def ends_model(model: PreTrainedModel) -> bool:
     watch = head.register_forward_hook(mark)
     try:
         token = torch.zeros(1, 1, dtype=torch.long, device=head_device(head))
-        with computing(model):
+        with probing(model):
             logits = model(input_ids=token, use_cache=False).logits
     finally:
         watch.remove()

@@ -11,11 +11,12 @@ from sidtune.config.evaluation import METRIC_DEPTH, RankingConfig
 from sidtune.config.search import RankOptions
 from sidtune.data.rows import Rows, drawn
 from sidtune.decoding.answers import make_answers
-from sidtune.decoding.decoder import Decoder, Precision, make_decoder
+from sidtune.decoding.decoder import Decoder, make_decoder
 from sidtune.decoding.lists import rank_histories
 from sidtune.decoding.prompts import Prompts
 from sidtune.metrics.metrics import gains, hits, summarise
 from sidtune.metrics.repeats import hardly_any, repeating
+from sidtune.model.attention import Precision
 from sidtune.runs.best import ERROR
 from sidtune.runs.bundle import Bundle
 

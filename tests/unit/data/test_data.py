@@ -625,7 +625,7 @@ def test_every_form_of_rows_gives_one_table(tmp_path: Path) -> None:
         ("r.csv", "user_id,history,item_id\nu,[1],\n", r"row 1, column item_id: empty"),
         ("r.csv", "user_id,history,item_id\n,[1],2\n", r"row 1, column user_id: empty"),
         ("r.csv", "user_id,history,item_id\nu,[1],2\nu,[1],2,9,9\n", r"invalid CSV"),
-        ("r.csv", "user_id,history,item_id\ru,[1],2\r", r"r\.csv: lines end with a carriage return"),
+        ("r.csv", "user_id,history,item_id\ru,[1],2\r", r"r\.csv: lines end with a carriage"),
         ("r.csv", b"user_id,history,item_id\nu,[1],\xff\n", r"not UTF-8: byte 0xff in line 2"),
         (
             "r.jsonl",

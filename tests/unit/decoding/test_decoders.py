@@ -28,9 +28,10 @@ from sidtune.decoding.decoder import SharedPrompts, WholeSequences, make_decoder
 from sidtune.decoding.recommender import Recommender
 from sidtune.decoding.search import Search
 from sidtune.decoding.trie import build_trie
-from sidtune.model.attention import takes_left_padding
+from sidtune.model.attention import runs_trees, takes_left_padding
 from sidtune.model.checkpoint_files import save_pretrained
 from sidtune.model.load import load_trained
+from sidtune.model.sharding.shards import GATHERED_NARROW
 from sidtune.training.loss.label_loss import LabelLoss
 from sidtune.training.make_steps import make_layout
 
@@ -111,6 +112,34 @@ def test_what_prompts_open_with_is_read_first_unless_there_is_one(
     with torch.no_grad():
         decoder.start([np.array(prompt, np.int32) for prompt in prompts])
     assert len(read) == passes
+
+
+@pytest.mark.parametrize(
+    ("dtype", "narrow", "rounded"),
+    [
+        (torch.float32, False, False),
+        (torch.bfloat16, False, True),
+        # Shards in float32 whose layers are gathered in bfloat16.
+        (torch.float32, True, True),
+    ],
+)
+def test_probes_leave_autocast_where_all_weights_are_float32(
+    dtype: torch.dtype, narrow: bool, rounded: bool
+) -> None:
+    model, seen = model_of("llama").to(dtype), []
+    setattr(model, GATHERED_NARROW, narrow)
+    decoder = SharedPrompts(model)
+
+    def look(*_: Any) -> None:
+        seen.append(torch.is_autocast_enabled("cpu"))
+
+    model.model.layers[0].register_forward_pre_hook(look)
+    probes = (decoder.exact, lambda: runs_trees(model, 100), lambda: takes_left_padding(model))
+    with torch.autocast("cpu", torch.bfloat16):
+        for probe in probes:
+            seen.clear()
+            assert probe()
+            assert set(seen) == {rounded}
 
 
 @pytest.mark.parametrize("architecture", [*DECODERS, *ARCHITECTURES])

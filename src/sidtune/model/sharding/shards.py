@@ -30,11 +30,16 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
+def gathered_narrow(model: nn.Module) -> bool:
+    """Whether layers are gathered in bfloat16, whatever the type of their shards."""
+    return bool(getattr(model, GATHERED_NARROW, False))
+
+
 def computing(model: nn.Module) -> AbstractContextManager[Any]:
     """The context for passes outside of training: bfloat16 autocast for a model whose layers are
     gathered in that type, which hidden states in float32 do not fit.
     """
-    if not getattr(model, GATHERED_NARROW, False):
+    if not gathered_narrow(model):
         return nullcontext()
     return torch.autocast(next(model.parameters()).device.type, torch.bfloat16)
 
