@@ -92,6 +92,14 @@ def read_items(config: CatalogueConfig) -> Items:
     return Items(cleaned, _verdicts(cleaned, config), columns, counts)
 
 
+def write_verdicts(items: Items, folder: Path) -> Path:
+    """Write `name` and `verdict` of all items, for an engine to read."""
+    path = folder / "verdicts.parquet"
+    table = {"name": items.table[ID].cast(pa.string()), "verdict": items.verdicts}
+    pyarrow.parquet.write_table(pa.table(table), path)
+    return path
+
+
 def write_items(items: Items, kept: NDArray[np.bool_], path: Path) -> None:
     """Write those items that are marked, `(n,)`."""
     pyarrow.parquet.write_table(items.table.filter(pa.array(kept)), path, compression="zstd")

@@ -77,6 +77,24 @@ def code_events(
     Raises:
         UserError: where no event is left; it names the step.
     """
+    table, user_names, item_names = with_codes(engine, given, judged)
+    reasons = _reasons(table, config, timing, judged is not None)
+    events = engine.keep(_with_reason(table, config, timing, reasons, judged is not None))
+    steps = _counted(engine, events, reasons)
+    events = events.filter(events["reason"].isnull()).drop("reason")
+    return Coded(events, user_names, item_names), steps
+
+
+def with_codes(
+    engine: Engine, given: ir.Table, judged: ir.Table | None
+) -> tuple[ir.Table, ir.Table, ir.Table]:
+    """Events with `user_code` and `item_code`, null for what is no id; users, and items, as `Coded`
+    has them.
+
+    Args:
+        judged: as in `code_events`; its items then come with `known`, null for those that the
+            catalogue lacks, and `verdict`.
+    """
     users, user_names = code_names(engine, given, "user")
     items, item_names = code_names(engine, given, "item")
     if judged is not None:
@@ -91,11 +109,7 @@ def code_events(
         .drop("given")
         .rename(item_code="code")
     )
-    reasons = _reasons(table, config, timing, judged is not None)
-    events = engine.keep(_with_reason(table, config, timing, reasons, judged is not None))
-    steps = _counted(engine, events, reasons)
-    events = events.filter(events["reason"].isnull()).drop("reason")
-    return Coded(events, user_names, item_names), steps
+    return table, user_names, item_names
 
 
 def _judged(items: ir.Table, names: ir.Table, judged: ir.Table) -> ir.Table:

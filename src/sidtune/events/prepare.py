@@ -23,7 +23,7 @@ from sidtune.base.hashing import digest
 from sidtune.base.storage import flush, refusing_failed_writes, write_text
 from sidtune.base.terminal import starting, warn
 from sidtune.config.events import HISTORY_OF_ROWS, EventsConfig, PrepareConfig, SparkEngine
-from sidtune.events.catalogue import ID, Items, read_items, write_items
+from sidtune.events.catalogue import ID, Items, read_items, write_items, write_verdicts
 from sidtune.events.coding import Timing, code_events
 from sidtune.events.engine import Engine, opened_engine, require
 from sidtune.events.files import digests, matching_files
@@ -160,7 +160,7 @@ def _made(config: PrepareConfig, source: Source, made: Path, folder: Path) -> di
     ):
         given = given_events(config.events, source, engine, folder)
         timing = _timing(config.events, given, engine)
-        judged = engine.read([_written_verdicts(items, folder)]) if items else None
+        judged = engine.read([write_verdicts(items, folder)]) if items else None
         coded, steps = code_events(engine, given.table, config.events, timing, judged)
         events = choose(engine, coded.events, config.events, steps)
         names = Names(_names(engine, coded.users), _names(engine, coded.items), timing.dated)
@@ -215,14 +215,6 @@ def _timing(config: EventsConfig, given: Given, engine: Engine) -> Timing:
                 "Use split: leave_one_out, or name the column of dates by events.time.",
             )
     return timing
-
-
-def _written_verdicts(items: Items, folder: Path) -> Path:
-    path = folder / "verdicts.parquet"
-    pyarrow.parquet.write_table(
-        pa.table({"name": items.table[ID].cast(pa.string()), "verdict": items.verdicts}), path
-    )
-    return path
 
 
 def _names(engine: Engine, coded: Any) -> pa.Array:

@@ -9,7 +9,9 @@ from tempfile import TemporaryDirectory
 
 from sidtune.base.errors import UserError
 from sidtune.base.terminal import starting
-from sidtune.config.events import EventsConfig
+from sidtune.config.events import CatalogueConfig, EventsConfig
+from sidtune.events.catalogue import read_items, write_verdicts
+from sidtune.events.coding import with_codes
 from sidtune.events.engine import NEEDED, opened_engine
 from sidtune.events.files import matching_files
 from sidtune.events.source import Source, given_events
@@ -24,22 +26,24 @@ def with_core(chosen: Chosen) -> Chosen:
     """The same with the number of events that `k_core` leaves, where counting is quick: in files
     that are not large, and with the packages of `sidtune prepare`.
 
-    Items that a catalogue lacks count too, since the catalogue is not read.
+    Events of items that the catalogue lacks, or leaves out, do not count, as in `sidtune prepare`.
 
     Raises:
-        UserError: where no event is left, or the events cannot be read.
+        UserError: where no event is left, or events or catalogue cannot be read.
     """
-    table = chosen.tables.get("events")
+    table, items = chosen.tables.get("events"), chosen.tables.get("catalogue")
     if not table or not chosen.k_core or not all(map(find_spec, NEEDED["prepare"])):
         return chosen
     files = matching_files(table.path, "events.files")
-    if sum(file.stat().st_size for file in files) > LARGEST:
+    catalogue = matching_files(items.path, "catalogue.file") if items else []
+    if sum(file.stat().st_size for file in (*files, *catalogue)) > LARGEST:
         return chosen
     starting(f"Counting the events that k_core: {chosen.k_core} leaves")
     # The path is that of a file, where `$` is no variable.
     keys = {"files": table.path, "format": table.format, "k_core": chosen.k_core, **chosen.columns}
     config = EventsConfig.model_construct(None, **keys)
-    left = _left(config, files)
+    named = {"file": items.path, "format": items.format} if items else {}
+    left = _left(config, files, CatalogueConfig.model_construct(None, **named) if items else None)
     if not left:
         raise UserError(
             f"k_core: {chosen.k_core} leaves no event: every user or item has fewer in the end",
@@ -48,11 +52,23 @@ def with_core(chosen: Chosen) -> Chosen:
     return replace(chosen, left=left)
 
 
-def _left(config: EventsConfig, files: list[Path]) -> int:
+def _left(config: EventsConfig, files: list[Path], catalogue: CatalogueConfig | None) -> int:
     assert config.cores
+    items = read_items(catalogue) if catalogue else None
     with TemporaryDirectory() as name:
         folder = Path(name)
         with opened_engine(config.engine, folder, str(config.files)) as engine:
-            events = given_events(config, Source(files, None), engine, folder).table
-            named = events.select("user", "item").drop_null()
-            return number_of(engine, k_core(engine, named, config.cores))
+            given = given_events(config, Source(files, None), engine, folder).table
+            judged = engine.read([write_verdicts(items, folder)]) if items else None
+            events, _, _ = with_codes(engine, given, judged)
+            if catalogue:
+                events = events.filter(events["known"].notnull() & events["verdict"].isnull())
+            named = events.select(user="user_code", item="item_code").drop_null()
+            sound = engine.keep(named)
+            if catalogue and not number_of(engine, sound):
+                raise UserError(
+                    f"no event of {config.files} is of an item of {catalogue.file}",
+                    "Do both name items by the same ids? --k-core 0 writes a configuration without"
+                    " counting.",
+                )
+            return number_of(engine, k_core(engine, sound, config.cores))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.made_events import START, Event, slow_core, write_events, write_text
+from tests.made_events import START, Event, prepared, slow_core, write_events, write_text
 
 from sidtune.base.errors import UserError
 from sidtune.setup import core
@@ -53,6 +54,40 @@ def test_it_counts_what_preparing_leaves(
     assert uncounted.text.endswith("or less by what k_core leaves out")
     assert "k_core" not in counted.text
     assert counted.high < uncounted.high
+
+
+@pytest.mark.parametrize("name", ["items.csv", "shop.item.json"])
+def test_events_of_items_that_the_catalogue_leaves_out_do_not_count(
+    tmp_path: Path, name: str
+) -> None:
+    # It has no item 0, item 1 has no title, and events write item 2 in another way.
+    titles = {f"i{item}": "" if item == 1 else f"title {item}" for item in range(1, 60)}
+    if name.endswith(".json"):
+        text = json.dumps({item: {"title": title} for item, title in titles.items()})
+    else:
+        text = "item_id,title\n" + "".join(f"{item},{titles[item]}\n" for item in titles)
+    events = [(user, " i2 " if item == "i2" else item, *rest) for user, item, *rest in drawn()]
+    tables = {
+        "events": look_at(write_events(tmp_path, events)),  # type: ignore[arg-type]
+        "catalogue": look_at(write_text(tmp_path, name, text)),
+    }
+    assert tables["catalogue"].role in ("catalogue", "items")
+    known = [event for event in drawn() if titles.get(event[1])]
+    expected = len(slow_core(known, 4))
+    assert 10 < expected < len(slow_core(drawn(), 4))
+    assert with_core(Chosen(tables, k_core=4)).left == expected
+    file = {"file": str(tables["catalogue"].path)}
+    done = prepared(tmp_path, file, files=str(tables["events"].path), k_core=4)
+    assert done.summary["result"]["events"] == expected
+
+
+def test_a_catalogue_of_other_items_is_named(tmp_path: Path) -> None:
+    tables = {
+        "events": look_at(write_events(tmp_path, drawn())),
+        "catalogue": look_at(write_text(tmp_path, "items.csv", "item_id,title\nx,Mug\ny,Tent\n")),
+    }
+    with pytest.raises(UserError, match=r"no event of .* is of an item of .*items\.csv"):
+        with_core(Chosen(tables, k_core=4))
 
 
 def test_a_core_of_nothing_is_refused(tmp_path: Path) -> None:
