@@ -8,7 +8,7 @@ from itertools import permutations, product
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidtune.base.errors import UserError
@@ -60,31 +60,52 @@ def test_surplus_finds_the_prefix_that_comparing_all_finds() -> None:
     assert tuple(found[:2].tolist()) == min(cost, key=cost.__getitem__)
 
 
-@given(st.integers(0, 2**31), st.integers(2, 24))
-def test_surplus_items_choose_one_after_the_other(seed: int, items: int) -> None:
+@given(st.integers(0, 2**31), st.integers(2, 24), st.booleans())
+def test_surplus_items_choose_one_after_the_other(seed: int, items: int, whole: bool) -> None:
+    surplus_as_by_comparing_all(seed, items, (4, 3, 2), whole)
+
+
+@given(st.integers(0, 2**31), st.integers(100, 400), st.booleans())
+@settings(max_examples=20)
+def test_surplus_items_choose_among_many_prefixes(seed: int, items: int, whole: bool) -> None:
+    surplus_as_by_comparing_all(seed, items, (32, 8, 2), whole)
+
+
+def surplus_as_by_comparing_all(
+    seed: int, items: int, sizes: tuple[int, int, int], whole: bool
+) -> None:
+    """Items in a heap, so that most find no room; of whole numbers, so that many prefixes are
+    equally near.
+    """
     generator = np.random.default_rng(seed)
-    books = Codebooks([generator.normal(size=(size, 3)).astype(np.float32) for size in (4, 3, 2)])
+    books = Codebooks([generator.normal(size=(size, 3)).astype(np.float32) for size in sizes])
     latents = (0.3 * generator.normal(size=(items, 3))).astype(np.float32)
+    if whole:
+        books = Codebooks([np.round(2 * level) for level in books.levels])
+        latents = np.round(4 * latents)
     nearest = books.encode(latents)
     found = resolve(latents, books, nearest)
-
-    def cost(item: int, prefix: tuple[int, int]) -> float:
-        a, b = (level[code] for level, code in zip(books.levels[:2], prefix, strict=True))
-        return float(((latents[item] - a - b) ** 2).sum())
-
+    firsts, seconds = (level.astype(np.float64) for level in books.levels[:2])
+    sums = firsts[:, None] + seconds
+    costs = ((latents[:, None, None].astype(np.float64) - sums) ** 2).sum(-1)
+    # Of equally near prefixes: the first code that is nearer with its shortest sum, then the lower
+    # code.
+    ranks = (sums**2).sum(-1).min(1) - 2 * latents.astype(np.float64) @ firsts.T
     prefixes = {item: (int(a), int(b)) for item, (a, b, _) in enumerate(nearest)}
     members = {
         prefix: sorted(
             (item for item, own in prefixes.items() if own == prefix),
-            key=lambda item, prefix=prefix: cost(item, prefix),
+            key=lambda item, prefix=prefix: costs[item][prefix],
         )
-        for prefix in product(range(4), range(3))
+        for prefix in product(range(sizes[0]), range(sizes[1]))
     }
-    surplus = sorted(item for inside in members.values() for item in inside[2:])
-    room = {prefix: max(0, 2 - len(inside)) for prefix, inside in members.items()}
+    surplus = sorted(item for inside in members.values() for item in inside[sizes[2] :])
+    room = {prefix: max(0, sizes[2] - len(inside)) for prefix, inside in members.items()}
     for item in surplus:
         choices = [prefix for prefix, left in room.items() if left]
-        prefixes[item] = min(choices, key=lambda prefix: cost(item, prefix))
+        prefixes[item] = min(
+            choices, key=lambda prefix: (costs[item][prefix], ranks[item, prefix[0]], prefix)
+        )
         room[prefixes[item]] -= 1
     assert found.surplus == len(surplus)
     assert [tuple(row) for row in found.codes[:, :2].tolist()] == list(prefixes.values())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,9 @@ from sidtune.sids.kmeans import Codes, Floats, chunks, distances
 # All prefixes are compared for an item without room where there are no more than these.
 MOST_PREFIXES = 1 << 22
 # Of items times the prefixes behind a first code, so many are looked at together.
-ROOM_AT_ONCE, FIRST_CODES_AT_ONCE = 1 << 20, 8
+ROOM_AT_ONCE = 1 << 20
+# Of the largest numbers that are added up: more than rounding makes of some sums in float32.
+ROUNDING = np.float32(2**-18)
 NOWHERE = -1
 
 
@@ -106,7 +108,7 @@ class _Room:
         self.given = np.unique(taken, axis=0)
         self.free = int(np.prod(self.sizes, dtype=object)) - len(self.given)
         self._counts: dict[int, int] = {}
-        self._known: dict[int, Floats] = {}
+        self._known: dict[int, _Prefixes] = {}
         self._used = {
             prefix: self.given[at, -1] for prefix, at in _groups(self.number(self.given[:, :-1]))
         }
@@ -180,32 +182,36 @@ class _Room:
         """The prefixes `(n, levels - 1)` with room of the lowest squared distance behind the fixed
         codes; `NOWHERE` where there is none.
         """
-        lengths, least = self._open(fixed)
+        known = self._open(fixed)
         head, rest = products[0], np.zeros((len(products[0]), 1), np.float32)
         for each in products[1:]:
             rest = (rest[:, :, None] + each[:, None]).reshape(len(rest), -1)
-        # No prefix of a first code costs less than this, so most first codes need no look.
-        bounds = head + least + rest.min(1, keepdims=True)
-        order = np.argsort(bounds, axis=1, kind="stable")
+        bounds = known.bounds(head, rest)
+        # Of equally near prefixes that of the first code with the lower rank counts, then that of
+        # the lower code.
+        ranks = head + known.shortest + rest.min(1, keepdims=True)
         best = np.full(len(head), NOWHERE)
         cost = np.full(len(head), np.inf, np.float32)
+        rank = np.full(len(head), -np.inf, np.float32)
         rows = np.arange(len(head))
-        for start in range(0, bounds.shape[1], FIRST_CODES_AT_ONCE):
-            rows = rows[bounds[rows, order[rows, start]] <= cost[rows]]
-            for some in chunks(len(rows), FIRST_CODES_AT_ONCE * rest.shape[1]):
-                at = rows[some]
-                firsts = order[at, start : start + FIRST_CODES_AT_ONCE]
-                costs = lengths[firsts]
-                costs += rest[at, None]
-                costs += head[at[:, None], firsts][:, :, None]
-                flat = costs.reshape(len(at), -1)
-                place = flat.argmin(1)
-                lowest = flat[np.arange(len(at)), place]
-                code, behind = np.divmod(place, rest.shape[1])
-                better = lowest < cost[at]
-                cost[at[better]] = lowest[better]
-                found = firsts[np.arange(len(at)), code] * rest.shape[1] + behind
-                best[at[better]] = found[better]
+        # One first code after the other, until no other can have a nearer prefix.
+        while len(rows):
+            firsts = bounds[rows].argmin(1)
+            bound = bounds[rows, firsts]
+            looks = (bound <= cost[rows]) & (bound < np.inf)
+            rows, firsts = rows[looks], firsts[looks]
+            bounds[rows, firsts] = np.inf
+            costs = known.lengths[firsts]
+            costs += rest[rows]
+            costs += head[rows, firsts][:, None]
+            behind = costs.argmin(1)
+            lowest, theirs = costs[np.arange(len(rows)), behind], ranks[rows, firsts]
+            sooner = theirs < rank[rows]
+            sooner |= (theirs == rank[rows]) & (firsts < best[rows] // rest.shape[1])
+            better = (lowest < cost[rows]) | ((lowest == cost[rows]) & sooner)
+            at = rows[better]
+            cost[at], rank[at] = lowest[better], theirs[better]
+            best[at] = firsts[better] * rest.shape[1] + behind[better]
         sizes = self.sizes[len(fixed) : len(self.sizes) - 1]
         prefixes = np.full((len(best), len(self.sizes) - 1), NOWHERE, np.int32)
         there = best != NOWHERE
@@ -213,36 +219,24 @@ class _Room:
         prefixes[there, len(fixed) :] = np.stack(np.unravel_index(best[there], sizes), axis=1)
         return prefixes
 
-    def _open(self, fixed: Codes) -> tuple[Floats, Floats]:
-        """Squared lengths of prefixes behind the fixed codes, infinite for those without room,
-        `(first codes, others)`; and for each first code one that none is below.
-        """
-        lengths = self._lengths(len(fixed)).reshape(self.sizes[len(fixed)], -1)
-        least = lengths.min(1) if len(fixed) else self._least
+    def _open(self, fixed: Codes) -> _Prefixes:
+        """Prefixes behind the fixed codes, those without room at an infinite length."""
+        known = self._behind(len(fixed))
         if not len(fixed):
-            self._close(lengths)
-            return lengths, least
+            # Those that have been filled since.
+            known.lengths.reshape(-1)[self._full_list[self._closed :]] = np.inf
+            self._closed = len(self._full_list)
+            return known
         levels = len(self.sizes) - 1
         zeros = np.zeros(levels - len(fixed), np.int32)
         start = int(self.number(np.append(fixed, zeros)[None])[0])
         full = np.array(self._full_list, np.int64) - start
-        lengths = lengths.copy()
+        lengths = known.lengths.copy()
         lengths.reshape(-1)[full[(full >= 0) & (full < lengths.size)]] = np.inf
-        return lengths, least
+        return known._replace(lengths=lengths)
 
-    def _close(self, lengths: Floats) -> None:
-        """Mark the prefixes that have been filled since."""
-        lengths.reshape(-1)[self._full_list[self._closed :]] = np.inf
-        self._closed = len(self._full_list)
-
-    @cached_property
-    def _least(self) -> Floats:
-        """The shortest squared length of each first code's prefixes."""
-        least: Floats = self._lengths(0).reshape(self.sizes[0], -1).min(1)
-        return least
-
-    def _lengths(self, fixed: int) -> Floats:
-        """Squared lengths of all sums of rows, one of each level from `fixed` on but the last."""
+    def _behind(self, fixed: int) -> _Prefixes:
+        """All sums of rows, one of each level from `fixed` on but the last."""
         if fixed not in self._known:
             books = self.books.levels[fixed : len(self.sizes) - 1]
             sums = np.zeros((1, books[0].shape[1] if books else 1), np.float32)
@@ -251,5 +245,39 @@ class _Room:
             lengths = (sums * sums).sum(1)
             for book in books[-1:]:
                 lengths = (lengths[:, None] + (book * book).sum(1) + 2 * sums @ book.T).ravel()
-            self._known[fixed] = lengths
+            lengths = lengths.reshape(self.sizes[fixed], -1)
+            floor = lengths.min(0)
+            above, longest = (lengths - floor).min(1), float(lengths.max())
+            self._known[fixed] = _Prefixes(lengths, lengths.min(1), floor, above, longest)
         return self._known[fixed]
+
+
+class _Prefixes(NamedTuple):
+    """Prefixes by their first code and the codes behind it; all but `lengths` as if every one had
+    room.
+
+    Args:
+        lengths: squared, infinite for those without room, `(first codes, others)`.
+        shortest: the least length of each first code, `(first codes,)`.
+        floor: the least length of the others, `(others,)`.
+        above: how far the lengths of each first code are above `floor` at least, `(first codes,)`.
+        longest: the greatest length.
+    """
+
+    lengths: Floats
+    shortest: Floats
+    floor: Floats
+    above: Floats
+    longest: float
+
+    def bounds(self, head: Floats, rest: Floats) -> Floats:
+        """What no prefix of a first code costs less than, `(n, first codes)`.
+
+        Args:
+            head: what first codes add to a prefix's length, `(n, first codes)`.
+            rest: what the others add, `(n, others)`.
+        """
+        largest = self.longest + float(np.abs(head).max()) + float(np.abs(rest).max())
+        least = (rest + self.floor).min(1, keepdims=True) - ROUNDING * np.float32(largest)
+        found: Floats = head + self.above + least
+        return found
