@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from sidtune.base.errors import UserError
 from sidtune.sids.codebooks import Codebooks
-from sidtune.sids.collisions import RULES
+from sidtune.sids.collisions import RULES, reassign
 from sidtune.sids.collisions.reassign import resolve, resolve_beside
 
 
@@ -159,6 +159,19 @@ def test_an_item_that_is_alone_keeps_the_nearest_code() -> None:
     codes = books.encode(latents)
     alone = [at for at, sid in enumerate(codes) if (codes[:, :2] == sid[:2]).all(1).sum() == 1]
     assert np.array_equal(resolve(latents, books, codes).codes[alone], codes[alone])
+
+
+def test_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(0)
+    books = Codebooks([generator.normal(size=(size, 3)).astype(np.float32) for size in (8, 4, 8)])
+    latents = generator.normal(size=(200, 3)).astype(np.float32)
+    codes = books.encode(latents)
+    found = []
+    for threads in (1, 3, 64):
+        monkeypatch.setattr(reassign, "cores", lambda threads=threads: threads)
+        found.append(resolve(latents, books, codes).codes)
+    assert len(np.unique(found[0], axis=0)) == len(latents)
+    assert all(np.array_equal(each, found[0]) for each in found)
 
 
 def test_one_more_token_counts_the_items_of_a_shared_sid() -> None:

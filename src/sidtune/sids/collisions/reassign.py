@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from sidtune.base.errors import UserError
+from sidtune.base.resources import cores
 from sidtune.sids.codebooks import Codebooks
 from sidtune.sids.collisions.outcome import Outcome
 from sidtune.sids.kmeans import Codes, Floats, chunks, distances
@@ -62,8 +64,16 @@ def resolve_beside(latents: Floats, books: Codebooks, codes: Codes, taken: Codes
     for some in chunks(len(surplus), int(np.prod(books.sizes[1:-1], dtype=object)), ROOM_AT_ONCE):
         items = surplus[some]
         settled[items, :-1] = room.settle(latents[items], codes[items])
-    for prefix, members in _groups(room.number(settled[:, :-1])):
-        _settle(members, latents, books, settled, room.used(prefix))
+    # Each thread has prefixes of its own. The solver, which takes most of the time, lets the others
+    # run.
+    groups, threads = list(_groups(room.number(settled[:, :-1]))), cores()
+
+    def settle(thread: int) -> None:
+        for prefix, members in groups[thread::threads]:
+            _settle(members, latents, books, settled, room.used(prefix))
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(settle, range(threads)))
     moved = int((settled != codes).any(1).sum())
     return Outcome(settled, np.full(len(codes), -1, np.int32), moved, len(homeless))
 
