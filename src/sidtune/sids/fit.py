@@ -18,7 +18,7 @@ from sidtune.data.rows import Rows, load_rows
 from sidtune.sids.collisions import RULES
 from sidtune.sids.index import FOLDER, INDEX, Fitted, is_complete, tokens, write_index
 from sidtune.sids.items import Items, read_items
-from sidtune.sids.kmeans import Codes, Floats
+from sidtune.sids.kmeans import Codes, Floats, chunks
 from sidtune.sids.quantizers import QUANTIZERS
 from sidtune.sids.report.measure import measure
 from sidtune.sids.vectors import fit_vectors
@@ -196,7 +196,8 @@ def _distortion(latents: Floats, codes: Codes, levels: list[Floats]) -> list[flo
     whole = max(float(np.einsum("ij,ij->", left, left, dtype=np.float64)), 1e-12)
     shares = []
     for level, book in enumerate(levels):
-        left -= book[codes[:, level]]
+        for rows in chunks(*left.shape):
+            left[rows] -= book[codes[rows, level]]
         shares.append(float(np.einsum("ij,ij->", left, left, dtype=np.float64)) / whole)
     return shares
 
