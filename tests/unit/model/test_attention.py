@@ -5,13 +5,14 @@ fail.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from tests.tiny_data import tiny_config
 from tests.tiny_models import make_config
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -28,6 +29,7 @@ from sidtune.model.attention import (
     takes_left_padding,
     tree_mask,
 )
+from sidtune.model.sharding.shards import scatter, shard
 from sidtune.training.train import train
 
 IDS = torch.arange(24).view(2, 12)
@@ -167,6 +169,27 @@ def test_a_probe_without_memory_ends_the_run_with_the_advice(
     with pytest.raises(UserError, match="ran out of memory: CUDA out of memory") as raised:
         train(tiny_config(tmp_path))
     assert "training.max_tokens" in str(raised.value)
+
+
+@pytest.fixture
+def alone() -> Iterator[None]:
+    """A process group of one."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("bf16", [True, False])
+def test_a_sharded_model_is_probed_as_it_computes(bf16: bool, alone: None) -> None:
+    """Its float32 weights are bfloat16 in a pass, where training is in bf16."""
+    config = make_config("qwen3", True, 200)
+    with torch.device("meta"):
+        made: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+    shard(made.eval(), torch.device("cpu"), bf16)
+    scatter(made, model())
+    assert runs_trees(made, 64)
+    assert takes_left_padding(made)
+    assert SharedPrompts(made, lambda: torch.autocast("cpu", torch.bfloat16, enabled=bf16)).exact()
 
 
 class EveryBeamSeesAll(SharedPrompts):
