@@ -95,8 +95,9 @@ def sequences(inputs: Inputs) -> Iterator[Finding]:
     history.
     """
     mixture, given = inputs.mixture, inputs.config.task_options()
-    for name in (name for name in given if TASKS[name].is_sequence):
-        (part,) = mixture.parts(name, "train", given[name])
+    whole = [task for task in given if TASKS[task].is_sequence]
+    parts = [(task, part) for task in whole for part in mixture.parts(task, "train", given[task])]
+    for name, part in parts:
         longest = part.take(np.argmax(_sequence_tokens(mixture.encoder, part), keepdims=True))
         if mixture.encoder.encode(longest).truncated:
             items = int(longest.history_lengths[0]) + 1

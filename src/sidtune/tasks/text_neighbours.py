@@ -1,4 +1,4 @@
-"""An item → an item with a similar text, for items that no training row holds."""
+"""Items that no training row holds, each beside an item with a similar text."""
 
 from __future__ import annotations
 
@@ -14,34 +14,40 @@ from sidtune.data.catalogue import Catalogue
 from sidtune.data.rows import Rows
 from sidtune.tasks.base import Items, Part, Placeholders, Source, Task, TaskOptions
 from sidtune.tasks.sid_sequence import FORM, refuse_nested
+from sidtune.tasks.sid_sequence_reversed import FORM as REVERSED
 
 # Similarities that are held at once.
 CELLS = 1 << 25
 
 
 class TextNeighboursOptions(TaskOptions):
-    """`neighbours`: how many examples each item gets, one for each of its neighbours."""
+    """`neighbours`: how many other items each item stands beside."""
 
     neighbours: Annotated[int, Field(ge=1, le=100)] = Field(
-        default=2, description="examples of each item: one for each of its nearest neighbours"
+        default=2,
+        description=(
+            "items with the most similar texts that each item stands beside, in two examples each"
+        ),
     )
 
 
 class TextNeighbours(Task):
-    """Examples of every item that no training row holds: a history of one item with a similar text,
-    which training rows do hold, and the item as the target.
+    """Histories of two items: one that training rows hold, then one with a similar text that they
+    do not hold; and the same, newest item first. All are targets.
 
-    Without them nothing says that such an item is ever bought, and the model gives it no chance.
-    The prompt is that of `sid_sequence`.
+    Without them nothing says that such an item is ever bought, and a model gives it hardly any
+    chance. The templates are those of `sid_sequence` and `sid_sequence_reversed`.
     """
 
     help: ClassVar[str] = (
-        "an item → an item with a similar text that no training row holds, so that the model can"
-        " recommend it; mix it with `sid_sequence`"
+        "each item that no training row holds, after an item with a similar text, in both orders;"
+        " mix it with `sid_sequence` and `sid_sequence_reversed`"
     )
+    is_sequence: ClassVar[bool] = True
     options: ClassVar[type[TaskOptions]] = TextNeighboursOptions
     forms: ClassVar[Mapping[str, Placeholders]] = {
-        FORM: Placeholders(prompt=(), response=("sequence_sids",))
+        FORM: Placeholders(prompt=(), response=("sequence_sids",)),
+        REVERSED: Placeholders(prompt=(), response=("sequence_sids",)),
     }
 
     def size(self, source: Source) -> int:
@@ -51,14 +57,18 @@ class TextNeighbours(Task):
     def build(
         self, source: Source, rows: NDArray[np.int64], options: TaskOptions, seed: int
     ) -> Sequence[Part]:
-        """One part for each rank of neighbours."""
+        """Two parts for each rank of neighbours, one for each order."""
         assert isinstance(options, TextNeighboursOptions)
         refuse_nested("text_neighbours", set(source.catalogue.sids))
         items = unseen(source.catalogue, source.rows)[rows]
         if not len(items):
             return []
         near = nearest(source.catalogue, source.rows, items, options.neighbours)
-        return [_part(column, items, rows) for column in near.T]
+        return [
+            part
+            for column in near.T
+            for part in (_part(FORM, column, items, rows), _part(REVERSED, items, column, rows))
+        ]
 
     @property
     def needs_texts(self) -> bool:
@@ -113,10 +123,13 @@ def _held(catalogue: Catalogue, rows: Rows) -> NDArray[np.bool_]:
     return held
 
 
-def _part(neighbours: NDArray[np.int64], items: NDArray[np.int64], rows: NDArray[np.int64]) -> Part:
+def _part(
+    form: str, first: NDArray[np.int64], second: NDArray[np.int64], rows: NDArray[np.int64]
+) -> Part:
+    """Histories of two items, both of them targets."""
     pairs = Ragged.from_lengths(
-        np.stack([neighbours, items], axis=1).ravel().astype(np.int32),
-        np.full(len(items), 2, np.int64),
+        np.stack([first, second], axis=1).ravel(), np.full(len(first), 2, np.int64)
     )
     columns = {"sequence_sids": Items(pairs, "sid", many=True)}
-    return Part(FORM, columns, rows, context=np.ones(len(items), np.int64))
+    context = np.zeros(len(first), np.int64)
+    return Part(form, columns, rows, context=context, newest_first=form == REVERSED)

@@ -29,7 +29,10 @@ EXPECTED = {
     "sid_sequence_reversed": {
         "sid_sequence_reversed": (REVERSED_OPENING, "<a_2><b_0><c_2><a_1><b_0><c_1><a_0><b_0><c_0>")
     },
-    "text_neighbours": {"sid_sequence": (f"{OPENING}<a_0><b_0><c_0>", "<a_2><b_2><c_8>")},
+    "text_neighbours": {
+        "sid_sequence": (OPENING, "<a_0><b_0><c_0><a_2><b_2><c_8>"),
+        "sid_sequence_reversed": (REVERSED_OPENING, "<a_2><b_2><c_8><a_0><b_0><c_0>"),
+    },
     "item_feature": {
         "item_feature.sid_to_title": ("Item <a_0><b_0><c_0> has the title:\n", "Blue Mug, 12 oz"),
         "item_feature.title_to_sid": (
@@ -124,7 +127,7 @@ def test_what_the_model_reads(tmp_path: Path, name: str) -> None:
         prompt, response = EXPECTED[name][part.form]
         assert tokenizer.decode(ids[:start]) == prompt
         assert tokenizer.decode(ids[start:end]) == response + (
-            "</s>" if part.context is None else ""
+            "" if TASKS[name].is_sequence else "</s>"
         )
         assert end == len(ids)
 

@@ -48,7 +48,7 @@ def mixed(config: Config) -> Mixture:
 
 
 def pairs(made: Mixture, **options: Any) -> list[list[list[int]]]:
-    """Neighbour and item of every example, part by part."""
+    """Neighbour and item of every example, part by part; the other order must be the same."""
     task = text_neighbours.TextNeighbours()
     source = made.source("train")
     rows = np.arange(task.size(source))
@@ -56,8 +56,11 @@ def pairs(made: Mixture, **options: Any) -> list[list[list[int]]]:
     found = []
     for part in parts:
         positions: Any = part.columns["sequence_sids"]
-        found.append([positions.positions[row].tolist() for row in range(len(part))])
-    return found
+        order = -1 if part.newest_first else 1
+        assert part.form == ("sid_sequence_reversed" if part.newest_first else "sid_sequence")
+        found.append([positions.positions[row].tolist()[::order] for row in range(len(part))])
+    assert found[::2] == found[1::2]
+    return found[::2]
 
 
 @pytest.mark.parametrize("cells", [1, 16, 1 << 20])
@@ -86,15 +89,17 @@ def test_the_nearest_items_of_training_rows_stand_before_each_new_item(
         assert ranked == [[expected[row][rank], item] for rank in range(3)]
 
 
-def test_only_the_item_is_a_target(tmp_path: Path) -> None:
+def test_both_items_are_targets_in_both_orders(tmp_path: Path) -> None:
     made = mixture(tmp_path, neighbours=1)
-    (part,) = made.parts("text_neighbours", "train", made.config.task_options()["text_neighbours"])
-    assert part.context is not None
-    assert part.context.tolist() == [1, 1, 1]
-    encoded = made.encoder.encode(part)
-    (start, end), ids = encoded.label_spans[0].tolist(), encoded.input_ids[0].tolist()
-    assert made.vocabulary.tokenizer.decode(ids[start:end]) == "<a_2><b_2><c_8>"
-    assert end == len(ids)
+    parts = made.parts("text_neighbours", "train", made.config.task_options()["text_neighbours"])
+    sids = ["<a_0><b_0><c_0>", "<a_2><b_2><c_8>"]
+    for part, expected in zip(parts, (sids, sids[::-1]), strict=True):
+        assert part.context is not None
+        assert part.context.tolist() == [0, 0, 0]
+        encoded = made.encoder.encode(part)
+        (start, *_, end), ids = encoded.label_spans[0].tolist(), encoded.input_ids[0].tolist()
+        assert made.vocabulary.tokenizer.decode(ids[start:end]) == "".join(expected)
+        assert end == len(ids)
 
 
 def test_more_neighbours_than_items_are_all_of_them(tmp_path: Path) -> None:
