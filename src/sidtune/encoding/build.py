@@ -90,11 +90,14 @@ class Mixture:
         ]
         for task in encoded:
             if not len(task):
-                raise UserError(
-                    f"task {task.name} has no training example ({task.counts.dropped} exceed"
-                    " encoding.cutoff_len)",
-                    "Raise encoding.cutoff_len, or remove the task from `tasks`.",
+                message, remedy = (
+                    f"task {task.name} has no training example",
+                    "Remove it from `tasks`.",
                 )
+                if task.counts.dropped:
+                    message += f": all {task.counts.dropped:,} exceed encoding.cutoff_len"
+                    remedy = "Raise encoding.cutoff_len, or remove the task from `tasks`."
+                raise UserError(message, remedy)
         return encoded
 
     def valid(self) -> list[EncodedTask]:
