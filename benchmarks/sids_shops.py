@@ -102,11 +102,6 @@ def shop_of(shop: str, place: Path, folder: Path) -> tuple[dict[str, Any], Path 
         words = {i: {"title": " ".join(f"a{n}" for n in row)} for i, row in attributes.items()}
         (folder / "beauty.item.json").write_text(json.dumps(words), encoding="utf-8")
         data["items"] = str(folder / "beauty.item.json")
-    else:
-        known = json.loads((source / f"{name}.index.json").read_text(encoding="utf-8"))
-        nameless = json.dumps({item: {"title": ""} for item in known})
-        (folder / "instruments.item.json").write_text(nameless, encoding="utf-8")
-        data["items"] = str(folder / "instruments.item.json")
     return data, source / f"{name}.index.json"
 
 

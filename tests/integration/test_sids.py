@@ -130,3 +130,36 @@ def test_a_model_is_renewed_all_or_nothing(tmp_path: Path) -> None:
     assert "of the model's 8 items have another SID" in message(
         "sids", "assign", other, "--items", new, "--model", run
     )
+
+
+def test_without_a_catalogue_every_stage_works_on_the_items_of_the_rows(tmp_path: Path) -> None:
+    config, tree = configured(tmp_path)
+    data = tree["data"]
+    del data["items"]
+    # An item that only validation has.
+    with Path(data["valid"]).open("a") as file:
+        file.write("new,['Mug'],Late,[0],late,['<a_0>'],<a_0>\n")
+    tree |= {"sids": {"vectors": "co_occurrence", "levels": [2, 2, 8]}, "tasks": {"sid_next": None}}
+    tree["training"] |= {"max_steps": 2}
+    config.write_text(yaml.safe_dump(tree))
+    assert "is not given, and there are no SIDs" in message("train", config)
+    ran = call("run", config)
+    assert ran.exit_code == 0, ran.output
+    run = Path(tree["output_dir"])
+    assert read_bundle(run).catalogue.ids == [*map(str, range(len(TITLES))), "late"]
+    index = made(config)["index"]
+    for command in (
+        ("train", config, f"output_dir={tmp_path / 'again'}", f"data.index={index}"),
+        ("evaluate", run, "--split", "valid"),
+        ("baselines", config, "--simple"),
+        ("rank", run),
+        ("sids", "report", index),
+        ("recommend", run, "--history", "0,late", "-k", "3"),
+    ):
+        done = call(*command)
+        assert done.exit_code == 0, (command, done.output)
+    assert "0 errors" in call("check", config).output
+    new = catalogue(tmp_path / "new.item.json", later="Blue Mug, 12 oz")
+    assert "know nothing of items that no training row has" in message(
+        "sids", "assign", index, "--items", new
+    )

@@ -46,7 +46,8 @@ class SidsConfig(Section):
         default=None,
         description=(
             "Parquet with `item_id`, `title` and text columns, or CSV, TSV or JSON Lines whose"
-            " columns have usual names, in place of `data.items`"
+            " columns have usual names, in place of `data.items`. With `vectors: co_occurrence` and"
+            " neither of them, the items are those of the rows"
         ),
     )
     columns: tuple[str, ...] | None = Field(
@@ -152,6 +153,8 @@ class SidsData(BaseModel):
 
     items: ExpandedPath | None = None
     train: ExpandedPath | None = None
+    valid: ExpandedPath | None = None
+    test: ExpandedPath | None = None
     interactions: ExpandedPath | None = None
     history: Positive | None = None
 

@@ -137,7 +137,7 @@ def tell_apart(catalogue: Catalogue, path: Path) -> Catalogue:
     return replace(catalogue, sids=sids)
 
 
-def refuse_unnameable(catalogue: Catalogue, path: Path) -> None:
+def refuse_unnameable(catalogue: Catalogue, path: Path | str) -> None:
     """Refuse ids and tokens that cannot be written in text files, such as a list of candidates."""
     for item in catalogue.ids:
         if not item or item != item.strip() or UNWRITABLE & set(item):

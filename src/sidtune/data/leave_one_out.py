@@ -114,7 +114,7 @@ def read_interactions(path: Path, catalogue: Catalogue) -> Interactions:
         UserError: names the user of an invalid entry, a user that occurs twice (`7` and `7.0` are
             the same user), or a user with an item that is not in the catalogue.
     """
-    written, ids, lengths = _of_parquet(path) if kind_of(path) == ".parquet" else _of_object(path)
+    written, ids, lengths = _histories(path)
     items = Ragged.from_lengths(catalogue.positions(ids), lengths)
     users = as_users(written)
     _refuse_repeated(users, written, path)
@@ -122,7 +122,18 @@ def read_interactions(path: Path, catalogue: Catalogue) -> Interactions:
     return Interactions(users, items)
 
 
+def interacted(path: Path) -> pa.Array:
+    """The items of whole histories, one after another, as `large_string`; raises as
+    `read_interactions` for entries that are not valid.
+    """
+    return _histories(path)[1]
+
+
 Histories = tuple[pa.Array, pa.Array, NDArray[np.int64]]
+
+
+def _histories(path: Path) -> Histories:
+    return _of_parquet(path) if kind_of(path) == ".parquet" else _of_object(path)
 
 
 def _of_object(path: Path) -> Histories:

@@ -79,13 +79,6 @@ def choose(tables: Sequence[Table]) -> Chosen:
         raise UserError(f"nothing to train on: {listed(tables)}", READABLE)
     if way == ("interactions",) and _need_preparing(roles):
         return _prepared(roles)
-    if way != ("events",) and not {"items", "index"} & roles.keys():
-        first = roles[way[0]]
-        raise UserError(
-            f"{first.path}: rows, and neither the items (.item.json) nor their SIDs (.index.json)"
-            " are beside them",
-            "Put one of them beside the rows, or give the events that they were made of.",
-        )
     texts: tuple[Role, ...] = ("catalogue",) if way == ("events",) else ("items", "index")
     kept = {role: roles[role] for role in (*way, *texts) if role in roles}
     if way == ("events",) and "catalogue" not in kept and "items" in roles:
@@ -124,10 +117,10 @@ def _words(table: Table) -> list[str]:
 
 
 def _need_preparing(roles: Container[Role]) -> bool:
-    """Whether whole histories lack a catalogue in the layout of `data.items`: `sidtune prepare`
-    makes one of a catalogue in another layout, or of the histories where there are no SIDs either.
+    """Whether whole histories have a catalogue in another layout than that of `data.items`, of
+    which `sidtune prepare` makes one.
     """
-    return "items" not in roles and ("catalogue" in roles or "index" not in roles)
+    return "items" not in roles and "catalogue" in roles
 
 
 def _prepared(roles: Mapping[Role, Table]) -> Chosen:

@@ -21,6 +21,7 @@ from sidtune.sids.items import Items, read_items
 from sidtune.sids.kmeans import Codes, Floats, chunks
 from sidtune.sids.quantizers import QUANTIZERS
 from sidtune.sids.report.measure import measure
+from sidtune.sids.row_items import items_of_rows, row_files
 from sidtune.sids.vectors import fit_vectors
 from sidtune.sids.vectors.source import Source
 
@@ -52,7 +53,8 @@ def make(run: SidsRun) -> Made:
     folder = run.output_dir / FOLDER / fingerprint(run)
     if is_complete(folder):
         return Made(folder, True)
-    items = read_items(catalogue_file(run), run.sids.columns)
+    file = catalogue_file(run)
+    items = read_items(file, run.sids.columns) if file else items_of_rows(run.data)
     starting(f"Making SIDs of {len(items):,} items{_texts(items, run.sids)}{_time(run.sids)}")
     write_index(fit(Source(items, run.sids, _reader(run, items))), folder)
     return Made(folder, False)
@@ -140,19 +142,21 @@ def _time(options: SidsConfig) -> str:
     return ": some minutes" if slow else ": about half a minute for 100,000"
 
 
-def catalogue_file(run: SidsRun) -> Path:
-    """The file with the items.
+def catalogue_file(run: SidsRun) -> Path | None:
+    """The file with the items; None where those of the rows are meant, which have no texts.
 
     Raises:
-        UserError: where none is configured.
+        UserError: where none is configured, and texts or given vectors need one.
     """
     file = run.sids.catalogue or run.data.items
-    if file is None:
+    if file is None and run.sids.weights.keys() != {"co_occurrence"}:
         raise UserError(
             "SIDs are made of a catalogue, and neither data.items nor sids.catalogue is given",
             "Give data.items (.item.json), or sids.catalogue (Parquet with item_id, title and"
-            " texts).",
+            " texts); sids.vectors: co_occurrence alone needs neither.",
         )
+    if file is None and not row_files(run.data):
+        raise _no_rows()
     return file
 
 
@@ -160,8 +164,9 @@ def fingerprint(run: SidsRun) -> str:
     """A name for everything that an index follows from: files by their contents, settings, and the
     method's version.
     """
-    files = [catalogue_file(run), run.sids.file]
-    if "co_occurrence" in run.sids.weights:
+    catalogue = catalogue_file(run)
+    files: list[Path | None] = [catalogue, run.sids.file] if catalogue else [*row_files(run.data)]
+    if catalogue and "co_occurrence" in run.sids.weights:
         files.append(run.data.interactions or run.data.train)
     if run.sids.encoder:
         files += sorted(path for path in run.sids.encoder.rglob("*") if path.is_file())
@@ -181,13 +186,17 @@ def _reader(run: SidsRun, items: Items) -> Callable[[], Rows]:
             return load_leave_one_out(run.data.interactions, catalogue, "train", longest)
         if run.data.train:
             return load_rows(run.data.train, catalogue).latest(run.data.history)
-        raise UserError(
-            "sids.vectors: co_occurrence needs training rows, and neither data.train nor"
-            " data.interactions is given",
-            "Give one of them, or use sids.vectors: text.",
-        )
+        raise _no_rows()
 
     return read
+
+
+def _no_rows() -> UserError:
+    return UserError(
+        "sids.vectors: co_occurrence needs training rows, and neither data.train nor"
+        " data.interactions is given",
+        "Give one of them, or use sids.vectors: text.",
+    )
 
 
 def _distortion(latents: Floats, codes: Codes, levels: list[Floats]) -> list[float]:
