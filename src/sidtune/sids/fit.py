@@ -26,7 +26,7 @@ from sidtune.sids.vectors import fit_vectors
 from sidtune.sids.vectors.source import Source
 
 # A change of what the same inputs lead to changes it.
-METHOD_VERSION = 4
+METHOD_VERSION = 5
 DEPTH, USUAL_SIZE, ITEMS_OF_USUAL_SIZE, SMALLEST_SIZE = 3, 256, 1_024, 4
 ITEMS_PER_CODE = 4
 # Quantizers with an encoder that is trained.

@@ -117,7 +117,7 @@ def least(latents: np.ndarray, books: Codebooks) -> float:
     return min(float(((latents[:, 0] - np.array(choice)) ** 2).sum()) for choice in choices)
 
 
-@given(st.integers(0, 2**31), st.integers(1, 5))
+@given(st.integers(0, 2**31), st.integers(1, 6))
 def test_assignment_is_exact(seed: int, items: int) -> None:
     generator = np.random.default_rng(seed)
     books, latents = line(generator.normal(size=6).tolist()), column(*generator.normal(size=items))

@@ -92,7 +92,12 @@ def _settle(
     best = costs.argmin(1)
     if len(np.unique(best)) < len(best):
         free = np.setdiff1d(np.arange(costs.shape[1]), used)
-        rows, columns = linear_sum_assignment(costs[:, free])
+        wanted = costs[:, free].astype(np.float64)
+        if len(wanted) == len(free):
+            # Every code gets an item, so what all items pay for it changes no choice, and without
+            # it the solver searches less.
+            wanted -= wanted.min(0)
+        rows, columns = linear_sum_assignment(wanted)
         best[rows] = free[columns]
     codes[members, -1] = best
 
