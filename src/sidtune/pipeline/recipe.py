@@ -83,9 +83,12 @@ def recipe_for(config: Config) -> Recipe:
         "patience": None,
         "ranking": {"every": 1, "sample": 2000},
     }
-    tasks = {"sid_sequence": None, "sid_sequence_reversed": None}
-    if len(unseen(catalogue, rows)):
-        tasks["text_neighbours"] = None
+    tasks: dict[str, Any] = {"sid_sequence": None, "sid_sequence_reversed": None}
+    if new := len(unseen(catalogue, rows)):
+        # Four examples of each. Of a catalogue with many such items each epoch draws a share, so
+        # that they are at most half as many as the histories in both directions.
+        share = len(rows.users.unique()) / (4 * new)
+        tasks["text_neighbours"] = {"weight": share} if share < 1 else None
     settings: dict[str, dict[str, Any]] = {
         "model": model,
         "tasks": tasks,

@@ -110,8 +110,9 @@ def nearest(
     block = max(1, CELLS // len(known))
     for first in range(0, len(items), block):
         cosines = vectors[items[first : first + block]] @ vectors[known].T
-        order = np.argsort(-cosines, axis=1, kind="stable")[:, :most]
-        found[first : first + block] = known[order]
+        near = np.argpartition(-cosines, most - 1, axis=1)[:, :most]
+        order = np.argsort(-np.take_along_axis(cosines, near, 1), axis=1, kind="stable")
+        found[first : first + block] = known[np.take_along_axis(near, order, 1)]
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -18,6 +19,7 @@ from sidtune.commands.demo_shop import write_demo_events
 from sidtune.config.events import PrepareConfig
 from sidtune.events.prepare import Prepared, find_prepared, prepare
 from sidtune.pipeline import defaults
+from sidtune.pipeline import recipe as recipes
 from sidtune.pipeline.defaults import Request, load_run, load_sids, recipe_of, with_index, with_rows
 from sidtune.pipeline.recipe import LAYERS
 from sidtune.sids.fit import make
@@ -172,6 +174,22 @@ def test_a_table_of_a_database_is_what_prepare_last_made_of_it(tmp_path: Path) -
         connection.execute(f"create or replace table log as select * from '{events}'")
     assert do_prepare(path).again
     assert load_run(path).data.interactions == first.rows["interactions"]
+
+
+def test_many_items_without_rows_do_not_outweigh_the_histories(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_config(tmp_path)
+    do_prepare(path)
+    make(load_sids(path))
+    request = with_index(with_rows(Request.read(path)))
+    for new, weight in ((0, None), (USERS // 4, None), (USERS, 0.25), (10 * USERS, 0.025)):
+        monkeypatch.setattr(recipes, "unseen", lambda *_, new=new: np.arange(new))
+        tasks = recipe_of(request).settings["tasks"]
+        assert ("text_neighbours" in tasks) == bool(new)
+        if new:
+            options = tasks["text_neighbours"]
+            assert options == (None if weight is None else {"weight": weight})
 
 
 def test_the_model_follows_from_the_data_where_none_is_given(tmp_path: Path) -> None:
