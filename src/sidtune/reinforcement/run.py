@@ -218,20 +218,18 @@ def _settings(inputs: Inputs) -> dict[str, Any]:
             f"rl.hint: {rl.hint} gives the whole target away: the longest SID has {longest} tokens",
             f"Set rl.hint to {longest - 1} or less.",
         )
-    if len(rl.level_weights or ()) > longest:
+    factors = len(rl.level_weights or ())
+    if factors > longest:
         raise UserError(
-            f"rl.level_weights: {len(rl.level_weights or ())} factors, but SIDs have {longest}"
-            " levels",
+            f"rl.level_weights: {factors} factors, but SIDs have {longest} levels",
             "Give one factor for each level at most.",
         )
     weights = sorted(file for pattern in WEIGHTS for file in start.glob(pattern))
     # The reference is loaded from it.
     digests = [file_digest(file) for file in weights if file.name != "ranker.safetensors"]
+    compared = rl.model_dump(mode="json", include=set(COMPARED))
     return {
-        **{
-            f"rl.{name}": value
-            for name, value in rl.model_dump(mode="json", include=set(COMPARED)).items()
-        },
+        **{f"rl.{name}": value for name, value in compared.items()},
         "rl.rewards": rl.weights,
         "rl.start": digest(digests)[:12],
     }

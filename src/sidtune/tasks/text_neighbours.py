@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from sidtune.base.ragged import Ragged
+from sidtune.config.sids import SidsConfig
 from sidtune.data.catalogue import Catalogue
 from sidtune.data.rows import Rows
 from sidtune.tasks.base import Items, Part, Placeholders, Source, Task, TaskOptions
@@ -91,8 +92,7 @@ def nearest(
     The vectors are those that `sidtune sids` makes of title and description; nearness is their
     cosine.
     """
-    # What makes vectors takes a second to import, and hardly any run needs it.
-    from sidtune.config.sids import SidsConfig
+    # They take a second to import, and this module is imported by every command.
     from sidtune.sids.items import Items as Texts
     from sidtune.sids.vectors import VECTORS
     from sidtune.sids.vectors.source import Source as TextSource
@@ -111,7 +111,7 @@ def nearest(
     for first in range(0, len(items), block):
         cosines = vectors[items[first : first + block]] @ vectors[known].T
         near = np.argpartition(-cosines, most - 1, axis=1)[:, :most]
-        order = np.argsort(-np.take_along_axis(cosines, near, 1), axis=1, kind="stable")
+        order = np.argsort(-np.take_along_axis(cosines, near, 1), axis=1)
         found[first : first + block] = known[np.take_along_axis(near, order, 1)]
     return found
 
