@@ -4,8 +4,9 @@ A tenth of the items of Amazon Industrial and Scientific, drawn by seed, is take
 catalogue and of the training and validation rows. The index and the model
 (`recipes/amazon-industrial-sids.yaml`) are made of the rest. `sidtune sids assign --model` then
 gives the new items SIDs. Ranked are the test rows with a new target, and all others, over the whole
-catalogue, three times: without any training, after training further on all rows, and by a model
-that was trained on all rows from the start with the same SIDs.
+catalogue: without any training; after training further on the same rows with `text_neighbours`,
+when no event of a new item is known; after training further on all rows; and by a model that was
+trained on all rows from the start with the same SIDs.
 
     export SIDTUNE_DATA=folder
     python benchmarks/new_items.py --folder kept        # kept runs are not repeated
@@ -55,6 +56,9 @@ def main() -> None:
     index = assigned(folder, shop, old_index, first)
     figures = {"assigned, without training": evaluate(folder, first)}
     further = {"base": str(first), "from_scratch": False}
+    items = shop / f"{SHOP}.item.json"
+    texts = train(folder, "texts", further, index, "old", FURTHER, items)
+    figures["trained further, no event of a new item"] = evaluate(folder, texts)
     second = train(folder, "further", further, index, "all", FURTHER)
     figures["trained further"] = evaluate(folder, second)
     whole = train(folder, "whole", {"base": str(base)}, index, "all")
@@ -63,7 +67,7 @@ def main() -> None:
     OUTCOME.write_text(json.dumps(outcome, indent=1) + "\n", encoding="utf-8")
     for name, found in figures.items():
         for rows, metrics in found.items():
-            print(f"{name:<30}{rows:<14}", {m: round(v, 4) for m, v in metrics.items()})
+            print(f"{name:<42}{rows:<14}", {m: round(v, 4) for m, v in metrics.items()})
 
 
 def write_files(shop: Path, folder: Path) -> dict[str, int]:
@@ -126,15 +130,23 @@ def train(
     index: Path,
     rows: str,
     training: dict[str, Any] | None = None,
+    texts: Path | None = None,
 ) -> Path:
-    """Train the recipe on these rows with this index, unless that is done."""
+    """Train the recipe on these rows with this index, unless that is done; with a file of items
+    also on `text_neighbours`.
+    """
     recipe = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))
     data = {
         "index": str(index),
         **{split: str(folder / f"{split}.{rows}.csv") for split in ("train", "valid")},
     }
+    tasks = recipe["tasks"]
+    if texts:
+        data["items"] = str(texts)
+        tasks = {**tasks, "text_neighbours": None}
     sections = {
         **recipe,
+        "tasks": tasks,
         "model": recipe["model"] | model,
         "training": recipe["training"] | (training or {}),
         "encoding": {"cache_dir": str(folder / "cache")},

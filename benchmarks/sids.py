@@ -25,12 +25,12 @@ from typing import Any
 import yaml
 
 from commands import sidtune
+from paired import METRICS, differences, figures, shown
 
 ROOT = Path(__file__).parents[1]
 RECIPE = ROOT / "recipes" / "amazon-industrial-sids.yaml"
 OUTCOME = Path(__file__).with_suffix(".json")
 SHOP = "Industrial_and_Scientific"
-METRICS = ("HR@10", "NDCG@10", "HR@50")
 PUBLISHED, RANDOM = "published", "random"
 # Sections `sids`, by name. What an index needs that is not there (an encoder's folder) is asked for
 # by name.
@@ -138,12 +138,14 @@ def report(folder: Path, split: str) -> None:
     rows: list[dict[str, Any]] = []
     for name in (PUBLISHED, *INDEXES, RANDOM):
         seeds = {
-            seed: found for seed in range(1, 100) if (found := figures(folder, name, seed, split))
+            seed: found
+            for seed in range(1, 100)
+            if (found := figures(run_folder(folder, name, seed), split))
         }
         if seeds:
             means = {metric: mean(found[metric] for found in seeds.values()) for metric in METRICS}
             rows.append({"index": name, "sids": INDEXES.get(name), "seeds": seeds, "mean": means})
-            rows[-1]["against_published"] = differences(folder, name, list(seeds), split)
+            rows[-1]["against_published"] = against_published(folder, name, list(seeds), split)
     print(
         f"{'index':<32}{'seeds':>6}"
         + "".join(f"{metric:>10}{'difference (95%)':>26}" for metric in METRICS)
@@ -161,68 +163,22 @@ def report(folder: Path, split: str) -> None:
     )
 
 
-def figures(folder: Path, name: str, seed: int, split: str) -> dict[str, float]:
-    """The metrics of one evaluation by item; none where it is not done."""
-    file = run_folder(folder, name, seed) / "evaluation" / f"{split}.json"
-    if not file.is_file():
-        return {}
-    found = json.loads(file.read_text(encoding="utf-8"))["rankers"]["model"]["item"]
-    return {metric: found[metric]["value"] for metric in METRICS}
-
-
-def differences(
+def against_published(
     folder: Path, name: str, seeds: list[int], split: str
 ) -> dict[str, dict[str, float]]:
-    """Index less published index: mean of the seeds that both have, and a 95% interval.
-
-    The bootstrap draws rows; a row's gain is the mean over seeds, so seeds count as fixed.
-    """
-    import numpy as np
-
-    both = [seed for seed in seeds if figures(folder, PUBLISHED, seed, split)]
+    """Index less published index, over the seeds that both have."""
+    both = [seed for seed in seeds if figures(run_folder(folder, PUBLISHED, seed), split)]
     if name == PUBLISHED or not both:
         return {}
     own, theirs = (
-        np.mean([gains(folder, which, seed, split) for seed in both], axis=0)
-        for which in (name, PUBLISHED)
+        [run_folder(folder, which, seed) for seed in both] for which in (name, PUBLISHED)
     )
-    apart = own - theirs
-    generator = np.random.default_rng(0)
-    drawn = [apart[generator.integers(len(apart), size=len(apart))].mean(0) for _ in range(2_000)]
-    low, high = np.percentile(drawn, [2.5, 97.5], axis=0)
-    return {
-        metric: {
-            "value": float(apart[:, at].mean()),
-            "low": float(low[at]),
-            "high": float(high[at]),
-        }
-        for at, metric in enumerate(METRICS)
-    }
-
-
-def gains(folder: Path, name: str, seed: int, split: str) -> Any:
-    """What each row adds to each metric, `(rows, metrics)`."""
-    import numpy as np
-    import pyarrow.parquet
-
-    file = run_folder(folder, name, seed) / "evaluation" / f"{split}.predictions.parquet"
-    table = pyarrow.parquet.read_table(file, columns=["row", "item_rank"]).sort_by("row")
-    rank = table["item_rank"].to_numpy().astype(float)
-    # Ranks are counted from 1; a target that is not in the list has 0.
-    rank = np.where(rank > 0, rank, np.inf)
-    return np.stack(
-        [rank <= 10, np.where(rank <= 10, 1 / np.log2(1 + rank), 0), rank <= 50], axis=1
-    ).astype(float)
+    return differences(own, theirs, split)
 
 
 def run_folder(folder: Path, name: str, seed: int) -> Path:
     """Where a run is."""
     return folder / "runs" / f"{name.replace(',', '').replace(' ', '-')}-{seed}"
-
-
-def shown(cell: dict[str, float] | None) -> str:
-    """A difference and its interval."""
-    return f"{cell['value']:+.4f} ({cell['low']:+.4f}, {cell['high']:+.4f})" if cell else "–"
 
 
 if __name__ == "__main__":
