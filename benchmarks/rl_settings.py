@@ -1,13 +1,14 @@
 """What each setting of reinforcement changes, beside the recipe's own.
 
-Every row goes on from the same finished run of `recipes/amazon-industrial-rl.yaml`, is evaluated on
-all validation rows, the model alone, and is compared with its start by `sidtune compare` (paired
-bootstrap). Finished rows are kept in the folder and not repeated; a row that was stopped goes on
-from its last checkpoint.
+Every row goes on from the same finished run, one of `recipes/amazon-industrial-rl.yaml` or another,
+is evaluated on all validation rows, the model alone, and is compared with its start by `sidtune
+compare` (paired bootstrap). Finished rows are kept in the folder and not repeated; a row that was
+stopped goes on from its last checkpoint. The JSON has the rows of each start by its name.
 
     export SIDTUNE_DATA=folder
-    python benchmarks/rl_settings.py --start runs/amazon-industrial-sft --folder kept
-    python benchmarks/rl_settings.py --start runs/amazon-industrial-sft --folder kept --rows recipe
+    START="--start runs/amazon-industrial-sft --name published-1 --folder kept/published-1"
+    python benchmarks/rl_settings.py $START
+    python benchmarks/rl_settings.py $START --rows recipe
 """
 
 from __future__ import annotations
@@ -57,7 +58,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--start", type=Path, required=True, help="the finished run")
-    parser.add_argument("--folder", type=Path, required=True, help="runs are kept here")
+    parser.add_argument("--name", required=True, help="of the start, in the JSON")
+    parser.add_argument("--folder", type=Path, required=True, help="the start's runs are kept here")
     parser.add_argument("--rows", nargs="*", choices=ROWS, default=list(ROWS))
     asked = parser.parse_args()
     os.environ.setdefault("SIDTUNE_DATA", "../shared/data")
@@ -65,7 +67,7 @@ def main() -> None:
     evaluated(start)
     for name in asked.rows:
         run(name, start, folder)
-        report(start, folder)
+        report(start, folder, asked.name)
 
 
 def run(name: str, start: Path, folder: Path) -> None:
@@ -91,7 +93,7 @@ def evaluated(output: Path) -> None:
         sidtune("evaluate", str(output), "--split", "valid", "--no-baselines")
 
 
-def report(start: Path, folder: Path) -> None:
+def report(start: Path, folder: Path, start_name: str) -> None:
     """Print what there is so far and write it as JSON."""
     done = [name for name in ROWS if (folder / name.replace(" ", "-") / "evaluation").is_dir()]
     runs = [str(folder / name.replace(" ", "-")) for name in done]
@@ -110,7 +112,8 @@ def report(start: Path, folder: Path) -> None:
             for metric, found in changes.items()
         ]
         print(f"{name:<24}" + "  ".join(cells), flush=True)
-    OUTCOME.write_text(json.dumps({"rows": rows}, indent=1) + "\n", encoding="utf-8")
+    kept = json.loads(OUTCOME.read_text(encoding="utf-8")) if OUTCOME.exists() else {}
+    OUTCOME.write_text(json.dumps({**kept, start_name: rows}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
