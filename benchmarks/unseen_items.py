@@ -68,7 +68,8 @@ def run(name: str, seed: int, folder: Path, split: str) -> None:
         if not base.exists():
             sidtune("new-model", str(base))
         config = folder / "sids.yaml"
-        config.write_text(yaml.safe_dump({"output_dir": str(folder), "data": data}), "utf-8")
+        tree = {"output_dir": str(folder), "data": data}
+        config.write_text(yaml.safe_dump(tree), encoding="utf-8")
         index = json.loads(sidtune("sids", str(config), "--json"))["index"]
         settings = [
             *(f"data.index={index}", f"data.items={data['items']}", "data.unique_sids=false"),

@@ -23,6 +23,12 @@ from sidtune.tasks.config import Config
 
 CONFIG_HINT = "`sidtune explain` lists all keys; `sidtune explain KEY` says what one means."
 NEWLINE = "\n"
+# Types of values, as YAML calls them.
+EXPECTED = {
+    "tuple_type": "expected a list",
+    "dict_type": "expected keys with values",
+    "model_type": "expected keys with values",
+}
 S = TypeVar("S", bound=Section)
 
 
@@ -189,21 +195,37 @@ def _faults(error: ValidationError, root: type[BaseModel], prefix: str = "") -> 
     """One line per error with dotted key names; the errors of all members of a union become one."""
     messages: dict[str, list[str]] = {}
     found: dict[str, str] = {}
+    sections: set[str] = set()
     for fault in error.errors():
         if fault["type"] == "default_factory_not_called":
             continue  # the error it depends on is listed separately
         # Stages are counted from 1, like their folders.
         keys = [str(part + 1) if isinstance(part, int) else part for part in fault["loc"]]
         if fault["type"] == "extra_forbidden":
-            known = _section_of(root, keys).model_fields
-            messages[prefix + ".".join(keys)] = [f"unknown key{did_you_mean(keys[-1], known)}"]
+            *outer, last = keys
+            key = prefix + ".".join([*_without_union(outer), last])
+            known = _section_of(root, outer).model_fields
+            messages[key] = [f"unknown key{did_you_mean(last, known)}"]
             continue
-        key = prefix + _without_union(keys)
-        messages.setdefault(key, []).append(fault["msg"].removeprefix("Value error, "))
-        if fault["type"] != "missing" and not isinstance(fault["input"], dict):
+        key = prefix + (".".join(_without_union(keys)) or "configuration")
+        said = EXPECTED.get(fault["type"]) or fault["msg"].removeprefix("Value error, ")
+        messages.setdefault(key, []).append(said)
+        if fault["type"] == "missing":
+            continue
+        if isinstance(fault["input"], dict):
+            # A section where a value could stand, too: what is wrong in it says more than that it
+            # is no such value.
+            if fault["type"] == "value_error":
+                messages[key] = [said]
+            else:
+                sections.add(key)
+        else:
             found[key] = f", found {_shown(fault['input'])}"
+    told = {key for key in sections if any(inner.startswith(f"{key}.") for inner in messages)}
     return "\n".join(
-        f"{key}: {'; or '.join(said)}{found.get(key, '')}" for key, said in messages.items()
+        f"{key}: {'; or '.join(said)}{found.get(key, '')}"
+        for key, said in messages.items()
+        if key not in told
     )
 
 
@@ -214,21 +236,26 @@ def _shown(value: object) -> str:
     return text[:200]
 
 
-def _without_union(keys: list[str]) -> str:
-    """Remove the union member that pydantic appends to the location; it is not part of the user's
-    keys.
+def _without_union(keys: Sequence[str]) -> list[str]:
+    """Without the members of unions that pydantic names in the location; they are none of the
+    user's keys.
     """
     named = [key for key in keys if re.fullmatch(r"[a-z_][a-z0-9_]*|[0-9]+", key)]
-    return ".".join(key for key in named if key not in ("int", "float", "str")) or "configuration"
+    return [key for key in named if key not in ("int", "float", "str", "bool")]
 
 
-def _section_of(root: type[BaseModel], keys: list[str]) -> type[BaseModel]:
-    """The section class that contains the last key."""
+def _section_of(root: type[BaseModel], keys: Sequence[str]) -> type[BaseModel]:
+    """The section that these keys lead to; members of unions among them lead nowhere."""
     section = root
-    for key in keys[:-1]:
-        field = section.model_fields.get(key)
-        inner = field.annotation if field else None
-        inner = next(iter(get_args(inner)), inner)
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            section = inner
+    for key in keys:
+        if field := section.model_fields.get(key):
+            section = next(_sections(field.annotation), section)
     return section
+
+
+def _sections(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The sections that a type allows."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _sections(inner)
