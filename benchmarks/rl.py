@@ -143,6 +143,7 @@ def prepared(folder: Path, length: str, steps: int) -> tuple[Shared, Steps, PreT
             "start": str(folder / "base"),
             "prompts": PROMPTS[length],
             "group": GROUP,
+            "rollout": "beams",
             "steps": steps,
             "beta": BETA,
             "sft_weight": 0,

@@ -238,7 +238,7 @@ def test_what_is_evaluated_and_saved_is_averaged_with_the_start(shop: Path, tuni
     ("rl", "message"),
     [
         ({"start": "nowhere"}, "no such folder: nowhere"),
-        ({"temperature": 2.0}, "temperature has no effect with rollout: beams"),
+        ({"temperature": 2.0, "rollout": "beams"}, "temperature has no effect with rollout: beams"),
         ({"clip": 0.1}, "clip has no effect with updates: 1"),
         ({"tasks": {"sid_nxt": None}}, "rl.tasks.sid_nxt: unknown task; did you mean sid_next"),
         ({"tasks": {"fusion": None}}, "no example of fusion answers with a SID"),

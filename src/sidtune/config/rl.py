@@ -37,10 +37,10 @@ class RlConfig(Section):
         default=16, description="answers to each prompt"
     )
     rollout: Literal["beams", "sample"] = Field(
-        default="beams",
+        default="sample",
         description=(
-            "`beams`: the best answers, by constrained beam search; `sample`: distinct"
-            " answers drawn from the model"
+            "`sample`: distinct answers drawn from the model; `beams`: the best ones, by"
+            " constrained beam search"
         ),
     )
     temperature: Annotated[float, Field(gt=0)] = Field(
