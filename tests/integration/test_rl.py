@@ -246,7 +246,7 @@ def test_what_is_evaluated_and_saved_is_averaged_with_the_start(shop: Path, tuni
         ({"rewards": {"rules": 1}}, "rl.rewards.rules"),
         ({"hint": 3}, "rl.hint: 3 gives the whole target away: the longest SID has 3 tokens"),
         ({"level_weights": [1, 1, 1, 0]}, "rl.level_weights: 4 factors, but SIDs have 3 levels"),
-        ({"level_weights": [1, -1]}, "rl.level_weights.2: Input should be greater than or equal"),
+        ({"level_weights": [1, -1]}, "rl.level_weights.2: expected at least 0"),
         ({"steps": 3, "epochs": 1}, "steps and epochs both set the length"),
     ],
 )

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, TypeVar, cast
 from pydantic import TypeAdapter, ValidationError
 
 from sidtune.base.errors import UserError, did_you_mean
+from sidtune.base.faults import in_words
 
 T = TypeVar("T")
 
@@ -296,6 +297,4 @@ def read_json_model(path: Path, model: type[T], hint: str) -> T:
     except ValidationError as error:
         fault = error.errors()[0]
         place = ".".join(map(str, fault["loc"]))
-        raise UserError(
-            f"{path}: {place}: {fault['msg'].removeprefix('Value error, ')}", hint
-        ) from None
+        raise UserError(f"{path}: {place}: {in_words(fault)}", hint) from None

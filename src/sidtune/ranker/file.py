@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sidtune.base.errors import UserError
+from sidtune.base.faults import in_words
 from sidtune.base.hashing import digest
 from sidtune.base.storage import replacing
 from sidtune.config.rank import SourceName
@@ -137,8 +138,11 @@ def read_ranker(folder: Path, catalogue: Catalogue | None) -> Ranker | None:
             told = _header(file)
             tensors = {name: file.get_tensor(name) for name in file.offset_keys()}
     except ValidationError as error:
-        first = error.errors()[0]["msg"]
-        raise UserError(f"{path} is no ranker of this version: {first}", again) from None
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise UserError(
+            f"{path} is no ranker of this version: {place}: {in_words(first)}", again
+        ) from None
     except (safetensors.SafetensorError, OSError, TypeError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}", again) from None
     if catalogue and told.catalogue != catalogue_digest(catalogue):

@@ -14,6 +14,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from sidtune import __version__
 from sidtune.base.errors import UserError
+from sidtune.base.faults import in_words
 from sidtune.serving.bodies import Fault
 from sidtune.serving.engine import Closing, Engine, ModelFailed, Overloaded
 from sidtune.serving.limits import BodyLimit, Limits
@@ -25,7 +26,6 @@ SHOWN = 3
 # What pydantic calls a fault, and how we say it.
 SAID = {
     "extra_forbidden": "unknown field",
-    "missing": "is missing",
     "model_attributes_type": "expected a JSON object",
     "model_type": "expected a JSON object",
     "dict_type": "expected a JSON object",
@@ -122,7 +122,7 @@ def _told(faults: Sequence[Any]) -> str:
     said = []
     for fault in faults[:SHOWN]:
         where = ".".join(str(part) for part in fault["loc"][1:]) or fault["loc"][0]
-        message = SAID.get(fault["type"], fault["msg"].removeprefix("Value error, "))
+        message = SAID.get(fault["type"]) or in_words(fault)
         said.append(f"{where}: {message}")
     more = len(faults) - SHOWN
     return "; ".join(said) + (f"; and {more:,} more" if more > 0 else "")

@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from sidtune.base.errors import UserError, did_you_mean
+from sidtune.base.faults import in_words
 from sidtune.config.data import DataConfig
 from sidtune.config.model import ModelConfig
 from sidtune.config.section import Section
@@ -20,15 +21,10 @@ from sidtune.config.sids import SidsRun
 from sidtune.files.yaml_files import parse_yaml, read_yaml
 from sidtune.tasks import TASKS
 from sidtune.tasks.config import Config
+from sidtune.tasks.keys import all_keys
 
 CONFIG_HINT = "`sidtune explain` lists all keys; `sidtune explain KEY` says what one means."
 NEWLINE = "\n"
-# Types of values, as YAML calls them.
-EXPECTED = {
-    "tuple_type": "expected a list",
-    "dict_type": "expected keys with values",
-    "model_type": "expected keys with values",
-}
 S = TypeVar("S", bound=Section)
 
 
@@ -194,6 +190,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
 def _faults(error: ValidationError, root: type[BaseModel], prefix: str = "") -> str:
     """One line per error with dotted key names; the errors of all members of a union become one."""
     messages: dict[str, list[str]] = {}
+    other_kinds: dict[str, list[str]] = {}
     found: dict[str, str] = {}
     sections: set[str] = set()
     for fault in error.errors():
@@ -208,25 +205,31 @@ def _faults(error: ValidationError, root: type[BaseModel], prefix: str = "") -> 
             messages[key] = [f"unknown key{did_you_mean(last, known)}"]
             continue
         key = prefix + (".".join(_without_union(keys)) or "configuration")
-        said = EXPECTED.get(fault["type"]) or fault["msg"].removeprefix("Value error, ")
-        messages.setdefault(key, []).append(said)
+        of_key = messages.setdefault(key, [])
+        if fault["type"].endswith(("_type", "_parsing")) or fault["type"] == "literal_error":
+            of_key = other_kinds.setdefault(key, [])
+        of_key.append(in_words(fault))
         if fault["type"] == "missing":
             continue
         if isinstance(fault["input"], dict):
-            # A section where a value could stand, too: what is wrong in it says more than that it
-            # is no such value.
-            if fault["type"] == "value_error":
-                messages[key] = [said]
-            else:
-                sections.add(key)
+            sections.add(key)
         else:
             found[key] = f", found {_shown(fault['input'])}"
+    # A section where a value could stand, too: what is wrong in it says more than that it is no
+    # such value.
     told = {key for key in sections if any(inner.startswith(f"{key}.") for inner in messages)}
     return "\n".join(
-        f"{key}: {'; or '.join(said)}{found.get(key, '')}"
+        f"{key}: {'; or '.join(said) or _expected(key, other_kinds[key])}{found.get(key, '')}"
         for key, said in messages.items()
         if key not in told
     )
+
+
+def _expected(key: str, said: Sequence[str]) -> str:
+    """What a key takes, by what was said of each kind of value that the given one is not."""
+    if len(said) > 1 and key in all_keys():
+        return f"expected {all_keys()[key].type}"
+    return "; or ".join(said)
 
 
 def _shown(value: object) -> str:

@@ -122,10 +122,10 @@ def test_malformed_overrides(tmp_path: Path, override: str) -> None:
         (changed(rl={"tasks": {}}), r"rl\.tasks: no task given; without the key, the evaluation"),
         (changed(tasks={"preference": None}), r"tasks.preference needs data.preferences"),
         (changed(tasks={"instruction": None}), r"tasks.instruction needs data.instructions"),
-        (changed(training={"epochs": "many"}), r"training.epochs: .*integer.*, found 'many'"),
+        (changed(training={"epochs": "many"}), r"training.epochs: .* whole number, found 'many'"),
         (
             changed(training={"warmup": -1}),
-            r"training.warmup: .*greater than or equal to 0.*; or .*, found -1",
+            r"training.warmup: expected at least 0; or expected more than 0, found -1",
         ),
         (
             changed(training={"layout": "padded", "max_tokens": 9}),
@@ -135,8 +135,8 @@ def test_malformed_overrides(tmp_path: Path, override: str) -> None:
             changed(training={"micro_batch_size": 9}),
             r"micro_batch_size has no effect with layout: tree",
         ),
-        (changed(training={"max_tokens": "much"}), r"training.max_tokens: .*'auto'.*found 'much'"),
-        (changed(loss={"label_smoothing": 1.0}), r"loss.label_smoothing: .*less than 1, found 1.0"),
+        (changed(training={"max_tokens": "much"}), r"training.max_tokens: .* auto, found 'much'"),
+        (changed(loss={"label_smoothing": 1.0}), r"label_smoothing: .*less than 1, found 1.0"),
         (
             changed(model={"base": "b", "from_scratch": True, "tuning": "frozen"}),
             r"model: frozen tuning needs a pretrained base",
@@ -166,7 +166,7 @@ def test_malformed_overrides(tmp_path: Path, override: str) -> None:
         ),
         (
             changed(model={"base": "b", "tuning": "lora", "lora": {"targets": []}}),
-            r"model.lora.targets: .*'all-linear'.*at least 1 item",
+            r"model.lora.targets: expected a length of at least 1",
         ),
         (
             changed(
@@ -175,7 +175,7 @@ def test_malformed_overrides(tmp_path: Path, override: str) -> None:
             ),
             r"save_adapter: an adapter describes a run whose last stage is lora",
         ),
-        (changed(data={"items": "i"}), r"test: data.index: Field required\n[^\n]*$"),
+        (changed(data={"items": "i"}), r"test: data.index: is missing\n[^\n]*$"),
         (
             changed(data={"index": "x", "train": "t"}),
             r"data: rows are missing: give train and valid .*or interactions",
@@ -194,7 +194,7 @@ def test_malformed_overrides(tmp_path: Path, override: str) -> None:
         ),
         (
             changed(model={"base": "b", "residual_dropout": 1}),
-            r"model.residual_dropout: .*less than 1, found 1",
+            r"model.residual_dropout: expected .*less than 1, found 1",
         ),
         (
             changed(training={"decay_embeddings": False}),
@@ -273,20 +273,20 @@ def test_malformed_overrides(tmp_path: Path, override: str) -> None:
         ),
         (
             changed(tasks={"fusion": {"weight": 1e300}}),
-            r"tasks.fusion.weight: .*less than or equal to 1000",
+            r"tasks.fusion.weight: expected at most 1000",
         ),
         (
             changed(tasks={"fusion": {"sample": 2**63}}),
-            r"tasks.fusion.sample: .*less than or equal to 2147483647",
+            r"tasks.fusion.sample: expected at most 2147483647",
         ),
         (
             changed(training={"batch_size": 2**63}),
-            r"training.batch_size: .*less than or equal to 2147483647",
+            r"training.batch_size: expected at most 2147483647",
         ),
         (changed(training={"epochs": 1e300}), r"training.epochs: .*found 1e\+300"),
         (
             changed(training={"warmup": 2**31}),
-            r"training.warmup: .*less than or equal to 2147483647",
+            r"training.warmup: expected at most 2147483647",
         ),
         (changed(model={"base": "x" * 5000}), r"model.base: path too long"),
         (

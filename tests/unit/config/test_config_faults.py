@@ -32,8 +32,8 @@ def faults(section: str, key: str, value: object) -> list[str]:
             "split",
             {"time": [8, 1, 1]},
             [
-                "events.split.valid: Field required",
-                "events.split.test: Field required",
+                "events.split.valid: is missing",
+                "events.split.test: is missing",
                 "events.split.time: unknown key",
             ],
         ),
@@ -48,8 +48,8 @@ def faults(section: str, key: str, value: object) -> list[str]:
             "split",
             "random",
             [
-                "events.split: Input should be 'leave_one_out' or 'global_time'; or expected keys"
-                " with values, found 'random'"
+                "events.split: expected leave_one_out or global_time, or {valid, test},"
+                " found 'random'"
             ],
         ),
         (
@@ -57,7 +57,7 @@ def faults(section: str, key: str, value: object) -> list[str]:
             "k_core",
             {"users": 5, "item": 3},
             [
-                "events.k_core.user: Field required",
+                "events.k_core.user: is missing",
                 "events.k_core.users: unknown key; did you mean user?",
             ],
         ),
@@ -65,22 +65,22 @@ def faults(section: str, key: str, value: object) -> list[str]:
             "events",
             "k_core",
             {"user": 0, "item": 3},
-            ["events.k_core.user: Input should be greater than or equal to 1, found 0"],
+            ["events.k_core.user: expected at least 1, found 0"],
         ),
         (
             "events",
             "types",
             3,
-            ["events.types: expected a list; or expected keys with values, found 3"],
+            [
+                "events.types: expected list of text or mapping from name to number at least 0, or"
+                " null, found 3"
+            ],
         ),
         (
             "eval",
             "ranking",
             {"exclude_history": {"a": 1}},
-            [
-                "eval.ranking.exclude_history: Input should be 'auto'; or Input should be a valid"
-                " boolean"
-            ],
+            ["eval.ranking.exclude_history: expected auto, or true or false"],
         ),
         (
             "model",
