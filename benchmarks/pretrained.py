@@ -105,7 +105,9 @@ def main() -> None:
         if variant.name in asked.only:
             found = measure(variant, file, asked.folder, asked.seed)
             lines.setdefault(variant.name, {"settings": variant.settings})
-            lines[variant.name].setdefault("seeds", {})[str(asked.seed)] = found
+            seeds = lines[variant.name].setdefault("seeds", {})
+            # A finished run keeps the minutes that it took.
+            seeds[str(asked.seed)] = seeds.get(str(asked.seed), {}) | found
             keep(kept | {"rows": asked.rows, "lines": lines})
     print_table(lines)
 
@@ -124,15 +126,16 @@ def run_folder(variant: Variant, folder: Path, seed: int) -> Path:
 def measure(variant: Variant, file: Path, folder: Path, seed: int) -> dict[str, Any]:
     """Train with the ranker at the end, where that is not done yet, and read its table."""
     run = run_folder(variant, folder, seed)
-    began = time.monotonic()
+    took = {}
     if not (run / "ranker.json").exists():
+        began = time.monotonic()
         sidtune("train", str(file), f"output_dir={run}", f"seed={seed}", *variant.settings)
+        took["minutes"] = round((time.monotonic() - began) / 60, 1)
     lines = json.loads((run / "ranker.json").read_text(encoding="utf-8"))["lines"]
     figures = {
         name: {metric: lines[name][key]["value"] for metric, key in METRICS.items()}
         for name in ("model", "ranker", "without model")
     }
-    took = {"minutes": round((time.monotonic() - began) / 60, 1)}
     return figures | {"model adds": lines["without model"]["change"]} | took
 
 
