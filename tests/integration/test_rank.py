@@ -19,11 +19,12 @@ from tests.serving import engine_of
 from tests.tiny_data import tiny_config
 
 from sidtune import Recommender
+from sidtune.base.errors import UserError
 from sidtune.config.search import RankOptions
 from sidtune.decoding.prompts import Prompts
 from sidtune.evaluation.reach import REACH_NAMES, reached
 from sidtune.opponents.baselines import Baselines
-from sidtune.pipeline.rank import is_ranked, rank_after, rank_run
+from sidtune.pipeline.rank import given_options, is_ranked, rank_after, rank_run
 from sidtune.ranker import file as ranker_file
 from sidtune.ranker.file import FILE, read_ranker, write_ranker
 from sidtune.reporting import page
@@ -306,6 +307,19 @@ def test_a_ranker_without_the_model_needs_no_lists_of_it(
     change_config(run, rank={"sources": ["transitions"], "beams": 3})
     assert "beams has no effect without the source model" in message("rank", run)
     assert done.exit_code == 0, done.output
+
+
+def test_options_of_the_run_that_others_leave_idle_are_no_mistake(run: Path) -> None:
+    change_config(run, rank={"beams": 3})
+    assert given_options(run, []).beams == 3
+    assert given_options(run, ["rank.sources=[transitions]"]).used == ("transitions",)
+    assert given_options(run, ["rank.sources=[transitions,model]"]).beams == 3
+    assert given_options(run, ["rank.beams=4"]).beams == 4
+    # Given now, it is one.
+    with pytest.raises(UserError, match="beams has no effect without the source model"):
+        given_options(run, ["rank.sources=[transitions]", "rank.beams=3"])
+    told = json.loads(call("rank", run, "rank.sources=[transitions]", "--json").stdout)
+    assert told["options"]["sources"] == ["transitions"]
 
 
 # --- later events ---

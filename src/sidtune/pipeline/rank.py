@@ -35,7 +35,7 @@ from sidtune.ranker.texts import text_vectors
 from sidtune.runs.bundle import read_bundle, refuse_other_folders
 from sidtune.runs.files import CONFIG, RANKED
 from sidtune.tasks.config import Config
-from sidtune.tasks.config_file import load_config
+from sidtune.tasks.config_file import load_config, parse_config, read_tree
 from sidtune.tasks.source import load_split
 
 ROWS_SEED = 0
@@ -147,6 +147,9 @@ def rank_after(config: Config, trust_remote_code: bool = False) -> Ranked | None
 def given_options(folder: Path, overrides: Sequence[str]) -> RankConfig:
     """The options of a run's configuration, with `rank.key=value` overrides.
 
+    The run's `beams` are left out where the overrides leave them without effect: nobody gives them
+    now.
+
     Raises:
         UserError: for a key of another section, and as `load_config`.
     """
@@ -156,7 +159,13 @@ def given_options(folder: Path, overrides: Sequence[str]) -> RankConfig:
                 f"{override}: only keys of the section rank can be changed here",
                 "Example: sidtune rank runs/shop rank.beams=100.",
             )
-    return load_config(_config_file(folder), overrides).rank
+    saved = _config(folder).rank
+    if any(override.startswith("rank.beams=") for override in overrides):
+        return load_config(_config_file(folder), overrides).rank
+    tree = read_tree(_config_file(folder), overrides)
+    (tree.get("rank") or {}).pop("beams", None)
+    options = parse_config(tree, str(_config_file(folder))).rank
+    return options.model_copy(update={"beams": saved.beams}) if "model" in options.used else options
 
 
 def is_ranked(folder: Path, since: int, options: RankConfig) -> bool:
