@@ -70,6 +70,14 @@ class Inputs:
         return ItemTexts(tokens("title", False), tokens("sid", False))
 
     @cached_property
+    def text_vectors(self) -> NDArray[np.float32] | None:
+        """Vectors of the items' texts, `(items, d)`; None where there are no texts."""
+        # It takes a second to import, and few runs need it.
+        from sidtune.ranker.texts import text_vectors
+
+        return text_vectors(self.config.data.items, self.config.sids, self.catalogue, left_out=None)
+
+    @cached_property
     def bundle(self) -> Bundle:
         """The files saved with the trained model's weights."""
         config, task = self.config, self.config.evaluation_task

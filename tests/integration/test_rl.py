@@ -270,12 +270,13 @@ def test_a_reward_without_vectors_is_one_error(
     ]
     for sids, found, todo in sections:
         tree = tree_of(shop, "no vectors", {"rewards": {"semantic": 1}}, sids=sids)
-        with pytest.raises(UserError) as refusal:
-            reinforce(parse_config(tree, "test"))
-        assert refusal.value.message.startswith("rl.rewards.semantic ")
-        assert found in refusal.value.message
-        assert refusal.value.hint.endswith(todo)
-        assert "text neighbours" not in capsys.readouterr().err
+        for dry_run in (True, False):
+            with pytest.raises(UserError) as refusal:
+                reinforce(parse_config(tree, "test"), dry_run=dry_run)
+            assert refusal.value.message.startswith("rl.rewards.semantic ")
+            assert found in refusal.value.message
+            assert refusal.value.hint.endswith(todo)
+            assert "text neighbours" not in capsys.readouterr().err
 
 
 def test_a_run_that_is_not_there_is_to_be_trained_first(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from sidtune.decoding.prompts import Prompts
 from sidtune.decoding.trie import distinct_sids
 from sidtune.files.text import read_lines
 from sidtune.inputs import Inputs
-from sidtune.ranker.texts import text_vectors
+from sidtune.ranker.file import FILE as RANKER
 from sidtune.reinforcement.policy_loss import PolicyLoss
 from sidtune.reinforcement.prompt_corpus import PromptCorpus
 from sidtune.reinforcement.rewards.base import Shop
@@ -224,9 +224,12 @@ def _settings(inputs: Inputs) -> dict[str, Any]:
             f"rl.level_weights: {factors} factors, but SIDs have {longest} levels",
             "Give one factor for each level at most.",
         )
+    if rl.weights.get("semantic"):
+        # Here, since a dry run goes no further.
+        _item_vectors(inputs)
     weights = sorted(file for pattern in WEIGHTS for file in start.glob(pattern))
     # The reference is loaded from it.
-    digests = [file_digest(file) for file in weights if file.name != "ranker.safetensors"]
+    digests = [file_digest(file) for file in weights if file.name != RANKER]
     compared = rl.model_dump(mode="json", include=set(COMPARED))
     return {
         **{f"rl.{name}": value for name, value in compared.items()},
@@ -281,9 +284,7 @@ def reinforcement_trainer(
     variant = PolicyLoss(config.loss, shared.prefixes, rl.clip)
     reference = LabelLoss(frozen_copy(model), tasks, variant) if rl.beta else None
     corpus, answers = steps.corpus, steps.corpus.answers
-    shop = Shop(corpus.paths, cache(lambda: _sid_vectors(config, shared.inputs, answers)))
-    if rl.weights.get("semantic"):
-        shop.vectors()
+    shop = Shop(corpus.paths, cache(lambda: _sid_vectors(shared.inputs, answers)))
     rollouts = Rollouts(corpus, answers.trie, rl, shop, config.seed)
     start = [weight.clone() for weight in averaged_weights(model)] if rl.keep_start else []
     means = Reinforcement(rollouts, rl, reference, start)
@@ -297,10 +298,10 @@ def frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
     return copy.deepcopy(model, kept).requires_grad_(False)
 
 
-def _sid_vectors(config: Config, inputs: Inputs, answers: Answers) -> NDArray[np.float32]:
-    """The mean of the text vectors of each SID's items, of length 1."""
+def _item_vectors(inputs: Inputs) -> NDArray[np.float32]:
+    """Vectors of the items' texts, for the reward `semantic`."""
     try:
-        vectors = text_vectors(config.data.items, config.sids, inputs.catalogue, left_out=None)
+        vectors = inputs.text_vectors
     except UserError as error:
         raise UserError(
             f"rl.rewards.semantic has no vectors of items: {error.message}",
@@ -311,6 +312,12 @@ def _sid_vectors(config: Config, inputs: Inputs, answers: Answers) -> NDArray[np
             "rl.rewards.semantic compares vectors of the items' texts, and there are no texts",
             "Give titles or descriptions in data.items, or remove the reward.",
         )
+    return vectors
+
+
+def _sid_vectors(inputs: Inputs, answers: Answers) -> NDArray[np.float32]:
+    """The mean of the text vectors of each SID's items, of length 1."""
+    vectors = _item_vectors(inputs)
     summed = np.zeros((answers.trie.count, vectors.shape[1]), np.float32)
     np.add.at(summed, row_of(answers.items), vectors[answers.items.values])
     return unit(summed)
