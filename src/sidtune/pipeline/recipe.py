@@ -11,7 +11,7 @@ from sidtune.pipeline.sizes import size_for
 from sidtune.runs.checkpoints import BASES
 from sidtune.tasks.config import Config
 from sidtune.tasks.source import load_split
-from sidtune.tasks.text_neighbours import unseen
+from sidtune.tasks.text_neighbours import any_alike, unseen
 from sidtune.templates import template_texts
 
 LAYERS = 4
@@ -84,10 +84,11 @@ def recipe_for(config: Config) -> Recipe:
         "ranking": {"every": 1, "sample": 2000},
     }
     tasks: dict[str, Any] = {"sid_sequence": None, "sid_sequence_reversed": None}
-    if new := len(unseen(catalogue, rows)):
+    new = unseen(catalogue, rows)
+    if any_alike(catalogue, rows, new):
         # Four examples of each. Of a catalogue with many such items each epoch draws a share, so
         # that they are at most half as many as the histories in both directions.
-        share = len(rows.users.unique()) / (4 * new)
+        share = len(rows.users.unique()) / (4 * len(new))
         tasks["text_neighbours"] = {"weight": share} if share < 1 else None
     settings: dict[str, dict[str, Any]] = {
         "model": model,

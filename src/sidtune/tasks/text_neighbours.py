@@ -19,6 +19,10 @@ from sidtune.tasks.sid_sequence_reversed import FORM as REVERSED
 
 # Similarities that are held at once.
 CELLS = 1 << 25
+# Cosines up to here are rounding: nothing of the one text is in the other.
+ROUNDING = 1e-6
+# Items that are looked at to see whether any is like another.
+MOST_COMPARED = 10_000
 
 
 class TextNeighboursOptions(TaskOptions):
@@ -64,12 +68,14 @@ class TextNeighbours(Task):
         items = unseen(source.catalogue, source.rows)[rows]
         if not len(items):
             return []
-        near = nearest(source.catalogue, source.rows, items, options.neighbours)
-        return [
-            part
-            for column in near.T
-            for part in (_part(FORM, column, items, rows), _part(REVERSED, items, column, rows))
-        ]
+        parts = []
+        for near in nearest(source.catalogue, source.rows, items, options.neighbours).T:
+            alike = near >= 0
+            known, new, chosen = near[alike], items[alike], rows[alike]
+            if len(chosen):
+                parts.append(_part(FORM, known, new, chosen))
+                parts.append(_part(REVERSED, new, known, chosen))
+        return parts
 
     @property
     def needs_texts(self) -> bool:
@@ -87,7 +93,7 @@ def nearest(
     catalogue: Catalogue, rows: Rows, items: NDArray[np.int64], most: int
 ) -> NDArray[np.int64]:
     """The items of rows whose texts are nearest to those of other items, `(items, most)`, nearest
-    first; fewer columns where rows hold fewer items.
+    first, -1 where no more are alike; fewer columns where rows hold fewer items.
 
     The vectors are those that `sidtune sids` makes of title and description; nearness is their
     cosine.
@@ -98,10 +104,7 @@ def nearest(
     from sidtune.sids.vectors.source import Source as TextSource
     from sidtune.sids.vectors.source import unit
 
-    texts = [
-        title if text == title else f"{title}\n{text}"
-        for title, text in zip(catalogue.titles, catalogue.descriptions, strict=True)
-    ]
+    texts = [_text(catalogue, item) for item in range(len(catalogue.ids))]
     read = Texts(catalogue.ids, catalogue.titles, texts)
     vectors = unit(VECTORS["text"]().fit(TextSource(read, SidsConfig()))[0])
     known = np.flatnonzero(_held(catalogue, rows))
@@ -112,8 +115,27 @@ def nearest(
         cosines = vectors[items[first : first + block]] @ vectors[known].T
         near = np.argpartition(-cosines, most - 1, axis=1)[:, :most]
         order = np.argsort(-np.take_along_axis(cosines, near, 1), axis=1)
-        found[first : first + block] = known[np.take_along_axis(near, order, 1)]
+        near = np.take_along_axis(near, order, 1)
+        alike = np.take_along_axis(cosines, near, 1) > ROUNDING
+        found[first : first + block] = np.where(alike, known[near], -1)
     return found
+
+
+def any_alike(catalogue: Catalogue, rows: Rows, items: NDArray[np.int64]) -> bool:
+    """Whether one of these items, or of very many the first, has a word in common with an item of
+    rows; then `nearest` finds something.
+    """
+    from sidtune.sids.vectors.words import terms
+
+    compared = items[:MOST_COMPARED].tolist()
+    words = {term for item in compared for term in terms(_text(catalogue, item))}
+    known = np.flatnonzero(_held(catalogue, rows)).tolist() if words else []
+    return any(not words.isdisjoint(terms(_text(catalogue, item))) for item in known)
+
+
+def _text(catalogue: Catalogue, item: int) -> str:
+    title, text = catalogue.titles[item], catalogue.descriptions[item]
+    return title if text == title else f"{title}\n{text}"
 
 
 def _held(catalogue: Catalogue, rows: Rows) -> NDArray[np.bool_]:

@@ -12,10 +12,12 @@ from tests.tiny_data import TITLES, tiny_tree, write_rows
 
 from sidtune.base.errors import UserError
 from sidtune.config.sids import SidsConfig
+from sidtune.data.catalogue import Catalogue
 from sidtune.encoding.build import Mixture, load_catalogue
 from sidtune.sids.items import Items
 from sidtune.sids.vectors import VECTORS
 from sidtune.sids.vectors.source import Source
+from sidtune.sids.vectors.words import terms
 from sidtune.tasks import text_neighbours
 from sidtune.tasks.config import Config
 from sidtune.tasks.config_file import parse_config
@@ -24,6 +26,7 @@ from sidtune.tokenizer.vocabulary import extend_vocabulary
 
 # Neither stands in a training row; 9 and 10 are like each other, and that must not count.
 NEW = {"8": "Blue Mug, 16 oz", "9": "Steel Pan", "10": "Steel Pan with lid, for the gas stove"}
+NEWS = (8, 9, 10)
 # Beyond the catalogue's order: item 5 is in a history only, item 6 is a target only.
 ROWS = [("u0", [0, 1, 5], 2), ("u1", [2, 3], 4), ("u2", [1], 6), ("u3", [4], 7)]
 
@@ -74,7 +77,7 @@ def test_the_nearest_items_of_training_rows_stand_before_each_new_item(
     ids = list(map(str, range(len(titles))))
     vectors = VECTORS["text"]().fit(Source(Items(ids, titles, texts), SidsConfig()))[0]
     expected = []
-    for item in (8, 9, 10):
+    for item in NEWS:
         cosines = {}
         for other in range(8):
             sizes = np.linalg.norm(vectors[item]) * np.linalg.norm(vectors[other])
@@ -83,10 +86,9 @@ def test_the_nearest_items_of_training_rows_stand_before_each_new_item(
     assert expected[0][0] == 0
     assert expected[2][0] == 2
     found = pairs(made, neighbours=3)
-    for place, item in enumerate((8, 10)):
-        row = (0, 2)[place]
-        ranked = [part[row] for part in found]
-        assert ranked == [[expected[row][rank], item] for rank in range(3)]
+    # The steel pans have words in common with each other alone, and with the gas stove.
+    ranked = [[known for part in found for known, item in part if item == new] for new in NEWS]
+    assert ranked == [expected[0][:1], [], expected[2][:1]]
 
 
 def test_both_items_are_targets_in_both_orders(tmp_path: Path) -> None:
@@ -95,17 +97,40 @@ def test_both_items_are_targets_in_both_orders(tmp_path: Path) -> None:
     sids = ["<a_0><b_0><c_0>", "<a_2><b_2><c_8>"]
     for part, expected in zip(parts, (sids, sids[::-1]), strict=True):
         assert part.context is not None
-        assert part.context.tolist() == [0, 0, 0]
+        assert part.context.tolist() == [0, 0]
         encoded = made.encoder.encode(part)
         (start, *_, end), ids = encoded.label_spans[0].tolist(), encoded.input_ids[0].tolist()
         assert made.vocabulary.tokenizer.decode(ids[start:end]) == "".join(expected)
         assert end == len(ids)
 
 
-def test_more_neighbours_than_items_are_all_of_them(tmp_path: Path) -> None:
+def test_items_without_a_common_word_are_no_neighbours(tmp_path: Path) -> None:
     found = pairs(mixture(tmp_path), neighbours=100)
-    assert len(found) == 8
-    assert sorted(part[1][0] for part in found) == list(range(8))
+    alike = {new: {known for part in found for known, item in part if item == new} for new in NEWS}
+    words = [set(terms(f"{title}\nA {title}")) for title in TITLES]
+    for new, title in zip(NEWS, NEW.values(), strict=True):
+        shared = {item for item, own in enumerate(words) if own & set(terms(title))}
+        assert alike[new] == shared
+    assert [len(alike[new]) for new in NEWS] == [1, 0, 1]
+
+
+def test_items_of_which_no_word_is_known_make_no_examples(tmp_path: Path) -> None:
+    """In a large catalogue such an item has no vector; they stood beside the same two items all."""
+    made = mixture(tmp_path)
+    rows = made.source("train").rows
+    titles = [*TITLES, *(f"unheard{item} of{item}" for item in range(8, 1_300))]
+    names = list(map(str, range(len(titles))))
+    sids = [("<a_0>", f"<b_{item}>") for item in range(len(titles))]
+    catalogue = Catalogue(names, titles, titles, sids)
+    new = text_neighbours.unseen(catalogue, rows)
+    assert len(new) == 1_292
+    assert not text_neighbours.any_alike(catalogue, rows, new)
+    titles[-1] = "Blue, Gas"
+    # "Blue Mug" and "Gas Stove" are the only texts with its words.
+    assert text_neighbours.any_alike(catalogue, rows, new)
+    near = text_neighbours.nearest(catalogue, rows, new, 3)
+    assert (near[:-1] == -1).all()
+    assert sorted(near[-1].tolist()) == [-1, 0, 2]
 
 
 def test_items_of_training_rows_alone_make_no_examples(tmp_path: Path) -> None:
