@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,8 +25,6 @@ from sidtune.files.ids import as_users
 # look at several events, the time window and splits are not applied to later ones.
 COLUMNS = ("format", "user", "item", "time", "position", "rating", "type", "time_unit")
 KINDS = ("types", "min_rating")
-# Items of a user's known history that later events may follow.
-CONTEXT = 4
 
 
 class Later(NamedTuple):
@@ -37,7 +36,12 @@ class Later(NamedTuple):
 
 
 def with_later(
-    files: Path, mapping: EventsConfig | None, catalogue: Catalogue, train: Rows, known: list[Rows]
+    files: Path,
+    mapping: EventsConfig | None,
+    catalogue: Catalogue,
+    train: Rows,
+    known: Sequence[Rows],
+    longest: int | None,
 ) -> Later:
     """Training rows and, as more of them, the events of files.
 
@@ -46,7 +50,8 @@ def with_later(
         mapping: the run's section `events`, for its columns, types and lowest rating.
         catalogue: whose items count.
         train: the run's training rows.
-        known: all rows of the run; a user's later events follow the latest item known of them.
+        known: all rows of the run; a user's later events follow what is known of them.
+        longest: the most items that a history keeps, as in the rows of the run.
 
     Raises:
         UserError: as `prepare`; where no event is of a known item.
@@ -57,7 +62,7 @@ def with_later(
             f"{files}: no event is of an item that the model's catalogue has",
             "New items get SIDs first: `sidtune sids assign --model MODEL`.",
         )
-    rows = _rows(users, items, _latest(known))
+    rows = _rows(users, items, _latest(known, users), longest)
     return Later(stacked([train, rows]), len(items.values), unknown)
 
 
@@ -80,26 +85,28 @@ def _sequences(
     return as_users(table["user_id"].combine_chunks()), found, int((positions < 0).sum())
 
 
-def _latest(known: list[Rows]) -> dict[str, NDArray[np.int32]]:
-    """The last items known of each user, oldest first."""
-    found: dict[str, tuple[int, NDArray[np.int32]]] = {}
-    for rows in known:
-        for row, user in enumerate(rows.users.to_pylist()):
-            length = int(rows.history.lengths[row])
-            if length >= found.get(user, (0, None))[0]:
-                last = np.append(rows.history[row], rows.target[row])[-CONTEXT:]
-                found[user] = (length, last.astype(np.int32))
-    return {user: last for user, (_, last) in found.items()}
+def _latest(known: Sequence[Rows], users: pa.Array) -> Ragged:
+    """The longest row known of each user, with its target, of equally long ones the last; an empty
+    list for users of whom nothing is known.
+    """
+    rows = stacked(known)
+    codes = rows.users.dictionary_encode().indices.to_numpy()
+    order = np.lexsort((rows.history.lengths, codes))
+    longest = rows.take(order[np.diff(codes[order], append=-1) != 0])
+    lists = concatenate([longest.history, Ragged.column(longest.target)])
+    with_empty = Ragged(lists.values, np.append(lists.offsets, lists.offsets[-1]))
+    places = {user: place for place, user in enumerate(longest.users.to_pylist())}
+    nothing = len(places)
+    return with_empty.take(np.array([places.get(user, nothing) for user in users.to_pylist()]))
 
 
-def _rows(users: pa.Array, items: Ragged, latest: dict[str, NDArray[np.int32]]) -> Rows:
+def _rows(users: pa.Array, items: Ragged, before: Ragged, longest: int | None) -> Rows:
     """A row for each later event that something precedes."""
-    names = users.to_pylist()
-    before = Ragged.from_lists([latest.get(name, np.zeros(0, np.int32)).tolist() for name in names])
     whole = concatenate([before, items])
     user, place = row_of(whole), place_of(whole)
     targets = np.flatnonzero(place >= np.maximum(before.lengths, 1)[user])
     rows = user[targets]
-    starts = whole.offsets[rows]
-    history = whole.cut(starts, targets - starts)
+    lengths = targets - whole.offsets[rows]
+    lengths = lengths if longest is None else np.minimum(lengths, longest)
+    history = whole.cut(targets - lengths, lengths)
     return Rows(users.take(pa.array(rows)), history, whole.values[targets])

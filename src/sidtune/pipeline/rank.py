@@ -107,7 +107,8 @@ def count_later(
     splits: tuple[Split, ...] = ("train", "valid", "test")
     there = [split for split in splits if config.data.rows_file(split)]
     rows = [load_split(config.data, catalogue, split) for split in there]
-    later = with_later(events, config.events, catalogue, known.train, rows)
+    longest = config.data.longest_history
+    later = with_later(events, config.events, catalogue, known.train, rows, longest)
     users = popularity(later.rows, len(catalogue.ids))
     newest = None
     # The model is loaded only if it can tell.
