@@ -29,7 +29,12 @@ KEYS = pa.schema([("row", pa.int64()), ("user_id", pa.string()), ("target", pa.s
 RANKS = pa.schema([("sid_rank", pa.int64()), ("item_rank", pa.int64())])
 LEVELS = {"SID": "sid_rank", "item": "item_rank"}
 # What lists depend on besides the model and its rows.
-SETTINGS = ("beams", "normalize", "exclude_history", "candidates_sha256", "history", "sids_sha256")
+SETTINGS = (
+    *("beams", "normalize", "exclude_history", "both_directions"),
+    *("candidates_sha256", "history", "sids_sha256"),
+)
+# Whether lists are those of a ranker, not of a model or baseline alone.
+RANKER = "ranker"
 REACH, REACH_METRICS = "reach", ("HR@10", "NDCG@10")
 METRICS = ("HR@1", "HR@5", "HR@10", "HR@50", "NDCG@5", "NDCG@10", "MRR")
 RESAMPLES = 10_000
@@ -119,7 +124,9 @@ def read_evaluated(run: Path, split: str) -> Evaluated:
         )
         if table_path.exists() and summary_path.exists():
             settings = read_settings(summary_path)
-            told = {name: settings.get(name) for name in SETTINGS}
+            # An option that is off is as one that there is not, as for baselines.
+            told = {name: settings.get(name) or None for name in SETTINGS}
+            told[RANKER] = "ranker_sha256" in settings
             return Evaluated(
                 str(run), _read_table(table_path, settings["beams"]), settings["beams"], told
             )
@@ -226,7 +233,9 @@ def _unlike(first: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     probabilities of tokens.
     """
     names = [
-        name for name in SETTINGS if name != "normalize" or (first.get(name) and other.get(name))
+        name
+        for name in (*SETTINGS, RANKER)
+        if name != "normalize" or (first.get(name) and other.get(name))
     ]
     return [name for name in names if first.get(name) != other.get(name)]
 

@@ -53,6 +53,8 @@ from sidtune.tasks.config_file import load_config
 from sidtune.tasks.source import load_split
 
 LIMIT_SEED = 0
+# Settings of an evaluation that one with others does not replace.
+KEPT = (*SETTINGS, "limit", "rows_sha256", "no_rank")
 
 
 @dataclass(frozen=True)
@@ -107,9 +109,7 @@ def evaluate(request: EvaluationRequest) -> Report | None:
     rows = every_row.take(chosen)
     folder = make_folder(results_folder(request), refuse_link=request.output is None)
     settings = _settings(request, options, data, recommender, state.num_processes)
-    refuse_other_settings(
-        folder / f"{request.split}.json", settings, (*SETTINGS, "limit", "rows_sha256")
-    )
+    refuse_other_settings(folder / f"{request.split}.json", settings, KEPT)
     starting(f"Ranking {len(rows.target):,} rows with {options.width} beams")
     began = time.monotonic()
     lists = recommender.lists(rows.history, options, together=True)
@@ -322,6 +322,7 @@ def _settings(
         **({} if data.rows.history is None else {"history": data.rows.history}),
         "limit": request.limit,
         **asdict(options),
+        "no_rank": not request.rank,
         "processes": processes,
         "versions": {"sidtune": __version__, "torch": torch.__version__},
     }

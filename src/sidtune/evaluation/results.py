@@ -53,7 +53,8 @@ def refuse_other_settings(summary: Path, settings: dict[str, Any], names: Sequen
     if not summary.is_file():
         return
     earlier = read_settings(summary)
-    unlike = [name for name in names if earlier.get(name) != settings.get(name)]
+    # An option that is off is as one that there is not.
+    unlike = [name for name in names if (earlier.get(name) or None) != (settings.get(name) or None)]
     if unlike:
         raise UserError(
             f"{summary} contains an evaluation with different settings ({', '.join(unlike)})",

@@ -7,6 +7,7 @@ import json
 from dataclasses import replace
 from math import log2, sqrt
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -207,8 +208,20 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     predictions = table([1, 0, 3], [2, 0, 3])
     extra = predictions.append_column("items", pa.array([[1], [2], [3]]))
     found = read_evaluated(write(tmp_path / "run", extra), "test")
-    settings = dict.fromkeys(SETTINGS) | {"beams": 20}
+    settings = dict.fromkeys(SETTINGS) | {"beams": 20, "ranker": False}
     assert found == Evaluated(str(tmp_path / "run"), predictions, 20, settings)
+
+
+def test_lists_of_a_ranker_are_told_from_those_of_a_model(tmp_path: Path) -> None:
+    plain: dict[str, Any] = {"beams": 20, "both_directions": False}
+    ranked, both = plain | {"ranker_sha256": "0"}, plain | {"both_directions": True}
+    kinds = (plain, ranked, {"beams": 20}, both)
+    first, *others = [
+        read_evaluated(write(tmp_path / str(number), table([1]), {"settings": settings}), "test")
+        for number, settings in enumerate(kinds)
+    ]
+    found = [comparison.unlike for comparison in compare(first, others)]
+    assert found == [["ranker"], [], ["both_directions"]]
 
 
 def test_a_run_without_evaluation_names_the_command(tmp_path: Path) -> None:
