@@ -70,7 +70,10 @@ def assign(fitted: Fitted, folder: Path, catalogue: Path, vectors: Path | None =
         )
     options = options.model_copy(update={"file": vectors}) if vectors else options
     added = items.take(new)
-    points = place_vectors(items, fitted.states, options, fitted.vectors, fitted.widths)[new]
+    # Vectors that are given stand in the order of the whole catalogue.
+    placed = items if vectors else added
+    points = place_vectors(placed, fitted.states, options, fitted.vectors, fitted.widths)
+    points = points[new] if vectors else points
     if empty := int((points == 0).all(1).sum()):
         warn(
             f"{empty:,} of {len(new):,} new items have none of the terms that were fitted; they"

@@ -14,6 +14,8 @@ from sidtune.base.errors import UserError
 from sidtune.sids.assign import assign
 from sidtune.sids.fit import make
 from sidtune.sids.index import Fitted, read_index, write_index
+from sidtune.sids.items import Items
+from sidtune.sids.vectors.text import Text
 
 
 def fitted(folder: Path, **sids: Any) -> tuple[Fitted, Path]:
@@ -43,6 +45,22 @@ def test_old_items_keep_their_sids_and_new_ones_stand_beside_their_like(
     # Its text is that of item 0, whose prefix it gets, and whose SID only where items may share.
     assert after.sids[-1][:2] == before.sids[0][:2]
     assert (after.sids[-1] in before.sids) == (rule == "keep")
+
+
+def test_vectors_are_made_of_new_items_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An encoder that reads a whole catalogue for a few new items takes hours."""
+    before, folder = fitted(tmp_path)
+    seen, ordinary = list[list[str]](), Text.place
+
+    def place(self: Text, items: Items, *rest: Any) -> Any:
+        seen.append(items.ids)
+        return ordinary(self, items, *rest)
+
+    monkeypatch.setattr(Text, "place", place)
+    assign(before, folder, catalogue(tmp_path, {"0": {"title": "mug"}, "new": {"title": "mug"}}))
+    assert seen == [["new"]]
 
 
 def test_an_index_that_grew_can_grow_again(tmp_path: Path) -> None:

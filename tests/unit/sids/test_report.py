@@ -99,6 +99,13 @@ def test_our_own_index_has_its_report_and_any_other_gets_one(tmp_path: Path) -> 
     assert "likeness" not in figures
     # By the same texts the same vectors, and so the same figures.
     assert report(other, tmp_path / "shop.item.json")["likeness"] == own["likeness"]
+    # An index of ours has vectors, which texts do not replace.
+    items = json.loads((tmp_path / "shop.item.json").read_text())
+    renamed = {item: {"title": f"item {item}"} for item in reversed(items)}
+    (tmp_path / "renamed.item.json").write_text(json.dumps(renamed))
+    found = report(made.folder, tmp_path / "renamed.item.json")
+    assert found["likeness"]["distortion"] == pytest.approx(own["likeness"]["distortion"])
+    assert found["common_prefixes"] != own["common_prefixes"]
     assert (
         own["likeness"]["neighbours_kept"][0]
         > 3 * own["likeness_of_random_sids"]["neighbours_kept"][0]

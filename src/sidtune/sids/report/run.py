@@ -27,7 +27,8 @@ def report(
 
     Args:
         index: `.index.json`, or a folder that `sidtune sids` made.
-        catalogue: for titles; and for likeness by text where no vectors are known.
+        catalogue: for titles; and for likeness by text where no vectors are known. Our own folder
+            has some.
         vectors: by which items are alike; rows in the order of the catalogue, or of the index where
             there is none.
 
@@ -39,14 +40,18 @@ def report(
     if own and not catalogue and not vectors:
         return read_index(folder).report
     known = read_catalogue(None, folder / INDEX if own else index)
-    items, sids = Items(known.ids, known.titles, known.titles), known.sids
+    items = Items(known.ids, known.titles, known.titles)
+    places: NDArray[np.integer] = np.arange(len(known.ids))
     if catalogue:
         items = read_items(catalogue)
-        sids = [known.sids[place] for place in _places(items, known, catalogue, index)]
+        places = _places(items, known, catalogue, index)
+    sids = [known.sids[place] for place in places]
+    if own and not vectors:
+        return measure(sids, items.titles, read_index(folder).vectors[places])
     return measure(sids, items.titles, _vectors(items, vectors))
 
 
-def _places(items: Items, known: Catalogue, catalogue: Path, index: Path) -> NDArray[np.int32]:
+def _places(items: Items, known: Catalogue, catalogue: Path, index: Path) -> NDArray[np.integer]:
     """Where each item stands in the index; refuses a SID without item, and an item without SID."""
     places = known.find(items.ids)
     without = np.setdiff1d(np.arange(len(known.ids)), places)
