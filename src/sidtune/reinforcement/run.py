@@ -20,7 +20,6 @@ from sidtune.base.ragged import row_of
 from sidtune.base.signals import StopRequest
 from sidtune.base.terminal import first_process, warn
 from sidtune.batching.steps import Steps
-from sidtune.config.evaluation import RankingConfig
 from sidtune.config.loss import LossConfig
 from sidtune.config.rl import STEPS
 from sidtune.decoding.answers import Answers, make_answers
@@ -135,12 +134,7 @@ def reinforced(config: Config) -> Config:
     evaluation = {
         "task": config.evaluation_task,
         "metric": "ndcg@10",
-        "ranking": RankingConfig(
-            every=1,
-            sample=ranking.sample,
-            beams=max(BEAMS, ranking.beams),
-            normalize=ranking.normalize,
-        ),
+        "ranking": ranking.model_copy(update={"every": 1, "beams": max(BEAMS, ranking.beams)}),
     }
     changes = {
         "output_dir": output_dir,

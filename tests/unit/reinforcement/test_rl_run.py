@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from sidtune.base.terminal import LAUNCHER
+from sidtune.config.evaluation import RankingConfig
 from sidtune.reinforcement import run
 from sidtune.reinforcement.run import KEYS, reinforce, reinforced
 from sidtune.tasks.config_file import dump_config, parse_config, with_absolute_paths
@@ -38,6 +39,12 @@ def test_it_is_read_as_it_was_written(rl: dict[str, Any]) -> None:
     read = parse_config(yaml.safe_load(written), "test")
     assert dump_config(read) == written
     assert read.evaluation_task == "sid_next"
+
+
+def test_validation_rows_are_ranked_as_the_finished_run_ranks_them() -> None:
+    given = {"sample": 7, "normalize": "trie", "exclude_history": True}
+    ranking = reinforced(parse_config(TREE | {"eval": {"ranking": given}}, "test")).eval.ranking
+    assert ranking == RankingConfig(every=1, beams=50, **given)
 
 
 def test_messages_name_the_keys_that_set_the_schedule() -> None:
