@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from sidtune.evaluation.report import LONGEST_COUNTED
 from sidtune.reporting.charts import steps
 from sidtune.reporting.page import Block, Chart, Section, Table
 from sidtune.reporting.record import Record
@@ -79,7 +80,9 @@ def _histories(histories: dict[str, list[int]]) -> Chart:
         if sum(counts)
     )
     drawing = steps(rows, names, ("items in the history", "share of rows"))
-    return Chart("Length of histories", drawing, f"Mean: {means}.")
+    longer = any(len(counts) > LONGEST_COUNTED for counts in histories.values())
+    note = f" Longer histories than {LONGEST_COUNTED} items count as of so many." if longer else ""
+    return Chart("Length of histories", drawing, f"Mean: {means}.{note}")
 
 
 def _levels(sids: Sequence[tuple[str, ...]]) -> Table:

@@ -11,6 +11,8 @@ from sidtune.reporting.charts import intervals, ladder, lines
 from sidtune.reporting.page import Block, Cell, Chart, Section, Table
 from sidtune.reporting.record import Record
 
+# In place of a number of rows that is not the same for all.
+VARIOUS = "–"
 # All other rankers of an evaluation are baselines.
 OWN = ("ranker", "model", "ranker without model")
 SHOWN_CUTOFFS = (1, 5, 10, 50)
@@ -147,29 +149,36 @@ def _groups(every: Sequence[Named], kind: str, title: str, note: str, k: int) ->
     found: dict[str, dict[str, Group]] = {
         line.name: {group.name: group for group in getattr(line.summary, kind)} for line in every
     }
-    counts = {name: group.rows for own in found.values() for name, group in own.items()}
+    counts: dict[str, str] = {}
+    for own in found.values():
+        for name, group in own.items():
+            rows = f"{group.rows:,}"
+            # Several runs may have ranked other rows.
+            counts[name] = rows if counts.get(name, rows) == rows else VARIOUS
     if not counts:
         return []
     best = best_baseline(every)
     few = [line.name for line in every if not line.baseline or line == best]
-    label = {name: f"{name} ({rows:,} rows)" for name, rows in counts.items()}
-    rows = [
+    label = {
+        name: name if rows == VARIOUS else f"{name} ({rows} rows)" for name, rows in counts.items()
+    }
+    bars = [
         {"group": label[group], "name": name, **_ends(own.hr)}
         for name in few
         for group, own in found[name].items()
     ]
-    drawing = intervals(rows, list(label.values()), few, f"HR@{k} by item", palette=list(found))
+    drawing = intervals(bars, list(label.values()), few, f"HR@{k} by item", palette=list(found))
     cells = [
         [
             f"{group}, {metric}@{k}",
-            f"{rows_:,}",
+            rows,
             *(
                 _with_interval(getattr(own[group], metric.lower()) if group in own else None)
                 for own in found.values()
             ),
         ]
         for metric in ("HR", "NDCG")
-        for group, rows_ in counts.items()
+        for group, rows in counts.items()
     ]
     return [Chart(title, drawing, note, Table(["", "rows", *found], cells))]
 

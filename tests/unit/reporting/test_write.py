@@ -9,6 +9,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,14 @@ import pytest
 from tests.unit.reporting.making import RANKERS, write_run
 
 from sidtune.base.errors import UserError
+from sidtune.base.ragged import Ragged
+from sidtune.evaluation.details import history_lengths
+from sidtune.evaluation.report import LONGEST_COUNTED, Details, Report
 from sidtune.evaluation.results import read_report
-from sidtune.reporting import write
+from sidtune.reporting import data, ranking, write
 from sidtune.reporting.curves import thinned
+from sidtune.reporting.page import Chart
+from sidtune.reporting.record import Record, read_records
 from sidtune.reporting.write import leave_report, write_report
 from sidtune.runs.files import CONFIG, METRICS, REPORT
 
@@ -140,6 +146,40 @@ def test_several_runs_are_compared(two: Path) -> None:
     assert "NDCG@10, shop" in shown
     names = {row["name"] for row in values(charts(two)["training-1"])}
     assert names == {"shop", "<b>other"}
+
+
+def test_groups_of_other_rows_have_no_common_number(runs: list[Path]) -> None:
+    def counted(records: list[Record]) -> set[str]:
+        section = ranking.ranking(records)
+        assert section
+        found = [block.table for block in section.blocks if isinstance(block, Chart)]
+        return {str(row[1]) for table in found if table for row in table.rows}
+
+    first, second = read_records(runs)
+    assert "–" not in counted([first, second])
+    assert first.report
+    assert second.report
+    rankers = {
+        name: replace(summary, by_history=[replace(group, rows=1) for group in summary.by_history])
+        for name, summary in second.report.rankers.items()
+    }
+    fewer = replace(second, report=replace(second.report, rankers=rankers))
+    assert "–" in counted([first, fewer])
+
+
+def test_long_histories_are_said_to_count_as_shorter_ones() -> None:
+    notes = []
+    for longest in (3, LONGEST_COUNTED + 50):
+        lists = Ragged.from_lengths(np.zeros(1 + longest, np.int32), np.array([1, longest]))
+        details = Details([], [], history_lengths({"train": lists}))
+        report = Report({}, 1, 1, 0, 0, 0.0, 1, {}, details)
+        section = data.data(Record(Path("run"), "run", report=report))
+        assert section
+        (chart,) = section.blocks
+        assert isinstance(chart, Chart)
+        notes.append(chart.note)
+    assert notes[0] == "Mean: train 2.0."
+    assert "Longer histories than 200 items count as of so many" in notes[1]
 
 
 def test_figures_of_short_lists_are_named_by_their_own_cutoff(tmp_path: Path) -> None:
