@@ -114,7 +114,7 @@ class Mixture:
     weights: Mapping[SourceName, float]
 
     @classmethod
-    def fit(cls, table: Table, target: NDArray[np.integer], options: RankConfig) -> Mixture:
+    def fit(cls, table: Table, target: NDArray[np.integer]) -> Mixture:
         """With the weights, in tenths, that have the best NDCG@10: of all in fifths, and then of
         those next to the best.
 
@@ -167,7 +167,7 @@ class Scorer:
         LightGBM.
         """
         rows = int((table.pairs.counts > 0).sum())
-        mixture = Mixture.fit(_drawn(table, seed), target, options)
+        mixture = Mixture.fit(_drawn(table, seed), target)
         if rows < LEAST_ROWS or not table.pairs.hit(target).any() or not has_lightgbm():
             return cls(mixture)
         return cls(mixture, Trees.fit(table, target, options, seed), weights_for(rows)[0])

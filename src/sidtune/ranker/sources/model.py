@@ -22,8 +22,9 @@ DEPTH = 2
 @dataclass(frozen=True)
 class Model(Source):
     """Log-probability of the candidate's SID and its place in the model's list, NaN outside of it.
-    Of every candidate: the probability of the listed SIDs that share its first token, and its
-    first two; and the log-probability of being a user's newest item.
+    Of every candidate: the probability of the listed items that share its first token, and its
+    first two, each item with the probability of its SID; and the log-probability of being a user's
+    newest item.
 
     Args:
         numbers: `(items, depth)`, the number of each item's prefix of 1, 2, … tokens.
@@ -36,8 +37,8 @@ class Model(Source):
     columns: ClassVar = {
         "log_probability": "model: log-probability of its SID",
         "place": "model: its place in the list",
-        "one_token_mass": "model: probability of SIDs with its first token",
-        "two_token_mass": "model: probability of SIDs with its first two tokens",
+        "one_token_mass": "model: probability of listed items with its first token",
+        "two_token_mass": "model: probability of listed items with its first two tokens",
         "newest": "model: log-probability of being a user's newest item",
     }
     mixes: ClassVar = True
@@ -71,7 +72,7 @@ class Model(Source):
         unlisted = np.float32(np.nan)
         score = np.append(beams.scores[order], unlisted)[place]
         places = np.append(place_of(beams.items)[order].astype(np.float32), unlisted)[place]
-        mass = prefix_mass(self._distinct(beams, asked), self.numbers, pairs)
+        mass = prefix_mass(_probabilities(beams, asked), self.numbers, pairs)
         columns = [score[:, None], places[:, None], mass, self.newest[pairs.item][:, None]]
         return np.concatenate(columns, axis=1).astype(np.float32)
 
@@ -81,9 +82,8 @@ class Model(Source):
         shares: Floats = np.exp(np.nan_to_num(features[:, 0], nan=-np.inf))
         return shares
 
-    def _distinct(self, beams: Beams, asked: Asked) -> sp.csr_array:
-        """Probabilities `(rows, items)`."""
-        shape = (len(asked), asked.items)
-        return sp.csr_array(
-            (np.exp(beams.scores), beams.items.values, beams.items.offsets), shape=shape
-        )
+
+def _probabilities(beams: Beams, asked: Asked) -> sp.csr_array:
+    """Those of the listed items' SIDs, `(rows, items)`."""
+    parts = (np.exp(beams.scores), beams.items.values, beams.items.offsets)
+    return sp.csr_array(parts, shape=(len(asked), asked.items))
