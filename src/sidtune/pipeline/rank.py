@@ -19,7 +19,7 @@ from sidtune.config.rank import RankConfig
 from sidtune.config.search import RankOptions
 from sidtune.data.catalogue import Catalogue
 from sidtune.data.popularity import popularity
-from sidtune.data.rows import Split, drawn
+from sidtune.data.rows import drawn
 from sidtune.decoding.recommender import Recommender
 from sidtune.evaluation.compare import interval_of
 from sidtune.evaluation.tables import plain_table
@@ -104,9 +104,10 @@ def count_later(
     config, bundle = _config(folder), read_bundle(folder)
     catalogue = bundle.catalogue
     known = known_of(config, catalogue, items)
-    splits: tuple[Split, ...] = ("train", "valid", "test")
-    there = [split for split in splits if config.data.rows_file(split)]
-    rows = [load_split(config.data, catalogue, split) for split in there]
+    assert known.valid
+    rows = [known.train, known.valid]
+    if config.data.rows_file("test"):
+        rows.append(load_split(config.data, catalogue, "test"))
     longest = config.data.longest_history
     later = with_later(events, config.events, catalogue, known.train, rows, longest)
     users = popularity(later.rows, len(catalogue.ids))
