@@ -77,7 +77,7 @@ def init(
 
     Example: `sidtune init data/shop`
     """
-    from sidtune.setup.choose import choose, with_events
+    from sidtune.setup.choose import choose, with_catalogue, with_events
     from sidtune.setup.core import with_core
     from sidtune.setup.look import look
 
@@ -93,7 +93,11 @@ def init(
     chosen = with_events(events, tables) if events else choose(tables)
     given = {"user": user, "item": item, "time": time}
     chosen = replace(chosen, columns={role: name for role, name in given.items() if name})
-    chosen = _asked(chosen, base, k_core, split, yes)
+    asked = _asked(chosen, base, k_core, split, yes)
+    chosen = with_catalogue(asked, tables)
+    if chosen is not asked:
+        place = chosen.tables["catalogue"].path.relative_to(folder)
+        console.print(f"  {escape(str(place))} has the same column: a catalogue", soft_wrap=True)
     if chosen.others:
         names = ", ".join(str(table.path.relative_to(folder)) for table in chosen.others[:SHOWN])
         console.print(

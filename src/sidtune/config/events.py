@@ -254,7 +254,11 @@ class CatalogueConfig(Section):
     )
     format: EventFormat | None = Field(default=None, description="as `events.format`")
     id: Column | None = Field(
-        default=None, description="column of the item id. null: found by the usual names"
+        default=None,
+        description=(
+            "column of the item id. null: the one with the name of the events' column of items, or"
+            " found by the usual names"
+        ),
     )
     title: Column | None = Field(
         default=None, description="column of the title. null: found by the usual names"

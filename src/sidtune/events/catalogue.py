@@ -55,8 +55,12 @@ class Items:
     counts: dict[str, int]
 
 
-def read_items(config: CatalogueConfig) -> Items:
+def read_items(config: CatalogueConfig, named: str | None = None) -> Items:
     """Read and clean a catalogue.
+
+    Args:
+        named: the column of items in the events: where the catalogue has a column of that name,
+            and `catalogue.id` names no other one, it is the id.
 
     Raises:
         UserError: for files and columns that are missing, and where every item has the same title.
@@ -70,8 +74,8 @@ def read_items(config: CatalogueConfig) -> Items:
         raise UserError(f"{where}: {error}", "Give each column one type in all files.") from None
     names = given.column_names
     columns = {
-        role: needed_column(role, getattr(config, role), names, where, "catalogue")
-        for role in ("id", "title")
+        role: needed_column(role, getattr(config, role), names, where, "catalogue", same)
+        for role, same in (("id", named), ("title", None))
     }
     texts = _text_columns(config, names, columns, where)
     ids, nameless = _ids(given[columns["id"]], where, columns["id"])

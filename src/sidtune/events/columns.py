@@ -54,7 +54,12 @@ USUAL: Mapping[str, tuple[str, ...]] = {
 
 
 def find_column(
-    role: str, given: str | None, names: Sequence[str], where: str, section: str
+    role: str,
+    given: str | None,
+    names: Sequence[str],
+    where: str,
+    section: str,
+    same: str | None = None,
 ) -> str | None:
     """The column of a role: the one that the configuration names, or one of the usual names; None
     where there is none.
@@ -65,6 +70,8 @@ def find_column(
         names: the columns of the table.
         where: the table, for messages.
         section: of the configuration, for messages.
+        same: the column of another table with the same values; its name comes before the usual
+            ones.
 
     Raises:
         UserError: for a column that is named and not there.
@@ -80,14 +87,20 @@ def find_column(
     plain: dict[str, str] = {}
     for name in names:
         plain.setdefault(plain_name(name), name)
-    return next((plain[usual] for usual in USUAL[role] if usual in plain), None)
+    usual = (*([plain_name(same)] if same else []), *USUAL[role])
+    return next((plain[name] for name in usual if name in plain), None)
 
 
 def needed_column(
-    role: str, given: str | None, names: Sequence[str], where: str, section: str
+    role: str,
+    given: str | None,
+    names: Sequence[str],
+    where: str,
+    section: str,
+    same: str | None = None,
 ) -> str:
     """As `find_column`, and refuses a table without the column."""
-    found = find_column(role, given, names, where, section)
+    found = find_column(role, given, names, where, section, same)
     if found is None:
         raise UserError(
             f"{where}: no column is known as the {role}; found {', '.join(names)[:500]}",

@@ -88,18 +88,19 @@ def one_kind(files: Sequence[Path], key: str) -> str:
 
 def text_table(connection: Any, files: Sequence[Path], kind: str) -> ir.Table:
     """CSV, TSV or JSON Lines through DuckDB, every column as text; the columns are those of the
-    first file.
+    first file, of JSON Lines those of all files.
 
     Args:
         connection: Ibis's, to DuckDB.
     """
-    names, delimiter = header_of(files[0], kind)
-    columns = dict.fromkeys(names, "VARCHAR")
     paths = [glob.escape(str(file)) for file in files]
     if kind in JSON_LINES:
+        fields = (name for file in files for name in header_of(file, kind)[0])
+        columns = dict.fromkeys(fields, "VARCHAR")
         return connection.read_json(
             paths, format="newline_delimited", columns=columns, maximum_object_size=LONGEST_RECORD
         )
+    names, delimiter = header_of(files[0], kind)
     for file in files[1:]:
         if (other := header_of(file, kind)) != (names, delimiter):
             raise UserError(
@@ -109,7 +110,7 @@ def text_table(connection: Any, files: Sequence[Path], kind: str) -> ir.Table:
             )
     return connection.read_csv(
         paths,
-        columns=columns,
+        columns=dict.fromkeys(names, "VARCHAR"),
         header=True,
         auto_detect=False,
         delim=delimiter,

@@ -36,7 +36,7 @@ from sidtune.events.times import Clock, set_clock
 from sidtune.files.text import read_json_object
 
 # Raised whenever the same inputs make other files.
-VERSION = 2
+VERSION = 3
 PREPARED, SUMMARY, CATALOGUE = "prepared", "summary.json", "catalogue.parquet"
 PARTIAL = ".partial-"
 # A user with more events is more likely a program or a shared account.
@@ -153,12 +153,14 @@ def fingerprint(settings: str, sources: list[str]) -> str:
 
 def _made(config: PrepareConfig, source: Source, made: Path, folder: Path) -> dict[str, Any]:
     """Write all files but the summary, which is returned."""
-    items = read_items(config.catalogue) if config.catalogue else None
     with (
         refusing_failed_writes(made),
         opened_engine(config.events.engine, folder, place_of(config.events)) as engine,
     ):
         given = given_events(config.events, source, engine, folder)
+        items = read_items(config.catalogue, given.columns["item"]) if config.catalogue else None
+        # Faults of the catalogue are told before the events are parsed.
+        given = given.kept(engine)
         timing = _timing(config.events, given, engine)
         judged = engine.read([write_verdicts(items, folder)]) if items else None
         coded, steps = code_events(engine, given.table, config.events, timing, judged)
@@ -175,6 +177,8 @@ def _made(config: PrepareConfig, source: Source, made: Path, folder: Path) -> di
         }
     for warning in warnings:
         warn(warning)
+    if "interactions" in written.rows:
+        result["users_with_held_out_events"] = written.split
     return {
         "columns": (
             given.columns

@@ -24,12 +24,12 @@ def lines(done: Prepared) -> Iterator[str]:
         " are left"
     )
     if "interactions" in rows:
-        yield (
-            f"{rows['interactions']:,} sequences, to be split by leaving the last two events of"
-            " each out"
-        )
-        if result["events_of_longest_user"] < FEWEST:
+        whole, split = rows["interactions"], result["users_with_held_out_events"]
+        yield f"{whole:,} sequences; the last two events of {split:,} are held out"
+        if not split:
             yield f"no user has {FEWEST} events or more: there are no validation and no test rows"
+        elif split < whole:
+            yield f"users of fewer than {FEWEST} events are for training alone: {whole - split:,}"
     else:
         yield "rows: " + ", ".join(f"{count:,} {name}" for name, count in rows.items())
         cold = ", ".join(

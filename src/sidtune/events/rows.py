@@ -15,6 +15,7 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from sidtune.base.ragged import Ragged
+from sidtune.data.leave_one_out import FEWEST
 from sidtune.data.rows import need_room
 from sidtune.events.splits import SPLITS, Cuts
 
@@ -62,6 +63,7 @@ class Written:
         ties: events with the time of another event of the same user.
         longest: the most events of a user.
         longest_user: who has them.
+        split: users with enough events to hold two out, of whole sequences.
         cold: rows of each held-out split whose target is no target and in no history of a training
             row.
     """
@@ -70,6 +72,7 @@ class Written:
     ties: int = 0
     longest: int = 0
     longest_user: int = -1
+    split: int = 0
     cold: dict[str, int] = field(default_factory=dict)
 
 
@@ -157,6 +160,7 @@ def write_sequences(tables: Iterable[pa.Table], names: Names, folder: Path) -> W
                 columns["weights"] = pa.ListArray.from_arrays(offsets, pa.array(piece.weights))
             writers.add("interactions", pa.table(columns))
             written.rows["interactions"] += len(starts)
+            written.split += int((np.diff(offsets.to_numpy()) >= FEWEST).sum())
             _measure(piece, written)
     return written
 

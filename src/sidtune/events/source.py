@@ -5,7 +5,7 @@ database.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,10 +52,16 @@ class Given:
     Args:
         table: the events; what a table does not have is null.
         columns: role → the column that has it; a role that no column has is left out.
+        text: whether reading the table parses text.
     """
 
     table: ir.Table
     columns: dict[str, str]
+    text: bool
+
+    def kept(self, engine: Engine) -> Given:
+        """The same, where text is parsed now and only once."""
+        return replace(self, table=engine.keep(self.table)) if self.text else self
 
 
 def find_source(config: EventsConfig, folder: Path) -> Source:
@@ -96,12 +102,11 @@ def given_events(config: EventsConfig, source: Source, engine: Engine, folder: P
         _shaped(engine, table, columns, where) for table, columns in zip(tables, found, strict=True)
     ]
     joined = shaped[0].union(*shaped[1:]) if len(shaped) > 1 else shaped[0]
-    if config.format or (source.files and one_kind(source.files, "events.files") != ".parquet"):
-        # Text is parsed once.
-        joined = engine.keep(joined)
-    return Given(
-        joined, {role: name for columns in reversed(found) for role, name in columns.items()}
+    text = bool(config.format) or (
+        bool(source.files) and one_kind(source.files, "events.files") != ".parquet"
     )
+    columns = {role: name for columns in reversed(found) for role, name in columns.items()}
+    return Given(joined, columns, text)
 
 
 def write_parquet(tables: Iterable[pa.Table], path: Path) -> None:
@@ -135,8 +140,8 @@ def _of_database(address: str, table: str) -> Iterator[pa.Table]:
             # Each driver has errors of its own.
             raise UserError(
                 f"events.database: {str(error)[:200]}",
-                "Give the address as Ibis takes it, such as duckdb:///data/shop.duckdb, and install"
-                " its driver.",
+                "Give the address as Ibis takes it, such as duckdb:///data/shop.duckdb or"
+                " sqlite:///data/shop.sqlite, and install its driver.",
             ) from None
         try:
             if table not in (known := connection.list_tables()):

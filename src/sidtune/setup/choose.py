@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from sidtune.base.errors import UserError
+from sidtune.data.item_files import plain_name
 from sidtune.events.columns import find_column
 from sidtune.setup.look import Role, Table, look_at
 
@@ -143,6 +144,35 @@ def with_events(file: Path, tables: Sequence[Table]) -> Chosen:
     if catalogue:
         kept["catalogue"] = catalogue
     return Chosen(kept, k_core=K_CORE if table.rows >= FILTERED_FROM else 0)
+
+
+def with_catalogue(chosen: Chosen, tables: Sequence[Table]) -> Chosen:
+    """The same with the catalogue that the events' column of items makes known: a table that has
+    this column, which may have no usual name, and titles.
+    """
+    events = chosen.tables.get("events")
+    if events is None or events.format or "catalogue" in chosen:
+        return chosen
+    item = find_column("item", chosen.columns.get("item"), events.names, "", "events")
+
+    def column(role: str, table: Table, same: str | None = None) -> str | None:
+        return find_column(role, None, table.names, "", "catalogue", same)
+
+    found = [
+        table
+        for table in tables
+        if table.role is None
+        and column("title", table)
+        and item
+        and plain_name(column("id", table, item) or "") == plain_name(item)
+        and not column("user", table)
+    ]
+    if not found:
+        return chosen
+    largest = max(found, key=lambda table: table.rows)
+    return replace(
+        chosen, tables={**chosen.tables, "catalogue": replace(largest, role="catalogue")}
+    )
 
 
 def missing_columns(chosen: Chosen) -> list[str]:

@@ -54,13 +54,13 @@ def with_core(chosen: Chosen) -> Chosen:
 
 def _left(config: EventsConfig, files: list[Path], catalogue: CatalogueConfig | None) -> int:
     assert config.cores
-    items = read_items(catalogue) if catalogue else None
     with TemporaryDirectory() as name:
         folder = Path(name)
         with opened_engine(config.engine, folder, str(config.files)) as engine:
-            given = given_events(config, Source(files, None), engine, folder).table
+            given = given_events(config, Source(files, None), engine, folder)
+            items = read_items(catalogue, given.columns["item"]) if catalogue else None
             judged = engine.read([write_verdicts(items, folder)]) if items else None
-            events, _, _ = with_codes(engine, given, judged)
+            events, _, _ = with_codes(engine, given.kept(engine).table, judged)
             if catalogue:
                 events = events.filter(events["known"].notnull() & events["verdict"].isnull())
             named = events.select(user="user_code", item="item_code").drop_null()

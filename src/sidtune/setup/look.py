@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, islice, takewhile
@@ -40,7 +41,7 @@ NEGATIVES = "_sample"
 
 @dataclass(frozen=True)
 class Table:
-    """One file, or files of the same columns in one folder, and what it seems to be.
+    """One file, or files of one folder that are parts of one table, and what it seems to be.
 
     Args:
         path: the file, or a pattern of files.
@@ -80,7 +81,11 @@ def look(folder: Path) -> list[Table]:
         hint = f"Its files lie deeper: give {deeper}, or a folder above." if deeper else ""
         raise UserError(f"{folder} has no file", hint or "Give the folder of your files.")
     found = sorted((look_at(file) for file in files), key=_alike)
-    return [table for _, group in groupby(found, key=_alike) for table in _joined(list(group))]
+    tables: dict[tuple[str, ...], list[Table]] = {}
+    for _, group in groupby(found, key=_alike):
+        same = list(group)
+        tables.setdefault(_numbered(same) or _alike(same[0]), []).extend(same)
+    return [table for parts in tables.values() for table in _joined(parts)]
 
 
 def look_at(file: Path) -> Table:
@@ -113,9 +118,25 @@ def _alike(table: Table) -> tuple[str, ...]:
     return (str(table.path.parent), table.role or "", kind, table.format or "", *table.names, apart)
 
 
+def _numbered(tables: Sequence[Table]) -> tuple[str, ...] | None:
+    """The same for files that are parts of one table, though some have columns that others lack:
+    their names differ in digits alone, and what names users, items and times or titles is alike.
+    None for other files, and for kinds of which `sidtune prepare` wants the same columns.
+    """
+    first = tables[0]
+    forms = {re.sub(r"\d+", "0", table.path.name) for table in tables}
+    if len(forms) > 1 or kind_of(first.path) not in (".parquet", *JSON_LINES):
+        return None
+    if first.format or first.role not in ("events", "catalogue"):
+        return None
+    roles = {"events": ("user", "item", "time"), "catalogue": ("id", "title")}[first.role]
+    columns = (find_column(role, None, first.names, first.path.name, "") or "" for role in roles)
+    return (str(first.path.parent), first.role, kind_of(first.path), *forms, *columns)
+
+
 def _joined(tables: Sequence[Table]) -> list[Table]:
-    """Files of the same columns as one table, by a pattern that matches no other file; each by
-    itself where there is none.
+    """Parts of a table as one, by a pattern that matches no other file; each by itself where there
+    is none.
     """
     folder, paths = tables[0].path.parent, {table.path for table in tables}
     first = tables[0].path

@@ -185,10 +185,15 @@ def test_a_split_that_leaves_no_test_row_is_warned_of(tmp_path: Path) -> None:
 
 
 def test_users_of_two_events_are_told_to_hold_nothing_out(tmp_path: Path) -> None:
-    told = "no user has 3 events or more: there are no validation and no test rows"
-    for more, expected in (("", True), ("u,c,1500000003\n", False)):
+    none = "no user has 3 events or more: there are no validation and no test rows"
+    few = "users of fewer than 3 events are for training alone: 1"
+    longer = "u,c,1500000003\n"
+    both = longer + longer.replace("u", "v") * 2
+    for more, users, told in (("", 0, [none]), (longer, 1, [few]), (both, 2, [])):
         file = write_text(tmp_path, "e.csv", SOUND + more)
-        assert (told in lines(prepared(tmp_path, files=str(file)))) == expected
+        said = list(lines(prepared(tmp_path, files=str(file))))
+        assert f"2 sequences; the last two events of {users} are held out" in said
+        assert [line for line in said if line in (none, few)] == told
 
 
 def test_bad_events_are_left_out_and_counted(
@@ -294,6 +299,35 @@ def test_items_without_a_place_in_the_catalogue_and_items_nobody_touched(tmp_pat
         "b",
         "z",
     ]
+
+
+def test_the_id_of_a_catalogue_is_the_column_that_the_events_name_items_by(
+    tmp_path: Path,
+) -> None:
+    """Row numbers would be other items of the same ids."""
+    log = write_text(tmp_path, "log.csv", "user,product_id,ts\nu,1,2020-01-01\nu,2,2020-01-02\n")
+    text = "id,Product ID,title\n1,2,Mug\n2,1,Tent\n"
+    catalogue = {"file": str(write_text(tmp_path, "items.csv", text))}
+
+    def titles(**keys: str) -> dict[str, str]:
+        done = prepared(tmp_path, {**catalogue, **keys}, files=str(log))
+        table = pyarrow.parquet.read_table(done.catalogue)
+        return dict(zip(table["item_id"].to_pylist(), table["title"].to_pylist(), strict=True))
+
+    assert titles() == {"1": "Tent", "2": "Mug"}
+    assert titles(id="id") == {"1": "Mug", "2": "Tent"}, "what is named counts"
+
+
+def test_json_lines_have_the_fields_of_all_files(tmp_path: Path) -> None:
+    for number, more in enumerate(("", ', "rating": 5', ', "rating": 1')):
+        line = f'{{"user": "u", "item": "i{number}", "ts": {START + number}{more}}}\n'
+        write_text(tmp_path / "log", f"{number}.jsonl", line)
+        line = f'{{"item": "i{number}", "title": "T{number}"{more.replace("rating", "stars")}}}\n'
+        write_text(tmp_path / "items", f"{number}.jsonl", line)
+    items = {"file": str(tmp_path / "items")}
+    done = prepared(tmp_path, items, files=str(tmp_path / "log"), min_rating=3)
+    assert sequences(done) == {"u": ["i1"]}
+    assert pyarrow.parquet.read_table(done.catalogue)["stars"].to_pylist() == ["5"]
 
 
 def test_title_rules(tmp_path: Path) -> None:

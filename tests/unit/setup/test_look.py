@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,7 +14,7 @@ from tests.made_events import START, write_events, write_text
 from tests.tiny_data import write_shop
 
 from sidtune.base.errors import UserError
-from sidtune.setup.choose import choose, missing_columns, with_events
+from sidtune.setup.choose import choose, missing_columns, with_catalogue, with_events
 from sidtune.setup.look import look, look_at
 
 REVIEW_2018 = {"reviewerID": "A1", "asin": "B1", "overall": 5.0, "unixReviewTime": START}
@@ -112,6 +113,32 @@ def test_files_of_one_table_become_a_pattern(tmp_path: Path) -> None:
     )
 
 
+def test_numbered_parts_may_lack_columns_of_others(tmp_path: Path) -> None:
+    columns = {"user_id": ["u"], "sku": ["1"], "ts": [START]}
+    # One more column; numbers for ids; another order.
+    tables = [
+        columns,
+        {**columns, "channel": ["web"]},
+        {**columns, "sku": [1]},
+        dict(reversed(columns.items())),
+    ]
+    for number, table in enumerate(tables):
+        pyarrow.parquet.write_table(pa.table(table), tmp_path / f"orders-{number}.parquet")
+        lines = json.dumps({name: values[0] for name, values in table.items()}) + "\n"
+        write_text(tmp_path / "json", f"2024-0{number + 1}.jsonl", lines)
+    assert {(table.path.name, table.rows) for table in look(tmp_path)} == {
+        ("*.parquet", 4),
+        ("*.jsonl", 4),
+    }
+    # Another shop: its items stand in another column, or its name is another.
+    pyarrow.parquet.write_table(
+        pa.table({**columns, "item_id": ["1"]}), tmp_path / "orders-9.parquet"
+    )
+    write_text(tmp_path / "json", "toys.jsonl", json.dumps({**columns, "colour": "red"}) + "\n")
+    names = {table.path.name for table in look(tmp_path)}
+    assert {"orders-9.parquet", "toys.jsonl", "2024-0*.jsonl"} <= names
+
+
 def test_rows_are_chosen_before_events(tmp_path: Path) -> None:
     write_shop(tmp_path)
     write_events(tmp_path, [("u", "1", START, 1.0)])
@@ -188,3 +215,16 @@ def test_events_whose_columns_have_other_names(tmp_path: Path) -> None:
     assert chosen.tables["catalogue"].path == items
     with pytest.raises(UserError, match="not used"):
         with_events(write_text(tmp_path, "notes.md", "x"), [])
+
+
+def test_a_table_with_the_events_column_of_items_is_the_catalogue(tmp_path: Path) -> None:
+    file = write_text(tmp_path, "log.csv", "user_id,anime,ts\nu,1,2020-01-01\n")
+    write_text(tmp_path, "films.csv", "film,title\n1,Heat\n")
+    items = write_text(tmp_path, "anime.csv", "Anime,name\n1,Akira\n")
+    chosen = replace(with_events(file, look(tmp_path)), columns={"item": "anime"})
+    assert "catalogue" not in chosen
+    found = with_catalogue(chosen, look(tmp_path))
+    assert found.tables["catalogue"].path == items
+    assert found.tables["catalogue"].role == "catalogue"
+    items.unlink()
+    assert with_catalogue(chosen, look(tmp_path)) is chosen
