@@ -70,8 +70,8 @@ def refuse_faults(tree: Tree, where: str) -> None:
 
 
 def load_run(path: Path, overrides: Sequence[str] = (), model: bool = True) -> Config:
-    """Read a configuration; what it does not say of `data` and `model` is what `sidtune prepare`,
-    `sidtune sids` and `sidtune run` left under `output_dir`.
+    """Read a configuration; what it does not say of `data` is what `sidtune prepare` and `sidtune
+    sids` left under `output_dir`, and what it does not say of `model` follows from them.
 
     Args:
         model: whether the command needs a model.
@@ -150,12 +150,13 @@ def with_index(request: Request) -> Request:
 
 
 def with_model(request: Request) -> Request:
-    """Model and training by the size of the data, where `model.base` is not given."""
+    """Model and training by the size of the data, where `model.base` is not given; the base model
+    is made where it is not there.
+    """
     if not wants_model(request):
         return request
     recipe = recipe_of(request)
-    if not recipe.base.is_dir():
-        raise _not_made(request, "model.base is not given, and there is no base model", "run")
+    recipe.make_base()
     return request._replace(tree={**request.tree, **recipe.sections(request.tree)})
 
 
@@ -165,10 +166,9 @@ def recipe_of(request: Request) -> Recipe:
 
 
 def _not_made(request: Request, what: str, command: str) -> UserError:
-    others = "" if command == "run" else f", or `{request.command('run')}` for all stages"
     return UserError(
         f"{request.path}: {what} with these settings",
-        f"Run `{request.command(command)}`{others}.",
+        f"Run `{request.command(command)}`, or `{request.command('run')}` for all stages.",
     )
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sidtune.pipeline.sizes import size_for
+from sidtune.base.errors import UserError
+from sidtune.config.training import TrainingConfig
+from sidtune.pipeline.sizes import Size, size_for
 from sidtune.runs.checkpoints import BASES
 from sidtune.tasks.config import Config
 from sidtune.tasks.source import load_split
@@ -15,6 +18,8 @@ from sidtune.tasks.text_neighbours import any_alike, unseen
 from sidtune.templates import template_texts
 
 LAYERS = 4
+# Of a run.
+LONGEST_WARMUP = 0.33
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,12 @@ class Recipe:
 
         if not self.base.is_dir():
             self.base.parent.mkdir(parents=True, exist_ok=True)
-            create_base(self.base, template_texts(), self.hidden, LAYERS)
+            try:
+                create_base(self.base, template_texts(), self.hidden, LAYERS)
+            except UserError:
+                # Several processes start at once, and each makes the same one.
+                if not self.base.is_dir():
+                    raise
 
 
 def _merged(keys: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
@@ -54,6 +64,21 @@ def _merged(keys: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value, Mapping) and isinstance(found[name], Mapping):
             found[name] = _merged(value, found[name])
     return found
+
+
+def _warmup(size: Size, users: int, given: TrainingConfig) -> int | float:
+    """Steps, as those sizes have; of a run that may be so short that they are more than a third of
+    it, this share.
+
+    Args:
+        users: who have an example at least in each direction.
+        given: what the configuration says itself of the length counts.
+    """
+    said = given.model_dump(exclude_unset=True)
+    epochs = said.get("epochs", size.epochs)
+    of_epoch = math.ceil(2 * users / said.get("batch_size", size.batch_size))
+    steps = said.get("max_steps") or epochs * of_epoch
+    return size.warmup if steps >= size.warmup / LONGEST_WARMUP else LONGEST_WARMUP
 
 
 def recipe_for(config: Config) -> Recipe:
@@ -74,7 +99,7 @@ def recipe_for(config: Config) -> Recipe:
         "epochs": size.epochs,
         "batch_size": size.batch_size,
         "learning_rate": size.learning_rate,
-        "warmup": size.warmup,
+        "warmup": _warmup(size, len(rows.users.unique()), config.training),
         "weight_decay": size.weight_decay,
     }
     evaluation = {

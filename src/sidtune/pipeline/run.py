@@ -91,9 +91,9 @@ def _indexed(request: Request) -> Request:
 def _with_base(request: Request) -> Request:
     recipe = recipe_of(request)
     there = recipe.base.is_dir()
-    recipe.make_base()
+    complete = with_model(request)
     _tell("model", f"to train from scratch, hidden size {recipe.hidden}", recipe.base, there)
-    return with_model(request)
+    return complete
 
 
 def _train(request: Request, config: Config, processes: int, trust_remote_code: bool) -> None:

@@ -18,10 +18,11 @@ from sidtune.base.errors import UserError
 from sidtune.commands.demo_shop import write_demo_events
 from sidtune.config.events import PrepareConfig
 from sidtune.events.prepare import Prepared, find_prepared, prepare
+from sidtune.model import new_base
 from sidtune.pipeline import defaults
 from sidtune.pipeline import recipe as recipes
 from sidtune.pipeline.defaults import Request, load_run, load_sids, recipe_of, with_index, with_rows
-from sidtune.pipeline.recipe import LAYERS
+from sidtune.pipeline.recipe import LAYERS, Recipe
 from sidtune.sids.fit import make
 
 USERS = 20
@@ -197,12 +198,9 @@ def test_the_model_follows_from_the_data_where_none_is_given(tmp_path: Path) -> 
     path = write_config(tmp_path, training={"epochs": 7}, model={"residual_dropout": 0.3})
     do_prepare(path)
     make(load_sids(path))
-    with pytest.raises(UserError, match=r"no base model.*\n.*`sidtune run .*shop.yaml`\."):
-        load_run(path)
-    assert load_run(path, model=False).data.index, "commands without a model need none"
     recipe = recipe_of(with_index(with_rows(Request.read(path))))
-    recipe.make_base()
-    recipe.make_base()
+    assert load_run(path, model=False).data.index
+    assert not recipe.base.exists(), "commands without a model need none"
     config = load_run(path)
     assert config.model.base == str(recipe.base)
     assert config.model.from_scratch
@@ -212,3 +210,41 @@ def test_the_model_follows_from_the_data_where_none_is_given(tmp_path: Path) -> 
     assert list(load_run(path, ["tasks={sid_next: }"]).tasks) == ["sid_next"]
     assert (recipe.base / "config.json").is_file()
     assert LAYERS == 4
+    made = (recipe.base / "config.json").stat().st_mtime_ns
+    load_run(path)
+    assert (recipe.base / "config.json").stat().st_mtime_ns == made, "once"
+
+
+def test_warmup_leaves_most_of_a_short_run(tmp_path: Path) -> None:
+    path = write_config(tmp_path)
+    do_prepare(path)
+    make(load_sids(path))
+
+    def warmup(*overrides: str) -> float:
+        request = with_index(with_rows(Request.read(path, overrides)))
+        return recipe_of(request).sections(request.tree)["training"]["warmup"]
+
+    # 20 users make 2 steps of 32 examples an epoch.
+    assert warmup() == warmup("training.epochs=1") == 0.33
+    assert warmup("training.epochs=200") == 100
+    assert warmup("training.batch_size=2") == 100
+    assert warmup("training.max_steps=310") == 100
+    assert warmup("training.max_steps=300") == 0.33
+    assert warmup("training.warmup=7") == 7
+
+
+def test_another_process_may_make_the_base_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def make_base(first: bool) -> None:
+        def create(folder: Path, *_: object) -> None:
+            if first:
+                folder.mkdir()
+            raise UserError(f"{folder} cannot be written", "Free some space.")
+
+        monkeypatch.setattr(new_base, "create_base", create)
+        Recipe(tmp_path / f"bases-{first}" / "32x4", 32, {}).make_base()
+
+    make_base(first=True)
+    with pytest.raises(UserError, match="cannot be written"):
+        make_base(first=False)
