@@ -170,6 +170,8 @@ def _reasons(table: ir.Table, config: EventsConfig, timing: Timing, judged: bool
         known = trimmed(table["type"]).isin(list(config.types)).fill_null(False)
         found.append(("events.types", f"type is not one of {', '.join(config.types)}", ~known))
     if config.min_rating is not None:
+        text = "rating that is no number; decimals are written with a point"
+        found.append(("input", text, table["rating"].isnan().fill_null(False)))
         enough = (table["rating"] >= config.min_rating).fill_null(False)
         found.append(("events.min_rating", f"rating below {config.min_rating:g}, or none", ~enough))
     if judged:

@@ -20,7 +20,7 @@ from sidtune.events.columns import find_column, needed_column
 from sidtune.events.engine import Engine, refusing_failures
 from sidtune.events.files import digests, matching_files, one_kind
 from sidtune.events.readers import FORMATS
-from sidtune.events.times import numbers, rounded, time_columns
+from sidtune.events.times import numbers, rounded, time_columns, trimmed
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -50,7 +50,7 @@ class Given:
     `rating`, `type`.
 
     Args:
-        table: the events; what a table does not have is null.
+        table: the events; what a table does not have is null, and a rating that is no number NaN.
         columns: role → the column that has it; a role that no column has is left out.
         text: whether reading the table parses text.
     """
@@ -217,16 +217,27 @@ def _shaped(engine: Engine, table: ir.Table, columns: dict[str, str], where: str
         return table[columns[role]] if role in columns else ibis.null(kind)
 
     whole, real = numbers(column("position", "int64"))
-    rating = column("rating", "float64").try_cast("float64")
     return table.select(
         user=_id(table[columns["user"]], f"{where}, column {columns['user']}"),
         item=_id(table[columns["item"]], f"{where}, column {columns['item']}"),
         **time_columns(engine, column("time", "int64"), f"{where}, column {columns.get('time')}"),
         position=whole.coalesce(rounded(real)),
-        # What is not a number compares with nothing.
-        rating=rating.isnan().ifelse(ibis.null("float64"), rating),
+        rating=_rating(column("rating", "float64")),
         type=column("type", "string").cast("string"),
     )
+
+
+def _rating(column: ir.Value) -> ir.FloatingValue:
+    """A rating; null where there is none, and NaN for a text that is no number."""
+    import ibis
+
+    written = trimmed(column) if column.type().is_string() else column
+    number = written.try_cast("float64")
+    # Not a number is how floating-point columns write that there is none.
+    number = number.isnan().ifelse(ibis.null("float64"), number)
+    if not column.type().is_string():
+        return number
+    return (number.isnull() & (written != "")).ifelse(ibis.literal(float("nan")), number)
 
 
 def _id(column: ir.Value, where: str) -> ir.StringValue:

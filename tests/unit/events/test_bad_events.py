@@ -25,6 +25,7 @@ from sidtune.config.events import EventsConfig
 from sidtune.events import prepare as room
 from sidtune.events.report import lines
 
+RATED = {"comma": "4,5", "high": "4.5", "low": "3", "none": "", "blank": " 4 ", "word": "good"}
 SOUND = "user,item,time\nu,a,1500000000\nu,b,1500000001\nv,a,1500000002\n"
 
 
@@ -328,6 +329,18 @@ def test_json_lines_have_the_fields_of_all_files(tmp_path: Path) -> None:
     done = prepared(tmp_path, items, files=str(tmp_path / "log"), min_rating=3)
     assert sequences(done) == {"u": ["i1"]}
     assert pyarrow.parquet.read_table(done.catalogue)["stars"].to_pylist() == ["5"]
+
+
+def test_ratings_with_a_decimal_comma_are_not_said_to_be_low(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [f"u;{item};{START + n};{rating}\n" for n, (item, rating) in enumerate(RATED.items())]
+    file = write_text(tmp_path, "e.csv", "user;item;ts;rating\n" + "".join(lines))
+    done = prepared(tmp_path, files=str(file), min_rating=4)
+    assert sequences(done) == {"u": ["high", "blank"]}
+    assert dropped(done) == {"input": 2, "events.min_rating": 2}
+    assert "2 of 6 events left out: rating that is no number" in capsys.readouterr().err
+    assert set(dropped(prepared(tmp_path, files=str(file)))) == set(), "no rating is asked for"
 
 
 def test_title_rules(tmp_path: Path) -> None:
