@@ -105,7 +105,7 @@ def test_python_says_the_same(trained: Config) -> None:
 
 def test_the_ranker_knows_how_often_an_item_is_the_newest(trained: Config, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    shutil.copytree(trained.output_dir, run)
+    shutil.copytree(trained.output_dir, run, ignore=shutil.ignore_patterns("evaluation"))
     rank_run(run)
     ranker, plain = read_ranker(run, None), Plain(run)
     assert ranker

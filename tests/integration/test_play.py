@@ -91,7 +91,7 @@ def test_a_path_sums_to_the_score_by_a_plain_model(client: TestClient, config: C
         ({"item_id": "\ud800"}, r"item_id: '\ud800' may not be recommended"),
         ({"candidates": ["2"]}, "item_id: '1' may not be recommended"),
         ({"history": ["x"]}, "history: this model knows none of the items"),
-        ({"history": []}, "history: List should have at least 1 item"),
+        ({"history": []}, "history: expected a length of at least 1"),
     ],
 )
 def test_a_path_that_there_is_not(client: TestClient, change: dict[str, Any], said: str) -> None:
