@@ -97,18 +97,24 @@ def init(
     chosen = with_catalogue(asked, tables)
     if chosen is not asked:
         place = chosen.tables["catalogue"].path.relative_to(folder)
-        console.print(f"  {escape(str(place))} has the same column: a catalogue", soft_wrap=True)
+        console.print(
+            f"  {escape(str(place))} has the events' column of items: the catalogue", soft_wrap=True
+        )
+    _tell_left_aside(chosen, folder)
+    chosen = with_core(chosen)
+    if chosen.left:
+        rows = chosen.tables["events"].rows
+        console.print(f"  k_core: {chosen.k_core} leaves {chosen.left:,} of {rows:,} events")
+    _write(chosen, name, file)
+
+
+def _tell_left_aside(chosen: Chosen, folder: Path) -> None:
     if chosen.others:
         names = ", ".join(str(table.path.relative_to(folder)) for table in chosen.others[:SHOWN])
         console.print(
             f"  left aside: {escape(names)}. To use them instead, give them a folder of their own",
             soft_wrap=True,
         )
-    chosen = with_core(chosen)
-    if chosen.left:
-        rows = chosen.tables["events"].rows
-        console.print(f"  k_core: {chosen.k_core} leaves {chosen.left:,} of {rows:,} events")
-    _write(chosen, name, file)
 
 
 def _told(tables: Sequence[Table], folder: Path) -> list[str]:
