@@ -15,6 +15,11 @@ from sidtune.evaluation.compare import interval_of
 METRICS = ("HR@10", "NDCG@10", "HR@50")
 
 
+def run_folder(folder: Path, name: str, seed: int) -> Path:
+    """Where a run is."""
+    return folder / "runs" / f"{name.replace(',', '').replace(' ', '-')}-{seed}"
+
+
 def figures(run: Path, split: str) -> dict[str, float]:
     """The metrics of a run's evaluation by item; none where it is not done."""
     file = run / "evaluation" / f"{split}.json"

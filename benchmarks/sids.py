@@ -25,7 +25,7 @@ from typing import Any
 import yaml
 
 from commands import sidtune
-from paired import METRICS, differences, figures, shown
+from paired import METRICS, differences, figures, run_folder, shown
 
 ROOT = Path(__file__).parents[1]
 RECIPE = ROOT / "recipes" / "amazon-industrial-sids.yaml"
@@ -174,11 +174,6 @@ def against_published(
         [run_folder(folder, which, seed) for seed in both] for which in (name, PUBLISHED)
     )
     return differences(own, theirs, split)
-
-
-def run_folder(folder: Path, name: str, seed: int) -> Path:
-    """Where a run is."""
-    return folder / "runs" / f"{name.replace(',', '').replace(' ', '-')}-{seed}"
 
 
 if __name__ == "__main__":

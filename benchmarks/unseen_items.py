@@ -23,7 +23,7 @@ from typing import Any
 import yaml
 
 from commands import sidtune
-from paired import METRICS, differences, figures, shown
+from paired import METRICS, differences, figures, run_folder, shown
 
 ROOT = Path(__file__).parents[1]
 RECIPE = ROOT / "recipes" / "amazon-industrial-sids.yaml"
@@ -108,11 +108,6 @@ def report(folder: Path, split: str) -> None:
         print(f"{name:<28}{len(seeds):>3}" + "".join(cells), flush=True)
     kept = json.loads(OUTCOME.read_text(encoding="utf-8")) if OUTCOME.exists() else {}
     OUTCOME.write_text(json.dumps({**kept, split: rows}, indent=1) + "\n", encoding="utf-8")
-
-
-def run_folder(folder: Path, name: str, seed: int) -> Path:
-    """Where a run is."""
-    return folder / "runs" / f"{name.replace(',', '').replace(' ', '-')}-{seed}"
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from sidtune.base.errors import UserError
 from sidtune.config.events import CatalogueConfig
 from sidtune.data.html import TAG, html_in
-from sidtune.events.columns import needed_column
+from sidtune.events.columns import like_named, needed_column
 from sidtune.events.engine import refusing_failures
 from sidtune.events.files import matching_files, one_kind, text_table
 from sidtune.events.readers import FORMATS
@@ -73,9 +73,10 @@ def read_items(config: CatalogueConfig, named: str | None = None) -> Items:
     except pa.ArrowException as error:
         raise UserError(f"{where}: {error}", "Give each column one type in all files.") from None
     names = given.column_names
+    named_id = config.id or (like_named(named, names) if named else None)
     columns = {
-        role: needed_column(role, getattr(config, role), names, where, "catalogue", same)
-        for role, same in (("id", named), ("title", None))
+        role: needed_column(role, given, names, where, "catalogue")
+        for role, given in (("id", named_id), ("title", config.title))
     }
     texts = _text_columns(config, names, columns, where)
     ids, nameless = _ids(given[columns["id"]], where, columns["id"])

@@ -54,12 +54,7 @@ USUAL: Mapping[str, tuple[str, ...]] = {
 
 
 def find_column(
-    role: str,
-    given: str | None,
-    names: Sequence[str],
-    where: str,
-    section: str,
-    same: str | None = None,
+    role: str, given: str | None, names: Sequence[str], where: str, section: str
 ) -> str | None:
     """The column of a role: the one that the configuration names, or one of the usual names; None
     where there is none.
@@ -70,8 +65,6 @@ def find_column(
         names: the columns of the table.
         where: the table, for messages.
         section: of the configuration, for messages.
-        same: the column of another table with the same values; its name comes before the usual
-            ones.
 
     Raises:
         UserError: for a column that is named and not there.
@@ -87,20 +80,20 @@ def find_column(
     plain: dict[str, str] = {}
     for name in names:
         plain.setdefault(plain_name(name), name)
-    usual = (*([plain_name(same)] if same else []), *USUAL[role])
-    return next((plain[name] for name in usual if name in plain), None)
+    return next((plain[usual] for usual in USUAL[role] if usual in plain), None)
+
+
+def like_named(name: str, names: Sequence[str]) -> str | None:
+    """The first column with the name of another table's column, however it is written."""
+    plain = plain_name(name)
+    return next((column for column in names if plain_name(column) == plain), None)
 
 
 def needed_column(
-    role: str,
-    given: str | None,
-    names: Sequence[str],
-    where: str,
-    section: str,
-    same: str | None = None,
+    role: str, given: str | None, names: Sequence[str], where: str, section: str
 ) -> str:
     """As `find_column`, and refuses a table without the column."""
-    found = find_column(role, given, names, where, section, same)
+    found = find_column(role, given, names, where, section)
     if found is None:
         raise UserError(
             f"{where}: no column is known as the {role}; found {', '.join(names)[:500]}",

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from sidtune.base.errors import UserError
-from sidtune.data.item_files import plain_name
-from sidtune.events.columns import find_column
+from sidtune.events.columns import find_column, like_named
 from sidtune.setup.look import Role, Table, look_at
 
 READABLE = (
@@ -155,8 +154,8 @@ def with_catalogue(chosen: Chosen, tables: Sequence[Table]) -> Chosen:
         return chosen
     item = find_column("item", chosen.columns.get("item"), events.names, "", "events")
 
-    def column(role: str, table: Table, same: str | None = None) -> str | None:
-        return find_column(role, None, table.names, "", "catalogue", same)
+    def column(role: str, table: Table) -> str | None:
+        return find_column(role, None, table.names, "", "catalogue")
 
     found = [
         table
@@ -164,7 +163,7 @@ def with_catalogue(chosen: Chosen, tables: Sequence[Table]) -> Chosen:
         if table.role is None
         and column("title", table)
         and item
-        and plain_name(column("id", table, item) or "") == plain_name(item)
+        and like_named(item, table.names)
         and not column("user", table)
     ]
     if not found:
