@@ -6,7 +6,7 @@ that was stopped goes on from its last checkpoint. Settings are chosen on valida
 `--split test` is for the end.
 
     export SIDTUNE_DATA=folder
-    python benchmarks/unseen_items.py --folder kept                  # 2 seeds, an hour of a core
+    python benchmarks/unseen_items.py --folder kept                  # 2 seeds, 80 minutes of a core
     python benchmarks/unseen_items.py --folder kept --split test
     python benchmarks/unseen_items.py --folder kept --only "with the task"
 """
