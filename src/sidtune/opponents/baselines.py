@@ -1,5 +1,5 @@
-"""Simple baselines: most popular, repeat last, co-occurrence, item transitions, text neighbours,
-and transitions with text.
+"""Simple baselines: most popular, repeat last, repeat often, co-occurrence, item transitions, text
+neighbours, and transitions with text.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from sidtune.opponents.blend import Blend
 from sidtune.opponents.popular import Popular
 from sidtune.ranker.pairs import highest
 from sidtune.ranker.sources.co_occurrence import DECAY, conditional
+from sidtune.ranker.sources.history import Recurrence
 from sidtune.ranker.sources.transitions import (
     Transitions,
     TransitionSettings,
@@ -45,6 +46,7 @@ class Baselines:
         together: P(j | i), `(items, items)`: of the users of item i, the share that also has j.
         direct: P(j | i), `(items, items)`: of the items that came directly after i, the share of j.
         transitions: which items followed which, with the settings that were chosen.
+        recurrence: how a user's earlier items are put in order.
         blend: transitions and text neighbours; None without texts.
     """
 
@@ -52,6 +54,7 @@ class Baselines:
     together: sp.csr_array
     direct: sp.csr_array
     transitions: Transitions
+    recurrence: Recurrence
     blend: Blend | None = None
 
     @classmethod
@@ -81,7 +84,9 @@ class Baselines:
         if texts is not None:
             blend = Blend.tuned(transitions, Neighbours.tuned(texts, valid), valid)
         direct = Transitions.count(train, items, TransitionSettings()).matrix
-        return cls(popularity(train, items), conditional(train, items), direct, transitions, blend)
+        recurrence = Recurrence.tuned(valid, items)
+        together = conditional(train, items)
+        return cls(popularity(train, items), together, direct, transitions, recurrence, blend)
 
     def rank(
         self,
@@ -107,7 +112,7 @@ class Baselines:
                 number.
             depth: length of the lists.
             allowed: `(items,)`, which items may be listed; all by default.
-            exclude_history: list no item of the row's own history; repeat last then equals most
+            exclude_history: list no item of the row's own history; what repeats then equals most
                 popular.
         """
         by_popularity = Popular.of(self.users, sid_of, depth, allowed)
@@ -116,11 +121,14 @@ class Baselines:
         )
         nothing = repeat([], len(history))
         hidden = history if exclude_history else nothing
+        first = {
+            "most popular": nothing,
+            "repeat last": history.reversed(),
+            "repeat often": self.recurrence.order(history, len(sid_of)),
+        }
         rankings = {
-            "most popular": by_popularity.rank_rows("most popular", nothing, hidden, target),
-            "repeat last": by_popularity.rank_rows(
-                "repeat last", history.reversed(), hidden, target
-            ),
+            name: by_popularity.rank_rows(name, front, hidden, target)
+            for name, front in first.items()
         }
         for name, scorer in self._scorers().items():
             rankings[name] = rank_rows(name, scorer, history, target, listing)
@@ -138,7 +146,10 @@ class Baselines:
 
     def as_json(self) -> dict[str, Any]:
         """The settings that were chosen."""
-        settings: dict[str, Any] = {"transitions": asdict(self.transitions.settings)}
+        settings: dict[str, Any] = {
+            "repeat often": asdict(self.recurrence),
+            "transitions": asdict(self.transitions.settings),
+        }
         if self.blend:
             settings["text neighbours"] = {"decay": self.blend.neighbours.decay}
             settings["transitions and text"] = {

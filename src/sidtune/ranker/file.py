@@ -27,7 +27,7 @@ from sidtune.ranker.sources.base import Source
 from sidtune.ranker.tree_text import refuse_broken_trees
 
 FILE = "ranker.safetensors"
-FORMAT_VERSION: Final = 3
+FORMAT_VERSION: Final = 4
 ENTRY = "sidtune"
 # Tensors with a row for each item: kind of numbers, and dimensions.
 BY_ITEM = {
@@ -69,7 +69,7 @@ class _Told(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    version: Literal[3]
+    version: Literal[4]
     catalogue: str
     items: Annotated[int, Field(ge=1)]
     sources: tuple[SourceName, ...]

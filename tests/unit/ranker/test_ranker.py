@@ -24,6 +24,7 @@ from sidtune.ranker import scorers
 from sidtune.ranker.file import FILE, read_ranker, write_ranker
 from sidtune.ranker.ranker import Fitted, fit_ranker
 from sidtune.ranker.scorers import Mixture, Scorer, Trees, import_lightgbm
+from sidtune.ranker.sources.history import Recurrence
 from sidtune.ranker.table import tabulate
 from sidtune.ranker.tree_text import refuse_broken_trees
 
@@ -191,6 +192,30 @@ def test_where_most_have_the_same_the_ranker_is_not_behind_popularity() -> None:
     assert gains(np.array(own), 10).mean() >= gains(places[test.target], 10).mean() - 0.005
 
 
+@pytest.mark.parametrize("count", [50, 600])
+def test_where_users_have_the_same_again_the_ranker_finds_it(count: int) -> None:
+    # Of 60 items each user has five favourites, and nothing follows from anything.
+    items, random = 60, np.random.default_rng(7)
+
+    def bought(users: int, begin: int) -> list[Row]:
+        walks = [random.choice(random.choice(items, 5, False), 15) for _ in range(users)]
+        return [
+            (f"u{begin + n}", walk[:-1].tolist(), int(walk[-1])) for n, walk in enumerate(walks)
+        ]
+
+    train, valid, test = (rows_of(bought(n, 1_000 * n)) for n in (900, count, 1_000))
+    found = fit_ranker(known(train, valid, items, texts=False), valid, None, RankConfig(trees=40))
+    assert found.ranker.scorer.mixture.weights["history"] >= 0.5
+    lists, _ = found.ranker.rank(asked(test, items), 3)
+    alone = Recurrence(0.0).order(test.history, items)
+    held, most = (
+        np.mean([target in each[row][:3] for row, target in enumerate(test.target)])
+        for each in (lists, alone)
+    )
+    assert most > 0.55, "the three that the user had most often"
+    assert held >= most - 0.03
+
+
 def test_weights_are_tried_in_fifths_and_then_beside_the_best() -> None:
     assert sorted(scorers._summing(2, 2)) == [(0, 2), (1, 1), (2, 0)]
     assert set(scorers._next_to((0, 4, 6))) == {
@@ -236,7 +261,7 @@ def test_a_source_with_nothing_to_say_drops_out() -> None:
 @pytest.mark.parametrize("first", ["transitions", "model"])
 def test_only_one_source_ranks_alone(count: int, first: str) -> None:
     rows, beams = VALID.take(np.arange(count)), BEAMS.take(np.arange(count))
-    options = RankConfig(sources=(first, "sids", "history"), trees=5)
+    options = RankConfig(sources=(first, "sids"), trees=5)
     found = fit_ranker(known(TRAIN, rows, ITEMS), rows, beams, options)
     assert f"without {first}" not in found.ranks
     assert "without sids" in found.ranks
@@ -244,7 +269,7 @@ def test_only_one_source_ranks_alone(count: int, first: str) -> None:
 
 
 def test_no_source_ranks_alone() -> None:
-    options = RankConfig(sources=("text", "history"))
+    options = RankConfig(sources=("text", "sids"))
     with pytest.raises(UserError, match="nothing is known here of text"):
         fit_ranker(known(TRAIN, VALID, ITEMS, texts=False), VALID, None, options)
 

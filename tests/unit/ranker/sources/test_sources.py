@@ -14,7 +14,7 @@ from sidtune.ranker.pairs import Asked, Beams, Pairs
 from sidtune.ranker.sources import FEATURES, SOURCES
 from sidtune.ranker.sources.base import Source
 from sidtune.ranker.sources.co_occurrence import CoOccurrence
-from sidtune.ranker.sources.history import History
+from sidtune.ranker.sources.history import History, Recurrence
 from sidtune.ranker.sources.model import Model
 from sidtune.ranker.sources.popularity import Popularity
 from sidtune.ranker.sources.sids import SidPrefixes
@@ -171,7 +171,9 @@ def test_popularity_and_history() -> None:
         for place, item in enumerate(sequence):
             places[item].append((place + 0.5) / len(sequence))
     late = [np.mean(places[item]) if item in places else np.nan for item in range(ITEMS)]
-    ago, times, length = columns(fitted(History)).values()
+    source = fitted(History)
+    assert isinstance(source, History)
+    recurrence, ago, times, length = columns(source).values()
     for row, history in enumerate(HISTORIES):
         assert users[row].tolist() == KNOWN.users.tolist()
         assert mean_places[row] == pytest.approx(late, abs=1e-6, nan_ok=True)
@@ -180,6 +182,9 @@ def test_popularity_and_history() -> None:
             where = newest_first.index(item) if item in history else np.nan
             assert ago[row, item] == pytest.approx(where, nan_ok=True)
             assert times[row, item] == history.count(item)
+            ages = [age for age, other in enumerate(newest_first) if other == item]
+            summed = sum((1 + age) ** -source.recurrence.fade for age in ages)
+            assert recurrence[row, item] == pytest.approx(summed, abs=1e-5)
             assert length[row, item] == len(history)
 
 
@@ -226,6 +231,17 @@ def test_a_source_is_the_same_after_loading(name: str) -> None:
     again = kind.load(source.tensors())
     first, second = source.features(ASKED, ALL), again.features(ASKED, ALL)
     assert second == pytest.approx(first, abs=1e-6, nan_ok=True)
+
+
+def test_how_fast_the_weight_of_earlier_times_fades_follows_from_the_targets() -> None:
+    often_first = [(f"u{n}", [1, 1, 1, 2, 3, 4, 5, 6], 1) for n in range(9)]
+    latest_first = [(f"u{n}", [1, 1, 1, 2, 3, 4, 5, 6], 6) for n in range(9)]
+    neither = [(f"u{n}", [1, 1, 1, 2, 3, 4, 5, 6], 7) for n in range(9)]
+    chosen = [Recurrence.tuned(rows_of(rows), ITEMS) for rows in (often_first, latest_first)]
+    orders = [one.order(rows_of(often_first).history, ITEMS)[0].tolist() for one in chosen]
+    assert [order[0] for order in orders] == [1, 6]
+    assert chosen[0].fade < chosen[1].fade
+    assert Recurrence.tuned(rows_of(neither), ITEMS) == Recurrence() == Recurrence.tuned(None, 9)
 
 
 @pytest.mark.parametrize("name", SOURCES)
