@@ -246,6 +246,8 @@ def test_an_evaluation_made_otherwise_is_kept(run: Path, tmp_path: Path) -> None
     assert "contains an evaluation with different settings (beams, limit)" in said
     said = message("evaluate", run, "--no-rank")
     assert "contains an evaluation with different settings (no_rank)" in said
+    said = message("evaluate", run, "--no-baselines")
+    assert "contains an evaluation with different settings (no_baselines)" in said
     assert (run / "evaluation" / "test.json").read_text() == before
     assert call("evaluate", run, "--limit", 5, "--output", tmp_path / "other").exit_code == 0
     again = call("evaluate", run)

@@ -15,6 +15,7 @@ pytest.importorskip("sklearn", reason="pip install 'sidtune[sids]'")
 from sidtune.base.errors import UserError
 from sidtune.commands.demo_shop import write_demo_events
 from sidtune.commands.main import app
+from sidtune.evaluation.evaluate import EvaluationRequest, evaluate
 from sidtune.pipeline import run as room
 
 SHORT = {"epochs": 1, "batch_size": 16, "warmup": 2, "workers": 0}
@@ -70,6 +71,12 @@ def test_everything_is_done_once(shop: Path) -> None:
     assert all(text.startswith("done before") for text in stages(again).values())
     # The same figures, read back.
     assert lines[-15:] == again[-15:]
+
+    # One that was made otherwise is kept, and said to be another.
+    results = Path(yaml.safe_load(shop.read_text())["output_dir"]) / "evaluation"
+    results.rename(results.with_name("whole"))
+    evaluate(EvaluationRequest(results.parent, limit=3, baselines=False))
+    assert "3 rows, --limit, --no-baselines →" in stages(call(shop)[1])["evaluate"]
 
     status, other = call(shop, "sids.seed=7")
     assert status == 2

@@ -54,7 +54,7 @@ from sidtune.tasks.source import load_split
 
 LIMIT_SEED = 0
 # Settings of an evaluation that one with others does not replace.
-KEPT = (*SETTINGS, "limit", "rows_sha256", "no_rank")
+KEPT = (*SETTINGS, "limit", "rows_sha256", "no_rank", "no_baselines")
 
 
 @dataclass(frozen=True)
@@ -323,6 +323,7 @@ def _settings(
         "limit": request.limit,
         **asdict(options),
         "no_rank": not request.rank,
+        "no_baselines": not request.baselines,
         "processes": processes,
         "versions": {"sidtune": __version__, "torch": torch.__version__},
     }

@@ -38,6 +38,9 @@ from sidtune.tasks.config import Config
 from sidtune.tasks.config_file import parse_config, parse_part
 from sidtune.training.train import train
 
+# Of an evaluation that is there already, what makes it another than the one made here.
+OPTIONS = ("limit", "exclude_history", "both_directions", "no_rank", "no_baselines")
+
 
 def run(request: Request, processes: int = 1, trust_remote_code: bool = False) -> Report:
     """Do every stage that is not yet done, and return the evaluation of the test rows (of the
@@ -146,7 +149,9 @@ def _evaluated(file: Path, model: Path) -> Report | None:
         return None
     report = read_report(file)
     if report:
-        _tell("evaluate", f"{report.rows:,} rows", file, again=True)
+        given = [f"--{name.replace('_', '-')}" for name in OPTIONS if report.settings.get(name)]
+        told = ", ".join([f"{report.rows:,} rows", *given])
+        _tell("evaluate", told, file, again=True)
     return report
 
 

@@ -81,8 +81,9 @@ def _histories(histories: dict[str, list[int]]) -> Chart:
     )
     drawing = steps(rows, names, ("items in the history", "share of rows"))
     longer = any(len(counts) > LONGEST_COUNTED for counts in histories.values())
-    note = f" Longer histories than {LONGEST_COUNTED} items count as of so many." if longer else ""
-    return Chart("Length of histories", drawing, f"Mean: {means}.{note}")
+    mean = f"Mean: {means}."
+    note = f" Histories of more than {LONGEST_COUNTED} items are drawn at {LONGEST_COUNTED}."
+    return Chart("Length of histories", drawing, mean + note * longer)
 
 
 def _levels(sids: Sequence[tuple[str, ...]]) -> Table:

@@ -179,7 +179,7 @@ def test_long_histories_are_said_to_count_as_shorter_ones() -> None:
         assert isinstance(chart, Chart)
         notes.append(chart.note)
     assert notes[0] == "Mean: train 2.0."
-    assert "Longer histories than 200 items count as of so many" in notes[1]
+    assert "Histories of more than 200 items are drawn at 200." in notes[1]
 
 
 def test_figures_of_short_lists_are_named_by_their_own_cutoff(tmp_path: Path) -> None:
