@@ -101,7 +101,10 @@ def init(
             f"  {escape(str(place))} has the events' column of items: the catalogue", soft_wrap=True
         )
     _tell_left_aside(chosen, folder)
-    chosen = with_core(chosen)
+    counted = with_core(chosen, given=k_core is not None)
+    if counted.k_core < chosen.k_core:
+        console.print(f"  k_core: {chosen.k_core} leaves no event, so it is {counted.k_core}")
+    chosen = counted
     if chosen.left:
         rows = chosen.tables["events"].rows
         console.print(f"  k_core: {chosen.k_core} leaves {chosen.left:,} of {rows:,} events")

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 from sidtune.base.errors import UserError
 from sidtune.base.terminal import starting
-from sidtune.config.events import CatalogueConfig, EventsConfig
+from sidtune.config.events import CatalogueConfig, EventsConfig, KCore
 from sidtune.events.catalogue import read_items, write_verdicts
 from sidtune.events.coding import with_codes
 from sidtune.events.engine import NEEDED, opened_engine
@@ -20,13 +20,18 @@ from sidtune.setup.choose import Chosen
 
 # Larger files would take longer than people wait for a first configuration.
 LARGEST = 1 << 28
+# What is tried where a number that nobody gave leaves nothing.
+LOWER = (3, 2, 0)
 
 
-def with_core(chosen: Chosen) -> Chosen:
+def with_core(chosen: Chosen, given: bool) -> Chosen:
     """The same with the number of events that `k_core` leaves, where counting is quick: in files
     that are not large, and with the packages of `sidtune prepare`.
 
     Events of items that the catalogue lacks, or leaves out, do not count, as in `sidtune prepare`.
+
+    Args:
+        given: whether the user chose `k_core`; otherwise it is lowered until events are left.
 
     Raises:
         UserError: where no event is left, or events or catalogue cannot be read.
@@ -43,17 +48,26 @@ def with_core(chosen: Chosen) -> Chosen:
     keys = {"files": table.path, "format": table.format, "k_core": chosen.k_core, **chosen.columns}
     config = EventsConfig.model_construct(None, **keys)
     named = {"file": items.path, "format": items.format} if items else {}
-    left = _left(config, files, CatalogueConfig.model_construct(None, **named) if items else None)
+    lower = () if given else tuple(core for core in LOWER if core < chosen.k_core)
+    cores = (chosen.k_core, *lower)
+    core, left = _left(
+        config, files, CatalogueConfig.model_construct(None, **named) if items else None, cores
+    )
     if not left:
         raise UserError(
             f"k_core: {chosen.k_core} leaves no event: every user or item has fewer in the end",
             "Give a smaller one, such as --k-core 2, or --k-core 0, which keeps all.",
         )
-    return replace(chosen, left=left)
+    return replace(chosen, k_core=core, left=left)
 
 
-def _left(config: EventsConfig, files: list[Path], catalogue: CatalogueConfig | None) -> int:
-    assert config.cores
+def _left(
+    config: EventsConfig,
+    files: list[Path],
+    catalogue: CatalogueConfig | None,
+    cores: tuple[int, ...],
+) -> tuple[int, int]:
+    """The first of the cores that leaves events, or the last, and how many it leaves."""
     with TemporaryDirectory() as name:
         folder = Path(name)
         with opened_engine(config.engine, folder, str(config.files)) as engine:
@@ -71,4 +85,9 @@ def _left(config: EventsConfig, files: list[Path], catalogue: CatalogueConfig | 
                     "Do both name items by the same ids? --k-core 0 writes a configuration without"
                     " counting.",
                 )
-            return number_of(engine, k_core(engine, sound, config.cores))
+            for core in cores:
+                kept = k_core(engine, sound, KCore(user=core, item=core)) if core else sound
+                left = number_of(engine, kept)
+                if left:
+                    break
+            return core, left

@@ -45,7 +45,7 @@ def test_it_counts_what_preparing_leaves(
 ) -> None:
     columns = {"user": "who", "time": "at"} if write is as_csv else {}
     chosen = Chosen({"events": look_at(write(tmp_path, drawn()))}, columns, k_core=4)
-    found = with_core(chosen)
+    found = with_core(chosen, given=False)
     expected = len(slow_core(drawn(), 4))
     assert 50 < expected < 250
     assert found.left == expected
@@ -75,7 +75,7 @@ def test_events_of_items_that_the_catalogue_leaves_out_do_not_count(
     known = [event for event in drawn() if titles.get(event[1])]
     expected = len(slow_core(known, 4))
     assert 10 < expected < len(slow_core(drawn(), 4))
-    assert with_core(Chosen(tables, k_core=4)).left == expected
+    assert with_core(Chosen(tables, k_core=4), given=True).left == expected
     file = {"file": str(tables["catalogue"].path)}
     done = prepared(tmp_path, file, files=str(tables["events"].path), k_core=4)
     assert done.summary["result"]["events"] == expected
@@ -87,17 +87,28 @@ def test_a_catalogue_of_other_items_is_named(tmp_path: Path) -> None:
         "catalogue": look_at(write_text(tmp_path, "items.csv", "item_id,title\nx,Mug\ny,Tent\n")),
     }
     with pytest.raises(UserError, match=r"no event of .* is of an item of .*items\.csv"):
-        with_core(Chosen(tables, k_core=4))
+        with_core(Chosen(tables, k_core=4), given=False)
 
 
 def test_a_core_of_nothing_is_refused(tmp_path: Path) -> None:
     chosen = Chosen({"events": look_at(write_events(tmp_path, drawn()))}, k_core=100)
     with pytest.raises(UserError, match="k_core: 100 leaves no event"):
-        with_core(chosen)
+        with_core(chosen, given=True)
+
+
+def test_a_core_that_nobody_gave_is_lowered_until_events_are_left(tmp_path: Path) -> None:
+    events = [(f"u{n}", f"i{n // 2}", START + n, None) for n in range(40)]
+    chosen = Chosen({"events": look_at(write_events(tmp_path, events))}, k_core=5)
+    found = with_core(chosen, given=False)
+    assert (found.k_core, found.left) == (0, 40), "a user has one event"
+    twice = [*events, *((user, item, time + 50, None) for user, item, time, _ in events)]
+    chosen = Chosen({"events": look_at(write_events(tmp_path, twice))}, k_core=5)
+    found = with_core(chosen, given=False)
+    assert (found.k_core, found.left) == (2, 80)
 
 
 def test_large_files_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = Chosen({"events": look_at(write_events(tmp_path, drawn()))}, k_core=4)
     monkeypatch.setattr(core, "LARGEST", 100)
-    assert with_core(chosen) == chosen
-    assert with_core(Chosen(chosen.tables)).left is None, "nothing is left out"
+    assert with_core(chosen, given=False) == chosen
+    assert with_core(Chosen(chosen.tables), given=False).left is None, "nothing is left out"
