@@ -36,7 +36,7 @@ from sidtune.events.times import Clock, set_clock
 from sidtune.files.text import read_json_object
 
 # Raised whenever the same inputs make other files.
-VERSION = 3
+VERSION = 4
 PREPARED, SUMMARY, CATALOGUE = "prepared", "summary.json", "catalogue.parquet"
 PARTIAL = ".partial-"
 # A user with more events is more likely a program or a shared account.
@@ -191,7 +191,7 @@ def _made(config: PrepareConfig, source: Source, made: Path, folder: Path) -> di
             result
             | {
                 "events_of_longest_user": written.longest,
-                "events_at_equal_times": written.ties,
+                "events_ordered_by_item": written.ties,
             }
         ),
         "rows": written.rows,

@@ -37,6 +37,6 @@ def lines(done: Prepared) -> Iterator[str]:
             for name, count in summary["held_out_targets_not_in_training"].items()
         )
         yield f"rows whose target is not in training: {cold}"
-    if ties := result["events_at_equal_times"]:
-        yield f"{ties:,} events have the time of another event of their user"
+    if ties := result["events_ordered_by_item"]:
+        yield f"{ties:,} events have the time of another event of their user: ordered by item id"
     yield f"{done.folder}"

@@ -60,7 +60,8 @@ class Written:
 
     Args:
         rows: of each file, without its ending.
-        ties: events with the time of another event of the same user.
+        ties: events with the time, and the position if there are such, of another event of the same
+            user.
         longest: the most events of a user.
         longest_user: who has them.
         split: users with enough events to hold two out, of whole sequences.
@@ -81,26 +82,28 @@ class Piece:
     """Events of several users in order, each user's one after another.
 
     Args:
-        users, items, times, weights: `(n,)`; weights are None where events have none.
+        users, items, times, positions, weights: `(n,)`; the last two are None where events have
+            none.
     """
 
     users: NDArray[np.int32]
     items: NDArray[np.int32]
     times: NDArray[np.int64]
+    positions: NDArray[np.int64] | None
     weights: NDArray[np.float64] | None
 
     @classmethod
     def of(cls, table: pa.Table) -> Piece:
-        """A table of the columns `user`, `item`, `time` and perhaps `weight`."""
+        """A table of the columns `user`, `item`, `time` and perhaps `position` and `weight`."""
         # To DuckDB, 2.5 is a decimal number.
         weights = (
             table["weight"].cast(pa.float64()).to_numpy()
             if "weight" in table.column_names
             else None
         )
-        return cls(
-            table["user"].to_numpy(), table["item"].to_numpy(), table["time"].to_numpy(), weights
-        )
+        positions = table["position"].to_numpy() if "position" in table.column_names else None
+        user, item, time = (table[name].to_numpy() for name in ("user", "item", "time"))
+        return cls(user, item, time, positions, weights)
 
     def __len__(self) -> int:
         return len(self.users)
@@ -112,8 +115,10 @@ class Piece:
 
     def part(self, start: int, end: int | None = None) -> Piece:
         """Some of the events."""
-        weights = None if self.weights is None else self.weights[start:end]
-        return Piece(self.users[start:end], self.items[start:end], self.times[start:end], weights)
+        cut = slice(start, end)
+        positions = None if self.positions is None else self.positions[cut]
+        weights = None if self.weights is None else self.weights[cut]
+        return Piece(self.users[cut], self.items[cut], self.times[cut], positions, weights)
 
 
 def whole_users(tables: Iterable[pa.Table]) -> Iterator[Piece]:
@@ -135,11 +140,13 @@ def whole_users(tables: Iterable[pa.Table]) -> Iterator[Piece]:
 
 
 def _joined(pieces: list[Piece]) -> Piece:
+    positions = [piece.positions for piece in pieces if piece.positions is not None]
     weights = [piece.weights for piece in pieces if piece.weights is not None]
     return Piece(
         np.concatenate([piece.users for piece in pieces]),
         np.concatenate([piece.items for piece in pieces]),
         np.concatenate([piece.times for piece in pieces]),
+        np.concatenate(positions) if positions else None,
         np.concatenate(weights) if weights else None,
     )
 
@@ -236,6 +243,8 @@ def _measure(piece: Piece, written: Written) -> None:
         written.longest = int(lengths.max())
         written.longest_user = int(piece.users[piece.starts[lengths.argmax()]])
     same = (np.diff(piece.users) == 0) & (np.diff(piece.times) == 0)
+    if piece.positions is not None:
+        same &= np.diff(piece.positions) == 0
     written.ties += int((np.append(same, False) | np.insert(same, 0, False)).sum())
 
 

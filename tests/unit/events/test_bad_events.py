@@ -509,3 +509,10 @@ def test_a_log_of_days_is_warned_of(tmp_path: Path, capsys: pytest.CaptureFixtur
         prepared(tmp_path, files=str(path))
         said = "9 of 9 events have the time of another event" in capsys.readouterr().err
         assert said == warned
+    # A column of positions orders them, where it tells them apart.
+    for positions, tied in ((range(9), 0), ([1, 1, 2, 3, 4, 5, 6, 7, 8], 2)):
+        events = "".join(f"u,{n},2020-01-01,{place}\n" for n, place in enumerate(positions))
+        path = write_text(tmp_path, "placed.csv", f"user,item,time,position\n{events}")
+        done = prepared(tmp_path, files=str(path))
+        assert done.summary["result"]["events_ordered_by_item"] == tied
+        assert "the time of another event" not in capsys.readouterr().err

@@ -68,7 +68,7 @@ def test_sequences_by_hand(tmp_path: Path) -> None:
     table = pyarrow.parquet.read_table(done.folder / "interactions.parquet")
     assert table.schema.field("times").type.value_type == pa.timestamp("us", "UTC")
     assert table["times"].to_pylist()[0][0].timestamp() == START + 1
-    assert done.summary["result"]["events_at_equal_times"] == 2
+    assert done.summary["result"]["events_ordered_by_item"] == 2
 
 
 def test_rows_by_hand(tmp_path: Path) -> None:
