@@ -121,6 +121,8 @@ class Mixture:
         Maximum likelihood would favour the source that gives every item some probability.
         """
         names = [name for name in dict.fromkeys(table.owner) if SOURCES[name].mixes]
+        # The others are misses with any weights.
+        table = table.of_rows(_held(table, target))
         shares = {name: _shares(name, table) for name in names}
 
         def gained(weights: tuple[int, ...]) -> float:
@@ -220,11 +222,17 @@ def _drawn(table: Table, seed: int) -> Table:
 
 def _learned(table: Table, target: NDArray[np.integer], seed: int) -> Table:
     pairs, hit = table.pairs, table.pairs.hit(target)
-    held = np.zeros(pairs.rows, bool)
-    held[pairs.row[hit]] = True
+    held = _held(table, target)
     drawn = np.random.default_rng(seed).random(len(pairs))
     drawn[hit] = -1
     return table.only(held[pairs.row] & (pairs.places(-drawn) <= OTHERS))
+
+
+def _held(table: Table, target: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """Which rows have their target among the candidates, `(rows,)`."""
+    held = np.zeros(table.pairs.rows, bool)
+    held[table.pairs.row[table.pairs.hit(target)]] = True
+    return held
 
 
 def has_lightgbm() -> bool:
