@@ -26,7 +26,10 @@ from sidtune.config.search import RankOptions
 def recommend(
     model: ModelFolder,
     history: Annotated[
-        str | None, typer.Option(metavar="ID,ID,…", help="Item ids, oldest first.")
+        str | None,
+        typer.Option(
+            metavar="ID,ID,…", help="Item ids, oldest first; with commas, in double quotes."
+        ),
     ] = None,
     source: Annotated[
         Path | None,

@@ -60,9 +60,10 @@ def run(
 
 def _say_next(model: Path) -> None:
     """Commands that work as they stand, with two popular items for a history."""
+    from sidtune.files.ids import join_ids
     from sidtune.runs.bundle import read_bundle
 
-    items = ",".join(read_bundle(model).by_users[:2])
+    items = join_ids(read_bundle(model).by_users[:2])
     folder = shlex.quote(str(model))
     console.print(f"Model: {escape(str(model))}. Next:", soft_wrap=True)
     for command in (f"recommend {folder} --history {shlex.quote(items)}", f"play {folder}"):

@@ -19,7 +19,7 @@ from sidtune.base.terminal import visible
 from sidtune.config.search import RankOptions
 from sidtune.decoding.answers import read_candidates
 from sidtune.decoding.recommender import Recommendation, Recommender, check_size
-from sidtune.files.ids import as_id, id_list
+from sidtune.files.ids import as_id, id_list, split_ids
 from sidtune.files.text import LONGEST_RECORD, decoded_lines, parse_json, read_lines
 
 # Lines per batch: enough for full forward passes, few enough to answer soon.
@@ -65,7 +65,7 @@ def histories(
             another shape.
     """
     if history is not None:
-        items = [item.strip() for item in history.split(",") if item.strip()]
+        items = split_ids(history)
         recommender.positions([items])
         yield None, items
     elif str(source) == "-":

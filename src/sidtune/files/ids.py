@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -51,6 +53,21 @@ def id_list(values: Any) -> list[str] | None:
         return list(map(str, values))
     found = [text for text in map(as_id, values) if text is not None]
     return found if len(found) == len(values) else None
+
+
+def split_ids(text: str) -> list[str]:
+    """Ids that commas separate; one that contains a comma is in double quotes, as in CSV."""
+    if not text.strip():
+        return []
+    (found,) = csv.reader([" ".join(text.splitlines())], skipinitialspace=True)
+    return [name.strip() for name in found if name.strip()]
+
+
+def join_ids(ids: Sequence[str]) -> str:
+    """The text that `split_ids` reads."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(ids)
+    return text.getvalue()
 
 
 def number_id(text: str) -> str | None:

@@ -6,11 +6,14 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from sidtune.files.ids import join_ids
 
 CARD = "README.md"
 TAGS = ("recommender-system", "generative-recommendation", "semantic-ids", "sidtune")
@@ -156,7 +159,7 @@ def model_card(prompted: Prompted, training: Training | None = None) -> str:
     )
     text = INTRODUCTION.format(title=about.title, items=prompted.items)
     history = json.dumps([prompted.item], ensure_ascii=False)
-    text += USE.format(history=history, joined=prompted.item)
+    text += USE.format(history=history, joined=shlex.quote(join_ids([prompted.item])))
     text += (
         WITH_IDS.format(
             sid=json.dumps(list(prompted.sid), ensure_ascii=False), tokens=len(prompted.sid) + 1

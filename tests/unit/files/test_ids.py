@@ -28,10 +28,37 @@ from sidtune.data.rows import Rows, load_rows, resolve_rows
 from sidtune.data.sequences import whole
 from sidtune.decoding.answers import allowed_items
 from sidtune.decoding.stream import read_histories
-from sidtune.files.ids import CODES, Names, as_texts, as_users, canonical, coded_ids, in_common
+from sidtune.files.ids import (
+    CODES,
+    Names,
+    as_texts,
+    as_users,
+    canonical,
+    coded_ids,
+    in_common,
+    join_ids,
+    split_ids,
+)
 from sidtune.files.row_files import ROWS, row_batches
 from sidtune.files.text import parse_json
 from sidtune.inputs import Inputs
+
+# --- on the command line ---
+
+NAMES = st.text(st.characters(exclude_categories=("Cs", "Cc", "Z")), min_size=1)
+
+
+@given(st.lists(NAMES))
+def test_ids_between_commas(names: list[str]) -> None:
+    assert split_ids(join_ids(names)) == names
+
+
+def test_ids_with_commas_are_quoted() -> None:
+    assert split_ids(' 17,, "a, b" ,5" pipe, ') == ["17", "a, b", '5" pipe']
+    assert join_ids(["17", "a, b"]) == '17,"a, b"'
+    assert split_ids(" ") == []
+    assert split_ids("17,\n4") == ["17", "4"]
+
 
 # --- 17.0 is 17 ---
 
