@@ -46,7 +46,7 @@ Train = Annotated[
 ]
 NoBaselines = Annotated[
     bool,
-    typer.Option("--no-baselines", help="Rank with the model only; training rows are not read."),
+    typer.Option("--no-baselines", help="Leave the baselines out; training rows are not read."),
 ]
 Output = Annotated[Path | None, typer.Option(help="Results folder; MODEL/evaluation by default.")]
 MaxTokens = Annotated[int, typer.Option(min=1, help="Tokens per forward pass; limits memory.")]

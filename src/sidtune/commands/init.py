@@ -25,11 +25,15 @@ Output = Annotated[
     Path | None, typer.Option(metavar="FILE", help="The file to write; DIR.yaml by default.")
 ]
 Events = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="The table of events, where it is not found.")
+    Path | None, typer.Option(metavar="FILE", help="The table of events, if it is not recognised.")
 ]
-Column = Annotated[
-    str | None, typer.Option(metavar="COLUMN", help="Column of the events with this meaning.")
+User = Annotated[
+    str | None, typer.Option(metavar="COLUMN", help="Column of user ids in the events.")
 ]
+Item = Annotated[
+    str | None, typer.Option(metavar="COLUMN", help="Column of item ids in the events.")
+]
+Time = Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of times in the events.")]
 # What a file is, and what it holds so many of.
 ROLES: dict[Role, tuple[str, str]] = {
     "events": ("events", "rows"),
@@ -52,16 +56,18 @@ def init(
     folder: Folder = Path(),
     output: Output = None,
     events: Events = None,
-    user: Column = None,
-    item: Column = None,
-    time: Column = None,
+    user: User = None,
+    item: Item = None,
+    time: Time = None,
     k_core: Annotated[
         int | None,
-        typer.Option(min=0, help="Fewest events of a user and of an item; 0 keeps all."),
+        typer.Option(
+            min=0, help="Leave out users and items with fewer events than this; 0 keeps all."
+        ),
     ] = None,
     split: Annotated[
         Literal["leave_one_out", "global_time"] | None,
-        typer.Option(help="How the events are split."),
+        typer.Option(help="How the events are split; leave_one_out by default."),
     ] = None,
     base: Annotated[
         str | None,
@@ -72,8 +78,8 @@ def init(
     """Look at the files of a folder and at this machine, and write a commented configuration that
     `sidtune run` takes.
 
-    Knows events and catalogues as tables, and the files of MiniOneRec, LC-Rec, RecBole, MovieLens
-    and Amazon Reviews. Overwrites nothing.
+    Knows events and catalogues as tables, and the files of MiniOneRec, LC-Rec, LETTER, RecBole,
+    MovieLens, Amazon Reviews and S3-Rec. Overwrites nothing.
 
     Example: `sidtune init data/shop`
     """
