@@ -115,7 +115,7 @@ def test_a_history_that_nobody_has_again_is_told_of(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every share counts as rare here, since a tiny shop shows little."""
-    told = "of the places go to the history. Without it:"
+    told = "of the top 10 is history. To exclude it:"
     command = f"  sidtune evaluate {run} --exclude-history --output {run}/without-history"
     assert told not in call("evaluate", run).output
     monkeypatch.setattr(repeats, "RARE", 1.0)

@@ -58,8 +58,8 @@ def told_without_history(report: Report) -> Iterator[str]:
         return
     if places < WASTED:
         return
-    few = "Few have" if repeating.value else "Nobody has"
-    yield f"{few} an item twice, and {places:.0%} of the places go to the history. Without it:"
+    few = "Few users have" if repeating.value else "No user has"
+    yield f"{few} an item twice; {places:.0%} of the top 10 is history. To exclude it:"
     folder = PurePath(settings["model"])
     split = () if settings["split"] == "test" else ("--split", settings["split"])
     output = ("--exclude-history", "--output", str(folder / "without-history"))

@@ -39,8 +39,8 @@ def changed(made: Report, owned: int, rows: int, places: float, **settings: Any)
 @pytest.mark.parametrize(
     ("owned", "rows", "places", "settings", "said"),
     [
-        (0, 600, 0.12, {}, "Nobody has an item twice, and 12% of the places go to the history."),
-        (9, 9_000, 0.02, {}, "Few have an item twice, and 2% of the places go to the history."),
+        (0, 600, 0.12, {}, "No user has an item twice; 12%"),
+        (9, 9_000, 0.02, {}, "Few users have an item twice; 2%"),
         (0, 300, 0.12, {}, None),
         (9, 600, 0.12, {}, None),
         (0, 600, 0.004, {}, None),
@@ -51,7 +51,7 @@ def test_a_history_that_wastes_places_is_told_of(
     made: Report, owned: int, rows: int, places: float, settings: dict[str, Any], said: str | None
 ) -> None:
     lines = list(told_without_history(changed(made, owned, rows, places, **settings)))
-    assert lines[:1] == ([f"{said} Without it:"] if said else [])
+    assert lines[:1] == ([f"{said} of the top 10 is history. To exclude it:"] if said else [])
     assert all(len(line) <= 80 for line in lines[:1])
 
 

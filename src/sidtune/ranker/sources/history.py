@@ -1,4 +1,4 @@
-"""The history itself: whether a candidate stands in it, how often and how lately."""
+"""The history itself: whether a candidate stands in it, how often and how recently."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class History(Source):
     recurrence: Recurrence
 
     columns: ClassVar = {
-        "recurrence": "how often and how lately the user had it",
+        "recurrence": "how often and how recently the user had it",
         "items_ago": "how many items ago the user had it",
         "times_before": "how often the user had it",
         "history_length": "length of the history",
