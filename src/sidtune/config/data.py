@@ -22,11 +22,11 @@ class DataConfig(Section):
     items: ExpandedPath | None = Field(
         default=None,
         description=(
-            "left out: what `sidtune prepare` made of `catalogue`. `.item.json`, or Parquet with"
-            " the columns `item_id`, `title` and perhaps `description`: item id → `title`,"
-            " `description`, anything else. Every title is a text that is not blank, or a number,"
-            ' which is read as its text (1984 and 1984.0 are both "1984"). Without this file, only'
-            " tasks that need no text can be trained"
+            "left out: what `sidtune prepare` made of `catalogue`. `.item.json` (item id →"
+            " `title`, and optionally `description` and other fields), or Parquet with the"
+            " columns `item_id`, `title` and optionally `description`. A title is a text"
+            " that is not blank, or a number, which is read as text (1984 and 1984.0 are"
+            ' both "1984"). Without this file, only tasks that need no text can be trained'
         ),
     )
     index: ExpandedPath = Field(

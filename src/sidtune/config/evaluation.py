@@ -32,7 +32,7 @@ class RankingConfig(Section):
             " HR@10 of 0.12 the interval is ±0.03 with 500 rows and ±0.01 with 4,000"
         ),
     )
-    beams: Positive = Field(default=20, description="beams of that search; K is at most this")
+    beams: Positive = Field(default=20, description="beam width of that search; K is at most this")
     normalize: Normalize = Field(
         default="full",
         description=(
@@ -43,8 +43,8 @@ class RankingConfig(Section):
     exclude_history: Literal["auto"] | bool = Field(
         default="auto",
         description=(
-            "leave items of the history out of those lists; `auto`: where hardly any validation"
-            " row's target is in its history (by the 95% interval fewer than 1%)"
+            "leave items of the history out of those lists. `auto`: only if hardly any"
+            " validation row's target is in its history (by the 95% interval fewer than 1%)"
         ),
     )
 

@@ -105,9 +105,9 @@ class EventsConfig(Section):
     position: Column | None = Field(
         default=None,
         description=(
-            "column that orders events of one user at equal times. null: `position`, if there is"
-            " such a column. Without a column of times it is the order itself, and everything that"
-            " needs dates is refused"
+            "column that gives the order of a user's events at equal times. null:"
+            " `position`, if there is such a column. Without a column of times it orders all"
+            " events, and settings that need dates are refused"
         ),
     )
     rating: Column | None = Field(
@@ -119,52 +119,56 @@ class EventsConfig(Section):
     time_unit: Literal["auto", "s", "ms", "us", "ns", "order", "day_first", "month_first"] = Field(
         default="auto",
         description=(
-            "`s`, `ms`, `us` or `ns` since 1970, for times that are numbers; `order`: numbers"
-            " that are no dates; `day_first` or `month_first`: texts such as 03/04/2020. `auto`"
-            " tells units apart by size, day and month by days above 12, and refuses several units"
-            " in one column"
+            "`s`, `ms`, `us` or `ns` since 1970, for times that are numbers; `order`:"
+            " numbers that only give an order; `day_first` or `month_first`: texts such as"
+            " 03/04/2020. `auto` recognises the unit by the size of the numbers, and the"
+            " order of day and month by days above 12; it refuses a column with several"
+            " units"
         ),
     )
     start: Moment | None = Field(
         default=None,
         description=(
-            "events before this date, or date and time, are left out. Without a zone it is in UTC"
+            "events before this date, or date and time, are left out. It is in UTC unless"
+            " it names a time zone"
         ),
     )
-    end: Moment | None = Field(default=None, description="events at or after it are left out")
+    end: Moment | None = Field(
+        default=None, description="events at or after this date, or date and time, are left out"
+    )
     types: Annotated[tuple[str, ...] | dict[str, Number], Field(min_length=1)] | None = Field(
         default=None,
         description=(
-            "the types of events that stay: a list, or a mapping from type to weight."
-            " Weights are written beside the events"
+            "the types of events to keep: a list, or a mapping from type to weight. Weights"
+            " are written beside the events"
         ),
     )
     min_rating: float | None = Field(
-        default=None, description="events with a lower rating, or none, are left out"
+        default=None, description="events with a lower rating, or without one, are left out"
     )
     repeat_gap: Number | None = Field(
         default=None,
         description=(
-            "seconds. An event is left out if the same user had the same item at most"
+            "in seconds: an event is left out if the same user had the same item at most"
             " this long before"
         ),
     )
     k_core: Positive | KCore | None = Field(
         default=None,
         description=(
-            "users and items with fewer events are left out, again and again until all"
-            " that are left have as many. One number for both, or `{user: 5, item: 3}`"
+            "users and items with fewer events than this are left out, repeatedly, until"
+            " all that remain have enough. One number for both, or `{user: 5, item: 3}`"
         ),
     )
     latest: Positive | None = Field(
-        default=None, description="of each user the latest events, this many"
+        default=None, description="keep at most this many events of each user, the latest"
     )
     split: Literal["leave_one_out", "global_time"] | CutDates = Field(
         default="leave_one_out",
         description=(
-            "`leave_one_out`: whole sequences, whose last two items are held out when they are"
-            " read; `global_time`: rows, 8:1:1 by the time of the target; `{valid: DATE, test:"
-            " DATE}`: rows, cut at these dates"
+            "`leave_one_out`: whole histories, whose last item is for testing and the one"
+            " before it for validation; `global_time`: rows, split 8:1:1 by the time of the"
+            " target; `{valid: DATE, test: DATE}`: rows, split at these dates"
         ),
     )
     shares: tuple[Positive, Positive, Positive] | None = Field(
@@ -176,13 +180,15 @@ class EventsConfig(Section):
     history: Positive | None = Field(
         default=None,
         description=(
-            "with a split by time: the longest history of a row, the latest items. null: 20"
+            "with a split by time: the largest number of items in the history of a row; the"
+            " latest are kept. null: 20"
         ),
     )
     engine: Literal["duckdb"] | SparkEngine = Field(
         default="duckdb",
         description=(
-            "`duckdb`, inside the process; or `{spark: local[2]}`, `{spark: spark://host:7077}`"
+            "what computes: `duckdb`, inside the process; or Spark, such as `{spark:"
+            " local[2]}` or `{spark: spark://host:7077}`"
         ),
     )
 
@@ -256,8 +262,8 @@ class CatalogueConfig(Section):
     id: Column | None = Field(
         default=None,
         description=(
-            "column of the item id. null: the one with the name of the events' column of items, or"
-            " found by the usual names"
+            "column of the item id. null: the column with the same name as the item column"
+            " of the events, or found by the usual names"
         ),
     )
     title: Column | None = Field(
@@ -269,15 +275,16 @@ class CatalogueConfig(Section):
     html: Literal["clean", "keep", "drop"] = Field(
         default="clean",
         description=(
-            "HTML in texts: `clean` removes tags and resolves entities; `drop` leaves"
-            " out items whose title has some; `keep` changes nothing"
+            "HTML in texts: `clean` removes tags and resolves entities; `drop` leaves out"
+            " items whose title contains HTML; `keep` changes nothing"
         ),
     )
     max_title_words: Positive | None = Field(
         default=None, description="items with longer titles are left out"
     )
     keep_untouched: bool = Field(
-        default=False, description="keep items that no event is left of, so that they get SIDs too"
+        default=False,
+        description="keep items that have no event after the filters, so that they get SIDs too",
     )
 
 

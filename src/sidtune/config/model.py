@@ -19,7 +19,7 @@ class LoraConfig(Section):
         default=None, description="adapters are multiplied by alpha ÷ rank; null: twice the rank"
     )
     dropout: DropoutRate = Field(
-        default=0.0, description="dropout rate, in training, on what enters an adapter"
+        default=0.0, description="dropout rate on the input of the adapters, in training"
     )
     targets: (
         Literal["all-linear"]
@@ -34,13 +34,14 @@ class LoraConfig(Section):
     rslora: bool = Field(default=False, description="multiply by alpha ÷ √rank instead (rsLoRA)")
     dora: bool = Field(
         default=False,
-        description="train the length of each row of a weight apart from its direction (DoRA)",
+        description="train magnitude and direction of the weights separately (DoRA)",
     )
     init: Literal["default", "gaussian"] = Field(
         default="default",
         description=(
-            "`default`: Kaiming uniform; `gaussian`: normal with a spread of 1 ÷ rank. Either"
-            " leaves the logits as they are before the first step"
+            "of the adapters' A: `default`, Kaiming uniform, or `gaussian`, normal with a"
+            " standard deviation of 1 ÷ rank. With either, B is 0, so the logits before the"
+            " first step are those of the base"
         ),
     )
     save_adapter: bool = Field(
@@ -81,11 +82,12 @@ class ModelConfig(Section):
         default="mean",
         description=(
             "how to initialise the rows of SID tokens for which the base has no trained row"
-            " (whether or not its tokenizer knows them). `mean`: drawn around the mean of the"
-            " known rows, with the spread of the known rows. `text`: the mean over the items that"
-            " carry the token of the mean of the rows of their title's tokens, scaled to the"
-            " median length of the known rows, plus noise of a tenth of the known rows' spread;"
-            " this needs a pretrained base"
+            " (whether or not its tokenizer knows them). `mean`: drawn around the mean of"
+            " the known rows, with their spread. `text`: from the titles of the items whose"
+            " SID contains the token. The rows of each title's tokens are averaged, these"
+            " averages are averaged over the items, and the result is scaled to the median"
+            " length of the known rows, plus noise of a tenth of their spread; this needs a"
+            " pretrained base"
         ),
     )
     residual_dropout: DropoutRate | None = Field(

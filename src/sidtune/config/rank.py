@@ -35,7 +35,7 @@ class RankConfig(Section):
     sources: tuple[SourceName, ...] | None = Field(
         default=None,
         description=(
-            "what the ranker knows: some of `model`, `transitions`, `co_occurrence`,"
+            "sources of the ranker: some of `model`, `transitions`, `co_occurrence`,"
             " `text`, `behaviour`, `sids`, `popularity` and `history`; null: all of them"
         ),
     )
@@ -45,14 +45,14 @@ class RankConfig(Section):
     beams: Positive = Field(
         default=BEAMS,
         description=(
-            "beams of the model's lists: the ranker is fitted on lists of so many, and gets as many"
-            " from then on, unless `--beams` gives another number"
+            "beam width of the model's lists that the ranker is fitted on. Later lists have"
+            " the same width, unless `--beams` gives another one"
         ),
     )
     trees: Positive = Field(default=150, description="number of trees")
     leaves: Annotated[int, Field(ge=2, le=1_024)] = Field(default=7, description="leaves of a tree")
     learning_rate: Annotated[float, Field(gt=0, le=1)] = Field(
-        default=0.05, description="factor on what each tree adds"
+        default=0.05, description="learning rate of the trees: factor on what each one adds"
     )
 
     @model_validator(mode="after")

@@ -28,9 +28,9 @@ class RlConfig(Section):
     tasks: dict[str, Any] | None = Field(
         default=None,
         description=(
-            "tasks whose examples give the prompts, as in `tasks`; null: the evaluation task."
-            " Every example that answers with a SID is a prompt; of `sid_sequence`, every"
-            " item after the first"
+            "tasks whose examples give the prompts, as in `tasks`; null: the evaluation"
+            " task. Every example that answers with a SID is a prompt; with `sid_sequence`,"
+            " every item of a history after the first gives one"
         ),
     )
     group: Annotated[int, Field(ge=2, le=1_024)] = Field(
@@ -48,13 +48,13 @@ class RlConfig(Section):
     )
     add_target: bool = Field(
         default=False,
-        description="put the target in place of the last answer where it is missing",
+        description="in groups without the target, put it in place of the last answer",
     )
     hint: Annotated[int, Field(ge=0, le=32)] = Field(
         default=0,
         description=(
-            "first tokens of the target that are given to groups that miss it, which are then"
-            " asked again; 0: none"
+            "groups without the target are asked again, with this many of the target's"
+            " first tokens given; 0: never"
         ),
     )
     rewards: dict[RewardName, float] | None = Field(
@@ -67,8 +67,8 @@ class RlConfig(Section):
     level_weights: tuple[Annotated[float, Field(ge=0)], ...] | None = Field(
         default=None,
         description=(
-            "factors of the advantage by level of the SID, such as `[0.5, 1, 1]`; levels that the"
-            " list does not reach, and all with null, have 1"
+            "factors of the advantage by level of the SID, such as `[0.5, 1, 1]`; levels"
+            " after the end of the list have 1, and so have all levels with null"
         ),
     )
     over: Literal["vocabulary", "allowed"] = Field(
@@ -88,8 +88,9 @@ class RlConfig(Section):
     keep_start: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.4,
         description=(
-            "share of the start in what is evaluated and saved: its weights are averaged with"
-            " the trained ones. It keeps the ends of the lists; 0 saves the trained weights alone"
+            "weight of the start in the average of start and trained weights that is"
+            " evaluated and saved. It preserves the lower ranks of the lists; 0 saves the"
+            " trained weights alone"
         ),
     )
     updates: Annotated[int, Field(ge=1, le=100)] = Field(
@@ -104,7 +105,7 @@ class RlConfig(Section):
     )
     prompts: Positive = Field(default=32, description="prompts of a step, over all processes")
     steps: Positive | None = Field(
-        default=None, description="optimizer updates; null: 400, or `rl.epochs`"
+        default=None, description="optimizer updates; null: 400, unless `rl.epochs` is given"
     )
     epochs: Positive | None = Field(
         default=None, description="passes over the prompts, in place of `rl.steps`"

@@ -55,7 +55,7 @@ class SidsConfig(Section):
         description=(
             "text columns read beside the title. null: those present among "
             + ", ".join(USUAL_COLUMNS)
-            + "; case, blanks and signs of a name do not matter"
+            + "; case, spaces and punctuation in names are ignored"
         ),
     )
     vectors: VectorKind | dict[VectorKind, Weight] = Field(
@@ -75,7 +75,7 @@ class SidsConfig(Section):
     file: ExpandedPath | None = Field(
         default=None,
         description=(
-            "for `file`: `.npy` with one row an item in the order of the catalogue, or"
+            "for `file`: `.npy` with one row per item in the order of the catalogue, or"
             " Parquet with `item_id` and `vector`"
         ),
     )
@@ -94,7 +94,7 @@ class SidsConfig(Section):
         default="reassign",
         description=(
             "`reassign`: every item gets its own SID of the same length; `extra_token`:"
-            " items that share a SID get one token more; `keep`: items may share a SID"
+            " items that share a SID get one more token; `keep`: items may share a SID"
         ),
     )
     seed: Annotated[int, Field(ge=0, le=MOST)] = Field(

@@ -17,7 +17,7 @@ class TrainingConfig(Section):
 
     epochs: Positive = Field(default=3, description="passes over the mixture")
     max_steps: Positive | None = Field(
-        default=None, description="train for this many steps instead"
+        default=None, description="length of the run in steps, in place of `training.epochs`"
     )
     batch_size: Positive = Field(default=128, description="examples per step, over all processes")
     group_by: Literal["user", "example"] = Field(
@@ -96,10 +96,10 @@ class TrainingConfig(Section):
     optimizer_state: StateKind = Field(
         default="fp32",
         description=(
-            "how AdamW's two moments are held between steps. `fp32`: 8 bytes for each trained"
-            " parameter; `bf16`: 4, rounded at random so that means are right; `8bit`: about 2,"
-            " in blocks that have a scale each, by bitsandbytes"
-            " (`pip install 'sidtune[quantize]'`)"
+            "how AdamW's two moments are held between steps. `fp32`: 8 bytes for each"
+            " trained parameter; `bf16`: 4, with stochastic rounding; `8bit`: about 2, with"
+            " a scale for each block of values, by bitsandbytes (`pip install"
+            " 'sidtune[quantize]'`)"
         ),
     )
     offload_optimizer: bool = Field(
@@ -117,10 +117,10 @@ class TrainingConfig(Section):
     distributed: Literal["auto", "ddp", "fsdp2"] = Field(
         default="auto",
         description=(
-            "how several processes share the work. `ddp`: each holds the whole model, and gradients"
-            " are exchanged. `fsdp2`: weights, gradients and optimizer state are divided among them"
-            " (PyTorch's `fully_shard`), for models that one GPU cannot hold. `auto`: `ddp` where"
-            " there are several"
+            "how several processes share the work. `ddp`: each holds the whole model, and"
+            " gradients are exchanged. `fsdp2`: weights, gradients and optimizer state are"
+            " divided among them (PyTorch's `fully_shard`), for models that one GPU cannot"
+            " hold. `auto`: `ddp` with several processes"
         ),
     )
 

@@ -33,7 +33,7 @@ class Config(Section):
         default=42, description="seed of everything random"
     )
     events: EventsConfig | None = Field(
-        default=None, description="the events that `sidtune prepare` makes rows of"
+        default=None, description="the events from which `sidtune prepare` makes training rows"
     )
     catalogue: CatalogueConfig | None = Field(
         default=None, description="the items and their texts, for `sidtune prepare`"
@@ -41,7 +41,8 @@ class Config(Section):
     model: ModelConfig
     data: DataConfig
     sids: SidsConfig | None = Field(
-        default=None, description="how `sidtune sids` makes semantic IDs; null: with every default"
+        default=None,
+        description="how `sidtune sids` makes semantic IDs; null: with the default settings",
     )
     tasks: dict[str, Any] = Field(
         default_factory=lambda above: dict.fromkeys(_default_tasks(above.get("data")))

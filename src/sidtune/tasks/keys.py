@@ -55,13 +55,8 @@ class _Untitled(GenerateJsonSchema):
 
 
 def json_schema() -> Schema:
-    """The JSON Schema of a configuration file, for editors: what earlier stages provide may be left
-    out, and a section may be empty.
-    """
+    """The JSON Schema of a configuration file, for editors: a section may be empty."""
     schema = _whole()
-    for name, provided in PROVIDED.items():
-        part = schema if name == "Config" else schema["$defs"][name]
-        part["required"] = [key for key in part["required"] if key not in provided]
     for name, value in schema["properties"].items():
         if "$ref" in value:
             schema["properties"][name] = {"anyOf": [value, {"type": "null"}]}
@@ -100,8 +95,13 @@ def find_key(name: str) -> Key:
 
 
 def _whole() -> Schema:
-    """The schema of the configuration with the options of every task."""
+    """The schema of the configuration with the options of every task; what earlier stages provide
+    is not required.
+    """
     schema = Config.model_json_schema(schema_generator=_Untitled)
+    for name, provided in PROVIDED.items():
+        part = schema if name == "Config" else schema["$defs"][name]
+        part["required"] = [key for key in part["required"] if key not in provided]
     tasks: Schema = {}
     for name, task in TASKS.items():
         options = task.options.model_json_schema(schema_generator=_Untitled)

@@ -25,8 +25,8 @@ class SidSequence(Task):
     """
 
     help: ClassVar[str] = (
-        "a user's whole history; every item of it is a target, so one pass trains what"
-        " takes many passes over growing prefixes"
+        "a user's whole history, in which every item is a target: one example in place of one for"
+        " each item"
     )
     is_sequence: ClassVar[bool] = True
     recommends: ClassVar[bool] = True

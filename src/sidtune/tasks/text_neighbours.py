@@ -31,7 +31,8 @@ class TextNeighboursOptions(TaskOptions):
     neighbours: Annotated[int, Field(ge=1, le=100)] = Field(
         default=2,
         description=(
-            "items with the most similar texts that each item stands beside, in two examples each"
+            "how many of the items with the most similar texts each item is paired with;"
+            " each pair makes two examples"
         ),
     )
 
@@ -45,8 +46,8 @@ class TextNeighbours(Task):
     """
 
     help: ClassVar[str] = (
-        "each item that no training row holds, after an item with a similar text, in both orders;"
-        " mix it with `sid_sequence` and `sid_sequence_reversed`"
+        "each item that is in no training row, after an item with a similar text, in both"
+        " directions; mix it with `sid_sequence` and `sid_sequence_reversed`"
     )
     is_sequence: ClassVar[bool] = True
     options: ClassVar[type[TaskOptions]] = TextNeighboursOptions

@@ -17,6 +17,7 @@ from sidtune.commands.main import app
 from sidtune.pipeline.defaults import Request
 from sidtune.tasks import TASKS
 from sidtune.tasks.config import Config
+from sidtune.tasks.keys import PROVIDED
 from sidtune.templates import FORMS
 
 ROOT = Path(__file__).parents[3]
@@ -39,7 +40,9 @@ def keys(section: type[BaseModel], prefix: str = "") -> dict[str, Any]:
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             found |= keys(field.annotation, f"{prefix}{name}.")
         elif prefix + name != "tasks":
-            found[prefix + name] = "required" if field.is_required() else field.default
+            provided = name in PROVIDED.get(section.__name__, ())
+            default = "required" if field.is_required() else field.default
+            found[prefix + name] = None if provided else default
     return found
 
 

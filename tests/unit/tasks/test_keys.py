@@ -51,6 +51,8 @@ def test_every_key_says_what_it_means_and_what_it_takes() -> None:
         ("sids.vectors", None, "text"),
         ("catalogue.file", "path", "required"),
         ("stages.tuning", "full, frozen or lora", "required"),
+        ("data.index", "path", "null"),
+        ("model.base", "text", "null"),
         ("tasks.fusion.target", "title, description or both", "title"),
         ("tasks.sid_next.weight", "number above 0 and at most 1,000", "1.0"),
     ],
