@@ -25,11 +25,11 @@ def merge(
     ],
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
-    """Merge an adapter, which a run with `model.lora.save_adapter: true` leaves, into its base
-    model.
+    """Merge a LoRA adapter into its base model. A run's own folder needs no merging: it holds the
+    merged model.
 
-    The result is an ordinary model folder, as the run's own, for `evaluate`, `recommend` and
-    programs that know nothing of adapters.
+    Adapters are written by runs with `model.lora.save_adapter: true`. The result is an ordinary
+    model folder, equal to that of the run.
 
     Example: `sidtune merge runs/shop/adapter models/shop`
     """

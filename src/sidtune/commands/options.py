@@ -50,7 +50,11 @@ Resume = Annotated[
     str,
     typer.Option(
         metavar="auto|never|PATH",
-        help="Resume from the newest complete checkpoint, or from this folder.",
+        help=(
+            "auto: resume from the newest complete checkpoint, if there is one. never: start a new"
+            " run. PATH: resume from this checkpoint of the run; train also starts a new run from"
+            " the weights of another model folder."
+        ),
     ),
 ]
 DryRun = Annotated[

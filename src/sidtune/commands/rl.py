@@ -36,11 +36,11 @@ def rl(
     allow_other_processes: OtherProcesses = False,
     trust_remote_code: TrustRemoteCode = False,
 ) -> None:
-    """Continue a finished run by reinforcement: the model answers with lists, and is rewarded for
-    where the target stands in them.
+    """Continue a finished run by reinforcement learning: the model answers with lists, and is
+    rewarded for the rank of the target in them.
 
     CONFIG.yaml is the file that the run was trained with; its section `rl` has the settings. The
-    result is an ordinary model folder, `output_dir` with `-rl` at its end.
+    result is an ordinary model folder, by default `output_dir` with `-rl` at its end.
 
     Example: `sidtune rl recipes/amazon-industrial-rl.yaml rl.steps=200`
     """

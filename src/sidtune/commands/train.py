@@ -50,7 +50,8 @@ def train(
     extend: Annotated[
         bool,
         typer.Option(
-            "--extend", help="Train a finished run on to a larger training.epochs or max_steps."
+            "--extend",
+            help="Continue a finished run to a larger training.epochs or training.max_steps.",
         ),
     ] = False,
     processes: Processes = None,
@@ -59,6 +60,9 @@ def train(
     quiet: Quiet = False,
 ) -> None:
     """Check the data, encode it (cached), train, and save an ordinary Hugging Face checkpoint.
+
+    The model is in `output_dir`, and a ranker is fitted beside it (`rank.fit`). Run the command
+    again to resume an interrupted run.
 
     Example: `sidtune train recipes/amazon-industrial.yaml training.epochs=3`
     """
