@@ -98,7 +98,7 @@ def test_every_key_has_its_comment_and_lines_are_short(tmp_path: Path) -> None:
     folder = str(tmp_path)
     assert all(len(line) <= 100 or folder in line for line in text.splitlines())
     assert "    sidtune run shop.yaml" in text
-    assert "users and items with fewer events are left out" in text
+    assert "users and items with fewer events than this are left out" in text
     assert "hidden size 128, 24 epochs" in " ".join(text.replace("#", "").split())
     tree = yaml.safe_load(text)
     assert "model" not in tree, "it is shown as a comment"
