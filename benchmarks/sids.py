@@ -70,7 +70,7 @@ def main() -> None:
     asked = parser.parse_args()
     os.environ.setdefault("SIDTUNE_DATA", "../shared/data")
     if asked.encoder:
-        INDEXES["encoder"] = {"vectors": "encoder", "encoder": str(asked.encoder)}
+        INDEXES["encoder"] = {"vectors": "encoder", "encoder": str(asked.encoder.absolute())}
         asked.indexes.append("encoder")
     if unknown := set(asked.indexes) - {PUBLISHED, RANDOM, *INDEXES}:
         raise SystemExit(
@@ -134,7 +134,7 @@ def random_index(published: Path, path: Path) -> Path:
 
 
 def report(folder: Path, split: str) -> None:
-    """Print what there is so far and write it as JSON."""
+    """Print what there is so far and write it as JSON, with what was measured in other folders."""
     rows: list[dict[str, Any]] = []
     for name in (PUBLISHED, *INDEXES, RANDOM):
         seeds = {
@@ -144,8 +144,15 @@ def report(folder: Path, split: str) -> None:
         }
         if seeds:
             means = {metric: mean(found[metric] for found in seeds.values()) for metric in METRICS}
-            rows.append({"index": name, "sids": INDEXES.get(name), "seeds": seeds, "mean": means})
+            sids = INDEXES.get(name)
+            if sids and "encoder" in sids:
+                # Where its folder lies says nothing.
+                sids = {"vectors": "encoder"}
+            rows.append({"index": name, "sids": sids, "seeds": seeds, "mean": means})
             rows[-1]["against_published"] = against_published(folder, name, list(seeds), split)
+    kept = json.loads(OUTCOME.read_text(encoding="utf-8")) if OUTCOME.exists() else {}
+    here = {row["index"] for row in rows}
+    rows += [row for row in kept.get(split, ()) if row["index"] not in here]
     print(
         f"{'index':<32}{'seeds':>6}"
         + "".join(f"{metric:>10}{'difference (95%)':>26}" for metric in METRICS)
@@ -156,7 +163,6 @@ def report(folder: Path, split: str) -> None:
             for metric in METRICS
         ]
         print(f"{row['index']:<32}{len(row['seeds']):>6}" + "".join(cells), flush=True)
-    kept = json.loads(OUTCOME.read_text(encoding="utf-8")) if OUTCOME.exists() else {}
     recipe = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))
     OUTCOME.write_text(
         json.dumps({**kept, "recipe": recipe, split: rows}, indent=1) + "\n", encoding="utf-8"
