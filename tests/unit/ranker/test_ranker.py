@@ -150,11 +150,12 @@ def test_the_best_weight_is_chosen_on_rows_of_other_users(monkeypatch: pytest.Mo
     """Of 0, which is the trees alone, and of the mixture alone."""
     monkeypatch.setattr(room, "weights_for", lambda rows: (0.0, math.inf))
     learned = known(TRAIN, VALID, ITEMS)
-    ranks = fit_ranker(learned, VALID, None, RankConfig(trees=12)).ranks["ranker"]
+    options = RankConfig(trees=12, sources=("transitions", "text"))
+    ranks = fit_ranker(learned, VALID, None, options).ranks["ranker"]
     found = []
     for weight in (0.0, math.inf):
         monkeypatch.setattr(room, "weights_for", lambda rows, one=weight: (one,))
-        made = fit_ranker(learned, VALID, None, RankConfig(trees=12))
+        made = fit_ranker(learned, VALID, None, options)
         assert (made.ranker.scorer.trees is None) is math.isinf(weight)
         found.append(made.ranks["ranker"])
     best = max(found, key=lambda one: gains(one, 10).mean())
@@ -182,7 +183,9 @@ def test_where_most_have_the_same_the_ranker_is_not_behind_popularity() -> None:
         ]
 
     train, valid, test = (rows_of(bought(count, count)) for count in (1_500, 600, 2_000))
-    found = fit_ranker(known(train, valid, ITEMS, texts=False), valid, None, RankConfig())
+    sources = ("transitions", "co_occurrence", "popularity")
+    options = RankConfig(sources=sources)
+    found = fit_ranker(known(train, valid, ITEMS, texts=False), valid, None, options)
     wanted = asked(test, ITEMS)
     lists, _ = found.ranker.rank(wanted, ITEMS)
     popular = np.argsort(-found.ranker.sources["popularity"].tensors()["users"], kind="stable")
