@@ -28,7 +28,8 @@ def recommend(
     history: Annotated[
         str | None,
         typer.Option(
-            metavar="ID,ID,…", help="Item ids, oldest first; with commas, in double quotes."
+            metavar="ID,ID,…",
+            help="Item ids, oldest first. Put an id that contains a comma in double quotes.",
         ),
     ] = None,
     source: Annotated[

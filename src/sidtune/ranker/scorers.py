@@ -122,7 +122,7 @@ class Mixture:
         """
         names = [name for name in dict.fromkeys(table.owner) if SOURCES[name].mixes]
         # The others are misses with any weights.
-        table = table.of_rows(_held(table, target))
+        table = table.of_rows(_held(table, table.pairs.hit(target)))
         shares = {name: _shares(name, table) for name in names}
 
         def gained(weights: tuple[int, ...]) -> float:
@@ -222,16 +222,16 @@ def _drawn(table: Table, seed: int) -> Table:
 
 def _learned(table: Table, target: NDArray[np.integer], seed: int) -> Table:
     pairs, hit = table.pairs, table.pairs.hit(target)
-    held = _held(table, target)
+    held = _held(table, hit)
     drawn = np.random.default_rng(seed).random(len(pairs))
     drawn[hit] = -1
     return table.only(held[pairs.row] & (pairs.places(-drawn) <= OTHERS))
 
 
-def _held(table: Table, target: NDArray[np.integer]) -> NDArray[np.bool_]:
-    """Which rows have their target among the candidates, `(rows,)`."""
+def _held(table: Table, hit: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which rows have their target among the candidates, `(rows,)`; `hit` marks the targets."""
     held = np.zeros(table.pairs.rows, bool)
-    held[table.pairs.row[table.pairs.hit(target)]] = True
+    held[table.pairs.row[hit]] = True
     return held
 
 

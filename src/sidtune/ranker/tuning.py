@@ -19,6 +19,11 @@ MOST_ITEMS = 100_000
 MOST_ROWS, SCORES, SEED = 5_000, 100_000_000, 0
 
 
+def tuning_rows(valid: Rows, most: int = MOST_ROWS) -> Rows:
+    """Validation rows that settings are tried on, at most so many, drawn by a fixed seed."""
+    return valid.take(drawn(len(valid.target), most, SEED))
+
+
 def best_setting(
     valid: Rows,
     items: int,
@@ -34,7 +39,7 @@ def best_setting(
             in turn.
     """
     shown = drawn(items, MOST_ITEMS, SEED)
-    rows = valid.take(drawn(len(valid.target), min(MOST_ROWS, SCORES // len(shown)), SEED))
+    rows = tuning_rows(valid, min(MOST_ROWS, SCORES // len(shown)))
     shown = np.union1d(shown, rows.target)
     places = np.searchsorted(shown, rows.target)
     gained, done = np.zeros(0), 0

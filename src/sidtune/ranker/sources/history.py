@@ -9,13 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sidtune.base.ragged import Ragged, age_of, place_of, row_of
-from sidtune.data.rows import Rows, drawn
+from sidtune.data.rows import Rows
 from sidtune.metrics.metrics import gains
 from sidtune.ranker.pairs import Asked, Floats, Pairs
 from sidtune.ranker.sources.base import Known, Source, Tensors
+from sidtune.ranker.tuning import CUTOFF, tuning_rows
 
-CUTOFF = 10
-TUNING_ROWS, TUNING_SEED = 5_000, 0
 # The usual one first: it stays where no user has an item again.
 FADES = (0.5, 0.0, 0.25, 1.0, 2.0)
 
@@ -39,7 +38,7 @@ class Recurrence:
         """
         if valid is None or not len(valid.target):
             return cls()
-        rows = valid.take(drawn(len(valid.target), TUNING_ROWS, TUNING_SEED))
+        rows = tuning_rows(valid)
 
         def gained(one: Recurrence) -> float:
             lists = one.order(rows.history, items)

@@ -11,15 +11,14 @@ from numpy.typing import NDArray
 
 from sidtune.base.ragged import Ragged, age_of, concatenate, place_of
 from sidtune.data.popularity import popularity, tie_break
-from sidtune.data.rows import Rows, drawn
+from sidtune.data.rows import Rows
 from sidtune.data.sequences import whole
 from sidtune.metrics.metrics import gains
 from sidtune.ranker.pairs import Asked, Floats, Pairs, best_of_rows
 from sidtune.ranker.sources.base import Known, Source, Tensors
 from sidtune.ranker.sparse import cut_rows, matrix_of, tensors_of
+from sidtune.ranker.tuning import CUTOFF, tuning_rows
 
-CUTOFF = 10
-TUNING_ROWS, TUNING_SEED = 5_000, 0
 # Successors of an item that are kept, and those that a second hop starts from.
 SUCCESSORS, SECOND_HOP = 100, 20
 CANDIDATES, FAR_CANDIDATES = 50, 10
@@ -121,7 +120,7 @@ def tuned_transitions(
     """
     if valid is None or not len(valid.target):
         return Transitions.count(train, items, TransitionSettings())
-    rows = valid.take(drawn(len(valid.target), TUNING_ROWS, TUNING_SEED))
+    rows = tuning_rows(valid)
     asked = Asked(rows.history, items, None, allowed, exclude_history)
     # One after the other: with a million items a matrix is large.
     tried = (
