@@ -83,7 +83,7 @@ def new_folder(folder: Path, needed: int = 0) -> Iterator[Path]:
         needed: as in `refusing_failed_writes`.
 
     Raises:
-        UserError: where it cannot be written.
+        UserError: where it cannot be written, or files came to that folder during the block.
     """
     with refusing_failed_writes(folder, needed):
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -92,10 +92,23 @@ def new_folder(folder: Path, needed: int = 0) -> Iterator[Path]:
             os.chmod(aside, 0o777 & ~_umask())
             yield aside
             flush_all(aside)
-            os.rename(aside, folder)
+            _name(aside, folder)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
         flush(folder.parent)
+
+
+def _name(aside: Path, folder: Path) -> None:
+    try:
+        os.rename(aside, folder)
+    except OSError as error:
+        # POSIX names either for a folder that is not empty.
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            raise UserError(
+                f"{folder} was empty or missing, and another program wrote to it meanwhile",
+                "Its files were left as they are. Use them, or choose another folder.",
+            ) from None
+        raise
 
 
 @contextmanager
