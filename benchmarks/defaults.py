@@ -86,8 +86,8 @@ SHOPS = {
         part_of_instruments,
         {
             "6 epochs": ("training.epochs=6",),
-            "6 epochs, learning rate ends at a tenth": ("training.epochs=6", TENTH),
             "12 epochs": ("training.epochs=12",),
+            "12 epochs, weight decay 1": ("training.epochs=12", "training.weight_decay=1.0"),
         },
     ),
 }
