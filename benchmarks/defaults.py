@@ -79,9 +79,14 @@ def part_of_instruments(folder: Path) -> dict[str, Any]:
     return {"data": {"index": str(shop / "Instruments.index.json"), "interactions": str(rows)}}
 
 
-TENTH = "training.min_lr_ratio=0.1"
 SHOPS = {
-    "industrial": Shop(industrial, {"as chosen": (), "learning rate ends at a tenth": (TENTH,)}),
+    "industrial": Shop(
+        industrial,
+        {
+            "learning rate ends at 0": ("training.min_lr_ratio=0",),
+            "learning rate ends at a tenth": (),
+        },
+    ),
     "part of instruments": Shop(
         part_of_instruments,
         {

@@ -40,7 +40,7 @@ PREDICTION = (
 )
 SHARED = {
     "tasks": {"sid_sequence": None},
-    "training": {"epochs": 6, "batch_size": 32, "warmup": 0.1, "min_lr_ratio": 0.1},
+    "training": {"epochs": 6, "batch_size": 32, "warmup": 0.1},
     "eval": {
         "every": 0.25,
         "max_rows": 500,

@@ -291,7 +291,6 @@ class Place:
                 "batch_size": 32,
                 "learning_rate": 2e-3,
                 "warmup": 100,
-                "min_lr_ratio": 0.1,
                 "weight_decay": 0.05,
                 "workers": 0,
             },

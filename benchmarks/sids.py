@@ -100,8 +100,6 @@ def run(name: str, seed: int, folder: Path, split: str) -> None:
             f"seed={seed}",
             # The figures are the model's own.
             "rank.fit=never",
-            # As in the rows that were measured before 0 was the default.
-            "training.min_lr_ratio=0.1",
         ]
         # The recipe's extra token is for the published index; ours have their own rule.
         settings.append(f"data.unique_sids={str(name == PUBLISHED).lower()}")

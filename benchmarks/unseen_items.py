@@ -76,8 +76,6 @@ def run(name: str, seed: int, folder: Path, split: str) -> None:
             *(f"model.base={base}", f"output_dir={output}", f"seed={seed}"),
             # The figures are the model's own.
             "rank.fit=never",
-            # As in the rows that were measured before 0 was the default.
-            "training.min_lr_ratio=0.1",
         ]
         sidtune("train", str(RECIPE), *settings, *ROWS[name])
     if not figures(output, split):

@@ -57,7 +57,7 @@ def measure(folder: Path) -> dict[str, Any]:
     make_golden_base(folder / "base")
     tree = tiny_tree(
         folder,
-        training={"max_steps": 6, "batch_size": 16, "min_lr_ratio": 0.1},
+        training={"max_steps": 6, "batch_size": 16},
         eval={"every": 6},
         encoding={"cutoff_len": 400},
     )

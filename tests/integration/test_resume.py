@@ -274,7 +274,7 @@ def test_weights_alone_start_a_new_run(tmp_path: Path, capsys: Any, old_format: 
     [
         ("training", "epochs", 2, 9),
         ("training", "max_steps", None, 9),
-        ("training", "min_lr_ratio", 0.0, 0.9),
+        ("training", "min_lr_ratio", 0.1, 0.9),
         ("eval", "every", 5, 4),
         ("eval", "max_rows", 5000, 6),
         ("eval", "task_rows", 200, 6),

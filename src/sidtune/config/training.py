@@ -59,7 +59,7 @@ class TrainingConfig(Section):
         ),
     )
     min_lr_ratio: Annotated[float, Field(ge=0, le=1)] = Field(
-        default=0.0, description="final learning rate of the schedule, as a share of the peak"
+        default=0.1, description="final learning rate of the schedule, as a share of the peak"
     )
     warmup: Annotated[int, Field(ge=0, le=MOST)] | Share = Field(
         default=20,

@@ -99,6 +99,7 @@ def recipe_for(config: Config) -> Recipe:
         "epochs": size.epochs,
         "batch_size": size.batch_size,
         "learning_rate": size.learning_rate,
+        "min_lr_ratio": size.min_lr_ratio,
         "warmup": _warmup(size, len(rows.users.unique()), config.training),
         "weight_decay": size.weight_decay,
     }

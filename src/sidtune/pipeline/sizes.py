@@ -18,16 +18,17 @@ class Size(NamedTuple):
     epochs: int
     batch_size: int
     learning_rate: float
+    min_lr_ratio: float
     warmup: int
     weight_decay: float
 
 
 # As in the table of docs/configuration.md.
 SIZES = (
-    Size(30_000, 128, 0.2, 24, 32, 2e-3, 100, 1.0),
-    Size(60_000, 128, 0.1, 12, 32, 2e-3, 200, 0.05),
-    Size(100_000, 128, 0.1, 6, 32, 2e-3, 200, 0.05),
-    Size(math.inf, 256, 0.1, 10, 64, 1e-3, 400, 0.05),
+    Size(30_000, 128, 0.2, 24, 32, 2e-3, 0, 100, 1.0),
+    Size(60_000, 128, 0.1, 12, 32, 2e-3, 0, 200, 0.05),
+    Size(100_000, 128, 0.1, 6, 32, 2e-3, 0.1, 200, 0.05),
+    Size(math.inf, 256, 0.1, 10, 64, 1e-3, 0, 400, 0.05),
 )
 
 

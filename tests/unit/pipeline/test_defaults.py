@@ -206,6 +206,7 @@ def test_the_model_follows_from_the_data_where_none_is_given(tmp_path: Path) -> 
     assert config.model.from_scratch
     assert config.model.residual_dropout == 0.3, "what the file says counts"
     assert config.training.epochs == 7
+    assert config.training.min_lr_ratio == 0
     assert list(config.tasks) == ["sid_sequence", "sid_sequence_reversed", "text_neighbours"]
     assert list(load_run(path, ["tasks={sid_next: }"]).tasks) == ["sid_next"]
     assert (recipe.base / "config.json").is_file()
