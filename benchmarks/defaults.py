@@ -19,16 +19,13 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
-from typing import Any
 
 import yaml
 
 from commands import sidtune
-from paired import METRICS, differences, figures, run_folder, shown
+from industrial import RECIPE, own_sids
+from paired import compared, figures, run_folder
 
-ROOT = Path(__file__).parents[1]
-RECIPE = ROOT / "recipes" / "amazon-industrial-sids.yaml"
 OUTCOME = Path(__file__).with_suffix(".json")
 # Users of Musical Instruments that make a shop of 40,000 training targets.
 USERS = 7500
@@ -36,38 +33,25 @@ USERS = 7500
 
 @dataclass(frozen=True)
 class Shop:
-    """A shop: what makes its configuration in a folder, and the rows, overrides by name; the first
-    is what the others are compared with.
+    """A shop.
+
+    Args:
+        configured: makes its configuration in a folder: the file, and overrides of it.
+        rows: further overrides, by name; the others are compared with the first.
     """
 
-    configured: Callable[[Path], dict[str, Any]]
+    configured: Callable[[Path], tuple[Path, list[str]]]
     rows: dict[str, tuple[str, ...]]
 
 
-def industrial(folder: Path) -> dict[str, Any]:
+def industrial(folder: Path) -> tuple[Path, list[str]]:
     """Industrial and Scientific with the recipe's settings, SIDs of `sidtune sids` and the task
     `text_neighbours`.
     """
-    shop = Path(os.environ["SIDTUNE_DATA"]) / "amazon-industrial"
-    items, train = shop / "Industrial_and_Scientific.item.json", shop / "train.csv"
-    config = folder / "sids.yaml"
-    data = {"items": str(items), "train": str(train)}
-    config.write_text(yaml.safe_dump({"output_dir": str(folder), "data": data}), encoding="utf-8")
-    tree: dict[str, Any] = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))
-    tree["data"] |= {
-        "items": str(items),
-        "index": json.loads(sidtune("sids", str(config), "--json"))["index"],
-        "unique_sids": False,
-    }
-    tree["tasks"]["text_neighbours"] = None
-    base = folder / "base"
-    if not base.exists():
-        sidtune("new-model", str(base))
-    tree["model"]["base"] = str(base)
-    return tree
+    return RECIPE, [*own_sids(folder), "tasks.text_neighbours={}"]
 
 
-def part_of_instruments(folder: Path) -> dict[str, Any]:
+def part_of_instruments(folder: Path) -> tuple[Path, list[str]]:
     """Some users of Musical Instruments with LETTER's SIDs; sidtune chooses the settings."""
     shop = Path(os.environ["SIDTUNE_DATA"]) / "instruments"
     every = json.loads((shop / "Instruments.inter.json").read_text(encoding="utf-8"))
@@ -76,7 +60,10 @@ def part_of_instruments(folder: Path) -> dict[str, Any]:
     rows = folder / "part.inter.json"
     part = {user: every[user] for user in sorted(users[:USERS])}
     rows.write_text(json.dumps(part), encoding="utf-8")
-    return {"data": {"index": str(shop / "Instruments.index.json"), "interactions": str(rows)}}
+    config = folder / "shop.yaml"
+    data = {"index": str(shop / "Instruments.index.json"), "interactions": str(rows)}
+    config.write_text(yaml.safe_dump({"output_dir": str(folder), "data": data}), encoding="utf-8")
+    return config, []
 
 
 SHOPS = {
@@ -121,36 +108,17 @@ def run(shop: Shop, row: str, settings: tuple[str, ...], seed: int, folder: Path
     """Train a row and evaluate it, unless that is done."""
     output = run_folder(folder, row, seed)
     if not (output / "final_checkpoint").is_dir():
-        config = folder / "shop.yaml"
-        tree = shop.configured(folder)
-        config.write_text(yaml.safe_dump(tree | {"output_dir": str(folder)}), encoding="utf-8")
+        config, made = shop.configured(folder)
+        # The figures are the model's own.
         own = (f"output_dir={output}", f"seed={seed}", "rank.fit=never")
-        sidtune("train", str(config), *own, *settings)
+        sidtune("train", str(config), *made, *own, *settings)
     if not figures(output, "valid"):
         sidtune("evaluate", str(output), "--split", "valid", "--no-baselines")
 
 
 def report(name: str, folder: Path) -> None:
     """Print what there is of a shop and write it as JSON, beside the other shops."""
-    rows: list[dict[str, Any]] = []
-    first = next(iter(SHOPS[name].rows))
-    for row, settings in SHOPS[name].rows.items():
-        runs = {seed: run_folder(folder, row, seed) for seed in range(1, 100)}
-        seeds = {seed: found for seed in runs if (found := figures(runs[seed], "valid"))}
-        if not seeds:
-            continue
-        means = {metric: mean(found[metric] for found in seeds.values()) for metric in METRICS}
-        line: dict[str, Any] = {"row": row, "settings": settings, "seeds": seeds, "mean": means}
-        both = [seed for seed in seeds if figures(run_folder(folder, first, seed), "valid")]
-        if row != first and both:
-            own, theirs = ([run_folder(folder, r, seed) for seed in both] for r in (row, first))
-            line["less the first row"] = differences(own, theirs, "valid")
-        rows.append(line)
-        cells = (
-            f"{means[metric]:>10.4f}{shown(line.get('less the first row', {}).get(metric)):>26}"
-            for metric in METRICS
-        )
-        print(f"{row:<42}{len(seeds):>3}" + "".join(cells), flush=True)
+    rows = compared(folder, SHOPS[name].rows, "valid")
     kept = json.loads(OUTCOME.read_text(encoding="utf-8")) if OUTCOME.exists() else {}
     OUTCOME.write_text(json.dumps({**kept, name: rows}, indent=1) + "\n", encoding="utf-8")
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import mean
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet
@@ -58,3 +60,35 @@ def differences(
 def shown(cell: dict[str, float] | None) -> str:
     """A difference and its interval."""
     return f"{cell['value']:+.4f} ({cell['low']:+.4f}, {cell['high']:+.4f})" if cell else "–"
+
+
+def compared(folder: Path, rows: Mapping[str, Sequence[str]], split: str) -> list[dict[str, Any]]:
+    """The rows that have evaluated runs, printed and returned: settings, figures by seed, their
+    mean, and the gain over the first row on the seeds that both have.
+
+    Args:
+        folder: where the runs are, by name of the row and seed.
+        rows: overrides of the configuration, by name.
+    """
+    found: list[dict[str, Any]] = []
+    first = next(iter(rows))
+    for name, settings in rows.items():
+        runs = {seed: run_folder(folder, name, seed) for seed in range(1, 100)}
+        seeds = {seed: got for seed in runs if (got := figures(runs[seed], split))}
+        if not seeds:
+            continue
+        means = {metric: mean(got[metric] for got in seeds.values()) for metric in METRICS}
+        row: dict[str, Any] = {"row": name, "settings": settings, "seeds": seeds, "mean": means}
+        both = [seed for seed in seeds if figures(run_folder(folder, first, seed), split)]
+        if name != first and both:
+            own, theirs = (
+                [run_folder(folder, which, seed) for seed in both] for which in (name, first)
+            )
+            row["gain"] = differences(own, theirs, split)
+        found.append(row)
+        cells = (
+            f"{means[metric]:>10.4f}{shown(row.get('gain', {}).get(metric)):>26}"
+            for metric in METRICS
+        )
+        print(f"{name:<32}{len(seeds):>3}" + "".join(cells), flush=True)
+    return found

@@ -99,6 +99,7 @@ def new_folder(folder: Path, needed: int = 0) -> Iterator[Path]:
 
 
 def _name(aside: Path, folder: Path) -> None:
+    """Give a folder its name, which must be that of no folder or of an empty one."""
     try:
         os.rename(aside, folder)
     except OSError as error:
