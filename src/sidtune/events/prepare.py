@@ -32,7 +32,7 @@ from sidtune.events.source import Given, Source, find_source, given_events, plac
 from sidtune.events.splits import Cuts, find_cuts, time_range
 from sidtune.events.steps import choose, order_of
 from sidtune.events.summary import Steps
-from sidtune.events.times import Clock, set_clock
+from sidtune.events.times import Clock, rounded, set_clock
 from sidtune.files.text import read_json_object
 
 # Raised whenever the same inputs make other files.
@@ -207,6 +207,7 @@ def _timing(config: EventsConfig, given: Given, engine: Engine) -> Timing:
     where = f"{place_of(config)}, column {column}"
     clock = set_clock(engine, given.table, config.time_unit, where) if column else Clock("order")
     timing = Timing(clock, column is not None, "position" in given.columns)
+    _refuse_fractions(config, given, engine, timing)
     if not timing.dated:
         for name in ("start", "end", "repeat_gap"):
             if getattr(config, name) is not None:
@@ -219,6 +220,24 @@ def _timing(config: EventsConfig, given: Given, engine: Engine) -> Timing:
                 "Use split: leave_one_out, or name the column of dates by events.time.",
             )
     return timing
+
+
+def _refuse_fractions(config: EventsConfig, given: Given, engine: Engine, timing: Timing) -> None:
+    """Refuse an order that rounding would change."""
+    numbers = {"position": "position_real"} if timing.positioned else {}
+    if timing.timed and not timing.dated:
+        numbers["time"] = "real"
+    if not numbers:
+        return
+    table = given.table
+    counts = {role: (table[name] != rounded(table[name])).sum() for role, name in numbers.items()}
+    for role, count in engine.fetch(table.aggregate(**counts)).to_pylist()[0].items():
+        if count:
+            raise UserError(
+                f"{place_of(config)}, column {given.columns[role]}: {int(count):,} numbers of the"
+                " order have a fraction",
+                "Number each user's events by whole numbers: 1, 2, 3.",
+            )
 
 
 def _names(engine: Engine, coded: Any) -> pa.Array:

@@ -222,6 +222,7 @@ def _shaped(engine: Engine, table: ir.Table, columns: dict[str, str], where: str
         item=_id(table[columns["item"]], f"{where}, column {columns['item']}"),
         **time_columns(engine, column("time", "int64"), f"{where}, column {columns.get('time')}"),
         position=whole.coalesce(rounded(real)),
+        position_real=real,
         rating=_rating(column("rating", "float64")),
         type=column("type", "string").cast("string"),
     )

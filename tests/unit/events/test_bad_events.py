@@ -232,6 +232,26 @@ def test_absurd_numbers_are_left_out_and_counted(
     assert (sequences(done), dropped(done)) == ({"u": ["e", "f"]}, {"input": 4})
 
 
+@pytest.mark.parametrize(
+    ("header", "keys"),
+    [
+        ("user,item,place", {"position": "place"}),
+        ("user,item,place", {"time": "place", "time_unit": "order"}),
+        ("user,item,time,place", {"position": "place"}),
+    ],
+)
+def test_an_order_with_fractions_is_refused(
+    tmp_path: Path, header: str, keys: dict[str, str]
+) -> None:
+    time = "2020-01-01," if "time" in header else ""
+    places = {"b": "0.1", "a": "0.2", "c": "3.0"}
+    events = "".join(f"u,{item},{time}{place}\n" for item, place in places.items())
+    path = write_text(tmp_path, "e.csv", f"{header}\n{events}")
+    match = r"e\.csv, column place: 2 numbers of the order have a fraction"
+    with pytest.raises(UserError, match=match):
+        prepared(tmp_path, files=str(path), **keys)
+
+
 def test_blanks_of_every_kind_around_ids_are_removed_on_both_sides(tmp_path: Path) -> None:
     blanks = ["\u3000", "\u00a0", "\u2028", "\x0b", " "]
     names = [f"i{place}" for place in range(len(blanks))]
