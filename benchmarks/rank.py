@@ -171,7 +171,8 @@ def quality(shop: str, data: Path) -> dict[str, Any]:
     began = time.monotonic()
     fitted = fit_ranker(known, rows, None, options)
     seconds = time.monotonic() - began
-    table = tabulate(fitted.ranker.sources, Asked(test.history, items, None, None, exclude))
+    excluded = test.history if exclude else None
+    table = tabulate(fitted.ranker.sources, Asked(test.history, items, None, None, excluded))
     found = {"ranker": table.pairs.ranks(fitted.ranker.scorer.scores(table), test.target)}
     without = table.without("popularity")
     learned = tabulate(fitted.ranker.sources, Asked(rows.history, items)).without("popularity")

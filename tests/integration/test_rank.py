@@ -121,6 +121,21 @@ def test_without_the_ranker_the_model_is_what_it_was(run: Path, tmp_path: Path) 
     assert "follows last item" in call("compare", run, tmp_path / "alone").output
 
 
+def test_a_long_history_is_read_as_far_as_evaluation_reads_it(run: Path) -> None:
+    ranked = Recommender.load(run)
+    longest = ranked.bundle.longest_history
+    long = [str(place % 7) for place in range(longest + 9)]
+    whole, latest = (
+        [(item.item_id, item.score) for item in ranked.recommend([history], k=5)[0]]
+        for history in (long, long[-longest:])
+    )
+    assert whole == latest
+    # What the history excludes, all of it does.
+    early = ["7", *["1"] * longest]
+    left = ranked.recommend([early], k=9, exclude_history=True)[0]
+    assert not {"1", "7"} & {item.item_id for item in left}
+
+
 def test_recommendations_come_from_the_ranker(run: Path) -> None:
     ranked, alone = Recommender.load(run), Recommender.load(run, rank=False)
     first = ranked.recommend([["1", "2"], ["5"]], k=4)
@@ -352,6 +367,29 @@ def test_later_events_are_counted_in(run: Path, tmp_path: Path) -> None:
     assert second > first
     recommended = Recommender.load(run).recommend([["4"]], k=2)[0]
     assert "0" in {item.item_id for item in recommended}
+
+
+def test_rows_that_were_counted_in_measure_no_ranker(run: Path, tmp_path: Path) -> None:
+    rows = tmp_path / "test.csv"
+    config = load_config(run / "config.yaml")
+    assert config.data.test
+    shutil.copyfile(config.data.test, rows)
+    file = write_events(tmp_path / "later.csv", [("new", "4", 0)])
+    assert call("rank", run, "--events", file).exit_code == 0
+    for split in ("valid", "test"):
+        said = message("evaluate", run, "--split", split)
+        assert f"`sidtune rank --events` counted the {split} rows into the ranker" in said
+    assert call("evaluate", run, "--no-rank", "--output", tmp_path / "model").exit_code == 0
+    assert call("evaluate", run, "--rows", rows, "--output", tmp_path / "rows").exit_code == 0
+    assert call("rank", run).exit_code == 0
+    assert call("evaluate", run).exit_code == 0
+
+
+def test_figures_of_rows_that_the_ranker_was_fitted_on_are_warned_of(run: Path) -> None:
+    said = " ".join(call("evaluate", run, "--split", "valid").output.split())
+    assert "the ranker was fitted on validation rows, so its figures here are too high" in said
+    for others in (("--split", "valid", "--no-rank", "--output", run / "model"), ()):
+        assert "fitted on validation" not in call("evaluate", run, *others).output
 
 
 def test_later_events_follow_what_a_user_had(run: Path, tmp_path: Path, trained: Config) -> None:

@@ -246,16 +246,20 @@ class Recommender:
         return self.reverse.newest(len(self.bundle.catalogue.ids)) if self.reverse else None
 
     def asked(self, history: Ragged, lists: Lists, options: RankOptions) -> Asked:
-        """The same histories as a ranker is asked them, with the model's lists."""
+        """The same histories as a ranker is asked them, with the model's lists.
+
+        It reads as many of the latest items as the model does, since it learned from no longer
+        histories; all items are excluded where the history is.
+        """
         hidden = history if options.exclude_history else None
         items, columns = self.answers.shown(lists.sids, hidden)
         allowed = self.answers.sid_of >= 0
         return Asked(
-            history,
+            history.latest(self.bundle.longest_history),
             len(allowed),
             Beams(items, lists.scores[row_of(items), columns]),
             None if allowed.all() else allowed,
-            options.exclude_history,
+            hidden,
         )
 
     def positions(self, histories: Sequence[Sequence[str]]) -> Ragged:

@@ -45,6 +45,7 @@ from sidtune.metrics.repeats import repeating
 from sidtune.opponents.baselines import Baselines
 from sidtune.ranker.file import FILE, catalogue_digest
 from sidtune.ranker.pairs import Floats
+from sidtune.ranker.ranker import Ranker
 from sidtune.ranker.sources.vectors import Text
 from sidtune.ranker.texts import text_vectors
 from sidtune.runs.bundle import refuse_other_folders
@@ -101,6 +102,7 @@ def evaluate(request: EvaluationRequest) -> Report | None:
     # One of several processes has a device of its own; a single one takes the best there is.
     device = str(state.device) if state.num_processes > 1 else None
     recommender = Recommender.load(request.model, device, request.trust_remote_code, request.rank)
+    _judge_ranker(request, recommender.ranker)
     options = recommender.settled(request.options, said=True)
     if request.candidates:
         recommender = recommender.among(read_candidates(request.candidates))
@@ -172,6 +174,26 @@ def _report(
     if request.output is None:
         write_on_card(request.model, request.split, report)
     return report
+
+
+def _judge_ranker(request: EvaluationRequest, ranker: Ranker | None) -> None:
+    """Refuse rows of the run whose targets the ranker has counted, and warn of those that it was
+    fitted on.
+    """
+    if ranker is None or request.rows:
+        return
+    if ranker.later:
+        raise UserError(
+            f"{request.model}: `sidtune rank --events` counted the {request.split} rows into the"
+            " ranker, so it would be measured on what it knows",
+            "Give later rows with --rows, add --no-rank for the model alone, or fit the ranker on"
+            f" training rows again: `sidtune rank {request.model}`.",
+        )
+    if request.split == "valid":
+        warn(
+            "the ranker was fitted on validation rows, so its figures here are too high; for rows"
+            " that it was not fitted on, see the table of `sidtune rank` or --split test"
+        )
 
 
 def _refuse_idle_train(request: EvaluationRequest) -> None:

@@ -76,6 +76,7 @@ class _Told(BaseModel):
     scorer: _Scorer
     without_model: _Scorer | None
     beams: Annotated[int, Field(ge=1)]
+    later: bool = False
 
 
 def catalogue_digest(catalogue: Catalogue) -> str:
@@ -93,6 +94,7 @@ def write_ranker(ranker: Ranker, catalogue: Catalogue, folder: Path) -> Path:
         scorer=_Scorer.of(ranker.scorer),
         without_model=_Scorer.of(ranker.without_model) if ranker.without_model else None,
         beams=ranker.beams,
+        later=ranker.later,
     )
     tensors = {
         f"{name}/{part}": np.ascontiguousarray(tensor)
@@ -157,7 +159,7 @@ def read_ranker(folder: Path, catalogue: Catalogue | None) -> Ranker | None:
         without = told.without_model.made() if told.without_model else None
     except (KeyError, ValueError, IndexError, TypeError) as error:
         raise UserError(f"{path} is damaged: {error}", again) from None
-    return Ranker(sources, scorer, without, told.beams)
+    return Ranker(sources, scorer, without, told.beams, told.later)
 
 
 def _of(name: str, tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

@@ -45,22 +45,26 @@ class Asked:
         items: number of items in the catalogue.
         beams: the model's lists, where there is a model.
         allowed: `(items,)`, which items may be listed; all by default.
-        exclude_history: list no item of the row's own history.
+        excluded: per row, items that may not be listed; none by default.
     """
 
     history: Ragged
     items: int
     beams: Beams | None = None
     allowed: NDArray[np.bool_] | None = None
-    exclude_history: bool = False
+    excluded: Ragged | None = None
 
     def __len__(self) -> int:
         return len(self.history)
 
     def take(self, rows: NDArray[np.integer]) -> Asked:
         """Some of the rows."""
-        beams = self.beams and self.beams.take(rows)
-        return replace(self, history=self.history.take(rows), beams=beams)
+        return replace(
+            self,
+            history=self.history.take(rows),
+            beams=self.beams and self.beams.take(rows),
+            excluded=None if self.excluded is None else self.excluded.take(rows),
+        )
 
     def chunks(self) -> Iterator[Asked]:
         """Parts that are small enough for dense scores."""
@@ -77,10 +81,20 @@ class Asked:
     def listed(self, row: NDArray[np.integer], item: NDArray[np.integer]) -> NDArray[np.bool_]:
         """Which pairs of row and item may be listed, `(pairs,)`."""
         kept = np.ones(len(item), bool) if self.allowed is None else self.allowed[item]
-        if self.exclude_history:
-            owned = row_of(self.history) * self.items + self.history.values
-            kept = kept & ~np.isin(row.astype(np.int64) * self.items + item, owned)
+        if self.excluded is not None:
+            hidden = row_of(self.excluded) * self.items + self.excluded.values
+            kept = kept & ~np.isin(row.astype(np.int64) * self.items + item, hidden)
         return kept
+
+    def best(self, scores: sp.csr_array, depth: int) -> Ragged:
+        """`best_of_rows` among the items that may be listed."""
+        if self.allowed is not None or self.excluded is not None:
+            row = np.repeat(np.arange(len(self)), np.diff(scores.indptr))
+            kept = self.listed(row, scores.indices)
+            offsets = np.append(0, np.cumsum(np.bincount(row[kept], minlength=len(self))))
+            parts = (scores.data[kept], scores.indices[kept], offsets)
+            scores = sp.csr_array(parts, shape=scores.shape)
+        return best_of_rows(scores, depth)
 
 
 @dataclass(frozen=True)

@@ -34,12 +34,14 @@ class Ranker:
         without_model: the same for all but the model; None where the model is no source, or no
             other can rank alone.
         beams: of the model's lists that it was fitted on.
+        later: whether later events than the training rows are counted in, held-out ones with them.
     """
 
     sources: Mapping[SourceName, Source]
     scorer: Scorer
     without_model: Scorer | None = None
     beams: int = BEAMS
+    later: bool = False
 
     def rank(self, asked: Asked, depth: int, *, bar: bool = False) -> tuple[Ragged, Floats]:
         """The best items of each row, at most `depth`, and their scores, which compare within a
@@ -57,7 +59,7 @@ class Ranker:
         return items, scores, table.sources_of(items)
 
     def recounted(self, known: Known) -> Ranker:
-        """With sources that are counted again on other training rows or over more items; what puts
+        """With sources that are counted again on later events, too, or over more items; what puts
         candidates in order stays as it was learned.
         """
         found = {name: source.recount(known) for name, source in self.sources.items()}
@@ -68,7 +70,7 @@ class Ranker:
                 "Fit it anew: `sidtune rank` without --events.",
             )
         kept = {name: source for name, source in found.items() if source is not None}
-        return replace(self, sources=kept)
+        return replace(self, sources=kept, later=True)
 
     def rank_each(self, asked: Asked, depth: int) -> dict[str, tuple[Ragged, Floats]]:
         """What `rank` gives, as `ranker`, and as `ranker without model` what it would give if there

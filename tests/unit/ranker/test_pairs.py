@@ -28,7 +28,8 @@ def test_the_union_of_lists(
     exclude: bool,
 ) -> None:
     mask = np.isin(np.arange(ITEMS), list(allowed))
-    asked = Asked(Ragged.from_lists(histories), ITEMS, None, mask, exclude)
+    lists = Ragged.from_lists(histories)
+    asked = Asked(lists, ITEMS, None, mask, lists if exclude else None)
     pairs = Pairs.union([Ragged.from_lists(first), Ragged.from_lists(second)], asked)
     expected = [
         (row, item)

@@ -62,7 +62,7 @@ def test_the_same_twice_and_whatever_the_rows_around(fitted: Fitted) -> None:
 def test_lists_hold_what_may_be_listed(fitted: Fitted) -> None:
     wanted = asked(TEST, ITEMS, beams_of(TEST, ITEMS))
     allowed = np.arange(ITEMS) < 20
-    for change in ({"allowed": allowed}, {"exclude_history": True}):
+    for change in ({"allowed": allowed}, {"excluded": TEST.history}):
         lists, scores = fitted.ranker.rank(replace(wanted, **change), 10)
         assert lists.lengths.max() == 10
         for row in range(len(lists)):

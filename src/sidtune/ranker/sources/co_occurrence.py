@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from sidtune.base.ragged import Ragged
 from sidtune.data.popularity import owned
 from sidtune.data.rows import Rows
-from sidtune.ranker.pairs import Asked, Floats, Pairs, best_of_rows
+from sidtune.ranker.pairs import Asked, Floats, Pairs
 from sidtune.ranker.sources.base import Known, Source, Tensors
 from sidtune.ranker.sources.transitions import history_weights, last_weights
 from sidtune.ranker.sparse import cut_rows, matrix_of, tensors_of
@@ -72,7 +72,7 @@ class CoOccurrence(Source):
 
     def candidates(self, asked: Asked) -> Ragged:
         """The items with the highest sums."""
-        return best_of_rows(self._sums(asked, DECAY), CANDIDATES)
+        return asked.best(self._sums(asked, DECAY), CANDIDATES)
 
     def features(self, asked: Asked, pairs: Pairs) -> Floats:
         """As `columns`."""

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from sidtune.base.ragged import Ragged, place_of, repeat
+from sidtune.base.ragged import Ragged, place_of, repeat, row_of
 from sidtune.data.rows import Rows
 from sidtune.data.sequences import whole
 from sidtune.ranker.pairs import Asked, Floats, Pairs
@@ -55,10 +55,16 @@ class Popularity(Source):
         return {"users": self.users, "places": self.places}
 
     def candidates(self, asked: Asked) -> Ragged:
-        """The most popular items that may be listed, the same for every row."""
+        """The most popular items that may be listed."""
         order = self._order
         listed = order if asked.allowed is None else order[asked.allowed[order]]
-        return repeat(listed[:CANDIDATES].tolist(), len(asked))
+        if asked.excluded is None:
+            return repeat(listed[:CANDIDATES].tolist(), len(asked))
+        # So many that enough are left.
+        longest = int(asked.excluded.lengths.max(initial=0))
+        lists = repeat(listed[: CANDIDATES + longest].tolist(), len(asked))
+        lists = lists.keep(asked.listed(row_of(lists), lists.values))
+        return lists.keep(place_of(lists) < CANDIDATES)
 
     @cached_property
     def _order(self) -> NDArray[np.int64]:

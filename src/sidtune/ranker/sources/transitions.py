@@ -14,7 +14,7 @@ from sidtune.data.popularity import popularity, tie_break
 from sidtune.data.rows import Rows
 from sidtune.data.sequences import whole
 from sidtune.metrics.metrics import gains
-from sidtune.ranker.pairs import Asked, Floats, Pairs, best_of_rows
+from sidtune.ranker.pairs import Asked, Floats, Pairs
 from sidtune.ranker.sources.base import Known, Source, Tensors
 from sidtune.ranker.sparse import cut_rows, matrix_of, tensors_of
 from sidtune.ranker.tuning import CUTOFF, tuning_rows
@@ -116,12 +116,13 @@ def tuned_transitions(
     Args:
         train, valid: rows.
         items: number of items.
-        allowed, exclude_history: as in `Asked`.
+        allowed: as in `Asked`.
+        exclude_history: list no item of a row's own history.
     """
     if valid is None or not len(valid.target):
         return Transitions.count(train, items, TransitionSettings())
     rows = tuning_rows(valid)
-    asked = Asked(rows.history, items, None, allowed, exclude_history)
+    asked = Asked(rows.history, items, None, allowed, rows.history if exclude_history else None)
     # One after the other: with a million items a matrix is large.
     tried = (
         replace(counted, settings=replace(counted.settings, decay=decay))
@@ -210,8 +211,8 @@ class TransitionSource(Source):
 
     def candidates(self, asked: Asked) -> Ragged:
         """The best successors, and those two hops away."""
-        near = best_of_rows(self.chosen.scores(asked.history), CANDIDATES)
-        far = best_of_rows(self._two_hops(asked), FAR_CANDIDATES)
+        near = asked.best(self.chosen.scores(asked.history), CANDIDATES)
+        far = asked.best(self._two_hops(asked), FAR_CANDIDATES)
         return concatenate([near, far])
 
     def features(self, asked: Asked, pairs: Pairs) -> Floats:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sidtune.base.errors import UserError
-from sidtune.base.ragged import Ragged
+from sidtune.base.ragged import Ragged, row_of
 from sidtune.base.terminal import warn
 from sidtune.data.rows import Rows
 from sidtune.ranker.pairs import Asked, Floats, Pairs, highest
@@ -109,6 +109,8 @@ class _Vectors(Source):
         scores = self.near.scores(asked.history)
         if asked.allowed is not None:
             scores[:, ~asked.allowed] = -np.inf
+        if asked.excluded is not None:
+            scores[row_of(asked.excluded), asked.excluded.values] = -np.inf
         most = min(CANDIDATES, asked.items)
         return Ragged.from_lengths(highest(scores, most).ravel(), np.full(len(asked), most))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
 from dataclasses import replace
 from itertools import pairwise
@@ -248,11 +249,36 @@ def test_how_fast_the_weight_of_earlier_times_fades_follows_from_the_targets() -
 def test_candidates_are_those_that_may_be_listed(name: str) -> None:
     source = fitted(SOURCES[name])  # type: ignore[index]
     allowed = np.arange(ITEMS) % 2 == 0
-    some = Asked(HELD.history, ITEMS, BEAMS, allowed, exclude_history=True)
+    some = Asked(HELD.history, ITEMS, BEAMS, allowed, HELD.history)
     pairs = Pairs.union([source.candidates(some)], some)
     assert allowed[pairs.item].all()
     for row, item in zip(pairs.row.tolist(), pairs.item.tolist(), strict=True):
         assert item not in HISTORIES[row]
+
+
+@pytest.mark.parametrize(
+    "name", ["transitions", "co_occurrence", "text", "behaviour", "popularity"]
+)
+@pytest.mark.parametrize("restricted", ["allowed", "excluded", "both"])
+def test_what_may_not_be_listed_takes_no_candidates_place(
+    name: str, restricted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = fitted(SOURCES[name])  # type: ignore[index]
+    some = Asked(
+        HELD.history,
+        ITEMS,
+        allowed=None if restricted == "excluded" else np.arange(ITEMS) % 2 == 0,
+        excluded=None if restricted == "allowed" else HELD.history,
+    )
+    module = sys.modules[type(source).candidates.__module__]
+    if name == "transitions":
+        monkeypatch.setattr(module, "FAR_CANDIDATES", 0)
+    monkeypatch.setattr(module, "CANDIDATES", ITEMS)
+    every = Pairs.union([source.candidates(some)], some)
+    assert len(every)
+    monkeypatch.setattr(module, "CANDIDATES", 2)
+    few = Pairs.union([source.candidates(some)], some)
+    assert np.array_equal(few.counts, np.minimum(every.counts, 2))
 
 
 @pytest.mark.parametrize("name", SOURCES)

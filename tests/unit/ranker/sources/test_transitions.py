@@ -97,11 +97,11 @@ def test_ndcg_of_scores_by_hand(
 
     scores = sp.csr_array([[0, 0.5, 0.25, 0, 0], [0.5, 0, 0, 0.1, 0]])
     asked = Asked(
-        Ragged.from_lists(hidden or [[4], [4]]),
+        Ragged.from_lists([[4], [4]]),
         ITEMS,
         None,
         None if allowed is None else np.array(allowed),
-        hidden is not None,
+        None if hidden is None else Ragged.from_lists(hidden),
     )
     found = _ndcg(scores, asked, np.array([2, 4]), np.zeros(ITEMS))
     assert found == pytest.approx(np.mean(expected))
