@@ -74,7 +74,9 @@ class DuckDB:
 
     def read(self, files: Sequence[Path]) -> ir.Table:
         """As `Engine`."""
-        return self.connection.read_parquet([str(file) for file in files])
+        names = [str(file) for file in files]
+        # A folder `item=7` of the path is no column: it would replace the file's own.
+        return self.connection.read_parquet(names, hive_partitioning=False)
 
     def read_text(self, files: Sequence[Path], kind: str) -> ir.Table:
         """As `Engine`."""

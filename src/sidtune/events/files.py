@@ -98,7 +98,11 @@ def text_table(connection: Any, files: Sequence[Path], kind: str) -> ir.Table:
         fields = (name for file in files for name in header_of(file, kind)[0])
         columns = dict.fromkeys(fields, "VARCHAR")
         return connection.read_json(
-            paths, format="newline_delimited", columns=columns, maximum_object_size=LONGEST_RECORD
+            paths,
+            format="newline_delimited",
+            columns=columns,
+            maximum_object_size=LONGEST_RECORD,
+            hive_partitioning=False,
         )
     names, delimiter = header_of(files[0], kind)
     for file in files[1:]:
@@ -117,6 +121,7 @@ def text_table(connection: Any, files: Sequence[Path], kind: str) -> ir.Table:
         quote='"',
         escape='"',
         max_line_size=LONGEST_LINE,
+        hive_partitioning=False,
     )
 
 

@@ -376,6 +376,22 @@ def test_every_kind_of_table_says_the_same(tmp_path: Path, kind: str) -> None:
     assert sequences(prepared(tmp_path, **keys)) == expected
 
 
+@pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl"])
+def test_a_folder_named_like_a_column_is_no_column(tmp_path: Path, kind: str) -> None:
+    events = [("u", "a", START + 1, 5.0), ("u", "b", START, 5.0)]
+    names = ("user_id", "item_id", "timestamp", "rating")
+    folder = tmp_path / "item_id=7" / "timestamp=2020-01-01"
+    if kind == "parquet":
+        path = write_events(folder, events)
+    elif kind == "csv":
+        lines = [",".join(map(str, event)) for event in (names, *events)]
+        path = write_text(folder, "e.csv", "\n".join(lines))
+    else:
+        lines = [json.dumps(dict(zip(names, event, strict=True))) for event in events]
+        path = write_text(folder, "e.jsonl", "\n".join(lines))
+    assert sequences(prepared(tmp_path / "user_id=8", files=str(path))) == {"u": ["b", "a"]}
+
+
 def test_numbers_and_texts_are_one_id(tmp_path: Path) -> None:
     """17, 17.0 and "17" are one item, in files of different types and in the catalogue."""
     one = pa.table({"user": [1.0, 2.0], "item": [17, 18], "time": [START, START + 1]})
