@@ -6,7 +6,7 @@ import glob
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby, islice, takewhile
+from itertools import groupby, islice, product, takewhile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,7 +33,9 @@ SPLITS: Mapping[Role, tuple[str, ...]] = {
 # Of whole JSON documents, which are read to the end.
 LARGEST_DOCUMENT = 1 << 29
 LONGEST_LINE = 1 << 20
-MOST_FILES = 1_000
+MOST_FILES = 10_000
+# Folders that are parts of one table: `date=2020-01-01`, `2020-01`.
+PARTITION = re.compile(r"(?P<key>[^=]+=).*|\d[\d_.-]*")
 SEQUENCE_LINES = 20
 # Ends the names of S3-Rec's files of items that users do not have.
 NEGATIVES = "_sample"
@@ -41,7 +43,7 @@ NEGATIVES = "_sample"
 
 @dataclass(frozen=True)
 class Table:
-    """One file, or files of one folder that are parts of one table, and what it seems to be.
+    """One file, or files that are parts of one table, and what it seems to be.
 
     Args:
         path: the file, or a pattern of files.
@@ -66,12 +68,12 @@ def look(folder: Path) -> list[Table]:
     """What each file of a folder, and of the folders in it, seems to be.
 
     Raises:
-        UserError: where there is no such folder, or no file in it.
+        UserError: where there is no such folder, no file in it, or more files than are looked at.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder", "Give the folder of your files.")
     try:
-        files = list(islice(_files(folder), MOST_FILES))
+        files = list(islice(_files(folder), MOST_FILES + 1))
     except OSError as error:
         raise UserError(
             f"{folder} cannot be read: {error.strerror or error}", "Check its permissions."
@@ -80,6 +82,12 @@ def look(folder: Path) -> list[Table]:
         deeper = next((file.parent for file in folder.rglob("*") if file.is_file()), None)
         hint = f"Its files lie deeper: give {deeper}, or a folder above." if deeper else ""
         raise UserError(f"{folder} has no file", hint or "Give the folder of your files.")
+    if len(files) > MOST_FILES:
+        raise UserError(
+            f"{folder} holds more than {MOST_FILES:,} files, too many to look at",
+            "Give a folder with some of them, and correct the path in the file that is written: a"
+            " pattern such as events/*.parquet stands for all.",
+        )
     found = sorted((look_at(file) for file in files), key=_alike)
     tables: dict[tuple[str, ...], list[Table]] = {}
     for _, group in groupby(found, key=_alike):
@@ -100,22 +108,35 @@ def look_at(file: Path) -> Table:
         return Table(file, note=f"{error.message.splitlines()[0]}. {error.hint}")
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def _files(folder: Path, top: bool = True) -> Iterator[Path]:
+    """The files of a folder and of the folders in it; deeper ones of partitions alone."""
     for entry in sorted(folder.iterdir()):
         if entry.name.startswith((".", "_")):
             continue
-        if entry.is_file() and entry.stat().st_size:
+        if entry.is_file() and (entry.stat().st_size or not top):
             yield entry
-        elif entry.is_dir():
-            inside = sorted(entry.iterdir())
-            yield from (file for file in inside if file.is_file() and file.name[0] not in "._")
+        elif entry.is_dir() and (top or PARTITION.fullmatch(entry.name)):
+            yield from _files(entry, top=False)
+
+
+def _place(table: Table) -> str:
+    """The same for files of one folder, and of folders that are partitions of one table."""
+    parent = table.path.parent
+    if table.format or table.role not in ("events", "catalogue", None):
+        return str(parent)
+    partitions = [PARTITION.fullmatch(part) for part in parent.parts]
+    parts = (
+        found["key"] or "0" if found else part
+        for part, found in zip(parent.parts, partitions, strict=True)
+    )
+    return str(Path(*parts))
 
 
 def _alike(table: Table) -> tuple[str, ...]:
     """The same for files that are parts of one table."""
     apart = "" if table.role in ("events", "catalogue", None) and table.names else str(table.path)
     kind = kind_of(table.path)
-    return (str(table.path.parent), table.role or "", kind, table.format or "", *table.names, apart)
+    return (_place(table), table.role or "", kind, table.format or "", *table.names, apart)
 
 
 def _numbered(tables: Sequence[Table]) -> tuple[str, ...] | None:
@@ -131,23 +152,35 @@ def _numbered(tables: Sequence[Table]) -> tuple[str, ...] | None:
         return None
     roles = {"events": ("user", "item", "time"), "catalogue": ("id", "title")}[first.role]
     columns = (find_column(role, None, first.names, first.path.name, "") or "" for role in roles)
-    return (str(first.path.parent), first.role, kind_of(first.path), *forms, *columns)
+    return (_place(first), first.role, kind_of(first.path), *forms, *columns)
 
 
 def _joined(tables: Sequence[Table]) -> list[Table]:
     """Parts of a table as one, by a pattern that matches no other file; each by itself where there
     is none.
     """
-    folder, paths = tables[0].path.parent, {table.path for table in tables}
-    first = tables[0].path
+    paths = [table.path for table in tables]
+    if len(paths) == 1:
+        return list(tables)
+    first = paths[0]
     ending = "".join(first.suffixes[-2 if first.suffix == ".gz" else -1 :])
-    names = (path.name for path in paths)
-    begin = "".join(same[0] for same in takewhile(_equal, zip(*names, strict=False)))
-    patterns = [f"*{ending}", f"{glob.escape(begin)}*{ending}"] if len(tables) > 1 else []
-    found = next((name for name in patterns if set(folder.glob(name)) == paths), None)
+    levels = list(zip(*(path.parts for path in paths), strict=True))
+    same = len(list(takewhile(_equal, levels)))
+    folder = Path(*first.parts[:same])
+    choices = [_patterns(names) for names in levels[same:-1]]
+    stems = [name.removesuffix(ending) for name in levels[-1]]
+    choices.append([f"{pattern}{ending}" for pattern in _patterns(stems)])
+    patterns = map("/".join, product(*choices))
+    found = next((name for name in patterns if set(folder.glob(name)) == {*paths}), None)
     if found is None:
         return list(tables)
     return [replace(tables[0], path=folder / found, rows=sum(table.rows for table in tables))]
+
+
+def _patterns(names: Sequence[str]) -> list[str]:
+    """What matches all the names, the shortest first."""
+    begin = "".join(same[0] for same in takewhile(_equal, zip(*names, strict=False)))
+    return ["*", f"{glob.escape(begin)}*"]
 
 
 def _equal(values: Sequence[str]) -> bool:

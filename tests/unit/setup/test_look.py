@@ -14,6 +14,8 @@ from tests.made_events import START, write_events, write_text
 from tests.tiny_data import write_shop
 
 from sidtune.base.errors import UserError
+from sidtune.events.files import matching_files
+from sidtune.setup import look as room
 from sidtune.setup.choose import choose, missing_columns, with_catalogue, with_events
 from sidtune.setup.look import look, look_at
 
@@ -137,6 +139,40 @@ def test_numbered_parts_may_lack_columns_of_others(tmp_path: Path) -> None:
     write_text(tmp_path / "json", "toys.jsonl", json.dumps({**columns, "colour": "red"}) + "\n")
     names = {table.path.name for table in look(tmp_path)}
     assert {"orders-9.parquet", "toys.jsonl", "2024-0*.jsonl"} <= names
+
+
+def test_partitions_of_a_table_become_a_pattern(tmp_path: Path) -> None:
+    for day in ("01", "02", "11"):
+        write_events(tmp_path / f"date=2020-01-{day}", [("u", "i", START, 1.0)], "part-0.parquet")
+    (events,) = look(tmp_path)
+    assert (events.path, events.rows) == (tmp_path / "*" / "*.parquet", 3)
+    assert len(matching_files(events.path, "events.files")) == 3
+    write_events(tmp_path / "date=2020-01-11", [("u", "i", START, 1.0)], "part-1.parquet")
+    write_text(tmp_path / "items", "items.csv", SAMPLES["items.csv"][0])
+    names = {str(table.path.relative_to(tmp_path)): table.rows for table in look(tmp_path)}
+    assert names == {"*/*.parquet": 4, "items/items.csv": 1}
+    items = pa.table({"sku": ["1"], "name": ["A"]})
+    pyarrow.parquet.write_table(items, tmp_path / "items" / "part-0.parquet")
+    assert choose(look(tmp_path)).tables["events"].path == tmp_path / "date=2020-01-*" / "*.parquet"
+    for month in ("1", "2"):
+        write_events(tmp_path / "log" / "year=2020" / f"month={month}", [("u", "i", START, 1.0)])
+        write_events(tmp_path / f"shop-{month}", [("u", "i", START, 1.0)])
+    paths = {str(table.path.relative_to(tmp_path)) for table in look(tmp_path)}
+    assert paths >= {f"shop-{shop}/events.parquet" for shop in "12"}, "shops, not partitions"
+    assert "log/year=2020/*/*.parquet" in paths
+
+
+def test_more_files_than_can_be_looked_at_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        write_text(tmp_path, f"part-{number}.csv", SAMPLES["log.csv"][0])
+    monkeypatch.setattr(room, "MOST_FILES", 2)
+    with pytest.raises(UserError, match="holds more than 2 files") as refusal:
+        look(tmp_path)
+    assert "pattern" in refusal.value.hint
+    monkeypatch.setattr(room, "MOST_FILES", 3)
+    assert [table.path.name for table in look(tmp_path)] == ["*.csv"]
 
 
 def test_rows_are_chosen_before_events(tmp_path: Path) -> None:
