@@ -123,7 +123,7 @@ class EventsConfig(Section):
             " numbers that only give an order; `day_first` or `month_first`: texts such as"
             " 03/04/2020. `auto` recognises the unit by the size of the numbers, and the"
             " order of day and month by days above 12; it refuses a column with several"
-            " units"
+            " units, or with both orders"
         ),
     )
     start: Moment | None = Field(

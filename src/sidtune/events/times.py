@@ -296,6 +296,8 @@ def set_clock(engine: Engine, table: ir.Table, unit: str, column: str) -> Clock:
         "digits": _of_digits(table).count(),
         "day_first": table["day_first"].count(),
         "month_first": table["month_first"].count(),
+        "only_day_first": (table["day_first"].notnull() & table["month_first"].isnull()).sum(),
+        "only_month_first": (table["month_first"].notnull() & table["day_first"].isnull()).sum(),
         "other": (table["day_first"] != table["month_first"]).sum(),
         "zoned": (table["zoned"]).sum(),
         "plain": (~table["zoned"]).sum(),
@@ -334,6 +336,13 @@ def _order_of_text(found: dict[str, int], unit: str, column: str) -> str | None:
             f"{column}: dates such as 03/04/2020, and none tells whether the day or the month comes"
             " first",
             "Say it: events.time_unit: day_first, or month_first.",
+        )
+    elif found["only_day_first"] and found["only_month_first"]:
+        raise UserError(
+            f"{column}: in {found['only_day_first']:,} dates the day comes first, as in 27/04/2020,"
+            f" and in {found['only_month_first']:,} the month, as in 04/27/2020",
+            "Write all of them the same way. Where the few are errors, name the order of the others"
+            " by events.time_unit, day_first or month_first: they are left out and counted.",
         )
     else:
         order = max(TEXTS, key=lambda name: found[name])

@@ -169,7 +169,10 @@ def test_day_and_month_that_no_value_tells_apart(
 
 def test_few_wrong_dates_among_many_are_counted(tmp_path: Path) -> None:
     text = "user,item,time\nu,a,27/04/2020\nu,b,28/05/2020\nu,c,04/27/2020\nu,d,31/02/2020\n"
-    done = prepared(tmp_path, files=str(write_text(tmp_path, "e.csv", text)))
+    path = str(write_text(tmp_path, "e.csv", text))
+    with pytest.raises(UserError, match=r"in 2 dates the day comes first, .* in 1 the month, as"):
+        prepared(tmp_path, files=path)
+    done = prepared(tmp_path, files=path, time_unit="day_first")
     assert dropped(done) == {"input": 2}
     assert sequences(done) == {"u": ["a", "b"]}
 
