@@ -116,14 +116,16 @@ class EventsConfig(Section):
     type: Column | None = Field(
         default=None, description="column of the type of an event. null: found by the usual names"
     )
-    time_unit: Literal["auto", "s", "ms", "us", "ns", "order", "day_first", "month_first"] = Field(
+    time_unit: Literal[
+        "auto", "s", "ms", "us", "ns", "digits", "order", "day_first", "month_first"
+    ] = Field(
         default="auto",
         description=(
-            "`s`, `ms`, `us` or `ns` since 1970, for times that are numbers; `order`:"
-            " numbers that only give an order; `day_first` or `month_first`: texts such as"
-            " 03/04/2020. `auto` recognises the unit by the size of the numbers, and the"
-            " order of day and month by days above 12; it refuses a column with several"
-            " units, or with both orders"
+            "`s`, `ms`, `us` or `ns` since 1970, for times that are numbers; `digits`: numbers"
+            " such as 20200427; `order`: numbers that only give an order; `day_first` or"
+            " `month_first`: texts such as 03/04/2020. `auto` recognises the unit by the size of"
+            " the numbers, and the order of day and month by days above 12; it refuses a column"
+            " with several units, or with both orders"
         ),
     )
     start: Moment | None = Field(

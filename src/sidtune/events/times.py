@@ -20,6 +20,8 @@ SMALLEST = {"s": 10**8, "ms": 10**11, "us": 10**14, "ns": 10**17}
 SECOND = 1_000_000
 # What a time of the day takes at the end of a date in digits: 235959.
 DAY_DIGITS = 1_000_000
+# Of dates in digits, so many may be broken: 20201345.
+BROKEN_SHARE = 0.01
 # 2100-01-01. What lies behind it is a unit or a default that was mistaken for a date.
 LATEST = 4_102_444_800 * SECOND
 CLOCK = (
@@ -293,6 +295,7 @@ def set_clock(engine: Engine, table: ir.Table, unit: str, column: str) -> Clock:
         "order": number.between(0, SMALLEST["s"] - 1).sum(),
         "moment": table["moment"].count(),
         "numbers": number.count(),
+        "zeros": (number == 0).sum(),
         "digits": _of_digits(table).count(),
         "day_first": table["day_first"].count(),
         "month_first": table["month_first"].count(),
@@ -307,7 +310,7 @@ def set_clock(engine: Engine, table: ir.Table, unit: str, column: str) -> Clock:
         for name, count in engine.fetch(table.aggregate(**counts)).to_pylist()[0].items()
     }
     text = _order_of_text(found, unit, column)
-    if unit == "auto" and found["digits"] == found["numbers"] > 0 and not found["moment"]:
+    if unit == "auto" and _in_digits(found):
         return Clock("digits")
     _refuse_mixtures(found, unit, column)
     units = {name: found[name] for name in UNITS if found[name]}
@@ -317,10 +320,21 @@ def set_clock(engine: Engine, table: ir.Table, unit: str, column: str) -> Clock:
         raise UserError(
             f"{column}: the times look like an order and not like dates: all numbers are below"
             f" {SMALLEST['s']:,}",
-            "Say what they are: events.time_unit: order, or s for seconds since 1970.",
+            "Say what they are: events.time_unit: order, or s for seconds since 1970, or digits for"
+            " dates such as 20200427.",
         )
     chosen = next(iter(units), None)
     return Clock(chosen, SMALLEST[chosen] if chosen else 0, text)
+
+
+def _in_digits(found: dict[str, int]) -> bool:
+    """Whether numbers are dates such as 20200427, but for zeros, which stand for no time, and a few
+    that are broken.
+    """
+    given = found["numbers"] - found["zeros"]
+    return bool(
+        found["digits"] and given - found["digits"] <= given * BROKEN_SHARE and not found["moment"]
+    )
 
 
 def _order_of_text(found: dict[str, int], unit: str, column: str) -> str | None:

@@ -167,6 +167,21 @@ def test_day_and_month_that_no_value_tells_apart(
     assert sequences(prepared(tmp_path, files=str(path), time_unit=order)) == {"u": items}
 
 
+def test_few_broken_dates_in_digits_are_counted(tmp_path: Path) -> None:
+    text = "user,item,time\nu,a,20200428\nu,b,20200427\nu,c,00000000\nu,d,0\nu,e,\n"
+    done = prepared(tmp_path, files=str(write_text(tmp_path, "e.csv", text)))
+    assert (sequences(done), dropped(done)) == ({"u": ["b", "a"]}, {"input": 3})
+    path = str(write_text(tmp_path, "e.csv", f"{text}u,f,20201345\n"))
+    with pytest.raises(UserError, match="look like an order") as refusal:
+        prepared(tmp_path, files=path)
+    assert "digits for dates such as" in refusal.value.hint
+    done = prepared(tmp_path, files=path, time_unit="digits")
+    assert (sequences(done), dropped(done)) == ({"u": ["b", "a"]}, {"input": 4})
+    path = str(write_text(tmp_path, "e.csv", f"{text}u,f,20201345\n" + "u,g,20200429\n" * 97))
+    done = prepared(tmp_path, files=path)
+    assert dropped(done) == {"input": 4}, "one in a hundred needs no word"
+
+
 def test_few_wrong_dates_among_many_are_counted(tmp_path: Path) -> None:
     text = "user,item,time\nu,a,27/04/2020\nu,b,28/05/2020\nu,c,04/27/2020\nu,d,31/02/2020\n"
     path = str(write_text(tmp_path, "e.csv", text))
