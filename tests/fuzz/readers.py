@@ -623,7 +623,7 @@ READERS: dict[str, Reader] = {
         "recbole", "e.inter", b"user_id:token\titem_id:token\tt:float\nu\t1\t2.5\n"
     ),
     "events of MovieLens": _of_format(
-        "movielens", "ratings.csv", b'user,item,rating,t\n1,"2",3.5,4\n'
+        "movielens", "ratings.csv", b'userId,movieId,rating,timestamp\n1,"2",3.5,4\n'
     ),
     "events of old MovieLens": _of_format("movielens", "ratings.dat", b"1::2::3::4\n"),
     "events of Amazon": _of_format(

@@ -65,7 +65,7 @@ def read_items(config: CatalogueConfig, named: str | None = None) -> Items:
     Raises:
         UserError: for files and columns that are missing, and where every item has the same title.
     """
-    files = matching_files(config.file, "catalogue.file")
+    files = item_files(config)
     where = str(config.file)
     tables = _tables(config, files)
     try:
@@ -95,6 +95,12 @@ def read_items(config: CatalogueConfig, named: str | None = None) -> Items:
     }
     _refuse_one_title(cleaned, where, columns["title"])
     return Items(cleaned, _verdicts(cleaned, config), columns, counts)
+
+
+def item_files(config: CatalogueConfig) -> list[Path]:
+    """The files of `catalogue.file`; raises as `matching_files`."""
+    names = FORMATS[config.format].item_names if config.format else None
+    return matching_files(config.file, "catalogue.file", names)
 
 
 def write_verdicts(items: Items, folder: Path) -> Path:

@@ -29,15 +29,20 @@ RECORDS_LOOKED_AT = 1_000
 LONGEST_LINE = 1 << 22
 
 
-def matching_files(path: Path, key: str) -> list[Path]:
+def matching_files(path: Path, key: str, names: str | None = None) -> list[Path]:
     """The files that a path means: itself, those of a folder and its folders, or those that match
     its pattern.
+
+    Args:
+        names: what the names of a folder's files match, without `.gz`, where any of them does.
 
     Raises:
         UserError: where there is none.
     """
     if path.is_dir():
         found = [file for file in path.rglob("*") if file.is_file() and not _hidden(file, path)]
+        named = [file for file in found if re.fullmatch(names or "", file.name.removesuffix(".gz"))]
+        found = named or found
     elif path.exists() or not glob.has_magic(str(path)):
         found = [path]
     else:
@@ -107,11 +112,7 @@ def text_table(connection: Any, files: Sequence[Path], kind: str) -> ir.Table:
     names, delimiter = header_of(files[0], kind)
     for file in files[1:]:
         if (other := header_of(file, kind)) != (names, delimiter):
-            raise UserError(
-                f"{file} has the columns {', '.join(other[0])[:200]}, and {files[0]} has"
-                f" {', '.join(names)[:200]}",
-                "Give all files the same columns in the same order.",
-            )
+            raise other_columns(file, other[0], files[0], names)
     return connection.read_csv(
         paths,
         columns=dict.fromkeys(names, "VARCHAR"),
@@ -122,6 +123,17 @@ def text_table(connection: Any, files: Sequence[Path], kind: str) -> ir.Table:
         escape='"',
         max_line_size=LONGEST_LINE,
         hive_partitioning=False,
+    )
+
+
+def other_columns(
+    file: Path, names: Sequence[str], first: Path, its_names: Sequence[str]
+) -> UserError:
+    """Says that two files of one table have other columns."""
+    return UserError(
+        f"{file} has the columns {', '.join(names)[:200]}, and {first} has"
+        f" {', '.join(its_names)[:200]}",
+        "Give all files the same columns in the same order.",
     )
 
 

@@ -23,12 +23,12 @@ from sidtune.base.hashing import digest
 from sidtune.base.storage import flush, refusing_failed_writes, write_text
 from sidtune.base.terminal import starting, warn
 from sidtune.config.events import HISTORY_OF_ROWS, EventsConfig, PrepareConfig, SparkEngine
-from sidtune.events.catalogue import ID, Items, read_items, write_items, write_verdicts
+from sidtune.events.catalogue import ID, Items, item_files, read_items, write_items, write_verdicts
 from sidtune.events.coding import Timing, code_events
 from sidtune.events.engine import Engine, opened_engine, require
-from sidtune.events.files import digests, matching_files
+from sidtune.events.files import digests
 from sidtune.events.rows import Names, Written, write_rows, write_sequences
-from sidtune.events.source import Given, Source, find_source, given_events, place_of
+from sidtune.events.source import Given, Source, event_files, find_source, given_events, place_of
 from sidtune.events.splits import Cuts, find_cuts, time_range
 from sidtune.events.steps import choose, order_of
 from sidtune.events.summary import Steps
@@ -115,8 +115,8 @@ def find_prepared(config: PrepareConfig) -> Prepared | None:
     """
     home, settings = config.output_dir / PREPARED, settings_digest(config)
     if config.events.files:
-        files = matching_files(config.events.files, "events.files")
-        found = [home / fingerprint(settings, list(digests(files))) / SUMMARY]
+        files = list(digests(event_files(config.events)))
+        found = [home / fingerprint(settings, files) / SUMMARY]
     else:
         found = sorted(home.glob(f"*/{SUMMARY}"), key=lambda file: -file.parent.stat().st_mtime_ns)
     made = (_read(summary.parent) for summary in found if summary.is_file())
@@ -142,7 +142,7 @@ def settings_digest(config: PrepareConfig) -> str:
     items: list[str] = []
     if config.catalogue:
         catalogue = config.catalogue.model_dump(mode="json", exclude={"file"})
-        items = sorted(digests(matching_files(config.catalogue.file, "catalogue.file")))
+        items = sorted(digests(item_files(config.catalogue)))
     return digest([VERSION, events, catalogue, items])
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet
 
 from sidtune.base.errors import UserError
@@ -18,9 +19,11 @@ from sidtune.base.hashing import file_digest
 from sidtune.config.events import EventsConfig
 from sidtune.events.columns import find_column, needed_column
 from sidtune.events.engine import Engine, refusing_failures
-from sidtune.events.files import digests, matching_files, one_kind
+from sidtune.events.files import digests, matching_files, one_kind, other_columns
 from sidtune.events.readers import FORMATS
+from sidtune.events.readers.format import Format
 from sidtune.events.times import numbers, rounded, time_columns, trimmed
+from sidtune.files.ids import canonical
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -71,14 +74,20 @@ def find_source(config: EventsConfig, folder: Path) -> Source:
         UserError: where there is nothing to read, or nothing that can be read.
     """
     if config.database is None:
-        assert config.files is not None
-        files = matching_files(config.files, "events.files")
+        files = event_files(config)
         if config.format is None:
             one_kind(files, "events.files")
         return Source(files, None, list(digests(files)))
     staged = folder / "database.parquet"
     write_parquet(_of_database(config.database, config.table or ""), staged)
     return Source([], staged, [file_digest(staged)])
+
+
+def event_files(config: EventsConfig) -> list[Path]:
+    """The files of `events.files`; raises as `matching_files`."""
+    assert config.files is not None
+    names = FORMATS[config.format].event_names if config.format else None
+    return matching_files(config.files, "events.files", names)
 
 
 def place_of(config: EventsConfig) -> str:
@@ -162,15 +171,38 @@ def _tables(
     if source.staged:
         yield engine.read([source.staged])
     elif config.format:
-        reader = FORMATS[config.format].events
         staged = folder / "events.parquet"
-        write_parquet((table for file in source.files for table in reader(file)), staged)
+        write_parquet(_of_format(FORMATS[config.format], source.files), staged)
         yield engine.read([staged])
     elif (kind := one_kind(source.files, "events.files")) == ".parquet":
         for _, same in groupby(sorted(source.files, key=_schema), key=_schema):
             yield engine.read(list(same))
     else:
         yield engine.read_text(source.files, kind)
+
+
+def _of_format(data_set: Format, files: Sequence[Path]) -> Iterator[pa.Table]:
+    """The tables of all files of a public data set.
+
+    Raises:
+        UserError: for files of other columns, and for a user with lists in two files, since their
+            order is not known.
+    """
+    names: list[str] = []
+    owners: dict[str, Path] = {}
+    for file in files:
+        for table in data_set.events(file):
+            names = names or table.column_names
+            if table.column_names != names:
+                raise other_columns(file, table.column_names, files[0], names)
+            if data_set.lists and len(files) > 1:
+                for user in canonical(pc.unique(table["user"])).to_pylist():
+                    if (owner := owners.setdefault(user, file)) != file:
+                        raise UserError(
+                            f"user {user} stands in {owner} and in {file}",
+                            "Join the two lists in time order, in one file.",
+                        )
+            yield table
 
 
 def _schema(file: Path) -> str:

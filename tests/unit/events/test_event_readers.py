@@ -109,6 +109,43 @@ def test_movielens(tmp_path: Path, layout: str) -> None:
     assert column(done, "genres")[0] == "Comedy, Romance"
 
 
+def test_movielens_of_a_folder_is_read_by_its_names_and_headers(tmp_path: Path) -> None:
+    folder = tmp_path / "ml"
+    write_text(folder, "ratings.csv", "movieId,userId,x,timestamp,rating\n2,1,?,964982703,4.0\n")
+    write_text(folder, "movies.csv", "title,genres,movieId\nHeat,Crime|Drama,2\n")
+    tags = write_text(folder, "tags.csv", "userId,movieId,tag,timestamp\n1,3,dark,964982703\n")
+    write_text(folder, "README.txt", "Of GroupLens.\n")
+    kind = {"format": "movielens"}
+    done = prepared(tmp_path, {"file": str(folder), **kind}, files=str(folder), **kind)
+    assert sequences(done) == {"1": ["2"]}
+    assert (titles(done), column(done, "genres")) == ({"2": "Heat"}, ["Crime, Drama"])
+    with pytest.raises(UserError, match=r"tags\.csv: no column of MovieLens is the rating; found"):
+        prepared(tmp_path, files=str(tags), **kind)
+
+
+def test_files_of_a_format_with_other_columns_are_refused(tmp_path: Path) -> None:
+    inter = "user_id:token\titem_id:token\ttimestamp:float\nu\t7\t881250949\n"
+    write_text(tmp_path / "ml", "ml.inter", inter)
+    write_text(tmp_path / "ml", "ml.item", "item_id:token\ttitle:token_seq\n7\tHeat\n")
+    kind = {"format": "recbole"}
+    keys = {"files": str(tmp_path / "ml"), **kind}
+    done = prepared(tmp_path, {"file": str(tmp_path / "ml"), **kind}, **keys)
+    assert (sequences(done), titles(done)) == ({"u": ["7"]}, {"7": "Heat"})
+    write_text(tmp_path / "ml", "more.inter", "user_id:token\titem_id:token\nu\t8\n")
+    with pytest.raises(UserError, match=r"more\.inter has the columns user_id, item_id, and"):
+        prepared(tmp_path, **keys)
+
+
+def test_a_user_with_lists_in_two_files_is_refused(tmp_path: Path) -> None:
+    write_text(tmp_path / "log", "a.txt", "1 7 8\n2 7\n")
+    write_text(tmp_path / "log", "b.txt", "3 9\n")
+    keys = {"files": str(tmp_path / "log"), "format": "sequences"}
+    assert sequences(prepared(tmp_path, **keys)) == {"1": ["7", "8"], "2": ["7"], "3": ["9"]}
+    write_text(tmp_path / "log", "c.txt", "2 9\n")
+    with pytest.raises(UserError, match=r"user 2 stands in .*a\.txt and in .*c\.txt"):
+        prepared(tmp_path, **keys)
+
+
 def test_attributes_without_names_are_words_of_a_title(tmp_path: Path) -> None:
     path = write_text(tmp_path, "s_item2attributes.json", '{"7": [1, 12], "8": []}')
     (table,) = FORMATS["sequences"].items(path)

@@ -6,8 +6,16 @@ from sidtune.events.readers import amazon, movielens, recbole, sequences
 from sidtune.events.readers.format import Format
 
 FORMATS: dict[str, Format] = {
-    "recbole": Format(recbole.tables, recbole.tables),
-    "movielens": Format(movielens.ratings, movielens.movies),
-    "amazon": Format(amazon.reviews, amazon.products),
-    "sequences": Format(sequences.sequences, sequences.items),
+    "recbole": Format(recbole.tables, recbole.tables, r".+\.inter", r".+\.item"),
+    "movielens": Format(
+        movielens.ratings, movielens.movies, r"ratings.*\.(csv|dat)|u\.data", r"movies.*|u\.item"
+    ),
+    "amazon": Format(amazon.reviews, amazon.products, r"(?!meta).+\.jsonl?", r"meta.*\.jsonl?"),
+    "sequences": Format(
+        sequences.sequences,
+        sequences.items,
+        r".+\.inter\.json|.+(?<!_sample)\.(txt|inter)",
+        r".+\.item\.json|.*attributes.*\.json",
+        lists=True,
+    ),
 }

@@ -23,10 +23,16 @@ class Format:
         events: the columns `user`, `item`, `time` or `position`, `rating`; those that the data set
             has.
         items: the columns `id`, `title` and others.
+        event_names, item_names: what the names of files of events, and of items, match, without
+            `.gz`; files of a folder that others match are passed over.
+        lists: a user's events are a list of one file.
     """
 
     events: Tables
     items: Tables
+    event_names: str
+    item_names: str
+    lists: bool = False
 
 
 def text_tables(rows: Iterable[Sequence[str | None]], names: Sequence[str]) -> Iterator[pa.Table]:

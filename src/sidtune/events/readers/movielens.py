@@ -5,12 +5,13 @@ or `.csv`.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 
 from sidtune.base.errors import UserError
+from sidtune.data.item_files import plain_name
 from sidtune.events.readers.format import text_tables
 from sidtune.files.text import opened
 
@@ -40,6 +41,16 @@ GENRES = (
     "Western",
 )
 FIRST_GENRE = 5
+# The columns of a CSV.
+NAMES = {
+    "user": "userid",
+    "item": "movieid",
+    "rating": "rating",
+    "time": "timestamp",
+    "id": "movieid",
+    "title": "title",
+    "genres": "genres",
+}
 LONGEST_LINE = 1 << 16
 
 
@@ -47,15 +58,15 @@ def ratings(path: Path) -> Iterator[pa.Table]:
     """The ratings of a file, of each of the three layouts.
 
     Raises:
-        UserError: for a line that has not four fields.
+        UserError: for a line of another number of fields, and a CSV without one of the columns.
     """
-    return text_tables(_fields(path, len(EVENTS)), EVENTS)
+    return text_tables(_fields(path, EVENTS), EVENTS)
 
 
 def movies(path: Path) -> Iterator[pa.Table]:
     """The films of a file: id, title and genres, which are joined by commas."""
     of_numbers = _plain_name(path).endswith("u.item")
-    rows = _fields(path, FIRST_GENRE + len(GENRES) if of_numbers else len(ITEMS))
+    rows = _fields(path, ITEMS, FIRST_GENRE + len(GENRES) if of_numbers else None)
     return text_tables((_film(row, of_numbers) for row in rows), ITEMS)
 
 
@@ -66,15 +77,35 @@ def _film(row: list[str], of_numbers: bool) -> list[str]:
     return [row[0], row[1], row[2].replace("|", ", ")]
 
 
-def _fields(path: Path, width: int) -> Iterator[list[str]]:
+def _fields(path: Path, columns: Sequence[str], width: int | None = None) -> Iterator[list[str]]:
+    """The fields of each line in the order of the columns; a CSV names them in its first line.
+
+    Args:
+        width: how many fields a line has, if more than there are columns.
+    """
+    width, places = width or len(columns), None
+    headed = _plain_name(path).endswith(".csv")
     for number, row in enumerate(_rows(path), start=1):
-        if row and len(row) != width:
+        if headed and number == 1:
+            places, width = _places(row, columns, path), len(row)
+        elif row and len(row) != width:
             raise UserError(
                 f"{path}, line {number}: expected {width} fields, found {len(row)}",
                 HINT,
             )
-        if row:
-            yield row
+        elif row:
+            yield [row[place] for place in places] if places else row
+
+
+def _places(header: list[str], columns: Sequence[str], path: Path) -> list[int]:
+    names = [plain_name(name) for name in header]
+    missing = next((name for name in columns if NAMES[name] not in names), None)
+    if missing:
+        raise UserError(
+            f"{path}: no column of MovieLens is the {missing}; found {', '.join(header)[:500]}",
+            HINT,
+        )
+    return [names.index(NAMES[name]) for name in columns]
 
 
 def _rows(path: Path) -> Iterator[list[str]]:
@@ -90,12 +121,8 @@ def _rows(path: Path) -> Iterator[list[str]]:
 
 
 def _of_csv(path: Path) -> Iterator[list[str]]:
-    """The rows below the header; that one is kept as an empty row, so that rows are counted as
-    lines are.
-    """
     try:
-        for number, row in enumerate(csv.reader(_lines(path, "utf-8"))):
-            yield row if number else []
+        yield from csv.reader(_lines(path, "utf-8"))
     except csv.Error as error:
         raise UserError(
             f"{path}: not a readable CSV: {error}",
