@@ -31,6 +31,13 @@ ID, TITLE = "item_id", "title"
 HIDDEN = re.compile(r"<(script|style)\b.*?</\1\s*>|<!--.*?-->", re.IGNORECASE | re.DOTALL)
 TAGS = re.compile(TAG, re.IGNORECASE)
 BLANKS = re.compile(r"\s+")
+# Texts; writers of some files say no more than that they are bytes.
+TEXTUAL = (
+    pa.types.is_string,
+    pa.types.is_large_string,
+    pa.types.is_binary,
+    pa.types.is_large_binary,
+)
 SUSPECT = r"[<&]|\s\s|[\t\r\n\f\v\x00-\x1f]|^\s|\s$"
 # Written twice and three times over by web shops; more often it is meant.
 MOST_ESCAPES = 3
@@ -83,9 +90,8 @@ def read_items(config: CatalogueConfig, named: str | None = None) -> Items:
     first, repeated, different = _first_of_each(ids, given)
     table = {ID: ids.take(first)}
     for name in texts:
-        table[TITLE if name == columns["title"] else name] = _texts(given[name], config.html).take(
-            first
-        )
+        texts_of = _texts(given[name], config.html, f"{where}, column {name}")
+        table[TITLE if name == columns["title"] else name] = texts_of.take(first)
     cleaned = pa.table(table)
     counts = {
         "read": given.num_rows,
@@ -222,14 +228,20 @@ def _first_of_each(ids: pa.Array, given: pa.Table) -> tuple[pa.Array, int, int]:
     return pa.array(first), len(repeats), different
 
 
-def _texts(column: pa.ChunkedArray, rule: str) -> pa.Array:
+def _texts(column: pa.ChunkedArray, rule: str, where: str) -> pa.Array:
     """A column of anything as texts, cleaned where the rule is to clean; what is missing is an
     empty text.
     """
     values = column.combine_chunks()
-    if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
+    if not any(suits(values.type) for suits in TEXTUAL):
         values = pa.array([plain_text(value) for value in values.to_pylist()], pa.large_string())
-    texts = pc.fill_null(values.cast(pa.large_string()), "")
+    try:
+        texts = pc.fill_null(values.cast(pa.large_string()), "")
+    except pa.ArrowException:
+        raise UserError(
+            f"{where}: the bytes are no text in UTF-8",
+            "Name the columns of texts: catalogue.text=[COLUMN, …].",
+        ) from None
     if rule != "clean":
         return texts
     found = pc.match_substring_regex(texts, SUSPECT)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -74,9 +74,7 @@ class DuckDB:
 
     def read(self, files: Sequence[Path]) -> ir.Table:
         """As `Engine`."""
-        names = [str(file) for file in files]
-        # A folder `item=7` of the path is no column: it would replace the file's own.
-        return self.connection.read_parquet(names, hive_partitioning=False)
+        return _parquet_table(self.connection, files)
 
     def read_text(self, files: Sequence[Path], kind: str) -> ir.Table:
         """As `Engine`."""
@@ -127,6 +125,7 @@ class Spark:
             "spark.ui.showConsoleProgress": "false",
             "spark.sql.session.timeZone": "UTC",
             "spark.sql.legacy.parquet.nanosAsLong": "true",
+            "spark.sql.parquet.binaryAsString": "true",
             "spark.sql.warehouse.dir": str(folder / "warehouse"),
             "spark.local.dir": str(folder),
         }
@@ -144,6 +143,9 @@ class Spark:
         """As `Engine`."""
         import ibis
 
+        if any(isinstance(field.type, pa.UuidType) for field in _schema(files[0])):
+            # Spark has no such type.
+            files = [self._copied(lambda connection: _parquet_table(connection, files))]
         name = ibis.util.gen_name("events")
         frame = self.session.read.parquet(*map(_literal, files))
         for column, zoned in _in_nanoseconds(files[0]):
@@ -160,14 +162,7 @@ class Spark:
         """As `Engine`: written as Parquet by DuckDB, since each reads the corners of CSV in its own
         way.
         """
-        import ibis
-
-        self.written += 1
-        path = self.folder / f"text-{self.written}.parquet"
-        connection = ibis.duckdb.connect(temp_directory=str(self.folder))
-        connection.to_parquet(text_table(connection, files, kind), path)
-        connection.disconnect()
-        return self.read([path])
+        return self.read([self._copied(lambda connection: text_table(connection, files, kind))])
 
     def keep(self, table: ir.Table) -> ir.Table:
         """As `Engine`; in a file, so that no failing machine has it computed again."""
@@ -197,11 +192,41 @@ class Spark:
         """Stop the session."""
         self.connection.disconnect()
 
+    def _copied(self, table_of: Callable[[Any], ir.Table]) -> Path:
+        """A table of DuckDB as Parquet.
+
+        Args:
+            table_of: the table through a connection.
+        """
+        import ibis
+
+        self.written += 1
+        path = self.folder / f"copy-{self.written}.parquet"
+        connection = ibis.duckdb.connect(temp_directory=str(self.folder))
+        connection.to_parquet(table_of(connection), path)
+        connection.disconnect()
+        return path
+
     def _written(self, table: ir.Table) -> Path:
         self.written += 1
         path = self.folder / f"table-{self.written}"
         self.session.sql(self.connection.compile(table)).write.parquet(str(path))
         return path
+
+
+def _parquet_table(connection: Any, files: Sequence[Path]) -> ir.Table:
+    """Parquet files of one schema through DuckDB, UUIDs as text.
+
+    Args:
+        connection: Ibis's, to DuckDB.
+    """
+    # A folder `item=7` of the path is no column: it would replace the file's own. Binary columns
+    # are texts of writers that do not say so.
+    table = connection.read_parquet(
+        [str(file) for file in files], hive_partitioning=False, binary_as_string=True
+    )
+    names = [name for name, kind in table.schema().items() if kind.is_uuid()]
+    return table.mutate(**{name: table[name].cast("string") for name in names}) if names else table
 
 
 def _called(name: str, moment: ir.Value) -> ir.IntegerValue:
@@ -283,12 +308,17 @@ def _in_nanoseconds(path: Path) -> list[tuple[str, bool]]:
     """The columns of a Parquet file, or folder of them, that are times in nanoseconds, and whether
     they have a zone.
     """
-    file = path if path.is_file() else next(path.glob("*.parquet"), None)
-    schema = pyarrow.parquet.read_schema(file) if file else pa.schema([])
     times = [
-        field for field in schema if pa.types.is_timestamp(field.type) and field.type.unit == "ns"
+        field
+        for field in _schema(path)
+        if pa.types.is_timestamp(field.type) and field.type.unit == "ns"
     ]
     return [(field.name, field.type.tz is not None) for field in times]
+
+
+def _schema(path: Path) -> pa.Schema:
+    file = path if path.is_file() else next(path.glob("*.parquet"), None)
+    return pyarrow.parquet.read_schema(file) if file else pa.schema([])
 
 
 def _literal(path: Path) -> str:

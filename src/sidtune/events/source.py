@@ -280,15 +280,14 @@ def _id(column: ir.Value, where: str) -> ir.StringValue:
     import ibis
 
     kind = column.type()
-    if kind.is_string() or kind.is_integer() or (kind.is_decimal() and kind.scale == 0):
+    whole = kind.is_integer() or (kind.is_decimal() and kind.scale == 0)
+    if whole or kind.is_string():
         return column.cast("string")
     if kind.is_floating():
-        whole = (column.cast("float64").round() == column.cast("float64")) & (
+        exact = (column.cast("float64").round() == column.cast("float64")) & (
             column.cast("float64").abs() <= LARGEST_WHOLE[str(kind).removesuffix("!")]
         )
-        return whole.ifelse(column, ibis.null(kind)).cast("int64").cast("string")
-    if kind.is_binary():
-        return column.cast("string")
+        return exact.ifelse(column, ibis.null(kind)).cast("int64").cast("string")
     raise UserError(
         f"{where}: expected ids, found values of type {kind}", "Ids are text or whole numbers."
     )

@@ -89,6 +89,9 @@ def as_ids(values: pa.Array) -> tuple[pa.Array, NDArray[np.bool_]]:
     """
     if pa.types.is_dictionary(values.type):
         values = values.dictionary_decode()
+    if isinstance(values.type, pa.UuidType):
+        texts = [None if name is None else str(name) for name in values.to_pylist()]
+        values = pa.array(texts, pa.large_string())
     if pa.types.is_floating(values.type):
         return _whole(values)
     if not _names(values.type):

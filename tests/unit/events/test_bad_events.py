@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -268,6 +269,23 @@ def test_blanks_of_every_kind_around_ids_are_removed_on_both_sides(tmp_path: Pat
     catalogue = {"file": str(tmp_path / "i.parquet")}
     done = prepared(tmp_path, catalogue, files=str(tmp_path / "e.parquet"))
     assert (sequences(done), dropped(done)) == ({"u": names}, {})
+
+
+def test_texts_that_are_marked_as_bytes_and_ids_that_are_uuids(tmp_path: Path) -> None:
+    names = [uuid.UUID(int=number) for number in range(2)]
+    ids = pa.array([name.bytes for name in names], pa.uuid())
+    bytes_of = {"user": ["ü"] * 2, "time": ["2020-01-02", "2020-01-01"]}
+    columns = {name: pa.array(map(str.encode, texts)) for name, texts in bytes_of.items()}
+    events, items = tmp_path / "e.parquet", tmp_path / "i.parquet"
+    pyarrow.parquet.write_table(pa.table({**columns, "item": ids}), events)
+    texts = {"item": ids, "title": pa.array(["é".encode(), b"x"])}
+    pyarrow.parquet.write_table(pa.table(texts), items)
+    done = prepared(tmp_path, {"file": str(items)}, files=str(events))
+    assert sequences(done) == {"ü": [str(names[1]), str(names[0])]}
+    assert pyarrow.parquet.read_table(done.catalogue)["title"].to_pylist() == ["é", "x"]
+    pyarrow.parquet.write_table(pa.table({**texts, "photo": pa.array([b"\xff", b""])}), items)
+    with pytest.raises(UserError, match=r"column photo: the bytes are no text in UTF-8"):
+        prepared(tmp_path, {"file": str(items)}, files=str(events))
 
 
 def test_columns_of_a_type_that_is_no_time_are_named(tmp_path: Path) -> None:
