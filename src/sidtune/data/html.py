@@ -22,6 +22,11 @@ def html_in(text: str) -> str | None:
     """
     for found in HTML.finditer(text):
         written = found.group()
-        if not written.startswith("&") or written[1] == "#" or written[1:] in html5:
+        if not written.startswith("&") or is_entity(written):
             return written
     return None
+
+
+def is_entity(written: str) -> bool:
+    """Whether what looks like an entity is one, such as `&amp;` or `&#38;`."""
+    return written[1] == "#" or written[1:] in html5

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from sidtune.base.errors import UserError
 from sidtune.config.events import CatalogueConfig
-from sidtune.data.html import TAG, html_in
+from sidtune.data.html import ENTITY, TAG, html_in, is_entity
 from sidtune.events.columns import like_named, needed_column
 from sidtune.events.engine import refusing_failures
 from sidtune.events.files import matching_files, one_kind, text_table
@@ -30,6 +30,7 @@ ID, TITLE = "item_id", "title"
 # What a browser shows nothing of.
 HIDDEN = re.compile(r"<(script|style)\b.*?</\1\s*>|<!--.*?-->", re.IGNORECASE | re.DOTALL)
 TAGS = re.compile(TAG, re.IGNORECASE)
+ENTITIES = re.compile(ENTITY)
 BLANKS = re.compile(r"\s+")
 # Texts; writers of some files say no more than that they are bytes.
 TEXTUAL = (
@@ -130,12 +131,19 @@ def clean(text: str) -> str:
         text: also one whose entities were escaped again.
     """
     for _ in range(MOST_ESCAPES):
-        plain = html.unescape(TAGS.sub(" ", HIDDEN.sub(" ", text)))
+        # Only what ends in a semicolon: `&notes` is none, though browsers read `¬es`.
+        plain = ENTITIES.sub(_unescaped, TAGS.sub(" ", HIDDEN.sub(" ", text)))
         if plain == text:
             break
         text = plain
     shown = "".join(c if c.isprintable() or c.isspace() else " " for c in TAGS.sub(" ", text))
     return BLANKS.sub(" ", shown).strip()
+
+
+def _unescaped(entity: re.Match[str]) -> str:
+    """What an entity stands for; one that is none stays, as in `&notit;`."""
+    written = entity.group()
+    return html.unescape(written) if is_entity(written) else written
 
 
 def _tables(config: CatalogueConfig, files: Sequence[Path]) -> list[pa.Table]:

@@ -24,6 +24,7 @@ from tests.made_events import START, dropped, prepared, sequences, write_events,
 from sidtune.base.errors import UserError
 from sidtune.config.events import EventsConfig
 from sidtune.events import prepare as room
+from sidtune.events.catalogue import clean
 from sidtune.events.report import lines
 
 RATED = {"comma": "4,5", "high": "4.5", "low": "3", "none": "", "blank": " 4 ", "word": "good"}
@@ -379,6 +380,19 @@ def test_ratings_with_a_decimal_comma_are_not_said_to_be_low(
     assert dropped(done) == {"input": 2, "events.min_rating": 2}
     assert "2 of 6 events left out: rating that is no number" in capsys.readouterr().err
     assert set(dropped(prepared(tmp_path, files=str(file)))) == set(), "no rating is asked for"
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("Pens&notes", "Pens&notes"),
+        ("Q&amp;A &#38; caf&eacute;", "Q&A & café"),
+        ("Fish&copychips &notit; &AMP;", "Fish&copychips &notit; &"),
+        ("&lt;b&gt;Red&lt;/b&gt; &amp;amp; blue", "Red & blue"),
+    ],
+)
+def test_what_is_no_entity_stays(text: str, plain: str) -> None:
+    assert clean(text) == plain
 
 
 def test_title_rules(tmp_path: Path) -> None:
