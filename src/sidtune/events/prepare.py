@@ -142,7 +142,8 @@ def settings_digest(config: PrepareConfig) -> str:
     items: list[str] = []
     if config.catalogue:
         catalogue = config.catalogue.model_dump(mode="json", exclude={"file"})
-        items = sorted(digests(item_files(config.catalogue)))
+        # In the order of their names, in which the first row of an id counts.
+        items = list(digests(item_files(config.catalogue)))
     return digest([VERSION, events, catalogue, items])
 
 

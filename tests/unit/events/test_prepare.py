@@ -460,6 +460,18 @@ def test_nothing_changed_nothing_done(tmp_path: Path) -> None:
     }
 
 
+def test_the_order_of_a_catalogues_files_counts(tmp_path: Path) -> None:
+    events = str(write_events(tmp_path, [("u", "a", START, 5.0), ("u", "b", START + 1, 5.0)]))
+    catalogue = {"file": str(tmp_path / "items")}
+    file = write_text(tmp_path / "items", "1.csv", "id,title\na,Mug\nb,Pen\n")
+    write_text(tmp_path / "items", "2.csv", "id,title\na,Cup\n")
+    for title in ("Mug", "Cup"):
+        done = prepared(tmp_path, catalogue, files=events)
+        assert pyarrow.parquet.read_table(done.catalogue)["title"].to_pylist()[0] == title
+        if file.exists():
+            file.rename(tmp_path / "items" / "3.csv")
+
+
 def test_a_broken_summary_is_told(tmp_path: Path) -> None:
     path = write_events(tmp_path, [("u", "a", START, 5.0), ("u", "b", START + 1, 5.0)])
     done = prepared(tmp_path, files=str(path))
