@@ -23,7 +23,7 @@ DELIMITERS = {".csv": ",", ".tsv": "\t"}
 OTHER_DELIMITERS = (";", "\t", "|")
 JSON_LINES = (".jsonl", ".ndjson")
 KINDS = (".parquet", *DELIMITERS, *JSON_LINES)
-# Of JSON Lines, so many records say which fields there are.
+# Of JSON Lines, so many records say in which order the fields stand.
 RECORDS_LOOKED_AT = 1_000
 # DuckDB keeps several lines of this length at once.
 LONGEST_LINE = 1 << 22
@@ -100,8 +100,7 @@ def text_table(connection: Any, files: Sequence[Path], kind: str) -> ir.Table:
     """
     paths = [glob.escape(str(file)) for file in files]
     if kind in JSON_LINES:
-        fields = (name for file in files for name in header_of(file, kind)[0])
-        columns = dict.fromkeys(fields, "VARCHAR")
+        columns = dict.fromkeys(_fields(connection, files, paths, kind), "VARCHAR")
         return connection.read_json(
             paths,
             format="newline_delimited",
@@ -126,6 +125,35 @@ def text_table(connection: Any, files: Sequence[Path], kind: str) -> ir.Table:
     )
 
 
+def _fields(connection: Any, files: Sequence[Path], paths: list[str], kind: str) -> list[str]:
+    """The fields of JSON Lines: those of the first records in their order, then those that only
+    later records have.
+
+    Args:
+        paths: the files, for DuckDB.
+    """
+    first = dict.fromkeys(name for file in files for name in header_of(file, kind)[0])
+    every = connection.con.execute(
+        "SELECT DISTINCT unnest(json_keys(json)) FROM read_json_objects(?,"
+        f" format='newline_delimited', maximum_object_size={LONGEST_RECORD})",
+        [paths],
+    ).fetchall()
+    names = [*first, *sorted({name for (name,) in every} - first.keys())]
+    refuse_alike(files[0].parent if len(files) > 1 else files[0], names)
+    return names
+
+
+def refuse_alike(path: Path, names: Sequence[str]) -> None:
+    """Refuse columns that differ in case alone: no engine tells them apart."""
+    plain: dict[str, str] = {}
+    for name in names:
+        if (other := plain.setdefault(name.lower(), name)) != name:
+            raise UserError(
+                f"{path}: the columns {other!r} and {name!r} differ in upper and lower case alone",
+                "Rename or remove one of them.",
+            )
+
+
 def other_columns(
     file: Path, names: Sequence[str], first: Path, its_names: Sequence[str]
 ) -> UserError:
@@ -142,7 +170,7 @@ def header_of(path: Path, kind: str) -> tuple[list[str], str]:
     between them; in JSON Lines, nothing does.
 
     Raises:
-        UserError: for a header that is broken or names a column twice.
+        UserError: for a header that is broken, or names a column twice or in two ways.
     """
     if kind in JSON_LINES:
         records = islice(read_jsonl(path), RECORDS_LOOKED_AT)
@@ -158,6 +186,7 @@ def header_of(path: Path, kind: str) -> tuple[list[str], str]:
         if not name.strip() or names.count(name) > 1:
             what = f"the column {name!r} stands twice" if name.strip() else "a column has no name"
             raise UserError(f"{path}: {what}", "Name every column once, in the first line.")
+    refuse_alike(path, names)
     return names, delimiter
 
 

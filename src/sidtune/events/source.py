@@ -19,7 +19,7 @@ from sidtune.base.hashing import file_digest
 from sidtune.config.events import EventsConfig
 from sidtune.events.columns import find_column, needed_column
 from sidtune.events.engine import Engine, refusing_failures
-from sidtune.events.files import digests, matching_files, one_kind, other_columns
+from sidtune.events.files import digests, matching_files, one_kind, other_columns, refuse_alike
 from sidtune.events.readers import FORMATS
 from sidtune.events.readers.format import Format
 from sidtune.events.times import numbers, rounded, time_columns, trimmed
@@ -192,7 +192,9 @@ def _of_format(data_set: Format, files: Sequence[Path]) -> Iterator[pa.Table]:
     owners: dict[str, Path] = {}
     for file in files:
         for table in data_set.events(file):
-            names = names or table.column_names
+            if not names:
+                names = table.column_names
+                refuse_alike(file, names)
             if table.column_names != names:
                 raise other_columns(file, table.column_names, files[0], names)
             if data_set.lists and len(files) > 1:
@@ -210,11 +212,12 @@ def _schema(file: Path) -> str:
     try:
         with pyarrow.parquet.ParquetFile(file) as opened:
             schema = opened.schema_arrow
-            return str([(one.name, str(one.type)) for one in schema])
     except (pa.ArrowException, OSError) as error:
         raise UserError(
             f"{file}: not a readable Parquet file: {str(error)[:200]}", "Write it again."
         ) from None
+    refuse_alike(file, schema.names)
+    return str([(one.name, str(one.type)) for one in schema])
 
 
 def _columns(config: EventsConfig, names: Sequence[str], where: str) -> dict[str, str]:

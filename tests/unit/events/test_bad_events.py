@@ -4,6 +4,7 @@ them.
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -368,6 +369,32 @@ def test_json_lines_have_the_fields_of_all_files(tmp_path: Path) -> None:
     done = prepared(tmp_path, items, files=str(tmp_path / "log"), min_rating=3)
     assert sequences(done) == {"u": ["i1"]}
     assert pyarrow.parquet.read_table(done.catalogue)["stars"].to_pylist() == ["5"]
+
+
+def test_fields_that_only_late_records_have_are_kept(tmp_path: Path) -> None:
+    lines = [f'{{"user": "u", "item": "i{n % 9}", "ts": {START + n}}}\n' for n in range(1_200)]
+    late = f'{{"user": "u", "item": "z", "ts": {START}, "rating": 5, "Colour": "red"}}\n'
+    events = str(write_text(tmp_path, "log.jsonl", "".join(lines) + "\n" + late))
+    items = [f'{{"item": "i{n % 9}", "title": "T{n}"}}\n' for n in range(1_200)]
+    late = '{"item": "z", "title": "Z", "brand": "Acme"}\n'
+    catalogue = {"file": str(write_text(tmp_path, "items.jsonl", "".join(items) + late))}
+    done = prepared(tmp_path, catalogue, files=events, min_rating=3)
+    assert sequences(done) == {"u": ["z"]}
+    assert pyarrow.parquet.read_table(done.catalogue)["brand"].to_pylist() == ["Acme"]
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_columns_that_differ_in_case_alone_are_refused(tmp_path: Path, kind: str) -> None:
+    columns = {"user": ["u"], "item": ["a"], "Item": ["b"], "time": ["2020-01-01"]}
+    file = tmp_path / f"e.{kind}"
+    if kind == "parquet":
+        pyarrow.parquet.write_table(pa.table(columns), file)
+    elif kind == "jsonl":
+        file.write_text(json.dumps({name: values[0] for name, values in columns.items()}))
+    else:
+        file.write_text("user,item,Item,time\nu,a,b,2020-01-01\n")
+    with pytest.raises(UserError, match=rf"e\.{kind}: the columns 'item' and 'Item' differ in"):
+        prepared(tmp_path, files=str(file))
 
 
 def test_ratings_with_a_decimal_comma_are_not_said_to_be_low(
