@@ -56,9 +56,11 @@ def leakage(inputs: Inputs) -> Iterator[Finding]:
 
     Repeating an earlier item is not a leak: the whole row must be part of a training sequence.
     """
-    held_out = [*_rows(inputs), *_histories(inputs), *_records(inputs)]
+    # Read once: with `data.history` set, the mixture's rows are others.
+    train = None if inputs.config.data.interactions else _uncut(inputs, "train")
+    held_out = [*_rows(inputs, train), *_histories(inputs), *_records(inputs)]
     users = pa.concat_arrays([as_users(part.examples.users) for part in held_out])
-    training = list(_training(inputs, users))
+    training = list(_training(inputs, train, users))
     for part in held_out:
         leaked = contained(part.examples, training)
         if len(leaked):
@@ -70,22 +72,22 @@ def leakage(inputs: Inputs) -> Iterator[Finding]:
             )
 
 
-def _training(inputs: Inputs, users: pa.Array) -> Iterator[Interactions]:
+def _training(inputs: Inputs, train: Rows | None, users: pa.Array) -> Iterator[Interactions]:
     """The training sequences of these users."""
     data = inputs.config.data
     if data.interactions:
         yield whole_split(read_interactions(data.interactions, inputs.catalogue), "train")
-    else:
-        yield sequences(_uncut(inputs, "train"), users)
+    if train is not None:
+        yield sequences(train, users)
     yield sequences(load_preferences(data, inputs.catalogue, "train")[1], users)
 
 
-def _rows(inputs: Inputs) -> Iterator[_HeldOut]:
+def _rows(inputs: Inputs, train: Rows | None) -> Iterator[_HeldOut]:
     splits: tuple[Split, ...] = ("valid", "test")
     for split in splits:
-        if path := getattr(inputs.config.data, split):
+        if train is not None and (path := getattr(inputs.config.data, split)):
             rows = _uncut(inputs, split)
-            repeated = len(repeated_rows(rows, _uncut(inputs, "train")))
+            repeated = len(repeated_rows(rows, train))
             yield _HeldOut(str(path), "rows", np.arange(len(rows.target)), examples(rows), repeated)
 
 

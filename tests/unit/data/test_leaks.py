@@ -16,12 +16,14 @@ from hypothesis import strategies as st
 from tests.tiny_data import tiny_config, write_rows, write_shop
 
 from sidtune.base.ragged import Ragged
+from sidtune.checks import leaks as checked
 from sidtune.checks.finding import Finding
 from sidtune.checks.leaks import leakage
 from sidtune.data import leaks
+from sidtune.data.catalogue import Catalogue
 from sidtune.data.leaks import contained, examples, repeated_rows, sequences
 from sidtune.data.leave_one_out import Interactions
-from sidtune.data.rows import Rows
+from sidtune.data.rows import Rows, load_rows
 from sidtune.data.sequences import whole
 from sidtune.inputs import Inputs
 
@@ -158,6 +160,20 @@ def found(
 
 
 OTHER: Row = ("z", [6], 7)
+
+
+def test_a_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files: list[str] = []
+
+    def load(path: Path, catalogue: Catalogue) -> Rows:
+        files.append(path.name)
+        return load_rows(path, catalogue)
+
+    monkeypatch.setattr(checked, "load_rows", load)
+    rows: list[Row] = [("u", [1, 2, 3, 4], 5)]
+    finding = found(tmp_path, rows, rows, rows, history=2)[0]
+    assert "also in the training file" in finding.message
+    assert sorted(files) == ["test.csv", "train.csv", "valid.csv"]
 
 
 def test_a_target_that_stands_in_the_users_training_history(tmp_path: Path) -> None:
