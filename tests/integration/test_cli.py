@@ -194,6 +194,10 @@ def test_init_writes_what_run_takes_and_names_it(
     other = call("init", "shop", "--yes", "--k-core", 3, "--output", "other.yaml")
     assert "these are rows" in str(other.exception)
     assert not Path("other.yaml").exists()
+    (tmp_path / "shop" / "inner").mkdir()
+    monkeypatch.chdir(tmp_path / "shop" / "inner")
+    assert call("init", "..", "--yes").exit_code == 0
+    assert Request.read(Path("shop.yaml")).tree["output_dir"] == "runs/shop"
 
 
 def test_init_asks_for_what_it_cannot_see(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

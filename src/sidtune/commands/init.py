@@ -88,7 +88,7 @@ def init(
     from sidtune.setup.look import look
 
     # As a name of files: `$` would be a variable in a configuration.
-    name = re.sub(r"[^\w.-]+", "-", folder.absolute().name).strip("-") or "shop"
+    name = re.sub(r"[^\w.-]+", "-", folder.resolve().name).strip("-") or "shop"
     file = output or Path(f"{name}.yaml")
     if file.exists():
         raise UserError(f"{file} is there already", "Give another name: --output FILE.")
