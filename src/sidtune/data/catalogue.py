@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from sidtune.base.errors import UserError, some
 from sidtune.data.item_files import read_records
-from sidtune.files.ids import Names, as_id, canonical, is_text
+from sidtune.files.ids import Names, as_id, canonical, is_text, number_text
 from sidtune.files.literals import MissingCommasError, parse_list
 from sidtune.files.text import read_json_object
 
@@ -262,7 +262,7 @@ def _title(given: Any) -> str | None:
     becomes 1984.
     """
     if type(given) in (int, float):
-        return as_id(given) or repr(given)
+        return number_text(given) or None
     return given if isinstance(given, str) and given.strip() else None
 
 

@@ -45,6 +45,13 @@ def as_id(value: Any) -> str | None:
     return str(value) if type(value) in (str, int) else None
 
 
+def number_text(value: float) -> str:
+    """A number as a text of an item: 1984.0 is 1984; empty for NaN, by which tables say that there
+    is none.
+    """
+    return "" if value != value else as_id(value) or repr(value)
+
+
 def id_list(values: Any) -> list[str] | None:
     """The ids of a list of JSON values, or None if it is not a list or a value is not an id."""
     if not isinstance(values, list):

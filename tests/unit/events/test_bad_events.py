@@ -24,6 +24,7 @@ from tests.made_events import START, dropped, prepared, sequences, write_events,
 
 from sidtune.base.errors import UserError
 from sidtune.config.events import EventsConfig
+from sidtune.data.catalogue import read_texts
 from sidtune.events import prepare as room
 from sidtune.events.catalogue import clean
 from sidtune.events.report import lines
@@ -288,6 +289,16 @@ def test_texts_that_are_marked_as_bytes_and_ids_that_are_uuids(tmp_path: Path) -
     pyarrow.parquet.write_table(pa.table({**texts, "photo": pa.array([b"\xff", b""])}), items)
     with pytest.raises(UserError, match=r"column photo: the bytes are no text in UTF-8"):
         prepared(tmp_path, {"file": str(items)}, files=str(events))
+
+
+def test_numbers_of_a_catalogue_are_written_as_titles_are(tmp_path: Path) -> None:
+    table = pa.table({"id": ["a", "b"], "title": [1984.0, 0.5], "year": [float("nan"), 2001.0]})
+    pyarrow.parquet.write_table(table, tmp_path / "i.parquet")
+    events = str(write_text(tmp_path, "e.csv", SOUND))
+    done = prepared(tmp_path, {"file": str(tmp_path / "i.parquet")}, files=events)
+    found = pyarrow.parquet.read_table(done.catalogue).to_pydict()
+    assert (found["title"], found["year"]) == (["1984", "0.5"], ["", "2001"])
+    assert read_texts(tmp_path / "i.parquet")[:2] == found["title"], "as training reads them"
 
 
 def test_columns_of_a_type_that_is_no_time_are_named(tmp_path: Path) -> None:

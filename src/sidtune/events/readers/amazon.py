@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from sidtune.base.errors import UserError
 from sidtune.events.readers.format import record_tables
+from sidtune.files.ids import number_text
 from sidtune.files.text import LONGEST_RECORD, parse_json, read_lines
 
 HINT = "Is it a file of this data set? If it is, download it again."
@@ -67,8 +68,10 @@ def _first(record: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
 
 def plain_text(value: Any) -> str:
     """Any value of a record as text: lists, also lists of lists, joined by commas; nothing for
-    null.
+    null and NaN.
     """
+    if isinstance(value, float):
+        return number_text(value)
     if isinstance(value, list | tuple):
         return ", ".join(filter(None, map(plain_text, value)))
     if isinstance(value, dict):
