@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 
 from sidtune.base.errors import UserError
 from sidtune.commands.main import app
-from sidtune.data.rows import read_rows
 from sidtune.encoding.build import load_catalogue
 from sidtune.tasks.config import Config
 from tests.slow_search import Reference
+from tests.tiny_data import read_rows
 
 
 def call(*arguments: object, stdin: str = "") -> Any:

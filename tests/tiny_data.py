@@ -7,6 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
+from sidtune.files.row_files import row_batches
 from sidtune.tasks.config import Config
 from sidtune.tasks.config_file import parse_config
 from tests.tiny_models import make_base
@@ -47,6 +50,11 @@ def write_shop(folder: Path, users: int = 12) -> dict[str, str]:
     names = {"items": "shop.item.json", "index": "shop.index.json"}
     names |= {split: f"{split}.csv" for split in ("train", "valid", "test")}
     return {name: str(folder / file) for name, file in names.items()}
+
+
+def read_rows(path: Path) -> pa.Table:
+    """All rows of a small file as a table of schema `ROWS`."""
+    return pa.concat_tables(row_batches(path))
 
 
 def write_rows(

@@ -13,13 +13,12 @@ import numpy as np
 import pytest
 import torch
 from tests.asking import call, message, plainly_ranked, results
-from tests.tiny_data import tiny_config
+from tests.tiny_data import read_rows, tiny_config
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import sidtune
 from sidtune.base.errors import UserError
 from sidtune.base.ragged import Ragged
-from sidtune.data.rows import read_rows
 from sidtune.decoding import reverse
 from sidtune.decoding.recommender import Recommender
 from sidtune.pipeline.rank import rank_run

@@ -15,13 +15,13 @@ import torch
 from tests.asking import call, message, plain_reference, plainly_ranked, results
 from tests.forking import Command, rank_environments
 from tests.rankers import BASELINES, SIMPLE
+from tests.tiny_data import read_rows
 from transformers import AutoModelForCausalLM
 from typer.main import get_command
 
 from sidtune.commands.main import app
 from sidtune.config.search import RankOptions
 from sidtune.data.catalogue import read_catalogue
-from sidtune.data.rows import read_rows
 from sidtune.encoding.build import load_catalogue
 from sidtune.metrics import repeats
 from sidtune.tasks.config import Config

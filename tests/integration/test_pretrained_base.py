@@ -11,11 +11,11 @@ import pytest
 import torch
 from tests.running import losses, metrics, run
 from tests.slow_search import Reference
+from tests.tiny_data import read_rows
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sidtune.commands.demo_shop import write_demo_data
 from sidtune.config.model import TuningName
-from sidtune.data.rows import read_rows
 from sidtune.decoding.decoder import SharedPrompts, make_decoder
 from sidtune.decoding.recommender import Recommender
 from sidtune.inputs import Inputs

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 from tests.asking import call, plainly_ranked, results
 from tests.running import metrics
-from tests.tiny_data import tiny_config
+from tests.tiny_data import read_rows, tiny_config
 
-from sidtune.data.rows import read_rows
 from sidtune.tasks.config import Config
 from sidtune.training.train import train
 

@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 from tests.asking import call, plainly_ranked, results
-from tests.tiny_data import tiny_config, tiny_tree
+from tests.tiny_data import read_rows, tiny_config, tiny_tree
 
 from sidtune.base.errors import UserError
-from sidtune.data.rows import read_rows
 from sidtune.training.train import train
 
 

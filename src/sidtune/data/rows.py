@@ -80,11 +80,6 @@ def drawn(count: int, limit: int | None, seed: int) -> NDArray[np.int64]:
     return np.sort(np.random.default_rng(seed).permutation(count)[:limit])
 
 
-def read_rows(path: Path) -> pa.Table:
-    """All rows of a small file as a table of schema `ROWS`; raises as `row_batches`."""
-    return pa.concat_tables(row_batches(path))
-
-
 def load_rows(path: Path, catalogue: Catalogue) -> Rows:
     """Read a file of any size with items as catalogue positions; raises as `row_batches` and
     `resolve_rows`.

@@ -12,7 +12,7 @@ import pyarrow.parquet
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.tiny_data import TITLES, write_shop
+from tests.tiny_data import TITLES, read_rows, write_shop
 
 from sidtune.base.errors import UserError
 from sidtune.data.catalogue import Catalogue, read_catalogue, read_texts, tell_apart
@@ -20,7 +20,7 @@ from sidtune.data.disagreements import disagreements
 from sidtune.data.html import html_in
 from sidtune.data.instructions import read_instructions
 from sidtune.data.preferences import read_preferences
-from sidtune.data.rows import load_rows, read_rows
+from sidtune.data.rows import load_rows
 from sidtune.files.literals import CellError, parse_list, parse_lists
 from sidtune.files.text import read_json, read_text
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from tests.asking import plainly_ranked
 from tests.running import run
 from tests.slow_search import Path, Reference, closed, random_sids
-from tests.tiny_data import tiny_config
+from tests.tiny_data import read_rows, tiny_config
 from tests.tiny_decoders import DECODERS, RECURRENT
 from tests.tiny_models import ARCHITECTURES, make_base, make_config, make_tokenizer
 from transformers import AutoModelForCausalLM, PreTrainedModel, set_seed
@@ -23,7 +23,6 @@ from sidtune.base.ragged import Ragged
 from sidtune.batching.layouts import Example, Layout
 from sidtune.config.search import Normalize
 from sidtune.config.training import TrainingConfig
-from sidtune.data.rows import read_rows
 from sidtune.decoding.decoder import SharedPrompts, WholeSequences, make_decoder
 from sidtune.decoding.recommender import Recommender
 from sidtune.decoding.search import Search

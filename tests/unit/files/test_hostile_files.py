@@ -17,13 +17,14 @@ import pytest
 import yaml
 from tests.fuzz.readers import CONFIG, SHOP, evaluation, model_folder
 from tests.fuzz.survival import outcome
+from tests.tiny_data import read_rows
 
 from sidtune.base.errors import LONGEST_MESSAGE, UserError, did_you_mean
 from sidtune.data.catalogue import read_catalogue
 from sidtune.data.instructions import read_instructions
 from sidtune.data.leave_one_out import read_interactions
 from sidtune.data.preferences import read_preferences
-from sidtune.data.rows import load_rows, read_rows
+from sidtune.data.rows import load_rows
 from sidtune.decoding.answers import read_candidates
 from sidtune.decoding.stream import histories
 from sidtune.evaluation.compare import read_evaluated

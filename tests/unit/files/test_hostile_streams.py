@@ -20,12 +20,13 @@ import safetensors.torch
 import torch
 from tests.fuzz.readers import SHOP, evaluation, json_bytes, model_folder, trainer_folder
 from tests.fuzz.survival import outcome
+from tests.tiny_data import read_rows
 from tests.tiny_models import make_base
 
 from sidtune.base.errors import UserError
 from sidtune.config.model import ModelConfig
 from sidtune.config.section import MOST
-from sidtune.data.rows import load_rows, read_rows
+from sidtune.data.rows import load_rows
 from sidtune.decoding.answers import read_candidates
 from sidtune.decoding.stream import histories
 from sidtune.evaluation.compare import read_evaluated

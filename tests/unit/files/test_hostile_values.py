@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 from tests.fuzz.readers import model_folder
+from tests.tiny_data import read_rows
 
 from sidtune.base.errors import UserError
-from sidtune.data.rows import read_rows
 from sidtune.decoding.stream import read_histories
 from sidtune.encoding.corpus import cached_task
 from sidtune.encoding.remember import remembered

@@ -14,12 +14,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
-from tests.tiny_data import TITLES, write_shop
+from tests.tiny_data import TITLES, read_rows, write_shop
 
 from sidtune.base.errors import UserError
 from sidtune.data.catalogue import Catalogue, read_catalogue
 from sidtune.data.disagreements import disagreements
-from sidtune.data.rows import load_rows, read_rows
+from sidtune.data.rows import load_rows
 from sidtune.files import row_files
 from sidtune.files.row_files import row_batches
 
