@@ -114,8 +114,8 @@ def scatter(model: PreTrainedModel, plain: PreTrainedModel | None) -> None:
             made.copy_(given[name])
         own = distribute_tensor(made, part.device_mesh, part.placements)
         part.to_local().copy_(own.to_local())
-    held = dict(plain.named_buffers()) if plain else {}
-    for name, buffer in model.named_buffers():
+    held = _buffers(plain) if plain else {}
+    for name, buffer in _buffers(model).items():
         if plain:
             buffer.copy_(held[name])
         dist.broadcast(buffer, 0)
@@ -139,7 +139,7 @@ def gather(
         if first:
             kept = value.to("cpu", dtype if dtype and value.is_floating_point() else value.dtype)
             held[id(own[name])] = nn.Parameter(kept, part.requires_grad)
-    buffers = dict(model.named_buffers())
+    buffers = _buffers(model)
     for prefix, module in outline.named_modules() if first else ():
         for name, weight in module._parameters.items():
             if weight is not None:
@@ -149,6 +149,13 @@ def gather(
                 module._buffers[name] = buffers[f"{prefix}.{name}".lstrip(".")].cpu()
     outline.generation_config = model.generation_config
     return outline
+
+
+def _buffers(model: PreTrainedModel) -> dict[str, Tensor]:
+    """The buffers of all modules, by name; one that several share, such as the scale of Gemma's
+    embedding, is there under each.
+    """
+    return dict(model.named_buffers(remove_duplicate=False))
 
 
 class Settings(NamedTuple):
