@@ -35,6 +35,7 @@ from sidtune.reinforcement.rollouts import Rollouts
 from sidtune.reinforcement.trainer import Reinforcement, ReinforcementTrainer, averaged_weights
 from sidtune.runs.bundle import RECOMMENDER_FILE, read_bundle, refuse_other_folders
 from sidtune.runs.files import METRICS
+from sidtune.runs.schedule import stage_runs
 from sidtune.sids.vectors.source import unit
 from sidtune.tasks.config import Config
 from sidtune.training.loss.label_loss import LabelLoss
@@ -109,13 +110,13 @@ class Gain:
 
 
 def reinforced(config: Config) -> Config:
-    """The run that `sidtune rl` makes of a configuration: its model is the finished run, and its
-    schedule that of the section `rl`.
+    """The run that `sidtune rl` makes of a configuration: its model is the finished run, tuned as
+    its last stage was, and its schedule that of the section `rl`.
     """
-    rl = config.rl
+    rl, tuned = config.rl, stage_runs(config)[-1].model
     start = rl.start or config.output_dir
     output_dir = rl.output_dir or config.output_dir.with_name(f"{config.output_dir.name}-rl")
-    model = {"base": str(start), "from_scratch": False, "new_rows": "mean"}
+    model: dict[str, Any] = {"base": str(start), "from_scratch": False, "new_rows": "mean"}
     if rl.updates > 1:
         # Clipping looks at the ratio to the rollout's probabilities, which dropout would blur.
         model |= {"residual_dropout": 0.0, "embedding_dropout": 0.0}
@@ -138,7 +139,7 @@ def reinforced(config: Config) -> Config:
     }
     changes = {
         "output_dir": output_dir,
-        "model": config.model.model_copy(update=model),
+        "model": tuned.model_copy(update=model),
         "tasks": rl.tasks or {config.evaluation_task: None},
         "training": config.training.model_copy(update=training),
         "loss": LossConfig(over=rl.over),

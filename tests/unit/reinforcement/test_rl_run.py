@@ -47,6 +47,13 @@ def test_validation_rows_are_ranked_as_the_finished_run_ranks_them() -> None:
     assert ranking == RankingConfig(every=1, beams=50, **given)
 
 
+def test_it_is_tuned_as_the_last_stage() -> None:
+    stages = [{"tuning": "frozen", "epochs": 1}, {"tuning": "lora", "epochs": 2}]
+    assert reinforced(parse_config(TREE | {"stages": stages}, "test")).model.tuning == "lora"
+    model = {"base": "b", "tuning": "frozen"}
+    assert reinforced(parse_config(TREE | {"model": model}, "test")).model.tuning == "frozen"
+
+
 def test_messages_name_the_keys_that_set_the_schedule() -> None:
     given = {"prompts": 3, "steps": 5, "learning_rate": 0.5, "warmup": 7, "max_grad_norm": 9.0}
     for rl in (given, {"epochs": 6}):
