@@ -119,7 +119,8 @@ def reinforced(config: Config) -> Config:
     model: dict[str, Any] = {"base": str(start), "from_scratch": False, "new_rows": "mean"}
     if rl.updates > 1:
         # Clipping looks at the ratio to the rollout's probabilities, which dropout would blur.
-        model |= {"residual_dropout": 0.0, "embedding_dropout": 0.0}
+        undropped = tuned.lora.model_copy(update={"dropout": 0.0})
+        model |= {"residual_dropout": 0.0, "embedding_dropout": 0.0, "lora": undropped}
     training = {
         "batch_size": rl.prompts,
         "max_steps": rl.steps or (None if rl.epochs else STEPS),

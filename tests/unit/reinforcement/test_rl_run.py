@@ -54,6 +54,16 @@ def test_it_is_tuned_as_the_last_stage() -> None:
     assert reinforced(parse_config(TREE | {"model": model}, "test")).model.tuning == "frozen"
 
 
+@pytest.mark.parametrize(("updates", "rate"), [(1, 0.1), (2, 0.0)])
+def test_several_updates_leave_no_dropout(updates: int, rate: float) -> None:
+    own = {"residual_dropout": 0.1, "embedding_dropout": 0.1}
+    model = {"base": "b", "tuning": "lora", "lora": {"rank": 4, "dropout": 0.1}, **own}
+    tree = TREE | {"model": model, "rl": {"updates": updates}}
+    made = reinforced(parse_config(tree, "test")).model
+    assert {made.residual_dropout, made.embedding_dropout, made.lora.dropout} == {rate}
+    assert made.lora.rank == 4
+
+
 def test_messages_name_the_keys_that_set_the_schedule() -> None:
     given = {"prompts": 3, "steps": 5, "learning_rate": 0.5, "warmup": 7, "max_grad_norm": 9.0}
     for rl in (given, {"epochs": 6}):
