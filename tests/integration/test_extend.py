@@ -9,6 +9,7 @@ import pytest
 from tests.asking import message
 from tests.running import dies, metrics, run, same_result
 from tests.tiny_data import tiny_tree
+from transformers import trainer_utils
 
 from sidtune.base.errors import UserError
 from sidtune.runs.checkpoints import FINAL
@@ -51,6 +52,27 @@ def test_an_extended_run_is_the_longer_run(tmp_path: Path, capsys: Any) -> None:
     other = tree(tmp_path, "short", 12, min_lr_ratio=1.0, learning_rate=0.5)
     with pytest.raises(UserError, match=r"training.learning_rate: 0.01 in the checkpoint, 0.5"):
         train(parse_config(other, "test"), resume="extend")
+
+
+def test_intervals_are_those_of_the_longer_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trainer's state in a checkpoint has those of the shorter one. A run that is resumed as it was
+    is not warned of them.
+    """
+    warned: list[str] = []
+    monkeypatch.setattr(trainer_utils.logger, "warning_once", warned.append)
+    for steps, log in ((4, 4), (8, 1)):
+        made = tree(tmp_path, "run", steps, batch_size=4)
+        made |= {"eval": {"every": 0.5}, "logging": {"every": log}}
+        config = parse_config(made, "test")
+        dies(config, steps - 1, resume="extend" if steps == 8 else "auto")
+        warned.clear()
+        run(config, resume="auto" if steps == 4 else "extend")
+        assert steps == 8 or not warned
+    entries = metrics(config)
+    assert [e["step"] for e in entries if "eval_sid_next_loss" in e] == [0, 2, 4, 8]
+    assert [e["step"] for e in entries if "loss" in e] == [4, 5, 6, 7, 8]
 
 
 @pytest.mark.long

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -72,6 +73,16 @@ def training_arguments(config: Config, precision: Precision | None = None) -> Tr
             "Every process needs at least one example per step: raise training.batch_size.",
         )
     return arguments
+
+
+def settle_length(arguments: TrainingArguments, steps: int) -> None:
+    """Set how many steps the run takes, and how many lie between evaluations where that is a share
+    of the run: checkpoints hold the number, and Trainer warns where the arguments hold another.
+    """
+    arguments.max_steps = steps
+    if arguments.eval_steps is not None and arguments.eval_steps < 1:
+        arguments.eval_steps = math.ceil(steps * arguments.eval_steps)
+        arguments.save_steps = arguments.eval_steps
 
 
 def compact_optimizer(

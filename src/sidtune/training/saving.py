@@ -166,6 +166,9 @@ class CheckpointingTrainer(Trainer):
         """
         if checkpoint is not None:
             self._load_states(Path(checkpoint))
+            # Trainer took the checkpoint's: an extended run evaluates and logs as one of its
+            # length, and a resumed one logs as it is now told to.
+            self.state.compute_steps(self.args, self.args.max_steps)
             best.restore(self.state, self.args, Path(checkpoint))
             if self.extended:
                 self._follow_longer_schedule()

@@ -38,7 +38,7 @@ from sidtune.runs.output import Start
 from sidtune.runs.resumed import refuse_broken_state, refuse_links
 from sidtune.runs.schedule import SHORTER_WARMUP, following, long_warmup, stage_runs, total_steps
 from sidtune.tasks.config import Config
-from sidtune.training.arguments import training_arguments
+from sidtune.training.arguments import settle_length, training_arguments
 from sidtune.training.display.describe import (
     describe_model,
     describe_plan,
@@ -196,7 +196,7 @@ def run_stage(
         else:
             describe_state(model, config.training, estimable=method is SUPERVISED)
         warn_of_long_warmup(config, total_steps(config.training, steps.plan))
-    arguments.max_steps = total_steps(config.training, steps.plan)
+    settle_length(arguments, total_steps(config.training, steps.plan))
     announce(start, arguments)
     keeps_adapter = last and config.model.lora.save_adapter and not outlined
     same_base = SameBase(model) if keeps_adapter else None
