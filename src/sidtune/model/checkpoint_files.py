@@ -8,6 +8,7 @@ import json
 import pickle
 import shutil
 import struct
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -198,9 +199,8 @@ def _save_in_parts(model: PreTrainedModel, folder: Path, unchanged: Unchanged) -
     stays, hidden = tuning.unchanged_names(model) & state.keys(), tuning.hidden_weights(model)
     # Resuming reads the adapters, so merged weights need no more precision than the base's.
     state |= {name: state[name].to(model.dtype) for name in tuning.computed_names(model)}
-    twin.save_pretrained(
-        folder, state_dict={name: value for name, value in state.items() if name not in stays}
-    )
+    changed = {name: value for name, value in state.items() if name not in stays}
+    twin.save_pretrained(folder, state_dict=changed, max_shard_size=sys.maxsize)
     known = unchanged.link_into(folder, weights_in(folder / WEIGHTS))
     shards = sorted(known.keys() - {HIDDEN})
     if hidden:

@@ -213,6 +213,27 @@ def test_a_training_state_comes_back_bit_by_bit(
     assert all(torch.equal(found[name], expected[name]) for name in same)
 
 
+@pytest.mark.parametrize("tuning", ["lora", "frozen"])
+def test_a_checkpoint_of_more_than_one_shard_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tuning: str
+) -> None:
+    """Transformers starts another file at 50 GB, here at 20 KB."""
+    save = PreTrainedModel.save_pretrained
+
+    def small(self: Any, *args: Any, **options: Any) -> None:
+        save(self, *args, **{"max_shard_size": "20KB"} | options)
+
+    monkeypatch.setattr(PreTrainedModel, "save_pretrained", small)
+    model, vocabulary = load(make_base(tmp_path / "base"), tuning)
+    move(model)
+    (tmp_path / "state").mkdir()
+    save_training_state(model, vocabulary.tokenizer, tmp_path / "state", Unchanged())
+    other, _ = load(tmp_path / "base", tuning, seed=9)
+    load_training_state(other, tmp_path / "state")
+    for name, weight in model.named_parameters():
+        assert torch.equal(other.get_parameter(name), weight) or not weight.requires_grad
+
+
 @TIES
 def test_full_tuning_starts_from_the_merged_weights_in_float32(tmp_path: Path, tied: bool) -> None:
     base = make_base(tmp_path / "base", tied=tied, dtype=torch.bfloat16)
