@@ -15,8 +15,8 @@ import safetensors
 from sidtune.base.errors import UserError
 
 GIB = 2**30
-# A folder that may not be written, and a file where a folder should be.
-NO_MATTER_OF_SPACE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
+# A disk or a quota is full. Other numbers speak of rights, names, folders that are gone or devices.
+MATTERS_OF_SPACE = {errno.ENOSPC, errno.EDQUOT}
 
 
 def flush(path: Path) -> None:
@@ -127,7 +127,8 @@ def refusing_failed_writes(target: Path, needed: int = 0) -> Iterator[None]:
         reason = _reason(error)
         if reason is None:
             raise
-        if getattr(error, "errno", None) in NO_MATTER_OF_SPACE:
+        # Writers that are not Python's give no number.
+        if getattr(error, "errno", None) not in {None, *MATTERS_OF_SPACE}:
             raise UserError(
                 f"{target} could not be written: {reason}",
                 "Choose a folder that can be written, or make this one so, and run the same command"

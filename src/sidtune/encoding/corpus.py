@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from sidtune.base.errors import UserError
 from sidtune.base.hashing import digest, file_digest
 from sidtune.base.ragged import Ragged
-from sidtune.base.storage import NO_MATTER_OF_SPACE
+from sidtune.base.storage import MATTERS_OF_SPACE
 from sidtune.encoding.encoded import Encoded
 from sidtune.encoding.encoder import Encoder
 from sidtune.tasks.base import Part
@@ -163,8 +163,8 @@ def using_cache(cache_dir: Path) -> Iterator[None]:
     except _Elsewhere as other:
         raise other.error from None
     except OSError as error:
-        rights = error.errno in NO_MATTER_OF_SPACE
-        first = "Make it readable and writable" if rights else "Free disk space there"
+        full = error.errno in MATTERS_OF_SPACE
+        first = "Free disk space there" if full else "Make it readable and writable"
         raise UserError(
             f"encoding.cache_dir {cache_dir} cannot be used: {error.strerror or error}",
             f"{first}, or choose another encoding.cache_dir.",

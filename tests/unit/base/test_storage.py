@@ -8,16 +8,11 @@ import stat
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 from sidtune.base import storage
 from sidtune.base.errors import UserError
-from sidtune.base.storage import (
-    NO_MATTER_OF_SPACE,
-    new_folder,
-    refusing_failed_writes,
-    replacing,
-    write_text,
-)
+from sidtune.base.storage import new_folder, refusing_failed_writes, replacing, write_text
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
@@ -52,13 +47,25 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
         write_text(tmp_path / "nowhere" / "file.txt", "new")
 
 
-@pytest.mark.parametrize("number", sorted(NO_MATTER_OF_SPACE))
-def test_the_advice_is_to_free_space_only_where_there_is_none(tmp_path: Path, number: int) -> None:
-    for given, advice in ((number, "can be written"), (errno.ENOSPC, "Free disk space")):
-        refused = pytest.raises(UserError, match="could not be written")
-        with refused as told, refusing_failed_writes(tmp_path / "run"):
-            raise OSError(given, "why")
-        assert advice in str(told.value.hint)
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        *((OSError(number, "why"), "Free disk space") for number in (errno.ENOSPC, errno.EDQUOT)),
+        (SafetensorError("I/O error"), "Free disk space"),
+        *(
+            (OSError(number, "why"), "can be written")
+            for number in (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.ENOENT, errno.EIO)
+        ),
+    ],
+    ids=str,
+)
+def test_the_advice_is_to_free_space_only_where_there_is_none(
+    tmp_path: Path, error: Exception, advice: str
+) -> None:
+    refused = pytest.raises(UserError, match="could not be written")
+    with refused as told, refusing_failed_writes(tmp_path / "run"):
+        raise error
+    assert advice in str(told.value.hint)
 
 
 def test_a_folder_is_there_when_it_is_complete(tmp_path: Path) -> None:
