@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -150,14 +151,13 @@ def join_after_restart() -> None:
     )
 
 
-def pin_first_gpu() -> None:
-    """With several visible GPUs and one process, use the first and say how to use all.
-
-    Trainer would otherwise silently wrap the model in DataParallel.
-    """
+def warn_of_idle_gpus() -> None:
+    """With several visible GPUs and one process, which uses the first, say once how to use all."""
     gpus = torch.cuda.device_count()
-    if launched() or gpus < 2:
-        return
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus))))
-    os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[0]
+    if gpus > 1 and not launched():
+        _say_idle(gpus)
+
+
+@cache
+def _say_idle(gpus: int) -> None:
     warn(f"using the first of {gpus} GPUs; --processes {gpus} uses all of them")

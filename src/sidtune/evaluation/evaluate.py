@@ -28,7 +28,7 @@ from sidtune.data.rows import Rows, Split, drawn, load_rows
 from sidtune.decoding.answers import read_candidates
 from sidtune.decoding.recommender import Recommender
 from sidtune.distributed.environment import settle_environment
-from sidtune.distributed.launch import pin_first_gpu
+from sidtune.distributed.launch import warn_of_idle_gpus
 from sidtune.evaluation.compare import SETTINGS
 from sidtune.evaluation.details import agreement, examples, history_lengths
 from sidtune.evaluation.lists import Listed, model_lists, predictions
@@ -94,7 +94,7 @@ def evaluate(request: EvaluationRequest) -> Report | None:
     """
     _refuse_idle_train(request)
     settle_environment()
-    pin_first_gpu()
+    warn_of_idle_gpus()
     state = PartialState(cpu=not torch.cuda.is_available())
     console.quiet |= not state.is_main_process
     refuse_other_folders(request.model)

@@ -66,6 +66,9 @@ def training_arguments(config: Config, precision: Precision | None = None) -> Tr
         ddp_find_unused_parameters=False,
         torch_compile=training.compile,
     )
+    if arguments.n_gpu > 1:
+        # As Trainer does for models that are divided: it would wrap the model in DataParallel.
+        arguments._n_gpu = 1
     if training.batch_size < arguments.world_size:
         raise UserError(
             f"training.batch_size is {training.batch_size}, but there are {arguments.world_size}"

@@ -19,7 +19,7 @@ from sidtune.base.storage import write_text
 from sidtune.base.terminal import console, starting, warn
 from sidtune.checks.run import refuse_errors
 from sidtune.distributed.environment import settle_environment
-from sidtune.distributed.launch import join_after_restart, pin_first_gpu
+from sidtune.distributed.launch import join_after_restart, warn_of_idle_gpus
 from sidtune.distributed.processes import (
     all_or_none,
     alone_if_needed,
@@ -86,7 +86,7 @@ def train(
         Interrupted: after SIGTERM or SIGINT, once the step is finished and its checkpoint saved.
     """
     settle_environment()
-    pin_first_gpu()
+    warn_of_idle_gpus()
     join_after_restart()
     result, start, request = None, Start(), StopRequest()
     with noticing_lost_peers(), contextlib.ExitStack() as held:

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 import torch
 from tests.tiny_data import tiny_config
+from transformers import TrainingArguments
 
 from sidtune.base.errors import UserError
 from sidtune.distributed import launch
+from sidtune.training import arguments
 from sidtune.training.arguments import training_arguments
 from sidtune.training.train import train
 
@@ -22,37 +24,44 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> Any:
     def pretend(count: int) -> None:
         monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
 
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6,7")
+    launch._say_idle.cache_clear()
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     return pretend
 
 
-def visible() -> str:
-    import os
+def test_one_process_uses_one_gpu_and_says_so_once(
+    gpus: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """Also where CUDA is in use already, and CUDA_VISIBLE_DEVICES is not read again."""
 
-    return os.environ["CUDA_VISIBLE_DEVICES"]
+    class OfThree(TrainingArguments):
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            self._n_gpu = 3
 
-
-def test_one_process_takes_the_first_gpu_and_says_so(gpus: Any, capsys: Any) -> None:
     gpus(3)
-    launch.pin_first_gpu()
-    assert visible() == "4"
-    assert "--processes 3 uses all of them" in capsys.readouterr().err
+    for _ in range(2):
+        launch.warn_of_idle_gpus()
+    monkeypatch.setattr(arguments, "TrainingArguments", OfThree)
+    assert training_arguments(tiny_config(tmp_path)).n_gpu == 1
+    assert capsys.readouterr().err.count("--processes 3 uses all of them") == 1
 
 
 @pytest.mark.parametrize("count", [0, 1])
-def test_nothing_is_pinned_where_there_is_no_choice(gpus: Any, count: int) -> None:
+def test_nothing_is_said_where_no_gpu_is_idle(gpus: Any, count: int, capsys: Any) -> None:
     gpus(count)
-    launch.pin_first_gpu()
-    assert visible() == "4,6,7"
+    launch.warn_of_idle_gpus()
+    assert not capsys.readouterr().err
 
 
-def test_a_launched_process_keeps_its_gpus(gpus: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_launched_process_leaves_gpus_to_the_others(
+    gpus: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
     gpus(3)
     for name, value in {"LOCAL_RANK": "0", "RANK": "0", "WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
-    launch.pin_first_gpu()
-    assert visible() == "4,6,7"
+    launch.warn_of_idle_gpus()
+    assert not capsys.readouterr().err
 
 
 def test_more_processes_than_gpus_are_refused(gpus: Any) -> None:
