@@ -159,7 +159,8 @@ def _varies(model: PreTrainedModel) -> bool:
 
 def _logits(model: PreTrainedModel) -> Tensor:
     with torch.random.fork_rng(devices=[]):
-        logits: Tensor = model(input_ids=torch.arange(PROBED)[None], use_cache=False).logits
+        ids = torch.arange(PROBED, device=model.device)[None]
+        logits: Tensor = model(input_ids=ids, use_cache=False).logits
     return logits
 
 

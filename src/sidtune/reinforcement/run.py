@@ -282,7 +282,9 @@ def reinforcement_trainer(
     corpus, answers = steps.corpus, steps.corpus.answers
     shop = Shop(corpus.paths, cache(lambda: _sid_vectors(shared.inputs, answers)))
     rollouts = Rollouts(corpus, answers.trie, rl, shop, config.seed)
-    start = [weight.clone() for weight in averaged_weights(model)] if rl.keep_start else []
+    kept = averaged_weights(model) if rl.keep_start else []
+    # In main memory: they are read at evaluations alone.
+    start = [weight.to("cpu", copy=True) for weight in kept]
     means = Reinforcement(rollouts, rl, reference, start)
     kind = partial(ReinforcementTrainer, reinforcement=means)
     return make_trainer(shared, config, model, steps, arguments, request, variant, kind, SHOWN)

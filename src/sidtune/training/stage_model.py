@@ -15,7 +15,7 @@ from sidtune.model.attention import attend_in_float32
 from sidtune.model.checkpoint_files import load_start
 from sidtune.model.load import load_model, load_outline, outline
 from sidtune.model.sharding.shards import Settings, gather, is_sharded, scatter, settings_of, shard
-from sidtune.model.tuning.quantised import quantised_layers
+from sidtune.model.tuning.quantised import quantised_layers, to_device
 from sidtune.runs.output import Start
 from sidtune.tasks.config import Config
 
@@ -40,6 +40,9 @@ def loaded(
     else:
         with library_bars():
             model = load_model(*given, inputs.item_texts, dtype)
+        if not outlined:
+            # Before it is probed: on a CPU, a pass of a large model takes minutes.
+            to_device(model, arguments.device)
     if arguments.bf16 and arguments.device.type == "cpu":
         attend_in_float32(model)
     return model

@@ -63,7 +63,7 @@ class Full(Tuning):
                 "Use weights of the same base with the same SID tokens.",
             )
         for name, weight in weights.items():
-            weight[sid_ids] = rows[name]
+            weight[sid_ids] = rows[name].to(weight.device)
 
     def replaced_rows(self, model: PreTrainedModel) -> dict[int, Tensor]:
         """See `Tuning`."""

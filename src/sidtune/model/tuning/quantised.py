@@ -7,7 +7,7 @@ import logging
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
 
 from sidtune.base.errors import UserError
@@ -54,6 +54,18 @@ def quantised_layers(model: PreTrainedModel) -> dict[str, Any]:
         for name, module in model.named_modules()
         if type(module).__name__ in CLASSES and type(module).__module__.startswith("bitsandbytes")
     }
+
+
+def to_device(model: PreTrainedModel, device: torch.device) -> None:
+    """Move a model, with the scales of int8 layers and their second names of the weights. These are
+    no parameters: they stay where they are if the model alone is moved, and passes read them.
+    """
+    # Transformers' own refuses some quantised models.
+    nn.Module.to(model, device)
+    for layer in quantised_layers(model).values():
+        for holder in (layer.weight, getattr(layer, "state", None)):
+            if getattr(holder, "SCB", None) is not None:
+                holder.CB, holder.SCB = layer.weight.data, holder.SCB.to(device)
 
 
 @torch.no_grad()

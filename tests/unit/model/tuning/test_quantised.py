@@ -85,6 +85,28 @@ def test_training_over_quantised_weights(tmp_path: Path, kind: Kind) -> None:
 
 
 @KINDS
+@pytest.mark.parametrize("passed", [False, True])
+def test_whatever_passes_read_moves_with_the_model(
+    tmp_path: Path, kind: Kind, passed: bool
+) -> None:
+    """Another device's weights are other tensors in the same parameters. bitsandbytes reads int8
+    weights under a second name, which a pass moves from the parameter to the layer.
+    """
+    base = make_base(tmp_path / "base", dtype=torch.bfloat16, width=WIDTH)
+    vocabulary = load(base)[1]
+    model, ids = quantise(base, vocabulary, kind), batch(vocabulary)
+    expected = quantise(base, vocabulary, kind)(ids).logits
+    if passed:
+        model(ids)
+    for layer in quantised_layers(model).values():
+        old = layer.weight.data
+        layer.weight.data = old.clone()
+        old.zero_()
+    quantised.to_device(model, torch.device("cpu"))
+    assert torch.equal(model(ids).logits, expected)
+
+
+@KINDS
 def test_a_quantised_state_comes_back_and_another_base_is_refused(
     tmp_path: Path, kind: Kind
 ) -> None:
