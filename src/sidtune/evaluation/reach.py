@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from sidtune.base.ragged import row_of
 from sidtune.data.rows import Rows
 from sidtune.opponents.baselines import Baselines
-from sidtune.ranker.pairs import Asked, Pairs
-from sidtune.ranker.sources.transitions import history_weights, last_weights
 
 REACH_NAMES = (
     "in the history",
@@ -28,16 +27,40 @@ def reached(rows: Rows, counted: Baselines) -> NDArray[np.int64]:
     Args:
         counted: on the training rows.
     """
-    items = len(counted.users)
-    asked = Asked(rows.history, items)
-    pairs = Pairs(np.arange(len(asked)), rows.target.astype(np.int64), len(asked), items)
-    owned = np.unique(row_of(rows.history) * items + rows.history.values)
+    history, row = rows.history, row_of(rows.history)
+    last = history.values[history.offsets[1:] - 1]
+    wanted = rows.target[row]
+
+    def any_of_row(marked: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        found: NDArray[np.bool_] = np.bincount(row[marked], minlength=len(history)) > 0
+        return found
+
     told = (
-        pairs.find(owned) >= 0,
-        pairs.look_up((last_weights(asked) @ counted.direct).tocsr()) > 0,
-        pairs.look_up((history_weights(rows.history, items, 1.0) @ counted.together).tocsr()) > 0,
+        any_of_row(history.values == wanted),
+        _has(counted.direct, last, rows.target),
+        any_of_row(_has(counted.together, history.values, wanted)),
         counted.users[rows.target] > 0,
-        np.ones(len(asked), bool),
+        np.ones(len(history), bool),
     )
     found: NDArray[np.int64] = np.argmax(np.stack(told), axis=0)
+    return found
+
+
+def _has(
+    matrix: sp.csr_array, row: NDArray[np.integer], column: NDArray[np.integer]
+) -> NDArray[np.bool_]:
+    """Whether a matrix has an entry at each of these places, `(places,)`: a binary search for all
+    of them at once, which needs memory for the places alone.
+    """
+    matrix.sort_indices()
+    low = matrix.indptr[row].astype(np.int64)
+    high = end = matrix.indptr[row + 1].astype(np.int64)
+    while (low < high).any():
+        middle = (low + high) // 2
+        # Where the search is over, `middle` may be behind the last entry.
+        before = matrix.indices[np.minimum(middle, matrix.nnz - 1)] < column
+        before &= low < high
+        low, high = np.where(before, middle + 1, low), np.where(before, high, middle)
+    found: NDArray[np.bool_] = low < end
+    found[found] = matrix.indices[low[found]] == column[found]
     return found
