@@ -32,12 +32,12 @@ import pyarrow.parquet as pq
 import yaml
 from numpy.typing import NDArray
 
+from sidtune.evaluation.compare import interval_of
 from sidtune.metrics.metrics import gains, hits
 
 ROOT = Path(__file__).parents[1]
 OUTCOME = Path(__file__).with_suffix(".json")
 SEEDS = (1, 2, 3)
-RESAMPLES = 2000
 # Steps between evaluations: the last step is evaluated in any case.
 NEVER = 1_000_000
 ITEMS = "Industrial_and_Scientific.item.json"
@@ -346,7 +346,7 @@ class Place:
                 for entry in (lever, reference)
             )
             difference = own.mean(0) - other.mean(0)
-            low, high = interval(difference)
+            low, high = interval_of(difference)
             found[name] = {
                 "seeds": dict(zip(map(str, SEEDS), own.mean(1).tolist(), strict=True)),
                 "mean": float(own.mean()),
@@ -375,17 +375,6 @@ class Place:
 
     def _result_folder(self, lever: Lever, seed: int) -> Path:
         return self.run_folder(lever, seed) / "-".join(("valid", *lever.evaluate))
-
-
-def interval(differences: NDArray[np.float64]) -> tuple[float, float]:
-    """The bootstrap's 95% interval of a mean over rows."""
-    random = np.random.default_rng(0)
-    means = [
-        differences[random.integers(len(differences), size=len(differences))].mean()
-        for _ in range(RESAMPLES)
-    ]
-    low, high = np.quantile(means, (0.025, 0.975))
-    return float(low), float(high)
 
 
 def sidtune(*arguments: str) -> None:

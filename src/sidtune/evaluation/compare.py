@@ -40,7 +40,7 @@ METRICS = ("HR@1", "HR@5", "HR@10", "HR@50", "NDCG@5", "NDCG@10", "MRR")
 RESAMPLES = 10_000
 SEED = 0
 INTERVAL = (0.025, 0.975)
-# How many counts are held at once: 32 MB of float64.
+# How many counts are held at once: 32 MB of int64.
 CHUNK_COUNTS = 4_000_000
 
 
@@ -138,11 +138,10 @@ def read_evaluated(run: Path, split: str) -> Evaluated:
 def compare(
     first: Evaluated, others: Sequence[Evaluated], resamples: int = RESAMPLES
 ) -> list[Comparison]:
-    """Compare each of the others with the first, all on the same rows and with the same
-    `resamples`.
+    """Compare each of the others with the first, all on the same rows.
 
-    The interval is the percentile interval of the bootstrap (Efron, 1979): rows are drawn with
-    replacement, each with its values of both runs and of all metrics.
+    The interval is the percentile interval of the bootstrap (Efron, 1979): in each of `resamples`,
+    rows are drawn with replacement, each with its values of both runs.
 
     Raises:
         UserError: where there is no row that all runs share.
@@ -157,8 +156,6 @@ def compare(
     depth = min(run.depth for run in runs)
     measures = list(product(LEVELS, (name for name in METRICS if name in metric_names(depth))))
     values = [_values(table, measures, depth) for table in tables]
-    differences = np.hstack([other - values[0] for other in values[1:]])
-    intervals = np.split(_intervals(differences, resamples), len(others), axis=1)
     left_out = [run.table.num_rows - tables[0].num_rows for run in runs]
     groups = [_by_reach(tables[0], table, depth, resamples) for table in tables[1:]]
     return [
@@ -170,12 +167,10 @@ def compare(
             left_out[0],
             left,
             _unlike(first.settings, run.settings),
-            _differences(measures, values[0], own, ends),
+            _differences(measures, values[0], own, resamples),
             reached,
         )
-        for run, own, left, ends, reached in zip(
-            others, values[1:], left_out[1:], intervals, groups, strict=True
-        )
+        for run, own, left, reached in zip(others, values[1:], left_out[1:], groups, strict=True)
     ]
 
 
@@ -311,8 +306,7 @@ def _by_reach(first: pa.Table, other: pa.Table, depth: int, resamples: int) -> l
     for name in REACH_NAMES:
         own = ways == name
         if own.any():
-            ends = _intervals(after[own] - before[own], resamples)
-            found = _differences(measures, before[own], after[own], ends)
+            found = _differences(measures, before[own], after[own], resamples)
             groups.append(Group(name, int(own.sum()), found))
     return groups
 
@@ -325,48 +319,39 @@ def _values(
     return np.stack([per_row(ranks[level], metric, depth) for level, metric in measures], axis=1)
 
 
-def _intervals(differences: NDArray[np.float64], resamples: int) -> NDArray[np.float64]:
-    """Ends of the interval of each column's mean, `(2, columns)`, from `differences` `(rows,
-    columns)`.
+def interval_of(
+    differences: NDArray[np.float64], resamples: int = RESAMPLES
+) -> tuple[float, float]:
+    """Ends of the 95% interval of a mean of paired differences, `(rows,)`.
+
+    How often a resample draws each distinct value is all that its mean depends on. These counts
+    have a multinomial distribution, which is drawn from: values are few where rows are many.
     """
     rows = len(differences)
+    values, counts = np.unique(differences, return_counts=True)
     random = np.random.default_rng(SEED)
-    size = max(1, CHUNK_COUNTS // rows)
-    # How often a resample draws each row is all its means depend on: they are one matrix product.
+    size = max(1, CHUNK_COUNTS // len(values))
     means = [
-        _draw(random, min(size, resamples - start), rows) @ differences / rows
+        random.multinomial(rows, counts / rows, min(size, resamples - start)) @ values / rows
         for start in range(0, resamples, size)
     ]
-    ends: NDArray[np.float64] = np.quantile(np.concatenate(means), INTERVAL, axis=0)
     # An end that is zero but for rounding must not pass for a real difference.
-    return ends.round(12)
-
-
-def interval_of(differences: NDArray[np.float64]) -> tuple[float, float]:
-    """Ends of the 95% interval of a mean of paired differences, `(rows,)`."""
-    low, high = _intervals(differences[:, None], RESAMPLES)[:, 0].tolist()
+    low, high = np.quantile(np.concatenate(means), INTERVAL).round(12).tolist()
     return low, high
-
-
-def _draw(random: np.random.Generator, resamples: int, rows: int) -> NDArray[np.float64]:
-    """How often each resample draws each row, `(resamples, rows)`."""
-    counts = np.empty((resamples, rows))
-    for resample in counts:
-        resample[:] = np.bincount(random.integers(rows, size=rows), minlength=rows)
-    return counts
 
 
 def _differences(
     measures: Sequence[tuple[str, str]],
     first: NDArray[np.float64],
     other: NDArray[np.float64],
-    ends: NDArray[np.float64],
+    resamples: int,
 ) -> list[Difference]:
+    """Of the rows' values in two runs, `(rows, measures)` each."""
     columns = zip(
         measures,
         first.mean(axis=0).tolist(),
         other.mean(axis=0).tolist(),
-        ends.T.tolist(),
+        (interval_of(column, resamples) for column in (other - first).T),
         strict=True,
     )
     return [

@@ -24,6 +24,7 @@ from sidtune.evaluation.compare import (
     Evaluated,
     as_json,
     compare,
+    interval_of,
     read_evaluated,
     render,
 )
@@ -157,6 +158,20 @@ def test_company_and_chunks_do_not_change_the_interval(monkeypatch: pytest.Monke
     beside, _ = compare(first, [other, third])
     for one, two in zip(alone.differences, beside.differences, strict=True):
         assert (one.low, one.high) == pytest.approx((two.low, two.high), abs=1e-12)
+
+
+@pytest.mark.parametrize("distinct", [3, 300])
+def test_the_interval_is_that_of_rows_drawn_one_by_one(
+    distinct: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = np.random.default_rng(3)
+    differences = random.choice(random.normal(size=distinct), 300)
+    drawn = differences[random.integers(300, size=(20_000, 300))].mean(axis=1)
+    low, high = np.quantile(drawn, (0.025, 0.975))
+    found = interval_of(differences)
+    assert found == pytest.approx((low, high), abs=0.03 * (high - low))
+    monkeypatch.setattr(module, "CHUNK_COUNTS", 1_000)
+    assert interval_of(differences) == pytest.approx(found, abs=1e-11)
 
 
 def test_the_shallowest_list_sets_the_depth() -> None:
