@@ -22,6 +22,7 @@ from typer.main import get_command
 from sidtune.commands.main import app
 from sidtune.config.search import RankOptions
 from sidtune.data.catalogue import read_catalogue
+from sidtune.decoding.recommender import Recommender
 from sidtune.encoding.build import load_catalogue
 from sidtune.metrics import repeats
 from sidtune.tasks.config import Config
@@ -397,6 +398,20 @@ def test_rows_that_cannot_be_ranked(config: Config, run: Path, tmp_path: Path) -
     assert "contain items without a SID: 99 (first in row 2)" in said
     (run / "config.yaml").write_text((run / "config.yaml").read_text().replace("  test:", "  #"))
     assert "has no data.test" in message("evaluate", run)
+    assert not (run / "evaluation").exists()
+
+
+def test_training_rows_are_read_before_the_model_ranks(
+    config: Config, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Recommender, "lists", lambda *_, **__: pytest.fail("the model ranked"))
+    (tmp_path / "strange.csv").write_text("user_id,history,item_id\nu,[1],2\nu,[99],2\n")
+    said = message("evaluate", run, "--train", tmp_path / "strange.csv")
+    assert "contain items without a SID: 99 (first in row 2)" in said
+    text = (run / "config.yaml").read_text()
+    text = text.replace(str(config.data.valid), str(tmp_path / "strange.csv"))
+    (run / "config.yaml").write_text(text)
+    assert "99 (first in row 2)" in message("evaluate", run)
     assert not (run / "evaluation").exists()
 
 

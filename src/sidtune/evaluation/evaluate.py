@@ -109,6 +109,8 @@ def evaluate(request: EvaluationRequest) -> Report | None:
     every_row = data.rows.load(recommender.bundle.catalogue)
     chosen = drawn(len(every_row.target), request.limit, LIMIT_SEED)
     rows = every_row.take(chosen)
+    # Before the model ranks, which may take hours: a file may be faulty.
+    counted = data.read(recommender) if state.is_main_process else None
     folder = make_folder(results_folder(request), refuse_link=request.output is None)
     settings = _settings(request, options, data, recommender, state.num_processes)
     refuse_other_settings(folder / f"{request.split}.json", settings, KEPT)
@@ -120,7 +122,7 @@ def evaluate(request: EvaluationRequest) -> Report | None:
     report = None
     if state.is_main_process:
         found = Listed(recommender, rows, chosen, lists, own, options)
-        report = _report(found, data, settings, folder, request)
+        report = _report(found, counted, settings, folder, request)
     if state.num_processes > 1:
         # One that left early would tear the connection from under those that still close it.
         state.wait_for_everyone()
@@ -130,7 +132,7 @@ def evaluate(request: EvaluationRequest) -> Report | None:
 
 def _report(
     found: Listed,
-    data: _Data,
+    counted: _Counted | None,
     settings: dict[str, Any],
     folder: Path,
     request: EvaluationRequest,
@@ -142,13 +144,10 @@ def _report(
     rankings = {name: each.ranking for name, each in own.items()}
     first, reach, repeats = next(iter(own.values())), None, None
     histories: dict[str, Ragged] = {request.split: rows.history}
-    if data.train:
-        train = data.train.load(catalogue)
-        valid = data.valid.load(catalogue) if data.valid else None
-        simple, reach, settings["chosen"] = _opponents(
-            recommender, rows, train, valid, data, found.options
-        )
+    if counted:
+        simple, reach, settings["chosen"] = _opponents(recommender, rows, counted, found.options)
         rankings |= simple
+        train, valid = counted.train, counted.valid
         repeats = repeating(valid if valid and len(valid.target) else train)
         histories = {"train": train.history, **histories}
     elif request.baselines:
@@ -233,6 +232,20 @@ class _Place:
 
 
 @dataclass(frozen=True)
+class _Counted:
+    """What the baselines are counted on.
+
+    Args:
+        valid: unknown where no configuration says it.
+        texts: vectors of the items' texts, where there are any.
+    """
+
+    train: Rows
+    valid: Rows | None
+    texts: Floats | None
+
+
+@dataclass(frozen=True)
 class _Data:
     """Where everything is that an evaluation reads besides the model.
 
@@ -282,6 +295,21 @@ class _Data:
         )
         return cls(rows, train, valid, texts)
 
+    def read(self, recommender: Recommender) -> _Counted | None:
+        """What the baselines are counted on; None where no training rows are known.
+
+        Vectors of texts are those of the ranker, where there is one.
+        """
+        if self.train is None:
+            return None
+        catalogue = recommender.bundle.catalogue
+        text = recommender.ranker.sources.get("text") if recommender.ranker else None
+        return _Counted(
+            self.train.load(catalogue),
+            self.valid.load(catalogue) if self.valid else None,
+            text.near.vectors if isinstance(text, Text) else self.texts(catalogue),
+        )
+
 
 def results_folder(request: EvaluationRequest) -> Path:
     """Where the results lie."""
@@ -289,29 +317,18 @@ def results_folder(request: EvaluationRequest) -> Path:
 
 
 def _opponents(
-    recommender: Recommender,
-    rows: Rows,
-    train: Rows,
-    valid: Rows | None,
-    data: _Data,
-    options: RankOptions,
+    recommender: Recommender, rows: Rows, counted: _Counted, options: RankOptions
 ) -> tuple[dict[str, Ranking], NDArray[np.int64], dict[str, Any]]:
-    """The baselines' rankings, how each target can be reached, and the settings that were chosen.
-
-    Vectors of texts are those of the ranker, where there is one.
+    """The baselines' rankings, how each target can be reached, and the settings that were
+    chosen.
     """
-    sid_of, catalogue = recommender.answers.sid_of, recommender.bundle.catalogue
-    text = recommender.ranker.sources.get("text") if recommender.ranker else None
+    sid_of = recommender.answers.sid_of
     restriction: dict[str, Any] = {
         "allowed": sid_of >= 0,
         "exclude_history": options.exclude_history,
     }
     baselines = Baselines.fit(
-        train,
-        valid,
-        len(sid_of),
-        texts=text.near.vectors if isinstance(text, Text) else data.texts(catalogue),
-        **restriction,
+        counted.train, counted.valid, len(sid_of), texts=counted.texts, **restriction
     )
     rankings = baselines.rank(rows.history, rows.target, sid_of, options.width, **restriction)
     return rankings, reached(rows, baselines), baselines.as_json()
