@@ -63,7 +63,8 @@ def to_device(model: PreTrainedModel, device: torch.device) -> None:
     # Transformers' own refuses some quantised models.
     nn.Module.to(model, device)
     for layer in quantised_layers(model).values():
-        for holder in (layer.weight, getattr(layer, "state", None)):
+        holders: tuple[Any, ...] = (layer.weight, getattr(layer, "state", None))
+        for holder in holders:
             if getattr(holder, "SCB", None) is not None:
                 holder.CB, holder.SCB = layer.weight.data, holder.SCB.to(device)
 
