@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,12 @@ pytest.importorskip("sklearn", reason="pip install 'sidtune[sids]'")
 from sidtune.base.errors import UserError
 from sidtune.commands.demo_shop import write_demo_events
 from sidtune.commands.main import app
+from sidtune.config.search import RankOptions
 from sidtune.evaluation.evaluate import EvaluationRequest, evaluate
 from sidtune.pipeline import run as room
+from sidtune.runs.bundle import read_bundle
+from sidtune.runs.output import write_config
+from sidtune.tasks.config import Config
 
 SHORT = {"epochs": 1, "batch_size": 16, "warmup": 2, "workers": 0}
 STAGES = ("prepare", "sids", "model", "train", "evaluate")
@@ -54,7 +59,8 @@ def stages(lines: list[str]) -> dict[str, str]:
     return {stage: text for stage, _, text in said if stage in STAGES}
 
 
-def test_everything_is_done_once(shop: Path) -> None:
+def test_everything_is_done_once(shop: Path, tmp_path: Path) -> None:
+    folder = shop.parent
     status, lines = call(shop)
     assert status == 0
     first = stages(lines)
@@ -72,16 +78,44 @@ def test_everything_is_done_once(shop: Path) -> None:
     # The same figures, read back.
     assert lines[-15:] == again[-15:]
 
-    # One that was made otherwise is kept, and said to be another.
-    results = Path(yaml.safe_load(shop.read_text())["output_dir"]) / "evaluation"
+    # Another ranker: the evaluation that is there was made with the one before.
+    status, lines = call(shop, "rank.beams=30")
+    assert status == 0
+    assert "evaluate" not in stages(lines)
+    assert "30 beams" in "".join(lines)
+
+    # One that was made with other options is kept.
+    results = folder / "run" / "evaluation"
     results.rename(results.with_name("whole"))
-    evaluate(EvaluationRequest(results.parent, limit=3, baselines=False))
-    assert "3 rows, --limit, --no-baselines →" in stages(call(shop)[1])["evaluate"]
+    (tmp_path / "stock.txt").write_text("\n".join(read_bundle(results.parent).catalogue.ids[:9]))
+    options = RankOptions(normalize="trie")
+    evaluate(EvaluationRequest(results.parent, "test", options, candidates=tmp_path / "stock.txt"))
+    before = (results / "test.json").read_bytes()
+    status, refused = call(shop, "rank.beams=30")
+    assert status == 2
+    assert "different settings (normalize, candidates_sha256)" in refused[0]
+    assert "Move that file away" in refused[-1]
+    assert (results / "test.json").read_bytes() == before
 
     status, other = call(shop, "sids.seed=7")
     assert status == 2
     assert "data.index" in "".join(other) or "SID" in "".join(other), other
     assert "output_dir" in other[-1]
+
+
+def test_other_rows_are_evaluated_anew(config: Config, run: Path, tmp_path: Path) -> None:
+    rows = shutil.copy(config.data.rows_file("test"), tmp_path / "test.csv")
+    data = config.data.model_copy(update={"test": rows})
+    config = config.model_copy(update={"output_dir": run, "data": data})
+    write_config(config)
+    whole = room._evaluate(config, 1, False)
+    assert room._evaluate(config, 1, False) == whole
+    rows.write_text("".join(rows.read_text().splitlines(keepends=True)[:6]))
+    assert room._evaluate(config, 1, False).rows == 5 < whole.rows
+    # The baselines of an evaluation with other training rows are not those of the run.
+    evaluate(EvaluationRequest(run, train=rows))
+    again = room._evaluate(config, 1, False)
+    assert again.settings["train"] == str(config.data.train)
 
 
 def test_faults_of_the_file_come_before_the_first_stage(shop: Path, tmp_path: Path) -> None:

@@ -213,13 +213,13 @@ class Recommender:
                 "--both-directions: the model learned histories from oldest to newest only",
                 "Leave the option out, or train with the task sid_sequence_reversed, too.",
             )
-        fitted = self.ranker.beams if self.ranker and "model" in self.ranker.sources else None
+        fitted = self.ranker.lists_of if self.ranker else None
         if said and fitted and options.beams not in (None, fitted):
             warn(
                 f"the ranker was fitted on the model's lists of {fitted} beams (rank.beams), and"
                 f" now gets lists of {options.beams}; without --beams it gets what it knows"
             )
-        return replace(options, beams=options.beams or fitted or options.width)
+        return with_beams(options, self.ranker)
 
     def lists(self, history: Ragged, options: RankOptions, together: bool = False) -> Lists:
         """The best SIDs for histories of catalogue positions; `together` as in `rank_histories`."""
@@ -316,6 +316,12 @@ class Recommender:
         ]
         for start, end in pairwise(items.offsets.tolist()):
             yield found[start:end]
+
+
+def with_beams(options: RankOptions, ranker: Ranker | None) -> RankOptions:
+    """With the number of beams that a search with this ranker has."""
+    fitted = ranker.lists_of if ranker else None
+    return replace(options, beams=options.beams or fitted or options.width)
 
 
 def check_size(k: int, beams: int) -> None:

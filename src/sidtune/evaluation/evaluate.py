@@ -26,7 +26,7 @@ from sidtune.config.search import RankOptions
 from sidtune.data.catalogue import Catalogue
 from sidtune.data.rows import Rows, Split, drawn, load_rows
 from sidtune.decoding.answers import read_candidates
-from sidtune.decoding.recommender import Recommender
+from sidtune.decoding.recommender import Recommender, with_beams
 from sidtune.distributed.environment import settle_environment
 from sidtune.distributed.launch import warn_of_idle_gpus
 from sidtune.evaluation.compare import SETTINGS
@@ -43,12 +43,12 @@ from sidtune.evaluation.results import (
 from sidtune.metrics.ranks import Ranking
 from sidtune.metrics.repeats import repeating
 from sidtune.opponents.baselines import Baselines
-from sidtune.ranker.file import FILE, catalogue_digest
+from sidtune.ranker.file import FILE, catalogue_digest, read_ranker
 from sidtune.ranker.pairs import Floats
 from sidtune.ranker.ranker import Ranker
 from sidtune.ranker.sources.vectors import Text
 from sidtune.ranker.texts import text_vectors
-from sidtune.runs.bundle import refuse_other_folders
+from sidtune.runs.bundle import read_bundle, refuse_other_folders
 from sidtune.runs.files import CONFIG, EVALUATION
 from sidtune.tasks.config_file import load_config
 from sidtune.tasks.source import load_split
@@ -112,7 +112,14 @@ def evaluate(request: EvaluationRequest) -> Report | None:
     # Before the model ranks, which may take hours: a file may be faulty.
     counted = data.read(recommender) if state.is_main_process else None
     folder = make_folder(results_folder(request), refuse_link=request.output is None)
-    settings = _settings(request, options, data, recommender, state.num_processes)
+    settings = _settings(
+        request,
+        options,
+        data,
+        recommender.bundle.catalogue,
+        recommender.ranker,
+        state.num_processes,
+    )
     refuse_other_settings(folder / f"{request.split}.json", settings, KEPT)
     starting(f"Ranking {len(rows.target):,} rows with {options.width} beams")
     began = time.monotonic()
@@ -334,15 +341,27 @@ def _opponents(
     return rankings, reached(rows, baselines), baselines.as_json()
 
 
+def settings_of(request: EvaluationRequest) -> dict[str, Any]:
+    """Everything that would give the figures of an evaluation now; the model is not loaded.
+
+    Raises:
+        UserError: as `evaluate`, for rows and rankers.
+    """
+    catalogue = read_bundle(request.model).catalogue
+    ranker = read_ranker(request.model, catalogue) if request.rank else None
+    options = with_beams(request.options, ranker)
+    return _settings(request, options, _Data.of(request), catalogue, ranker, 1)
+
+
 def _settings(
     request: EvaluationRequest,
     options: RankOptions,
     data: _Data,
-    recommender: Recommender,
+    catalogue: Catalogue,
+    ranker: Ranker | None,
     processes: int,
 ) -> dict[str, Any]:
     """Everything that gave the figures."""
-    catalogue = recommender.bundle.catalogue
     named = {
         "rows": data.rows.path,
         "train": data.train and data.train.path,
@@ -350,13 +369,13 @@ def _settings(
         "candidates": request.candidates,
     }
     digests = {f"{name}_sha256": file_digest(file) for name, file in named.items() if file}
-    ranker = {"ranker_sha256": file_digest(request.model / FILE)} if recommender.ranker else {}
+    ranked = {"ranker_sha256": file_digest(request.model / FILE)} if ranker else {}
     return {
         "model": str(request.model),
         "split": request.split,
         **{name: file and str(file) for name, file in named.items()},
         **digests,
-        **ranker,
+        **ranked,
         "sids_sha256": catalogue_digest(catalogue),
         **({} if data.rows.history is None else {"history": data.rows.history}),
         "limit": request.limit,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,14 +52,25 @@ def refuse_other_settings(summary: Path, settings: dict[str, Any], names: Sequen
     """
     if not summary.is_file():
         return
-    earlier = read_settings(summary)
-    # An option that is off is as one that there is not.
-    unlike = [name for name in names if (earlier.get(name) or None) != (settings.get(name) or None)]
-    if unlike:
+    refuse_unlike(
+        summary,
+        unlike(read_settings(summary), settings, names),
+        "Use --output DIR to keep both, or delete that file to replace it.",
+    )
+
+
+def refuse_unlike(summary: Path, names: Sequence[str], hint: str) -> None:
+    """Raises `UserError` for an evaluation with other settings, by the names of these."""
+    if names:
         raise UserError(
-            f"{summary} contains an evaluation with different settings ({', '.join(unlike)})",
-            "Use --output DIR to keep both, or delete that file to replace it.",
+            f"{summary} contains an evaluation with different settings ({', '.join(names)})", hint
         )
+
+
+def unlike(one: Mapping[str, Any], other: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    """Those of these settings in which two evaluations differ."""
+    # An option that is off is as one that there is not.
+    return [name for name in names if (one.get(name) or None) != (other.get(name) or None)]
 
 
 def write_results(folder: Path, split: str, report: Report, predictions: pa.Table) -> None:

@@ -11,9 +11,16 @@ from sidtune.base.terminal import console
 from sidtune.config.events import PrepareConfig
 from sidtune.data.rows import Split
 from sidtune.distributed.launch import launch
-from sidtune.evaluation.evaluate import EvaluationRequest, evaluate, results_folder
+from sidtune.evaluation.compare import read_settings
+from sidtune.evaluation.evaluate import (
+    KEPT,
+    EvaluationRequest,
+    evaluate,
+    results_folder,
+    settings_of,
+)
 from sidtune.evaluation.report import Report
-from sidtune.evaluation.results import read_report
+from sidtune.evaluation.results import read_report, refuse_unlike, unlike
 from sidtune.events.prepare import prepare
 from sidtune.files.text import read_json_object
 from sidtune.pipeline.defaults import (
@@ -38,8 +45,8 @@ from sidtune.tasks.config import Config
 from sidtune.tasks.config_file import parse_config, parse_part
 from sidtune.training.train import train
 
-# Of an evaluation that is there already, what makes it another than the one made here.
-OPTIONS = ("limit", "exclude_history", "both_directions", "no_rank", "no_baselines")
+# Settings of an evaluation that are equal where its figures are, besides `KEPT`.
+FIGURES = (*KEPT, "train_sha256", "valid_sha256", "ranker_sha256")
 
 
 def run(request: Request, processes: int = 1, trust_remote_code: bool = False) -> Report:
@@ -128,7 +135,7 @@ def _evaluate(config: Config, processes: int, trust_remote_code: bool) -> Report
     split: Split = "test" if config.data.rows_file("test") else "valid"
     request = EvaluationRequest(config.output_dir, split, trust_remote_code=trust_remote_code)
     file = results_folder(request) / f"{split}.json"
-    if (report := _evaluated(file, config.output_dir)) is None:
+    if (report := _evaluated(request, file)) is None:
         if processes > 1:
             arguments = ["evaluate", str(config.output_dir), "--split", split]
             _launch(processes, arguments + ["--quiet"] * console.quiet, trust_remote_code)
@@ -139,19 +146,33 @@ def _evaluate(config: Config, processes: int, trust_remote_code: bool) -> Report
     return report
 
 
-def _evaluated(file: Path, model: Path) -> Report | None:
-    """An evaluation that is there already and not older than the model and its catalogue."""
+def _evaluated(request: EvaluationRequest, file: Path) -> Report | None:
+    """The evaluation that is there already, if it is the one that would be made; one that was made
+    of other files is removed.
+
+    Raises:
+        UserError: for one that somebody made with other options.
+    """
     if not file.is_file():
         return None
-    ranker = model / FILE
-    made = max(_written(model), ranker.stat().st_mtime_ns if ranker.is_file() else 0)
-    if file.stat().st_mtime_ns < made:
-        return None
-    report = read_report(file)
+    earlier, now, ranker = read_settings(file), settings_of(request), request.model / FILE
+    made = max(_written(request.model), ranker.stat().st_mtime_ns if ranker.is_file() else 0)
+    older = file.stat().st_mtime_ns < made
+    # What follows from files; the number of beams follows from the ranker.
+    follows = ["history", "sids_sha256"] + ["beams"] * older
+    follows += ["rows_sha256"] * (earlier.get("rows") == now["rows"])
+    different = unlike(earlier, now, KEPT)
+    refuse_unlike(
+        file,
+        [name for name in different if name not in follows],
+        f"Move that file away, and run again. `sidtune evaluate {request.model} --output DIR`"
+        " leaves an evaluation with other options elsewhere.",
+    )
+    if different:
+        file.unlink()
+    report = None if older or unlike(earlier, now, FIGURES) else read_report(file)
     if report:
-        given = [f"--{name.replace('_', '-')}" for name in OPTIONS if report.settings.get(name)]
-        told = ", ".join([f"{report.rows:,} rows", *given])
-        _tell("evaluate", told, file, again=True)
+        _tell("evaluate", f"{report.rows:,} rows", file, again=True)
     return report
 
 

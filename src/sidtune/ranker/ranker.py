@@ -43,6 +43,11 @@ class Ranker:
     beams: int = BEAMS
     later: bool = False
 
+    @property
+    def lists_of(self) -> int | None:
+        """Beams of the model's lists that it reads; None where it reads none."""
+        return self.beams if "model" in self.sources else None
+
     def rank(self, asked: Asked, depth: int, *, bar: bool = False) -> tuple[Ragged, Floats]:
         """The best items of each row, at most `depth`, and their scores, which compare within a
         row only.
