@@ -177,9 +177,11 @@ def _write(fitted: Fitted, folder: Path) -> None:
     safetensors.numpy.save_file(contiguous, folder / CODEBOOKS)
     for name in FILES:
         flush(folder / name)
+    # The encoder is read again for new items, from whatever folder.
+    paths = {name: value.absolute() for name, value in fitted.options if isinstance(value, Path)}
     given = {
         "version": FORMAT_VERSION,
-        "options": fitted.options.resolved(),
+        "options": fitted.options.model_copy(update=paths).resolved(),
         "titles": fitted.titles,
         "terms": {kind: state.terms for kind, state in fitted.states.items()},
         "widths": fitted.widths,

@@ -19,11 +19,15 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from sidtune.base.errors import UserError
 from sidtune.config.sids import SidsConfig
+from sidtune.sids.assign import assign
+from sidtune.sids.fit import make
+from sidtune.sids.index import read_index
 from sidtune.sids.items import Items
 from sidtune.sids.vectors import encoder as room
 from sidtune.sids.vectors import fit_vectors, place_vectors
 from sidtune.sids.vectors.pooling import read_pooling
 from sidtune.sids.vectors.source import Source, State
+from sidtune.tasks.config_file import parse_sids
 
 WORDS = ["[PAD]", "[UNK]", "blue", "red", "mug", "tent", "for", "two"]
 TEXTS = ["blue mug", "red tent for two", "mug", "", "red " * 40]
@@ -71,6 +75,42 @@ def test_vectors_are_those_of_each_text_alone(tmp_path: Path) -> None:
         assert np.allclose(vector, (mean / mean.norm()).numpy(), atol=1e-5)
     assert widths == [16]
     assert np.allclose(place_vectors(items, states, options, vectors, widths), vectors, atol=1e-6)
+
+
+def test_new_items_need_the_encoder_of_the_fitted_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path)
+    folder = encoder(Path("bert"))
+    records = {str(at): {"title": f"{text} {at}"} for at, text in enumerate(TEXTS)}
+    (tmp_path / "old.item.json").write_text(json.dumps(records))
+    (tmp_path / "new.item.json").write_text(json.dumps({"n": {"title": "red mug"}}))
+    sids = {"vectors": "encoder", "encoder": "bert", "levels": [4, 4]}
+    tree = {"output_dir": "o", "data": {"items": "old.item.json"}, "sids": sids}
+    made = make(parse_sids(tree, "shop.yaml"))
+    # From any folder, and whatever a program that downloads leaves beside the files.
+    index, new = made.folder.absolute(), tmp_path / "new.item.json"
+    (folder / ".cache").mkdir()
+    (folder / ".cache" / "lock").write_text("")
+    monkeypatch.chdir(tmp_path / "there")
+    assert assign(read_index(index), index, new).new == 1
+    folder = tmp_path / "bert"
+    with torch.no_grad():
+        model = BertModel.from_pretrained(folder)
+        model.embeddings.word_embeddings.weight += 1
+    model.save_pretrained(folder)
+    with pytest.raises(UserError, match="are not those that the SIDs were made with"):
+        assign(read_index(index), index, new)
+
+
+def test_vectors_of_another_dimension_are_refused(tmp_path: Path) -> None:
+    """Indexes of earlier versions know nothing of their encoder's files."""
+    options = SidsConfig(vectors="encoder", encoder=encoder(tmp_path / "bert"))
+    items = Items([*"abcde"], TEXTS, TEXTS)
+    with pytest.raises(UserError, match=r"bert: vectors of 16 dimensions, .* fitted on 3") as told:
+        place_vectors(items, {"encoder": State()}, options, np.eye(3, dtype=np.float32), [3])
+    assert "as those were made" in told.value.hint
 
 
 def test_several_devices_share_the_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,7 +91,8 @@ def place_vectors(
         widths: the dimensions of each kind.
 
     Raises:
-        UserError: where no kind knows anything of new items.
+        UserError: where no kind knows anything of new items, and for vectors of other dimensions
+            than the fitted ones.
     """
     weights = options.weights
     blocks = {name: VECTORS[name]().place(items, states[name], options) for name in weights}
@@ -101,6 +102,13 @@ def place_vectors(
             "Fit with texts as well, sids.vectors: {text: 1, co_occurrence: 0.5}, or fit anew with"
             " `sidtune sids`.",
         )
+    for (name, block), width in zip(blocks.items(), widths, strict=True):
+        if block is not None and block.shape[1] != width:
+            raise UserError(
+                f"{getattr(options, name, name)}: vectors of {block.shape[1]:,} dimensions, and the"
+                f" codebooks were fitted on {width:,}",
+                "Make the vectors as those were made.",
+            )
     edges = np.cumsum([0, *widths])
     parts = {
         name: slice(start, end) for name, start, end in zip(weights, edges, edges[1:], strict=False)

@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from sidtune.base.errors import UserError
+from sidtune.base.hashing import digest, file_digest
 from sidtune.base.terminal import progress
 from sidtune.config.sids import SidsConfig
 from sidtune.sids.items import Items
@@ -21,23 +23,28 @@ from sidtune.sids.vectors.pooling import Pooling, read_pooling
 from sidtune.sids.vectors.source import Source, State, need_finite, unit
 
 TEXTS_AT_ONCE = 64
+# Of a state: SHA-256 of the encoder's files. Indexes of earlier versions have none.
+DIGEST = "digest"
 
 
 class Encoder:
     """A folder that Transformers reads; if it is one of sentence-transformers, with its pooling."""
 
     def fit(self, source: Source) -> tuple[Floats, State]:
-        """Vectors `(n, hidden size)` of length 1."""
-        return self.place(source.items, State(), source.options), State()
+        """Vectors `(n, hidden size)` of length 1, and by what the encoder is known again."""
+        assert source.options.encoder
+        vectors = self.place(source.items, State(), source.options)
+        return vectors, State({DIGEST: _digest(source.options.encoder)})
 
     def place(self, items: Items, state: State, options: SidsConfig) -> Floats:
         """Vectors of other items; nothing is fitted.
 
         Raises:
-            UserError: for a folder that Transformers does not read, for vectors that are not
-                finite, and as `read_pooling`.
+            UserError: for a folder that Transformers does not read, for another encoder than that
+                of the fitted items, for vectors that are not finite, and as `read_pooling`.
         """
         assert options.encoder
+        _refuse_other(options.encoder, state)
         pooling = read_pooling(options.encoder)
         # One for each device; a tokenizer may not be used by two threads at once.
         loaded = [_load(options.encoder, device) for device in devices()]
@@ -76,11 +83,34 @@ def devices() -> list[str]:
     return [f"cuda:{number}" for number in range(torch.cuda.device_count())] or ["cpu"]
 
 
+def _refuse_other(folder: Path, state: State) -> None:
+    """Raises `UserError` for a folder that is missing, or holds other files than when `state` was
+    fitted.
+    """
+    if not folder.is_dir():
+        raise UserError(f"sids.encoder: no such folder: {folder}", "Download the encoder first.")
+    if state.tensors and not np.array_equal(state.tensors[DIGEST], _digest(folder)):
+        raise UserError(
+            f"sids.encoder: the files in {folder} are not those that the SIDs were made with, whose"
+            " vectors may mean something else",
+            "Put the files of then there, or make the SIDs of all items anew: `sidtune sids`.",
+        )
+
+
+def _digest(folder: Path) -> NDArray[np.uint8]:
+    """Of all files but hidden ones, which programs that download leave, and compiled code."""
+    names = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    files = [
+        (name.as_posix(), file_digest(folder / name))
+        for name in names
+        if not any(part.startswith((".", "__pycache__")) for part in name.parts)
+    ]
+    return np.frombuffer(bytes.fromhex(digest(files)), np.uint8)
+
+
 def _load(folder: Path, device: str) -> tuple[Any, Any]:
     from transformers import AutoModel, AutoTokenizer
 
-    if not folder.is_dir():
-        raise UserError(f"sids.encoder: no such folder: {folder}", "Download the encoder first.")
     try:
         tokenizer, model = (
             AutoTokenizer.from_pretrained(folder),

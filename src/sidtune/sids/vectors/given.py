@@ -37,24 +37,16 @@ class Given:
 
     def fit(self, source: Source) -> tuple[Floats, State]:
         """The vectors as they are, `(n, d)`."""
-        vectors = self.place(source.items, State(), source.options)
-        return vectors, State({"dimensions": np.array([vectors.shape[1]])})
+        return self.place(source.items, State(), source.options), State()
 
     def place(self, items: Items, state: State, options: SidsConfig) -> Floats:
         """The vectors of other items, from the file that the options name.
 
         Raises:
-            UserError: as `read_vectors`, and where the dimension is not that of the fitted vectors.
+            UserError: as `read_vectors`.
         """
         assert options.file
-        vectors = read_vectors(options.file, items)
-        if state.tensors and vectors.shape[1] != int(state.tensors["dimensions"][0]):
-            raise UserError(
-                f"{options.file}: vectors of {vectors.shape[1]:,} dimensions, and the codebooks"
-                f" were fitted on {int(state.tensors['dimensions'][0]):,}",
-                "Make the vectors as those were made.",
-            )
-        return vectors
+        return read_vectors(options.file, items)
 
 
 def read_vectors(path: Path, items: Items) -> Floats:
