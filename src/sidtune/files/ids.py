@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import csv
 import io
 from collections.abc import Sequence
@@ -47,9 +48,9 @@ def as_id(value: Any) -> str | None:
 
 def number_text(value: float) -> str:
     """A number as a text of an item: 1984.0 is 1984; empty for NaN, by which tables say that there
-    is none.
+    is none, and for infinities.
     """
-    return "" if value != value else as_id(value) or repr(value)
+    return (as_id(value) or repr(value)) if math.isfinite(value) else ""
 
 
 def id_list(values: Any) -> list[str] | None:

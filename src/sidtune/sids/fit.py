@@ -26,7 +26,7 @@ from sidtune.sids.vectors import fit_vectors
 from sidtune.sids.vectors.source import Source
 
 # A change of what the same inputs lead to changes it.
-METHOD_VERSION = 5
+METHOD_VERSION = 6
 DEPTH, USUAL_SIZE, ITEMS_OF_USUAL_SIZE, SMALLEST_SIZE = 3, 256, 1_024, 4
 ITEMS_PER_CODE = 4
 # Quantizers with an encoder that is trained.
@@ -55,6 +55,7 @@ def make(run: SidsRun) -> Made:
         return Made(folder, True)
     file = catalogue_file(run)
     items = read_items(file, run.sids.columns) if file else items_of_rows(run.data)
+    _refuse_silent(run, items)
     starting(f"Making SIDs of {len(items):,} items{_texts(items, run.sids)}{_time(run.sids)}")
     write_index(fit(Source(items, run.sids, _reader(run, items))), folder)
     return Made(folder, False)
@@ -123,6 +124,16 @@ def default_levels(items: int) -> list[int]:
     while size**DEPTH < items * ITEMS_PER_CODE:
         size *= 2
     return [size] * DEPTH
+
+
+def _refuse_silent(run: SidsRun, items: Items) -> None:
+    """Raises `UserError` for a column that was asked for and has no text."""
+    for name in run.sids.columns or ():
+        if name not in items.columns:
+            raise UserError(
+                f"sids.columns: {name!r} of {catalogue_file(run)} has no text for any item",
+                "Leave it out. Texts, numbers and dates are read, and lists and objects of them.",
+            )
 
 
 def _texts(items: Items, options: SidsConfig) -> str:

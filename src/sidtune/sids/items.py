@@ -8,6 +8,8 @@ import html
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from sidtune.events.catalogue import text_items
 from sidtune.events.columns import find_column
 from sidtune.events.engine import require
 from sidtune.events.files import DELIMITERS, JSON_LINES
-from sidtune.files.ids import as_id, canonical
+from sidtune.files.ids import canonical, number_text
 from sidtune.files.literals import parse_list
 from sidtune.files.row_files import kind_of
 
@@ -41,7 +43,7 @@ class Items:
         ids: item ids, all distinct.
         titles: one title an item, empty where there is none.
         texts: title and other columns of each item, one to a line, plain text.
-        columns: those that the texts were read from.
+        columns: those that the texts were read from, which some item has text in.
         others: columns that were not read.
     """
 
@@ -94,13 +96,13 @@ def read_items(path: Path, columns: Sequence[str] | None = None) -> Items:
         _plain(next((record[name] for name in TITLE_COLUMNS if name in record), None))
         for record in records
     ]
-    names = list(_usual(has)) if columns is None else [name for name in columns if name in has]
-    texts = [
-        "\n".join(filter(None, (title, *(_plain(record.get(name)) for name in names))))
-        for title, record in zip(titles, records, strict=True)
-    ]
-    used = (*(name for name in TITLE_COLUMNS[:1] if any(titles)), *names)
-    others = [name for name in has if name not in (*used, *TITLE_COLUMNS, *ID_COLUMNS)]
+    names = _usual(has) if columns is None else columns
+    read = {"title": titles}
+    for name in names:
+        read.setdefault(name, [_plain(record.get(name)) for record in records])
+    texts = ["\n".join(filter(None, entries)) for entries in zip(*read.values(), strict=True)]
+    used = tuple(name for name, entries in read.items() if any(entries))
+    others = [name for name in has if name not in (*read, *TITLE_COLUMNS, *ID_COLUMNS)]
     items = Items(ids, titles, texts, used, tuple(others))
     refuse_unnameable(items.as_catalogue(), path)
     if empty := sum(not title for title in titles):
@@ -160,11 +162,15 @@ def _plain(value: Any) -> str:
 def _texts(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield from _literal_or_text(value)
-    elif isinstance(value, list):
+    elif isinstance(value, dict):
+        yield from _texts(list(value.values()))
+    elif isinstance(value, list | tuple):
         for entry in value:
             yield from _texts(entry)
     elif type(value) in (int, float):
-        yield as_id(value) or repr(value)
+        yield number_text(value)
+    elif isinstance(value, date | Decimal):
+        yield str(value)
 
 
 def _literal_or_text(text: str) -> list[str]:
