@@ -15,7 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from sidtune.base.errors import UserError, some
-from sidtune.data.item_files import read_records
+from sidtune.data.item_files import TITLE_COLUMNS, columns_of, first_of, like_usual, read_records
 from sidtune.files.ids import Names, as_id, canonical, is_text, number_text
 from sidtune.files.literals import MissingCommasError, parse_list
 from sidtune.files.text import read_json_object
@@ -168,18 +168,18 @@ def _texts(items: Path, sids: Mapping[str, Any], index: Path) -> tuple[list[str]
 def _record_texts(records: Mapping[str, Any], path: Path) -> tuple[list[str], list[str]]:
     """Titles and descriptions of all records; the title replaces a missing or empty description."""
     titles, descriptions, faults = [], [], _Faults(path)
+    has = columns_of(records.values())
+    titled, described = like_usual(has, TITLE_COLUMNS), like_usual(has, ("description",))
     for item, record in records.items():
         if not isinstance(record, dict):
             faults.add(": expected an object with a title", item, record)
             continue
-        title = _title(record.get("title"))
-        description = _description(record.get("description"), f"{path}: item {item}")
+        given = first_of(record, titled), first_of(record, described)
+        title, description = _title(given[0]), _description(given[1], f"{path}: item {item}")
         if title is None:
-            faults.add(NO_TITLE, item, record.get("title"))
+            faults.add(NO_TITLE, item, given[0])
         if description is None:
-            faults.add(
-                ": expected text or a list of texts as description", item, record["description"]
-            )
+            faults.add(": expected text or a list of texts as description", item, given[1])
         titles.append(title or "")
         descriptions.append(description or titles[-1])
     faults.refuse("Every item needs a title: non-blank text, or a number.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,33 @@ from sidtune.files.row_files import kind_of
 from sidtune.files.text import read_json_object
 
 ID_COLUMNS = ("item_id", "id")
+TITLE_COLUMNS = ("title", "name")
 
 
 def plain_name(name: str) -> str:
     """A column's name without what people write differently: case, blanks and signs."""
     return re.sub(r"[\W_]+", "", name).casefold()
+
+
+def columns_of(records: Iterable[Any]) -> list[str]:
+    """The names that records have; what is no record is passed over."""
+    named = (record for record in records if isinstance(record, dict))
+    return list(dict.fromkeys(str(name) for record in named for name in record))
+
+
+def like_usual(names: Iterable[str], usual: Sequence[str]) -> list[str]:
+    """Those of these names that are usual ones, however they are written, in the order of the usual
+    ones.
+    """
+    plain: dict[str, list[str]] = {}
+    for name in names:
+        plain.setdefault(plain_name(name), []).append(name)
+    return [name for each in usual for name in plain.pop(plain_name(each), ())]
+
+
+def first_of(record: Mapping[str, Any], names: Iterable[str]) -> Any:
+    """The value of the first of these names that a record has."""
+    return next((record[name] for name in names if name in record), None)
 
 
 def read_records(path: Path) -> dict[str, Any]:

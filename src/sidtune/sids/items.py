@@ -21,7 +21,15 @@ from sidtune.base.terminal import warn
 from sidtune.config.sids import USUAL_COLUMNS
 from sidtune.data.catalogue import Catalogue, refuse_unnameable
 from sidtune.data.html import HTML
-from sidtune.data.item_files import ID_COLUMNS, plain_name, read_records, records_of
+from sidtune.data.item_files import (
+    ID_COLUMNS,
+    TITLE_COLUMNS,
+    columns_of,
+    first_of,
+    like_usual,
+    read_records,
+    records_of,
+)
 from sidtune.events.catalogue import text_items
 from sidtune.events.columns import find_column
 from sidtune.events.engine import require
@@ -30,7 +38,6 @@ from sidtune.files.ids import canonical, number_text
 from sidtune.files.literals import parse_list
 from sidtune.files.row_files import kind_of
 
-TITLE_COLUMNS = ("title", "name")
 TEXT_KINDS = (*DELIMITERS, *JSON_LINES)
 TAG = re.compile(r"</?[a-zA-Z][^<>]{0,1000}>|<!--")
 
@@ -91,18 +98,16 @@ def read_items(path: Path, columns: Sequence[str] | None = None) -> Items:
     ids, records = list(found), list(found.values())
     if columns is not None:
         _refuse_unknown(columns, records, path)
-    has = list(dict.fromkeys(str(name) for record in records for name in record))
-    titles = [
-        _plain(next((record[name] for name in TITLE_COLUMNS if name in record), None))
-        for record in records
-    ]
-    names = _usual(has) if columns is None else columns
+    has = columns_of(records)
+    titled = like_usual(has, TITLE_COLUMNS)
+    titles = [_plain(first_of(record, titled)) for record in records]
+    names = like_usual(has, USUAL_COLUMNS) if columns is None else columns
     read = {"title": titles}
     for name in names:
         read.setdefault(name, [_plain(record.get(name)) for record in records])
     texts = ["\n".join(filter(None, entries)) for entries in zip(*read.values(), strict=True)]
     used = tuple(name for name, entries in read.items() if any(entries))
-    others = [name for name in has if name not in (*read, *TITLE_COLUMNS, *ID_COLUMNS)]
+    others = [name for name in has if name not in (*read, *titled, *ID_COLUMNS)]
     items = Items(ids, titles, texts, used, tuple(others))
     refuse_unnameable(items.as_catalogue(), path)
     if empty := sum(not title for title in titles):
@@ -130,17 +135,8 @@ def _of_text(path: Path, kind: str) -> dict[str, Any]:
     return records_of(table, path)
 
 
-def _usual(names: Sequence[str]) -> Iterator[str]:
-    """The usual columns among these, in the order of `USUAL_COLUMNS`."""
-    plain: dict[str, list[str]] = {}
-    for name in names:
-        plain.setdefault(plain_name(name), []).append(name)
-    for usual in USUAL_COLUMNS:
-        yield from plain.pop(plain_name(usual), ())
-
-
 def _refuse_unknown(columns: Iterable[str], records: Sequence[dict[str, Any]], path: Path) -> None:
-    known = sorted({str(name) for record in records for name in record})
+    known = sorted(columns_of(records))
     for name in columns:
         if name not in known:
             message = f"sids.columns: no item of {path} has {name!r:.80}{did_you_mean(name, known)}"

@@ -424,6 +424,12 @@ def test_a_number_is_a_title(tmp_path: Path, given: object, title: str) -> None:
     assert read_texts(tmp_path / "i.json") == [title] * 2
 
 
+def test_titles_and_descriptions_are_known_however_they_are_written(tmp_path: Path) -> None:
+    items = {"1": {"Title": "Mug", "DESCRIPTION": "Blue"}, "2": {"name": "Tent"}}
+    found = small(tmp_path, items, {"1": ["<a>"], "2": ["<b>"]})
+    assert (found.titles, found.descriptions) == (["Mug", "Tent"], ["Blue", "Tent"])
+
+
 def test_faults_of_a_catalogue_are_counted_and_told_all_at_once(tmp_path: Path) -> None:
     titles = {
         f"t{number}": {"title": value}

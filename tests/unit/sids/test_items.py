@@ -36,7 +36,7 @@ def test_texts_of_a_json_catalogue(tmp_path: Path) -> None:
 
 
 def test_usual_columns_are_known_however_they_are_written(tmp_path: Path) -> None:
-    record = {"title": "Mug", "Category": "Cups", "BRAND": "Acme", "品牌": "某", "price": 3}
+    record = {"Title": "Mug", "Category": "Cups", "BRAND": "Acme", "品牌": "某", "price": 3}
     (tmp_path / "shop.item.json").write_text(json.dumps({"7": record}))
     found = read_items(tmp_path / "shop.item.json")
     assert found.texts == ["Mug\nAcme\nCups\n某"]
