@@ -86,9 +86,9 @@ def assign(fitted: Fitted, folder: Path, catalogue: Path, vectors: Path | None =
     else:
         outcome = resolve_beside(latents, fitted.books, nearest, fitted.codes)
     grown = _grown(fitted, added, points, outcome.codes, outcome.extra)
-    return Placed(
-        grown, folder.parent / _name(folder, added, outcome.codes), len(new), outcome.surplus
-    )
+    # A folder that is named `.` lies beside others, too.
+    place = folder.resolve().parent / _name(folder, added, outcome.codes)
+    return Placed(grown, place, len(new), outcome.surplus)
 
 
 def _grown(

@@ -75,6 +75,17 @@ def test_an_index_that_grew_can_grow_again(tmp_path: Path) -> None:
     assert len({folder, first.folder, again.folder}) == 3
 
 
+@pytest.mark.parametrize("name", [".", "../{name}"])
+def test_the_new_index_lies_beside_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    before, folder = fitted(tmp_path)
+    new = catalogue(tmp_path, {"n": {"title": "red mug"}})
+    monkeypatch.chdir(folder)
+    placed = assign(before, Path(name.format(name=folder.name)), new)
+    assert placed.folder.parent == folder.resolve().parent
+
+
 def test_items_without_a_known_term_are_counted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
