@@ -164,8 +164,13 @@ def test_whatever_is_asked_the_server_does_not_fail(client: TestClient, body: An
 def test_wrong_paths_methods_and_hosts(client: TestClient) -> None:
     assert client.get("/nothing").status_code == 404
     assert client.get("/recommend").status_code == 405
-    refused = client.get("/model", headers={"Host": "evil.example"})
-    assert refused.status_code == 400
+    for host in ("evil.example", "127.0.0.1.evil.example:8000", "[::1", ""):
+        refused = client.get("/model", headers={"Host": host})
+        assert refused.status_code == 400
+        assert refused.json()["error"].startswith(f"the header Host is {host!r}")
+        assert "Host: 127.0.0.1" in refused.json()["hint"]
+    for host in ("LOCALHOST", "[::1]:8000", "127.0.0.1:1"):
+        assert client.get("/model", headers={"Host": host}).status_code == 200
 
 
 def test_a_prompt_that_is_too_long_is_refused(run: Path) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
-from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sidtune import __version__
 from sidtune.base.errors import UserError
@@ -53,6 +55,35 @@ class Refusal(HTTPException):
         self.hint = hint
 
 
+class OnLoopback:
+    """Refuses requests to another name than those of loopback (400)."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Look at the header `Host` before anything else."""
+        app: ASGIApp = self.app
+        if scope["type"] != "lifespan":
+            host = Headers(scope=scope).get("host", "")
+            if _name_of(host) not in LOOPBACK:
+                app = _answer(
+                    400,
+                    f"the header Host is {host!r:.80}, and this server listens on loopback only",
+                    "Let a proxy send Host: 127.0.0.1, or start the server with --host, such as"
+                    " --host 0.0.0.0.",
+                )
+        await app(scope, receive, send)
+
+
+def _name_of(host: str) -> str | None:
+    """The name in a header `Host`, without its port."""
+    try:
+        return urlsplit(f"//{host}").hostname
+    except ValueError:
+        return None
+
+
 def make_app(title: str, description: str, limits: Limits, host: str, lifespan: Any) -> FastAPI:
     """An application that answers every fault with `{"error", "hint"}`.
 
@@ -72,7 +103,7 @@ def make_app(title: str, description: str, limits: Limits, host: str, lifespan: 
     )
     app.add_middleware(BodyLimit, limits=limits)
     if host in LOOPBACK:
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK, "[::1]"])
+        app.add_middleware(OnLoopback)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(Exception, _failed)
