@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import csv
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
