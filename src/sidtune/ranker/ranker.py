@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sidtune.base.errors import UserError
-from sidtune.base.ragged import Ragged
+from sidtune.base.ragged import Ragged, stack
 from sidtune.base.terminal import counting, warn
 from sidtune.config.rank import RankConfig, SourceName
 from sidtune.config.search import BEAMS
@@ -19,7 +20,7 @@ from sidtune.ranker.pairs import Asked, Beams, Floats
 from sidtune.ranker.scorers import INSTALL, Scorer, has_lightgbm, weights_for
 from sidtune.ranker.sources import SOURCES
 from sidtune.ranker.sources.base import Known, Source
-from sidtune.ranker.table import Table, tabulate
+from sidtune.ranker.table import Table, tables, tabulate
 
 FOLDS, FOLD_SEED, CUTOFF = 3, 0, 10
 
@@ -59,9 +60,12 @@ class Ranker:
         self, asked: Asked, depth: int, *, bar: bool = False
     ) -> tuple[Ragged, Floats, list[tuple[SourceName, ...]]]:
         """What `rank` gives, and for each item of the lists the sources that named it."""
-        table = tabulate(self.sources, asked, bar)
-        items, scores = table.pairs.best(self.scorer.scores(table), depth)
-        return items, scores, table.sources_of(items)
+        lists: list[tuple[Ragged, Floats]] = []
+        named: list[tuple[SourceName, ...]] = []
+        for table in tables(self.sources, asked, bar):
+            lists.append(table.pairs.best(self.scorer.scores(table), depth))
+            named += table.sources_of(lists[-1][0])
+        return *_stacked(lists), named
 
     def recounted(self, known: Known) -> Ranker:
         """With sources that are counted again on later events, too, or over more items; what puts
@@ -81,13 +85,14 @@ class Ranker:
         """What `rank` gives, as `ranker`, and as `ranker without model` what it would give if there
         were no model; the features are computed once.
         """
-        table = tabulate(self.sources, asked)
-        found = {"ranker": table.pairs.best(self.scorer.scores(table), depth)}
-        if self.without_model:
-            rest = table.without("model")
-            scores = self.without_model.scores(rest)
-            found["ranker without model"] = rest.pairs.best(scores, depth)
-        return found
+        lists: dict[str, list[tuple[Ragged, Floats]]] = defaultdict(list)
+        for table in tables(self.sources, asked):
+            lists["ranker"].append(table.pairs.best(self.scorer.scores(table), depth))
+            if self.without_model:
+                rest = table.without("model")
+                best = rest.pairs.best(self.without_model.scores(rest), depth)
+                lists["ranker without model"].append(best)
+        return {name: _stacked(parts) for name, parts in lists.items()}
 
 
 @dataclass(frozen=True)
@@ -106,6 +111,12 @@ class Fitted:
     ranker: Ranker
     ranks: dict[str, NDArray[np.int64]]
     absent: tuple[SourceName, ...]
+
+
+def _stacked(parts: Sequence[tuple[Ragged, Floats]]) -> tuple[Ragged, Floats]:
+    """The lists of all parts of the rows, and their scores."""
+    items, scores = zip(*parts, strict=True)
+    return stack(items), np.concatenate(scores)
 
 
 def fit_sources(

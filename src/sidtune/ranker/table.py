@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -77,12 +77,17 @@ class Table:
         return replace(self, pairs=pairs, features=self.features[chosen], named=self.named[chosen])
 
 
+def tables(sources: Sources, asked: Asked, bar: bool = True) -> Iterator[Table]:
+    """Ask every source, some rows at a time: a table for each part of the rows."""
+    chunks = asked.chunks()
+    for chunk in progress(chunks, "candidates", len(asked), len) if bar else chunks:
+        yield _tabulate(sources, chunk)
+
+
 def tabulate(sources: Sources, asked: Asked, bar: bool = True) -> Table:
-    """Ask every source, some rows at a time."""
-    chunks = list(asked.chunks())
-    work = progress(chunks, "candidates", len(asked), len) if bar else chunks
-    parts = [_tabulate(sources, chunk) for chunk in work]
-    starts = np.cumsum([0, *map(len, chunks)])[:-1]
+    """One table of all rows, as fitting needs it; for many rows it is large."""
+    parts = list(tables(sources, asked, bar))
+    starts = np.cumsum([0, *(part.pairs.rows for part in parts)])[:-1]
     pairs = Pairs(
         np.concatenate([part.pairs.row + at for part, at in zip(parts, starts, strict=True)]),
         np.concatenate([part.pairs.item for part in parts]),

@@ -19,8 +19,8 @@ from sidtune.base.errors import UserError
 from sidtune.config.rank import RankConfig
 from sidtune.data.catalogue import Catalogue
 from sidtune.metrics.metrics import gains
+from sidtune.ranker import pairs, scorers
 from sidtune.ranker import ranker as room
-from sidtune.ranker import scorers
 from sidtune.ranker.file import FILE, read_ranker, write_ranker
 from sidtune.ranker.ranker import Fitted, fit_ranker
 from sidtune.ranker.scorers import Mixture, Scorer, Trees, import_lightgbm
@@ -57,6 +57,32 @@ def test_the_same_twice_and_whatever_the_rows_around(fitted: Fitted) -> None:
     part = fitted.ranker.rank(asked(TEST, ITEMS, beams_of(TEST, ITEMS)).take(some), 10)
     for place, row in enumerate(some):
         assert part[0][place].tolist() == whole[0][row].tolist()
+
+
+def test_lists_made_in_parts_are_those_of_one_table(
+    fitted: Fitted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted, ranker = asked(TEST, ITEMS, beams_of(TEST, ITEMS)), fitted.ranker
+    table = tabulate(ranker.sources, wanted)
+    rest = table.without("model")
+    assert ranker.without_model
+    expected = {
+        "ranker": table.pairs.best(ranker.scorer.scores(table), 10),
+        "ranker without model": rest.pairs.best(ranker.without_model.scores(rest), 10),
+    }
+    monkeypatch.setattr(pairs, "MOST_ROWS_AT_ONCE", 7)
+    monkeypatch.setattr(room, "tabulate", lambda *_: pytest.fail("all rows at once"))
+    found = ranker.rank_each(wanted, 10)
+    items, scores, named = ranker.rank_named(wanted, 10)
+    assert named == table.sources_of(items)
+    for (own, theirs), lists in (
+        (found["ranker"], expected["ranker"]),
+        ((items, scores), expected["ranker"]),
+        (found["ranker without model"], expected["ranker without model"]),
+    ):
+        assert own.values.tolist() == lists[0].values.tolist()
+        assert own.offsets.tolist() == lists[0].offsets.tolist()
+        assert theirs.tolist() == lists[1].tolist()
 
 
 def test_lists_hold_what_may_be_listed(fitted: Fitted) -> None:
