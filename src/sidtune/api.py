@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
-from sidtune.config.search import MAX_TOKENS, Normalize, RankOptions
+from sidtune.config.search import MAX_TOKENS, Normalize, RankOptions, refuse_below_one, refuse_other
 from sidtune.tasks.config import Config
 
 if TYPE_CHECKING:
@@ -132,10 +132,14 @@ def evaluate(
         processes, only the first returns it; the others return None.
 
     Raises:
-        UserError: for any mistake in configuration, data or model.
+        UserError: for any mistake in arguments, configuration, data or model.
     """
+    from sidtune.data.rows import Split as Splits
     from sidtune.evaluation import evaluate as room
 
+    refuse_other("split", split, get_args(Splits))
+    if limit is not None:
+        refuse_below_one("limit", limit)
     options = RankOptions(beams, normalize, exclude_history, max_tokens, both_directions)
     request = room.EvaluationRequest(
         Path(model),

@@ -7,6 +7,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet
 import pytest
 from tests.asking import call, message, plainly_ranked
@@ -121,8 +122,15 @@ def test_recommend_in_python(config: Config) -> None:
     assert recommender.recommend([[1]], k=3)[0][0].item_id == first[0].item_id  # type: ignore[list-item]
     with pytest.raises(UserError, match="history 1 is a string, not a list: '12'"):
         recommender.recommend(["12", "7"])
-    kept = recommender.among(["2", "4", "5"]).recommend([["4", "2"]], k=3, exclude_history=True)
-    assert [[r.item_id for r in row] for row in kept] == [["5"]]
+    with pytest.raises(UserError, match="history 2 is int, not a list: 7"):
+        recommender.recommend([["1"], 7])  # type: ignore[list-item]
+    with pytest.raises(UserError, match="candidates are a string, not a list: '12'"):
+        recommender.among("12")
+    array = np.array([["1"]])
+    assert recommender.recommend(array, k=3) == recommender.recommend([["1"]], k=3)  # type: ignore[arg-type]
+    for candidates in (["2", "4", "5"], np.array([2, 4, 5])):
+        kept = recommender.among(candidates).recommend([["4", "2"]], k=3, exclude_history=True)
+        assert [[r.item_id for r in row] for row in kept] == [["5"]]
     again = recommender.recommend([["1"]], k=3)[0]
     assert [r.item_id for r in again] == [r.item_id for r in first], (
         "the restriction made another recommender"

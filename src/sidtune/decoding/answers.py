@@ -142,9 +142,13 @@ def allowed_items(ids: Iterable[str], catalogue: Catalogue) -> NDArray[np.bool_]
     """Mask of items with the given ids, `(items,)`; unknown ids are counted in a warning.
 
     Raises:
-        UserError: if no id is in the catalogue.
+        UserError: for a single string, and if no id is in the catalogue.
     """
-    names = list(dict.fromkeys(ids))
+    if isinstance(ids, str):
+        raise UserError(
+            f"candidates are a string, not a list: {ids!r:.60}", "Give a list of item ids."
+        )
+    names = list(dict.fromkeys(map(str, ids)))
     allowed, unknown = known_items(names, catalogue)
     if unknown:
         warn(

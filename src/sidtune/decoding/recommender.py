@@ -154,14 +154,15 @@ class Recommender:
                 that learned both (task `sid_sequence_reversed`) and has no ranker.
 
         Raises:
-            UserError: for items that are not in the catalogue, and for histories that are empty or
-                too long.
+            UserError: for arguments other than these, for items that are not in the catalogue, and
+                for histories that are empty or too long.
         """
         options = self.settled(
             RankOptions(beams, normalize, exclude_history, both_directions=both_directions)
         )
         check_size(k, options.width)
-        if not histories:
+        # An array or a column of a table has no truth of its own.
+        if not len(histories):
             return []
         answers = []
         for number, answer in enumerate(
@@ -266,12 +267,14 @@ class Recommender:
         """Catalogue positions of item ids.
 
         Raises:
-            UserError: for ids that are not in the catalogue, and for an empty history.
+            UserError: for ids that are not in the catalogue, and for a history that is empty or no
+                list.
         """
         for number, history in enumerate(histories, start=1):
-            if isinstance(history, str):
+            if isinstance(history, str) or not hasattr(history, "__len__"):
+                what = "a string" if isinstance(history, str) else type(history).__name__
                 raise UserError(
-                    f"history {number} is a string, not a list: {history!r:.60}",
+                    f"history {number} is {what}, not a list: {history!r:.60}",
                     "Give lists of item ids: [['12', '7']].",
                 )
         lengths = np.array([len(history) for history in histories], np.int64)

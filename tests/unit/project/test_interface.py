@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from tests.tiny_data import tiny_tree
 
 import sidtune
+from sidtune.base.errors import UserError
 
 NAMES = [
     "Recommendation",
@@ -77,3 +80,24 @@ def test_the_functions_do_what_the_commands_do(tmp_path: Path) -> None:
     assert list(report.rankers) == ["model"]
     (found,) = sidtune.Recommender.load(result.folder).recommend([["1", "2"]], k=3)
     assert len(found) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"split": "validation"}, "split is 'validation'"),
+        ({"split": "tests"}, "split is 'tests'; did you mean test"),
+        ({"limit": 0}, "limit is 0"),
+        ({"limit": "5"}, "limit is '5'"),
+        ({"beams": -1}, "beams is -1"),
+        ({"beams": 2.5}, "beams is 2.5"),
+        ({"max_tokens": 0}, "max_tokens is 0"),
+        ({"normalize": "Full"}, "normalize is 'Full'; did you mean full"),
+        ({"normalize": None}, "normalize is None"),
+    ],
+)
+def test_strange_arguments_of_an_evaluation_are_refused(
+    tmp_path: Path, arguments: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(UserError, match=re.escape(said)):
+        sidtune.evaluate(tmp_path, **arguments)
