@@ -115,7 +115,7 @@ def evaluate(
             console.print(
                 f"All metrics: {place}.json. All ranked lists: {place}.predictions.parquet"
             )
-            for line in told_without_history(report):
+            for line in told_without_history(report, rows, train):
                 console.print(escape(line), soft_wrap=True)
         if report and output is None:
             leave_report(model, said=not as_json)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
-from pathlib import PurePath
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePath
+from typing import Any
 
 from rich.columns import Columns
 from rich.console import Group, RenderableType
 from rich.table import Table
 
 from sidtune.base.durations import measured_duration
+from sidtune.config.search import BEAMS, MAX_TOKENS
 from sidtune.evaluation.report import Report
 from sidtune.metrics.metrics import CUTOFFS, GROUP_CUTOFF, Estimate
 from sidtune.metrics.metrics import Group as RowGroup
@@ -46,11 +48,16 @@ def render(report: Report) -> Iterator[RenderableType]:
     yield Columns([*groups, _lists(report)], padding=(1, 4))
 
 
-def told_without_history(report: Report) -> Iterator[str]:
+def told_without_history(
+    report: Report, rows: Path | None = None, train: Path | None = None
+) -> Iterator[str]:
     """Where the lists hold items of the history, though hardly any user has an item twice: a line
     that says so, and the command that leaves the history out.
 
     Validation rows or training rows decide, never test rows.
+
+    Args:
+        rows, train: files that were given in place of those of the run's configuration.
     """
     settings, repeating = report.settings, report.details and report.details.repeating
     places = next(iter(report.rankers.values())).repeated
@@ -61,9 +68,32 @@ def told_without_history(report: Report) -> Iterator[str]:
     few = "Few users have" if repeating.value else "No user has"
     yield f"{few} an item twice; {places:.0%} of the top 10 is history. To exclude it:"
     folder = PurePath(settings["model"])
-    split = () if settings["split"] == "test" else ("--split", settings["split"])
+    options = list(_options({**settings, "rows": rows, "train": train}))
     output = ("--exclude-history", "--output", str(folder / "without-history"))
-    yield f"  {shlex.join(['sidtune', 'evaluate', str(folder), *split, *output])}"
+    yield f"  {shlex.join(['sidtune', 'evaluate', str(folder), *options, *output])}"
+
+
+def _options(settings: Mapping[str, Any]) -> Iterator[str]:
+    """The options of an evaluation that are not the command's defaults."""
+    # Without --beams, lists are as long as those that the ranker was fitted on.
+    beams = None if "ranker_sha256" in settings else BEAMS
+    defaults = {
+        "split": "test",
+        "beams": beams,
+        "normalize": "full",
+        "limit": None,
+        "candidates": None,
+        "rows": None,
+        "train": None,
+        "max_tokens": MAX_TOKENS,
+    }
+    for name, default in defaults.items():
+        value = settings.get(name, default)
+        if value != default:
+            yield from (f"--{name.replace('_', '-')}", str(value))
+    for name in ("both_directions", "no_rank"):
+        if settings.get(name):
+            yield f"--{name.replace('_', '-')}"
 
 
 def metrics_table(report: Report) -> RenderableType:

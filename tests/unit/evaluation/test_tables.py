@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -58,7 +59,23 @@ def test_a_history_that_wastes_places_is_told_of(
 def test_the_command_is_that_of_the_split(made: Report) -> None:
     _, command = told_without_history(changed(made, 0, 600, 0.5, split="valid"))
     assert command == (
-        "  sidtune evaluate 'runs/my shop' --split valid --exclude-history"
+        "  sidtune evaluate 'runs/my shop' --split valid --beams 10 --exclude-history"
         " --output 'runs/my shop/without-history'"
     )
     assert not list(told_without_history(made)), "validation rows are not known"
+
+
+def test_the_command_has_the_options_of_the_evaluation(made: Report) -> None:
+    options = {"beams": 20, "limit": 900, "candidates": "in stock.txt", "no_rank": True}
+    told = changed(made, 0, 600, 0.5, normalize="trie", both_directions=True, **options)
+    _, command = told_without_history(told, Path("a.csv"), Path("b.csv"))
+    assert command == (
+        "  sidtune evaluate 'runs/my shop' --beams 20 --normalize trie --limit 900"
+        " --candidates 'in stock.txt' --rows a.csv --train b.csv --both-directions --no-rank"
+        " --exclude-history --output 'runs/my shop/without-history'"
+    )
+
+
+def test_the_command_does_not_rely_on_the_beams_of_a_ranker(made: Report) -> None:
+    _, command = told_without_history(changed(made, 0, 600, 0.5, ranker_sha256="0", beams=50))
+    assert " --beams 50 " in command
