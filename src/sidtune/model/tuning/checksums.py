@@ -36,8 +36,11 @@ def checksum_of(values: Tensor, left_out: Tensor | None = None, first: int = 0) 
         first: number of the first row, where these are some rows of a tensor.
 
     Returns:
-        `()`, int64.
+        `()`, int64; 0 where there is no value.
     """
+    if not values.numel():
+        # What a process holds of a tensor with fewer rows than there are processes.
+        return torch.zeros((), dtype=torch.int64, device=values.device)
     rows = values.detach().reshape(max(1, len(values)) if values.dim() else 1, -1).contiguous()
     # Words of the tensor's own size would be widened before summing: a copy of eight bytes per
     # value.

@@ -44,6 +44,11 @@ def test_rows_that_trade_places_count() -> None:
     assert checksum(values[[1, 0, 2, 3]]) != checksum(values)
 
 
+def test_no_values_have_a_checksum_too() -> None:
+    """As one of several processes has them, of a tensor with a single row."""
+    assert checksum(torch.empty(0, 3)) == 0
+
+
 def test_a_part_of_a_larger_tensor_has_the_checksum_of_its_copy() -> None:
     """At an address that is no multiple of a word."""
     parts = torch.randn(41).bfloat16()[1:41].view(5, 8)
