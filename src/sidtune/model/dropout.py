@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from sidtune.base.errors import UserError
 from sidtune.config.model import ModelConfig
+from sidtune.model.tuning.base import text_decoder
 
 RATES = ("residual_dropout", "embedding_dropout")
 # Names of the modules whose outputs a decoder layer adds to the residual, after attention and after
@@ -87,7 +88,7 @@ def decoder_layers(model: PreTrainedModel) -> list[nn.Module]:
     depth = model.config.get_text_config().num_hidden_layers
     lists = (
         module
-        for module in model.modules()
+        for module in text_decoder(model).modules()
         if isinstance(module, nn.ModuleList) and len(module) == depth
     )
     return list(next(lists, []))

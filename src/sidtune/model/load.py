@@ -23,6 +23,7 @@ from sidtune.model.base_files import SCRATCH, quantisation_fault, weight_faults
 from sidtune.model.dropout import set_dropout
 from sidtune.model.initialise import ItemTexts, mean_rows, text_rows
 from sidtune.model.tuning import TUNINGS
+from sidtune.model.tuning.base import freeze_beside_text
 from sidtune.model.tuning.quantised import drop_quantisation, make_trainable, settings
 from sidtune.tokenizer.load import load_model_config
 from sidtune.tokenizer.vocabulary import Vocabulary
@@ -71,7 +72,9 @@ def _undropped(
     """The model as `load_model` returns it, but with the base's own dropout and no adapters."""
     model_config = load_model_config(config.base, trust_remote_code)
     if config.from_scratch:
-        return _build(config.base, model_config, vocabulary, seed, trust_remote_code)
+        model = _build(config.base, model_config, vocabulary, seed, trust_remote_code)
+        freeze_beside_text(model)
+        return model
     beside = config.tuning == "lora"
     if fault := quantisation_fault(config.base, model_config, config.quantize, beside):
         raise fault
@@ -83,6 +86,7 @@ def _undropped(
         options["device_map"] = {"": "cpu"}
     model = _load(config.base, trust_remote_code, **options)
     make_trainable(model)
+    freeze_beside_text(model)
     added = _make_room(model, rows_needed(model_config, vocabulary.tokenizer))
     assert texts is not None or config.new_rows == "mean"
     _initialise(model, vocabulary, added, texts if config.new_rows == "text" else None, seed)
@@ -181,6 +185,7 @@ def outline(
         model: Any = AutoModelForCausalLM.from_config(
             model_config, dtype=dtype, trust_remote_code=trust_remote_code
         )
+        freeze_beside_text(model)
         tuning = TUNINGS[config.tuning]
         tuning.apply(model, sid_ids)
         set_dropout(model, config)

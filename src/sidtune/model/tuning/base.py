@@ -128,6 +128,25 @@ class Tuning(ABC):
         return trained, total - trained if self.keeps_base else total
 
 
+def text_decoder(model: PreTrainedModel) -> nn.Module:
+    """The part of a model between embedding and head that reads text: all of it, except where it
+    also reads images or sounds.
+    """
+    if model.config.get_text_config() is model.config:
+        return model
+    decoder: nn.Module = model.get_decoder()
+    return decoder
+
+
+def freeze_beside_text(model: PreTrainedModel) -> None:
+    """Freeze what no text passes, such as layers that read images: it would get no gradient."""
+    parts = (text_decoder(model), model.get_input_embeddings(), model.get_output_embeddings())
+    passed = {id(weight) for part in parts for weight in part.parameters()}
+    for weight in model.parameters():
+        if id(weight) not in passed:
+            weight.requires_grad_(False)
+
+
 def module_name(model: nn.Module, wanted: nn.Module) -> str:
     """The name that a module of the model is registered under."""
     names: list[str] = [name for name, module in model.named_modules() if module is wanted]

@@ -18,6 +18,7 @@ from transformers.pytorch_utils import Conv1D
 
 from sidtune.base.errors import UserError, did_you_mean
 from sidtune.config.model import LoraConfig
+from sidtune.model.tuning.base import text_decoder
 from sidtune.model.tuning.checksums import checksum
 from sidtune.model.tuning.frozen import Frozen, sid_rows
 from sidtune.model.tuning.quantised import EXTRAS, quantised_layers, whole_weight
@@ -208,7 +209,7 @@ def peft_config(lora: LoraConfig, targets: Sequence[str]) -> Any:
 
 def target_names(model: PreTrainedModel, targets: str | Sequence[str]) -> list[str]:
     """The linear layers that get adapters: never the embedding or the output head, which have rows
-    of their own.
+    of their own, nor layers that no text passes.
 
     Args:
         targets: `all-linear`, or names such as `q_proj` or `layers.0.mlp.up_proj`, each of which
@@ -219,10 +220,11 @@ def target_names(model: PreTrainedModel, targets: str | Sequence[str]) -> list[s
     """
     ends = (model.get_input_embeddings(), model.get_output_embeddings())
     outside = {id(module) for end in ends for module in end.modules()}
+    passed = {id(module) for module in text_decoder(model).modules()} - outside
     linear = [
         name
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | Conv1D) and id(module) not in outside
+        if isinstance(module, nn.Linear | Conv1D) and id(module) in passed
     ]
     last = sorted({name.rpartition(".")[2] for name in linear})
     if not linear:
