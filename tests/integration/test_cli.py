@@ -506,6 +506,11 @@ def test_sft_takes_minionerecs_words_for_a_new_run(tmp_path: Path, text: str) ->
         assert "already contains this run, finished" in str(auto.exception)
 
 
+def test_an_index_without_files_to_write_it_into(tmp_path: Path) -> None:
+    said = call("prepare", config_file(tmp_path), "--index", tmp_path / "nosuch.json").exception
+    assert "--index has no effect without --minionerec" in str(said)
+
+
 def test_a_dry_run_looks_at_what_it_would_resume_from(tmp_path: Path) -> None:
     file = config_file(tmp_path)
     missing = call("train", file, "--dry-run", "--resume", tmp_path / "nosuch")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from sidtune.base.errors import UserError
 from sidtune.base.terminal import console, json_text
 from sidtune.commands.options import AsJson, ConfigFile, Overrides
 
@@ -31,6 +32,11 @@ def prepare(
 
     Example: `sidtune prepare shop.yaml`
     """
+    if index and not minionerec:
+        raise UserError(
+            "--index has no effect without --minionerec, which writes its SIDs",
+            "Remove it, or add --minionerec FOLDER.",
+        )
     from sidtune.config.events import PrepareConfig
     from sidtune.events import prepare as room
     from sidtune.events.minionerec import write_minionerec
