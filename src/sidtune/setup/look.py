@@ -70,6 +70,12 @@ def look(folder: Path) -> list[Table]:
     Raises:
         UserError: where there is no such folder, no file in it, or more files than are looked at.
     """
+    if folder.is_file():
+        raise UserError(
+            f"{folder} is a file",
+            f"Give the folder of your files: `sidtune init {folder.parent}`. --events names the"
+            " table of events in it.",
+        )
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder", "Give the folder of your files.")
     try:

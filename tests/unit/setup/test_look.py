@@ -228,6 +228,13 @@ def test_a_table_that_lacks_one_column_says_which(tmp_path: Path) -> None:
         choose(look(tmp_path))
 
 
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    file = write_text(tmp_path / "of", "log.csv", SAMPLES["log.csv"][0])
+    with pytest.raises(UserError, match=r"log\.csv is a file") as told:
+        look(file)
+    assert f"sidtune init {tmp_path / 'of'}" in told.value.hint
+
+
 def test_nothing_to_train_on_says_what_was_found(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such folder"):
         look(tmp_path / "nosuch")
