@@ -55,7 +55,7 @@ def quick(index: Path, config: Path, steps: int = STEPS) -> dict[str, Any]:
         folder = Path(place)
         indexes = {"index": index, "random_sids": random_index(index, folder)}
         return {
-            name: train_briefly(folder / name, {**rows, "index": str(file)}, steps)
+            name: train_briefly(folder / name, {**rows, "index": str(file)}, steps, str(config))
             for name, file in indexes.items()
         }
 
@@ -80,12 +80,15 @@ def _silence() -> Iterator[None]:
         console.quiet = before
 
 
-def train_briefly(folder: Path, data: dict[str, Any], steps: int) -> dict[str, Any]:
+def train_briefly(
+    folder: Path, data: dict[str, Any], steps: int, where: str = "data"
+) -> dict[str, Any]:
     """Train a small model and rank validation rows.
 
     Args:
         folder: new; base, run and cache lie in it.
         data: the section `data`: index and rows.
+        where: it comes from, for messages.
 
     Returns:
         `rows`, and metric → `value`, `low`, `high`, by item.
@@ -117,7 +120,7 @@ def train_briefly(folder: Path, data: dict[str, Any], steps: int) -> dict[str, A
     options = RankOptions(beams=BEAMS)
     request = EvaluationRequest(folder / "run", "valid", options, limit=MOST_ROWS, baselines=False)
     with _silence():
-        train(parse_config(tree, "quick"))
+        train(parse_config(tree, where))
         report = evaluate(request)
     assert report is not None
     found = report.rankers["model"].item

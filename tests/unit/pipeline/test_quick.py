@@ -11,6 +11,7 @@ import yaml
 from tests.tiny_data import tiny_tree
 from typer.testing import CliRunner
 
+from sidtune.base.errors import UserError
 from sidtune.commands.main import app
 from sidtune.pipeline.quick import quick
 
@@ -40,6 +41,16 @@ def test_an_index_is_trained_beside_random_sids(
         assert 0 <= one["HR@10"]["low"] <= one["HR@10"]["value"] <= one["HR@10"]["high"] <= 1
     assert found["index"]["NDCG@10"] != found["random_sids"]["NDCG@10"]
     assert not (tmp_path / "out").exists(), "nothing is left"
+
+
+def test_rows_that_are_missing_are_missed_in_their_file(shop: tuple[Path, Path]) -> None:
+    index, config = shop
+    tree = yaml.safe_load(config.read_text())
+    del tree["data"]["valid"]
+    config.write_text(yaml.safe_dump(tree))
+    with pytest.raises(UserError, match="rows are missing") as told:
+        quick(index, config, steps=1)
+    assert str(config) in told.value.message
 
 
 def test_sids_that_open_others_are_trained_with_a_closing_token(shop: tuple[Path, Path]) -> None:
