@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.markup import escape
 
-from sidtune.base.terminal import (
-    STARTING,
-    console,
-    json_text,
-    launched,
-    quiet_libraries,
-    quietly,
-    starting,
-)
+from sidtune.base.terminal import STARTING, console, json_text, quiet_libraries, quietly, starting
 from sidtune.commands.options import (
     AsJson,
     Beams,
@@ -34,6 +25,7 @@ from sidtune.commands.options import (
     TrustRemoteCode,
 )
 from sidtune.commands.report import leave_report
+from sidtune.commands.stages import in_several
 from sidtune.config.search import MAX_TOKENS, RankOptions
 
 RankedSplit = Annotated[Split, typer.Option(help="Split of the run's configuration to rank.")]
@@ -79,11 +71,9 @@ def evaluate(
 
     Example: `sidtune evaluate runs/shop`
     """
-    if processes and processes > 1 and not launched():
-        # Before the evaluation is imported, which those processes do.
-        from sidtune.distributed import launch
-
-        raise typer.Exit(launch.launch(processes, sys.argv[1:]))
+    # Before the evaluation is imported, which those processes do.
+    if in_several(processes):
+        return
     with quietly(quiet):
         starting(STARTING)
     from sidtune.evaluation import evaluate as room

@@ -2,19 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-
-import typer
 from rich.markup import escape
 
-from sidtune.base.terminal import (
-    STARTING,
-    console,
-    first_process,
-    launched,
-    quiet_libraries,
-    starting,
-)
+from sidtune.base.terminal import STARTING, console, first_process, quiet_libraries, starting
 from sidtune.commands.options import (
     ConfigFile,
     DryRun,
@@ -24,7 +14,7 @@ from sidtune.commands.options import (
     Resume,
     TrustRemoteCode,
 )
-from sidtune.commands.report import leave_report
+from sidtune.commands.stages import finish, in_several
 
 
 def rl(
@@ -47,13 +37,8 @@ def rl(
     from sidtune.pipeline.defaults import load_run
 
     loaded = load_run(config, overrides or [])
-    if processes and processes > 1 and not launched():
-        # Before training is imported, which those processes do.
-        from sidtune.distributed import launch
-
-        if status := launch.launch(processes, sys.argv[1:]):
-            raise typer.Exit(status)
-    else:
+    # Before training is imported, which those processes do.
+    if not in_several(processes):
         starting(STARTING)
         from sidtune.reinforcement.run import reinforce
 
@@ -61,13 +46,7 @@ def rl(
         gain = reinforce(loaded, resume, dry_run, trust_remote_code, allow_other_processes)
         if gain and first_process():
             console.print(escape(gain.text))
-    if not dry_run and not launched():
-        from sidtune.pipeline.rank import rank_after, render
+    if not dry_run:
         from sidtune.reinforcement.run import reinforced
 
-        quiet_libraries()
-        run = reinforced(loaded)
-        found = rank_after(run, trust_remote_code)
-        for part in render(found) if found else ():
-            console.print(part)
-        leave_report(run.output_dir)
+        finish(reinforced(loaded), trust_remote_code)

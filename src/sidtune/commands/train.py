@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,7 +12,6 @@ from sidtune.base.terminal import (
     STARTING,
     console,
     first_process,
-    launched,
     quiet_libraries,
     quietly,
     starting,
@@ -28,7 +26,7 @@ from sidtune.commands.options import (
     Resume,
     TrustRemoteCode,
 )
-from sidtune.commands.report import leave_report
+from sidtune.commands.stages import finish, in_several
 
 if TYPE_CHECKING:
     from sidtune.tasks.config import Config
@@ -113,13 +111,8 @@ def run_training(
     Args:
         gpus: of a dry run: number and GiB of the GPUs to plan for.
     """
-    if processes and processes > 1 and not launched():
-        # Before training is imported, which those processes do.
-        from sidtune.distributed import launch
-
-        if status := launch.launch(processes, sys.argv[1:]):
-            raise typer.Exit(status)
-    else:
+    # Before training is imported, which those processes do.
+    if not in_several(processes):
         starting(STARTING)
         from sidtune.training.memory.fit import Gpus
         from sidtune.training.train import train as run
@@ -135,11 +128,5 @@ def run_training(
         )
         if result and first_process():
             console.print(escape(result.text))
-    if not dry_run and not launched():
-        from sidtune.pipeline.rank import rank_after, render
-
-        quiet_libraries()
-        found = rank_after(config, trust_remote_code)
-        for part in render(found) if found else ():
-            console.print(part)
-        leave_report(config.output_dir)
+    if not dry_run:
+        finish(config, trust_remote_code)

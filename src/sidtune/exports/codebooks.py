@@ -52,20 +52,30 @@ class Codebooks:
         return np.array([before[token] for token in self.ids], np.int64)
 
 
-def codebooks_of(sids: Sequence[tuple[str, ...]], token_ids: Mapping[str, int]) -> Codebooks:
-    """The codebooks of a catalogue, within the ids that its tokens have now.
+def one_depth(sids: Sequence[Sequence[str]]) -> int:
+    """How many tokens each of these SIDs has.
 
     Raises:
-        UserError: for SIDs of different depths, a token that stands at two levels, and ids between
-            which other tokens stand.
+        UserError: for SIDs of different depths.
     """
     depths = sorted({len(sid) for sid in sids})
     if len(depths) > 1:
         raise UserError(
-            f"the SIDs have {', '.join(map(str, depths))} tokens; codebooks need one depth",
+            f"the SIDs have {', '.join(map(str, depths))} tokens; engines and codebooks need one"
+            " depth",
             "Make an index with SIDs of one depth (`sids.collisions`), and train with it.",
         )
-    levels = [{sid[level] for sid in sids} for level in range(depths[0])]
+    return depths[0]
+
+
+def codebooks_of(sids: Sequence[tuple[str, ...]], token_ids: Mapping[str, int]) -> Codebooks:
+    """The codebooks of a catalogue, within the ids that its tokens have now.
+
+    Raises:
+        UserError: for a token that stands at two levels, for ids between which other tokens stand,
+            and as `one_depth`.
+    """
+    levels = [{sid[level] for sid in sids} for level in range(one_depth(sids))]
     twice = sorted(
         token for token in set().union(*levels) if sum(token in level for level in levels) > 1
     )

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sidtune.base.errors import UserError
 from sidtune.data.catalogue import Catalogue
+from sidtune.exports.codebooks import one_depth
 
 Path = tuple[int, ...]
 
@@ -60,12 +60,7 @@ def item_paths(catalogue: Catalogue, token_ids: Mapping[str, int]) -> dict[str, 
     Raises:
         UserError: for SIDs of different depths: engines generate a fixed number of tokens.
     """
-    depths = sorted({len(sid) for sid in catalogue.sids})
-    if len(depths) > 1:
-        raise UserError(
-            f"the SIDs have {', '.join(map(str, depths))} tokens; engines need one depth",
-            "Make an index with SIDs of one depth (`sids.collisions`), and train with it.",
-        )
+    one_depth(catalogue.sids)
     sids = ([token_ids[token] for token in sid] for sid in catalogue.sids)
     return {item: tuple(ids) for item, ids in zip(catalogue.ids, sids, strict=True)}
 

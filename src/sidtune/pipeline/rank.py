@@ -14,7 +14,7 @@ from rich.table import Table
 
 from sidtune.base.errors import UserError
 from sidtune.base.storage import write_text
-from sidtune.base.terminal import starting
+from sidtune.base.terminal import console, starting
 from sidtune.config.rank import RankConfig
 from sidtune.config.search import RankOptions
 from sidtune.data.catalogue import Catalogue
@@ -144,6 +144,13 @@ def rank_after(config: Config, trust_remote_code: bool = False) -> Ranked | None
     if config.rank.fit == "never":
         return None
     return rank_run(config.output_dir, trust_remote_code, config.rank)
+
+
+def rank_and_tell(config: Config, trust_remote_code: bool = False) -> None:
+    """As `rank_after`, and print what comes of it."""
+    found = rank_after(config, trust_remote_code)
+    for part in render(found) if found else ():
+        console.print(part)
 
 
 def given_options(folder: Path, overrides: Sequence[str]) -> RankConfig:

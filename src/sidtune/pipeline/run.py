@@ -34,7 +34,7 @@ from sidtune.pipeline.defaults import (
     with_model,
     with_prepared,
 )
-from sidtune.pipeline.rank import is_ranked, rank_after, render
+from sidtune.pipeline.rank import is_ranked, rank_and_tell
 from sidtune.ranker.file import FILE
 from sidtune.runs.bundle import CATALOGUE
 from sidtune.runs.checkpoints import FINAL
@@ -126,9 +126,7 @@ def _rank(config: Config, trust_remote_code: bool) -> None:
     if is_ranked(folder, _written(folder), config.rank):
         _tell("rank", "", folder / FILE, again=True)
         return
-    found = rank_after(config, trust_remote_code)
-    for part in render(found) if found else ():
-        console.print(part)
+    rank_and_tell(config, trust_remote_code)
 
 
 def _evaluate(config: Config, processes: int, trust_remote_code: bool) -> Report:
