@@ -18,8 +18,10 @@ from sidtune.commands.demo_shop import write_demo_events
 from sidtune.commands.main import app
 from sidtune.config.search import RankOptions
 from sidtune.evaluation.evaluate import EvaluationRequest, evaluate
+from sidtune.evaluation.report import Report
 from sidtune.pipeline import run as room
 from sidtune.runs.bundle import read_bundle
+from sidtune.runs.files import beside
 from sidtune.runs.output import write_config
 from sidtune.tasks.config import Config
 
@@ -116,6 +118,32 @@ def test_other_rows_are_evaluated_anew(config: Config, run: Path, tmp_path: Path
     evaluate(EvaluationRequest(run, train=rows))
     again = room._evaluate(config, 1, False)
     assert again.settings["train"] == str(config.data.train)
+
+
+def test_other_rows_than_the_run_names_are_refused(
+    config: Config, run: Path, tmp_path: Path
+) -> None:
+    own = config.data.rows_file("test")
+    assert own
+    same, fewer = tmp_path / "same.csv", tmp_path / "fewer.csv"
+    same.write_bytes(own.read_bytes())
+    fewer.write_bytes(own.read_bytes()[:-9].rpartition(b"\n")[0] + b"\n")
+
+    def evaluated(test: Path) -> Report:
+        data = config.data.model_copy(update={"test": test})
+        return room._evaluate(config.model_copy(update={"output_dir": run, "data": data}), 1, False)
+
+    assert evaluated(same) == evaluated(own)
+    match = rf"was trained with the test rows of {own}, and now they are those of {fewer}"
+    with pytest.raises(UserError, match=match):
+        evaluated(fewer)
+
+
+def test_the_folder_beside_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for run in (tmp_path, Path(".")):
+        assert beside(run, "rl") == tmp_path.with_name(f"{tmp_path.name}-rl")
+    assert beside(Path("runs/shop"), "rl") == Path("runs/shop-rl")
 
 
 def test_faults_of_the_file_come_before_the_first_stage(shop: Path, tmp_path: Path) -> None:

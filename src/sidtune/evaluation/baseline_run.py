@@ -45,6 +45,7 @@ from sidtune.opponents import sasrec
 from sidtune.opponents.baselines import Baselines, Listing, rank_rows
 from sidtune.ranker.file import catalogue_digest
 from sidtune.ranker.texts import text_vectors
+from sidtune.runs.files import beside
 from sidtune.tasks.config import Config
 from sidtune.tasks.source import load_source
 
@@ -78,8 +79,7 @@ class BaselineRequest:
     @property
     def folder(self) -> Path:
         """Where the results lie."""
-        run = self.config.output_dir
-        return self.output or run.with_name(f"{run.name}-baselines")
+        return self.output or beside(self.config.output_dir, "baselines")
 
 
 def run_baselines(request: BaselineRequest) -> Report:

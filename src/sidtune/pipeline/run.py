@@ -7,6 +7,8 @@ from typing import Any
 
 from rich.markup import escape
 
+from sidtune.base.errors import UserError
+from sidtune.base.hashing import file_digest
 from sidtune.base.terminal import console
 from sidtune.config.events import PrepareConfig
 from sidtune.data.rows import Split
@@ -38,11 +40,12 @@ from sidtune.pipeline.rank import is_ranked, rank_and_tell
 from sidtune.ranker.file import FILE
 from sidtune.runs.bundle import CATALOGUE
 from sidtune.runs.checkpoints import FINAL
+from sidtune.runs.files import CONFIG
 from sidtune.runs.output import FinishedError
 from sidtune.sids.fit import make
 from sidtune.sids.index import INDEX, REPORT
 from sidtune.tasks.config import Config
-from sidtune.tasks.config_file import parse_config, parse_part
+from sidtune.tasks.config_file import load_config, parse_config, parse_part
 from sidtune.training.train import train
 
 # Settings of an evaluation that are equal where its figures are, besides `KEPT`.
@@ -131,6 +134,7 @@ def _rank(config: Config, trust_remote_code: bool) -> None:
 
 def _evaluate(config: Config, processes: int, trust_remote_code: bool) -> Report:
     split: Split = "test" if config.data.rows_file("test") else "valid"
+    _refuse_other_rows(config, split)
     request = EvaluationRequest(config.output_dir, split, trust_remote_code=trust_remote_code)
     file = results_folder(request) / f"{split}.json"
     if (report := _evaluated(request, file)) is None:
@@ -142,6 +146,19 @@ def _evaluate(config: Config, processes: int, trust_remote_code: bool) -> Report
             report = evaluate(request)
     assert report is not None
     return report
+
+
+def _refuse_other_rows(config: Config, split: Split) -> None:
+    """Refuse rows other than those that the finished run names, which would be ranked."""
+    folder = config.output_dir
+    given, saved = (one.data.rows_file(split) for one in (config, load_config(folder / CONFIG)))
+    if given and given != saved and not (saved and file_digest(given) == file_digest(saved)):
+        raise UserError(
+            f"{folder} was trained with the {split} rows of {saved or 'no file'}, and now they are"
+            f" those of {given}",
+            f"Rank them by `sidtune evaluate {folder} --rows {given} --output DIR`, or train anew"
+            " with another output_dir.",
+        )
 
 
 def _evaluated(request: EvaluationRequest, file: Path) -> Report | None:

@@ -34,7 +34,7 @@ from sidtune.reinforcement.rewards.base import Shop
 from sidtune.reinforcement.rollouts import Rollouts
 from sidtune.reinforcement.trainer import Reinforcement, ReinforcementTrainer, averaged_weights
 from sidtune.runs.bundle import RECOMMENDER_FILE, read_bundle, refuse_other_folders
-from sidtune.runs.files import METRICS
+from sidtune.runs.files import METRICS, beside
 from sidtune.runs.schedule import stage_runs
 from sidtune.sids.vectors.source import unit
 from sidtune.tasks.config import Config
@@ -115,7 +115,7 @@ def reinforced(config: Config) -> Config:
     """
     rl, tuned = config.rl, stage_runs(config)[-1].model
     start = rl.start or config.output_dir
-    output_dir = rl.output_dir or config.output_dir.with_name(f"{config.output_dir.name}-rl")
+    output_dir = rl.output_dir or beside(config.output_dir, "rl")
     model: dict[str, Any] = {"base": str(start), "from_scratch": False, "new_rows": "mean"}
     if rl.updates > 1:
         # Clipping looks at the ratio to the rollout's probabilities, which dropout would blur.

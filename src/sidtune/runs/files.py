@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -17,6 +18,13 @@ Count = Annotated[int, Field(ge=0, lt=2**62)]
 CONFIG, METRICS, PLAN = "config.yaml", "metrics.jsonl", "plan.json"
 # The folder of evaluations, the ranker's figures and the report.
 EVALUATION, RANKED, REPORT = "evaluation", "ranker.json", "report.html"
+
+
+def beside(run: Path, what: str) -> Path:
+    """The folder beside a run's that its name and a word name."""
+    # `.` and `..` stand for folders with other names.
+    run = run.resolve() if run.name in ("", "..") else run
+    return run.with_name(f"{run.name}-{what}")
 
 
 @dataclass(frozen=True)
