@@ -12,6 +12,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from sidtune.base.ragged import Ragged, place_of, row_of
+from sidtune.ranker.sparse import entry_rows
 
 Floats = NDArray[np.float32]
 # Scores of a chunk of rows against the whole catalogue, which some sources need.
@@ -89,7 +90,7 @@ class Asked:
     def best(self, scores: sp.csr_array, depth: int) -> Ragged:
         """`best_of_rows` among the items that may be listed."""
         if self.allowed is not None or self.excluded is not None:
-            row = np.repeat(np.arange(len(self)), np.diff(scores.indptr))
+            row = entry_rows(scores)
             kept = self.listed(row, scores.indices)
             offsets = np.append(0, np.cumsum(np.bincount(row[kept], minlength=len(self))))
             parts = (scores.data[kept], scores.indices[kept], offsets)
@@ -149,8 +150,7 @@ class Pairs:
     def look_up(self, scores: sp.csr_array) -> NDArray[np.float64]:
         """The entries of a sparse matrix `(rows, items)`, `(pairs,)`; 0 where it has none."""
         scores.sort_indices()
-        row = np.repeat(np.arange(self.rows, dtype=np.int64), np.diff(scores.indptr))
-        place = self.find(row * self.items + scores.indices)
+        place = self.find(entry_rows(scores) * self.items + scores.indices)
         return np.append(scores.data, 0.0)[place]
 
     def ranks(self, scores: NDArray[np.floating], target: NDArray[np.integer]) -> NDArray[np.int64]:
@@ -195,8 +195,7 @@ def best_of_rows(scores: sp.csr_array, depth: int) -> Ragged:
     the first columns.
     """
     scores.sort_indices()
-    row = np.repeat(np.arange(scores.shape[0]), np.diff(scores.indptr))
-    order = np.lexsort((-scores.data, row))
+    order = np.lexsort((-scores.data, entry_rows(scores)))
     lists = Ragged.from_lengths(scores.indices[order], np.diff(scores.indptr))
     return lists.keep(place_of(lists) < depth)
 

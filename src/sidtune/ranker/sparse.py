@@ -31,6 +31,11 @@ def cut_rows(matrix: sp.csr_array, most: int) -> sp.csr_array:
     return sp.csr_array((matrix.data[kept], matrix.indices[kept], offsets), shape=matrix.shape)
 
 
+def entry_rows(matrix: sp.csr_array) -> NDArray[np.int64]:
+    """The row of each entry, `(entries,)`."""
+    return np.repeat(np.arange(matrix.shape[0], dtype=np.int64), np.diff(matrix.indptr))
+
+
 def tensors_of(name: str, matrix: sp.csr_array) -> dict[str, NDArray[Any]]:
     """A matrix as arrays by name; its columns are as many as its rows."""
     kinds = (np.float32, np.int32, np.int64)

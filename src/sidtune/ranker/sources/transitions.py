@@ -16,7 +16,7 @@ from sidtune.data.sequences import whole
 from sidtune.metrics.metrics import gains
 from sidtune.ranker.pairs import Asked, Floats, Pairs
 from sidtune.ranker.sources.base import Known, Source, Tensors
-from sidtune.ranker.sparse import cut_rows, matrix_of, tensors_of
+from sidtune.ranker.sparse import cut_rows, entry_rows, matrix_of, tensors_of
 from sidtune.ranker.tuning import CUTOFF, tuning_rows
 
 # Successors of an item that are kept, and those that a second hop starts from.
@@ -141,7 +141,7 @@ def _ndcg(
     ties: NDArray[np.float64],
 ) -> float:
     """Mean NDCG@10 of the targets among the items with a score; `ties`, `(items,)`, is added."""
-    row, item = np.repeat(np.arange(len(asked)), np.diff(scores.indptr)), scores.indices
+    row, item = entry_rows(scores), scores.indices
     listed = asked.listed(row, item)
     row, item, value = row[listed], item[listed], scores.data[listed] + ties[item[listed]]
     own = np.zeros(len(asked))
