@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -258,20 +259,34 @@ def _named(names: pa.Array, codes: NDArray[np.int32]) -> pa.Array:
 
 
 class Writers:
-    """Parquet files that are opened when they get their first rows."""
+    """Parquet files that are opened when they get their first rows.
+
+    A table is written while the next one is made.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.open = folder, ExitStack()
         self.writers: dict[str, pyarrow.parquet.ParquetWriter] = {}
+        self.aside = ThreadPoolExecutor(1)
+        self.writing: Future[None] | None = None
 
     def __enter__(self) -> Writers:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.open.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.aside.shutdown()
+        with self.open:
+            if self.writing and kind is None:
+                self.writing.result()
 
     def add(self, name: str, table: pa.Table) -> None:
-        """Write more rows to a file."""
+        """Write more rows to a file, once the rows before them are written.
+
+        Raises:
+            OSError: where the rows before them could not be written.
+        """
+        if self.writing:
+            self.writing.result()
         if name not in self.writers:
             # Dictionaries are how texts are written fast; readers need not hear of them.
             writer = pyarrow.parquet.ParquetWriter(
@@ -279,6 +294,12 @@ class Writers:
                 table.schema,
                 compression="zstd",
                 store_schema=False,
+                # Those of lists help no reader and take as long as writing them.
+                write_statistics=[
+                    field.name for field in table.schema if not pa.types.is_list(field.type)
+                ],
             )
             self.writers[name] = self.open.enter_context(writer)
-        self.writers[name].write_table(table, row_group_size=ROWS_OF_GROUP)
+        self.writing = self.aside.submit(
+            self.writers[name].write_table, table, row_group_size=ROWS_OF_GROUP
+        )

@@ -20,6 +20,7 @@ SMALLEST = {"s": 10**8, "ms": 10**11, "us": 10**14, "ns": 10**17}
 SECOND = 1_000_000
 # What a time of the day takes at the end of a date in digits: 235959.
 DAY_DIGITS = 1_000_000
+DATES, LAST_SECOND = (19700101, 20991231), 20991231235959
 # Of dates in digits, so many may be broken: 20201345.
 BROKEN_SHARE = 0.01
 # 2100-01-01. What lies behind it is a unit or a default that was mistaken for a date.
@@ -220,15 +221,20 @@ def _moment(
     return in_range.ifelse(seconds * SECOND + fraction, ibis.null("int64"))
 
 
+def _like_digits(number: ir.NumericValue) -> ir.BooleanValue:
+    """Numbers in the range of those whose digits may be a date, or a date and a time."""
+    return number.between(*DATES) | number.between(DATES[0] * DAY_DIGITS, LAST_SECOND)
+
+
 def _of_digits(table: ir.Table) -> ir.IntegerValue:
     """Numbers whose digits are a date, 20150427, or a date and a time, 20150427235959."""
     import ibis
 
     given = table["number"].coalesce(rounded(table["real"]))
-    timed = given.between(19700101 * DAY_DIGITS, 20991231 * DAY_DIGITS + 235_959)
+    timed = given.between(DATES[0] * DAY_DIGITS, LAST_SECOND)
     date = timed.ifelse(given // DAY_DIGITS, given)
     clock = timed.ifelse(given % DAY_DIGITS, 0)
-    known = date.between(19700101, 20991231)
+    known = date.between(*DATES)
     date = known.ifelse(date, ibis.null("int64"))
     parts = (date // 10_000, date // 100 % 100, date % 100)
     times = (clock // 10_000, clock // 100 % 100, clock % 100)
@@ -296,7 +302,7 @@ def set_clock(engine: Engine, table: ir.Table, unit: str, column: str) -> Clock:
         "moment": table["moment"].count(),
         "numbers": number.count(),
         "zeros": (number == 0).sum(),
-        "digits": _of_digits(table).count(),
+        "digits": _like_digits(number).sum(),
         "day_first": table["day_first"].count(),
         "month_first": table["month_first"].count(),
         "only_day_first": (table["day_first"].notnull() & table["month_first"].isnull()).sum(),
@@ -309,6 +315,9 @@ def set_clock(engine: Engine, table: ir.Table, unit: str, column: str) -> Clock:
         name: int(count or 0)
         for name, count in engine.fetch(table.aggregate(**counts)).to_pylist()[0].items()
     }
+    if found["digits"]:
+        dates = table.aggregate(n=_of_digits(table).count())
+        found["digits"] = int(engine.fetch(dates)["n"][0].as_py())
     text = _order_of_text(found, unit, column)
     if unit == "auto" and _in_digits(found):
         return Clock("digits")
