@@ -25,7 +25,7 @@ from gpu_answers import Answers
 from gpu_runs import WHOLE, Runs, near
 from sidtune.batching.layouts import LayoutName
 from sidtune.config.model import TuningName
-from sidtune.model.checkpoint_files import load_weights
+from sidtune.files.weight_files import load_weights
 from sidtune.model.optimizer.moments import moments_fault
 from sidtune.model.tuning.quantised import Kind, kernel_fault
 from sidtune.training import train as training_module

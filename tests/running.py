@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from sidtune.model.checkpoint_files import load_weights
+from sidtune.files.weight_files import load_weights
 from sidtune.runs.checkpoints import FINAL
 from sidtune.tasks.config import Config
 from sidtune.tasks.config_file import parse_config

@@ -48,8 +48,8 @@ from sidtune.evaluation import compare
 from sidtune.events.readers import FORMATS
 from sidtune.files.ids import CODES
 from sidtune.files.literals import parse_list
+from sidtune.files.weight_files import INDEX, OLD_WEIGHTS, WEIGHTS, load_weights
 from sidtune.model.base_files import weight_faults
-from sidtune.model.checkpoint_files import INDEX, OLD_WEIGHTS, WEIGHTS, load_weights
 from sidtune.model.load import load_model
 from sidtune.model.tuning.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, read_settings
 from sidtune.ranker.file import read_ranker, write_ranker

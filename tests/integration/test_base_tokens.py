@@ -18,8 +18,8 @@ from transformers import AddedToken, AutoModelForCausalLM, AutoTokenizer
 
 from sidtune.checks.run import run_checks
 from sidtune.encoding.build import load_catalogue
+from sidtune.files.weight_files import load_weights
 from sidtune.inputs import Inputs
-from sidtune.model.checkpoint_files import load_weights
 from sidtune.model.load import load_model
 from sidtune.tasks.config import Config
 

@@ -13,7 +13,7 @@ from tests.forking import start_ranks
 from tests.tiny_data import tiny_tree
 from tests.tiny_models import make_base
 
-from sidtune.model.checkpoint_files import load_weights
+from sidtune.files.weight_files import load_weights
 
 DRAWING = """
 import torch

@@ -21,8 +21,9 @@ from sidtune.base import storage
 from sidtune.base.errors import UserError
 from sidtune.encoding.corpus import Corpus
 from sidtune.evaluation.evaluate import EvaluationRequest, evaluate
+from sidtune.files.weight_files import load_weights
 from sidtune.inputs import Inputs
-from sidtune.model.checkpoint_files import ADAPTERS, HIDDEN, load_weights
+from sidtune.model.checkpoint_files import ADAPTERS, HIDDEN
 from sidtune.model.load import load_model
 from sidtune.runs.checkpoints import FINAL, checkpoints, partial_of
 from sidtune.runs.schedule import stage_runs

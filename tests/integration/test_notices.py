@@ -19,8 +19,8 @@ from torch import Tensor
 
 from sidtune.base.errors import OneProcessError, UserError
 from sidtune.batching.steps import Steps
+from sidtune.files.weight_files import load_weights
 from sidtune.inputs import Inputs
-from sidtune.model.checkpoint_files import load_weights
 from sidtune.model.load import load_model
 from sidtune.runs.checkpoints import newest_complete
 from sidtune.tasks.config import Config

@@ -13,7 +13,7 @@ from tests.running import dies as crashes
 from tests.running import metrics, same_result
 from tests.tiny_models import make_base
 
-from sidtune.model.checkpoint_files import load_weights
+from sidtune.files.weight_files import load_weights
 from sidtune.runs.checkpoints import FINAL
 from sidtune.runs.schedule import stage_runs
 from sidtune.training.train import train

@@ -18,9 +18,9 @@ from sidtune.commands.demo_shop import write_demo_data
 from sidtune.config.model import TuningName
 from sidtune.decoding.decoder import SharedPrompts, make_decoder
 from sidtune.decoding.recommender import Recommender
+from sidtune.files.weight_files import load_weights
 from sidtune.inputs import Inputs
 from sidtune.model.attention import runs_trees
-from sidtune.model.checkpoint_files import load_weights
 from sidtune.model.load import load_model
 from sidtune.tasks import TASKS
 from sidtune.tasks.config import Config

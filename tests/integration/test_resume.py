@@ -13,8 +13,8 @@ from tests.tiny_data import tiny_config
 from tests.tiny_models import change, make_base
 
 from sidtune.base.errors import UserError
+from sidtune.files.weight_files import load_weights
 from sidtune.model import bf16
-from sidtune.model.checkpoint_files import load_weights
 from sidtune.model.dropout import RATES
 from sidtune.runs import checkpoints, output
 from sidtune.tasks.config import Config

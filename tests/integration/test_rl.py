@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from sidtune.base.errors import UserError
 from sidtune.commands.main import app
 from sidtune.decoding.recommender import Recommender
-from sidtune.model.checkpoint_files import load_weights
+from sidtune.files.weight_files import load_weights
 from sidtune.reinforcement.rewards.base import Groups
 from sidtune.reinforcement.rollouts import Rollout, Rollouts
 from sidtune.reinforcement.run import reinforce, reinforced

@@ -18,7 +18,7 @@ from tests.tiny_data import tiny_tree
 from tests.tiny_models import make_base
 
 from sidtune.base.errors import UserError
-from sidtune.model.checkpoint_files import load_weights
+from sidtune.files.weight_files import load_weights
 from sidtune.reinforcement.run import reinforce
 from sidtune.runs.checkpoints import FINAL, newest_complete
 from sidtune.tasks.config_file import parse_config

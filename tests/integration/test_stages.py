@@ -19,8 +19,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sidtune.base.errors import UserError
 from sidtune.evaluation.evaluate import EvaluationRequest, evaluate
+from sidtune.files.weight_files import load_weights
 from sidtune.inputs import Inputs
-from sidtune.model.checkpoint_files import SID_ROWS, load_weights
+from sidtune.model.checkpoint_files import SID_ROWS
 from sidtune.runs import output
 from sidtune.runs.checkpoints import FINAL
 from sidtune.runs.schedule import stage_runs

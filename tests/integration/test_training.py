@@ -21,7 +21,7 @@ from transformers.models.qwen3.modeling_qwen3 import Qwen3MLP
 from sidtune.base.errors import UserError
 from sidtune.batching.steps import StepLoader, Steps
 from sidtune.evaluation.evaluate import EvaluationRequest, evaluate
-from sidtune.model.checkpoint_files import load_weights
+from sidtune.files.weight_files import load_weights
 from sidtune.tasks.config_file import load_config
 from sidtune.training.train import train
 from sidtune.training.trainer import StepTrainer

@@ -18,7 +18,7 @@ from transformers.utils.hub import cached_file
 from sidtune.base.errors import UserError, some
 from sidtune.files.pointers import is_pointer, pointing, pull
 from sidtune.files.shards import SHARDS, sharded
-from sidtune.model.checkpoint_files import (
+from sidtune.files.weight_files import (
     INDEX,
     OLD_INDEX,
     OLD_WEIGHTS,

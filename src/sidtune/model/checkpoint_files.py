@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import json
-import pickle
 import shutil
-import struct
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +16,24 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from sidtune.base.errors import UserError
+from sidtune.files.weight_files import (
+    INDEX,
+    WEIGHTS,
+    load_file,
+    load_weights,
+    shard_names,
+    weights_in,
+)
 from sidtune.model.tuning import tuning_of
 from sidtune.model.tuning.base import matrix_names
 from sidtune.model.tuning.quantised import drop_quantisation, quantised_layers
-from sidtune.model.unchanged import Unchanged, weights_in
+from sidtune.model.unchanged import Unchanged
 
 SID_ROWS = "sid_rows.safetensors"
 # Of a run with LoRA: its adapters, and the base's weights under them.
 ADAPTERS, HIDDEN = "lora_adapters.safetensors", "lora_base.safetensors"
 # The names in that file, so that no two files of a checkpoint hold weights of one name.
 UNDER = "base."
-WEIGHTS, INDEX, OLD_WEIGHTS = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-)
-OLD_INDEX = "pytorch_model.bin.index.json"
 # Kept from the base's generation settings; all others change which token is chosen.
 KEPT_SETTINGS = (
     "bos_token_id",
@@ -45,32 +43,22 @@ KEPT_SETTINGS = (
     "max_new_tokens",
     "use_cache",
 )
-# Exceptions of weight readers for damaged or missing files, found by flipping and cutting bytes.
-UNREADABLE = (
-    OSError,
-    ValueError,
-    LookupError,
-    AssertionError,
-    RuntimeError,
-    EOFError,
-    RecursionError,
-    TypeError,
-    AttributeError,
-    struct.error,
-    safetensors.SafetensorError,
-    pickle.UnpicklingError,
-)
 
 
-def plain_state_dict(model: PreTrainedModel, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+def plain_state_dict(
+    model: PreTrainedModel,
+    dtype: torch.dtype | None = None,
+    computed: torch.dtype = torch.float32,
+) -> dict[str, Tensor]:
     """The weights under the plain model's names, with trained rows merged in and without a tied
     head.
 
     Args:
         dtype: of floating-point weights; None leaves them as they are.
+        computed: of merged weights, where `dtype` is None.
     """
     tuning = tuning_of(model)
-    state = tuning.merged_state(model)
+    state = tuning.merged_state(model, dtype or computed)
     if tuning.tied(model):
         state.pop(f"{matrix_names(model)[1]}.weight", None)
     return {
@@ -88,7 +76,7 @@ def load_plain_state_dict(model: PreTrainedModel, weights: dict[str, Tensor]) ->
     Raises:
         UserError: names weights that are missing, unexpected or of another shape.
     """
-    expected = {name: tuple(value.shape) for name, value in plain_state_dict(model).items()}
+    expected = _plain_shapes(model)
     weights = (
         dict(weights) if expected.keys() <= weights.keys() else _under_model_names(model, weights)
     )
@@ -104,6 +92,14 @@ def load_plain_state_dict(model: PreTrainedModel, weights: dict[str, Tensor]) ->
             "Use weights of the same base with the same SID tokens.",
         )
     tuning_of(model).load_merged(model, weights)
+
+
+def _plain_shapes(model: PreTrainedModel) -> dict[str, tuple[int, ...]]:
+    """The shapes of `plain_state_dict`, without merging any weights."""
+    shapes = {name: tuple(value.shape) for name, value in _twin(model, None).state_dict().items()}
+    if tuning_of(model).tied(model):
+        del shapes[f"{matrix_names(model)[1]}.weight"]
+    return shapes
 
 
 def save_pretrained(
@@ -194,11 +190,10 @@ def _save_in_parts(model: PreTrainedModel, folder: Path, unchanged: Unchanged) -
     """Save shards of unchanged weights, hard-linked where possible, and one shard of the others;
     returns the checksums of linked files.
     """
-    state, twin = plain_state_dict(model), _twin(model, None)
+    # Resuming reads the adapters, so merged weights need no more precision than the base's.
+    state, twin = plain_state_dict(model, computed=model.dtype), _twin(model, None)
     tuning = tuning_of(model)
     stays, hidden = tuning.unchanged_names(model) & state.keys(), tuning.hidden_weights(model)
-    # Resuming reads the adapters, so merged weights need no more precision than the base's.
-    state |= {name: state[name].to(model.dtype) for name in tuning.computed_names(model)}
     changed = {name: value for name, value in state.items() if name not in stays}
     twin.save_pretrained(folder, state_dict=changed, max_shard_size=sys.maxsize)
     known = unchanged.link_into(folder, weights_in(folder / WEIGHTS))
@@ -246,12 +241,12 @@ def load_training_state(model: PreTrainedModel, folder: Path) -> None:
     tuning = tuning_of(model)
     load_plain_state_dict(model, load_weights(folder))
     if tuning.trained_state(model):
-        tuning.load_trained(model, _saved(folder / SID_ROWS))
+        tuning.load_trained(model, load_file(folder / SID_ROWS))
     if tuning.hidden_weights(model):
-        hidden = _saved(folder / HIDDEN)
+        hidden = load_file(folder / HIDDEN)
         tuning.load_adapters(
             model,
-            _saved(folder / ADAPTERS),
+            load_file(folder / ADAPTERS),
             {name.removeprefix(UNDER): value for name, value in hidden.items()},
         )
 
@@ -273,85 +268,7 @@ def load_start(model: PreTrainedModel, folder: Path, sid_ids: Tensor) -> None:
         )
     load_plain_state_dict(model, load_weights(folder))
     if (folder / SID_ROWS).is_file():
-        tuning_of(model).adopt_rows(model, _saved(folder / SID_ROWS), sid_ids)
-
-
-def load_weights(folder: Path) -> dict[str, Tensor]:
-    """The weights of a folder: safetensors, sharded or not, or `pytorch_model.bin` without
-    executing code in it.
-
-    Raises:
-        UserError: where there are none, or they are damaged.
-    """
-    with refusing_damage(folder):
-        if (folder / INDEX).is_file():
-            parts = [
-                safetensors.torch.load_file(folder / shard) for shard in shard_names(folder / INDEX)
-            ]
-            return {name: value for part in parts for name, value in part.items()}
-        if (folder / WEIGHTS).is_file():
-            return safetensors.torch.load_file(folder / WEIGHTS)
-        if (folder / OLD_WEIGHTS).is_file():
-            return _tensors(torch.load(folder / OLD_WEIGHTS, map_location="cpu", weights_only=True))
-    raise UserError(
-        f"{folder} contains no weights ({WEIGHTS} or {OLD_WEIGHTS})",
-        "Give a model or checkpoint folder.",
-    )
-
-
-def _saved(file: Path) -> dict[str, Tensor]:
-    with refusing_damage(file.parent):
-        return safetensors.torch.load_file(file)
-
-
-@contextlib.contextmanager
-def refusing_damage(folder: Path) -> Iterator[None]:
-    """Turn what readers raise over damaged or missing weights into a `UserError`."""
-    try:
-        yield
-    except UNREADABLE as error:
-        raise UserError(
-            f"{folder}: damaged weights: {str(error)[:200]}", "Use another checkpoint."
-        ) from None
-
-
-def shard_names(index: Path) -> list[str]:
-    """The file names in an index of sharded weights, all of them in its folder; none where there is
-    no index.
-    """
-    if not index.is_file():
-        return []
-    names = sorted(set(weight_map(index).values()))
-    if absent := [name for name in names if not (index.parent / name).is_file()]:
-        # Named pipes count as absent too, since opening one may block.
-        raise ValueError(f"{index.name} lists {absent[0]!r:.80}, which is missing")
-    return names
-
-
-def weight_map(index: Path) -> dict[str, str]:
-    """The weights that an index names and the file that holds each, all of them in its folder.
-
-    Raises:
-        ValueError: for an invalid index, or one that names files outside its folder.
-    """
-    tree = json.loads(index.read_text(encoding="utf-8"))
-    files = tree.get("weight_map") if isinstance(tree, dict) else None
-    if not isinstance(files, dict) or not all(isinstance(file, str) for file in files.values()):
-        raise ValueError(f"{index.name} has no valid weight_map")
-    names = sorted(set(files.values()))
-    if strange := [
-        name for name in names if name in ("", "..") or Path(name).name != name or "\\" in name
-    ]:
-        raise ValueError(f"{index.name} lists a file outside the folder: {strange[0]!r:.80}")
-    return files
-
-
-def _tensors(loaded: Any) -> dict[str, Tensor]:
-    if not isinstance(loaded, dict) or not all(
-        isinstance(value, Tensor) for value in loaded.values()
-    ):
-        raise ValueError(f"{OLD_WEIGHTS} does not contain a dictionary of weights")
-    return loaded
+        tuning_of(model).adopt_rows(model, load_file(folder / SID_ROWS), sid_ids)
 
 
 def _under_model_names(model: PreTrainedModel, weights: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -9,10 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import safetensors
-
 from sidtune.base.hashing import file_digest
 from sidtune.base.storage import flush
+from sidtune.files.weight_files import weights_in
 
 Stamp = tuple[int, int, int, int]
 
@@ -80,12 +79,6 @@ class Unchanged:
         for file in kept:
             (folder / file.path.name).unlink(missing_ok=True)
         return {}
-
-
-def weights_in(file: Path) -> frozenset[str]:
-    """The names of the weights in a safetensors file."""
-    with safetensors.safe_open(file, "pt") as opened:
-        return frozenset(opened.keys())
 
 
 def _placed(file: Written, target: Path) -> bool:

@@ -16,7 +16,7 @@ from sidtune.batching.layouts import idle_micro_batch
 from sidtune.batching.steps import Step
 from sidtune.config.rl import RlConfig
 from sidtune.decoding.decoder import Decoder, make_decoder
-from sidtune.model.checkpoint_files import refusing_damage
+from sidtune.files.weight_files import refusing_damage
 from sidtune.reinforcement.grpo import teaches, wanted
 from sidtune.reinforcement.policy_loss import OLD, REFERENCE, PolicyLoss
 from sidtune.reinforcement.rollouts import Rollout, Rollouts

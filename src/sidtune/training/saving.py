@@ -16,12 +16,8 @@ from transformers.trainer_callback import ExportableState
 from sidtune.base.storage import refusing_failed_writes
 from sidtune.batching.steps import StepLoader
 from sidtune.distributed import processes
-from sidtune.model.checkpoint_files import (
-    load_training_state,
-    refusing_damage,
-    save_training_state,
-    unchanged_files,
-)
+from sidtune.files.weight_files import refusing_damage
+from sidtune.model.checkpoint_files import load_training_state, save_training_state, unchanged_files
 from sidtune.model.sharding import saved as sharded
 from sidtune.model.unchanged import Unchanged
 from sidtune.runs import best, checkpoints

@@ -31,7 +31,8 @@ from sidtune.decoding.answers import read_candidates
 from sidtune.decoding.stream import histories
 from sidtune.evaluation.compare import read_evaluated
 from sidtune.files.text import LONGEST_RECORD
-from sidtune.model.checkpoint_files import INDEX, SID_ROWS, WEIGHTS, load_start, load_weights
+from sidtune.files.weight_files import INDEX, WEIGHTS, load_weights
+from sidtune.model.checkpoint_files import SID_ROWS, load_start
 from sidtune.model.load import load_model
 from sidtune.runs.bundle import CATALOGUE, RECOMMENDER_FILE, read_bundle
 from sidtune.runs.checkpoints import (

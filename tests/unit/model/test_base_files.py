@@ -21,10 +21,10 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from sidtune.base.errors import UserError
 from sidtune.checks.run import refuse_errors, run_checks
+from sidtune.files.weight_files import INDEX, OLD_INDEX, OLD_WEIGHTS, WEIGHTS, load_weights
 from sidtune.inputs import Inputs
 from sidtune.model import base_files
 from sidtune.model.base_files import quantisation_fault, weight_faults
-from sidtune.model.checkpoint_files import INDEX, OLD_INDEX, OLD_WEIGHTS, WEIGHTS, load_weights
 from sidtune.model.load import load_model, load_trained
 from sidtune.tasks.config import Config
 from sidtune.training.train import train

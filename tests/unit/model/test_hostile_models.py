@@ -21,14 +21,8 @@ from tests.tiny_models import change, make_base, make_tokenizer
 from sidtune.base.errors import UserError
 from sidtune.config.model import ModelConfig
 from sidtune.encoding.chat import make_frame
-from sidtune.model.checkpoint_files import (
-    INDEX,
-    OLD_INDEX,
-    OLD_WEIGHTS,
-    SID_ROWS,
-    WEIGHTS,
-    load_weights,
-)
+from sidtune.files.weight_files import INDEX, OLD_INDEX, OLD_WEIGHTS, WEIGHTS, load_weights
+from sidtune.model.checkpoint_files import SID_ROWS
 from sidtune.model.load import load_model, load_trained
 from sidtune.runs.resumed import STATE, refuse_broken_state
 from sidtune.tokenizer.load import load_model_config, load_tokenizer

@@ -22,7 +22,7 @@ from transformers import (
 
 from sidtune.base.errors import UserError
 from sidtune.config.model import ModelConfig
-from sidtune.model.checkpoint_files import load_weights
+from sidtune.files.weight_files import load_weights
 from sidtune.model.initialise import mean_rows
 from sidtune.model.load import base_dtype, load_model
 from sidtune.tokenizer.load import load_model_config, load_tokenizer

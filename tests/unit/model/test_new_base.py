@@ -16,7 +16,7 @@ from sidtune.base.errors import UserError
 from sidtune.commands.demo_shop import DemoPaths, write_demo_data
 from sidtune.data.catalogue import read_catalogue, read_texts
 from sidtune.data.disagreements import disagreements
-from sidtune.model.checkpoint_files import load_weights
+from sidtune.files.weight_files import load_weights
 from sidtune.model.new_base import create_base
 from sidtune.templates import template_texts
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from sidtune.base.errors import UserError
 from sidtune.base.ragged import Ragged
 from sidtune.checks.run import run_checks
+from sidtune.files.weight_files import load_weights
 from sidtune.inputs import Inputs
-from sidtune.model.checkpoint_files import load_weights
 from sidtune.model.initialise import ITEMS_AT_ONCE, ItemTexts, mean_rows, text_rows
 from sidtune.model.load import load_model
 from sidtune.model.tuning.frozen import sid_rows

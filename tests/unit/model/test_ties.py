@@ -13,11 +13,11 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from sidtune.base.errors import UserError
 from sidtune.config.model import ModelConfig
+from sidtune.files.weight_files import load_weights
 from sidtune.model.checkpoint_files import (
     load_plain_state_dict,
     load_start,
     load_training_state,
-    load_weights,
     plain_state_dict,
     save_pretrained,
     save_training_state,

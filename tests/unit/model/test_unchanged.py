@@ -18,13 +18,11 @@ from tests.unit.model.tuning.test_frozen import TIES, load
 from tests.unit.runs.test_checkpoints import Death, dying
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
+from sidtune.files.weight_files import INDEX, load_weights, shard_names
 from sidtune.model.checkpoint_files import (
-    INDEX,
     load_training_state,
-    load_weights,
     plain_state_dict,
     save_training_state,
-    shard_names,
 )
 from sidtune.model.tuning.frozen import sid_rows
 from sidtune.model.unchanged import Unchanged

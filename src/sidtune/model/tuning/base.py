@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -42,10 +43,13 @@ class Tuning(ABC):
         """The base's own embedding and output head."""
 
     @abstractmethod
-    def merged_state(self, model: PreTrainedModel) -> dict[str, Tensor]:
+    def merged_state(self, model: PreTrainedModel, computed: torch.dtype) -> dict[str, Tensor]:
         """All weights under the plain model's names, with trained rows and adapters merged in;
-        includes a tied head. Those of `computed_names` are in float32, the others in their own
-        dtype.
+        includes a tied head.
+
+        Args:
+            computed: the dtype of the weights that adapters are merged into and of those that were
+                quantised, which are computed in float32 one after another; others keep their own.
         """
 
     @abstractmethod
@@ -81,10 +85,6 @@ class Tuning(ABC):
         them, and the merged weights do not show them. Of quantised ones, checksums.
         """
         return {}
-
-    def computed_names(self, model: PreTrainedModel) -> set[str]:
-        """Plain names of the merged weights that are computed, in float32."""
-        return set()
 
     def load_adapters(
         self, model: PreTrainedModel, adapters: dict[str, Tensor], hidden: dict[str, Tensor]

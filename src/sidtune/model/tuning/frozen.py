@@ -163,7 +163,7 @@ class Frozen(Tuning):
         """See `Tuning`."""
         return model.get_input_embeddings().base, model.get_output_embeddings().base
 
-    def merged_state(self, model: PreTrainedModel) -> dict[str, Tensor]:
+    def merged_state(self, model: PreTrainedModel, computed: torch.dtype) -> dict[str, Tensor]:
         """See `Tuning`: names without our modules, SID rows in their matrices."""
         embedding, head = matrix_names(model)
         ids, rows = model.get_output_embeddings().sid_ids, sid_rows(model)

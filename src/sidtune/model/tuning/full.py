@@ -29,7 +29,7 @@ class Full(Tuning):
         """See `Tuning`."""
         return model.get_input_embeddings(), model.get_output_embeddings()
 
-    def merged_state(self, model: PreTrainedModel) -> dict[str, Tensor]:
+    def merged_state(self, model: PreTrainedModel, computed: torch.dtype) -> dict[str, Tensor]:
         """See `Tuning`."""
         return {name: value.detach() for name, value in model.state_dict().items()}
 

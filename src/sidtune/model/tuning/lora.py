@@ -60,18 +60,18 @@ class Lora(Frozen):
         for weight in self.adapters(model).values():
             weight.data = weight.data.float()
 
-    def merged_state(self, model: PreTrainedModel) -> dict[str, Tensor]:
+    def merged_state(self, model: PreTrainedModel, computed: torch.dtype) -> dict[str, Tensor]:
         """See `Tuning`."""
         layers, quantised, merged = adapted_layers(model), quantised_layers(model), {}
-        for name, value in super().merged_state(model).items():
+        for name, value in super().merged_state(model, computed).items():
             own, _, last = name.rpartition(".")
             plain = _plain_name(own)
             if ".lora_" in name or (quantised and (last in EXTRAS or ".weight." in name)):
                 continue
             if last == "weight" and plain in layers:
-                value = merged_weight(layers[plain])
+                value = merged_weight(layers[plain]).to(computed)
             elif last == "weight" and own in quantised:
-                value = whole_weight(quantised[own])
+                value = whole_weight(quantised[own]).to(computed)
             merged[f"{plain}.{last}"] = value
         return merged
 
@@ -87,11 +87,6 @@ class Lora(Frozen):
         """See `Tuning`: the frozen weights without adapters."""
         plain = {name.replace(INSIDE, ".") for name in super().unchanged_names(model)}
         return plain - {f"{name}.weight" for name in adapted_layers(model)}
-
-    def computed_names(self, model: PreTrainedModel) -> set[str]:
-        """See `Tuning`."""
-        names = [*adapted_layers(model), *map(_plain_name, quantised_layers(model))]
-        return {f"{name}.weight" for name in names}
 
     def parameter_counts(self, model: PreTrainedModel) -> tuple[int, int]:
         """See `Tuning`: a quantised weight counts its numbers, several of which may be packed."""

@@ -11,7 +11,8 @@ from tests.unit.model.tuning.test_frozen import SIDS, batch, loss_of
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from sidtune.config.model import ModelConfig
-from sidtune.model.checkpoint_files import load_weights, save_pretrained
+from sidtune.files.weight_files import load_weights
+from sidtune.model.checkpoint_files import save_pretrained
 from sidtune.model.dropout import decoder_layers
 from sidtune.model.load import load_model, load_outline
 from sidtune.model.tuning import TUNINGS

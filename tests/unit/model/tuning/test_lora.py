@@ -15,12 +15,12 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from sidtune.base.errors import UserError
 from sidtune.config.model import ModelConfig
+from sidtune.files.weight_files import load_weights
 from sidtune.model.checkpoint_files import (
     ADAPTERS,
     load_plain_state_dict,
     load_start,
     load_training_state,
-    load_weights,
     plain_state_dict,
     save_pretrained,
     save_training_state,
@@ -260,6 +260,32 @@ def test_lora_starts_from_the_weights_of_other_tunings(tmp_path: Path) -> None:
     torch.testing.assert_close(model(ids).logits, full(ids).logits, rtol=1e-5, atol=1e-5)
     merged = plain_state_dict(model)
     assert all(torch.equal(merged[name], value) for name, value in plain_state_dict(full).items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_weight_is_merged_in_the_precision_that_is_asked_for(
+    tmp_path: Path, dtype: torch.dtype
+) -> None:
+    """One after another, so that a large model is never held in float32 as a whole."""
+    model, _ = load(make_base(tmp_path / "base", dtype=torch.bfloat16))
+    move(model)
+    exact = plain_state_dict(model)
+    merged = plain_state_dict(model, computed=dtype)
+    for name in TUNINGS["lora"].hidden_weights(model):
+        assert merged[name].dtype == dtype
+        assert torch.equal(merged[name], exact[name].to(dtype))
+
+
+def test_loading_weights_merges_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every process loads the best weights at the end of a run, and checks their shapes."""
+    base = make_base(tmp_path / "base")
+    full, _ = load(base, "full", seed=5)
+    model, _ = load(base)
+    weights = plain_state_dict(full)
+    monkeypatch.delattr("sidtune.model.tuning.lora.merged_weight")
+    load_plain_state_dict(model, weights)
+    layer = next(iter(adapted_layers(model).items()))
+    assert torch.equal(layer[1].get_base_layer().weight, weights[f"{layer[0]}.weight"])
 
 
 def test_adapters_of_another_rank_are_refused(tmp_path: Path) -> None:

@@ -14,10 +14,10 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from sidtune.base.errors import UserError
 from sidtune.config.model import ModelConfig
+from sidtune.files.weight_files import load_weights
 from sidtune.model.checkpoint_files import (
     load_start,
     load_training_state,
-    load_weights,
     save_pretrained,
     save_training_state,
 )
