@@ -46,9 +46,10 @@ def matching_files(path: Path, key: str, names: str | None = None) -> list[Path]
     elif path.exists() or not glob.has_magic(str(path)):
         found = [path]
     else:
-        found = [
-            Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file()
-        ]
+        # A folder that exists is no pattern, whatever its name.
+        folder = next(parent for parent in path.parents if parent.is_dir())
+        below = glob.glob(str(path.relative_to(folder)), root_dir=folder, recursive=True)
+        found = [folder / name for name in below if (folder / name).is_file()]
     if not found:
         raise UserError(f"{key}: no file matches {path}", "Check the path.")
     for file in found:

@@ -362,10 +362,10 @@ def test_every_kind_of_table_says_the_same(tmp_path: Path, kind: str) -> None:
             )
         keys = {"database": str(tmp_path / "shop.duckdb"), "table": "log"}
     elif kind in ("folder", "pattern"):
-        write_events(tmp_path / "many", events[:1], "1.parquet")
-        write_events(tmp_path / "many", events[1:], "2.parquet")
-        write_text(tmp_path / "many", "_SUCCESS", "")
-        keys = {"files": str(tmp_path / "many") + ("/*.parquet" if kind == "pattern" else "")}
+        write_events(tmp_path / "many [1]", events[:1], "1.parquet")
+        write_events(tmp_path / "many [1]", events[1:], "2.parquet")
+        write_text(tmp_path / "many [1]", "_SUCCESS", "")
+        keys = {"files": str(tmp_path / "many [1]") + ("/*.parquet" if kind == "pattern" else "")}
     elif kind == "jsonl":
         lines = [
             json.dumps({"user_id": u, "item_id": i, "ts": t, "rating": r}) for u, i, t, r in events
