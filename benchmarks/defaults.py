@@ -6,7 +6,7 @@ rows. The figures are the model's own, by item. Finished runs are kept in the fo
 repeated; a run that was stopped goes on from its last checkpoint. Test rows are not read.
 
     export SIDTUNE_DATA=folder
-    python benchmarks/defaults.py --folder kept                       # about two hours of a core
+    python benchmarks/defaults.py --folder kept                       # about three hours of a core
     python benchmarks/defaults.py --folder kept --shops industrial --seeds 1 2 3
 """
 
@@ -18,6 +18,7 @@ import os
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -27,8 +28,8 @@ from industrial import RECIPE, own_sids
 from paired import compared, figures, run_folder
 
 OUTCOME = Path(__file__).with_suffix(".json")
-# Users of Musical Instruments that make a shop of 40,000 training targets.
-USERS = 7500
+# Users of Musical Instruments that make shops of 40,000 and of 80,000 training targets.
+USERS, MORE_USERS = 7500, 15_000
 
 
 @dataclass(frozen=True)
@@ -51,14 +52,14 @@ def industrial(folder: Path) -> tuple[Path, list[str]]:
     return RECIPE, [*own_sids(folder), "tasks.text_neighbours={}"]
 
 
-def part_of_instruments(folder: Path) -> tuple[Path, list[str]]:
-    """Some users of Musical Instruments with LETTER's SIDs; sidtune chooses the settings."""
+def some_of_instruments(folder: Path, count: int) -> tuple[Path, list[str]]:
+    """So many users of Musical Instruments with LETTER's SIDs; sidtune chooses the settings."""
     shop = Path(os.environ["SIDTUNE_DATA"]) / "instruments"
     every = json.loads((shop / "Instruments.inter.json").read_text(encoding="utf-8"))
     users = sorted(every)
     random.Random(0).shuffle(users)
     rows = folder / "part.inter.json"
-    part = {user: every[user] for user in sorted(users[:USERS])}
+    part = {user: every[user] for user in sorted(users[:count])}
     rows.write_text(json.dumps(part), encoding="utf-8")
     config = folder / "shop.yaml"
     data = {"index": str(shop / "Instruments.index.json"), "interactions": str(rows)}
@@ -75,11 +76,18 @@ SHOPS = {
         },
     ),
     "part of instruments": Shop(
-        part_of_instruments,
+        partial(some_of_instruments, count=USERS),
         {
             "6 epochs": ("training.epochs=6",),
             "12 epochs": ("training.epochs=12",),
             "12 epochs, weight decay 1": ("training.epochs=12", "training.weight_decay=1.0"),
+        },
+    ),
+    "half of instruments": Shop(
+        partial(some_of_instruments, count=MORE_USERS),
+        {
+            "6 epochs": ("training.epochs=6", "training.min_lr_ratio=0.1"),
+            "12 epochs, ends at 0": ("training.epochs=12", "training.min_lr_ratio=0"),
         },
     ),
 }

@@ -87,7 +87,8 @@ def recipe_for(config: Config) -> Recipe:
 
     catalogue = load_catalogue(config)
     rows = load_split(config.data, catalogue, "train")
-    size = size_for(len(rows.target))
+    users = len(rows.users.unique())
+    size = size_for(len(rows.target), users)
     base = config.output_dir / BASES / f"{size.hidden}x{LAYERS}"
     model = {
         "base": str(base),
@@ -100,7 +101,7 @@ def recipe_for(config: Config) -> Recipe:
         "batch_size": size.batch_size,
         "learning_rate": size.learning_rate,
         "min_lr_ratio": size.min_lr_ratio,
-        "warmup": _warmup(size, len(rows.users.unique()), config.training),
+        "warmup": _warmup(size, users, config.training),
         "weight_decay": size.weight_decay,
     }
     evaluation = {
@@ -114,7 +115,7 @@ def recipe_for(config: Config) -> Recipe:
     if any_alike(catalogue, rows, new):
         # Four examples of each. Of a catalogue with many such items each epoch draws a share, so
         # that they are at most half as many as the histories in both directions.
-        share = len(rows.users.unique()) / (4 * len(new))
+        share = users / (4 * len(new))
         tasks["text_neighbours"] = {"weight": share} if share < 1 else None
     settings: dict[str, dict[str, Any]] = {
         "model": model,

@@ -11,6 +11,7 @@ from typing import Literal
 
 from sidtune.base.errors import UserError
 from sidtune.events.columns import find_column, like_named
+from sidtune.pipeline.sizes import Size, size_for
 from sidtune.setup.look import Role, Table, look_at
 
 READABLE = (
@@ -37,6 +38,7 @@ class Chosen:
         columns: role → column of the events, where it has no usual name.
         k_core: the fewest events of users and items; 0 keeps all.
         left: the events that `k_core` leaves; None where they were not counted.
+        users: those of them; None where they were not counted.
         split: of the events.
         base: the pretrained model to fine-tune; None for a small one from scratch.
         others: files of the same roles that are not used, as where a folder has several shops.
@@ -46,6 +48,7 @@ class Chosen:
     columns: Mapping[str, str] = field(default_factory=dict)
     k_core: int = 0
     left: int | None = None
+    users: int | None = None
     split: Split = "leave_one_out"
     base: str | None = None
     others: tuple[Table, ...] = ()
@@ -56,6 +59,13 @@ class Chosen:
         if "events" in self:
             return round((self.left or self.tables["events"].rows) * TARGETS)
         return self.tables["train" if "train" in self else "interactions"].rows
+
+    @property
+    def size(self) -> Size:
+        """The settings of a model from scratch; of users who were not counted, as if each had few
+        events.
+        """
+        return size_for(self.targets, self.users or self.targets)
 
     def __contains__(self, role: Role) -> bool:
         return role in self.tables

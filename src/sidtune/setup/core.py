@@ -50,7 +50,7 @@ def with_core(chosen: Chosen, given: bool) -> Chosen:
     named = {"file": items.path, "format": items.format} if items else {}
     lower = () if given else tuple(core for core in LOWER if core < chosen.k_core)
     cores = (chosen.k_core, *lower)
-    core, left = _left(
+    core, left, users = _left(
         config, files, CatalogueConfig.model_construct(None, **named) if items else None, cores
     )
     if not left:
@@ -58,7 +58,7 @@ def with_core(chosen: Chosen, given: bool) -> Chosen:
             f"k_core: {chosen.k_core} leaves no event: every user or item has fewer in the end",
             "Give a smaller one, such as --k-core 2, or --k-core 0, which keeps all.",
         )
-    return replace(chosen, k_core=core, left=left)
+    return replace(chosen, k_core=core, left=left, users=users)
 
 
 def _left(
@@ -66,8 +66,10 @@ def _left(
     files: list[Path],
     catalogue: CatalogueConfig | None,
     cores: tuple[int, ...],
-) -> tuple[int, int]:
-    """The first of the cores that leaves events, or the last, and how many it leaves."""
+) -> tuple[int, int, int]:
+    """The first of the cores that leaves events, or the last, and how many events and users it
+    leaves.
+    """
     with TemporaryDirectory() as name:
         folder = Path(name)
         with opened_engine(config.engine, folder, str(config.files)) as engine:
@@ -90,4 +92,5 @@ def _left(
                 left = number_of(engine, kept)
                 if left:
                     break
-            return core, left
+            users = engine.fetch(kept.aggregate(n=kept["user"].nunique()))["n"][0].as_py()
+            return core, left, users

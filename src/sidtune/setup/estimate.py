@@ -8,7 +8,6 @@ from pathlib import Path
 
 from sidtune.base.durations import rough_duration
 from sidtune.base.storage import GIB
-from sidtune.pipeline.sizes import size_for
 from sidtune.setup.choose import Chosen
 from sidtune.setup.machine import Machine
 
@@ -66,7 +65,7 @@ def estimate(chosen: Chosen, machine: Machine, epochs: int) -> Estimate:
         epochs: of a pretrained base; those of a model from scratch follow from the data.
     """
     read = sum(table.path.stat().st_size for table in chosen.tables.values() if table.path.exists())
-    size = size_for(chosen.targets)
+    size = chosen.size
     if chosen.base is None:
         parameters = PARAMETERS[size.hidden]
         labels = chosen.targets * LEVELS * DIRECTIONS * size.epochs

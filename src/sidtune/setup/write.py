@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import yaml
 
 from sidtune.base.storage import GIB
-from sidtune.pipeline.sizes import size_for
 from sidtune.setup.choose import Chosen
 from sidtune.setup.estimate import TRAINED_BYTES, Estimate, base_parameters, fits
 from sidtune.setup.look import Role
@@ -116,7 +115,7 @@ def _data(chosen: Chosen) -> dict[str, Any]:
 
 def _model(chosen: Chosen, machine: Machine) -> dict[str, Any]:
     if chosen.base is None:
-        size = size_for(chosen.targets)
+        size = chosen.size
         return {
             "model": Off({"base": EXAMPLE_BASE}),
             "training": Off({"epochs": size.epochs, "batch_size": size.batch_size}),
@@ -138,7 +137,7 @@ def _model(chosen: Chosen, machine: Machine) -> dict[str, Any]:
 
 def _notes(chosen: Chosen) -> dict[str, str]:
     """Comments that say more about these files than the help of the key."""
-    size = size_for(chosen.targets)
+    size = chosen.size
     notes = {name: note for name, (role, note) in FILES.items() if role in chosen}
     notes |= dict.fromkeys(("events.format", "catalogue.format"), "how the public data set is read")
     notes |= {

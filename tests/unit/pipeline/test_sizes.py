@@ -16,9 +16,11 @@ def test_the_table_of_the_documentation_is_what_is_chosen() -> None:
     for (bound, cells), size in zip(lines, SIZES, strict=True):
         if bound != "more":
             assert float(bound.removeprefix("below ").replace(",", "")) == size.below
-        *values, where = cells.split(" | ")
-        assert [float(value) for value in values] == list(size[1:])
-        found = re.search(r"\(([\d,]+)\)", where)
+        per_user, *values, where = cells.split(" | ")
+        assert per_user == (f"{size.per_user} and more" if size.per_user else "any")
+        assert [float(value) for value in values] == list(size[2:])
+        found = re.search(r"\(([\d,]+)(?: of ([\d,]+) users)?\)", where)
         assert found
-        measured.append(size_for(int(found[1].replace(",", ""))))
+        targets, users = (int((number or found[1]).replace(",", "")) for number in found.groups())
+        measured.append(size_for(targets, users))
     assert measured == list(SIZES), "each line is measured on a shop of its size"
