@@ -246,14 +246,16 @@ def _same_items(
     if without_sid:
         raise UserError(
             f"{items}: {len(without_sid):,} items have no SID in {index.name}: {some(without_sid)}",
-            "Use items and index from the same build, or remove these items.",
+            "Use items and index from the same build, or remove these items. `sidtune sids assign`"
+            " adds new items to an index that sidtune made.",
         )
     without_item = [item for item in sids if item not in records]
     if without_item:
         raise UserError(
             f"{index}: {len(without_item):,} SIDs have no item in {items.name}:"
             f" {some(without_item)}",
-            "Use items and index from the same build, or remove these SIDs.",
+            "Use items and index from the same build, or remove these SIDs. Items without events"
+            " stay in what `sidtune prepare` writes with catalogue.keep_untouched: true.",
         )
 
 
