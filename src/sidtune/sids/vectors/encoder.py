@@ -88,7 +88,10 @@ def _refuse_other(folder: Path, state: State) -> None:
     fitted.
     """
     if not folder.is_dir():
-        raise UserError(f"sids.encoder: no such folder: {folder}", "Download the encoder first.")
+        raise UserError(
+            f"sids.encoder: no such folder: {folder}",
+            "Download the encoder first: `hf download NAME --local-dir FOLDER`.",
+        )
     if state.tensors and not np.array_equal(state.tensors[DIGEST], _digest(folder)):
         raise UserError(
             f"sids.encoder: the files in {folder} are not those that the SIDs were made with, whose"
