@@ -569,4 +569,16 @@ def test_the_demo_leaves_a_model_and_says_what_is_next(
     assert "Where the SID is lost" in report_file.read_text()
     assert load_run(tmp_path / "demo" / "demo.yaml").model.from_scratch
     assert entry(monkeypatch, "demo", "--output", tmp_path / "demo") == 2
-    assert "is not empty" in capsys.readouterr().err
+    refused = " ".join(capsys.readouterr().err.split())
+    assert "is not empty" in refused
+    assert f"sidtune run {tmp_path / 'demo' / 'demo.yaml'}" in refused
+
+
+def test_a_demo_refuses_a_folder_of_something_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "notes.txt").touch()
+    assert entry(monkeypatch, "demo", "--output", tmp_path) == 2
+    refused = capsys.readouterr().err
+    assert "is not empty" in refused
+    assert "sidtune run" not in refused

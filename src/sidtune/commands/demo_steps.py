@@ -23,6 +23,7 @@ from sidtune.runs.checkpoints import FINAL
 
 SEED = 0
 SHOWN_USERS = 3
+CONFIG = "demo.yaml"
 
 
 def run_demo(folder: Path, users: int = 600, rl: bool = False) -> Report:
@@ -37,8 +38,11 @@ def run_demo(folder: Path, users: int = 600, rl: bool = False) -> Report:
         UserError: if the folder is not empty, or a library is missing.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        config = folder / CONFIG
+        going_on = f"; `sidtune run {config}` goes on with an interrupted demo"
         raise UserError(
-            f"{folder} is not empty", "Choose another folder: sidtune demo --output DIR"
+            f"{folder} is not empty",
+            f"Choose another folder: sidtune demo --output DIR{going_on * config.is_file()}",
         )
     console.print("[bold]A shop[/bold]: generated items, customers and purchases")
     paths = write_demo_events(folder / "data", SEED, users)
@@ -85,7 +89,7 @@ def write_config(folder: Path, paths: EventPaths) -> Path:
         "eval": {"every": 0.2},
         "rl": {"epochs": 1, "prompts": 64},
     }
-    config = folder / "demo.yaml"
+    config = folder / CONFIG
     config.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
     return config
 
