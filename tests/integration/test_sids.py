@@ -114,7 +114,7 @@ def test_a_model_is_renewed_all_or_nothing(tmp_path: Path) -> None:
     new = catalogue(tmp_path / "new.item.json", **many)
     said = message("sids", "assign", index, "--items", new, "--model", run)
     assert "new items have SID tokens that the model does not" in said
-    assert "model.base" in said
+    assert "with the new index as data.index" in said
     assert (run / CATALOGUE).read_bytes() == before
     assert [path.name for path in (run / "sids").iterdir()] == [Path(index).parent.name]
     assert "is a checkpoint" in message(

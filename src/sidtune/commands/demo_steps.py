@@ -39,11 +39,10 @@ def run_demo(folder: Path, users: int = 600, rl: bool = False) -> Report:
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         config = folder / CONFIG
-        going_on = f"; `sidtune run {config}` goes on with an interrupted demo"
-        raise UserError(
-            f"{folder} is not empty",
-            f"Choose another folder: sidtune demo --output DIR{going_on * config.is_file()}",
-        )
+        hint = "Choose another folder: sidtune demo --output DIR"
+        if config.is_file():
+            hint += f"; `sidtune run {config}` goes on with an interrupted demo"
+        raise UserError(f"{folder} is not empty", hint)
     console.print("[bold]A shop[/bold]: generated items, customers and purchases")
     paths = write_demo_events(folder / "data", SEED, users)
     console.print(f"   {escape(str(paths.events))}, {escape(str(paths.items))}")

@@ -180,7 +180,8 @@ def assign(
     made = placed.fitted
     # Looked at before anything is written.
     bundle = renewed(model, made.ids, made.titles, made.sids) if model else None
-    write_index(made, placed.folder)
+    if placed.new:
+        write_index(made, placed.folder)
     if model and bundle:
         renew_catalogue(model, bundle)
     index = placed.folder / INDEX
@@ -189,10 +190,13 @@ def assign(
             json_text({"index": str(index), "new": placed.new, "surplus": placed.surplus}, indent=1)
         )
         return
-    console.print(
-        f"{placed.new:,} new items have SIDs, {placed.surplus:,} of them under another prefix than"
-        " the nearest."
-    )
+    if placed.new:
+        console.print(
+            f"{placed.new:,} new items have SIDs, {placed.surplus:,} of them under another prefix"
+            " than the nearest."
+        )
+    else:
+        console.print(f"{escape(str(items))} has no new item, so the index stays as it is.")
     console.print(f"SIDs of all {len(made.ids):,} items: {escape(str(index))}")
     if bundle:
         console.print(

@@ -16,7 +16,7 @@ from sidtune.runs.checkpoints import MANIFEST
 from sidtune.tokenizer.load import load_tokenizer
 
 SHOWN = 5
-TRAIN_ON = "Train on: `sidtune train` with model.base: {folder} and the new index as data.index."
+TRAIN_AGAIN = "Train again, with the new index as data.index."
 
 
 def renewed(
@@ -85,4 +85,4 @@ def _refuse_unknown_tokens(folder: Path, new: Sequence[tuple[str, tuple[str, ...
             f"{folder}: {len(lacking):,} of {len(new):,} new items have SID tokens that the model"
             f" does not: {shown}"
         )
-        raise UserError(message, TRAIN_ON.format(folder=folder))
+        raise UserError(message, TRAIN_AGAIN)

@@ -27,7 +27,7 @@ from sidtune.sids.vectors import place_vectors
 
 class Placed(NamedTuple):
     """An index with more items, where it belongs, and how many of its items are new or lie under
-    another prefix.
+    another prefix; the given one where no item is new.
     """
 
     fitted: Fitted
@@ -48,7 +48,7 @@ def assign(fitted: Fitted, folder: Path, catalogue: Path, vectors: Path | None =
         vectors: of the catalogue's items, where `sids.vectors` is `file`.
 
     Raises:
-        UserError: where the catalogue has no new item, and as its readers.
+        UserError: as its readers.
     """
     options = fitted.options
     if ("file" in options.weights) != (vectors is not None):
@@ -65,9 +65,7 @@ def assign(fitted: Fitted, folder: Path, catalogue: Path, vectors: Path | None =
     known = Names.of(fitted.ids).positions(pa.array(items.ids, pa.large_string()))
     new = np.flatnonzero(known < 0).tolist()
     if not new:
-        raise UserError(
-            f"{catalogue} has no item that {folder} does not have", "Nothing is to be assigned."
-        )
+        return Placed(fitted, folder, 0, 0)
     options = options.model_copy(update={"file": vectors}) if vectors else options
     added = items.take(new)
     # Vectors that are given stand in the order of the whole catalogue.

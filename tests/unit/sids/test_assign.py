@@ -94,13 +94,11 @@ def test_items_without_a_known_term_are_counted(
     assert "1 of 1 new items have none of the terms that were fitted" in capsys.readouterr().err
 
 
-def test_a_catalogue_without_new_items_is_refused(tmp_path: Path) -> None:
+def test_without_new_items_the_index_stays(tmp_path: Path) -> None:
     before, folder = fitted(tmp_path)
-    with pytest.raises(UserError, match="has no item that"):
-        assign(before, folder, shop(tmp_path))
     floats = {f"{item}.0": {"title": "as a column of floats writes it"} for item in before.ids[:3]}
-    with pytest.raises(UserError, match="has no item that"):
-        assign(before, folder, catalogue(tmp_path, floats))
+    for items in (shop(tmp_path), catalogue(tmp_path, floats)):
+        assert assign(before, folder, items) == (before, folder, 0, 0)
 
 
 def test_given_vectors_are_given_again(tmp_path: Path) -> None:
