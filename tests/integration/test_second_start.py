@@ -108,6 +108,25 @@ def test_a_changed_setting_is_looked_at_afresh(
         refuse_errors(Inputs(tiny_config(tmp_path, **{**SHORT, **change, **cache})))
 
 
+def test_prompts_of_evaluation_are_looked_at_afresh(tmp_path: Path) -> None:
+    """When another task asks them, and when their template changes, though no task trains it."""
+    apart, words = tmp_path / "apart.yaml", "A user's interactions, oldest first"
+    # Segments within a word become other tokens than the whole text.
+    apart.write_text(
+        f'sid_next: {{prompt: ["{words[:4]}", "{words[4:]}", "{{history_sids}}"],'
+        ' response: ["{target_sid}"]}'
+    )
+    both: dict[str, Any] = {"tasks": {"sid_next": None, "sid_sequence": None}}
+    only: dict[str, Any] = {"tasks": {"title_to_sid": None}}
+    file, found = {"template": {"file": str(apart)}}, "tokenizer(prompt) gives different token ids"
+    for before, after in (
+        (both | file | {"eval": {"task": "sid_sequence"}}, both | file | {"eval": {"task": None}}),
+        (only, only | file),
+    ):
+        assert found not in warned(tiny_config(tmp_path, **before))
+        assert found in warned(tiny_config(tmp_path, **after))
+
+
 def test_an_error_is_found_every_time(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, **SHORT)
     config.data.test.write_text("user_id,history,item_id\nu,[77],1\n")  # type: ignore[union-attr]

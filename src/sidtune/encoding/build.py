@@ -203,13 +203,15 @@ class Mixture:
     @cached_property
     def _everything(self) -> dict[str, Any]:
         """The fingerprint of values computed from the rows; includes paths, since findings contain
-        them.
+        them, and the evaluation task, whose prompts are looked at although no task may train them.
         """
-        data = self.config.data
+        data, question = self.config.data, self.config.evaluation_task
         test = {} if data.test is None else {"data.test": file_digest(data.test)}
         return {
             "sidtune": __version__,
             "data": data.model_dump(mode="json"),
+            "model.base": self.config.model.base,
+            "evaluation": self._fingerprint(question, "train", TASKS[question].options()),
             **self.identity(),
             **test,
         }
