@@ -16,6 +16,7 @@ from tests.tiny_data import tiny_config, tiny_tree
 from typer.testing import CliRunner
 
 from sidtune.base.errors import UserError
+from sidtune.batching.steps import Steps
 from sidtune.commands.main import app
 from sidtune.decoding.recommender import Recommender
 from sidtune.files.weight_files import load_weights
@@ -94,6 +95,29 @@ def test_a_killed_run_ends_as_if_left_alone(
     assert logged[0]["kl"] == pytest.approx(0, abs=1e-6)
     assert logged[-1]["kl"] > 1e-6
     assert gain.before.keys() >= {"ndcg@10", "hr@10"}
+
+
+def test_answers_to_other_prompts_are_not_taken_up(shop: Path) -> None:
+    """A process of a run that others resume may have as many prompts as one had before."""
+    tree = tree_of(shop, "others", {"steps": 4, "updates": 2}, eval={"every": 3, "patience": None})
+    config, share, ask = parse_config(tree, "test"), Steps.share, Rollouts.ask
+    asked: list[int] = []
+
+    def asking(self: Rollouts, decoder: Any, examples: Any, number: int) -> Rollout:
+        asked.append(number)
+        return ask(self, decoder, examples, number)
+
+    def sharing(part: slice) -> Any:
+        return lambda self, number: share(self, number)[part]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Rollouts, "ask", asking)
+        patch.setattr(Steps, "share", sharing(slice(4)))
+        dies(config, 3)
+        assert asked == [0, 1]
+        patch.setattr(Steps, "share", sharing(slice(4, 8)))
+        reinforce(config)
+    assert asked == [0, 1, 1]
 
 
 def test_what_is_left_is_an_ordinary_model_that_answers(shop: Path) -> None:

@@ -218,6 +218,7 @@ class ReinforcementTrainer(StepTrainer):
         if self.state.global_step % self.reinforcement.options.updates and self.answered:
             rollout, terms = self.answered.rollout, self.answered.edges.terms
             kept = {
+                "examples": torch.from_numpy(self.steps.share(self.state.global_step)),
                 "sids": torch.from_numpy(rollout.groups.sids),
                 "entropy": torch.from_numpy(rollout.entropy),
                 "old": torch.from_numpy(terms[:, OLD].copy()),
@@ -233,7 +234,10 @@ class ReinforcementTrainer(StepTrainer):
             return None
         with refusing_damage(file.parent):
             kept = safetensors.torch.load_file(file)
-        return kept if len(kept["sids"]) == len(self.steps.share(number)) else None
+        # With another number of processes, this one may have had as many other examples.
+        examples = kept.get("examples")
+        same = examples is not None and np.array_equal(examples.numpy(), self.steps.share(number))
+        return kept if same else None
 
     @property
     def _file(self) -> str:
