@@ -14,7 +14,7 @@ from sidtune.base.ragged import Ragged, place_of, row_of
 from sidtune.base.terminal import warn
 from sidtune.data.catalogue import Catalogue
 from sidtune.decoding.prompts import Prompts
-from sidtune.decoding.trie import Trie, build_trie, distinct_sids
+from sidtune.decoding.trie import Trie, beginnings, build_trie
 from sidtune.files.text import read_lines
 from sidtune.metrics.ranks import Ranking
 from sidtune.runs.bundle import Bundle
@@ -123,14 +123,15 @@ def make_answers(
     """
     catalogue = bundle.catalogue
     positions = np.arange(len(catalogue.ids)) if allowed is None else np.flatnonzero(allowed)
-    distinct, numbers = distinct_sids(
-        [catalogue.sids[item] for item in positions], prompts.token_ids
-    )
+    whole, number_of = prompts.sids
+    kept, numbers = np.unique(number_of[positions], return_inverse=True)
     sid_of = np.full(len(catalogue.ids), -1, np.int64)
     sid_of[positions] = numbers
     order = np.lexsort((positions, -bundle.users[positions], numbers))
     items = Ragged.from_lengths(positions[order], np.bincount(numbers))
-    return Answers(build_trie(distinct, prompts.closing), items, sid_of)
+    # A SID that begins another is closed in every response, also where the other is not allowed.
+    trie = build_trie(whole.take(kept), prompts.closing, beginnings(whole)[kept])
+    return Answers(trie, items, sid_of)
 
 
 def read_candidates(path: Path) -> list[str]:

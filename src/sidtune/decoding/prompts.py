@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +14,7 @@ from sidtune.base.errors import UserError, some
 from sidtune.base.ragged import Ragged
 from sidtune.data.rows import Rows
 from sidtune.data.sequences import one_by_one
+from sidtune.decoding.trie import distinct_sids
 from sidtune.encoding.encoder import Encoder
 from sidtune.runs.bundle import Bundle, PromptIds
 from sidtune.tasks.base import Part, history_columns
@@ -69,6 +71,11 @@ class Prompts:
                 "Use model and tokenizer of the same run, and the Transformers release it was"
                 " trained with.",
             )
+
+    @cached_property
+    def sids(self) -> tuple[Ragged, NDArray[np.int64]]:
+        """The catalogue's `distinct_sids`."""
+        return distinct_sids(self._encoder.catalogue.sids, self.token_ids)
 
     def encode(self, history: Ragged) -> tuple[Ragged, NDArray[np.int64]]:
         """Prompts up to the first SID token of the answer; of a history longer than training had,

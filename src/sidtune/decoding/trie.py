@@ -141,14 +141,25 @@ def distinct_sids(
     return Ragged.from_lengths(paths[first][paths[first] != NOTHING], lengths[first]), numbers
 
 
-def build_trie(sids: Ragged, closing: int) -> Trie:
+def beginnings(sids: Ragged) -> NDArray[np.bool_]:
+    """Which SIDs begin another one, `(SIDs,)`; sorted as `distinct_sids` sorts them."""
+    paths = _padded(sids)
+    begins = np.all((paths[:-1] == paths[1:]) | (paths[:-1] == NOTHING), axis=1)
+    return np.append(begins, False)
+
+
+def build_trie(sids: Ragged, closing: int, begins: NDArray[np.bool_] | None = None) -> Trie:
     """Build the trie in passes over whole columns.
 
     Args:
         sids: distinct paths of vocabulary ids, as `distinct_sids` sorts them.
         closing: the token that follows a whole SID in every response.
+        begins: `(SIDs,)`, which of them begin another one, if that may be one that the trie does
+            not hold: to the model it is still there.
     """
-    paths = _closed(_padded(sids), sids.lengths, closing)
+    paths = _closed(
+        _padded(sids), sids.lengths, closing, beginnings(sids) if begins is None else begins
+    )
     order = _sorted(paths)
     paths, numbers = paths[order], order
     changed = np.ones(paths.shape, bool)
@@ -203,12 +214,14 @@ def _sorted(paths: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _closed(
-    paths: NDArray[np.int64], lengths: NDArray[np.int64], closing: int
+    paths: NDArray[np.int64],
+    lengths: NDArray[np.int64],
+    closing: int,
+    begins: NDArray[np.bool_],
 ) -> NDArray[np.int64]:
-    """Sorted paths, those that begin another with the closing token behind them; empty columns left
+    """Paths, those that begin another with the closing token behind them; empty columns left
     out.
     """
-    begins = np.all((paths[:-1] == paths[1:]) | (paths[:-1] == NOTHING), axis=1)
     rows = np.flatnonzero(begins)
     paths[rows, lengths[rows]] = closing
     return paths[:, : int((paths != NOTHING).sum(axis=1).max())]

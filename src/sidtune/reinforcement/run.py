@@ -24,7 +24,6 @@ from sidtune.config.loss import LossConfig
 from sidtune.config.rl import STEPS
 from sidtune.decoding.answers import Answers, make_answers
 from sidtune.decoding.prompts import Prompts
-from sidtune.decoding.trie import distinct_sids
 from sidtune.files.text import read_lines
 from sidtune.inputs import Inputs
 from sidtune.ranker.file import FILE as RANKER
@@ -259,9 +258,8 @@ def prompt_steps(
     vocabulary = shared.inputs.vocabulary
     made = make_steps(config, shared.training, model, vocabulary, arguments, shared.prefixes)
     prompts = Prompts(shared.inputs.bundle, vocabulary.tokenizer)
-    sids, _ = distinct_sids(shared.inputs.catalogue.sids, prompts.token_ids)
     answers = make_answers(shared.inputs.bundle, prompts)
-    corpus = PromptCorpus(shared.training, sids, answers)
+    corpus = PromptCorpus(shared.training, prompts.sids[0], answers)
     plan = replace(make_plan(config, corpus), repeats=config.rl.updates)
     return Steps(corpus, plan, made.layout, made.rank, made.world_size)
 

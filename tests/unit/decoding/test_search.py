@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path as Folder
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,11 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, set_
 
 from sidtune.base.ragged import Ragged
 from sidtune.config.search import Normalize
+from sidtune.data.catalogue import Catalogue
+from sidtune.decoding.answers import make_answers
 from sidtune.decoding.decoder import Decoder, SharedPrompts, WholeSequences, make_decoder
 from sidtune.decoding.search import Search
-from sidtune.decoding.trie import Hint, build_trie
+from sidtune.decoding.trie import Hint, build_trie, distinct_sids
 from sidtune.model.checkpoint_files import save_pretrained
 from sidtune.model.tuning.frozen import freeze, sid_rows
 
@@ -91,6 +94,28 @@ def test_with_fewer_beams_it_is_the_textbook_search(
         assert differs, (
             "a greedy search misses the best somewhere, or the search was not narrowed at all"
         )
+
+
+def test_candidates_keep_the_scores_that_they_have_among_all_items(tmp_path: Folder) -> None:
+    """Also where a SID begins others of which none is a candidate: the model can go on to them."""
+    model, sids = model_of(tmp_path), random_sids(2, DEPTHS["mixed"], 40)
+    paths, ids = closed(sids, CLOSING), {f"<{token}>": token for sid in sids for token in sid}
+    names = [tuple(f"<{token}>" for token in sid) for sid in sids]
+    items = [str(item) for item in range(len(sids))]
+    bundle: Any = SimpleNamespace(
+        catalogue=Catalogue(items, items, items, names), users=np.zeros(len(sids), np.int64)
+    )
+    prompts: Any = SimpleNamespace(token_ids=ids, closing=CLOSING, sids=distinct_sids(names, ids))
+    allowed = np.array([len(sid) < 3 or item % 5 == 0 for item, sid in enumerate(sids)])
+    answers = make_answers(bundle, prompts, allowed)
+    lists = found(Search(answers.trie, 64, "full", ROOM), make_decoder(model), PROMPTS)
+    chosen = np.flatnonzero(allowed).tolist()
+    left = closed([sids[item] for item in chosen], CLOSING)
+    assert left != [paths[item] for item in chosen]
+    for prompt, mine in zip(PROMPTS, lists, strict=True):
+        shown = [(int(answers.items[sid][0]), score) for sid, score in mine]
+        best = Reference(model, prompt, paths, "full").best(lambda item: bool(allowed[item]))
+        assert_same(shown, best)
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 3])

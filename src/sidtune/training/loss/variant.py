@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from sidtune.batching.prefixes import Prefixes
 from sidtune.config.loss import LossConfig
 from sidtune.decoding.prompts import Prompts
-from sidtune.decoding.trie import Trie, build_trie, distinct_sids
+from sidtune.decoding.trie import Trie, build_trie
 from sidtune.inputs import Inputs
 
 
@@ -24,8 +24,7 @@ def sid_prefixes(inputs: Inputs) -> Prefixes | None:
     if not inputs.config.loss.looks_at_prefixes:
         return None
     prompts = Prompts(inputs.bundle, inputs.vocabulary.tokenizer)
-    distinct, _ = distinct_sids(inputs.catalogue.sids, prompts.token_ids)
-    return prefixes_of(build_trie(distinct, prompts.closing))
+    return prefixes_of(build_trie(prompts.sids[0], prompts.closing))
 
 
 def prefixes_of(trie: Trie) -> Prefixes:
