@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,8 @@ from sidtune.config.events import PrepareConfig
 from sidtune.config.sids import SidsRun
 from sidtune.events.prepare import Prepared, find_prepared
 from sidtune.pipeline.recipe import Recipe, recipe_for
+from sidtune.runs.bundle import CATALOGUE
+from sidtune.runs.files import CONFIG
 from sidtune.sids.fit import index_file
 from sidtune.sids.index import is_complete
 from sidtune.tasks.config import Config
@@ -151,13 +154,25 @@ def with_index(request: Request) -> Request:
 
 def with_model(request: Request) -> Request:
     """Model and training by the size of the data, where `model.base` is not given; the base model
-    is made where it is not there.
+    is made where it is not there. A base that sidtune trained brings its tasks.
     """
     if not wants_model(request):
-        return request
+        return with_tasks(request)
     recipe = recipe_of(request)
     recipe.make_base()
     return request._replace(tree={**request.tree, **recipe.sections(request.tree)})
+
+
+def with_tasks(request: Request) -> Request:
+    """The tasks of `model.base`, where that is a run's result and no task is named: with others the
+    model would be asked what it never learned.
+    """
+    named = str(request.tree["model"]["base"])
+    base = Path(os.path.expanduser(os.path.expandvars(named)))
+    trained = all((base / name).is_file() for name in (CONFIG, CATALOGUE))
+    if request.tree.get("tasks") or not trained:
+        return request
+    return request._replace(tree={**request.tree, "tasks": read_tree(base / CONFIG).get("tasks")})
 
 
 def recipe_of(request: Request) -> Recipe:

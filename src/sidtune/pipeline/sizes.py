@@ -39,6 +39,4 @@ SIZES = (
 
 def size_for(targets: int, users: int) -> Size:
     """The settings for so many training targets of so many users."""
-    return next(
-        size for size in SIZES if targets < size.below and targets >= size.per_user * users
-    )
+    return next(size for size in SIZES if targets < size.below and targets >= size.per_user * users)

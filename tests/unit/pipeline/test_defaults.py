@@ -23,7 +23,10 @@ from sidtune.pipeline import defaults
 from sidtune.pipeline import recipe as recipes
 from sidtune.pipeline.defaults import Request, load_run, load_sids, recipe_of, with_index, with_rows
 from sidtune.pipeline.recipe import LAYERS, Recipe
+from sidtune.runs.bundle import CATALOGUE
+from sidtune.runs.files import CONFIG
 from sidtune.sids.fit import make
+from sidtune.tasks import DEFAULT_TASKS
 
 USERS = 20
 COLUMNS = {"user": "customer", "item": "sku", "time": "ts"}
@@ -214,6 +217,20 @@ def test_the_model_follows_from_the_data_where_none_is_given(tmp_path: Path) -> 
     made = (recipe.base / "config.json").stat().st_mtime_ns
     load_run(path)
     assert (recipe.base / "config.json").stat().st_mtime_ns == made, "once"
+
+
+def test_a_base_that_was_trained_brings_its_tasks(tmp_path: Path) -> None:
+    run = tmp_path / "trained"
+    path = write_config(tmp_path, model={"base": str(run)})
+    do_prepare(path)
+    make(load_sids(path))
+    assert set(load_run(path).tasks) == set(DEFAULT_TASKS), "a base of another origin"
+    run.mkdir()
+    (run / CONFIG).write_text(yaml.safe_dump({"tasks": {"sid_sequence": {"weight": 2.0}}}))
+    assert set(load_run(path).tasks) == set(DEFAULT_TASKS), "a file of another tool"
+    (run / CATALOGUE).touch()
+    assert load_run(path).tasks == {"sid_sequence": {"weight": 2.0}}
+    assert list(load_run(path, ["tasks={sid_next: }"]).tasks) == ["sid_next"]
 
 
 def test_warmup_leaves_most_of_a_short_run(tmp_path: Path) -> None:
