@@ -26,6 +26,8 @@ from sidtune.base.keys import named
 LOG_WIDTH = 120
 # What every launcher tells each of its processes, all of it.
 LAUNCHER = ("LOCAL_RANK", "RANK", "WORLD_SIZE")
+# Set by `--processes` alone, which goes on once its processes are done.
+OWN_LAUNCHER = "SIDTUNE_LAUNCHED"
 # Our own signs, where a stream's encoding does not have them.
 SIGNS = {
     "·": "|",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import sys
 from typing import TYPE_CHECKING
 
 import typer
 
-from sidtune.base.terminal import launched, quiet_libraries
+from sidtune.base.terminal import OWN_LAUNCHER, console, first_process, launched, quiet_libraries
 from sidtune.commands.report import leave_report
 
 if TYPE_CHECKING:
@@ -32,9 +34,14 @@ def in_several(processes: int | None) -> bool:
 
 def finish(run: Config, trust_remote_code: bool) -> None:
     """Fit the ranker of a run that has just been trained, and leave the report; one of several
-    processes leaves it to that which started them.
+    processes leaves it to that which started them, or says what is left to do where another
+    launcher did.
     """
     if launched():
+        if first_process() and OWN_LAUNCHER not in os.environ:
+            folder = shlex.quote(str(run.output_dir))
+            fit = "" if run.rank.fit == "never" else f"`sidtune rank {folder}` fits the ranker; "
+            console.print(f"Next: {fit}`sidtune report {folder}` writes the report.", markup=False)
         return
     from sidtune.pipeline.rank import rank_and_tell
 

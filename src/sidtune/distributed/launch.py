@@ -18,7 +18,7 @@ import torch.distributed as dist
 
 from sidtune.base.errors import UserError
 from sidtune.base.signals import ASKING, KILLED
-from sidtune.base.terminal import launched, warn
+from sidtune.base.terminal import OWN_LAUNCHER, launched, warn
 
 HOST = "127.0.0.1"
 POLL_SECONDS = 0.1
@@ -50,7 +50,7 @@ def launch(processes: int, arguments: Sequence[str]) -> int:
         "MASTER_ADDR": HOST,
         "MASTER_PORT": str(_free_port()),
     }
-    shared |= {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
+    shared |= {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes), OWN_LAUNCHER: "1"}
     ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
     return supervise(subprocess.Popen(command, env=shared | rank) for rank in ranks)
 

@@ -116,8 +116,8 @@ def _whole() -> Schema:
         "type": "object",
         "description": (
             "a mapping from each task to its options; only the tasks that it names are trained."
-            f" Left out: {', '.join(f'`{name}`' for name in DEFAULT_TASKS)}, or the tasks of the run"
-            " that `model.base` names"
+            f" Left out: {', '.join(f'`{name}`' for name in DEFAULT_TASKS)}, or the tasks of the"
+            " run that `model.base` names"
         ),
         "properties": tasks,
         "additionalProperties": False,
