@@ -158,7 +158,16 @@ class Mixture:
             if self.frame.chat
             else {}
         )
-        return self._files | tasks | {"vocabulary": self._tokenizer[:12]} | template
+        question = self.config.evaluation_task
+        # Its prompts choose the best model, although no task trains them.
+        asked = {} if question in self.config.task_options() else {"evaluation": self._question}
+        return self._files | tasks | asked | {"vocabulary": self._tokenizer[:12]} | template
+
+    @property
+    def _question(self) -> str:
+        """A digest of the prompts of evaluation."""
+        question = self.config.evaluation_task
+        return digest(self._fingerprint(question, "train", TASKS[question].options()))[:12]
 
     def _encoded(self, name: str, split: Split, options: TaskOptions) -> EncodedTask:
         def encode() -> Iterator[Encoded]:
@@ -205,14 +214,14 @@ class Mixture:
         """The fingerprint of values computed from the rows; includes paths, since findings contain
         them, and the evaluation task, whose prompts are looked at although no task may train them.
         """
-        data, question = self.config.data, self.config.evaluation_task
+        data = self.config.data
         test = {} if data.test is None else {"data.test": file_digest(data.test)}
         return {
             "sidtune": __version__,
             "data": data.model_dump(mode="json"),
             "model.base": self.config.model.base,
-            "evaluation": self._fingerprint(question, "train", TASKS[question].options()),
             **self.identity(),
+            "evaluation": self._question,
             **test,
         }
 

@@ -221,6 +221,19 @@ def test_the_content_of_a_file_is_compared_and_its_place_is_not(tmp_path: Path, 
     assert identity(with_value(tree, key, str(moved))) != before
 
 
+def test_the_prompts_of_evaluation_are_compared_though_no_task_trains_them(tmp_path: Path) -> None:
+    tree = tiny_tree(tmp_path, tasks={"title_to_sid": None})
+    wording = tmp_path / "mine.yaml"
+    tree["template"] = {"file": str(wording)}
+    text = (
+        "sid_next:\n  - prompt: ['They chose ', '{history_sids}']\n    response: ['{target_sid}']\n"
+    )
+    wording.write_text(text)
+    before = identity(tree)
+    wording.write_text(text.replace("They", "We"))
+    assert identity(tree) != before
+
+
 def test_harmless_keys_change_nothing(tmp_path: Path) -> None:
     tree = tiny_tree(tmp_path)
     tree["model"] |= {"tuning": "lora"}
