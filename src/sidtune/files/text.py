@@ -7,10 +7,11 @@ import gzip
 import io
 import json
 import math
+import re
 import zlib
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
@@ -23,6 +24,7 @@ from sidtune.base.faults import in_words
 T = TypeVar("T")
 
 CORRECT_JSON = "Correct it there, or write it again with a JSON library."
+JAPANESE = "[ぁ-ヿ一-鿿]{2}"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 # Gzip compresses text 5 to 50 times; a higher ratio indicates a decompression bomb.
 MOST_UNPACKED, ALWAYS_UNPACKED = 200, 1 << 25
@@ -148,25 +150,25 @@ def decoded_lines(stream: BinaryIO, where: str, longest: int | None = None) -> I
         except UnicodeDecodeError as error:
             raise UserError(
                 f"{where}: not UTF-8: byte 0x{line[error.start]:02x} in line {number}",
-                "Convert it first, for example:"
-                f" iconv -f {_likely(line)} -t UTF-8 {Path(where).name}",
+                f"Convert it first; if its encoding is {(likely := _likely(line))}, by:"
+                f" iconv -f {likely} -t UTF-8 {Path(where).name} > NEW_FILE",
             ) from None
 
 
 def _likely(line: bytes) -> str:
-    """The encoding that a line which is not UTF-8 seems to have: UTF-16, that of Chinese texts, or
-    Latin 1.
+    """The encoding that a line which is not UTF-8 seems to have: UTF-16, that of Chinese or of
+    Japanese texts, or Latin 1.
 
     UTF-16 begins with a mark. GB 2312 has the common characters, each in two bytes that Latin 1
-    hardly has side by side.
+    hardly has side by side. Read as Shift JIS, Latin 1 gives no two kana or kanji side by side.
     """
     if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "UTF-16"
-    try:
-        line.decode("gb2312")
-    except UnicodeDecodeError:
-        return "LATIN1"
-    return "GB18030"
+    for codec, name, typical in (("gb2312", "GB18030", ""), ("cp932", "CP932", JAPANESE)):
+        with suppress(UnicodeDecodeError):
+            if re.search(typical, line.decode(codec)):
+                return name
+    return "LATIN1"
 
 
 def read_text(path: Path) -> str:

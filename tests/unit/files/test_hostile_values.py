@@ -34,6 +34,10 @@ from sidtune.runs.output import refuse_foreign
         ("用户ID,商品ID", "gb18030", "GB18030"),
         ("Café,naïve", "latin-1", "LATIN1"),
         ("Ä", "latin-1", "LATIN1"),
+        ("ÄÖÜ", "latin-1", "LATIN1"),
+        ("don’t,naïve", "cp1252", "LATIN1"),
+        ("会員番号,商品番号", "cp932", "CP932"),
+        ("sku,アヒル", "cp932", "CP932"),
         ("user,item", "utf-16", "UTF-16"),
     ],
 )
@@ -44,7 +48,7 @@ def test_text_of_another_encoding_says_how_to_convert_it(
     path.write_bytes(text.encode(encoding))
     with pytest.raises(UserError, match="not UTF-8") as refusal:
         list(read_lines(path))
-    assert f"iconv -f {likely} -t UTF-8 items.csv" in refusal.value.hint
+    assert f"iconv -f {likely} -t UTF-8 items.csv > NEW_FILE" in refusal.value.hint
 
 
 # --- ids ---
