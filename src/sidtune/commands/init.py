@@ -25,7 +25,10 @@ Output = Annotated[
     Path | None, typer.Option(metavar="FILE", help="The file to write; DIR.yaml by default.")
 ]
 Events = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="The table of events, if it is not recognised.")
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="The table of events, if it is not recognised: a file or a pattern."
+    ),
 ]
 User = Annotated[
     str | None, typer.Option(metavar="COLUMN", help="Column of user ids in the events.")

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Literal
 
 from sidtune.base.errors import UserError
+from sidtune.data.item_files import plain_name
 from sidtune.events.columns import find_column, like_named
+from sidtune.events.files import matching_files
 from sidtune.pipeline.sizes import Size, size_for
 from sidtune.setup.look import Role, Table, look_at
 
@@ -143,16 +145,37 @@ def _prepared(roles: Mapping[Role, Table]) -> Chosen:
     return Chosen({"events": events, **{role: roles[role] for role in beside if role in roles}})
 
 
-def with_events(file: Path, tables: Sequence[Table]) -> Chosen:
-    """The events of a file that the user names, and the catalogue among the files found."""
-    table = look_at(file)
+def with_events(path: Path, tables: Sequence[Table]) -> Chosen:
+    """The events that the user names, a file or a pattern of files, and the catalogue among the
+    files found.
+    """
+    parts = [look_at(file) for file in matching_files(path, "--events")]
+    table = replace(parts[0], path=path, rows=sum(part.rows for part in parts))
     if not table.names and table.role != "events":
-        raise UserError(f"{file}: {table.note or 'not a table of events'}", READABLE)
-    catalogue = next((one for one in tables if one.role in ("catalogue", "items")), None)
+        raise UserError(f"{path}: {table.note or 'not a table of events'}", READABLE)
+    others = sorted(tables, key=lambda one: _same_files(table, one))
+    catalogues = (one for one in others if one.role in ("catalogue", "items"))
+    catalogue = next((one for one in catalogues if not _names_other_things(table, one)), None)
     kept: dict[Role, Table] = {"events": replace(table, role="events")}
     if catalogue:
         kept["catalogue"] = catalogue
     return Chosen(kept, k_core=K_CORE if table.rows >= FILTERED_FROM else 0)
+
+
+def _names_other_things(events: Table, table: Table) -> bool:
+    """Whether a table is the one of events, with a name or title that need not be that of the item:
+    it may be that of the order, the user or the review.
+    """
+    title = find_column("title", None, table.names, "", "catalogue")
+    return plain_name(title or "") in ("name", "title", "") and _same_files(events, table)
+
+
+def _same_files(table: Table, other: Table) -> bool:
+    """Whether two tables have a file in common."""
+    files, others = (
+        {file.resolve() for file in matching_files(one.path, "--events")} for one in (table, other)
+    )
+    return bool(files & others)
 
 
 def with_catalogue(chosen: Chosen, tables: Sequence[Table]) -> Chosen:
@@ -175,10 +198,11 @@ def with_catalogue(chosen: Chosen, tables: Sequence[Table]) -> Chosen:
         and item
         and like_named(item, table.names)
         and not column("user", table)
+        and not _names_other_things(events, table)
     ]
     if not found:
         return chosen
-    largest = max(found, key=lambda table: table.rows)
+    largest = max(found, key=lambda table: (not _same_files(events, table), table.rows))
     return replace(
         chosen, tables={**chosen.tables, "catalogue": replace(largest, role="catalogue")}
     )

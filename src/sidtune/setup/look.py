@@ -307,13 +307,15 @@ def _plain(file: Path) -> Table | None:
 
 
 def _lacking(user: str | None, item: str | None, times: list[str | None]) -> str:
-    """What a table that could be one of events lacks; nothing where it is none."""
+    """What a table that could be one of events lacks; nothing where it has none of it."""
     missing = [
         role
         for role, there in (("users", user), ("items", item), ("times", any(times)))
         if not there
     ]
-    return "" if len(missing) > 1 else f"a table without a column of {missing[0]} that is known"
+    if len(missing) == 1:
+        return f"a table without a column of {missing[0]} that is known"
+    return f"a table; no columns of {' and '.join(missing)} are known" if len(missing) == 2 else ""
 
 
 def _columns(file: Path) -> tuple[str, ...] | None:

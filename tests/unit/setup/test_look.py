@@ -16,7 +16,7 @@ from tests.tiny_data import write_shop
 from sidtune.base.errors import UserError
 from sidtune.events.files import matching_files
 from sidtune.setup import look as room
-from sidtune.setup.choose import choose, missing_columns, with_catalogue, with_events
+from sidtune.setup.choose import Chosen, choose, missing_columns, with_catalogue, with_events
 from sidtune.setup.look import look, look_at
 
 REVIEW_2018 = {"reviewerID": "A1", "asin": "B1", "overall": 5.0, "unixReviewTime": START}
@@ -228,6 +228,13 @@ def test_a_table_that_lacks_one_column_says_which(tmp_path: Path) -> None:
         choose(look(tmp_path))
 
 
+def test_a_table_that_lacks_two_columns_names_these_alone(tmp_path: Path) -> None:
+    file = write_text(tmp_path, "plays.csv", "profile,track_id,at\nu,1,2020-01-01\n")
+    assert look_at(file).note == "a table; no columns of users and times are known"
+    for_nothing = write_text(tmp_path, "other.csv", SAMPLES["other.csv"][0])
+    assert not look_at(for_nothing).note
+
+
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
     file = write_text(tmp_path / "of", "log.csv", SAMPLES["log.csv"][0])
     with pytest.raises(UserError, match=r"log\.csv is a file") as told:
@@ -271,3 +278,34 @@ def test_a_table_with_the_events_column_of_items_is_the_catalogue(tmp_path: Path
     assert found.tables["catalogue"].role == "catalogue"
     items.unlink()
     assert with_catalogue(chosen, look(tmp_path)) is chosen
+
+
+@pytest.mark.parametrize(
+    ("title", "used"), [("Name", False), ("title", False), ("product_title", True)]
+)
+@pytest.mark.parametrize("item", ["anime", "sku"])
+def test_events_are_their_own_catalogue_where_a_title_is_that_of_the_item(
+    tmp_path: Path, title: str, used: bool, item: str
+) -> None:
+    rows = "#1,a@b.c,1,2020-01-01\n#1,a@b.c,2,2020-01-01\n"
+    write_text(tmp_path, "orders.csv", f"{title},email,{item},ts\n{rows}")
+    file = tmp_path / ".." / tmp_path.name / "*ders.csv"
+
+    def chosen() -> Chosen:
+        columns = {"user": "email", "item": item}
+        return with_catalogue(
+            replace(with_events(file, look(tmp_path)), columns=columns), look(tmp_path)
+        )
+
+    assert ("catalogue" in chosen()) is used
+    items = write_text(tmp_path, "products.csv", f"{item},name\n1,Akira\n")
+    assert chosen().tables["catalogue"].path == items
+
+
+def test_events_are_named_by_a_pattern(tmp_path: Path) -> None:
+    for day in ("01", "02"):
+        write_text(tmp_path, f"clicks-{day}.csv", "session,news_id,ts\n" + "s,n,2020-01-01\n" * 3)
+    events = with_events(tmp_path / "clicks-*.csv", look(tmp_path)).tables["events"]
+    assert (events.path, events.rows) == (tmp_path / "clicks-*.csv", 6)
+    with pytest.raises(UserError, match="no file matches"):
+        with_events(tmp_path / "views-*.csv", [])
