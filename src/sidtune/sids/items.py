@@ -27,6 +27,7 @@ from sidtune.data.item_files import (
     columns_of,
     first_of,
     like_usual,
+    read_columns,
     read_records,
     records_of,
 )
@@ -79,8 +80,8 @@ def read_items(path: Path, columns: Sequence[str] | None = None) -> Items:
     """Read ids, titles and texts.
 
     Args:
-        path: an `.item.json` (id → record); Parquet with columns `item_id` and `title`; or CSV, TSV
-            or JSON Lines, whose columns may have other usual names.
+        path: an `.item.json` (id → record); or Parquet, CSV, TSV or JSON Lines, whose columns of
+            ids and titles have usual names.
         columns: texts to read beside the title; the usual ones by default.
 
     Raises:
@@ -88,7 +89,8 @@ def read_items(path: Path, columns: Sequence[str] | None = None) -> Items:
             no item has.
     """
     kind = kind_of(path)
-    found = _of_text(path, kind) if kind in TEXT_KINDS else read_records(path)
+    tabular = kind in (*TEXT_KINDS, ".parquet")
+    found = _of_table(path, kind, columns or ()) if tabular else read_records(path)
     for item, record in found.items():
         if not isinstance(record, dict):
             raise UserError(
@@ -118,16 +120,25 @@ def read_items(path: Path, columns: Sequence[str] | None = None) -> Items:
     return items
 
 
-def _of_text(path: Path, kind: str) -> dict[str, Any]:
-    require("prepare")
-    table = text_items([path], kind)
+def _of_table(path: Path, kind: str, columns: Sequence[str]) -> dict[str, Any]:
+    """The records of a table, whose id and title get the names that they have in `.item.json`.
+
+    Args:
+        columns: those that the configuration names; they keep their names.
+    """
+    if kind in TEXT_KINDS:
+        require("prepare")
+        table = text_items([path], kind)
+    else:
+        table = read_columns(path, "Items are read from .item.json, Parquet, CSV or JSON Lines.")
     names = table.column_names
     item, title = (
-        find_column(role, None, names, str(path), "catalogue") for role in ("id", "title")
+        own if own in names else find_column(role, None, names, str(path), "catalogue")
+        for role, own in (("id", ID_COLUMNS[0]), ("title", TITLE_COLUMNS[0]))
     )
-    known = {item: ID_COLUMNS[0], title: TITLE_COLUMNS[0]}
+    known = {item: ID_COLUMNS[0]} | ({title: TITLE_COLUMNS[0]} if title not in columns else {})
     table = table.rename_columns([known.get(name, name) for name in names])
-    if item:
+    if item and str(table[ID_COLUMNS[0]].type) in ("string", "large_string"):
         # As `sidtune prepare` writes them.
         ids = pc.utf8_trim_whitespace(table[ID_COLUMNS[0]].combine_chunks())
         ids = canonical(ids.cast(pa.large_string()))

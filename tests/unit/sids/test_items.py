@@ -51,6 +51,21 @@ def test_a_parquet_catalogue_says_the_same(tmp_path: Path) -> None:
     assert (found.ids, found.titles, found.texts) == (["7", "8"], ["Mug", ""], ["Mug\nA B", ""])
 
 
+def test_columns_of_parquet_have_the_usual_names_too(tmp_path: Path) -> None:
+    names = pa.array(["Mug", "Tent"]).dictionary_encode()
+    ids = [pa.array([9, 7]), pa.array([" 9", "7.0"]), pa.array(["9", "7"]).dictionary_encode()]
+    for sku in ids:
+        pyarrow.parquet.write_table(
+            pa.table({"sku": sku, "prod_name": names}), tmp_path / "p.parquet"
+        )
+        found = read_items(tmp_path / "p.parquet")
+        assert (found.ids, found.titles) == (["9", "7"], ["Mug", "Tent"])
+        assert read_items(tmp_path / "p.parquet", ["prod_name"]).texts == ["Mug", "Tent"]
+    table = pa.table({"SKU": [3], "Item ID": [2], "item_id": [1], "Title": ["a"], "title": ["b"]})
+    pyarrow.parquet.write_table(table, tmp_path / "own.parquet")
+    assert read_items(tmp_path / "own.parquet").ids == ["1"]
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [
@@ -93,7 +108,7 @@ def test_tables_of_texts_that_are_refused(tmp_path: Path, text: str, said: str) 
             "1 rows repeat an item id: 1 occurs in 2 rows",
         ),
         ({"item_id": [1.0, 1.5], "title": list("ab")}, "row 2: column item_id holds no item id"),
-        ({"sku": [1], "title": ["a"]}, "expected items with a column item_id, found sku, title"),
+        ({"nr": [1], "title": ["a"]}, "expected items with a column item_id, found nr, title"),
         ({"item_id": [1, None], "title": list("ab")}, "row 2: column item_id holds no item id"),
     ],
 )  # fmt: skip
