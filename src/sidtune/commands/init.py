@@ -110,6 +110,7 @@ def init(
             f"  {escape(str(place))} has the events' column of items: the catalogue", soft_wrap=True
         )
     _tell_left_aside(chosen, folder)
+    _tell_untitled(chosen, tables, folder)
     counted = with_core(chosen, given=k_core is not None)
     if counted.k_core < chosen.k_core:
         console.print(f"  k_core: {chosen.k_core} leaves no event, so it is {counted.k_core}")
@@ -125,6 +126,19 @@ def _tell_left_aside(chosen: Chosen, folder: Path) -> None:
         names = ", ".join(str(table.path.relative_to(folder)) for table in chosen.others[:SHOWN])
         console.print(
             f"  left aside: {escape(names)}. To use them instead, give them a folder of their own",
+            soft_wrap=True,
+        )
+
+
+def _tell_untitled(chosen: Chosen, tables: Sequence[Table], folder: Path) -> None:
+    from sidtune.setup.choose import untitled
+
+    if table := untitled(chosen, tables):
+        console.print(
+            f"  {escape(str(table.path.relative_to(folder)))} has the events' column of items, and"
+            " no column that is known as the title. If it is the catalogue, add to the file that is"
+            f" written: catalogue: {{file: {escape(str(table.path))}, title: COLUMN}}, and remove"
+            " sids",
             soft_wrap=True,
         )
 

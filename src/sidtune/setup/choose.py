@@ -182,30 +182,48 @@ def with_catalogue(chosen: Chosen, tables: Sequence[Table]) -> Chosen:
     """The same with the catalogue that the events' column of items makes known: a table that has
     this column, which may have no usual name, and titles.
     """
-    events = chosen.tables.get("events")
-    if events is None or events.format or "catalogue" in chosen:
-        return chosen
-    item = find_column("item", chosen.columns.get("item"), events.names, "", "events")
-
-    def column(role: str, table: Table) -> str | None:
-        return find_column(role, None, table.names, "", "catalogue")
-
     found = [
         table
-        for table in tables
-        if table.role is None
-        and column("title", table)
-        and item
-        and like_named(item, table.names)
-        and not column("user", table)
-        and not _names_other_things(events, table)
+        for table in _with_item_column(chosen, tables)
+        if find_column("title", None, table.names, "", "catalogue")
+        and not _names_other_things(chosen.tables["events"], table)
     ]
     if not found:
         return chosen
+    events = chosen.tables["events"]
     largest = max(found, key=lambda table: (not _same_files(events, table), table.rows))
     return replace(
         chosen, tables={**chosen.tables, "catalogue": replace(largest, role="catalogue")}
     )
+
+
+def untitled(chosen: Chosen, tables: Sequence[Table]) -> Table | None:
+    """The largest table beside the events that could be the catalogue if its titles were known."""
+    found = [
+        table
+        for table in _with_item_column(chosen, tables)
+        if not find_column("title", None, table.names, "", "catalogue")
+        and not _same_files(chosen.tables["events"], table)
+    ]
+    return max(found, key=lambda table: table.rows, default=None)
+
+
+def _with_item_column(chosen: Chosen, tables: Sequence[Table]) -> list[Table]:
+    """Tables of no known use that have the events' column of items and none of users; none where
+    the catalogue is known.
+    """
+    events = chosen.tables.get("events")
+    if events is None or events.format or "catalogue" in chosen:
+        return []
+    item = find_column("item", chosen.columns.get("item"), events.names, "", "events")
+    return [
+        table
+        for table in tables
+        if table.role is None
+        and item
+        and like_named(item, table.names)
+        and not find_column("user", None, table.names, "", "catalogue")
+    ]
 
 
 def missing_columns(chosen: Chosen) -> list[str]:

@@ -16,7 +16,14 @@ from tests.tiny_data import write_shop
 from sidtune.base.errors import UserError
 from sidtune.events.files import matching_files
 from sidtune.setup import look as room
-from sidtune.setup.choose import Chosen, choose, missing_columns, with_catalogue, with_events
+from sidtune.setup.choose import (
+    Chosen,
+    choose,
+    missing_columns,
+    untitled,
+    with_catalogue,
+    with_events,
+)
 from sidtune.setup.look import look, look_at
 
 REVIEW_2018 = {"reviewerID": "A1", "asin": "B1", "overall": 5.0, "unixReviewTime": START}
@@ -300,6 +307,21 @@ def test_events_are_their_own_catalogue_where_a_title_is_that_of_the_item(
     assert ("catalogue" in chosen()) is used
     items = write_text(tmp_path, "products.csv", f"{item},name\n1,Akira\n")
     assert chosen().tables["catalogue"].path == items
+
+
+def test_a_catalogue_whose_titles_are_not_known_is_found(tmp_path: Path) -> None:
+    log = write_text(tmp_path, "log.csv", "Kunde,Artikel,ts\nu,1,2020-01-01\n")
+    write_text(tmp_path, "bought.csv", "user_id,Artikel\nu,1\n" * 9)
+    items = write_text(tmp_path, "items.csv", "Artikel,Bezeichnung\n1,Becher\n")
+    tables = look(tmp_path)
+    chosen = replace(with_events(log, tables), columns={"user": "Kunde", "item": "Artikel"})
+    assert with_catalogue(chosen, tables) is chosen
+    found = untitled(chosen, tables)
+    assert found
+    assert found.path == items
+    write_text(tmp_path, "items.csv", "Artikel,Name\n1,Becher\n")
+    tables = look(tmp_path)
+    assert untitled(with_catalogue(chosen, tables), tables) is None
 
 
 def test_events_are_named_by_a_pattern(tmp_path: Path) -> None:
