@@ -27,7 +27,7 @@ BROKEN_SHARE = 0.01
 LATEST = 4_102_444_800 * SECOND
 CLOCK = (
     r"(?:[T ]\s*([0-9]{1,2}):([0-9]{2})(?::([0-9]{2})(?:[.,]([0-9]{1,9}))?)?)?"
-    r"\s*(Z|z|UTC|[+-][0-9]{2}(?::?[0-9]{2})?)?\s*$"
+    r"\s*(Z|z|UTC|GMT|[+-][0-9]{2}(?::?[0-9]{2})?)?\s*$"
 )
 ISO = r"^\s*([0-9]{4})[-/.年]([0-9]{1,2})[-/.月]([0-9]{1,2})日?" + CLOCK
 # The year last: whether day or month comes first, the values tell.
@@ -250,7 +250,7 @@ def trimmed(text: ir.StringValue) -> ir.StringValue:
 
 
 def _offset(zone: ir.StringValue) -> ir.IntegerValue:
-    """Seconds that a zone is ahead of UTC; 0 for none, Z and UTC."""
+    """Seconds that a zone is ahead of UTC; 0 for none, Z, UTC and GMT."""
     import ibis
 
     digits = zone.replace(":", "")
