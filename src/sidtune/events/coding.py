@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from sidtune.config.events import EventsConfig
 from sidtune.events.engine import Engine
+from sidtune.events.moments import trimmed
 from sidtune.events.summary import Steps
-from sidtune.events.times import Clock, micros_of, trimmed
+from sidtune.events.times import Clock, micros_of
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir

@@ -36,7 +36,7 @@ from sidtune.events.times import Clock, rounded, set_clock
 from sidtune.files.text import read_json_object
 
 # Raised whenever the same inputs make other files.
-VERSION = 5
+VERSION = 6
 PREPARED, SUMMARY, CATALOGUE = "prepared", "summary.json", "catalogue.parquet"
 PARTIAL = ".partial-"
 # A user with more events is more likely a program or a shared account.

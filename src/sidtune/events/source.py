@@ -20,9 +20,10 @@ from sidtune.config.events import EventsConfig
 from sidtune.events.columns import find_column, needed_column
 from sidtune.events.engine import Engine, refusing_failures
 from sidtune.events.files import digests, matching_files, one_kind, other_columns, refuse_alike
+from sidtune.events.moments import trimmed
 from sidtune.events.readers import FORMATS
 from sidtune.events.readers.format import Format
-from sidtune.events.times import numbers, rounded, time_columns, trimmed
+from sidtune.events.times import numbers, rounded, time_columns
 from sidtune.files.ids import canonical
 
 if TYPE_CHECKING:

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from sidtune.base.errors import UserError
 from sidtune.config.events import SHARES, CutDates, EventsConfig
 from sidtune.events.engine import Engine
+from sidtune.events.moments import SECOND
 from sidtune.events.steps import number_of
-from sidtune.events.times import SECOND, micros_of
+from sidtune.events.times import micros_of
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from sidtune.config.events import EventsConfig, KCore
 from sidtune.events.engine import Engine
+from sidtune.events.moments import SECOND
 from sidtune.events.summary import Steps
-from sidtune.events.times import SECOND
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir

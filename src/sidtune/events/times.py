@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from sidtune.base.errors import UserError
 from sidtune.events.engine import Engine
+from sidtune.events.moments import SECOND, moment_of, of_text, trimmed
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 # From 1973 on, and up to the year 5138, the number of digits tells the units apart.
 UNITS = ("s", "ms", "us", "ns")
 SMALLEST = {"s": 10**8, "ms": 10**11, "us": 10**14, "ns": 10**17}
-SECOND = 1_000_000
 # What a time of the day takes at the end of a date in digits: 235959.
 DAY_DIGITS = 1_000_000
 DATES, LAST_SECOND = (19700101, 20991231), 20991231235959
@@ -25,19 +25,10 @@ DATES, LAST_SECOND = (19700101, 20991231), 20991231235959
 BROKEN_SHARE = 0.01
 # 2100-01-01. What lies behind it is a unit or a default that was mistaken for a date.
 LATEST = 4_102_444_800 * SECOND
-CLOCK = (
-    r"(?:[T ]\s*([0-9]{1,2}):([0-9]{2})(?::([0-9]{2})(?:[.,]([0-9]{1,9}))?)?)?"
-    r"\s*(Z|z|UTC|GMT|[+-][0-9]{2}(?::?[0-9]{2})?)?\s*$"
-)
-ISO = r"^\s*([0-9]{4})[-/.年]([0-9]{1,2})[-/.月]([0-9]{1,2})日?" + CLOCK
-# The year last: whether day or month comes first, the values tell.
-YEAR_LAST = r"^\s*([0-9]{1,2})[-/.]([0-9]{1,2})[-/.]([0-9]{4})" + CLOCK
 TEXTS = ("day_first", "month_first")
 WHOLE = r"^\s*-?[0-9]{1,19}\s*$"
 # A floating-point number beyond this may be none of int64.
 LARGEST_ROUNDED = 2**62
-# All that Unicode has for blanks, as Arrow trims them.
-BLANK = r"[\t-\r\x1c-\x20\x85\p{Z}]"
 
 
 def micros_of(moment: datetime) -> int:
@@ -123,7 +114,7 @@ def time_columns(engine: Engine, column: ir.Value, where: str) -> dict[str, ir.V
         found["moment"] = engine.micros(column)
         found["zoned"] = ibis.literal(getattr(kind, "timezone", None) is not None)
     elif kind.is_string():
-        found |= _of_text(column)
+        found |= of_text(column)
     elif not kind.is_numeric():
         raise UserError(
             f"{where}: expected times, found values of type {kind}",
@@ -160,67 +151,6 @@ def rounded(real: ir.FloatingValue) -> ir.IntegerValue:
     return known.ifelse(real, ibis.null("float64")).cast("int64")
 
 
-def _of_text(column: ir.Value) -> dict[str, ir.Value]:
-    import ibis
-
-    text = trimmed(column)
-    # Null where the year is not last, so that most texts are looked at once.
-    turned = text.re_search(YEAR_LAST).ifelse(text, ibis.null("string"))
-    year, month, day, *clock = _parts(text, ISO)
-    first, second, last, *turned_clock = _parts(turned, YEAR_LAST)
-    zoned = (_zone(text, ISO) | _zone(turned, YEAR_LAST)).fill_null(False)
-    return {
-        "moment": _moment(year, month, day, *clock),
-        "day_first": _moment(last, second, first, *turned_clock),
-        "month_first": _moment(last, first, second, *turned_clock),
-        "zoned": (text.re_search(ISO) | turned.notnull()).ifelse(zoned, ibis.null("boolean")),
-    }
-
-
-def _parts(text: ir.StringValue, pattern: str) -> list[ir.Value]:
-    """Three numbers of a date, then hours, minutes, seconds, microseconds, and seconds of the
-    zone.
-    """
-    import ibis
-
-    parts = [text.re_extract(pattern, group) for group in range(9)]
-    date = [part.nullif("").try_cast("int64") for part in parts[1:4]]
-    clock = [part.nullif("").try_cast("int64").fill_null(0) for part in parts[4:7]]
-    fraction = ibis.coalesce(
-        (parts[7] + "000000").substr(0, 6).try_cast("int64"), ibis.literal(0, "int64")
-    )
-    return [*date, *clock, fraction, _offset(parts[8].nullif(""))]
-
-
-def _zone(text: ir.StringValue, pattern: str) -> ir.BooleanValue:
-    return text.re_extract(pattern, 8).nullif("").notnull()
-
-
-def _moment(
-    year: ir.Value,
-    month: ir.Value,
-    day: ir.Value,
-    hour: ir.Value,
-    minute: ir.Value,
-    second: ir.Value,
-    fraction: ir.Value,
-    offset: ir.Value,
-) -> ir.IntegerValue:
-    """Microseconds since 1970; null where there is no such day or no such time of the day."""
-    import ibis
-
-    in_range = (
-        month.between(1, 12)
-        & (day >= 1)
-        & (day <= _days_of(year, month))
-        & hour.between(0, 23)
-        & minute.between(0, 59)
-        & second.between(0, 60)
-    )
-    seconds = ((_days(year, month, day) * 24 + hour) * 60 + minute) * 60 + second - offset
-    return in_range.ifelse(seconds * SECOND + fraction, ibis.null("int64"))
-
-
 def _like_digits(number: ir.NumericValue) -> ir.BooleanValue:
     """Numbers in the range of those whose digits may be a date, or a date and a time."""
     return number.between(*DATES) | number.between(DATES[0] * DAY_DIGITS, LAST_SECOND)
@@ -238,46 +168,7 @@ def _of_digits(table: ir.Table) -> ir.IntegerValue:
     date = known.ifelse(date, ibis.null("int64"))
     parts = (date // 10_000, date // 100 % 100, date % 100)
     times = (clock // 10_000, clock // 100 % 100, clock % 100)
-    return _moment(*parts, *times, ibis.literal(0, "int64"), ibis.literal(0, "int64"))
-
-
-def trimmed(text: ir.StringValue) -> ir.StringValue:
-    """A text without blanks around it.
-
-    Not Ibis's `strip`: what that writes for Spark takes the letter v for a blank.
-    """
-    return text.re_replace(f"^{BLANK}+|{BLANK}+$", "")
-
-
-def _offset(zone: ir.StringValue) -> ir.IntegerValue:
-    """Seconds that a zone is ahead of UTC; 0 for none, Z, UTC and GMT."""
-    import ibis
-
-    digits = zone.replace(":", "")
-    sign = zone.startswith("-").ifelse(-1, 1)
-    hours = digits.substr(1, 2).try_cast("int64")
-    minutes = digits.substr(3, 2).nullif("").try_cast("int64").fill_null(0)
-    return (
-        zone.re_search(r"^[+-]")
-        .ifelse(sign * (hours * 60 + minutes) * 60, 0)
-        .fill_null(ibis.literal(0))
-    )
-
-
-def _days(year: ir.IntegerValue, month: ir.IntegerValue, day: ir.IntegerValue) -> ir.IntegerValue:
-    """Days since 1970-01-01 in the Gregorian calendar, whose year begins in March here: the leap
-    day comes last.
-    """
-    y = year - (month <= 2).ifelse(1, 0)
-    era, of_era = y // 400, y % 400
-    of_year = (153 * (month + (month > 2).ifelse(-3, 9)) + 2) // 5 + day - 1
-    days = era * 146_097 + of_era * 365 + of_era // 4 - of_era // 100 + of_year - 719_468
-    return days.cast("int64")
-
-
-def _days_of(year: ir.IntegerValue, month: ir.IntegerValue) -> ir.IntegerValue:
-    leap = ((year % 4 == 0) & (year % 100 != 0)) | (year % 400 == 0)
-    return (month == 2).ifelse(leap.ifelse(29, 28), month.isin([4, 6, 9, 11]).ifelse(30, 31))
+    return moment_of(*parts, *times, ibis.literal(0, "int64"), ibis.literal(0, "int64"))
 
 
 def set_clock(engine: Engine, table: ir.Table, unit: str, column: str) -> Clock:
