@@ -22,6 +22,7 @@ CONTROL = r"[\x00-\x1f]"
 NO_ID = (
     "no {} id, or one with a line break or other control character, or a number that is not whole"
 )
+NO_TIME = "no time, or one that is not readable"
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def code_events(
     table, user_names, item_names = with_codes(engine, given, judged)
     reasons = _reasons(table, config, timing, judged is not None)
     events = engine.keep(_with_reason(table, config, timing, reasons, judged is not None))
-    steps = _counted(engine, events, reasons)
+    steps = _counted(engine, events, reasons, given)
     events = events.filter(events["reason"].isnull()).drop("reason")
     return Coded(events, user_names, item_names), steps
 
@@ -154,7 +155,7 @@ def _reasons(table: ir.Table, config: EventsConfig, timing: Timing, judged: bool
         ("input", NO_ID.format("item"), table["item_code"].isnull()),
     ]
     if timing.timed:
-        found.append(("input", "no time, or one that is not readable", ~timing.clock.given(table)))
+        found.append(("input", NO_TIME, ~timing.clock.given(table)))
         absurd = "time before 1970 or after 2099, or not in the unit of the others"
         found.append(("input", absurd, time.isnull()))
     else:
@@ -202,16 +203,24 @@ def _with_reason(
     )
 
 
-def _counted(engine: Engine, events: ir.Table, reasons: list[Reason]) -> Steps:
+def _counted(engine: Engine, events: ir.Table, reasons: list[Reason], given: ir.Table) -> Steps:
     found = engine.fetch(
         events.group_by("reason").aggregate(n=lambda table: table.count())
     ).to_pylist()
     counts: dict[str | None, int] = {row["reason"]: row["n"] for row in found}
     steps = Steps(sum(counts.values()))
     for number, (name, why, _) in enumerate(reasons):
-        steps.add(name, why, counts.pop(str(number), 0))
+        dropped = counts.pop(str(number), 0)
+        example = _unread(engine, given) if why == NO_TIME and dropped else ""
+        steps.add(name, why + example, dropped)
     counts.pop(None, None)
     for verdict in sorted(map(str, counts)):
         name, _, why = verdict.partition(": ")
         steps.add(name, why, counts[verdict])
     return steps
+
+
+def _unread(engine: Engine, given: ir.Table) -> str:
+    """An example of a time that is not readable, if some text is none."""
+    text = engine.fetch(given.aggregate(text=given["unread"].min()))["text"][0].as_py()
+    return f", such as {text!r:.60}" if text else ""

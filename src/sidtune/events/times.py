@@ -90,7 +90,8 @@ class Clock:
 
 def time_columns(engine: Engine, column: ir.Value, where: str) -> dict[str, ir.Value]:
     """The column of times as `number` (whole), `real`, `moment` (microseconds), `day_first` and
-    `month_first` (the same of texts with the year last) and `zoned`, null where it is not that.
+    `month_first` (the same of texts with the year last), `zoned`, and `unread` (a text of another
+    form), null where it is not that.
 
     Args:
         where: the column, for messages.
@@ -109,12 +110,16 @@ def time_columns(engine: Engine, column: ir.Value, where: str) -> dict[str, ir.V
         "day_first": ibis.null("int64"),
         "month_first": ibis.null("int64"),
         "zoned": ibis.null("boolean"),
+        "unread": ibis.null("string"),
     }
     if kind.is_timestamp() or kind.is_date():
         found["moment"] = engine.micros(column)
         found["zoned"] = ibis.literal(getattr(kind, "timezone", None) is not None)
     elif kind.is_string():
         found |= of_text(column)
+        text = trimmed(column).nullif("")
+        known = number.notnull() | real.notnull() | found["zoned"].notnull()
+        found["unread"] = known.ifelse(ibis.null("string"), text)
     elif not kind.is_numeric():
         raise UserError(
             f"{where}: expected times, found values of type {kind}",

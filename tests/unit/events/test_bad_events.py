@@ -478,6 +478,12 @@ def test_a_user_may_be_longer_than_a_piece_of_the_stream(
     assert done.summary["rows"] == {"train": 4797, "valid": 600, "test": 600}
 
 
+def test_an_example_of_unreadable_times_is_shown(tmp_path: Path) -> None:
+    path = str(write_text(tmp_path, "e.tsv", "user\titem\ttime\nu\ta\t\nu\tb\t 1 Jan 2018\n"))
+    with pytest.raises(UserError, match=r"not readable, such as '1 Jan 2018'\)"):
+        prepared(tmp_path, files=path)
+
+
 @pytest.mark.parametrize(
     ("text", "seconds"),
     [
