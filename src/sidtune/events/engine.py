@@ -39,6 +39,16 @@ class Engine(Protocol):
     def keep(self, table: ir.Table) -> ir.Table:
         """Compute a table now, so that what follows does not compute it again."""
 
+    def once(self, table: ir.Table) -> ir.Table:
+        """The same table, whose columns are computed once for each row, however often what follows
+        reads them.
+        """
+
+    def groups(self, text: ir.StringValue, pattern: str, count: int) -> ir.StructValue:
+        """The groups of the pattern's first match, `1` to `count`: empty where they match
+        nothing, null where the text is null.
+        """
+
     def forget(self, table: ir.Table) -> None:
         """Let go of a table that `keep` gave; nothing may be computed from it any more."""
 
@@ -85,6 +95,23 @@ class DuckDB:
         import ibis
 
         return self.connection.create_table(ibis.util.gen_name("kept"), table)
+
+    def once(self, table: ir.Table) -> ir.Table:
+        """As `Engine`: Ibis repeats in each place what a view has computed."""
+        import ibis
+
+        return self.connection.create_view(ibis.util.gen_name("once"), table)
+
+    def groups(self, text: ir.StringValue, pattern: str, count: int) -> ir.StructValue:
+        """As `Engine`: one match for all of them, which Ibis does not know."""
+        import ibis
+
+        def regexp_extract(text: Any, pattern: Any, names: Any) -> Any: ...
+
+        names = [str(number) for number in range(1, count + 1)]
+        found = f"struct<{', '.join(f'{name}: string' for name in names)}>"
+        kinds = (("string", "string", "array<string>"), found)
+        return ibis.udf.scalar.builtin(regexp_extract, signature=kinds)(text, pattern, names)
 
     def forget(self, table: ir.Table) -> None:
         """As `Engine`."""
@@ -167,6 +194,22 @@ class Spark:
     def keep(self, table: ir.Table) -> ir.Table:
         """As `Engine`; in a file, so that no failing machine has it computed again."""
         return self.read([self._written(table)])
+
+    def once(self, table: ir.Table) -> ir.Table:
+        """As `Engine`: Spark by itself repeats nothing that is dear."""
+        import ibis
+
+        name = ibis.util.gen_name("once")
+        self.session.sql(self.connection.compile(table)).createOrReplaceTempView(name)
+        return self.connection.table(name)
+
+    def groups(self, text: ir.StringValue, pattern: str, count: int) -> ir.StructValue:
+        """As `Engine`."""
+        import ibis
+
+        return ibis.struct(
+            {str(number): text.re_extract(pattern, number) for number in range(1, count + 1)}
+        )
 
     def forget(self, table: ir.Table) -> None:
         """As `Engine`; its file goes with the others."""

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import or_
 from typing import TYPE_CHECKING
+
+from sidtune.events.engine import Engine
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -18,40 +22,75 @@ ISO = r"^\s*([0-9]{4})[-/.年]([0-9]{1,2})[-/.月]([0-9]{1,2})日?" + CLOCK
 YEAR_LAST = r"^\s*([0-9]{1,2})[-/.]([0-9]{1,2})[-/.]([0-9]{4})" + CLOCK
 # All that Unicode has for blanks, as Arrow trims them.
 BLANK = r"[\t-\r\x1c-\x20\x85\p{Z}]"
+# Names of what `with_parts` adds: the text without blanks around it; the same where it is a date
+# with the year first or last; the groups of its pattern; and what these mean.
+TEXT = "_text"
+FORMS = {"_year_first": ISO, "_year_last": YEAR_LAST}
+GROUPS, PARTS = "_groups", 8
 
 
-def of_text(column: ir.Value) -> dict[str, ir.Value]:
-    """The columns `moment`, `day_first`, `month_first` and `zoned` of `time_columns`."""
+def with_parts(engine: Engine, table: ir.Table, name: str) -> ir.Table:
+    """A table with the parts of a column of text, which `of_text` reads; each is computed once for
+    a row, since matching takes most of the time.
+    """
     import ibis
 
-    text = trimmed(column)
-    # Null where the year is not last, so that most texts are looked at once.
-    turned = text.re_search(YEAR_LAST).ifelse(text, ibis.null("string"))
-    year, month, day, *clock = _parts(text, ISO)
-    first, second, last, *turned_clock = _parts(turned, YEAR_LAST)
-    zoned = (_zone(text, ISO) | _zone(turned, YEAR_LAST)).fill_null(False)
+    table = engine.once(table.mutate(**{TEXT: trimmed(table[name])}))
+    text = table[TEXT]
+    forms = {
+        form: text.re_search(pattern).ifelse(text, ibis.null("string"))
+        for form, pattern in FORMS.items()
+    }
+    table = engine.once(table.mutate(**forms))
+    groups = {
+        form + GROUPS: engine.groups(table[form], pattern, 9) for form, pattern in FORMS.items()
+    }
+    table = engine.once(table.mutate(**groups))
+    parts = {
+        _part(form, place): part
+        for form in FORMS
+        for place, part in enumerate(_parts(table[form + GROUPS]))
+    }
+    return engine.once(table.mutate(**parts))
+
+
+def _part(form: str, place: int) -> str:
+    return f"{form}_{place}"
+
+
+def of_text(table: ir.Table) -> dict[str, ir.Value]:
+    """The columns `moment`, `day_first`, `month_first` and `zoned` of `time_columns`.
+
+    Args:
+        table: of `with_parts`.
+    """
+    import ibis
+
+    parts = [[table[_part(form, place)] for place in range(PARTS)] for form in FORMS]
+    (year, month, day, *clock), (one, two, final, *last_clock) = parts
+    matched = reduce(or_, (table[form].notnull() for form in FORMS))
+    zoned = reduce(or_, ((table[form + GROUPS]["9"] != "").fill_null(False) for form in FORMS))
     return {
         "moment": moment_of(year, month, day, *clock),
-        "day_first": moment_of(last, second, first, *turned_clock),
-        "month_first": moment_of(last, first, second, *turned_clock),
-        "zoned": (text.re_search(ISO) | turned.notnull()).ifelse(zoned, ibis.null("boolean")),
+        "day_first": moment_of(final, two, one, *last_clock),
+        "month_first": moment_of(final, one, two, *last_clock),
+        "zoned": matched.ifelse(zoned, ibis.null("boolean")),
     }
 
 
-def _parts(text: ir.StringValue, pattern: str) -> list[ir.Value]:
+def _parts(groups: ir.StructValue) -> list[ir.Value]:
     """Three numbers of a date, then hours, minutes, seconds, microseconds, and seconds of the
     zone.
     """
     import ibis
 
-    parts = [text.re_extract(pattern, group) for group in range(10)]
-    date = [part.nullif("").try_cast("int64") for part in parts[1:4]]
-    clock = [part.nullif("").try_cast("int64").fill_null(0) for part in parts[4:7]]
+    date = [groups[name].nullif("").try_cast("int64") for name in "123"]
+    clock = [groups[name].nullif("").try_cast("int64").fill_null(0) for name in "456"]
     fraction = ibis.coalesce(
-        (parts[7] + "000000").substr(0, 6).try_cast("int64"), ibis.literal(0, "int64")
+        (groups["7"] + "000000").substr(0, 6).try_cast("int64"), ibis.literal(0, "int64")
     )
-    clock[0] = _of_day(clock[0], parts[8].lower())
-    return [*date, *clock, fraction, _offset(parts[9].nullif(""))]
+    clock[0] = _of_day(clock[0], groups["8"].lower())
+    return [*date, *clock, fraction, _offset(groups["9"].nullif(""))]
 
 
 def _of_day(hour: ir.IntegerValue, half: ir.StringValue) -> ir.IntegerValue:
@@ -63,10 +102,6 @@ def _of_day(hour: ir.IntegerValue, half: ir.StringValue) -> ir.IntegerValue:
     named = hour.between(1, 12).ifelse(hour % 12, ibis.null("int64"))
     afternoon = (half == "p").ifelse(12, 0)
     return (half == "").ifelse(hour, named + afternoon)
-
-
-def _zone(text: ir.StringValue, pattern: str) -> ir.BooleanValue:
-    return text.re_extract(pattern, 9).nullif("").notnull()
 
 
 def moment_of(

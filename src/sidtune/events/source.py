@@ -20,7 +20,7 @@ from sidtune.config.events import EventsConfig
 from sidtune.events.columns import find_column, needed_column
 from sidtune.events.engine import Engine, refusing_failures
 from sidtune.events.files import digests, matching_files, one_kind, other_columns, refuse_alike
-from sidtune.events.moments import trimmed
+from sidtune.events.moments import trimmed, with_parts
 from sidtune.events.readers import FORMATS
 from sidtune.events.readers.format import Format
 from sidtune.events.times import numbers, rounded, time_columns
@@ -112,8 +112,13 @@ def given_events(config: EventsConfig, source: Source, engine: Engine, folder: P
         _shaped(engine, table, columns, where) for table, columns in zip(tables, found, strict=True)
     ]
     joined = shaped[0].union(*shaped[1:]) if len(shaped) > 1 else shaped[0]
-    text = bool(config.format) or (
+    read_as_text = bool(config.format) or (
         bool(source.files) and one_kind(source.files, "events.files") != ".parquet"
+    )
+    text = read_as_text or any(
+        table[columns["time"]].type().is_string()
+        for table, columns in zip(tables, found, strict=True)
+        if "time" in columns
     )
     columns = {role: name for columns in reversed(found) for role, name in columns.items()}
     return Given(joined, columns, text)
@@ -249,6 +254,10 @@ def _columns(config: EventsConfig, names: Sequence[str], where: str) -> dict[str
 def _shaped(engine: Engine, table: ir.Table, columns: dict[str, str], where: str) -> ir.Table:
     import ibis
 
+    time = columns.get("time")
+    if time and table[time].type().is_string():
+        table = with_parts(engine, table, time)
+
     def column(role: str, kind: str) -> ir.Value:
         return table[columns[role]] if role in columns else ibis.null(kind)
 
@@ -256,7 +265,7 @@ def _shaped(engine: Engine, table: ir.Table, columns: dict[str, str], where: str
     return table.select(
         user=_id(table[columns["user"]], f"{where}, column {columns['user']}"),
         item=_id(table[columns["item"]], f"{where}, column {columns['item']}"),
-        **time_columns(engine, column("time", "int64"), f"{where}, column {columns.get('time')}"),
+        **time_columns(engine, table, time, f"{where}, column {time}"),
         position=whole.coalesce(rounded(real)),
         position_real=real,
         rating=_rating(column("rating", "float64")),

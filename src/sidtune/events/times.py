@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from sidtune.base.errors import UserError
 from sidtune.events.engine import Engine
-from sidtune.events.moments import SECOND, moment_of, of_text, trimmed
+from sidtune.events.moments import SECOND, TEXT, moment_of, of_text, trimmed
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -88,12 +88,16 @@ class Clock:
         return reduce(or_, (table[name].notnull() for name in names))
 
 
-def time_columns(engine: Engine, column: ir.Value, where: str) -> dict[str, ir.Value]:
+def time_columns(
+    engine: Engine, table: ir.Table, name: str | None, where: str
+) -> dict[str, ir.Value]:
     """The column of times as `number` (whole), `real`, `moment` (microseconds), `day_first` and
     `month_first` (the same of texts with the year last), `zoned`, and `unread` (a text of another
     form), null where it is not that.
 
     Args:
+        table: with the parts of this column, if it is of text (`with_parts`).
+        name: of the column; None where there is none.
         where: the column, for messages.
 
     Raises:
@@ -101,6 +105,7 @@ def time_columns(engine: Engine, column: ir.Value, where: str) -> dict[str, ir.V
     """
     import ibis
 
+    column = table[name] if name else ibis.null("int64")
     kind = column.type()
     number, real = numbers(column)
     found: dict[str, ir.Value] = {
@@ -116,8 +121,8 @@ def time_columns(engine: Engine, column: ir.Value, where: str) -> dict[str, ir.V
         found["moment"] = engine.micros(column)
         found["zoned"] = ibis.literal(getattr(kind, "timezone", None) is not None)
     elif kind.is_string():
-        found |= of_text(column)
-        text = trimmed(column).nullif("")
+        found |= of_text(table)
+        text = table[TEXT].nullif("")
         known = number.notnull() | real.notnull() | found["zoned"].notnull()
         found["unread"] = known.ifelse(ibis.null("string"), text)
     elif not kind.is_numeric():
