@@ -61,21 +61,23 @@ class Variant:
 
 FULL = ("model.tuning=full", "training.learning_rate=2e-4")
 LORA = ("model.tuning=lora", "training.learning_rate=1e-3")
+LORA_32 = (*LORA, "model.lora.rank=32")
 VARIANTS = (
     Variant("pretrained, full", FULL),
     Variant(
         "random weights, full",
         ("model.tuning=full", "training.learning_rate=6e-4", "model.from_scratch=true"),
     ),
-    Variant("pretrained, LoRA of rank 32", (*LORA, "model.lora.rank=32")),
+    Variant("pretrained, LoRA of rank 32", LORA_32),
     Variant("pretrained, LoRA of rank 8", (*LORA, "model.lora.rank=8")),
     Variant("pretrained, LoRA of rank 128", (*LORA, "model.lora.rank=128")),
     Variant("pretrained, frozen", ("model.tuning=frozen", "training.learning_rate=5e-3")),
-    Variant("pretrained, full, both directions", (*FULL, "tasks.sid_sequence_reversed={}")),
-    Variant("pretrained, full, item_feature", (*FULL, "tasks.item_feature={weight: 0.25}")),
-    Variant("pretrained, full, with titles", (*FULL, "tasks.fusion={weight: 0.25}")),
-    Variant("pretrained, full, title_to_sid", (*FULL, "tasks.title_to_sid={weight: 0.25}")),
-    Variant("pretrained, full, title_next", (*FULL, "tasks.title_next={weight: 0.25}")),
+    Variant("LoRA, both directions", (*LORA_32, "tasks.sid_sequence_reversed={}")),
+    Variant("LoRA, item_feature", (*LORA_32, "tasks.item_feature={weight: 0.25}")),
+    Variant("LoRA, with titles", (*LORA_32, "tasks.fusion={weight: 0.25}")),
+    Variant("LoRA, title_to_sid", (*LORA_32, "tasks.title_to_sid={weight: 0.25}")),
+    Variant("LoRA, title_next", (*LORA_32, "tasks.title_next={weight: 0.25}")),
+    Variant("LoRA, half the rate", (*LORA_32[::2], "training.learning_rate=5e-4")),
     Variant("pretrained, full, half the rate", (*FULL[:1], "training.learning_rate=1e-4")),
     Variant("pretrained, full, twice the rate", (*FULL[:1], "training.learning_rate=4e-4")),
 )
