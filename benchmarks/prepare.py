@@ -1,5 +1,5 @@
-"""Time `sidtune prepare` on made-up events: 100 thousand to 10 million, and 1 million beside a
-plain pandas script.
+"""Time `sidtune prepare` on made-up events: 100 thousand to 10 million, 1 million with dates as
+text, and 1 million beside a plain pandas script.
 
 Both read the same Parquet file, reduce the events to their 5-core, and write a row of at most 20
 items of history for every event that has another of its user before it, split 8:1:1 by time. The
@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet
 
 SIZES = (100_000, 300_000, 1_000_000, 3_000_000, 10_000_000)
@@ -57,7 +58,10 @@ def main() -> None:
                 " rows"
             )
         compared: dict[str, Any] = {}
+        dates: dict[str, Any] = {}
         if COMPARED in sizes:
+            dates = measured("ours", COMPARED, folder / "dates", dates=True)
+            print(f"{COMPARED:>12,} events with dates as text {as_line(dates)}")
             compared = compare(results[f"{COMPARED:,}"], folder)
             print(
                 f"pandas {as_line(compared['pandas'])}, {compared['ratio']:.1f}x, equal:"
@@ -67,6 +71,7 @@ def main() -> None:
         "prediction": PREDICTION,
         "cores": os.cpu_count(),
         "sizes": results,
+        "dates as text": dates,
         "pandas": compared,
     }
     OUTCOME.write_text(json.dumps(outcome, indent=1) + "\n", encoding="utf-8")
@@ -109,11 +114,16 @@ def same_rows(one: Path, other: Path) -> bool:
     return bool((texts[0].to_numpy() == texts[1].to_numpy()).all()) and len(texts[0]) > 0
 
 
-def measured(which: str, size: int, folder: Path) -> dict[str, Any]:
-    """Seconds, peak memory and rows of a run in a process of its own."""
+def measured(which: str, size: int, folder: Path, dates: bool = False) -> dict[str, Any]:
+    """Seconds, peak memory and rows of a run in a process of its own.
+
+    Args:
+        dates: whether times are dates as text.
+    """
     events = folder / f"events-{size}.parquet"
     if not events.exists():
-        make_events(size, events)
+        folder.mkdir(exist_ok=True)
+        make_events(size, events, dates)
     code = (
         f"import runpy; print(runpy.run_path({__file__!r})[{which!r}]({str(events)!r}, {size},"
         f" {str(folder)!r}))"
@@ -127,7 +137,7 @@ def measured(which: str, size: int, folder: Path) -> dict[str, Any]:
     return found
 
 
-def make_events(size: int, path: Path, seed: int = 0) -> None:
+def make_events(size: int, path: Path, dates: bool, seed: int = 0) -> None:
     """Events of users with few and many, popular items more often, at distinct seconds mostly."""
     random = np.random.default_rng(seed)
     users = (random.pareto(1.5, size) * size / EVENTS_OF_USER / 4).astype(np.int64) % (
@@ -141,10 +151,15 @@ def make_events(size: int, path: Path, seed: int = 0) -> None:
         {
             "user_id": pa.array(users).cast(pa.string()),
             "item_id": pa.array(items).cast(pa.string()),
-            "timestamp": times,
+            "timestamp": as_dates(times) if dates else times,
         }
     )
     pyarrow.parquet.write_table(table, path)
+
+
+def as_dates(times: np.ndarray) -> pa.Array:
+    """Seconds since 1970 as text, 2017-07-14 02:40:00."""
+    return pc.strftime(pa.array(times, pa.timestamp("s")), "%Y-%m-%d %H:%M:%S")
 
 
 def ours(events: str, size: int, folder: str) -> str:
