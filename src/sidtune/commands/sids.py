@@ -5,7 +5,7 @@ items.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -13,6 +13,9 @@ from typer.core import TyperGroup
 
 from sidtune.base.terminal import console, json_text, quiet_libraries, starting
 from sidtune.commands.options import AsJson, ConfigFile, Overrides
+
+if TYPE_CHECKING:
+    from sidtune.sids.assign import Placed
 
 DEFAULT = "fit"
 
@@ -190,15 +193,19 @@ def assign(
             json_text({"index": str(index), "new": placed.new, "surplus": placed.surplus}, indent=1)
         )
         return
-    if placed.new:
-        console.print(
-            f"{placed.new:,} new items have SIDs, {placed.surplus:,} of them under another prefix"
-            " than the nearest."
-        )
-    else:
-        console.print(f"{escape(str(items))} has no new item, so the index stays as it is.")
+    console.print(_placed(placed, items))
     console.print(f"SIDs of all {len(made.ids):,} items: {escape(str(index))}")
     if bundle:
         console.print(
             f"{escape(str(model))}: its catalogue now has {len(bundle.catalogue.ids):,} items."
         )
+
+
+def _placed(placed: Placed, items: Path) -> str:
+    """What came of the items of a catalogue."""
+    if not placed.new:
+        return f"{escape(str(items))} has no new item, so the index stays as it is."
+    return (
+        f"{placed.new:,} new items have SIDs, {placed.surplus:,} of them under another prefix than"
+        " the nearest."
+    )

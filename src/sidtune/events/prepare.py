@@ -30,7 +30,7 @@ from sidtune.events.files import digests
 from sidtune.events.rows import Names, Written, write_rows, write_sequences
 from sidtune.events.source import Given, Source, event_files, find_source, given_events, place_of
 from sidtune.events.splits import Cuts, find_cuts, time_range
-from sidtune.events.steps import choose, order_of
+from sidtune.events.steps import choose, number_of_users, order_of
 from sidtune.events.summary import Steps
 from sidtune.events.times import Clock, rounded, set_clock
 from sidtune.files.text import read_json_object
@@ -173,7 +173,7 @@ def _made(config: PrepareConfig, source: Source, made: Path, folder: Path) -> di
         warnings = _warnings(steps, items, written, names)
         result = {
             "events": steps.left,
-            "users": _count(engine, events, "user"),
+            "users": number_of_users(engine, events),
             "items": len(touched),
         }
     for warning in warnings:
@@ -270,10 +270,6 @@ def _touched(engine: Engine, events: Any) -> np.ndarray[Any, np.dtype[np.int32]]
     """The items that are left, ascending."""
     found = engine.fetch(events.select("item").distinct())["item"].to_numpy()
     return np.sort(found)
-
-
-def _count(engine: Engine, events: Any, name: str) -> int:
-    return int(engine.fetch(events.aggregate(n=events[name].nunique()))["n"][0].as_py())
 
 
 def _write_catalogue(

@@ -99,6 +99,11 @@ def number_of(engine: Engine, events: ir.Table) -> int:
     return int(engine.fetch(events.aggregate(n=events.count()))["n"][0].as_py())
 
 
+def number_of_users(engine: Engine, events: ir.Table) -> int:
+    """How many users have events."""
+    return int(engine.fetch(events.aggregate(n=events["user"].nunique()))["n"][0].as_py())
+
+
 def _counted(events: ir.Table, name: str) -> ir.Table:
     return events.group_by(name).aggregate(n=lambda table: table.count())
 

@@ -15,7 +15,7 @@ from sidtune.events.coding import with_codes
 from sidtune.events.engine import NEEDED, opened_engine
 from sidtune.events.files import matching_files
 from sidtune.events.source import Source, given_events
-from sidtune.events.steps import k_core, number_of
+from sidtune.events.steps import k_core, number_of, number_of_users
 from sidtune.setup.choose import Chosen
 
 # Larger files would take longer than people wait for a first configuration.
@@ -92,5 +92,4 @@ def _left(
                 left = number_of(engine, kept)
                 if left:
                     break
-            users = engine.fetch(kept.aggregate(n=kept["user"].nunique()))["n"][0].as_py()
-            return core, left, users
+            return core, left, number_of_users(engine, kept)
