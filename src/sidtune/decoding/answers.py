@@ -14,7 +14,7 @@ from sidtune.base.ragged import Ragged, place_of, row_of
 from sidtune.base.terminal import warn
 from sidtune.data.catalogue import Catalogue
 from sidtune.decoding.prompts import Prompts
-from sidtune.decoding.trie import Trie, beginnings, build_trie
+from sidtune.decoding.trie import Trie, build_trie
 from sidtune.files.text import read_lines
 from sidtune.metrics.ranks import Ranking
 from sidtune.runs.bundle import Bundle
@@ -130,7 +130,7 @@ def make_answers(
     order = np.lexsort((positions, -bundle.users[positions], numbers))
     items = Ragged.from_lengths(positions[order], np.bincount(numbers))
     # A SID that begins another is closed in every response, also where the other is not allowed.
-    trie = build_trie(whole.take(kept), prompts.closing, beginnings(whole)[kept])
+    trie = build_trie(whole.take(kept), prompts.closing, prompts.begins[kept])
     return Answers(trie, items, sid_of)
 
 

@@ -14,7 +14,7 @@ from sidtune.base.errors import UserError, some
 from sidtune.base.ragged import Ragged
 from sidtune.data.rows import Rows
 from sidtune.data.sequences import one_by_one
-from sidtune.decoding.trie import distinct_sids
+from sidtune.decoding.trie import beginnings, distinct_sids
 from sidtune.encoding.encoder import Encoder
 from sidtune.runs.bundle import Bundle, PromptIds
 from sidtune.tasks.base import Part, history_columns
@@ -76,6 +76,11 @@ class Prompts:
     def sids(self) -> tuple[Ragged, NDArray[np.int64]]:
         """The catalogue's `distinct_sids`."""
         return distinct_sids(self._encoder.catalogue.sids, self.token_ids)
+
+    @cached_property
+    def begins(self) -> NDArray[np.bool_]:
+        """Which of `sids` begin another one."""
+        return beginnings(self.sids[0])
 
     def encode(self, history: Ragged) -> tuple[Ragged, NDArray[np.int64]]:
         """Prompts up to the first SID token of the answer; of a history longer than training had,

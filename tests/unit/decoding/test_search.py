@@ -19,7 +19,7 @@ from sidtune.data.catalogue import Catalogue
 from sidtune.decoding.answers import make_answers
 from sidtune.decoding.decoder import Decoder, SharedPrompts, WholeSequences, make_decoder
 from sidtune.decoding.search import Search
-from sidtune.decoding.trie import Hint, build_trie, distinct_sids
+from sidtune.decoding.trie import Hint, beginnings, build_trie, distinct_sids
 from sidtune.model.checkpoint_files import save_pretrained
 from sidtune.model.tuning.frozen import freeze, sid_rows
 
@@ -105,7 +105,10 @@ def test_candidates_keep_the_scores_that_they_have_among_all_items(tmp_path: Fol
     bundle: Any = SimpleNamespace(
         catalogue=Catalogue(items, items, items, names), users=np.zeros(len(sids), np.int64)
     )
-    prompts: Any = SimpleNamespace(token_ids=ids, closing=CLOSING, sids=distinct_sids(names, ids))
+    distinct = distinct_sids(names, ids)
+    prompts: Any = SimpleNamespace(
+        token_ids=ids, closing=CLOSING, sids=distinct, begins=beginnings(distinct[0])
+    )
     allowed = np.array([len(sid) < 3 or item % 5 == 0 for item, sid in enumerate(sids)])
     answers = make_answers(bundle, prompts, allowed)
     lists = found(Search(answers.trie, 64, "full", ROOM), make_decoder(model), PROMPTS)
